@@ -1,0 +1,189 @@
+"""What a DMD update costs beside its network calls: python -m benchmarks.dmd_step [--rounds 30]
+
+Ratios, each measured in this process by alternating the two sides and taking medians:
+
+- a student update against the bare network calls it consists of, made by hand (at most 1.04);
+- a fake-score update against its bare network calls (at most 1.08);
+- drawing noise levels and noises for R = 8, K = 16 against the student update of that size (at most 0.02);
+- growth of peak memory at K = 64 in chunks of 8 draws per sample against K = 8 (at most 1.3).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.queues import Queue
+from pathlib import Path
+from typing import Any, cast
+
+import psutil
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from rich.console import Console
+from rich.table import Table
+from torch.optim import Optimizer
+
+from carv_distill.carv import average_residual, stream
+from carv_distill.data import load_images
+from carv_distill.dmd import DMDModule
+from carv_distill.training.config import DMDConfig, load_config
+from carv_distill.training.console import quiet_libraries
+from carv_distill.training.run import build_module
+
+WARM_UP = 3
+BOUNDS = {"student update": 1.04, "fake-score update": 1.08, "drawing": 0.02, "memory": 1.3}
+
+
+def build(config: Path, *overrides: str) -> DMDModule:
+    """The module of a configuration, outside a trainer."""
+    loaded = load_config(config, overrides)
+    assert isinstance(loaded, DMDConfig)
+    module = build_module(loaded, load_images(loaded.data.name))
+    assert isinstance(module, DMDModule)
+    return module
+
+
+def ratio_of(numerator: list[float], denominator: list[float]) -> tuple[float, float, float]:
+    """Median of the paired ratios with an interval for the median (binomial, 95 %)."""
+    ratios = sorted(a / b for a, b in zip(numerator, denominator, strict=True))
+    n = len(ratios)
+    half = 0.98 * n**0.5
+    low, high = max(0, int(n / 2 - half)), min(n - 1, int(n / 2 + half))
+    return statistics.median(ratios), ratios[low], ratios[high]
+
+
+class Timed(DMDModule):
+    """Times its own updates, inside a real trainer, against the bare network calls they consist of."""
+
+    seconds: dict[str, list[float]]
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        step = self.global_step
+        fake_optimizer = cast(list[Optimizer], self.optimizers(use_pl_optimizer=False))[1]
+        student_optimizer = cast(list[LightningOptimizer], self.optimizers())[0]
+        r, k, n = self.upstream, self.draws, self.options.fake_batch
+        z, labels = self.upstream_noise(r, stream(0))
+        z_fake, labels_fake = self.upstream_noise(n, stream(1))
+        x_many = torch.randn(r * k, *self.shape)
+        labels_many = labels.repeat_interleave(k)
+        one = torch.ones(max(r * k, n))
+
+        def bare_student() -> None:
+            x = self.student.network(z, one[:r], labels)
+            with torch.no_grad():
+                self.teacher.network(x_many, one[: r * k], labels_many)
+                self.fake.network(x_many, one[: r * k], labels_many)
+            x.sum().backward()
+
+        def bare_fake() -> None:
+            with torch.no_grad():
+                self.student.network(z_fake, one[:n], labels_fake)
+            self.fake.network(z_fake, one[:n], labels_fake).sum().backward()
+
+        sides: dict[str, Callable[[], object]] = {
+            "student update": lambda: self.student_update(student_optimizer, step),
+            "bare student": bare_student,
+            "fake-score update": lambda: self.fake_update(fake_optimizer, step, 0),
+            "bare fake": bare_fake,
+            "drawing": lambda: self.sampler.draw(r, k, self.shape, generator=stream(0)),
+        }
+        for name, side in sides.items():
+            start = time.perf_counter()
+            side()
+            if step >= WARM_UP:
+                self.seconds[name].append(time.perf_counter() - start)
+
+
+def timed(module: DMDModule, rounds: int) -> dict[str, list[float]]:
+    """Seconds of every side, measured in turn, `rounds` times each after the warm-up."""
+    module.__class__ = Timed
+    assert isinstance(module, Timed)
+    module.seconds = defaultdict(list)
+    Trainer(
+        max_steps=rounds + WARM_UP,
+        max_epochs=-1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    ).fit(module)
+    return module.seconds
+
+
+def peak_growth(config: Path, draws: int, chunk: int, result: Queue[int]) -> None:
+    """Puts the largest growth of resident memory, in bytes, while a direction of R = 64 is averaged.
+
+    Runs in a process of its own: what an allocator kept from an earlier measurement would hide the peak.
+    """
+    module = build(config, "estimator.upstream=64")
+    z, labels = module.upstream_noise(64, stream(0))
+    x = module.generate(module.student_ema, z, labels)
+    process, peak, done = psutil.Process(), [0], threading.Event()
+    before = process.memory_info().rss
+
+    def watch() -> None:
+        while not done.wait(0.001):
+            peak[0] = max(peak[0], process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    drawn = module.sampler.draw(64, draws, module.shape, generator=stream(1))
+    average_residual(module.residual(labels), x, drawn, chunk)
+    done.set()
+    watcher.join()
+    result.put(peak[0] - before)
+
+
+def memory_ratio(config: Path) -> tuple[float, float, float]:
+    """Peak growth at K = 64 over K = 8, both in chunks of 8 draws per upstream sample; three repeats."""
+    context = get_context("spawn")
+    ratios = []
+    for _ in range(3):
+        growth = []
+        for draws in (64, 8):
+            result: Queue[int] = context.Queue()
+            child = context.Process(target=peak_growth, args=(config, draws, 8 * 64, result))
+            child.start()
+            growth.append(result.get(timeout=300))
+            child.join()
+        ratios.append(growth[0] / growth[1])
+    return statistics.median(ratios), min(ratios), max(ratios)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", type=Path, default=Path("configs/dmd_carv.yaml"))
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    quiet_libraries()
+    seconds = timed(build(arguments.config), arguments.rounds)
+    results = {
+        "student update": ratio_of(seconds["student update"], seconds["bare student"]),
+        "fake-score update": ratio_of(seconds["fake-score update"], seconds["bare fake"]),
+    }
+    sized = timed(build(arguments.config, "estimator.upstream=8", "estimator.draws=16"), arguments.rounds)
+    results["drawing"] = ratio_of(sized["drawing"], sized["student update"])
+    results["memory"] = memory_ratio(arguments.config)
+    table = Table("ratio", "median", "95 % interval", "bound", title="DMD step")
+    for name, (value, low, high) in results.items():
+        table.add_row(name, f"{value:.3f}", f"[{low:.3f}, {high:.3f}]", f"{BOUNDS[name]}")
+    Console().print(table)
+    if arguments.out:
+        named = {n: {"ratio": v, "interval": [a, b], "bound": BOUNDS[n]} for n, (v, a, b) in results.items()}
+        text = {"rounds": arguments.rounds, "threads": torch.get_num_threads(), "torch": torch.__version__}
+        arguments.out.write_text(json.dumps(text | named, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""The hierarchical estimator: R upstream samples × K draws, averaged in x-space, one backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .sampling import Draws
+
+Residual = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""residual(x_flat [n, …], u_flat [n], eps_flat [n, …], index [n]) → [n, …]; `index` names the upstream
+sample of each row (to look up labels or prompts)."""
+
+
+@torch.no_grad()
+def average_residual(residual: Residual, x: Tensor, draws: Draws, chunk: int | None = None) -> Tensor:
+    """direction_r = 1/K Σ_k ω_rk · residual(x_r, u_rk, ε_rk), shape of x: [R, …].
+
+    The networks inside `residual` are called without a gradient graph, on at most `chunk` rows at a time
+    (a row is one (r, k)), so memory follows the chunk and not K. The order of the sum does not depend on
+    the chunk.
+
+    Args:
+        residual: see :data:`Residual`.
+        x: upstream samples, [R, …]; its graph, if it has one, is not touched.
+        draws: K draws for each of the R samples.
+        chunk: rows per call of `residual`; None is all R·K at once.
+
+    Raises:
+        ValueError: R of x and of the draws differ, or chunk is below 1.
+
+    Source: compute reuse, arXiv 2605.21489, section 3.
+    """
+    upstream, count = draws.u.shape
+    if x.shape[0] != upstream:
+        raise ValueError(f"x has {x.shape[0]} upstream samples, the draws have {upstream}")
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk must be at least 1, found {chunk}")
+    rows = upstream * count
+    x = x.detach()
+    u, weight, eps = draws.u.flatten(), draws.weight.flatten(), draws.eps.flatten(0, 1)
+    weight = weight.view(rows, *[1] * (x.ndim - 1))
+    index = torch.arange(upstream, device=x.device).repeat_interleave(count, output_size=rows)
+    parts = []
+    for start in range(0, rows, chunk or rows):
+        part = slice(start, start + (chunk or rows))
+        i = index[part]
+        parts.append(weight[part] * residual(x[i], u[part], eps[part], i))
+    return torch.cat(parts).view(upstream, count, *x.shape[1:]).mean(1)
+
+
+def surrogate(x: Tensor, direction: Tensor) -> Tensor:
+    """1/R Σ_r ⟨x_r, stopgrad(direction_r)⟩, a scalar whose gradient is the CARV estimate.
+
+    One backward of it equals the mean of the K separate backwards, as the residuals do not depend on the
+    parameters through x. Its value means nothing: log the norm of the direction instead.
+    """
+    return (x * direction.detach()).sum() / x.shape[0]

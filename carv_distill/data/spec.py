@@ -1,0 +1,66 @@
+"""What a set of labelled images is, and the one rounding from [-1, 1] to bytes."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """The shape of a data set: square images and a number of classes.
+
+    Attributes:
+        name: what the configuration calls the data set.
+        channels: C, 1 for greyscale or 3 for RGB.
+        size: H = W in pixels.
+        classes: number of labels, 0..classes-1; 0 means that the images carry no label.
+    """
+
+    name: str
+    channels: int
+    size: int
+    classes: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+        return self.channels, self.size, self.size
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """A data set in memory.
+
+    Attributes:
+        images: float32 [N, C, H, W] in [-1, 1].
+        labels: int64 [N] in 0..classes-1.
+        spec: the shape and the name.
+    """
+
+    images: Tensor
+    labels: Tensor
+    spec: ImageSpec
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to_uint8(self) -> Tensor:
+        """The images as bytes, uint8 [N, C, H, W]; see :func:`to_uint8`."""
+        return to_uint8(self.images)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """floor(clip(127.5 x + 128, 0, 255)), the rounding of EDM's `generate.py` (Karras et al., 2022).
+
+    Every image that enters a metric or a file goes through here, real or generated, so that both sides
+    of a comparison are rounded alike.
+
+    Args:
+        images: floating point, any shape; values outside [-1, 1] are clipped.
+
+    Returns:
+        uint8, same shape.
+    """
+    # float32 before the product: bfloat16 has 8 bits of mantissa and would merge neighbouring grey levels
+    return (images.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,45 @@
+"""diffusers' UNet2DModel as a raw network F(x, c_noise, cond)."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from diffusers import UNet2DModel
+from torch import Tensor, nn
+
+
+class UNetNetwork(nn.Module):
+    """F(x, c_noise, cond) by a :class:`diffusers.UNet2DModel`; `cond` is a class label per row.
+
+    An unconditional network ignores the labels. Under autocast the last convolution still runs in
+    float32: DMD lives on the difference of two almost equal outputs, which bfloat16 would round away.
+    """
+
+    def __init__(self, unet: UNet2DModel) -> None:
+        super().__init__()
+        self.unet = unet
+        self.unet.conv_out.__class__ = _Float32Conv2d
+
+    @property
+    def labels(self) -> int:
+        """Number of class embeddings; 0 for an unconditional network."""
+        return self.unet.config.num_class_embeds or 0
+
+    def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None) -> Tensor:
+        labels = cond if self.labels else None
+        return self.unet(x, c_noise, class_labels=labels, return_dict=False)[0]
+
+    def trainable_copy(self) -> UNetNetwork:
+        """An independent copy whose parameters learn, in float32 at least."""
+        network = copy.deepcopy(self).requires_grad_(True).train()
+        return network if network.unet.dtype == torch.float64 else network.float()
+
+
+class _Float32Conv2d(nn.Conv2d):
+    """A convolution that autocast leaves alone."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        # Whatever comes in: CUDA's autocast runs the group norm before it in float32, the CPU's does not.
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input.to(self.weight.dtype))

@@ -1,0 +1,159 @@
+"""Training a teacher: EDM loss, dropped labels for guidance, EMA."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DModel
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from carv_distill.carv import stream
+from carv_distill.options import at_least, between, more_than
+
+from .denoiser import EDMPreconditioning, NetworkDenoiser
+from .ema import ema_update, frozen_copy
+from .loss import denoising_loss
+from .network import UNetNetwork
+from .sampler import heun_sample
+from .schedule import EDMSchedule
+from .teacher import Teacher, edm_scheduler_config, save_teacher
+
+
+@dataclass
+class PretrainOptions:
+    """What a teacher is and how it is trained."""
+
+    channels: list[int] = field(default_factory=lambda: [32, 64])
+    """Channels of each resolution; attention at the lowest one."""
+    layers: int = at_least(1, 1)
+    """Residual layers per resolution."""
+    head_channels: int = at_least(1, 32)
+    """Channels of one attention head."""
+    label_dropout: float = between(0, 1, 0.1)
+    """Share of labels replaced by the null label, for classifier-free guidance."""
+    sigma_min: float = more_than(0, 0.002)
+    sigma_max: float = more_than(0, 80.0)
+    rho: float = more_than(0, 7.0)
+    sigma_data: float = more_than(0, 0.5)
+    """Standard deviation of the data, pixels in [−1, 1]."""
+    p_mean: float = -1.2
+    """Training noise levels: ln σ ~ N(p_mean, p_std²)."""
+    p_std: float = more_than(0, 1.2)
+    batch: int = at_least(1, 128)
+    """Images per step and process."""
+    learning_rate: float = more_than(0, 1e-3)
+    warmup: int = at_least(0, 100)
+    """Steps of linear warm-up; cosine decay to zero follows."""
+    weight_decay: float = at_least(0, 0.0)
+    ema: float = between(0, 1, 0.999)
+
+
+def build_teacher(options: PretrainOptions, channels: int, size: int, classes: int) -> Teacher:
+    """An untrained EDM teacher; its last class embedding is the null label."""
+    levels = len(options.channels)
+    unet = UNet2DModel(
+        sample_size=size,
+        in_channels=channels,
+        out_channels=channels,
+        block_out_channels=tuple(options.channels),
+        layers_per_block=options.layers,
+        down_block_types=("DownBlock2D",) * (levels - 1) + ("AttnDownBlock2D",),
+        up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * (levels - 1),
+        norm_num_groups=8,
+        attention_head_dim=options.head_channels,
+        num_class_embeds=classes + 1,
+    )
+    schedule = EDMSchedule(options.sigma_min, options.sigma_max, options.rho)
+    denoiser = NetworkDenoiser(UNetNetwork(unet), EDMPreconditioning(options.sigma_data))
+    return Teacher(denoiser, schedule, edm_scheduler_config(schedule, options.sigma_data))
+
+
+class PretrainModule(LightningModule):
+    """Denoising training of a teacher on images in memory.
+
+    The batch, its noise levels and its noises are a function of (seed, rank, step).
+
+    Args:
+        teacher: the untrained teacher, from :func:`build_teacher`.
+        images: [N, C, H, W] in [−1, 1].
+        labels: [N], below the null label.
+        options: see :class:`PretrainOptions`.
+        max_steps: length of the cosine decay.
+        seed: names the random streams.
+        sampler_steps: Heun steps of :meth:`sample`.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        images: Tensor,
+        labels: Tensor,
+        options: PretrainOptions,
+        max_steps: int,
+        seed: int,
+        sampler_steps: int = 18,
+    ) -> None:
+        super().__init__()
+        self.options, self.max_steps, self.seed = options, max_steps, seed
+        self.schedule, self.sampler_steps = teacher.schedule, sampler_steps
+        self.scheduler_config = teacher.scheduler_config
+        self.denoiser = teacher.denoiser
+        self.ema = frozen_copy(teacher.denoiser)
+        self.register_buffer("images", images, persistent=False)
+        self.register_buffer("labels", labels, persistent=False)
+        self.null_label = teacher.labels - 1
+        self.latest_losses: dict[str, Tensor] = {}
+
+    images: Tensor
+    labels: Tensor
+
+    def train_dataloader(self) -> Iterator[int]:
+        return repeat(0)
+
+    def training_step(self, batch: int, batch_idx: int) -> Tensor:
+        o = self.options
+        g = stream(self.seed, self.global_rank, self.global_step, "teacher", device=self.device)
+        pick = torch.randint(len(self.images), (o.batch,), generator=g, device=self.device)
+        x, labels = self.images[pick], self.labels[pick]
+        drop = torch.rand(o.batch, generator=g, device=self.device) < o.label_dropout
+        labels = torch.where(drop, self.null_label, labels)
+        sigma = (o.p_mean + o.p_std * torch.randn(o.batch, generator=g, device=self.device)).exp()
+        eps = torch.randn(x.shape, generator=g, device=self.device)
+        loss = denoising_loss(self.denoiser, x, sigma, eps, labels)
+        self.latest_losses = {"teacher": loss.detach()}
+        return loss
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        ema_update(self.ema, self.denoiser, self.options.ema, self.global_step)
+
+    def metrics(self) -> dict[str, Tensor]:
+        """What is worth a row in the log after a step; tensors on the device."""
+        return {"loss/teacher": self.latest_losses["teacher"]}
+
+    def sample(self, z: Tensor, labels: Tensor) -> Tensor:
+        """Heun samples of the averaged network."""
+        return heun_sample(self.ema, self.schedule, z, labels, self.sampler_steps)
+
+    def save(self, folder: Path) -> None:
+        """The averaged teacher as a diffusers folder."""
+        card = (
+            f"# Diffusion teacher\n\nEDM teacher after {self.global_step} steps; written by carv-distill.\n"
+        )
+        save_teacher(folder, self.ema.network.unet, self.scheduler_config, card)
+
+    def configure_optimizers(self) -> Any:
+        o = self.options
+        optimizer = torch.optim.AdamW(
+            self.denoiser.parameters(), o.learning_rate, weight_decay=o.weight_decay, fused=True
+        )
+        warm = torch.optim.lr_scheduler.LinearLR(optimizer, 1e-3, total_iters=max(o.warmup, 1))
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(self.max_steps - o.warmup, 1))
+        scheduler = torch.optim.lr_scheduler.SequentialLR(optimizer, [warm, cosine], [o.warmup])
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

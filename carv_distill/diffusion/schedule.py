@@ -1,0 +1,109 @@
+"""Noise schedules: a place u in [0, 1) → a noise level σ, the noise-to-signal ratio.
+
+Everything here speaks of x_t = x + σ ε (k-diffusion's language). A variance-preserving process
+x_vp = α (x + σ ε), α = 1/√(1 + σ²), is the same thing scaled by α. The prior over noise levels is
+uniform in u.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class NoiseSchedule(Protocol):
+    """u → σ, increasing."""
+
+    @property
+    def sigma_min(self) -> float:
+        """σ at u = 0."""
+
+    @property
+    def sigma_max(self) -> float:
+        """σ as u → 1."""
+
+    def sigma(self, u: Tensor) -> Tensor:
+        """Noise level at u in [0, 1], same shape and dtype."""
+
+
+@dataclass(frozen=True)
+class EDMSchedule:
+    """σ(u) = (σ_min^{1/ρ} + u (σ_max^{1/ρ} − σ_min^{1/ρ}))^ρ.
+
+    Source: Karras et al. 2022 (EDM), equation 5, with time reversed.
+    """
+
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    rho: float = 7.0
+
+    def sigma(self, u: Tensor) -> Tensor:
+        """Noise level at u in [0, 1], same shape and dtype."""
+        low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
+        return (low + u * (high - low)) ** self.rho
+
+
+class VPSchedule:
+    """The discrete variance-preserving process of DDPM: timestep ⌊u T⌋, σ_t = √((1 − ᾱ_t)/ᾱ_t).
+
+    Any beta table will do. With a :class:`~carv_distill.carv.Proposal` of T bins, bin t is timestep t.
+
+    Args:
+        betas: β_0 … β_{T−1} in (0, 1), shape [T].
+
+    Source: Ho et al. 2020 (DDPM), equation 4.
+    """
+
+    def __init__(self, betas: Tensor) -> None:
+        alphas_cumprod = torch.cumprod(1 - betas.double(), 0)
+        self.table = ((1 - alphas_cumprod) / alphas_cumprod).sqrt()
+        self._tables: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+
+    def __eq__(self, other: object) -> bool:
+        """Same levels: a copied or reloaded schedule is the same schedule."""
+        return isinstance(other, VPSchedule) and torch.equal(self.table, other.table)
+
+    def __hash__(self) -> int:
+        return hash((self.timesteps, self.sigma_min, self.sigma_max))
+
+    @property
+    def timesteps(self) -> int:
+        """T."""
+        return self.table.numel()
+
+    @property
+    def sigma_min(self) -> float:
+        """σ at timestep 0."""
+        return float(self.table[0])
+
+    @property
+    def sigma_max(self) -> float:
+        """σ at timestep T − 1."""
+        return float(self.table[-1])
+
+    def sigma(self, u: Tensor) -> Tensor:
+        """σ of timestep ⌊u T⌋, for u in [0, 1]; same shape and dtype."""
+        table, _ = self._table(u)
+        return table[(u * self.timesteps).long().clamp_(0, self.timesteps - 1)]
+
+    def timestep(self, sigma: Tensor) -> Tensor:
+        """The timestep of a noise level, interpolated in ln σ; an integer for a level of the table."""
+        table, log_table = self._table(sigma)
+        log_sigma = sigma.log()
+        high = torch.searchsorted(log_table, log_sigma).clamp_(1, self.timesteps - 1)
+        low = high - 1
+        place = (log_sigma - log_table[low]) / (log_table[high] - log_table[low])
+        timestep = low + place.clamp_(0, 1)
+        # In float32 the logarithm of a rounded level is not the rounded logarithm.
+        nearest = timestep.round()
+        return torch.where(table[nearest.long()] == sigma, nearest, timestep)
+
+    def _table(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """(σ, ln σ) of all timesteps, once per device and dtype."""
+        key = (like.device, like.dtype)
+        if key not in self._tables:
+            self._tables[key] = (self.table.to(like), self.table.log().to(like))
+        return self._tables[key]

@@ -1,0 +1,311 @@
+"""One-step distillation as a LightningModule: what happens in one student update."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import ParallelStrategy
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+
+from carv_distill.carv import NoiseLevelSampler, average_residual, stream, surrogate
+from carv_distill.carv.estimator import Residual
+from carv_distill.diffusion import NetworkDenoiser, NoiseSchedule, Teacher, save_teacher
+from carv_distill.diffusion.ema import ema_update, frozen_copy
+from carv_distill.diffusion.loss import denoising_loss
+from carv_distill.options import at_least, between, more_than, one_of
+
+from .card import student_card
+from .losses import dmd_residual
+
+
+@dataclass
+class DMDOptions:
+    """Optimisation of the student and of the fake score."""
+
+    fake_updates_per_student: int = at_least(1, 3)
+    """Fake-score updates before each student update."""
+    fake_batch: int = at_least(1, 48)
+    """Student samples per fake-score update and process."""
+    student_lr: float = more_than(0, 3e-4)
+    fake_lr: float = more_than(0, 6e-4)
+    lr_decay: str = one_of(("none", "cosine"), "none")
+    """Both learning rates over the run: constant, or by a half cosine to zero at trainer.max_steps."""
+    beta1: float = between(0, 1, 0.0)
+    beta2: float = between(0, 1, 0.99)
+    weight_decay: float = at_least(0, 0.0)
+    ema: float = between(0, 1, 0.98)
+    """Decay of the student's average, per student update."""
+    clip_norm: float | None = more_than(0, None)
+    """Largest norm of the student's gradient; the share of clipped updates is logged."""
+
+
+class DMDModule(LightningModule):
+    """Distribution matching distillation with the CARV estimator.
+
+    One `training_step` is one student update: first `fake_updates_per_student` updates of the fake score
+    on fresh student samples, then one update of the student by
+
+        g = 1/R Σ_r ∂x_r/∂θᵀ 1/K Σ_k ω_rk r(x_r, u_rk, ε_rk),   x_r = D_G(σ_max z_r; σ_max, y_r).
+
+    Only the student's optimiser counts in Lightning's `global_step`, so that step and student update are
+    one thing. All randomness is a function of (seed, rank, student update).
+
+    Args:
+        teacher: frozen; student and fake score start as copies of its network.
+        sampler: draws the noise levels and noises of the student's gradient.
+        upstream: R, student samples per update and process.
+        draws: K, re-noisings of each.
+        chunk: re-noisings per call of the frozen networks; None is all R·K.
+        options: see :class:`DMDOptions`.
+        classes: labels are drawn uniformly from 0 … classes − 1.
+        guidance: classifier-free guidance of the teacher; 1 is none.
+        seed: names the random streams.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        sampler: NoiseLevelSampler,
+        upstream: int,
+        draws: int,
+        options: DMDOptions,
+        classes: int,
+        seed: int,
+        chunk: int | None = None,
+        guidance: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.strict_loading = False
+        self.sampler, self.upstream, self.draws, self.chunk = sampler, upstream, draws, chunk
+        self.options, self.classes, self.seed = options, classes, seed
+        self.schedule: NoiseSchedule = teacher.schedule
+        self.scheduler_config = teacher.scheduler_config
+        self.shape = (teacher.channels, teacher.size, teacher.size)
+        self.teacher = teacher.guided(guidance, classes)
+        precondition = teacher.denoiser.precondition
+        self.student = NetworkDenoiser(teacher.network.trainable_copy(), precondition)
+        self.fake = NetworkDenoiser(teacher.network.trainable_copy(), precondition)
+        self.student_ema = frozen_copy(self.student)
+        self.register_buffer("clipped", torch.zeros((), dtype=torch.long))
+        self.latest_losses: dict[str, Tensor] = {}
+        """What the last update saw of each network, on the device: for the log and the watch on NaN."""
+
+    clipped: Tensor
+
+    # ---------------------------------------------------------------- what is sampled
+
+    def upstream_noise(self, count: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Latents z [n, C, H, W] and labels [n]."""
+        dtype = next(self.student.parameters()).dtype
+        z = torch.randn(count, *self.shape, generator=g, device=self.device, dtype=dtype)
+        return z, torch.randint(self.classes, (count,), generator=g, device=self.device)
+
+    def generate(self, student: NetworkDenoiser, z: Tensor, labels: Tensor) -> Tensor:
+        """x = D_G(σ_max z; σ_max, y)."""
+        sigma = z.new_full((z.shape[0],), self.schedule.sigma_max)
+        return student(self.schedule.sigma_max * z, sigma, labels)
+
+    def residual(self, labels: Tensor) -> Residual:
+        """The DMD residual of student samples with these labels, for :func:`average_residual`."""
+
+        def residual(x: Tensor, u: Tensor, eps: Tensor, index: Tensor) -> Tensor:
+            return dmd_residual(self.fake, self.teacher, x, self.schedule.sigma(u), eps, labels[index])
+
+        return residual
+
+    def streams(self, *key: int | str) -> tuple[torch.Generator, torch.Generator]:
+        """(this rank's stream, the stream all ranks share) under a name."""
+        own = stream(self.seed, self.global_rank, *key, device=self.device)
+        return own, stream(self.seed, "shared", *key, device=self.device)
+
+    # ---------------------------------------------------------------- the two losses
+
+    def student_loss(
+        self,
+        upstream: torch.Generator,
+        draws: torch.Generator,
+        shared: torch.Generator,
+        sampler: NoiseLevelSampler | None = None,
+        count: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """(surrogate loss, direction) of R fresh upstream samples × K draws, from the given streams.
+
+        Sampler and K are the configured ones unless given.
+        """
+        z, labels = self.upstream_noise(self.upstream, upstream)
+        x = self.generate(self.student, z, labels)
+        drawn = (sampler or self.sampler).draw(
+            self.upstream,
+            count or self.draws,
+            self.shape,
+            generator=draws,
+            rank=self.global_rank,
+            world_size=self.world_size,
+            shared=shared,
+            dtype=x.dtype,
+        )
+        direction = average_residual(self.residual(labels), x, drawn, self.chunk)
+        return surrogate(x, direction), direction
+
+    def fake_loss(self, own: torch.Generator) -> Tensor:
+        """Denoising loss of the fake score on fresh student samples, noise levels uniform in u."""
+        z, labels = self.upstream_noise(self.options.fake_batch, own)
+        with torch.no_grad():
+            x = self.generate(self.student, z, labels)
+        u = torch.rand(len(x), generator=own, device=self.device, dtype=x.dtype)
+        eps = torch.randn(x.shape, generator=own, device=self.device, dtype=x.dtype)
+        return denoising_loss(self.fake, x, self.schedule.sigma(u), eps, labels)
+
+    # ---------------------------------------------------------------- one student update
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        step = self.global_step
+        # Raw optimiser for the fake score: only LightningOptimizer's steps count in global_step.
+        fake_optimizer = cast(list[Optimizer], self.optimizers(use_pl_optimizer=False))[1]
+        student_optimizer = cast(list[LightningOptimizer], self.optimizers())[0]
+        self._set_learning_rates(fake_optimizer, student_optimizer)
+        updates = range(self.options.fake_updates_per_student)
+        fake = torch.stack([self.fake_update(fake_optimizer, step, i) for i in updates]).mean()
+        self.latest_losses = {"fake": fake, "student": self.student_update(student_optimizer, step)}
+
+    def _set_learning_rates(self, fake: Optimizer, student: LightningOptimizer) -> None:
+        decay = 1.0
+        if self.options.lr_decay == "cosine":
+            decay = (1 + math.cos(math.pi * self.global_step / self.trainer.max_steps)) / 2
+        fake.param_groups[0]["lr"] = decay * self.options.fake_lr
+        student.param_groups[0]["lr"] = decay * self.options.student_lr
+
+    def fake_update(self, optimizer: Optimizer, step: int, i: int) -> Tensor:
+        """One fake-score update; returns its loss."""
+        own, _ = self.streams(step, "fake", i)
+        loss = self.fake_loss(own)
+        self._descend(optimizer, loss, self.fake)
+        return loss.detach()
+
+    def student_update(self, optimizer: LightningOptimizer, step: int) -> Tensor:
+        """One student update and its EMA; returns the mean norm of the direction."""
+        own, shared = self.streams(step, "student")
+        loss, direction = self.student_loss(own, own, shared)
+        self._descend(optimizer, loss, self.student, self.options.clip_norm)
+        ema_update(self.student_ema, self.student, self.options.ema, step)
+        return direction.flatten(1).norm(dim=1).mean()
+
+    def _descend(
+        self, optimizer: Any, loss: Tensor, network: NetworkDenoiser, clip_norm: float | None = None
+    ) -> None:
+        optimizer.zero_grad()
+        with self._unsynchronised():
+            self.manual_backward(loss)
+        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        self._average_over_ranks(gradients)
+        if clip_norm is not None:
+            norm = torch.nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
+            self.clipped += norm > clip_norm
+        optimizer.step()
+
+    def metrics(self) -> dict[str, Tensor]:
+        """What is worth a row in the log after an update; tensors on the device."""
+        gradients = [p.grad for p in self.student.parameters() if p.grad is not None]
+        values = {
+            "loss/fake": self.latest_losses["fake"],
+            "student/direction_norm": self.latest_losses["student"],
+            "student/grad_norm": torch.nn.utils.get_total_norm(gradients),
+        }
+        if self.options.clip_norm is not None:
+            values["student/clipped_updates"] = self.clipped
+        return values
+
+    def sample(self, z: Tensor, labels: Tensor) -> Tensor:
+        """One-step samples of the student's average, in [−1, 1] up to its error."""
+        dtype = next(self.student_ema.parameters()).dtype
+        return self.generate(self.student_ema, z.to(dtype), labels)
+
+    def save(self, folder: Path) -> None:
+        """The student's average as a diffusers folder; needs only diffusers to be used."""
+        card = student_card(self.schedule.sigma_max, self.global_step)
+        save_teacher(folder, self.student_ema.network.unet, self.scheduler_config, card)
+
+    # ---------------------------------------------------------------- measuring
+
+    def student_gradient(
+        self,
+        upstream: torch.Generator,
+        draws: torch.Generator,
+        shared: torch.Generator,
+        sampler: NoiseLevelSampler,
+        count: int,
+    ) -> Tensor:
+        """One replicate of the gradient as a vector, averaged over ranks; `.grad` is untouched."""
+        with self._precision():
+            loss, _ = self.student_loss(upstream, draws, shared, sampler, count)
+        gradients = torch.autograd.grad(loss, list(self.student.parameters()), allow_unused=True)
+        used = [g for g in gradients if g is not None]
+        self._average_over_ranks(used)
+        return torch.cat([g.flatten() for g in used])
+
+    # ---------------------------------------------------------------- several processes
+
+    @property
+    def world_size(self) -> int:
+        """Processes that share the batch; 1 outside a trainer."""
+        return self.trainer.world_size if self._trainer is not None else 1
+
+    def _precision(self) -> contextlib.AbstractContextManager[None]:
+        """The trainer's autocast, also outside of `training_step`."""
+        if self._trainer is None:
+            return contextlib.nullcontext()
+        return self.trainer.precision_plugin.forward_context()
+
+    def _unsynchronised(self) -> contextlib.AbstractContextManager[None]:
+        """Backward without DDP's hooks, which expect all networks in every backward."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ParallelStrategy):
+            return strategy.block_backward_sync()
+        return contextlib.nullcontext()
+
+    def _average_over_ranks(self, tensors: Iterable[Tensor]) -> None:
+        """Averages tensors in place over all processes with one collective."""
+        if self.world_size == 1:
+            return
+        tensors = list(tensors)
+        flat = torch.cat([t.flatten() for t in tensors])
+        torch.distributed.all_reduce(flat)
+        flat /= self.world_size
+        offset = 0
+        for t in tensors:
+            t.copy_(flat[offset : offset + t.numel()].view_as(t))
+            offset += t.numel()
+
+    # ---------------------------------------------------------------- Lightning's wiring
+
+    def train_dataloader(self) -> Iterator[int]:
+        """Nothing to load: a student update draws what it needs from its own streams."""
+        return repeat(0)
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        o = self.options
+        return [
+            AdamW(n.parameters(), lr, (o.beta1, o.beta2), weight_decay=o.weight_decay, fused=True)
+            for n, lr in ((self.student, o.student_lr), (self.fake, o.fake_lr))
+        ]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The frozen teacher stays out of the checkpoint: it has a folder of its own."""
+        state: Mapping[str, Tensor] = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith("teacher.")}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        expected = {k for k in self.state_dict() if not k.startswith("teacher.")}
+        if found := expected ^ set(checkpoint["state_dict"]):
+            raise RuntimeError(f"the checkpoint's networks differ from this run's, first at {min(found)}")

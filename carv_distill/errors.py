@@ -1,0 +1,9 @@
+"""The one exception that a user is meant to read."""
+
+
+class UserError(Exception):
+    """Something the user can mend: a bad key, a missing file, a folder that does not fit.
+
+    The message is one line that names the key or file, what was found and what is allowed. The entry
+    scripts print it without a traceback and leave with exit status 2.
+    """

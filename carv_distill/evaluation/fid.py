@@ -1,0 +1,186 @@
+"""Metrics between two sets of features: Fréchet distance, KID, precision and recall."""
+
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from carv_distill.errors import UserError
+from carv_distill.files import atomic_file
+
+NEIGHBOURS = 3
+KID_SUBSET_SIZE = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureStatistics:
+    """Mean and covariance of features.
+
+    Attributes:
+        mu: float64 [D].
+        sigma: float64 [D, D], the covariance with divisor N - 1.
+    """
+
+    mu: Tensor
+    sigma: Tensor
+
+    @classmethod
+    def from_features(cls, features: Tensor) -> Self:
+        """mu = mean(f), sigma = sum (f - mu)(f - mu)^T / (N - 1) of features [N, D], N >= 2, in float64."""
+        features = features.double()
+        mu = features.mean(0)
+        centred = features - mu
+        return cls(mu, centred.T @ centred / (len(features) - 1))
+
+    @classmethod
+    def load(cls, path: Path | str, dim: int | None = None) -> Self:
+        """Read an `.npz` with `mu` and `sigma`, the format of EDM's reference statistics.
+
+        Args:
+            path: the file. Pickled arrays in it are refused, not executed.
+            dim: D of the extractor that the statistics must fit; None accepts any.
+
+        Raises:
+            UserError: no file, no `.npz`, a missing key, a wrong shape or another dimension than `dim`.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                found = sorted(file.files)
+                arrays = {key: file[key] for key in ("mu", "sigma") if key in found}
+        except FileNotFoundError as error:
+            raise UserError(f"{path}: no such file of reference statistics") from error
+        # np.load gives a bare array, which is no context manager, for an .npy
+        except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+            raise UserError(f"{path}: not an .npz of numbers with the keys mu and sigma") from error
+        if len(arrays) < 2:
+            raise UserError(f"{path}: found the keys {', '.join(found)}; mu and sigma are needed")
+        mu, sigma = arrays["mu"], arrays["sigma"]
+        if mu.dtype.kind not in "fiu" or sigma.dtype.kind not in "fiu":
+            raise UserError(f"{path}: found mu {mu.dtype} and sigma {sigma.dtype}; real numbers are needed")
+        if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
+            raise UserError(f"{path}: found mu {mu.shape} and sigma {sigma.shape}; [D] and [D, D] are needed")
+        if dim is not None and len(mu) != dim:
+            raise UserError(f"{path}: statistics of {len(mu)} features; the feature extractor gives {dim}")
+        if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
+            raise UserError(f"{path}: mu or sigma holds NaN or infinity")
+        return cls(torch.from_numpy(mu.astype(np.float64)), torch.from_numpy(sigma.astype(np.float64)))
+
+    def save(self, path: Path | str) -> None:
+        """Write `mu` and `sigma` as an `.npz`, atomically."""
+        with atomic_file(path) as file:
+            np.savez(file, mu=self.mu.cpu().numpy(), sigma=self.sigma.cpu().numpy())
+
+
+def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
+    """|mu_a - mu_b|^2 + tr(sigma_a + sigma_b - 2 (sigma_a sigma_b)^(1/2)), in float64.
+
+    The last trace is the sum of the square roots of the eigenvalues of S sigma_b S with S = sigma_a^(1/2),
+    a symmetric problem that stays well posed for covariances of deficient rank (fewer images than features);
+    eigenvalues that rounding made negative count as 0.
+
+    Source:
+        Dowson and Landau (1982); Heusel et al. (2017), FID.
+    """
+    values, vectors = torch.linalg.eigh(a.sigma)
+    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    product = root @ b.sigma @ root
+    product = (product + product.T) / 2
+    cross = torch.linalg.eigvalsh(product).clamp(min=0).sqrt().sum()
+    distance = (a.mu - b.mu).square().sum() + a.sigma.trace() + b.sigma.trace() - 2 * cross
+    return distance.item()
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What one set of generated images scored.
+
+    Attributes:
+        fid: Fréchet distance, >= 0 up to rounding; lower is better.
+        kid: squared maximum mean discrepancy, cubic kernel; unbiased, so it may fall below 0.
+        precision: share of generated images within the reference's manifold, 0..1.
+        recall: share of reference images within the generated manifold, 0..1.
+        images: number of generated images.
+
+    All but `fid` are None where the reference is known by its statistics alone.
+    """
+
+    fid: float
+    kid: float | None
+    precision: float | None
+    recall: float | None
+    images: int
+
+
+def kernel_distance(generated: Tensor, reference: Tensor, subsets: int = 100, seed: int = 2020) -> float:
+    """KID (Binkowski et al., 2018) of features [N, D] and [M, D], by torch-fidelity: k(x, y) = (x·y/D + 1)^3.
+
+    The mean over `subsets` seeded subsets of min(1000, N, M) images.
+    """
+    from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
+
+    size = min(KID_SUBSET_SIZE, len(generated), len(reference))
+    if size == len(generated) == len(reference):
+        subsets = 1  # every subset would be the whole set
+    result = kid_features_to_metric(
+        generated, reference, kid_subsets=subsets, kid_subset_size=size, rng_seed=seed, verbose=False
+    )
+    return result[KEY_METRIC_KID_MEAN]
+
+
+def precision_recall(generated: Tensor, reference: Tensor) -> tuple[float, float]:
+    """Improved precision and recall (Kynkäänniemi et al., 2019) of features [N, D] and [M, D], N, M >= 4.
+
+    By torch-fidelity, with the third neighbour's distance as a ball's radius, and in blocks of 2,000 rows:
+    the whole matrix of distances would take 20 GB for 50,000 images.
+    """
+    from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
+
+    result = prc_features_to_metric(
+        generated,
+        reference,
+        prc_neighborhood=NEIGHBOURS,
+        prc_batch_size=2000,
+        save_cpu_ram=True,
+        verbose=False,
+    )
+    return result[KEY_METRIC_PRECISION], result[KEY_METRIC_RECALL]
+
+
+def compute_metrics(
+    generated_features: Tensor,
+    reference_features: Tensor | None = None,
+    reference_statistics: FeatureStatistics | None = None,
+    kid_subsets: int = 100,
+) -> Metrics:
+    """All the metrics that the reference allows.
+
+    Args:
+        generated_features: [N, D].
+        reference_features: [M, D]; without them KID, precision and recall are None.
+        reference_statistics: for the Fréchet distance; computed from `reference_features` if None.
+        kid_subsets: number of subsets that KID averages over.
+
+    Raises:
+        UserError: neither reference is given, or a set has fewer than 4 images.
+    """
+    least = NEIGHBOURS + 1
+    for name, features in (("generated", generated_features), ("reference", reference_features)):
+        if features is not None and len(features) < least:
+            raise UserError(f"{name} images: found {len(features)}; the metrics need at least {least}")
+    if reference_statistics is None:
+        if reference_features is None:
+            raise UserError("reference: found neither features nor statistics; the metrics need one of them")
+        reference_statistics = FeatureStatistics.from_features(reference_features)
+    generated_features = generated_features.double()
+    fid = frechet_distance(FeatureStatistics.from_features(generated_features), reference_statistics)
+    kid = precision = recall = None
+    if reference_features is not None:
+        reference_features = reference_features.double()
+        kid = kernel_distance(generated_features, reference_features, kid_subsets)
+        precision, recall = precision_recall(generated_features, reference_features)
+    return Metrics(fid, kid, precision, recall, len(generated_features))

@@ -1,0 +1,193 @@
+"""A generator's report: every metric over several ranges of seeds, with its spread."""
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from torch import Tensor
+
+from carv_distill.data import ImageSpec
+from carv_distill.errors import UserError
+from carv_distill.evaluation.features import FeatureExtractor, extract_features
+from carv_distill.evaluation.fid import FeatureStatistics, Metrics, compute_metrics
+from carv_distill.evaluation.generate import Sample, generate_uint8
+from carv_distill.files import write_json
+
+METRICS = ("fid", "kid", "precision", "recall")
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What generated images are compared with.
+
+    Attributes:
+        name: of the data or the file, for the report.
+        statistics: mean and covariance of the features.
+        features: float64 [M, D], or None where only statistics are known.
+    """
+
+    name: str
+    statistics: FeatureStatistics
+    features: Tensor | None = None
+
+    @classmethod
+    def from_images(cls, name: str, images_uint8: Tensor, extractor: FeatureExtractor) -> Self:
+        """The features of real images, uint8 [M, C, H, W]."""
+        features = extract_features(extractor, images_uint8)
+        return cls(name, FeatureStatistics.from_features(features), features)
+
+    @classmethod
+    def from_file(cls, path: Path | str, extractor: FeatureExtractor) -> Self:
+        """Statistics from an `.npz`; UserError where :meth:`FeatureStatistics.load` raises it."""
+        return cls(Path(path).name, FeatureStatistics.load(path, extractor.dim))
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A metric over seed ranges: mean, standard deviation (divisor n - 1; None for one range), minimum."""
+
+    mean: float
+    std: float | None
+    minimum: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Self:
+        """Summarise at least one value."""
+        values = list(values)
+        std = statistics.stdev(values) if len(values) > 1 else None
+        return cls(statistics.fmean(values), std, min(values))
+
+
+@dataclass(frozen=True)
+class Report:
+    """One generator's metrics.
+
+    Attributes:
+        name: the row's title in a table, e.g. "student".
+        seed_ranges: first and last seed of each range, both included.
+        metrics: one entry per range.
+        extractor: name of the feature extractor.
+        fingerprint: of the extractor's weights.
+        reference: name of the reference.
+    """
+
+    name: str
+    seed_ranges: tuple[tuple[int, int], ...]
+    metrics: tuple[Metrics, ...]
+    extractor: str
+    fingerprint: str
+    reference: str
+
+    @property
+    def images(self) -> int:
+        """Images per range, N."""
+        return self.metrics[0].images
+
+    def summary(self) -> dict[str, Summary]:
+        """Mean, standard deviation and minimum of each metric that the reference allowed."""
+        columns = {key: [getattr(metrics, key) for metrics in self.metrics] for key in METRICS}
+        return {key: Summary.of(values) for key, values in columns.items() if None not in values}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything above, for JSON: `summary` per metric and `ranges` with each range's own values."""
+        return {
+            "name": self.name,
+            "images": self.images,
+            "seed_ranges": [list(limits) for limits in self.seed_ranges],
+            "extractor": self.extractor,
+            "extractor_fingerprint": self.fingerprint,
+            "reference": self.reference,
+            "summary": {key: asdict(summary) for key, summary in self.summary().items()},
+            "ranges": [asdict(metrics) for metrics in self.metrics],
+        }
+
+    def save(self, path: Path | str) -> None:
+        """Write :meth:`to_dict` as JSON, atomically."""
+        write_json(path, self.to_dict())
+
+
+def evaluate_generator(
+    sample: Sample,
+    spec: ImageSpec,
+    extractor: FeatureExtractor,
+    reference: Reference,
+    *,
+    name: str = "generator",
+    images: int = 50_000,
+    ranges: int = 3,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    kid_subsets: int = 100,
+    progress: bool = False,
+) -> Report:
+    """Score a generator on the seeds 0..N-1, N..2N-1, … (three ranges, as EDM reports FID).
+
+    Args:
+        sample: see :data:`carv_distill.evaluation.generate.Sample`.
+        images: N per range; FID is biased upwards by about 1/N, so compare only equal N.
+        ranges: number of seed ranges; the spread over them is the generator's sampling error alone.
+        progress: show a bar on the terminal.
+
+    Raises:
+        UserError: `ranges` or `batch_size` below 1, `images` below 4, or a failing generator.
+    """
+    for key, value, least in (("images", images, 4), ("ranges", ranges, 1), ("batch_size", batch_size, 1)):
+        if value < least:
+            raise UserError(f"{key}: found {value}; at least {least} is allowed")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    scores = []
+    with Progress(*columns, disable=not progress) as bar:
+        task = bar.add_task(name, total=ranges * images)
+        for start in range(0, ranges * images, images):
+            made = generate_uint8(
+                sample,
+                range(start, start + images),
+                spec,
+                batch_size,
+                device,
+                progress=lambda count: bar.advance(task, count),
+            )
+            features = extract_features(extractor, made, batch_size)
+            scores.append(compute_metrics(features, reference.features, reference.statistics, kid_subsets))
+            best = min(metrics.fid for metrics in scores)
+            bar.update(task, description=f"{name}  FID {best:.2f}")
+    limits = tuple((i * images, (i + 1) * images - 1) for i in range(ranges))
+    return Report(name, limits, tuple(scores), extractor.name, extractor.fingerprint, reference.name)
+
+
+def render_table(reports: Iterable[Report]) -> Table:
+    """A row per report: mean ± standard deviation over its seed ranges, and FID's minimum, as published."""
+    reports = list(reports)
+    settings = {
+        f"{len(r.metrics)} seed ranges of {r.images:,}, "
+        f"{r.extractor} features {r.fingerprint}, against {r.reference}"
+        for r in reports
+    }
+    table = Table("", box=SIMPLE_HEAD, pad_edge=False, caption="\n".join(sorted(settings)))
+    for title in ("FID", "min", "KID", "precision", "recall"):
+        # in a narrow terminal the name wraps; a number cut short would be another number
+        table.add_column(title, no_wrap=True)
+    for report in reports:
+        summary = report.summary()
+        table.add_row(
+            report.name,
+            _cell(summary["fid"], ".2f"),
+            f"{summary['fid'].minimum:.2f}",
+            _cell(summary.get("kid"), ".3g"),
+            _cell(summary.get("precision"), ".2f"),
+            _cell(summary.get("recall"), ".2f"),
+        )
+    return table
+
+
+def _cell(summary: Summary | None, form: str) -> str:
+    if summary is None:
+        return "–"
+    spread = "" if summary.std is None else f" ± {summary.std:{form}}"
+    return f"{summary.mean:{form}}{spread}"

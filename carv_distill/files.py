@@ -1,0 +1,45 @@
+"""Writing a file so that a reader never sees half of it."""
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+
+@contextmanager
+def atomic_file(path: Path | str) -> Iterator[BinaryIO]:
+    """A binary file that takes the name `path` only once it is complete and on disk.
+
+    The bytes go to a hidden neighbour, which is synchronised and renamed (`os.replace`, atomic within one
+    file system). If the body raises, `path` keeps what it held before and the neighbour is removed.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # open() rather than mkstemp: mkstemp makes the file unreadable to everyone else on a shared disk
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write `text` as UTF-8, atomically."""
+    with atomic_file(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: Path | str, content: dict[str, Any]) -> None:
+    """Write `content` as indented JSON, atomically.
+
+    Raises:
+        ValueError: a NaN or an infinity, which JSON cannot hold.
+    """
+    write_text(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")

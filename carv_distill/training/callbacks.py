@@ -1,0 +1,172 @@
+"""What happens beside the updates: watch for NaN, log, export, show progress."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from carv_distill.errors import UserError
+
+
+class DistillModule(Protocol):
+    """What the callbacks ask of a module."""
+
+    latest_losses: dict[str, Tensor]
+
+    def metrics(self) -> dict[str, Tensor]:
+        """Values for one row of the log."""
+
+    def sample(self, z: Tensor, labels: Tensor) -> Tensor:
+        """Images in [−1, 1] from latents and labels."""
+
+    def save(self, folder: Path) -> None:
+        """The averaged network as a diffusers folder."""
+
+
+def write_metrics(trainer: Trainer, values: dict[str, float]) -> None:
+    """Adds values to the row of the present step, in every logger."""
+    for logger in trainer.loggers:
+        logger.log_metrics(values, trainer.global_step)
+
+
+class StopOnNonFinite(Callback):
+    """Stops a run whose losses or weights are no longer finite, before anything of it is kept.
+
+    The first bad step of each network is noted on the device; the host looks at every step on a CPU,
+    and on a GPU only at the given periods, where it waits anyway (log, checkpoint, FID).
+
+    Args:
+        periods: numbers of steps at whose multiples the host looks.
+
+    Raises:
+        UserError: naming step and network.
+    """
+
+    def __init__(self, *periods: int) -> None:
+        self.periods = [p for p in periods if p]
+        self.first_bad: dict[str, Tensor] = {}
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        step = trainer.global_step
+        for name, loss in pl_module.latest_losses.items():
+            bad = torch.where(loss.isfinite(), torch.inf, float(step))
+            self.first_bad[name] = torch.minimum(self.first_bad.get(name, bad), bad)
+        if pl_module.device.type == "cpu" or any(step % p == 0 for p in self.periods):
+            self._look(step, pl_module)
+
+    def _look(self, step: int, module: LightningModule) -> None:
+        for name, first in self.first_bad.items():
+            if first.isfinite():
+                raise UserError(
+                    f"non-finite loss of the {name} network at step {int(first)}; the run stops, and its "
+                    "last checkpoint is good (lower the learning rate, or set a clip_norm)"
+                )
+        weights = torch.nn.utils.get_total_norm([p for p in module.parameters() if p.requires_grad])
+        if not weights.isfinite():
+            raise UserError(
+                f"non-finite weights after step {step}; the run stops, and its last checkpoint is good "
+                "(lower the learning rate, or set a clip_norm)"
+            )
+
+
+class StepLog(Callback):
+    """Logs the module's metrics and the seconds spent, every few steps.
+
+    `seconds` counts from the run's first start, pauses between attempts left out.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self.before = 0.0
+        self.start = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, over all attempts."""
+        return self.before + time.perf_counter() - self.start
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self.start = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        if trainer.global_step % self.every:
+            return
+        values = {name: float(value) for name, value in pl_module.metrics().items()}
+        write_metrics(trainer, {"seconds": round(self.seconds, 2), **values})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.before = state_dict["seconds"]
+
+
+class Export(Callback):
+    """Keeps a diffusers folder of the averaged network up to date, at checkpoints and at the end."""
+
+    def __init__(self, folder: Path, every: int) -> None:
+        self.folder, self.every = folder, every
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        if trainer.global_step % self.every == 0:
+            self._save(pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self._save(pl_module)
+
+    @rank_zero_only
+    def _save(self, module: DistillModule) -> None:
+        module.save(self.folder)
+
+
+class ProgressLine(Callback):
+    """A bar with the updates done, the latest figures and the time left.
+
+    Other callbacks put their figures into `trainer.callback_metrics`; those named in `shown` appear.
+    """
+
+    def __init__(self, shown: dict[str, str], every: int) -> None:
+        self.shown, self.every = shown, every
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+        )
+        self.progress = Progress(*columns, console=Console(stderr=True))
+
+    @rank_zero_only
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self.task = self.progress.add_task(
+            "updates", total=trainer.max_steps, completed=trainer.global_step, figures=""
+        )
+        self.progress.start()
+
+    @rank_zero_only
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        figures = [
+            template.format(float(trainer.callback_metrics[name]))
+            for name, template in self.shown.items()
+            if trainer.global_step % self.every == 0 and name in trainer.callback_metrics
+        ]
+        self.progress.update(self.task, completed=trainer.global_step)
+        if figures:
+            self.progress.tasks[self.task].fields["figures"] = " · ".join(figures)
+
+    @rank_zero_only
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self.progress.stop()
+
+    @rank_zero_only
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        self.progress.stop()

@@ -1,0 +1,34 @@
+"""What reaches the terminal."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from rich.console import Console
+from rich.logging import RichHandler
+
+
+def is_main_process() -> bool:
+    """Whether this is rank 0, by the launcher's environment; known before any process group is."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def quiet_libraries() -> None:
+    """Our own messages from rank 0; of the libraries only warnings that a user can act on."""
+    handler = RichHandler(console=Console(stderr=True), show_path=False, show_time=False)
+    ours = logging.getLogger("carv_distill")
+    ours.setLevel(logging.INFO if is_main_process() else logging.WARNING)
+    ours.addHandler(handler)
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for message in (
+        ".*does not have many workers.*",
+        ".*isinstance.treespec.*",
+        ".*in eval mode at the start of training.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*IterableDataset.*",
+        ".*ModelCheckpoint with manual optimization.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)

@@ -1,0 +1,71 @@
+"""Pictures of a run, from the rows of its metrics.csv."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+from carv_distill.files import atomic_file
+
+from .metrics import Row
+
+BLUE, ORANGE, GREY = "#1f5fa8", "#d9822b", "#6b6b6b"
+
+
+def draw_variance_vs_fid(rows: Sequence[Row], path: Path) -> None:
+    """Variance of the student's gradient (left axis) and FID (right axis) over student updates.
+
+    Solid: total variance; dashed: the upstream held fixed; bands: 95 % intervals. Nothing is drawn while
+    there is no measurement.
+    """
+    fid = [(r["step"], r["fid/fid"]) for r in rows if "fid/fid" in r and r["step"] > 0]
+    measured = [r for r in rows if "variance/carv/total" in r]
+    if not fid and not measured:
+        return
+    figure = Figure(figsize=(8, 4.4), layout="constrained")
+    left = figure.add_subplot()
+    for arm, colour, label in (("iid", ORANGE, "(R, 1) iid"), ("carv", BLUE, "configured")):
+        _band(left, measured, f"variance/{arm}/total", colour, "-", f"{label}: total")
+        _band(left, measured, f"variance/{arm}/within", colour, "--", f"{label}: upstream fixed")
+    left.set(xlabel="student updates", ylabel="variance of the student's gradient (trace)", yscale="log")
+    right = left.twinx()
+    right.plot(
+        *zip(*fid, strict=True) if fid else ([], []), color=GREY, marker="o", ms=3.5, lw=1.5, label="FID"
+    )
+    right.set(ylabel="FID of the one-step student", yscale="log")
+    right.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    right.yaxis.set_major_formatter(ScalarFormatter())
+    right.yaxis.set_minor_formatter(NullFormatter())
+    left.grid(alpha=0.25)
+    handles, labels = left.get_legend_handles_labels()
+    more_handles, more_labels = right.get_legend_handles_labels()
+    figure.legend(
+        handles + more_handles, labels + more_labels, loc="outside upper center", ncols=3, frameon=False
+    )
+    save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a PNG atomically."""
+    with atomic_file(path) as file:
+        FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})
+
+
+def _band(axes: Axes, rows: Sequence[Row], name: str, colour: str, style: str, label: str) -> None:
+    if not rows:
+        return
+    steps = [r["step"] for r in rows]
+    axes.plot(steps, [r[name] for r in rows], style, color=colour, marker=".", label=label)
+    axes.fill_between(
+        steps,
+        [r[f"{name}_low"] for r in rows],
+        [r[f"{name}_high"] for r in rows],
+        color=colour,
+        alpha=0.15,
+        lw=0,
+    )

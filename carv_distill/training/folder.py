@@ -1,0 +1,132 @@
+"""A run's folder: its name, what it says about its origin, and where the newest one is."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from carv_distill.errors import UserError
+from carv_distill.files import write_json, write_text
+
+from .config import RunConfig, to_dict
+
+# A run may be continued with other values of these; anything else would make it another run.
+_MAY_CHANGE = ("trainer", "fid", "variance", "checkpoint", "folder")
+_PACKAGES = ("carv-distill", "torch", "lightning", "diffusers", "torchmetrics", "torch-fidelity", "omegaconf")
+
+
+def new_folder(config: RunConfig) -> Path:
+    """The first free folder of this name; another run is never written into."""
+    base = Path(config.folder, config.name)
+    folder, suffix = base, 2
+    while True:
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            folder = base.with_name(f"{base.name}-{suffix}")
+            suffix += 1
+        except OSError as error:
+            raise UserError(f"folder: {folder} cannot be made ({error.strerror})") from error
+
+
+def folder_to_resume(config: RunConfig) -> Path:
+    """The run named by the config.
+
+    Raises:
+        UserError: there is none, or it was made with values that must not change.
+    """
+    folder = Path(config.folder, config.name)
+    if not (folder / "config.yaml").is_file():
+        raise UserError(f"--resume: there is no run {folder} to resume; start it without --resume")
+    before, now = read_run_config(folder), to_dict(config)
+    changed = [
+        key
+        for key in sorted(_flat(before) | _flat(now))
+        if _flat(before).get(key) != _flat(now).get(key) and key.split(".")[0] not in _MAY_CHANGE
+    ]
+    if changed:
+        key = changed[0]
+        raise UserError(
+            f"--resume: {key} was {_flat(before).get(key)!r} in {folder}, now {_flat(now).get(key)!r}; "
+            "a resumed run keeps its values (give another name to start a new one)"
+        )
+    return folder
+
+
+def newest_run(root: Path) -> Path:
+    """The run whose last attempt is newest.
+
+    Raises:
+        UserError: there is no run.
+    """
+    runs = [path.parent for path in root.glob("*/environment.json")]
+    if not runs:
+        raise UserError(f"{root} holds no run; make one with python train.py --config configs/dmd_carv.yaml")
+    return max(runs, key=lambda run: (run / "environment.json").stat().st_mtime_ns)
+
+
+def write_origin(folder: Path, config: RunConfig, device: str, world_size: int) -> None:
+    """config.yaml with every value, and environment.json with versions, git state and command."""
+    text = yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+    write_text(folder / "config.yaml", text)
+    environment = {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "git": _git_state(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in _PACKAGES},
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "world_size": world_size,
+    }
+    write_json(folder / "environment.json", environment)
+
+
+def read_run_config(folder: Path) -> dict[str, Any]:
+    """A run's own config.yaml.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{folder} is not a run's folder: it has no config.yaml")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not a valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: a configuration is a mapping of keys to values")
+    return values
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _git_state() -> dict[str, Any]:
+    """Commit and whether the tree differs from it; empty outside a git checkout."""
+
+    def git(*words: str) -> str:
+        here = Path(__file__).parent
+        return subprocess.run(
+            ["git", *words], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "modified": bool(git("status", "--porcelain"))}
+    except (subprocess.CalledProcessError, FileNotFoundError):
+        return {}

@@ -1,0 +1,135 @@
+"""The two traces of a run: variance of the student's gradient, and FID."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from carv_distill.carv import Estimate, NoiseLevelSampler, PairedVariance, Proposal
+from carv_distill.data import ImageSpec
+from carv_distill.dmd.module import DMDModule
+from carv_distill.dmd.variance import measure_variance
+from carv_distill.evaluation.features import FeatureExtractor, extract_features
+from carv_distill.evaluation.fid import compute_metrics
+from carv_distill.evaluation.generate import generate_uint8
+from carv_distill.evaluation.grids import save_grid
+from carv_distill.evaluation.report import Reference
+
+from .callbacks import write_metrics
+from .figures import draw_variance_vs_fid
+from .metrics import read_metrics
+
+GRID_ROWS = 8
+
+
+class VarianceTrace(Callback):
+    """Measures the gradient's variance every few updates, for the configured sampler and for (R, 1) iid.
+
+    Its random streams are its own, and gradients are taken aside: a traced run and an untraced one train
+    the same. Columns: ``variance/<arm>/<quantity>`` with ``_low`` and ``_high`` (95 %), where arm is
+    ``carv`` or ``iid`` and quantity is total, within, between, squared_norm or snr.
+    """
+
+    def __init__(self, every: int, pairs: int) -> None:
+        self.every, self.pairs = every, pairs
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        if trainer.global_step % self.every:
+            return
+        module: DMDModule = pl_module
+        iid = NoiseLevelSampler(Proposal.uniform(module.sampler.proposal.bins), "iid")
+        values: dict[str, float] = {}
+        for arm, sampler, draws in (("carv", module.sampler, module.draws), ("iid", iid, 1)):
+            key = (trainer.global_step, "variance")
+            measured = measure_variance(module, sampler, draws, self.pairs, key)
+            values |= _columns(f"variance/{arm}", measured)
+        write_metrics(trainer, values)
+        for arm in ("carv", "iid"):
+            pl_module.log(f"variance/{arm}", values[f"variance/{arm}/total"], logger=False)
+
+
+def _columns(prefix: str, measured: PairedVariance) -> dict[str, float]:
+    quantities: dict[str, Estimate] = {
+        "total": measured.total(),
+        "within": measured.within(),
+        "between": measured.between(),
+        "squared_norm": measured.squared_norm(),
+        "snr": measured.signal_to_noise(),
+    }
+    return {
+        f"{prefix}/{name}{suffix}": value
+        for name, e in quantities.items()
+        for suffix, value in (("", e.value), ("_low", e.low), ("_high", e.high))
+    }
+
+
+class FIDTrace(Callback):
+    """FID, precision and recall of the averaged network every few updates, and a grid of its samples.
+
+    Image i has seed i at every measurement, so the curve moves by training alone.
+    """
+
+    def __init__(
+        self,
+        every: int,
+        images: int,
+        spec: ImageSpec,
+        extractor: FeatureExtractor,
+        reference: Reference,
+        samples: Path,
+    ) -> None:
+        self.every, self.images, self.spec = every, images, spec
+        self.extractor, self.reference, self.samples = extractor, reference, samples
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        if trainer.global_step == 0:
+            self._measure(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        if trainer.global_step % self.every == 0:
+            self._measure(trainer, pl_module)
+
+    def _measure(self, trainer: Trainer, pl_module: Any) -> None:
+        with torch.no_grad():
+            made = generate_uint8(pl_module.sample, range(self.images), self.spec, 256, pl_module.device)
+            self._draw(trainer.global_step, pl_module)
+        features = extract_features(self.extractor, made)
+        metrics = compute_metrics(features, self.reference.features, self.reference.statistics, 10)
+        values = {"fid": metrics.fid, "precision": metrics.precision, "recall": metrics.recall}
+        write_metrics(trainer, {f"fid/{k}": v for k, v in values.items() if v is not None})
+        if trainer.global_step:
+            pl_module.log("fid", metrics.fid, logger=False)
+
+    @rank_zero_only
+    def _draw(self, step: int, pl_module: Any) -> None:
+        classes = max(self.spec.classes, 1)
+        g = torch.Generator().manual_seed(0)
+        z = torch.randn(GRID_ROWS, classes, *self.spec.shape, generator=g).flatten(0, 1)
+        labels = torch.arange(classes).repeat(GRID_ROWS)
+        images: Tensor = pl_module.sample(z.to(pl_module.device), labels.to(pl_module.device))
+        save_grid(images.float().cpu(), self.samples / f"{step:06d}.png", columns=classes, scale=4)
+
+
+class TraceFigure(Callback):
+    """Redraws `figures/variance_vs_fid.png` after every measurement."""
+
+    def __init__(self, metrics: Path, figure: Path, every: tuple[int, ...]) -> None:
+        self.metrics, self.figure = metrics, figure
+        self.every = [e for e in every if e]
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        if any(trainer.global_step % e == 0 for e in self.every):
+            self._draw()
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self._draw()
+
+    @rank_zero_only
+    def _draw(self) -> None:
+        draw_variance_vs_fid(read_metrics(self.metrics), self.figure)

@@ -1,0 +1,89 @@
+"""Measures a run: the newest one, unless --run names another.
+
+python evaluate.py                                    FID, KID, precision and recall of the student
+python evaluate.py fid --run runs/dmd_carv --out fid.json
+python evaluate.py fid --features inception --weights inception.pth --reference cifar10.npz --images 50000
+python evaluate.py variance --upstream 8 --draws 16   variance of the student's gradient
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--run", type=Path, metavar="FOLDER", help="default: the newest under --runs")
+    common.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER")
+    common.add_argument("--out", type=Path, metavar="FILE.json", help="default: fid.json, … in the run")
+    common.add_argument("--device", default=None, help="default: cuda where there is one, else cpu")
+    fid = commands.add_parser("fid", parents=[common], help="sample quality over several ranges of seeds")
+    fid.add_argument("--images", type=int, help="per seed range; default: what the run's config says")
+    fid.add_argument("--ranges", type=int, default=3, help="seed ranges (3)")
+    fid.add_argument("--features", choices=("digits", "inception"), help="default: the run's")
+    fid.add_argument("--weights", help="classifier folder, or Inception weights file; default: the run's")
+    fid.add_argument("--reference", help=".npz with mu and sigma; default: the run's, or the data set")
+    fid.add_argument("--no-teacher", action="store_true", help="leave the teacher's own samples out")
+    variance = commands.add_parser("variance", parents=[common], help="variance of the student's gradient")
+    variance.add_argument("--upstream", type=int, default=8, help="R (8)")
+    variance.add_argument("--draws", type=int, default=16, help="K (16)")
+    variance.add_argument("--pairs", type=int, default=32, help="pairs of gradients per estimator (32)")
+    known = (*commands.choices, "-h", "--help")
+    return parser.parse_args(words if words and words[0] in known else ["fid", *words])
+
+
+def main() -> int:
+    arguments = parse(sys.argv[1:])
+    import torch
+    from rich.console import Console
+
+    from carv_distill.errors import UserError
+    from carv_distill.evaluation.report import render_table
+    from carv_distill.files import write_json
+    from carv_distill.training.console import quiet_libraries
+    from carv_distill.training.folder import newest_run
+    from carv_distill.training.measure import (
+        fid_reports,
+        run_config,
+        variance_arms,
+        variance_dict,
+        variance_table,
+    )
+
+    quiet_libraries()
+    try:
+        run = arguments.run or newest_run(arguments.runs)
+        device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if arguments.command == "fid":
+            given = {k: getattr(arguments, k) for k in ("images", "features", "weights", "reference")}
+            options = replace(run_config(run).fid, **{k: v for k, v in given.items() if v is not None})
+            reports = fid_reports(run, options, arguments.ranges, device, not arguments.no_teacher)
+            table = render_table(reports)
+            result = {r.name: r.to_dict() for r in reports}
+        else:
+            for key in ("upstream", "draws"):
+                if getattr(arguments, key) < 1:
+                    raise UserError(f"--{key}: {getattr(arguments, key)} is below the least allowed value, 1")
+            if arguments.pairs < 2:
+                raise UserError(f"--pairs: {arguments.pairs} is below the least allowed value, 2")
+            arms = variance_arms(run, arguments.upstream, arguments.draws, arguments.pairs, device)
+            table, result = variance_table(arms), {"estimators": variance_dict(arms)}
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    Console().print(f"run {run}", table)
+    out = arguments.out or run / f"{arguments.command}.json"
+    write_json(out, {"run": str(run), "command": sys.argv, **result})
+    print(f"written to {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from carv_distill.carv import Draws, NoiseLevelSampler, Proposal, average_residual, stream, surrogate
+
+F64 = torch.float64
+SAMPLER = NoiseLevelSampler(Proposal.from_weights(torch.arange(1.0, 9.0)))
+
+
+def polynomial(x: Tensor, u: Tensor, eps: Tensor, index: Tensor) -> Tensor:
+    """An elementwise residual that uses all four arguments."""
+    shape = (-1, *[1] * (x.ndim - 1))
+    return (x + u.view(shape) * eps) * (x - eps) + index.view(shape)
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 4), (2, 3, 4, 4), (6,), ()])
+def test_direction_is_the_weighted_mean_over_draws(shape: tuple[int, ...]) -> None:
+    """direction_r = 1/K Σ_k ω_rk r(x_r, u_rk, ε_rk, r), against a double loop, for any trailing shape."""
+    x = torch.randn(3, *shape, generator=stream("x"), dtype=F64)
+    draws = SAMPLER.draw(3, 5, shape, stream("draws"), dtype=F64)
+    direction = average_residual(polynomial, x, draws)
+    expected = torch.zeros_like(x)
+    for r in range(3):
+        for k in range(5):
+            u, eps = draws.u[r, k].view(1), draws.eps[r, k][None]
+            expected[r] += draws.weight[r, k] * polynomial(x[r : r + 1], u, eps, torch.tensor([r]))[0] / 5
+    assert direction.shape == x.shape
+    torch.testing.assert_close(direction, expected, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 4), (2, 3, 4, 4), (6,)])
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_the_chunk_changes_memory_and_nothing_else(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Chunks of 1, 3, 7, all and more than all rows give the same bits, and no call sees more rows."""
+    x = torch.randn(3, *shape, generator=stream("x"), dtype=dtype)
+    draws = SAMPLER.draw(3, 5, shape, stream("draws"), dtype=dtype)
+    whole = average_residual(polynomial, x, draws)
+    for chunk in (1, 3, 7, 15, 99):
+        rows: list[int] = []
+
+        def counted(x: Tensor, u: Tensor, eps: Tensor, index: Tensor, rows: list[int] = rows) -> Tensor:
+            rows.append(len(x))
+            return polynomial(x, u, eps, index)
+
+        assert torch.equal(average_residual(counted, x, draws, chunk), whole)
+        assert max(rows) <= chunk
+        assert sum(rows) == 15
+
+
+def test_one_backward_is_the_mean_of_k_backwards() -> None:
+    """∇θ surrogate = 1/(RK) Σ ∇θ ⟨x_r, ω r⟩ by separate backwards through a nonlinear net, to 1e-8."""
+    torch.manual_seed(0)
+    generator = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 4)).double()
+    parameters = list(generator.parameters())
+    z = torch.randn(2, 3, generator=stream("z"), dtype=F64)
+    draws = SAMPLER.draw(2, 5, (4,), stream("draws"), dtype=F64)
+
+    x = generator(z)
+    loss = surrogate(x, average_residual(polynomial, x, draws, chunk=3))
+    together = torch.autograd.grad(loss, parameters)
+
+    separate = [torch.zeros_like(p) for p in parameters]
+    for r in range(2):
+        for k in range(5):
+            x_r = generator(z[r : r + 1])
+            residual = polynomial(x_r, draws.u[r, k].view(1), draws.eps[r, k][None], torch.tensor([r]))
+            value = (x_r * (draws.weight[r, k] * residual).detach()).sum()
+            for total, part in zip(separate, torch.autograd.grad(value, parameters), strict=True):
+                total += part / 10
+    assert max(p.abs().max() for p in together) > 0.1
+    torch.testing.assert_close(list(together), separate, rtol=0, atol=1e-8)
+
+
+def test_gradient_of_the_surrogate_is_the_direction() -> None:
+    """∂surrogate/∂x = direction/R, and none flows into the direction."""
+    x = torch.randn(4, 2, dtype=F64, requires_grad=True)
+    direction = torch.randn(4, 2, dtype=F64, requires_grad=True)
+    surrogate(x, direction).backward()
+    torch.testing.assert_close(x.grad, direction.detach() / 4)
+    assert direction.grad is None
+
+
+def test_the_residual_runs_without_a_graph() -> None:
+    """Gradients are off inside the residual, its x carries no graph, and x keeps its own."""
+    network = nn.Linear(2, 2)
+    x = network(torch.randn(3, 2))
+
+    def residual(x: Tensor, u: Tensor, eps: Tensor, index: Tensor) -> Tensor:
+        assert not torch.is_grad_enabled()
+        assert not x.requires_grad
+        return network(x + eps)
+
+    direction = average_residual(residual, x, SAMPLER.draw(3, 2, (2,), stream("graph")))
+    assert not direction.requires_grad
+    assert torch.is_grad_enabled()
+    assert x.grad_fn is not None
+
+
+def test_index_names_the_upstream_sample() -> None:
+    """Row (r, k) gets x_r, index r: labels are looked up correctly in every chunk."""
+    labels = torch.tensor([5.0, 7.0, 11.0])
+    draws = Draws(torch.zeros(3, 4), torch.ones(3, 4), torch.zeros(3, 4, 2))
+    x = labels[:, None].expand(3, 2)
+    for chunk in (1, 5, None):
+        direction = average_residual(lambda x, u, eps, i: x - labels[i][:, None] + 1, x, draws, chunk)
+        assert (direction == 1).all()
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    """Different R, and a chunk below 1, with what was found."""
+    draws = SAMPLER.draw(3, 2, (2,), stream("errors"))
+    with pytest.raises(ValueError, match=r"^x has 4 upstream samples, the draws have 3$"):
+        average_residual(polynomial, torch.zeros(4, 2), draws)
+    for chunk in (0, -1):
+        with pytest.raises(ValueError, match=rf"^chunk must be at least 1, found {chunk}$"):
+            average_residual(polynomial, torch.zeros(3, 2), draws, chunk)

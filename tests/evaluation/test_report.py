@@ -1,0 +1,156 @@
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from carv_distill.data import DIGITS, load_digits_images
+from carv_distill.errors import UserError
+from carv_distill.evaluation.features import DigitsFeatures, extract_features
+from carv_distill.evaluation.fid import compute_metrics
+from carv_distill.evaluation.generate import generate_uint8
+from carv_distill.evaluation.report import Reference, Report, Summary, evaluate_generator, render_table
+
+
+def blurred(z: Tensor, labels: Tensor) -> Tensor:
+    return (
+        torch.nn.functional.avg_pool2d(z, 3, stride=1, padding=1).tanh() + 0.05 * labels[:, None, None, None]
+    )
+
+
+@pytest.fixture(scope="module")
+def reference(digits_features: DigitsFeatures) -> Reference:
+    return Reference.from_images("digits", load_digits_images().to_uint8(), digits_features)
+
+
+def evaluate(
+    extractor: DigitsFeatures, reference: Reference, ranges: int = 3, batch_size: int = 16
+) -> Report:
+    return evaluate_generator(
+        blurred,
+        DIGITS,
+        extractor,
+        reference,
+        name="student",
+        images=40,
+        ranges=ranges,
+        batch_size=batch_size,
+        kid_subsets=2,
+    )
+
+
+def test_each_range_is_its_own_seeds(digits_features: DigitsFeatures, reference: Reference) -> None:
+    report = evaluate(digits_features, reference)
+    assert report.seed_ranges == ((0, 39), (40, 79), (80, 119))
+    for (first, last), metrics in zip(report.seed_ranges, report.metrics, strict=True):
+        images = generate_uint8(blurred, range(first, last + 1), DIGITS, 16)
+        features = extract_features(digits_features, images, 16)
+        assert metrics == compute_metrics(features, reference.features, kid_subsets=2)
+    assert len({metrics.fid for metrics in report.metrics}) == 3
+
+
+def test_batch_size_does_not_move_the_numbers(digits_features: DigitsFeatures, reference: Reference) -> None:
+    first, second = (evaluate(digits_features, reference, batch_size=size) for size in (7, 40))
+    for a, b in zip(first.metrics, second.metrics, strict=True):
+        # the images are equal; convolutions of another batch size may differ in float32's last bits
+        assert a.fid == pytest.approx(b.fid, rel=1e-5)
+
+
+def test_summary_is_mean_deviation_and_minimum(digits_features: DigitsFeatures, reference: Reference) -> None:
+    report = evaluate(digits_features, reference)
+    for key, summary in report.summary().items():
+        values = [getattr(metrics, key) for metrics in report.metrics]
+        assert summary.mean == pytest.approx(np.mean(values))
+        assert summary.std == pytest.approx(np.std(values, ddof=1))
+        assert summary.minimum == min(values)
+    assert set(report.summary()) == {"fid", "kid", "precision", "recall"}
+    assert Summary.of([2.0]) == Summary(2.0, None, 2.0)
+
+
+def test_json_holds_what_a_reader_needs(
+    digits_features: DigitsFeatures, reference: Reference, tmp_path: Path
+) -> None:
+    report = evaluate(digits_features, reference)
+    report.save(tmp_path / "fid.json")
+    content = json.loads((tmp_path / "fid.json").read_text())
+    assert content == report.to_dict()
+    assert content["images"] == 40
+    assert content["seed_ranges"] == [[0, 39], [40, 79], [80, 119]]
+    assert content["extractor"] == "digits"
+    assert content["extractor_fingerprint"] == digits_features.fingerprint
+    assert content["reference"] == "digits"
+    assert content["summary"]["fid"]["mean"] == report.summary()["fid"].mean
+    assert [entry["fid"] for entry in content["ranges"]] == [metrics.fid for metrics in report.metrics]
+
+
+def test_statistics_alone_give_fid_alone(
+    digits_features: DigitsFeatures, reference: Reference, tmp_path: Path
+) -> None:
+    reference.statistics.save(tmp_path / "digits.npz")
+    from_file = Reference.from_file(tmp_path / "digits.npz", digits_features)
+    report = evaluate(digits_features, from_file, ranges=1)
+    assert report.metrics[0].fid == evaluate(digits_features, reference, ranges=1).metrics[0].fid
+    assert set(report.summary()) == {"fid"}
+    assert report.reference == "digits.npz"
+    assert report.to_dict()["summary"]["fid"]["std"] is None
+
+
+def test_table_shows_every_report(
+    digits_features: DigitsFeatures, reference: Reference, tmp_path: Path
+) -> None:
+    student = evaluate(digits_features, reference)
+    reference.statistics.save(tmp_path / "digits.npz")
+    other = evaluate(digits_features, Reference.from_file(tmp_path / "digits.npz", digits_features), ranges=1)
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(render_table([student, other]))
+    text = console.export_text()
+    fid, kid = student.summary()["fid"], student.summary()["kid"]
+    assert fid.std is not None
+    assert kid.std is not None
+    assert f"{fid.mean:.2f} ± {fid.std:.2f}" in text
+    assert f"{kid.mean:.3g} ± {kid.std:.3g}" in text
+    assert f"{fid.minimum:.2f}" in text
+    assert f"{other.metrics[0].fid:.2f}" in text
+    assert text.count("student") == 2
+    assert "–" in text
+    assert "…" not in text
+    assert "3 seed ranges of 40" in text
+    assert "1 seed ranges of 40" in text
+    assert "against digits.npz" in text
+    assert digits_features.fingerprint in text
+
+
+@pytest.mark.parametrize(
+    ("key", "images", "ranges", "batch_size"),
+    [("images", 3, 3, 8), ("ranges", 10, 0, 8), ("batch_size", 10, 3, 0)],
+)
+def test_too_small_arguments_are_named(
+    digits_features: DigitsFeatures, reference: Reference, key: str, images: int, ranges: int, batch_size: int
+) -> None:
+    with pytest.raises(UserError, match=f"{key}: found"):
+        evaluate_generator(
+            blurred, DIGITS, digits_features, reference, images=images, ranges=ranges, batch_size=batch_size
+        )
+
+
+def test_progress_bar_counts_the_images(
+    digits_features: DigitsFeatures, reference: Reference, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate_generator(
+        blurred,
+        DIGITS,
+        digits_features,
+        reference,
+        images=8,
+        ranges=2,
+        kid_subsets=1,
+        progress=True,
+        name="student",
+    )
+    shown = capsys.readouterr().out
+    assert "16/16" in shown
+    assert "FID" in shown

@@ -1,0 +1,62 @@
+"""The commands of the README, as a shell runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from carv_distill.training.config import DMDConfig
+from carv_distill.training.run import execute
+from tests.conftest import ROOT
+
+
+def python(*words: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+    return subprocess.run(
+        [sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=250
+    )
+
+
+def test_a_mistake_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
+    done = python(
+        "train.py", "--config", "configs/dmd_carv.yaml", f"folder={tmp_path}/runs", "estimator.drws=4"
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: unknown key estimator.drws (did you mean estimator.draws?)")
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_evaluate_without_a_run_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
+    done = python("evaluate.py", "--runs", str(tmp_path))
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert "holds no run" in done.stderr
+
+
+def test_evaluate_measures_the_newest_run(tmp_path: Path, small_config: Callable[..., DMDConfig]) -> None:
+    """FID of student and teacher, then the variance: tables on the screen, JSON in the run."""
+    run = execute(small_config("trainer.max_steps=4"))
+    runs = str(run.parent)
+    done = python("evaluate.py", "--runs", runs, "--images", "64", "--ranges", "2")
+    assert done.returncode == 0, done.stderr
+    assert "student" in done.stdout
+    assert "teacher" in done.stdout
+    result = json.loads((run / "fid.json").read_text())
+    student, teacher = result["student, 1 step"], result["teacher, Heun 18"]
+    assert student["seed_ranges"] == teacher["seed_ranges"] == [[0, 63], [64, 127]]
+    assert teacher["summary"]["fid"]["mean"] < student["summary"]["fid"]["mean"]
+
+    out = tmp_path / "variance.json"
+    words = ("--run", str(run), "--upstream", "2", "--draws", "4", "--pairs", "4", "--out", str(out))
+    done = python("evaluate.py", "variance", *words)
+    assert done.returncode == 0, done.stderr
+    arms = json.loads(out.read_text())["estimators"]
+    assert list(arms) == ["(2,1) iid", "(2,4) iid", "(2,4) stratified"]
+    within = [arm["within"]["value"] for arm in arms.values()]
+    assert within[0] > within[1]
+    assert within[0] > within[2]

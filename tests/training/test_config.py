@@ -1,0 +1,80 @@
+"""Bad input is answered by one line that names key, value and what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from carv_distill.errors import UserError
+from carv_distill.training.config import DMDConfig, TeacherConfig, config_from_dict, load_config, to_dict
+
+ROOT = Path(__file__).parents[2]
+DMD = ROOT / "configs/dmd_carv.yaml"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("estimator.strategyy=iid", "unknown key estimator.strategyy (did you mean estimator.strategy?)"),
+        ("estimatr.draws=4", "unknown key estimatr (did you mean estimator?)"),
+        ("estimator.strategy=stratifed", "'stratifed' is not one of iid, stratified, global"),
+        ("estimator.noise=pink", "estimator.noise: 'pink' is not one of iid, antithetic, zero_sum"),
+        ("estimator.upstream=0", "estimator.upstream: 0 is below the least allowed value, 1"),
+        ("estimator.draws=-1", "estimator.draws: -1 is below the least allowed value, 1"),
+        ("estimator.chunk=0", "estimator.chunk: 0 is below"),
+        ("trainer.max_steps=0", "trainer.max_steps: 0 is below"),
+        ("estimator.draws=many", "estimator.draws: Value 'many' of type 'str' could not be converted"),
+        ("estimator.draws=2.5", "estimator.draws: Value '2.5' of type 'float' could not be converted"),
+        ("dmd.student_lr=0", "dmd.student_lr: 0.0 is not above 0"),
+        ("dmd.student_lr=nan", "dmd.student_lr: nan is not above 0"),
+        ("dmd.ema=1.5", "dmd.ema: 1.5 is above the greatest allowed value, 1"),
+        ("trainer=5", "trainer: 5 is not a section"),
+        ("seed=null", "seed: Incompatible value 'None'"),
+        ("estimator.draws", "'estimator.draws' has no '='; write key=value"),
+        ("task=dms", "task: 'dms' is not one of dmd, teacher"),
+        ("data.name=digitz", "data.name: 'digitz' is not one of digits (did you mean digits?)"),
+        ("estimator.weights=[1,2]", "weights go with proposal: weights"),
+        ("estimator.proposal=weights", "0 weights with estimator.proposal: weights"),
+    ],
+)
+def test_a_bad_override_is_one_line_that_names_it(override: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_config(DMD, [override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1,\n", "not a valid YAML"),
+        ("- 1\n- 2\n", "a configuration is a mapping"),
+        ("name: x\n", "task: None is not one of dmd, teacher"),
+        ("task: dmd\nname: x\n", "teacher.path"),
+    ],
+)
+def test_a_bad_file_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        load_config(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere\.yaml is not a file"):
+        load_config(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_configuration_loads_and_survives_a_round_trip(path: Path) -> None:
+    config = load_config(path)
+    assert config_from_dict(to_dict(config), "round trip") == config
+
+
+def test_overrides_reach_their_fields() -> None:
+    config = load_config(DMD, ["estimator.draws=16", "dmd.clip_norm=2", "estimator.chunk=8"])
+    assert isinstance(config, DMDConfig)
+    assert (config.estimator.draws, config.dmd.clip_norm, config.estimator.chunk) == (16, 2.0, 8)
+    assert isinstance(load_config(ROOT / "configs/teacher_digits.yaml"), TeacherConfig)

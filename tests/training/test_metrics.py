@@ -1,0 +1,46 @@
+"""metrics.csv: rows merge by step, columns grow, a resume drops what comes after it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from carv_distill.training.figures import draw_variance_vs_fid
+from carv_distill.training.metrics import MetricsLogger, read_metrics
+
+
+def test_rows_merge_and_columns_grow(tmp_path: Path) -> None:
+    log = MetricsLogger(tmp_path / "metrics.csv")
+    log.log_metrics({"a": 1.5}, 10)
+    log.log_metrics({"b": 2.0}, 20)
+    log.log_metrics({"b": 3.0}, 10)
+    assert read_metrics(tmp_path / "metrics.csv") == [
+        {"step": 10, "a": 1.5, "b": 3.0},
+        {"step": 20, "b": 2.0},
+    ]
+    assert (tmp_path / "metrics.csv").read_text().splitlines()[0] == "step,a,b"
+
+
+def test_a_resumed_log_drops_later_rows_and_keeps_the_digits(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    log = MetricsLogger(path)
+    for step in (1, 2, 3):
+        log.log_metrics({"x": step / 3}, step)
+    whole = path.read_bytes()
+    resumed = MetricsLogger(path, resume_step=2)
+    resumed.log_metrics({"x": 3 / 3}, 3)
+    assert path.read_bytes() == whole
+    fresh = MetricsLogger(path, resume_step=1)
+    fresh.log_metrics({"x": 0.0}, 9)
+    assert [r["step"] for r in read_metrics(path)] == [1, 9]
+
+
+def test_a_figure_is_drawn_once_there_is_something_to_draw(tmp_path: Path) -> None:
+    figure = tmp_path / "figures/x.png"
+    draw_variance_vs_fid([{"step": 1, "loss/fake": 1.0}], figure)
+    assert not figure.exists()
+    row = {"step": 5.0, "fid/fid": 3.0}
+    for arm in ("carv", "iid"):
+        for name in ("total", "within"):
+            row |= {f"variance/{arm}/{name}{s}": v for s, v in (("", 2.0), ("_low", 1.0), ("_high", 3.0))}
+    draw_variance_vs_fid([row], figure)
+    assert figure.read_bytes().startswith(b"\x89PNG")

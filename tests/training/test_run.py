@@ -1,0 +1,231 @@
+"""Runs as a user makes them: their folder, resume to the bit, faults."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from diffusers import UNet2DModel
+
+from carv_distill.dmd import DMDModule
+from carv_distill.errors import UserError
+from carv_distill.training import run as run_module
+from carv_distill.training.config import DMDConfig
+from carv_distill.training.metrics import read_metrics
+from carv_distill.training.run import execute
+from tests.conftest import ROOT, SMALL
+
+MakeConfig = Callable[..., DMDConfig]
+TRACED = ("fid.every=2", "fid.images=64", "variance.every=3", "variance.pairs=2")
+
+
+def networks(folder: Path, step: int) -> dict[str, torch.Tensor]:
+    """Weights and optimiser moments of a checkpoint, flat."""
+    checkpoint = torch.load(folder / f"checkpoints/newest-step={step}.ckpt", weights_only=True)
+    flat = dict(checkpoint["state_dict"])
+    for i, optimizer in enumerate(checkpoint["optimizer_states"]):
+        for j, state in optimizer["state"].items():
+            flat |= {f"{i}.{j}.{k}": torch.as_tensor(v) for k, v in state.items()}
+    return flat
+
+
+def assert_same_run(a: Path, b: Path, step: int) -> None:
+    """Weights, moments, metrics, samples and student are equal to the bit; only seconds may differ."""
+    left, right = networks(a, step), networks(b, step)
+    assert left.keys() == right.keys()
+    assert [k for k in left if not torch.equal(left[k], right[k])] == []
+    rows = [
+        [{k: v for k, v in r.items() if k != "seconds"} for r in read_metrics(f / "metrics.csv")]
+        for f in (a, b)
+    ]
+    assert rows[0] == rows[1]
+    for name in ("samples", "student"):
+        files = sorted(p.name for p in (a / name).iterdir())
+        assert files == sorted(p.name for p in (b / name).iterdir())
+        assert [n for n in files if (a / name / n).read_bytes() != (b / name / n).read_bytes()] == []
+
+
+@pytest.fixture
+def finished(small_config: MakeConfig) -> Path:
+    """A whole traced run of ten updates that nothing interrupts."""
+    return execute(small_config("name=whole", "trainer.max_steps=10", *TRACED))
+
+
+def test_a_run_keeps_what_the_design_promises(finished: Path) -> None:
+    for name in ("config.yaml", "environment.json", "metrics.csv", "checkpoints/last.ckpt", "summary.json"):
+        assert (finished / name).is_file(), name
+    assert list((finished / "tensorboard").glob("events*"))
+    assert (finished / "figures/variance_vs_fid.png").read_bytes().startswith(b"\x89PNG")
+    assert {p.stem for p in (finished / "samples").iterdir()} == {f"{s:06d}" for s in range(0, 11, 2)}
+    UNet2DModel.from_pretrained(finished / "student")
+    assert yaml.safe_load((finished / "config.yaml").read_text())["estimator"]["strategy"] == "stratified"
+    rows = {int(r["step"]): r for r in read_metrics(finished / "metrics.csv")}
+    assert sorted(rows) == list(range(11))
+    assert all("variance/carv/within_high" in rows[s] and "variance/iid/snr" in rows[s] for s in (3, 6, 9))
+    assert all("fid/recall" in rows[s] for s in range(0, 11, 2))
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["last"]["step"] == 10
+    assert summary["best_fid"]["fid"] == min(r["fid/fid"] for s, r in rows.items() if s and "fid/fid" in r)
+    environment = json.loads((finished / "environment.json").read_text())
+    assert environment["world_size"] == 1
+    assert environment["packages"]["torch"] == torch.__version__.split("+")[0]
+
+
+def test_tracing_does_not_change_training(small_config: MakeConfig) -> None:
+    plain = execute(small_config("name=plain"))
+    traced = execute(small_config("name=traced", *TRACED))
+    a, b = networks(plain, 6), networks(traced, 6)
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+class InterruptedRunError(RuntimeError):
+    """Stands for whatever ends a process."""
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int, phase: int) -> None:
+    """Raises inside the given student update, before its fake-score update number `phase`."""
+    original = DMDModule.fake_update
+
+    def fake_update(self: DMDModule, optimizer: torch.optim.Optimizer, at: int, i: int) -> torch.Tensor:
+        if (at, i) == (step, phase):
+            raise InterruptedRunError
+        return original(self, optimizer, at, i)
+
+    monkeypatch.setattr(DMDModule, "fake_update", fake_update)
+
+
+def test_resume_at_five_random_points_is_exact_to_the_bit(
+    finished: Path, small_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = random.Random(0)
+    for step in rng.sample(range(2, 10), 5):
+        config = small_config(f"name=cut{step}", "trainer.max_steps=10", *TRACED)
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, step, rng.randrange(2))
+            with pytest.raises(InterruptedRunError):
+                execute(config)
+        assert_same_run(finished, execute(config, resume=True), 10)
+
+
+def test_a_truncated_newest_checkpoint_is_passed_over_with_a_warning(
+    finished: Path, small_config: MakeConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = small_config("name=cut", "trainer.max_steps=8", *TRACED)
+    folder = execute(config)
+    newest = folder / "checkpoints/newest-step=8.ckpt"
+    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+    longer = small_config("name=cut", "trainer.max_steps=10", *TRACED)
+    with caplog.at_level(logging.INFO):
+        resumed = execute(longer, resume=True)
+    assert "newest-step=8.ckpt is damaged" in caplog.text
+    assert "newest-step=6.ckpt, step 6" in caplog.text
+    assert_same_run(finished, resumed, 10)
+
+
+def test_another_run_is_never_overwritten(small_config: MakeConfig) -> None:
+    first = execute(small_config("trainer.max_steps=2"))
+    kept = (first / "metrics.csv").read_bytes()
+    second = execute(small_config("trainer.max_steps=2"))
+    assert second.name == "dmd_carv-2"
+    assert (first / "metrics.csv").read_bytes() == kept
+
+
+def test_resume_refuses_what_cannot_be_resumed(small_config: MakeConfig) -> None:
+    with pytest.raises(UserError, match="there is no run"):
+        execute(small_config(), resume=True)
+    folder = execute(small_config("trainer.max_steps=2"))
+    with pytest.raises(UserError, match=r"estimator\.draws was 2 .* now 3"):
+        execute(small_config("estimator.draws=3"), resume=True)
+    for path in (folder / "checkpoints").glob("*.ckpt"):
+        path.unlink()
+    with pytest.raises(UserError, match="holds no checkpoint that can be read"):
+        execute(small_config("trainer.max_steps=4"), resume=True)
+
+
+@pytest.mark.parametrize("network", ["fake", "student"])
+def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_good_checkpoint(
+    small_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, network: str
+) -> None:
+    """Poisoned at update 5: the message names step and network; the newest checkpoint is update 4's."""
+    update = getattr(DMDModule, f"{network}_update")
+
+    def poisoned(self: DMDModule, *arguments: object) -> torch.Tensor:
+        value = update(self, *arguments)
+        return value * float("nan") if self.global_step >= (4 if network == "fake" else 5) else value
+
+    monkeypatch.setattr(DMDModule, f"{network}_update", poisoned)
+    config = small_config()
+    with pytest.raises(UserError, match=f"non-finite loss of the {network} network at step 5"):
+        execute(config)
+    checkpoints = Path(config.folder, config.name, "checkpoints")
+    assert run_module.newest_checkpoint(checkpoints) == (checkpoints / "newest-step=4.ckpt", 4)
+
+
+def test_non_finite_weights_stop_the_run(small_config: MakeConfig) -> None:
+    """A learning rate that overflows at once is caught before a checkpoint is written."""
+    config = small_config("dmd.student_lr=1e38")
+    with pytest.raises(UserError, match=r"non-finite (weights after|loss of the \w+ network at) step 1"):
+        execute(config)
+    assert not list(Path(config.folder, config.name, "checkpoints").glob("*.ckpt"))
+
+
+def test_bad_teachers_and_data_leave_no_folder(small_config: MakeConfig, tmp_path: Path) -> None:
+    other = tmp_path / "rgb"
+    UNet2DModel(sample_size=16, block_out_channels=(8,), down_block_types=("DownBlock2D",),
+                up_block_types=("UpBlock2D",), norm_num_groups=4).save_pretrained(other)  # fmt: skip
+    (other / "scheduler_config.json").write_text('{"_class_name": "EDMEulerScheduler"}')
+    for path, message in (
+        ("nowhere", "nowhere is not a folder"),
+        (str(other), "makes 3×16×16 images, but data digits"),
+    ):
+        with pytest.raises(UserError, match=message):
+            execute(small_config(f"teacher.path={path}"))
+    with pytest.raises(UserError, match=r"features|weights|folder"):
+        execute(small_config("fid.every=2", f"fid.weights={tmp_path}/none"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_non_uniform_proposal_trains(small_config: MakeConfig) -> None:
+    """A run with importance weights, Sobol points and chunks gives finite, different weights."""
+    words = (
+        "estimator.proposal=weights",
+        "estimator.weights=[1,4,2,1]",
+        "estimator.strategy=sobol",
+        "estimator.chunk=3",
+    )
+    a, b = execute(small_config("name=a")), execute(small_config("name=b", *words))
+    student = "student.network.unet.conv_in.weight"
+    assert networks(b, 6)[student].isfinite().all()
+    assert not torch.equal(networks(a, 6)[student], networks(b, 6)[student])
+
+
+def test_resume_after_kill_9_is_exact_to_the_bit(small_config: MakeConfig, tmp_path: Path) -> None:
+    """SIGKILL of a real `python train.py` at a random moment after its first checkpoint; then --resume."""
+    words = [*SMALL, "trainer.max_steps=30", "checkpoint.every=5", "fid.every=10", "fid.images=64"]
+    command = [sys.executable, "train.py", "--config", "configs/dmd_carv.yaml", *words, f"folder={tmp_path}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([*command, "name=killed"], cwd=ROOT, env=environment, stderr=subprocess.PIPE)
+    checkpoints = tmp_path / "killed/checkpoints"
+    deadline = time.monotonic() + 120
+    while not list(checkpoints.glob("newest-*.ckpt")):
+        assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(random.Random(1).uniform(0, 1))
+    assert process.poll() is None, "the run ended before it was killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    subprocess.run([*command, "name=killed", "--resume"], cwd=ROOT, env=environment, check=True, timeout=200)
+    config = small_config("name=whole", *words[len(SMALL) :])
+    assert_same_run(execute(config), tmp_path / "killed", 30)

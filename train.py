@@ -1,0 +1,48 @@
+"""Trains what a configuration describes.
+
+python train.py --config configs/dmd_carv.yaml
+python train.py --config configs/dmd_carv.yaml estimator.draws=16 name=dmd_k16
+python train.py --config configs/dmd_carv.yaml --resume
+torchrun --nproc-per-node 8 train.py --config configs/dmd_carv.yaml
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", required=True, metavar="YAML", help="one self-contained YAML of configs/")
+    parser.add_argument("--resume", action="store_true", help="go on from the run's newest good checkpoint")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="any field, as estimator.draws=16")
+    return parser.parse_intermixed_args()
+
+
+def main() -> int:
+    arguments = parse()
+    # After the parser, so that --help and a misspelt option answer at once.
+    from carv_distill.errors import UserError
+    from carv_distill.training.config import load_config
+    from carv_distill.training.console import quiet_libraries
+    from carv_distill.training.run import execute
+
+    quiet_libraries()
+    try:
+        folder = execute(load_config(arguments.config, arguments.overrides), arguments.resume)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a disk that is full, a folder that may not be written
+        print(f"error: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
+        return 2
+    logging.getLogger("carv_distill").info("done: %s", folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
