@@ -71,8 +71,8 @@ def main() -> int:
             for key in ("upstream", "draws"):
                 if getattr(arguments, key) < 1:
                     raise UserError(f"--{key}: {getattr(arguments, key)} is below the least allowed value, 1")
-            if arguments.pairs < 2:
-                raise UserError(f"--pairs: {arguments.pairs} is below the least allowed value, 2")
+            if arguments.pairs < 3:
+                raise UserError(f"--pairs: {arguments.pairs} is below the least allowed value, 3")
             arms = variance_arms(run, arguments.upstream, arguments.draws, arguments.pairs, device)
             table, result = variance_table(arms), {"estimators": variance_dict(arms)}
     except UserError as error:

@@ -38,8 +38,8 @@ class DMDOptions:
     """Student samples per fake-score update and process."""
     student_lr: float = more_than(0, 3e-4)
     fake_lr: float = more_than(0, 6e-4)
-    lr_decay: str = one_of(("none", "cosine"), "none")
-    """Both learning rates over the run: constant, or by a half cosine to zero at trainer.max_steps."""
+    lr_decay: str = one_of(("none", "student", "both"), "none")
+    """Whose learning rate falls by a half cosine to zero at trainer.max_steps."""
     beta1: float = between(0, 1, 0.0)
     beta2: float = between(0, 1, 0.99)
     weight_decay: float = at_least(0, 0.0)
@@ -180,11 +180,13 @@ class DMDModule(LightningModule):
         self.latest_losses = {"fake": fake, "student": self.student_update(student_optimizer, step)}
 
     def _set_learning_rates(self, fake: Optimizer, student: LightningOptimizer) -> None:
-        decay = 1.0
-        if self.options.lr_decay == "cosine":
-            decay = (1 + math.cos(math.pi * self.global_step / self.trainer.max_steps)) / 2
-        fake.param_groups[0]["lr"] = decay * self.options.fake_lr
-        student.param_groups[0]["lr"] = decay * self.options.student_lr
+        o = self.options
+        if o.lr_decay == "none":
+            return
+        decay = (1 + math.cos(math.pi * self.global_step / self.trainer.max_steps)) / 2
+        student.param_groups[0]["lr"] = decay * o.student_lr
+        if o.lr_decay == "both":
+            fake.param_groups[0]["lr"] = decay * o.fake_lr
 
     def fake_update(self, optimizer: Optimizer, step: int, i: int) -> Tensor:
         """One fake-score update; returns its loss."""

@@ -79,7 +79,7 @@ class VarianceOptions:
 
     every: int = at_least(0, 100)
     """Student updates between two measurements; 0 turns it off."""
-    pairs: int = at_least(2, 8)
+    pairs: int = at_least(3, 8)
     """Pairs of gradients that share their upstream draw, for each of the two samplers."""
 
 

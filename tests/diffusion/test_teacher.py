@@ -205,7 +205,7 @@ def test_truncated_weights(folder: Path, kept: int) -> None:
 
 
 def test_a_pickle_is_never_opened(folder: Path, tmp_path: Path) -> None:
-    """With a .bin alone the teacher is refused, and the pickle's code does not run."""
+    """With a .bin alone, harmful or sound, the teacher is refused, and the pickle's code does not run."""
     (folder / WEIGHTS).unlink()
     witness = tmp_path / "opened"
 
@@ -213,8 +213,9 @@ def test_a_pickle_is_never_opened(folder: Path, tmp_path: Path) -> None:
         def __reduce__(self) -> tuple[Any, ...]:
             return (Path.touch, (witness,))
 
-    torch.save(Trap(), folder / "diffusion_pytorch_model.bin")
-    assert "has no readable UNet2DModel" in refusal(folder)
+    for content in (Trap(), tiny_unet().state_dict()):
+        torch.save(content, folder / "diffusion_pytorch_model.bin")
+        assert "has no readable UNet2DModel" in refusal(folder)
     assert not witness.exists()
 
 

@@ -171,7 +171,7 @@ def test_the_student_folder_needs_only_diffusers(small_config: MakeConfig, tmp_p
 
 def test_cosine_decay_ends_at_zero(small_config: MakeConfig) -> None:
     """Learning rate of both networks at update n is (1 + cos πn/N)/2 of the configured one."""
-    module = build(small_config("dmd.lr_decay=cosine"))
+    module = build(small_config("dmd.lr_decay=both"))
     trainer = bare_trainer(4)
     trainer.fit(module)
     expected = (1 + torch.tensor(torch.pi * 3 / 4).cos().item()) / 2

@@ -27,7 +27,7 @@ from carv_distill.training.run import execute
 from tests.conftest import ROOT, SMALL
 
 MakeConfig = Callable[..., DMDConfig]
-TRACED = ("fid.every=2", "fid.images=64", "variance.every=3", "variance.pairs=2")
+TRACED = ("fid.every=2", "fid.images=64", "variance.every=3", "variance.pairs=3")
 
 
 def networks(folder: Path, step: int) -> dict[str, torch.Tensor]:
