@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
@@ -13,7 +13,6 @@ from typing import Any, cast
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
@@ -26,6 +25,7 @@ from carv_distill.options import at_least, between, more_than, one_of
 
 from .card import student_card
 from .losses import dmd_residual
+from .parallel import average_over_ranks, unsynchronised
 
 
 @dataclass
@@ -207,10 +207,10 @@ class DMDModule(LightningModule):
         self, optimizer: Any, loss: Tensor, network: NetworkDenoiser, clip_norm: float | None = None
     ) -> None:
         optimizer.zero_grad()
-        with self._unsynchronised():
+        with unsynchronised(self.trainer.strategy):
             self.manual_backward(loss)
         gradients = [p.grad for p in network.parameters() if p.grad is not None]
-        self._average_over_ranks(gradients)
+        average_over_ranks(gradients, self.world_size)
         if clip_norm is not None:
             norm = torch.nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
             self.clipped += norm > clip_norm
@@ -253,7 +253,7 @@ class DMDModule(LightningModule):
             loss, _ = self.student_loss(upstream, draws, shared, sampler, count)
         gradients = torch.autograd.grad(loss, list(self.student.parameters()), allow_unused=True)
         used = [g for g in gradients if g is not None]
-        self._average_over_ranks(used)
+        average_over_ranks(used, self.world_size)
         return torch.cat([g.flatten() for g in used])
 
     # ---------------------------------------------------------------- several processes
@@ -268,26 +268,6 @@ class DMDModule(LightningModule):
         if self._trainer is None:
             return contextlib.nullcontext()
         return self.trainer.precision_plugin.forward_context()
-
-    def _unsynchronised(self) -> contextlib.AbstractContextManager[None]:
-        """Backward without DDP's hooks, which expect all networks in every backward."""
-        strategy = self.trainer.strategy
-        if isinstance(strategy, ParallelStrategy):
-            return strategy.block_backward_sync()
-        return contextlib.nullcontext()
-
-    def _average_over_ranks(self, tensors: Iterable[Tensor]) -> None:
-        """Averages tensors in place over all processes with one collective."""
-        if self.world_size == 1:
-            return
-        tensors = list(tensors)
-        flat = torch.cat([t.flatten() for t in tensors])
-        torch.distributed.all_reduce(flat)
-        flat /= self.world_size
-        offset = 0
-        for t in tensors:
-            t.copy_(flat[offset : offset + t.numel()].view_as(t))
-            offset += t.numel()
 
     # ---------------------------------------------------------------- Lightning's wiring
 

@@ -126,17 +126,18 @@ def variance_arms(run: Path, upstream: int, draws: int, pairs: int, device: str)
 
 def variance_table(arms: list[Arm]) -> Table:
     """Total, upstream-fixed and between variance with 95 % intervals, and the ratio to the first arm."""
-    table = Table("estimator", "total", "× lower", "upstream fixed", "× lower", "between", title="Variance")
+    columns = ("(R,K) levels", "total", "× lower", "upstream fixed", "× lower", "between")
+    table = Table(
+        *columns, title="Variance of the student's gradient (trace), 95 % intervals", show_lines=True
+    )
     for arm in arms:
         m, base = arm.measured, arms[0].measured
-        table.add_row(
-            arm.name,
-            _cell(m.total()),
-            _cell(ratio(base.total(), m.total())),
-            _cell(m.within()),
-            _cell(ratio(base.within(), m.within())),
-            _cell(m.between()),
-        )
+        of_total, of_within = ratio(base.total(), m.total()), ratio(base.within(), m.within())
+        cells = [m.total(), of_total, m.within(), of_within, m.between()]
+        shown = [_cell(e) for e in cells]
+        if arm is arms[0]:
+            shown[1] = shown[3] = "1"
+        table.add_row(arm.name, *shown)
     return table
 
 
@@ -160,4 +161,8 @@ def variance_dict(arms: list[Arm]) -> dict[str, Any]:
 
 
 def _cell(e: Estimate) -> str:
-    return f"{e.value:.3g}  [{e.low:.3g}, {e.high:.3g}]"
+    return f"{_number(e.value)}\n{_number(e.low)} – {_number(e.high)}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -21,7 +21,7 @@ from diffusers import UNet2DModel
 from carv_distill.dmd import DMDModule
 from carv_distill.errors import UserError
 from carv_distill.training import run as run_module
-from carv_distill.training.config import DMDConfig
+from carv_distill.training.config import DMDConfig, load_config
 from carv_distill.training.metrics import read_metrics
 from carv_distill.training.run import execute
 from tests.conftest import ROOT, SMALL
@@ -56,10 +56,12 @@ def assert_same_run(a: Path, b: Path, step: int) -> None:
         assert [n for n in files if (a / name / n).read_bytes() != (b / name / n).read_bytes()] == []
 
 
-@pytest.fixture
-def finished(small_config: MakeConfig) -> Path:
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole traced run of ten updates that nothing interrupts."""
-    return execute(small_config("name=whole", "trainer.max_steps=10", *TRACED))
+    folder = tmp_path_factory.mktemp("finished")
+    words = (*SMALL, "name=whole", "trainer.max_steps=10", *TRACED, f"folder={folder}")
+    return execute(load_config(ROOT / "configs/dmd_carv.yaml", words))
 
 
 def test_a_run_keeps_what_the_design_promises(finished: Path) -> None:
@@ -121,13 +123,12 @@ def test_resume_at_five_random_points_is_exact_to_the_bit(
 def test_a_truncated_newest_checkpoint_is_passed_over_with_a_warning(
     finished: Path, small_config: MakeConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = small_config("name=cut", "trainer.max_steps=8", *TRACED)
-    folder = execute(config)
+    words = ("name=cut", "checkpoint.keep_best=0", *TRACED)
+    folder = execute(small_config("trainer.max_steps=8", *words))
     newest = folder / "checkpoints/newest-step=8.ckpt"
     newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
-    longer = small_config("name=cut", "trainer.max_steps=10", *TRACED)
     with caplog.at_level(logging.INFO):
-        resumed = execute(longer, resume=True)
+        resumed = execute(small_config("trainer.max_steps=10", *words), resume=True)
     assert "newest-step=8.ckpt is damaged" in caplog.text
     assert "newest-step=6.ckpt, step 6" in caplog.text
     assert_same_run(finished, resumed, 10)

@@ -1,0 +1,76 @@
+"""Two processes: the update is that of one process which works through both shares."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from carv_distill.data import load_images
+from carv_distill.dmd import DMDModule
+from carv_distill.training.config import DMDConfig
+from carv_distill.training.metrics import read_metrics
+from carv_distill.training.run import build_module
+from tests.conftest import ROOT, SMALL
+
+WORDS = (
+    "trainer.max_steps=2",
+    "dmd.fake_updates_per_student=1",
+    "estimator.strategy=global",
+    "estimator.draws=1",
+)
+
+
+def shares(config: DMDConfig) -> list[DMDModule]:
+    """The module as ranks 0 and 1 of two see it, with the networks of rank 0 in both."""
+    ranks = []
+    for rank in range(2):
+        module = build_module(config, load_images("digits"))
+        assert isinstance(module, DMDModule)
+        module.__class__ = type("Share", (DMDModule,), {"global_rank": rank, "world_size": 2})
+        ranks.append(module)
+    for name in ("student", "fake"):
+        setattr(ranks[1], name, getattr(ranks[0], name))
+    return ranks
+
+
+def descend(optimizer: torch.optim.Optimizer, losses: list[Tensor]) -> None:
+    optimizer.zero_grad()
+    torch.stack(losses).mean().backward()
+    optimizer.step()
+
+
+@pytest.mark.ddp
+def test_two_processes_update_as_one_that_works_through_both_shares(
+    small_config: Callable[..., DMDConfig], tmp_path: Path
+) -> None:
+    """Weights after two updates agree to 1e-6; the strata of `global` are dealt over both ranks."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = ["train.py", "--config", "configs/dmd_carv.yaml", *SMALL, *WORDS, f"folder={tmp_path}/runs"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs/dmd_carv"
+    assert json.loads((run / "environment.json").read_text())["world_size"] == 2
+    assert [r["step"] for r in read_metrics(run / "metrics.csv")] == [1, 2]
+
+    ranks = shares(small_config(*WORDS))
+    student, fake = ranks[0].configure_optimizers()
+    for step in range(2):
+        descend(fake, [m.fake_loss(m.streams(step, "fake", 0)[0]) for m in ranks])
+        streams = [m.streams(step, "student") for m in ranks]
+        pairs = zip(ranks, streams, strict=True)
+        descend(student, [m.student_loss(own, own, common)[0] for m, (own, common) in pairs])
+    state = torch.load(run / "checkpoints/newest-step=2.ckpt", weights_only=True)["state_dict"]
+    for name in ("student", "fake"):
+        for key, value in getattr(ranks[0], name).state_dict().items():
+            torch.testing.assert_close(state[f"{name}.{key}"], value, rtol=0, atol=1e-6)
