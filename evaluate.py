@@ -12,6 +12,7 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -23,7 +24,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     common.add_argument("--run", type=Path, metavar="FOLDER", help="default: the newest under --runs")
     common.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER")
     common.add_argument("--out", type=Path, metavar="FILE.json", help="default: fid.json, … in the run")
-    common.add_argument("--device", default=None, help="default: cuda where there is one, else cpu")
+    common.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     fid = commands.add_parser("fid", parents=[common], help="sample quality over several ranges of seeds")
     fid.add_argument("--images", type=int, help="per seed range; default: what the run's config says")
     fid.add_argument("--ranges", type=int, default=3, help="seed ranges (3)")
@@ -53,7 +54,7 @@ def main() -> int:
         fid_reports,
         run_config,
         variance_arms,
-        variance_dict,
+        variance_rows,
         variance_table,
     )
 
@@ -61,12 +62,18 @@ def main() -> int:
     try:
         run = arguments.run or newest_run(arguments.runs)
         device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise UserError("--device: cuda, but there is no CUDA device here (allowed: cpu)")
         if arguments.command == "fid":
             given = {k: getattr(arguments, k) for k in ("images", "features", "weights", "reference")}
-            options = replace(run_config(run).fid, **{k: v for k, v in given.items() if v is not None})
+            given = {k: v for k, v in given.items() if v is not None}
+            options = run_config(run).fid
+            if given.get("features", options.features) != options.features:
+                options = replace(options, weights=None, reference=None)  # those were for other features
+            options = replace(options, **given)
             reports = fid_reports(run, options, arguments.ranges, device, not arguments.no_teacher)
             table = render_table(reports)
-            result = {r.name: r.to_dict() for r in reports}
+            result: dict[str, Any] = {r.name: r.to_dict() for r in reports}
         else:
             for key in ("upstream", "draws"):
                 if getattr(arguments, key) < 1:
@@ -74,13 +81,16 @@ def main() -> int:
             if arguments.pairs < 3:
                 raise UserError(f"--pairs: {arguments.pairs} is below the least allowed value, 3")
             arms = variance_arms(run, arguments.upstream, arguments.draws, arguments.pairs, device)
-            table, result = variance_table(arms), {"estimators": variance_dict(arms)}
+            table, result = variance_table(arms), {"estimators": variance_rows(arms)}
+        Console().print(f"run {run}", table)
+        out = arguments.out or run / f"{arguments.command}.json"
+        write_json(out, {"run": str(run), "command": sys.argv, **result})
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    Console().print(f"run {run}", table)
-    out = arguments.out or run / f"{arguments.command}.json"
-    write_json(out, {"run": str(run), "command": sys.argv, **result})
+    except OSError as error:  # a disk that is full, a folder that may not be written
+        print(f"error: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
+        return 2
     print(f"written to {out}")
     return 0
 

@@ -119,12 +119,12 @@ def timed(module: DMDModule, rounds: int) -> dict[str, list[float]]:
 
 
 def peak_growth(config: Path, draws: int, chunk: int, result: Queue[int]) -> None:
-    """Puts the largest growth of resident memory, in bytes, while a direction of R = 64 is averaged.
+    """Puts the largest growth of resident memory, in bytes, while a direction of R = 128 is averaged.
 
     Runs in a process of its own: what an allocator kept from an earlier measurement would hide the peak.
     """
-    module = build(config, "estimator.upstream=64")
-    z, labels = module.upstream_noise(64, stream(0))
+    module = build(config, "estimator.upstream=128")
+    z, labels = module.upstream_noise(128, stream(0))
     x = module.generate(module.student_ema, z, labels)
     process, peak, done = psutil.Process(), [0], threading.Event()
     before = process.memory_info().rss
@@ -135,7 +135,7 @@ def peak_growth(config: Path, draws: int, chunk: int, result: Queue[int]) -> Non
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    drawn = module.sampler.draw(64, draws, module.shape, generator=stream(1))
+    drawn = module.sampler.draw(128, draws, module.shape, generator=stream(1))
     average_residual(module.residual(labels), x, drawn, chunk)
     done.set()
     watcher.join()
@@ -150,7 +150,7 @@ def memory_ratio(config: Path) -> tuple[float, float, float]:
         growth = []
         for draws in (64, 8):
             result: Queue[int] = context.Queue()
-            child = context.Process(target=peak_growth, args=(config, draws, 8 * 64, result))
+            child = context.Process(target=peak_growth, args=(config, draws, 8 * 128, result))
             child.start()
             growth.append(result.get(timeout=300))
             child.join()

@@ -56,7 +56,7 @@ def test_evaluate_measures_the_newest_run(tmp_path: Path, small_config: Callable
     done = python("evaluate.py", "variance", *words)
     assert done.returncode == 0, done.stderr
     arms = json.loads(out.read_text())["estimators"]
-    assert list(arms) == ["(2,1) iid", "(2,4) iid", "(2,4) stratified"]
-    within = [arm["within"]["value"] for arm in arms.values()]
+    assert [arm["estimator"] for arm in arms] == ["(2,1) iid", "(2,4) iid", "(2,4) stratified"]
+    within = [arm["within"]["value"] for arm in arms]
     assert within[0] > within[1]
     assert within[0] > within[2]

@@ -19,8 +19,8 @@ def average_residual(residual: Residual, x: Tensor, draws: Draws, chunk: int | N
     """direction_r = 1/K Σ_k ω_rk · residual(x_r, u_rk, ε_rk), shape of x: [R, …].
 
     The networks inside `residual` are called without a gradient graph, on at most `chunk` rows at a time
-    (a row is one (r, k)), so memory follows the chunk and not K. The order of the sum does not depend on
-    the chunk.
+    (a row is one (r, k)), so the networks' memory follows the chunk and not K; beside it stand the noises
+    and as many weighted residuals. The order of the sum does not depend on the chunk.
 
     Args:
         residual: see :data:`Residual`.
@@ -43,12 +43,12 @@ def average_residual(residual: Residual, x: Tensor, draws: Draws, chunk: int | N
     u, weight, eps = draws.u.flatten(), draws.weight.flatten(), draws.eps.flatten(0, 1)
     weight = weight.view(rows, *[1] * (x.ndim - 1))
     index = torch.arange(upstream, device=x.device).repeat_interleave(count, output_size=rows)
-    parts = []
+    weighted = torch.empty_like(eps)
     for start in range(0, rows, chunk or rows):
         part = slice(start, start + (chunk or rows))
         i = index[part]
-        parts.append(weight[part] * residual(x[i], u[part], eps[part], i))
-    return torch.cat(parts).view(upstream, count, *x.shape[1:]).mean(1)
+        torch.mul(residual(x[i], u[part], eps[part], i), weight[part], out=weighted[part])
+    return weighted.view(upstream, count, *x.shape[1:]).mean(1)
 
 
 def surrogate(x: Tensor, direction: Tensor) -> Tensor:

@@ -39,7 +39,8 @@ class Proposal:
 
         Args:
             w: relative weight of each bin, shape [N], finite, w ≥ 0, not all zero.
-            defensive: α in [0, 1]; α > 0 bounds the importance weights by 1/α.
+            defensive: α in [0, 1]; α > 0 bounds the importance weights by 1/α. At α = 0 a zero weight
+                leaves its bin out, and with it that part of the objective.
 
         Raises:
             ValueError: w has the wrong shape, a negative, NaN or infinite entry, or only zeros; α is

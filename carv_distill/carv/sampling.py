@@ -23,7 +23,7 @@ class Draws:
     u: Tensor
     """Place on the noise schedule, [R, K], in [0, 1)."""
     weight: Tensor
-    """Importance weight ω = p/q of each draw, [R, K]; its expectation is 1."""
+    """Importance weight ω = p/q of each draw, [R, K]; its expectation is the share of p where q > 0."""
     eps: Tensor
     """Noises, [R, K, *shape], each standard normal."""
 

@@ -182,7 +182,10 @@ class PairedVariance:
 
 
 def ratio(a: Estimate, b: Estimate, level: float = 0.95) -> Estimate:
-    """a/b of two independent estimates, b > 0, with a first-order interval (logarithmic where a > 0)."""
+    """a/b, b > 0, with the first-order interval of independent estimates (logarithmic where a > 0).
+
+    Where a and b share upstream draws they are positively correlated, and the interval is too wide.
+    """
     value = a.value / b.value
     se = math.hypot(a.se, value * b.se) / b.value
     half = stats.norm.ppf((1 + level) / 2) * se

@@ -31,8 +31,12 @@ class UNetNetwork(nn.Module):
         return self.unet(x, c_noise, class_labels=labels, return_dict=False)[0]
 
     def trainable_copy(self) -> UNetNetwork:
-        """An independent copy whose parameters learn, in float32 at least."""
-        network = copy.deepcopy(self).requires_grad_(True).train()
+        """An independent copy whose parameters learn, in float32 at least.
+
+        It stays in eval mode: dropout would put noise of its own, from the global generator, into a
+        difference of two networks.
+        """
+        network = copy.deepcopy(self).requires_grad_(True).eval()
         return network if network.unet.dtype == torch.float64 else network.float()
 
 

@@ -14,6 +14,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from carv_distill.carv import stream
+from carv_distill.errors import UserError
 from carv_distill.options import at_least, between, more_than
 
 from .denoiser import EDMPreconditioning, NetworkDenoiser
@@ -55,8 +56,18 @@ class PretrainOptions:
 
 
 def build_teacher(options: PretrainOptions, channels: int, size: int, classes: int) -> Teacher:
-    """An untrained EDM teacher; its last class embedding is the null label."""
+    """An untrained EDM teacher; its last class embedding is the null label.
+
+    Raises:
+        UserError: channels that the network's groups do not divide, or noise levels in the wrong order.
+    """
     levels = len(options.channels)
+    if not levels or any(c < 1 or c % 8 for c in options.channels):
+        raise UserError(f"teacher.channels: {options.channels} must be one or more multiples of 8")
+    if options.sigma_min >= options.sigma_max:
+        raise UserError(
+            f"teacher.sigma_min: {options.sigma_min:g} is not below teacher.sigma_max, {options.sigma_max:g}"
+        )
     unet = UNet2DModel(
         sample_size=size,
         in_channels=channels,
@@ -139,7 +150,8 @@ class PretrainModule(LightningModule):
 
     def sample(self, z: Tensor, labels: Tensor) -> Tensor:
         """Heun samples of the averaged network."""
-        return heun_sample(self.ema, self.schedule, z, labels, self.sampler_steps)
+        dtype = next(self.ema.parameters()).dtype
+        return heun_sample(self.ema, self.schedule, z.to(dtype), labels, self.sampler_steps)
 
     def save(self, folder: Path) -> None:
         """The averaged teacher as a diffusers folder."""

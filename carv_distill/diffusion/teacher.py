@@ -101,18 +101,16 @@ def load_teacher(path: str | Path) -> Teacher:
             unet_folder, use_safetensors=True, low_cpu_mem_usage=False, output_loading_info=True
         )
     except (OSError, SafetensorError, RuntimeError, ValueError, TypeError) as error:
-        raise UserError(
-            f"teacher.path: {unet_folder} has no readable UNet2DModel: {_one_line(error)}"
-        ) from error
+        raise UserError(f"{unet_folder} has no readable UNet2DModel: {_one_line(error)}") from error
     if loading["missing_keys"]:
         # diffusers would leave them at random values
         raise UserError(
-            f"teacher.path: {unet_folder} lacks {len(loading['missing_keys'])} of the network's weights, "
+            f"{unet_folder} lacks {len(loading['missing_keys'])} of the network's weights, "
             f"such as {min(loading['missing_keys'])}"
         )
     if unet.config.out_channels != unet.config.in_channels:
         raise UserError(
-            f"teacher.path: {unet_folder} predicts {unet.config.out_channels} channels for "
+            f"{unet_folder} predicts {unet.config.out_channels} channels for "
             f"{unet.config.in_channels}; learned variances are not supported"
         )
     schedule, precondition = _parametrisation(config, scheduler_folder)
@@ -121,15 +119,23 @@ def load_teacher(path: str | Path) -> Teacher:
 
 
 def save_teacher(folder: Path, unet: UNet2DModel, scheduler_config: dict[str, Any], card: str) -> None:
-    """Writes `config.json`, safetensors, `scheduler_config.json` and a model card, each file atomically."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-        unet.save_pretrained(scratch, safe_serialization=True)
-        text = json.dumps(scheduler_config, indent=2, sort_keys=True) + "\n"
-        Path(scratch, "scheduler_config.json").write_text(text)
-        Path(scratch, "README.md").write_text(card)
-        for file in sorted(Path(scratch).iterdir()):
-            os.replace(file, folder / file.name)
+    """Writes `config.json`, safetensors, `scheduler_config.json` and a model card, each file atomically.
+
+    Raises:
+        UserError: a file could not be written; those that were there before are kept.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+            unet.save_pretrained(scratch, safe_serialization=True)
+            text = json.dumps(scheduler_config, indent=2, sort_keys=True) + "\n"
+            Path(scratch, "scheduler_config.json").write_text(text)
+            Path(scratch, "README.md").write_text(card)
+            for file in sorted(Path(scratch).iterdir()):
+                file.chmod(0o644)  # safetensors makes its files unreadable to others
+                os.replace(file, folder / file.name)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{folder}: could not be written ({_one_line(error)})") from error
 
 
 def edm_scheduler_config(schedule: EDMSchedule, sigma_data: float) -> dict[str, Any]:
@@ -147,7 +153,8 @@ def edm_scheduler_config(schedule: EDMSchedule, sigma_data: float) -> dict[str, 
 def _local_folder(path: str) -> Path:
     if Path(path).is_dir():
         return Path(path)
-    if not _HUB_ID.fullmatch(path):
+    # runs/x or checkpoints/x, with the folder misspelt, is not meant for the hub
+    if not _HUB_ID.fullmatch(path) or Path(path).parent.is_dir():
         raise UserError(f"teacher.path: {path} is not a folder, nor a hub id such as google/ddpm-cifar10-32")
     try:
         return Path(snapshot_download(path, allow_patterns=["*.json", "*.safetensors"]))
@@ -163,6 +170,8 @@ def _parametrisation(config: dict[str, Any], folder: Path) -> tuple[NoiseSchedul
         if prediction != "epsilon":
             raise UserError(f"{folder}: an EDM scheduler with prediction_type {prediction} is not supported")
         edm = _scheduler(EDMEulerScheduler, config, folder).config
+        if edm.get("sigma_schedule", "karras") != "karras":
+            raise UserError(f"{folder}: sigma_schedule {edm.sigma_schedule} is not supported, only karras is")
         schedule = EDMSchedule(edm.sigma_min, edm.sigma_max, edm.rho)
         return schedule, EDMPreconditioning(edm.sigma_data)
     if "beta_schedule" not in config and config.get("trained_betas") is None:
@@ -193,13 +202,13 @@ def _scheduler(kind: Any, config: dict[str, Any], folder: Path) -> Any:
 
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise UserError(f"teacher.path: {path} is missing; a diffusers folder has it")
+        raise UserError(f"{path} is missing; a diffusers folder has it")
     try:
         content = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"teacher.path: {path} is not JSON: {_one_line(error)}") from error
+        raise UserError(f"{path} is not JSON: {_one_line(error)}") from error
     if not isinstance(content, dict):
-        raise UserError(f"teacher.path: {path} is not a JSON object")
+        raise UserError(f"{path} is not a JSON object")
     return content
 
 

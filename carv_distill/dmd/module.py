@@ -46,7 +46,7 @@ class DMDOptions:
     ema: float = between(0, 1, 0.98)
     """Decay of the student's average, per student update."""
     clip_norm: float | None = more_than(0, None)
-    """Largest norm of the student's gradient; the share of clipped updates is logged."""
+    """Largest norm of the student's gradient; the number of clipped updates is logged."""
 
 
 class DMDModule(LightningModule):
@@ -212,12 +212,14 @@ class DMDModule(LightningModule):
         gradients = [p.grad for p in network.parameters() if p.grad is not None]
         average_over_ranks(gradients, self.world_size)
         if clip_norm is not None:
-            norm = torch.nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
-            self.clipped += norm > clip_norm
+            self.clipped += torch.nn.utils.clip_grad_norm_(network.parameters(), clip_norm) > clip_norm
         optimizer.step()
 
     def metrics(self) -> dict[str, Tensor]:
-        """What is worth a row in the log after an update; tensors on the device."""
+        """What is worth a row in the log after an update, as this process saw it; tensors on the device.
+
+        The norm is that of the gradient as it was applied, after clipping where there is any.
+        """
         gradients = [p.grad for p in self.student.parameters() if p.grad is not None]
         values = {
             "loss/fake": self.latest_losses["fake"],

@@ -60,20 +60,21 @@ class StopOnNonFinite(Callback):
         for name, loss in pl_module.latest_losses.items():
             bad = torch.where(loss.isfinite(), torch.inf, float(step))
             self.first_bad[name] = torch.minimum(self.first_bad.get(name, bad), bad)
-        if pl_module.device.type == "cpu" or any(step % p == 0 for p in self.periods):
+        last = step == trainer.max_steps
+        if last or pl_module.device.type == "cpu" or any(step % p == 0 for p in self.periods):
             self._look(step, pl_module)
 
     def _look(self, step: int, module: LightningModule) -> None:
-        for name, first in self.first_bad.items():
-            if first.isfinite():
-                raise UserError(
-                    f"non-finite loss of the {name} network at step {int(first)}; the run stops, and its "
-                    "last checkpoint is good (lower the learning rate, or set a clip_norm)"
-                )
+        name, first = min(self.first_bad.items(), key=lambda item: float(item[1]))
+        if first.isfinite():
+            raise UserError(
+                f"non-finite loss of the {name} network at step {int(first)}; the run stops, and what it has "
+                "kept is good (lower the learning rate, or set a clip_norm)"
+            )
         weights = torch.nn.utils.get_total_norm([p for p in module.parameters() if p.requires_grad])
         if not weights.isfinite():
             raise UserError(
-                f"non-finite weights after step {step}; the run stops, and its last checkpoint is good "
+                f"non-finite weights after step {step}; the run stops, and what it has kept is good "
                 "(lower the learning rate, or set a clip_norm)"
             )
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
+import os
+import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_only
 
 from carv_distill.errors import UserError
 from carv_distill.files import atomic_file
 
-from .config import CheckpointOptions, FIDOptions
+from .config import CheckpointOptions
 
 log = logging.getLogger(__name__)
 
@@ -33,30 +37,58 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             ) from error
 
 
-def checkpoint_callbacks(folder: Path, checkpoint: CheckpointOptions, fid: FIDOptions) -> list[Callback]:
-    """The newest checkpoints with `last.ckpt`, and the best by FID."""
-    newest = ModelCheckpoint(
-        folder,
-        filename="newest-{step}",
-        monitor="step",
-        mode="max",
-        save_top_k=checkpoint.keep_newest,
-        save_last="link",
-        every_n_train_steps=checkpoint.every,
-        enable_version_counter=False,
-    )
-    if not (fid.every and checkpoint.keep_best):
-        return [newest]
-    best = ModelCheckpoint(
-        folder,
-        filename="best-{step}",
-        monitor="fid",
-        mode="min",
-        save_top_k=checkpoint.keep_best,
-        every_n_train_steps=fid.every,
-        enable_version_counter=False,
-    )
-    return [newest, best]
+class Checkpoints(Callback):
+    """Keeps the newest checkpoints, with `last.ckpt` naming the newest, and those of the lowest FID.
+
+    A checkpoint is written every few updates and after the last one. Which are the best is part of the
+    checkpoint, so that a resumed run keeps the files that an uninterrupted one would.
+
+    Args:
+        folder: `checkpoints/` of the run.
+        options: how often and how many.
+        fid_every: updates between two values of the metric `fid`; 0 for none.
+    """
+
+    def __init__(self, folder: Path, options: CheckpointOptions, fid_every: int) -> None:
+        self.folder, self.options, self.fid_every = folder, options, fid_every
+        self.best: dict[int, float] = {}
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        step = trainer.global_step
+        if self.fid_every and step % self.fid_every == 0:
+            self.best[step] = float(trainer.callback_metrics["fid"])
+            kept = sorted(self.best, key=self.best.__getitem__)[: self.options.keep_best]
+            self.best = {s: self.best[s] for s in kept}
+            if step in self.best:
+                trainer.save_checkpoint(self.folder / f"best-step={step}.ckpt")
+        if step % self.options.every == 0 or step == trainer.max_steps:
+            trainer.save_checkpoint(self.folder / f"newest-step={step}.ckpt")
+            self._link_last(step)
+        self._prune(step)
+
+    @rank_zero_only
+    def _link_last(self, step: int) -> None:
+        scratch = self.folder / ".last.ckpt"
+        scratch.unlink(missing_ok=True)
+        scratch.symlink_to(f"newest-step={step}.ckpt")
+        os.replace(scratch, self.folder / "last.ckpt")
+
+    @rank_zero_only
+    def _prune(self, step: int) -> None:
+        """Removes what is not among the newest or the best; what lies ahead is of an earlier attempt."""
+        steps = {int(p.stem.split("=")[1]): p for p in self.folder.glob("newest-step=*.ckpt")}
+        newest = sorted(s for s in steps if s <= step)[-self.options.keep_newest :]
+        for path in [p for s, p in steps.items() if s not in newest]:
+            path.unlink()
+        for path in self.folder.glob("best-step=*.ckpt"):
+            if int(path.stem.split("=")[1]) not in self.best:
+                path.unlink()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = state_dict["best"]
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path, int] | None:
@@ -72,12 +104,10 @@ def newest_checkpoint(folder: Path) -> tuple[Path, int] | None:
             with zipfile.ZipFile(path) as archive:
                 if (bad := archive.testzip()) is not None:
                     raise zipfile.BadZipFile(f"checksum of {bad}")
-        except (zipfile.BadZipFile, OSError) as error:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            found.append((int(content["global_step"]), path))
+        except (zipfile.BadZipFile, OSError, pickle.UnpicklingError, RuntimeError, KeyError) as error:
             log.warning("%s is damaged (%s) and is passed over", path, error)
-            continue
-        found.append(
-            (int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"]), path)
-        )
     if not found:
         return None
     step, path = max(found)

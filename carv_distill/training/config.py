@@ -89,10 +89,11 @@ class FIDOptions:
 
     every: int = at_least(0, 50)
     """Updates between two measurements; 0 turns it off."""
-    images: int = at_least(2, 1797)
+    images: int = at_least(4, 1797)
     features: str = one_of(("digits", "inception"), "digits")
-    weights: str = "checkpoints/digits-features"
-    """Folder of the digits classifier, or file of the Inception weights."""
+    weights: str | None = None
+    """Folder of the digits classifier (empty: the shipped one), or file of the Inception weights (empty:
+    torch hub's folder, if the file is there)."""
     reference: str | None = None
     """Statistics (.npz with mu, sigma); empty: the data set itself."""
     sampler_steps: int = at_least(2, 18)

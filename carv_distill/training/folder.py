@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import platform
+import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -17,8 +20,9 @@ from carv_distill.files import write_json, write_text
 
 from .config import RunConfig, to_dict
 
-# A run may be continued with other values of these; anything else would make it another run.
-_MAY_CHANGE = ("trainer", "fid", "variance", "checkpoint", "folder")
+# What may change when a run goes on: what it measures and keeps, and how long it is. Anything else would
+# make it another run.
+_MAY_CHANGE = re.compile(r"(trainer\.(max_steps|log_every|accelerator)|folder|(fid|variance|checkpoint)\..+)")
 _PACKAGES = ("carv-distill", "torch", "lightning", "diffusers", "torchmetrics", "torch-fidelity", "omegaconf")
 
 
@@ -46,30 +50,43 @@ def folder_to_resume(config: RunConfig) -> Path:
     folder = Path(config.folder, config.name)
     if not (folder / "config.yaml").is_file():
         raise UserError(f"--resume: there is no run {folder} to resume; start it without --resume")
-    before, now = read_run_config(folder), to_dict(config)
-    changed = [
-        key
-        for key in sorted(_flat(before) | _flat(now))
-        if _flat(before).get(key) != _flat(now).get(key) and key.split(".")[0] not in _MAY_CHANGE
-    ]
-    if changed:
-        key = changed[0]
-        raise UserError(
-            f"--resume: {key} was {_flat(before).get(key)!r} in {folder}, now {_flat(now).get(key)!r}; "
-            "a resumed run keeps its values (give another name to start a new one)"
-        )
+    before, now = _flat(read_run_config(folder)), _flat(to_dict(config))
+    fixed_length = now.get("dmd.lr_decay", "cosine") != "none"  # a teacher's rate decays too
+    for key in sorted(before | now):
+        may_change = _MAY_CHANGE.fullmatch(key) and not (key == "trainer.max_steps" and fixed_length)
+        if before.get(key) != now.get(key) and not may_change:
+            raise UserError(
+                f"--resume: {key} was {before.get(key)!r} in {folder}, now {now.get(key)!r}; "
+                "a resumed run keeps its values (give another name to start a new one)"
+            )
+    for leftover in [*folder.rglob(".*.tmp"), *folder.glob(".student-*"), *folder.glob(".teacher-*")]:
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()  # of a process that was killed
     return folder
 
 
-def newest_run(root: Path) -> Path:
-    """The run whose last attempt is newest.
+def check_world_size(folder: Path, world_size: int) -> None:
+    """A run is resumed by as many processes as it was started with.
 
     Raises:
-        UserError: there is no run.
+        UserError: the numbers differ.
+    """
+    before = json.loads((folder / "environment.json").read_text())["world_size"]
+    if before != world_size:
+        raise UserError(f"--resume: {folder} was started with {before} processes, now {world_size}")
+
+
+def newest_run(root: Path) -> Path:
+    """The distillation run whose last attempt is newest.
+
+    Raises:
+        UserError: there is no such run.
     """
     runs = [path.parent for path in root.glob("*/environment.json")]
+    runs = [run for run in runs if read_run_config(run).get("task") == "dmd"]
     if not runs:
-        raise UserError(f"{root} holds no run; make one with python train.py --config configs/dmd_carv.yaml")
+        raise UserError(
+            f"{root} holds no distillation run; make one with python train.py --config configs/dmd_carv.yaml"
+        )
     return max(runs, key=lambda run: (run / "environment.json").stat().st_mtime_ns)
 
 

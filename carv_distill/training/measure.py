@@ -49,8 +49,7 @@ def fid_reports(
     """
     config = run_config(run)
     data = load_images(config.data.name)
-    tools = FIDTools.load(options, data)
-    tools.extractor.to(device)
+    tools = FIDTools.load(options, data, device)
     if not (run / "student").is_dir():
         raise UserError(f"{run}: no student folder; the run has not reached its first checkpoint")
 
@@ -87,15 +86,19 @@ def fid_reports(
 class Arm:
     """One estimator whose variance is measured."""
 
-    strategy: str
+    sampler: NoiseLevelSampler
     upstream: int
     draws: int
     measured: PairedVariance
 
     @property
     def name(self) -> str:
-        """(R, K) strategy."""
-        return f"({self.upstream},{self.draws}) {self.strategy}"
+        """(R,K) strategy, with noise coupling and proposal where they are not the plain ones."""
+        name = f"({self.upstream},{self.draws}) {self.sampler.strategy}"
+        if self.sampler.noise != "iid":
+            name += f", {self.sampler.noise}"
+        uniform = Proposal.uniform(self.sampler.proposal.bins).mass
+        return name if torch.allclose(self.sampler.proposal.mass, uniform) else f"{name}, importance"
 
 
 def variance_arms(run: Path, upstream: int, draws: int, pairs: int, device: str) -> list[Arm]:
@@ -120,7 +123,7 @@ def variance_arms(run: Path, upstream: int, draws: int, pairs: int, device: str)
     arms = []
     for sampler, count in ((iid, 1), (iid, draws), (module.sampler, draws)):
         measured = measure_variance(module, sampler, count, pairs, (step, "evaluate"))
-        arms.append(Arm(sampler.strategy, upstream, count, measured))
+        arms.append(Arm(sampler, upstream, count, measured))
     return arms
 
 
@@ -141,9 +144,9 @@ def variance_table(arms: list[Arm]) -> Table:
     return table
 
 
-def variance_dict(arms: list[Arm]) -> dict[str, Any]:
-    """The same numbers for JSON."""
-    result = {}
+def variance_rows(arms: list[Arm]) -> list[dict[str, Any]]:
+    """The same numbers for JSON, one entry per estimator."""
+    rows = []
     for arm in arms:
         m, base = arm.measured, arms[0].measured
         quantities: dict[str, Estimate] = {
@@ -154,10 +157,9 @@ def variance_dict(arms: list[Arm]) -> dict[str, Any]:
             "total_ratio": ratio(base.total(), m.total()),
             "within_ratio": ratio(base.within(), m.within()),
         }
-        result[arm.name] = {
-            name: {"value": e.value, "interval": [e.low, e.high]} for name, e in quantities.items()
-        }
-    return result
+        intervals = {k: {"value": e.value, "interval": [e.low, e.high]} for k, e in quantities.items()}
+        rows.append({"estimator": arm.name, **intervals})
+    return rows
 
 
 def _cell(e: Estimate) -> str:

@@ -23,14 +23,16 @@ from carv_distill.evaluation.report import Reference
 from carv_distill.files import write_json
 
 from .callbacks import Export, ProgressLine, StepLog, StopOnNonFinite
-from .checkpoint import AtomicCheckpointIO, checkpoint_callbacks, newest_checkpoint
+from .checkpoint import AtomicCheckpointIO, Checkpoints, newest_checkpoint
 from .config import DMDConfig, EstimatorOptions, FIDOptions, RunConfig, TeacherConfig, TrainerOptions
 from .console import is_main_process
-from .folder import folder_to_resume, new_folder, write_origin
+from .folder import check_world_size, folder_to_resume, new_folder, write_origin
 from .metrics import MetricsLogger, read_metrics
 from .traces import FIDTrace, TraceFigure, VarianceTrace
 
 log = logging.getLogger(__name__)
+
+DIGITS_FEATURES = "checkpoints/digits-features"
 
 
 def execute(config: RunConfig, resume: bool = False) -> Path:
@@ -41,9 +43,10 @@ def execute(config: RunConfig, resume: bool = False) -> Path:
     Raises:
         UserError: input that does not fit, nothing to resume, a non-finite loss, a full disk.
     """
+    device = resolve_device(config.trainer)
     data = load_images(config.data.name)
     module = build_module(config, data)
-    trace = FIDTools.load(config.fid, data) if config.fid.every else None
+    trace = FIDTools.load(config.fid, data, device) if config.fid.every else None
     checkpoint = None
     if resume:
         folder = folder_to_resume(config)
@@ -56,6 +59,8 @@ def execute(config: RunConfig, resume: bool = False) -> Path:
         log.info("run folder: %s", folder)
     step = checkpoint[1] if checkpoint else 0
     trainer = build_trainer(config, folder, _callbacks(config, folder, data, trace), step)
+    if checkpoint:
+        check_world_size(folder, trainer.world_size)
     if trainer.is_global_zero:
         write_origin(folder, config, str(trainer.strategy.root_device), trainer.world_size)
     trainer.fit(module, ckpt_path=checkpoint[0] if checkpoint else None, weights_only=True)
@@ -137,13 +142,17 @@ class FIDTools:
     reference: Reference
 
     @classmethod
-    def load(cls, options: FIDOptions, data: LabelledImages) -> FIDTools:
-        """The configured features, and the reference: a file of statistics, or the data set itself."""
+    def load(cls, options: FIDOptions, data: LabelledImages, device: str) -> FIDTools:
+        """The configured features, and the reference: a file of statistics, or the data set itself.
+
+        Reference and generated images go through the network on one device, in one arithmetic.
+        """
         extractor: FeatureExtractor
         if options.features == "inception":
             extractor = InceptionFeatures(options.weights)
         else:
-            extractor = DigitsFeatures(Path(options.weights))
+            extractor = DigitsFeatures(options.weights or DIGITS_FEATURES)
+        extractor.to(device)
         if options.reference is not None:
             return cls(extractor, Reference.from_file(options.reference, extractor))
         return cls(extractor, Reference.from_images(data.spec.name, data.to_uint8(), extractor))
@@ -154,22 +163,20 @@ def build_trainer(
 ) -> Trainer:
     """Lightning's trainer for one run, alone or under torchrun or SLURM."""
     options = config.trainer
-    accelerator = "gpu" if options.accelerator == "cuda" else options.accelerator
-    if accelerator == "gpu" and not torch.cuda.is_available():
-        raise UserError("trainer.accelerator: cuda, but there is no CUDA device here (allowed: auto, cpu)")
-    on_gpu = accelerator != "cpu" and torch.cuda.is_available()
+    device = resolve_device(options)
     precision = options.precision
     if precision == "auto":
-        precision = "bf16-mixed" if on_gpu else "32-true"
+        precision = "bf16-mixed" if device == "cuda" else "32-true"
     devices, nodes = _launched(options)
     return Trainer(
-        accelerator=accelerator if on_gpu else "cpu",
+        accelerator="gpu" if device == "cuda" else "cpu",
         devices=devices,
         num_nodes=nodes,
         strategy="ddp" if devices * nodes > 1 else "auto",
         precision=precision,  # type: ignore[arg-type]
         max_steps=options.max_steps,
         max_epochs=-1,
+        enable_checkpointing=False,
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO()],
         logger=[
@@ -181,6 +188,22 @@ def build_trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+
+
+def resolve_device(options: TrainerOptions) -> str:
+    """cuda or cpu.
+
+    Raises:
+        UserError: a GPU is asked for that is not there.
+    """
+    if options.accelerator == "cpu" or (options.accelerator == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise UserError("trainer.accelerator: cuda, but there is no CUDA device here (allowed: auto, cpu)")
+    present, (wanted, _) = torch.cuda.device_count(), _launched(options)
+    if wanted > present:
+        raise UserError(f"trainer.devices: {wanted} GPUs are asked for, {present} are here")
+    return "cuda"
 
 
 def summary(folder: Path) -> dict[str, float | dict[str, float]]:
@@ -218,9 +241,9 @@ def _callbacks(
     shown = {"fid": "FID {:.2f}", "variance/carv": "variance {:.3g}", "variance/iid": "(R,1) iid {:.3g}"}
     return [
         *callbacks,
-        Export(folder / name, config.checkpoint.every),
         ProgressLine(shown, log_every),
-        *checkpoint_callbacks(folder / "checkpoints", config.checkpoint, config.fid),
+        Checkpoints(folder / "checkpoints", config.checkpoint, fid_every),
+        Export(folder / name, config.checkpoint.every),
     ]
 
 
@@ -231,12 +254,15 @@ def _make_folder(config: RunConfig) -> Path:
     folder = new_folder(config)
     if folder.name != config.name:
         log.warning("a run named %s exists; this one is %s", config.name, folder.name)
+        config.name = folder.name
     return folder
 
 
 def _launched(options: TrainerOptions) -> tuple[int, int]:
-    """(processes per node, nodes): what torchrun says where it launched us, else the configuration."""
+    """(processes per node, nodes): as torchrun or srun launched us, else as the configuration says."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
         return local, world // local
+    if "SLURM_NTASKS_PER_NODE" in os.environ and "SLURM_PROCID" in os.environ:  # inside srun
+        return int(os.environ["SLURM_NTASKS_PER_NODE"]), int(os.environ["SLURM_NNODES"])
     return options.devices, options.num_nodes

@@ -16,7 +16,7 @@ from carv_distill.data import ImageSpec
 from carv_distill.dmd.module import DMDModule
 from carv_distill.dmd.variance import measure_variance
 from carv_distill.evaluation.features import FeatureExtractor, extract_features
-from carv_distill.evaluation.fid import compute_metrics
+from carv_distill.evaluation.fid import FeatureStatistics, frechet_distance, precision_recall
 from carv_distill.evaluation.generate import generate_uint8
 from carv_distill.evaluation.grids import save_grid
 from carv_distill.evaluation.report import Reference
@@ -88,6 +88,7 @@ class FIDTrace(Callback):
         self.extractor, self.reference, self.samples = extractor, reference, samples
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self.extractor.to(pl_module.device)
         if trainer.global_step == 0:
             self._measure(trainer, pl_module)
 
@@ -100,11 +101,14 @@ class FIDTrace(Callback):
             made = generate_uint8(pl_module.sample, range(self.images), self.spec, 256, pl_module.device)
             self._draw(trainer.global_step, pl_module)
         features = extract_features(self.extractor, made)
-        metrics = compute_metrics(features, self.reference.features, self.reference.statistics, 10)
-        values = {"fid": metrics.fid, "precision": metrics.precision, "recall": metrics.recall}
-        write_metrics(trainer, {f"fid/{k}": v for k, v in values.items() if v is not None})
+        fid = frechet_distance(FeatureStatistics.from_features(features), self.reference.statistics)
+        values = {"fid/fid": fid}
+        if self.reference.features is not None:
+            precision, recall = precision_recall(features, self.reference.features)
+            values |= {"fid/precision": precision, "fid/recall": recall}
+        write_metrics(trainer, values)
         if trainer.global_step:
-            pl_module.log("fid", metrics.fid, logger=False)
+            pl_module.log("fid", fid, logger=False)
 
     @rank_zero_only
     def _draw(self, step: int, pl_module: Any) -> None:

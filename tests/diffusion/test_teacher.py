@@ -22,6 +22,7 @@ from carv_distill.diffusion import (
 )
 from carv_distill.diffusion.teacher import edm_scheduler_config
 from carv_distill.errors import UserError
+from tests.conftest import largest_file
 
 from .tiny import tiny_unet
 
@@ -274,3 +275,13 @@ def test_hub_id_while_offline(hub_id: str, monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
     assert "is not a folder here, and the hub gave no such model" in refusal(hub_id)
+
+
+def test_a_full_disk_keeps_the_folder_as_it_was(folder: Path) -> None:
+    """No file may grow beyond 4 kB: one line, and what was saved before is untouched."""
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    with largest_file(4_000), pytest.raises(UserError, match="could not be written") as caught:
+        save_teacher(folder, tiny_unet(seed=1), EDM, "# card\n")
+    assert "\n" not in str(caught.value)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    assert [p.name for p in folder.parent.iterdir()] == [folder.name]

@@ -169,7 +169,7 @@ def test_the_student_folder_needs_only_diffusers(small_config: MakeConfig, tmp_p
     assert "EDMEulerScheduler" in (tmp_path / "student/README.md").read_text()
 
 
-def test_cosine_decay_ends_at_zero(small_config: MakeConfig) -> None:
+def test_cosine_decay_follows_its_formula(small_config: MakeConfig) -> None:
     """Learning rate of both networks at update n is (1 + cos πn/N)/2 of the configured one."""
     module = build(small_config("dmd.lr_decay=both"))
     trainer = bare_trainer(4)

@@ -24,7 +24,7 @@ from carv_distill.training import run as run_module
 from carv_distill.training.config import DMDConfig, load_config
 from carv_distill.training.metrics import read_metrics
 from carv_distill.training.run import execute
-from tests.conftest import ROOT, SMALL
+from tests.conftest import ROOT, SMALL, largest_file
 
 MakeConfig = Callable[..., DMDConfig]
 TRACED = ("fid.every=2", "fid.images=64", "variance.every=3", "variance.pairs=3")
@@ -40,20 +40,25 @@ def networks(folder: Path, step: int) -> dict[str, torch.Tensor]:
     return flat
 
 
+def without_seconds(row: dict[str, float]) -> dict[str, float]:
+    return {k: v for k, v in row.items() if k != "seconds"}
+
+
 def assert_same_run(a: Path, b: Path, step: int) -> None:
-    """Weights, moments, metrics, samples and student are equal to the bit; only seconds may differ."""
+    """Weights, moments, metrics, pictures, student and the kept files are equal; only seconds may differ."""
     left, right = networks(a, step), networks(b, step)
     assert left.keys() == right.keys()
     assert [k for k in left if not torch.equal(left[k], right[k])] == []
-    rows = [
-        [{k: v for k, v in r.items() if k != "seconds"} for r in read_metrics(f / "metrics.csv")]
-        for f in (a, b)
-    ]
+    rows = [[without_seconds(r) for r in read_metrics(run / "metrics.csv")] for run in (a, b)]
     assert rows[0] == rows[1]
-    for name in ("samples", "student"):
+    last = [without_seconds(json.loads((run / "summary.json").read_text())["last"]) for run in (a, b)]
+    assert last[0] == last[1]
+    for name in ("samples", "student", "figures"):
         files = sorted(p.name for p in (a / name).iterdir())
         assert files == sorted(p.name for p in (b / name).iterdir())
         assert [n for n in files if (a / name / n).read_bytes() != (b / name / n).read_bytes()] == []
+    kept = [sorted(p.name for p in (run / "checkpoints").iterdir()) for run in (a, b)]
+    assert kept[0] == kept[1]
 
 
 @pytest.fixture(scope="module")
@@ -123,10 +128,10 @@ def test_resume_at_five_random_points_is_exact_to_the_bit(
 def test_a_truncated_newest_checkpoint_is_passed_over_with_a_warning(
     finished: Path, small_config: MakeConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    words = ("name=cut", "checkpoint.keep_best=0", *TRACED)
+    words = ("name=cut", *TRACED)
     folder = execute(small_config("trainer.max_steps=8", *words))
-    newest = folder / "checkpoints/newest-step=8.ckpt"
-    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+    for newest in (folder / "checkpoints").glob("*-step=8.ckpt"):
+        newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
     with caplog.at_level(logging.INFO):
         resumed = execute(small_config("trainer.max_steps=10", *words), resume=True)
     assert "newest-step=8.ckpt is damaged" in caplog.text
@@ -139,6 +144,10 @@ def test_another_run_is_never_overwritten(small_config: MakeConfig) -> None:
     kept = (first / "metrics.csv").read_bytes()
     second = execute(small_config("trainer.max_steps=2"))
     assert second.name == "dmd_carv-2"
+    assert (first / "metrics.csv").read_bytes() == kept
+    resumed = execute(small_config("trainer.max_steps=4", "name=dmd_carv-2"), resume=True)
+    assert resumed == second
+    assert read_metrics(second / "metrics.csv")[-1]["step"] == 4
     assert (first / "metrics.csv").read_bytes() == kept
 
 
@@ -194,7 +203,35 @@ def test_bad_teachers_and_data_leave_no_folder(small_config: MakeConfig, tmp_pat
             execute(small_config(f"teacher.path={path}"))
     with pytest.raises(UserError, match=r"features|weights|folder"):
         execute(small_config("fid.every=2", f"fid.weights={tmp_path}/none"))
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="there is no CUDA device here"):
+            execute(small_config("trainer.accelerator=cuda"))
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_full_disk_stops_the_run_and_keeps_what_was_written(small_config: MakeConfig) -> None:
+    """No file may grow beyond 10 MB once the run has a checkpoint (of 20 MB): what it had stays whole."""
+    folder = execute(small_config("trainer.max_steps=2"))
+    with largest_file(10_000_000), pytest.raises(UserError, match="checkpoint could not be written"):
+        execute(small_config("trainer.max_steps=4"), resume=True)
+    checkpoint = folder / "checkpoints/newest-step=2.ckpt"
+    assert run_module.newest_checkpoint(folder / "checkpoints") == (checkpoint, 2)
+    execute(small_config("trainer.max_steps=6"), resume=True)
+    assert read_metrics(folder / "metrics.csv")[-1]["step"] == 6
+
+
+def test_resume_refuses_another_number_of_processes(small_config: MakeConfig) -> None:
+    folder = execute(small_config("trainer.max_steps=2"))
+    environment = json.loads((folder / "environment.json").read_text())
+    (folder / "environment.json").write_text(json.dumps(environment | {"world_size": 8}))
+    with pytest.raises(UserError, match="was started with 8 processes, now 1"):
+        execute(small_config("trainer.max_steps=4"), resume=True)
+
+
+def test_a_run_whose_rate_decays_keeps_its_length(small_config: MakeConfig) -> None:
+    execute(small_config("trainer.max_steps=2", "dmd.lr_decay=student"))
+    with pytest.raises(UserError, match=r"trainer\.max_steps was 2 .* now 4"):
+        execute(small_config("trainer.max_steps=4", "dmd.lr_decay=student"), resume=True)
 
 
 def test_the_non_uniform_proposal_trains(small_config: MakeConfig) -> None:

@@ -1,0 +1,105 @@
+"""The main job on a CUDA device: bf16 autocast, and no synchronisation in a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from carv_distill.carv import STRATEGIES, NoiseLevelSampler, Proposal, average_residual, stream
+from carv_distill.data import load_images
+from carv_distill.dmd import DMDModule
+from carv_distill.training.config import DMDConfig
+from carv_distill.training.metrics import read_metrics
+from carv_distill.training.run import build_module, execute
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+MakeConfig = Callable[..., DMDConfig]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_draws_and_averages_on_the_device_without_waiting_for_it(strategy: str) -> None:
+    """`draw` and `average_residual` make no host–device synchronisation, in float32 and float64."""
+    sampler = NoiseLevelSampler(Proposal.from_weights(torch.arange(1.0, 11), 0.1), strategy)
+    for dtype in (torch.float32, torch.float64):
+        g = stream(0, device="cuda")
+        x = torch.randn(4, 1, 8, 8, device="cuda", dtype=dtype)
+        sampler.draw(4, 8, (1, 8, 8), generator=g, dtype=dtype)  # builds the tables
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            draws = sampler.draw(4, 8, (1, 8, 8), generator=g, dtype=dtype)
+            average_residual(lambda x, u, eps, index: eps, x, draws, 7)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert draws.u.is_cuda
+        assert draws.u.dtype == dtype
+
+
+def test_a_bf16_run_goes_through_and_resumes(small_config: MakeConfig) -> None:
+    words = (
+        "trainer.accelerator=cuda",
+        "fid.every=2",
+        "fid.images=64",
+        "variance.every=3",
+        "variance.pairs=3",
+    )
+    run = execute(small_config(*words))
+    rows = read_metrics(run / "metrics.csv")
+    assert all(torch.tensor(list(r.values())).isfinite().all() for r in rows)
+    longer = execute(small_config(*words, "trainer.max_steps=8"), resume=True)
+    assert longer == run
+    assert read_metrics(run / "metrics.csv")[-1]["step"] == 8
+
+
+def test_an_update_does_not_wait_for_the_device(small_config: MakeConfig) -> None:
+    """A whole student update, fake-score updates included, under torch's synchronisation check."""
+
+    class Checked(DMDModule):
+        def training_step(self, batch: object, batch_idx: int) -> None:
+            if self.global_step < 2:  # tables and optimiser states are made
+                super().training_step(batch, batch_idx)
+                return
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                super().training_step(batch, batch_idx)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+
+    module = build_module(small_config(), load_images("digits"))
+    module.__class__ = Checked
+    Trainer(
+        max_steps=4,
+        max_epochs=-1,
+        accelerator="gpu",
+        devices=1,
+        precision="bf16-mixed",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    ).fit(module)
+
+
+def test_the_residual_in_bf16_is_close_to_the_one_in_float32(
+    small_config: MakeConfig, tmp_path: Path
+) -> None:
+    """Direction under autocast against float32, same draws: relative error below 5 %."""
+    module = build_module(small_config(), load_images("digits"))
+    assert isinstance(module, DMDModule)
+    module.to("cuda")
+    with torch.no_grad():
+        for i, p in enumerate(module.fake.parameters()):
+            p += 0.03 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i)).cuda()
+    z, labels = module.upstream_noise(16, stream(0, device="cuda"))
+    x = module.generate(module.student, z, labels)
+    draws = module.sampler.draw(16, 8, module.shape, generator=stream(1, device="cuda"))
+    exact = average_residual(module.residual(labels), x, draws)
+    with torch.autocast("cuda", torch.bfloat16):
+        rough = average_residual(module.residual(labels), x, draws)
+    assert (rough - exact).norm() < 0.05 * exact.norm()
