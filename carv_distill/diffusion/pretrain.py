@@ -116,6 +116,7 @@ class PretrainModule(LightningModule):
         self.scheduler_config = teacher.scheduler_config
         self.denoiser = teacher.denoiser
         self.ema = frozen_copy(teacher.denoiser)
+        self._averaged = list(self.ema.parameters()), list(self.denoiser.parameters())
         self.register_buffer("images", images, persistent=False)
         self.register_buffer("labels", labels, persistent=False)
         self.null_label = teacher.labels - 1
@@ -142,7 +143,7 @@ class PretrainModule(LightningModule):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
-        ema_update(self.ema, self.denoiser, self.options.ema, self.global_step)
+        ema_update(*self._averaged, self.options.ema, self.global_step)
 
     def metrics(self) -> dict[str, Tensor]:
         """What is worth a row in the log after a step; tensors on the device."""

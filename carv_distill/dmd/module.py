@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
+from torch.nn import Parameter
 from torch.optim import AdamW, Optimizer
 
 from carv_distill.carv import NoiseLevelSampler, average_residual, stream, surrogate
@@ -97,6 +98,10 @@ class DMDModule(LightningModule):
         self.student = NetworkDenoiser(teacher.network.trainable_copy(), precondition)
         self.fake = NetworkDenoiser(teacher.network.trainable_copy(), precondition)
         self.student_ema = frozen_copy(self.student)
+        # Walking a module's tree costs as much as an optimiser step of a small network: walked once.
+        self._student_parameters = list(self.student.parameters())
+        self._fake_parameters = list(self.fake.parameters())
+        self._ema_parameters = list(self.student_ema.parameters())
         self.register_buffer("clipped", torch.zeros((), dtype=torch.long))
         self.latest_losses: dict[str, Tensor] = {}
         """What the last update saw of each network, on the device: for the log and the watch on NaN."""
@@ -107,7 +112,7 @@ class DMDModule(LightningModule):
 
     def upstream_noise(self, count: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
         """Latents z [n, C, H, W] and labels [n]."""
-        dtype = next(self.student.parameters()).dtype
+        dtype = self._student_parameters[0].dtype
         z = torch.randn(count, *self.shape, generator=g, device=self.device, dtype=dtype)
         return z, torch.randint(self.classes, (count,), generator=g, device=self.device)
 
@@ -192,27 +197,26 @@ class DMDModule(LightningModule):
         """One fake-score update; returns its loss."""
         own, _ = self.streams(step, "fake", i)
         loss = self.fake_loss(own)
-        self._descend(optimizer, loss, self.fake)
+        self._descend(optimizer, loss, self._fake_parameters)
         return loss.detach()
 
     def student_update(self, optimizer: LightningOptimizer, step: int) -> Tensor:
         """One student update and its EMA; returns the mean norm of the direction."""
         own, shared = self.streams(step, "student")
         loss, direction = self.student_loss(own, own, shared)
-        self._descend(optimizer, loss, self.student, self.options.clip_norm)
-        ema_update(self.student_ema, self.student, self.options.ema, step)
+        self._descend(optimizer, loss, self._student_parameters, self.options.clip_norm)
+        ema_update(self._ema_parameters, self._student_parameters, self.options.ema, step)
         return direction.flatten(1).norm(dim=1).mean()
 
     def _descend(
-        self, optimizer: Any, loss: Tensor, network: NetworkDenoiser, clip_norm: float | None = None
+        self, optimizer: Any, loss: Tensor, parameters: list[Parameter], clip_norm: float | None = None
     ) -> None:
         optimizer.zero_grad()
         with unsynchronised(self.trainer.strategy):
             self.manual_backward(loss)
-        gradients = [p.grad for p in network.parameters() if p.grad is not None]
-        average_over_ranks(gradients, self.world_size)
+        average_over_ranks([p.grad for p in parameters if p.grad is not None], self.world_size)
         if clip_norm is not None:
-            self.clipped += torch.nn.utils.clip_grad_norm_(network.parameters(), clip_norm) > clip_norm
+            self.clipped += torch.nn.utils.clip_grad_norm_(parameters, clip_norm) > clip_norm
         optimizer.step()
 
     def metrics(self) -> dict[str, Tensor]:
@@ -220,7 +224,7 @@ class DMDModule(LightningModule):
 
         The norm is that of the gradient as it was applied, after clipping where there is any.
         """
-        gradients = [p.grad for p in self.student.parameters() if p.grad is not None]
+        gradients = [p.grad for p in self._student_parameters if p.grad is not None]
         values = {
             "loss/fake": self.latest_losses["fake"],
             "student/direction_norm": self.latest_losses["student"],
@@ -232,8 +236,7 @@ class DMDModule(LightningModule):
 
     def sample(self, z: Tensor, labels: Tensor) -> Tensor:
         """One-step samples of the student's average, in [−1, 1] up to its error."""
-        dtype = next(self.student_ema.parameters()).dtype
-        return self.generate(self.student_ema, z.to(dtype), labels)
+        return self.generate(self.student_ema, z.to(self._ema_parameters[0].dtype), labels)
 
     def save(self, folder: Path) -> None:
         """The student's average as a diffusers folder; needs only diffusers to be used."""
@@ -253,7 +256,7 @@ class DMDModule(LightningModule):
         """One replicate of the gradient as a vector, averaged over ranks; `.grad` is untouched."""
         with self._precision():
             loss, _ = self.student_loss(upstream, draws, shared, sampler, count)
-        gradients = torch.autograd.grad(loss, list(self.student.parameters()), allow_unused=True)
+        gradients = torch.autograd.grad(loss, self._student_parameters, allow_unused=True)
         used = [g for g in gradients if g is not None]
         average_over_ranks(used, self.world_size)
         return torch.cat([g.flatten() for g in used])
@@ -280,8 +283,11 @@ class DMDModule(LightningModule):
     def configure_optimizers(self) -> list[Optimizer]:
         o = self.options
         return [
-            AdamW(n.parameters(), lr, (o.beta1, o.beta2), weight_decay=o.weight_decay, fused=True)
-            for n, lr in ((self.student, o.student_lr), (self.fake, o.fake_lr))
+            AdamW(parameters, lr, (o.beta1, o.beta2), weight_decay=o.weight_decay, fused=True)
+            for parameters, lr in (
+                (self._student_parameters, o.student_lr),
+                (self._fake_parameters, o.fake_lr),
+            )
         ]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from carv_distill.files import atomic_file
 
@@ -17,11 +17,15 @@ from .metrics import Row
 BLUE, ORANGE, GREY = "#1f5fa8", "#d9822b", "#6b6b6b"
 
 
-def draw_variance_vs_fid(rows: Sequence[Row], path: Path) -> None:
+def draw_variance_vs_fid(rows: Sequence[Row], path: Path, carv: str, iid: str) -> None:
     """Variance of the student's gradient (left axis) and FID (right axis) over student updates.
 
     Solid: total variance; dashed: the upstream held fixed; bands: 95 % intervals. Nothing is drawn while
     there is no measurement.
+
+    Args:
+        rows: of metrics.csv.
+        carv, iid: how the legend calls the configured estimator and its baseline.
     """
     fid = [(r["step"], r["fid/fid"]) for r in rows if "fid/fid" in r and r["step"] > 0]
     measured = [r for r in rows if "variance/carv/total" in r]
@@ -29,18 +33,20 @@ def draw_variance_vs_fid(rows: Sequence[Row], path: Path) -> None:
         return
     figure = Figure(figsize=(8, 4.4), layout="constrained")
     left = figure.add_subplot()
-    for arm, colour, label in (("iid", ORANGE, "(R, 1) iid"), ("carv", BLUE, "configured")):
+    for arm, colour, label in (("iid", ORANGE, iid), ("carv", BLUE, carv)):
         _band(left, measured, f"variance/{arm}/total", colour, "-", f"{label}: total")
         _band(left, measured, f"variance/{arm}/within", colour, "--", f"{label}: upstream fixed")
-    left.set(xlabel="student updates", ylabel="variance of the student's gradient (trace)", yscale="log")
+    left.set(xlabel="student updates", ylabel="variance of the student's gradient (trace)")
     right = left.twinx()
     right.plot(
         *zip(*fid, strict=True) if fid else ([], []), color=GREY, marker="o", ms=3.5, lw=1.5, label="FID"
     )
-    right.set(ylabel="FID of the one-step student", yscale="log")
-    right.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    right.yaxis.set_major_formatter(ScalarFormatter())
-    right.yaxis.set_minor_formatter(NullFormatter())
+    right.set(ylabel="FID of the one-step student")
+    for axes in (left, right):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     left.grid(alpha=0.25)
     handles, labels = left.get_legend_handles_labels()
     more_handles, more_labels = right.get_legend_handles_labels()

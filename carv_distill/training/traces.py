@@ -129,11 +129,13 @@ class TraceFigure(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         if any(trainer.global_step % e == 0 for e in self.every):
-            self._draw()
+            self._draw(pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        self._draw()
+        self._draw(pl_module)
 
     @rank_zero_only
-    def _draw(self) -> None:
-        draw_variance_vs_fid(read_metrics(self.metrics), self.figure)
+    def _draw(self, module: DMDModule) -> None:
+        r, k, strategy = module.upstream, module.draws, module.sampler.strategy
+        rows = read_metrics(self.metrics)
+        draw_variance_vs_fid(rows, self.figure, f"({r}, {k}) {strategy}", f"({r}, 1) iid")

@@ -24,6 +24,8 @@ def small_config(folder: Path, *overrides: str) -> TeacherConfig:
         "teacher.head_channels=8",
         "teacher.batch=32",
         "teacher.ema=0.9",
+        "teacher.warmup=10",
+        "teacher.learning_rate=4e-3",
         "trainer.max_steps=60",
         "trainer.log_every=5",
         "trainer.accelerator=cpu",
