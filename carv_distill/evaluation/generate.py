@@ -13,29 +13,29 @@ Sample = Callable[[Tensor, Tensor], Tensor]
 
 
 def image_latents(seeds: Sequence[int], shape: Sequence[int], classes: int) -> tuple[Tensor, Tensor]:
-    """Latent and label of each seed, drawn on the CPU from that seed's own generator.
+    """Latent and label of each seed, from that seed alone: z from its own generator, label seed mod classes.
 
-    The latent is drawn first: the same seed gives the same latent with and without labels.
+    Consecutive seeds so have every label equally often. Labels drawn at random would add the noise of their
+    counts to every metric: on digits, 1,797 images a range, that noise was the larger part of FID's spread.
 
     Args:
         seeds: n seeds, one per image.
         shape: of one latent, e.g. (C, H, W).
-        classes: labels are uniform on 0..classes-1; 0 gives labels of 0 for unconditional generators.
+        classes: labels are 0..classes-1 in turn; 0 gives labels of 0 for unconditional generators.
 
     Returns:
         z float32 [n, *shape] standard normal, labels int64 [n].
 
     Source:
-        EDM's `StackedRandomGenerator` (Karras et al., 2022), here in one library-independent order.
+        one generator per seed, on the CPU: EDM's `StackedRandomGenerator` (Karras et al., 2022), which draws
+        the labels at random.
     """
     latents = torch.empty(len(seeds), *shape)
-    labels = torch.zeros(len(seeds), dtype=torch.int64)
+    labels = torch.tensor([seed % classes if classes else 0 for seed in seeds])
     generator = torch.Generator()
     for i, seed in enumerate(seeds):
         generator.manual_seed(seed)
         torch.randn(tuple(shape), generator=generator, out=latents[i])
-        if classes:
-            labels[i] = torch.randint(classes, (), generator=generator)
     return latents, labels
 
 
