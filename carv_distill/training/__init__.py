@@ -1,0 +1,1 @@
+"""Configuration, run folder, traces and checkpoints: what makes a run of a module."""
