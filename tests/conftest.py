@@ -55,7 +55,7 @@ def small_config(tmp_path: Path) -> Callable[..., DMDConfig]:
     return make
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     """Small networks are fastest on one thread, and the order of sums is then fixed."""
     torch.set_num_threads(1)

@@ -19,6 +19,7 @@ from carv_distill.errors import UserError
 from carv_distill.files import write_json, write_text
 
 from .config import RunConfig, to_dict
+from .console import is_main_process
 
 # What may change when a run goes on: what it measures and keeps, and how long it is. Anything else would
 # make it another run.
@@ -59,8 +60,8 @@ def folder_to_resume(config: RunConfig) -> Path:
                 f"--resume: {key} was {before.get(key)!r} in {folder}, now {now.get(key)!r}; "
                 "a resumed run keeps its values (give another name to start a new one)"
             )
-    for leftover in [*folder.rglob(".*.tmp"), *folder.glob(".student-*"), *folder.glob(".teacher-*")]:
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()  # of a process that was killed
+    if is_main_process():  # a slower rank would remove what rank 0 is writing by then
+        _remove_leftovers(folder)
     return folder
 
 
@@ -122,6 +123,15 @@ def read_run_config(folder: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{path}: a configuration is a mapping of keys to values")
     return values
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Half-written files of a process that was killed."""
+    for path in [*folder.rglob(".*.tmp"), *folder.glob(".student-*"), *folder.glob(".teacher-*")]:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
