@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import statistics
 import time
 from collections import defaultdict
@@ -91,11 +92,14 @@ class Timed(DMDModule):
             "bare fake": bare_fake,
             "drawing": lambda: self.sampler.draw(r, k, self.shape, generator=stream(0)),
         }
-        for name, side in sides.items():
+        # In a new order each round: what ran before leaves the caches as it does.
+        for name in random.Random(step).sample(list(sides), len(sides)):
+            side = sides[name]
             start = time.perf_counter()
             side()
             if step >= WARM_UP:
                 self.seconds[name].append(time.perf_counter() - start)
+            self.zero_grad()  # what a bare backward left is not the next side's to add to
 
 
 def timed(module: DMDModule, rounds: int) -> dict[str, list[float]]:

@@ -21,7 +21,7 @@ def ema_update(average: Sequence[Tensor], parameters: Sequence[Tensor], decay: f
     """θ̄ ← δ θ̄ + (1 − δ) θ with δ = min(decay, (1 + n)/(10 + n)) after n updates, in place.
 
     The ramp forgets the initial network while the run is young. Sequences of tensors and not modules, as
-    walking a module's tree costs more than the update of a small network.
+    walking a module's tree costs more than the update of a small network; one long vector costs least.
     """
     ramped = min(decay, (1 + updates) / (10 + updates))
     get_ema_multi_avg_fn(ramped)(list(average), list(parameters), updates)

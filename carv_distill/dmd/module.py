@@ -14,7 +14,6 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
-from torch.nn import Parameter
 from torch.optim import AdamW, Optimizer
 
 from carv_distill.carv import NoiseLevelSampler, average_residual, stream, surrogate
@@ -27,6 +26,7 @@ from carv_distill.options import at_least, between, more_than, one_of
 from .card import student_card
 from .losses import dmd_residual
 from .parallel import average_over_ranks, unsynchronised
+from .vector import ParameterVector
 
 
 @dataclass
@@ -197,26 +197,25 @@ class DMDModule(LightningModule):
         """One fake-score update; returns its loss."""
         own, _ = self.streams(step, "fake", i)
         loss = self.fake_loss(own)
-        self._descend(optimizer, loss, self._fake_parameters)
+        self._descend(optimizer, loss, self.fake_vector)
         return loss.detach()
 
     def student_update(self, optimizer: LightningOptimizer, step: int) -> Tensor:
         """One student update and its EMA; returns the mean norm of the direction."""
         own, shared = self.streams(step, "student")
         loss, direction = self.student_loss(own, own, shared)
-        self._descend(optimizer, loss, self._student_parameters, self.options.clip_norm)
-        ema_update(self._ema_parameters, self._student_parameters, self.options.ema, step)
+        self._descend(optimizer, loss, self.student_vector, self.options.clip_norm)
+        ema_update([self.ema_vector.theta], [self.student_vector.theta], self.options.ema, step)
         return direction.flatten(1).norm(dim=1).mean()
 
     def _descend(
-        self, optimizer: Any, loss: Tensor, parameters: list[Parameter], clip_norm: float | None = None
+        self, optimizer: Any, loss: Tensor, vector: ParameterVector, clip_norm: float | None = None
     ) -> None:
-        optimizer.zero_grad()
         with unsynchronised(self.trainer.strategy):
             self.manual_backward(loss)
-        average_over_ranks([p.grad for p in parameters if p.grad is not None], self.world_size)
+        average_over_ranks(vector.collect_gradient(), self.world_size)
         if clip_norm is not None:
-            self.clipped += torch.nn.utils.clip_grad_norm_(parameters, clip_norm) > clip_norm
+            self.clipped += torch.nn.utils.clip_grad_norm_(vector.theta, clip_norm) > clip_norm
         optimizer.step()
 
     def metrics(self) -> dict[str, Tensor]:
@@ -224,11 +223,12 @@ class DMDModule(LightningModule):
 
         The norm is that of the gradient as it was applied, after clipping where there is any.
         """
-        gradients = [p.grad for p in self._student_parameters if p.grad is not None]
+        gradient = self.student_vector.theta.grad
+        assert gradient is not None
         values = {
             "loss/fake": self.latest_losses["fake"],
             "student/direction_norm": self.latest_losses["student"],
-            "student/grad_norm": torch.nn.utils.get_total_norm(gradients),
+            "student/grad_norm": torch.linalg.vector_norm(gradient),
         }
         if self.options.clip_norm is not None:
             values["student/clipped_updates"] = self.clipped
@@ -257,9 +257,9 @@ class DMDModule(LightningModule):
         with self._precision():
             loss, _ = self.student_loss(upstream, draws, shared, sampler, count)
         gradients = torch.autograd.grad(loss, self._student_parameters, allow_unused=True)
-        used = [g for g in gradients if g is not None]
-        average_over_ranks(used, self.world_size)
-        return torch.cat([g.flatten() for g in used])
+        gradient = torch.cat([g.flatten() for g in gradients if g is not None])
+        average_over_ranks(gradient, self.world_size)
+        return gradient
 
     # ---------------------------------------------------------------- several processes
 
@@ -281,13 +281,14 @@ class DMDModule(LightningModule):
         return repeat(0)
 
     def configure_optimizers(self) -> list[Optimizer]:
+        """Called once the networks are where they will be trained: their parameters become vectors."""
         o = self.options
+        self.student_vector = ParameterVector(self._student_parameters)
+        self.fake_vector = ParameterVector(self._fake_parameters)
+        self.ema_vector = ParameterVector(self._ema_parameters)
         return [
-            AdamW(parameters, lr, (o.beta1, o.beta2), weight_decay=o.weight_decay, fused=True)
-            for parameters, lr in (
-                (self._student_parameters, o.student_lr),
-                (self._fake_parameters, o.fake_lr),
-            )
+            AdamW([vector.theta], lr, (o.beta1, o.beta2), weight_decay=o.weight_decay, fused=True)
+            for vector, lr in ((self.student_vector, o.student_lr), (self.fake_vector, o.fake_lr))
         ]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

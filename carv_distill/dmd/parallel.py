@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 
 import torch
 from lightning.pytorch.strategies import ParallelStrategy, Strategy
@@ -17,12 +16,8 @@ def unsynchronised(strategy: Strategy) -> contextlib.AbstractContextManager[None
     return contextlib.nullcontext()
 
 
-def average_over_ranks(tensors: Sequence[Tensor], world_size: int) -> None:
-    """Averages tensors in place over all processes, with one collective."""
-    if world_size == 1:
-        return
-    flat = torch.cat([t.flatten() for t in tensors])
-    torch.distributed.all_reduce(flat)
-    flat /= world_size
-    for t, average in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
-        t.copy_(average.view_as(t))
+def average_over_ranks(vector: Tensor, world_size: int) -> None:
+    """Averages a tensor in place over all processes."""
+    if world_size > 1:
+        torch.distributed.all_reduce(vector)
+        vector /= world_size

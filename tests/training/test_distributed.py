@@ -15,6 +15,7 @@ from torch import Tensor
 
 from carv_distill.data import load_images
 from carv_distill.dmd import DMDModule
+from carv_distill.dmd.vector import ParameterVector
 from carv_distill.training.config import DMDConfig
 from carv_distill.training.metrics import read_metrics
 from carv_distill.training.run import build_module
@@ -41,9 +42,9 @@ def shares(config: DMDConfig) -> list[DMDModule]:
     return ranks
 
 
-def descend(optimizer: torch.optim.Optimizer, losses: list[Tensor]) -> None:
-    optimizer.zero_grad()
+def descend(optimizer: torch.optim.Optimizer, vector: ParameterVector, losses: list[Tensor]) -> None:
     torch.stack(losses).mean().backward()
+    vector.collect_gradient()
     optimizer.step()
 
 
@@ -66,10 +67,14 @@ def test_two_processes_update_as_one_that_works_through_both_shares(
     ranks = shares(small_config(*WORDS))
     student, fake = ranks[0].configure_optimizers()
     for step in range(2):
-        descend(fake, [m.fake_loss(m.streams(step, "fake", 0)[0]) for m in ranks])
+        descend(fake, ranks[0].fake_vector, [m.fake_loss(m.streams(step, "fake", 0)[0]) for m in ranks])
         streams = [m.streams(step, "student") for m in ranks]
         pairs = zip(ranks, streams, strict=True)
-        descend(student, [m.student_loss(own, own, common)[0] for m, (own, common) in pairs])
+        descend(
+            student,
+            ranks[0].student_vector,
+            [m.student_loss(own, own, common)[0] for m, (own, common) in pairs],
+        )
     state = torch.load(run / "checkpoints/newest-step=2.ckpt", weights_only=True)["state_dict"]
     for name in ("student", "fake"):
         for key, value in getattr(ranks[0], name).state_dict().items():
