@@ -20,6 +20,7 @@ from carv_distill.training.config import DMDConfig
 from carv_distill.training.metrics import read_metrics
 from carv_distill.training.run import build_module
 from tests.conftest import ROOT, SMALL
+from tests.training.test_run import assert_same_run
 
 WORDS = (
     "trainer.max_steps=2",
@@ -48,18 +49,23 @@ def descend(optimizer: torch.optim.Optimizer, vector: ParameterVector, losses: l
     optimizer.step()
 
 
-@pytest.mark.ddp
-def test_two_processes_update_as_one_that_works_through_both_shares(
-    small_config: Callable[..., DMDConfig], tmp_path: Path
-) -> None:
-    """Weights after two updates agree to 1e-6; the strata of `global` are dealt over both ranks."""
+def train_on_two(folder: Path, *words: str) -> None:
+    """`torchrun --nproc-per-node 2 train.py …` with runs under a folder."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    words = ["train.py", "--config", "configs/dmd_carv.yaml", *SMALL, *WORDS, f"folder={tmp_path}/runs"]
+    words = ("train.py", "--config", "configs/dmd_carv.yaml", *SMALL, *words, f"folder={folder}")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.ddp
+def test_two_processes_update_as_one_that_works_through_both_shares(
+    small_config: Callable[..., DMDConfig], tmp_path: Path
+) -> None:
+    """Weights after two updates agree to 1e-6; the strata of `global` are dealt over both ranks."""
+    train_on_two(tmp_path / "runs", *WORDS)
     run = tmp_path / "runs/dmd_carv"
     assert json.loads((run / "environment.json").read_text())["world_size"] == 2
     assert [r["step"] for r in read_metrics(run / "metrics.csv")] == [1, 2]
@@ -79,3 +85,15 @@ def test_two_processes_update_as_one_that_works_through_both_shares(
     for name in ("student", "fake"):
         for key, value in getattr(ranks[0], name).state_dict().items():
             torch.testing.assert_close(state[f"{name}.{key}"], value, rtol=0, atol=1e-6)
+
+
+@pytest.mark.ddp
+def test_resume_under_two_processes_is_exact_to_the_bit(tmp_path: Path) -> None:
+    """A run whose newest checkpoint was cut short goes on from the one before, on both ranks."""
+    traced = ("variance.every=2", "variance.pairs=3", "fid.every=2", "fid.images=32", "checkpoint.every=1")
+    train_on_two(tmp_path, "name=whole", "trainer.max_steps=3", *traced)
+    train_on_two(tmp_path, "name=cut", "trainer.max_steps=2", *traced)
+    for newest in (tmp_path / "cut/checkpoints").glob("*-step=2.ckpt"):
+        newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+    train_on_two(tmp_path, "name=cut", "trainer.max_steps=3", *traced, "--resume")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut", 3)
