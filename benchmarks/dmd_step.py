@@ -68,7 +68,7 @@ class Timed(DMDModule):
         student_optimizer = cast(list[LightningOptimizer], self.optimizers())[0]
         r, k, n = self.upstream, self.draws, self.options.fake_batch
         z, labels = self.upstream_noise(r, stream(0))
-        z_fake, labels_fake = self.upstream_noise(n, stream(1))
+        x_fake, labels_fake = self.student_samples(stream(1))
         x_many = torch.randn(r * k, *self.shape)
         labels_many = labels.repeat_interleave(k)
         one = torch.ones(max(r * k, n))
@@ -81,14 +81,12 @@ class Timed(DMDModule):
             x.sum().backward()
 
         def bare_fake() -> None:
-            with torch.no_grad():
-                self.student.network(z_fake, one[:n], labels_fake)
-            self.fake.network(z_fake, one[:n], labels_fake).sum().backward()
+            self.fake.network(x_fake, one[:n], labels_fake).sum().backward()
 
         sides: dict[str, Callable[[], object]] = {
             "student update": lambda: self.student_update(student_optimizer, step),
             "bare student": bare_student,
-            "fake-score update": lambda: self.fake_update(fake_optimizer, step, 0),
+            "fake-score update": lambda: self.fake_update(fake_optimizer, step, 0, x_fake, labels_fake),
             "bare fake": bare_fake,
             "drawing": lambda: self.sampler.draw(r, k, self.shape, generator=stream(0)),
         }

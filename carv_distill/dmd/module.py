@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 from typing import Any, cast
@@ -16,45 +15,30 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
-from carv_distill.carv import NoiseLevelSampler, average_residual, stream, surrogate
+from carv_distill.carv import (
+    NoiseLevelSampler,
+    Proposal,
+    average_residual,
+    stream,
+    surrogate,
+)
 from carv_distill.carv.estimator import Residual
 from carv_distill.diffusion import NetworkDenoiser, NoiseSchedule, Teacher, save_teacher
 from carv_distill.diffusion.ema import ema_update, frozen_copy
 from carv_distill.diffusion.loss import denoising_loss
-from carv_distill.options import at_least, between, more_than, one_of
 
 from .card import student_card
 from .losses import dmd_residual
+from .options import DMDOptions
 from .parallel import average_over_ranks, unsynchronised
 from .vector import ParameterVector
-
-
-@dataclass
-class DMDOptions:
-    """Optimisation of the student and of the fake score."""
-
-    fake_updates_per_student: int = at_least(1, 3)
-    """Fake-score updates before each student update."""
-    fake_batch: int = at_least(1, 48)
-    """Student samples per fake-score update and process."""
-    student_lr: float = more_than(0, 3e-4)
-    fake_lr: float = more_than(0, 6e-4)
-    lr_decay: str = one_of(("none", "student", "both"), "none")
-    """Whose learning rate falls by a half cosine to zero at trainer.max_steps."""
-    beta1: float = between(0, 1, 0.0)
-    beta2: float = between(0, 1, 0.99)
-    weight_decay: float = at_least(0, 0.0)
-    ema: float = between(0, 1, 0.98)
-    """Decay of the student's average, per student update."""
-    clip_norm: float | None = more_than(0, None)
-    """Largest norm of the student's gradient; the number of clipped updates is logged."""
 
 
 class DMDModule(LightningModule):
     """Distribution matching distillation with the CARV estimator.
 
     One `training_step` is one student update: first `fake_updates_per_student` updates of the fake score
-    on fresh student samples, then one update of the student by
+    on student samples, then one update of the student by
 
         g = 1/R Σ_r ∂x_r/∂θᵀ 1/K Σ_k ω_rk r(x_r, u_rk, ε_rk),   x_r = D_G(σ_max z_r; σ_max, y_r).
 
@@ -90,6 +74,7 @@ class DMDModule(LightningModule):
         self.strict_loading = False
         self.sampler, self.upstream, self.draws, self.chunk = sampler, upstream, draws, chunk
         self.options, self.classes, self.seed = options, classes, seed
+        self.fake_sampler = NoiseLevelSampler(Proposal.uniform(), options.fake_strategy)
         self.schedule: NoiseSchedule = teacher.schedule
         self.scheduler_config = teacher.scheduler_config
         self.shape = (teacher.channels, teacher.size, teacher.size)
@@ -163,14 +148,25 @@ class DMDModule(LightningModule):
         direction = average_residual(self.residual(labels), x, drawn, self.chunk)
         return surrogate(x, direction), direction
 
-    def fake_loss(self, own: torch.Generator) -> Tensor:
-        """Denoising loss of the fake score on fresh student samples, noise levels uniform in u."""
+    @torch.no_grad()
+    def student_samples(self, own: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Samples and labels for the fake score to learn from."""
         z, labels = self.upstream_noise(self.options.fake_batch, own)
-        with torch.no_grad():
-            x = self.generate(self.student, z, labels)
-        u = torch.rand(len(x), generator=own, device=self.device, dtype=x.dtype)
-        eps = torch.randn(x.shape, generator=own, device=self.device, dtype=x.dtype)
-        return denoising_loss(self.fake, x, self.schedule.sigma(u), eps, labels)
+        return self.generate(self.student, z, labels), labels
+
+    def fake_loss(self, x: Tensor, labels: Tensor, own: torch.Generator, shared: torch.Generator) -> Tensor:
+        """Denoising loss of the fake score on student samples, one noise level each, uniform in u."""
+        drawn = self.fake_sampler.draw(
+            len(x),
+            1,
+            self.shape,
+            generator=own,
+            rank=self.global_rank,
+            world_size=self.world_size,
+            shared=shared,
+            dtype=x.dtype,
+        )
+        return denoising_loss(self.fake, x, self.schedule.sigma(drawn.u[:, 0]), drawn.eps[:, 0], labels)
 
     # ---------------------------------------------------------------- one student update
 
@@ -180,9 +176,13 @@ class DMDModule(LightningModule):
         fake_optimizer = cast(list[Optimizer], self.optimizers(use_pl_optimizer=False))[1]
         student_optimizer = cast(list[LightningOptimizer], self.optimizers())[0]
         self._set_learning_rates(fake_optimizer, student_optimizer)
-        updates = range(self.options.fake_updates_per_student)
-        fake = torch.stack([self.fake_update(fake_optimizer, step, i) for i in updates]).mean()
-        self.latest_losses = {"fake": fake, "student": self.student_update(student_optimizer, step)}
+        losses = []
+        for i in range(self.options.fake_updates_per_student):
+            if i == 0 or not self.options.fake_reuse:
+                samples = self.student_samples(self.streams(step, "samples", i)[0])
+            losses.append(self.fake_update(fake_optimizer, step, i, *samples))
+        student = self.student_update(student_optimizer, step)
+        self.latest_losses = {"fake": torch.stack(losses).mean(), "student": student}
 
     def _set_learning_rates(self, fake: Optimizer, student: LightningOptimizer) -> None:
         o = self.options
@@ -193,10 +193,10 @@ class DMDModule(LightningModule):
         if o.lr_decay == "both":
             fake.param_groups[0]["lr"] = decay * o.fake_lr
 
-    def fake_update(self, optimizer: Optimizer, step: int, i: int) -> Tensor:
-        """One fake-score update; returns its loss."""
-        own, _ = self.streams(step, "fake", i)
-        loss = self.fake_loss(own)
+    def fake_update(self, optimizer: Optimizer, step: int, i: int, x: Tensor, labels: Tensor) -> Tensor:
+        """One fake-score update on these student samples; returns its loss."""
+        own, shared = self.streams(step, "fake", i)
+        loss = self.fake_loss(x, labels, own, shared)
         self._descend(optimizer, loss, self.fake_vector)
         return loss.detach()
 

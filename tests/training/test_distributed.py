@@ -73,7 +73,11 @@ def test_two_processes_update_as_one_that_works_through_both_shares(
     ranks = shares(small_config(*WORDS))
     student, fake = ranks[0].configure_optimizers()
     for step in range(2):
-        descend(fake, ranks[0].fake_vector, [m.fake_loss(m.streams(step, "fake", 0)[0]) for m in ranks])
+        losses = []
+        for m in ranks:
+            samples = m.student_samples(m.streams(step, "samples", 0)[0])
+            losses.append(m.fake_loss(*samples, *m.streams(step, "fake", 0)))
+        descend(fake, ranks[0].fake_vector, losses)
         streams = [m.streams(step, "student") for m in ranks]
         pairs = zip(ranks, streams, strict=True)
         descend(

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -104,10 +105,10 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int, phase: int) -> None
     """Raises inside the given student update, before its fake-score update number `phase`."""
     original = DMDModule.fake_update
 
-    def fake_update(self: DMDModule, optimizer: torch.optim.Optimizer, at: int, i: int) -> torch.Tensor:
+    def fake_update(self: DMDModule, optimizer: Any, at: int, i: int, *samples: torch.Tensor) -> torch.Tensor:
         if (at, i) == (step, phase):
             raise InterruptedRunError
-        return original(self, optimizer, at, i)
+        return original(self, optimizer, at, i, *samples)
 
     monkeypatch.setattr(DMDModule, "fake_update", fake_update)
 
