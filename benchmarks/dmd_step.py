@@ -11,7 +11,6 @@ Ratios, each measured in this process by alternating the two sides and taking me
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import statistics
 import time
@@ -23,11 +22,10 @@ from typing import Any, cast
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from rich.console import Console
-from rich.table import Table
 from torch.optim import Optimizer
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.report import report
 from carv_distill.carv import average_residual, stream
 from carv_distill.data import load_images
 from carv_distill.dmd import DMDModule
@@ -160,14 +158,7 @@ def main() -> None:
     sized = timed(build(arguments.config, "estimator.upstream=8", "estimator.draws=16"), arguments.rounds)
     results["drawing"] = ratio_of(sized["drawing"], sized["student update"])
     results["memory"] = memory_ratio(arguments.config)
-    table = Table("ratio", "median", "95 % interval", "bound", title="DMD step")
-    for name, (value, low, high) in results.items():
-        table.add_row(name, f"{value:.3f}", f"[{low:.3f}, {high:.3f}]", f"{BOUNDS[name]}")
-    Console().print(table)
-    if arguments.out:
-        named = {n: {"ratio": v, "interval": [a, b], "bound": BOUNDS[n]} for n, (v, a, b) in results.items()}
-        text = {"rounds": arguments.rounds, "threads": torch.get_num_threads(), "torch": torch.__version__}
-        arguments.out.write_text(json.dumps(text | named, indent=2) + "\n")
+    report("DMD step", results, BOUNDS, arguments.rounds, arguments.out)
 
 
 if __name__ == "__main__":

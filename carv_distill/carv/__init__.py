@@ -7,24 +7,56 @@ Pure mathematics on tensors: lift this folder into any SDS, DMD or attribution c
 with R expensive upstream samples x_r and K cheap draws (u, ε) of each (arXiv 2605.21489).
 """
 
+from .adaptive import STATISTICS, AdaptiveProposal
+from .advise import Advice, MeasuredWithin, VarianceModel, advise
+from .budget import VarianceBudget
+from .compute import CostModel, StageTimer, best_draws, ecm, largest_ecm, relative_efficiency
+from .estimate import Estimate, mean_estimate, paired_ratio, ratio, scaled
 from .estimator import average_residual, surrogate
 from .noise import NOISES
+from .parity import NoiseParity, hermite_factor
+from .pipeline import Pipeline, estimate_gradient
+from .profile import NoiseLevelProfile
+from .projection import CountSketch
 from .proposal import Proposal
-from .sampling import STRATEGIES, Draws, NoiseLevelSampler
+from .sampling import Draws, NoiseLevelSampler
+from .strata import STRATEGIES
 from .streams import stream
-from .variance import Estimate, PairedVariance, VarianceMeter, ratio
+from .variance import PairedVariance, VarianceMeter
 
 __all__ = [
     "NOISES",
+    "STATISTICS",
     "STRATEGIES",
+    "AdaptiveProposal",
+    "Advice",
+    "CostModel",
+    "CountSketch",
     "Draws",
     "Estimate",
+    "MeasuredWithin",
+    "NoiseLevelProfile",
     "NoiseLevelSampler",
+    "NoiseParity",
     "PairedVariance",
+    "Pipeline",
     "Proposal",
+    "StageTimer",
+    "VarianceBudget",
     "VarianceMeter",
+    "VarianceModel",
+    "advise",
     "average_residual",
+    "best_draws",
+    "ecm",
+    "estimate_gradient",
+    "hermite_factor",
+    "largest_ecm",
+    "mean_estimate",
+    "paired_ratio",
     "ratio",
+    "relative_efficiency",
+    "scaled",
     "stream",
     "surrogate",
 ]

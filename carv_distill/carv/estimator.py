@@ -13,6 +13,22 @@ Residual = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """residual(x_flat [n, …], u_flat [n], eps_flat [n, …], index [n]) → [n, …]; `index` names the upstream
 sample of each row (to look up labels or prompts)."""
 
+Observer = Callable[[Tensor, Tensor], None]
+"""observe(u_flat [n], residual [n, …]): told of draws after they were made."""
+
+
+def observed(residual: Residual, observe: Observer | None) -> Residual:
+    """The same residual; what it gives, before its importance weight, is passed on too."""
+    if observe is None:
+        return residual
+
+    def told(x: Tensor, u: Tensor, eps: Tensor, index: Tensor) -> Tensor:
+        r = residual(x, u, eps, index)
+        observe(u, r)
+        return r
+
+    return told
+
 
 @torch.no_grad()
 def average_residual(residual: Residual, x: Tensor, draws: Draws, chunk: int | None = None) -> Tensor:

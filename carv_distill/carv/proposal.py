@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+
+_MOST_BUCKET_BITS = 16
 
 
 class Proposal:
@@ -25,6 +29,10 @@ class Proposal:
         self._cdf /= self._cdf[-1].clone()
         self._last = int(self.mass.nonzero()[-1])
         self._tables: dict[tuple[torch.device, torch.dtype], tuple[Tensor, ...]] = {}
+        # Buckets no wider than the least mass: a defensive share α makes that at least α/N.
+        least = self.mass[self.mass > 0].min().item()
+        self._buckets = 1 << min(_MOST_BUCKET_BITS, math.ceil(-math.log2(least)))
+        self._guides: dict[torch.dtype, tuple[Tensor, Tensor, Tensor | None]] = {}
 
     @classmethod
     def uniform(cls, bins: int = 1000) -> Proposal:
@@ -75,14 +83,52 @@ class Proposal:
             dtype: of the result; that of v by default.
         """
         dtype = v.dtype if dtype is None else dtype
-        cdf, left, weight = self._table(v)
-        index = torch.searchsorted(cdf, v, right=True).clamp_(max=self._last)
-        weight_v = weight[index]
+        _, left, weight = self._table(v)
+        index = self._locate(v).clamp_(max=self._last)
+        # index_select is several times faster than indexing, which is the same thing for one dimension
+        left_v, weight_v = (t.index_select(0, index.flatten()).view_as(v) for t in (left, weight))
         # The place inside the bin, (v − Q(left edge))/mass. It is kept off the edges by a few rounding
         # errors, so that u·N always truncates to this bin and a discrete timestep is never mistaken.
         edge = 4 * self.bins * torch.finfo(dtype).eps
-        place = ((v - left[index]) * (weight_v * self.bins)).clamp_(edge, 1 - edge)
+        place = ((v - left_v) * (weight_v * self.bins)).clamp_(edge, 1 - edge)
         return place.add_(index).div_(self.bins).to(dtype), weight_v.to(dtype)
+
+    def _locate(self, v: Tensor) -> Tensor:
+        """How many right edges of the CDF are ≤ v, as torch.searchsorted(cdf, v, right=True) gives.
+
+        Many v on a CPU look their bucket ⌊v·M⌋ up instead of bisecting: where a bucket has at most one edge
+        inside, one comparison is left; the few v in more crowded buckets are searched for. M is a power of
+        two, so v·M is exact and so is the result.
+
+        Source: the cutpoint method, Chen and Asau (1974).
+        """
+        cdf = self._table(v)[0]
+        # the guide costs one search for each bucket, so it is made only where it pays at once
+        if v.device.type != "cpu" or v.numel() < self._buckets // 4:
+            return torch.searchsorted(cdf, v, right=True)
+        below, beyond, crowded = self._guide(cdf)
+        flat = v.flatten()
+        bucket = (flat * self._buckets).long().clamp_(0, self._buckets - 1)
+        index = below.index_select(0, bucket)
+        above = flat >= cdf.index_select(0, index)
+        index = torch.where(above, beyond.index_select(0, index), index)
+        if crowded is not None:
+            rest = crowded.index_select(0, bucket).nonzero()[:, 0]
+            index[rest] = torch.searchsorted(cdf, flat[rest], right=True)
+        return index.view_as(v)
+
+    def _guide(self, cdf: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(edges at or below each bucket's left end [M], edges at or below each edge [N], which buckets have
+        more than one different edge inside [M], or None if there are none)."""
+        if cdf.dtype not in self._guides:
+            ends = torch.arange(self._buckets + 1, dtype=cdf.dtype) / self._buckets
+            edges = cdf.unique()  # bins without mass repeat one
+            inside = torch.searchsorted(edges, ends[1:]) - torch.searchsorted(edges, ends[:-1], right=True)
+            below = torch.searchsorted(cdf, ends[:-1], right=True)
+            beyond = torch.searchsorted(cdf, cdf, right=True)
+            crowded = inside > 1
+            self._guides[cdf.dtype] = below, beyond, crowded if crowded.any() else None
+        return self._guides[cdf.dtype]
 
     def _table(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(cdf at the right edges, cdf at the left edges, weight), once per device and dtype."""

@@ -3,48 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import statistics
 
 from scipy import stats
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its standard error and its confidence interval."""
-
-    value: float
-    se: float
-    low: float
-    high: float
-
-
-class _Moments:
-    """Running mean and sum of squared deviations of scalars (Welford)."""
-
-    def __init__(self) -> None:
-        self.count, self.mean, self._squares = 0, 0.0, 0.0
-
-    def update(self, value: float) -> None:
-        self.count += 1
-        delta = value - self.mean
-        self.mean += delta / self.count
-        self._squares += delta * (value - self.mean)
-
-    @property
-    def variance(self) -> float:
-        return self._squares / (self.count - 1) if self.count > 1 else math.nan
-
-    def estimate(self, level: float, positive: bool) -> Estimate:
-        """Mean with a Student interval; of a positive quantity on the logarithmic scale."""
-        se = math.sqrt(self.variance / self.count) if self.count > 1 else math.nan
-        if self.count < 2:
-            return Estimate(self.mean, se, math.nan, math.nan)
-        half = stats.t.ppf((1 + level) / 2, self.count - 1) * se
-        if positive and self.mean > 0:
-            factor = math.exp(half / self.mean)
-            return Estimate(self.mean, se, self.mean / factor, self.mean * factor)
-        return Estimate(self.mean, se, self.mean - half, self.mean + half)
+from .estimate import Estimate, mean_estimate, ratio
 
 
 class VarianceMeter:
@@ -53,7 +17,7 @@ class VarianceMeter:
     The i-th replicate adds d_i = ⟨g_i − m_{i−1}, g_i − m_i⟩ = ‖z_i‖² with the Helmert contrast
     z_i = √((i−1)/i) (g_i − m_{i−1}). Every d_i has expectation tr Cov(g), and for Gaussian g they are
     independent: so their mean is the usual unbiased variance, and their spread gives its interval
-    without keeping the replicates (memory: one vector).
+    without keeping the replicates (memory: one vector, and one number for each).
 
     Source: B. P. Welford (1962), Technometrics 4(3); Helmert contrasts: any text on linear models.
     """
@@ -61,7 +25,7 @@ class VarianceMeter:
     def __init__(self) -> None:
         self.count = 0
         self._mean: Tensor | None = None
-        self._increments = _Moments()
+        self._increments: list[float] = []
 
     def update(self, vector: Tensor) -> float:
         """Adds one replicate, any shape; returns d_i (NaN for the first).
@@ -80,7 +44,7 @@ class VarianceMeter:
         self._mean += delta / self.count
         # ⟨g − m_old, g − m_new⟩ = ‖g − m_old‖² (i−1)/i
         increment = delta.square().sum().item() * (self.count - 1) / self.count
-        self._increments.update(increment)
+        self._increments.append(increment)
         return increment
 
     @property
@@ -94,7 +58,7 @@ class VarianceMeter:
     def variance(self) -> float:
         """Unbiased estimate of tr Cov(g) = E‖g − E g‖²."""
         self._require_two()
-        return self._increments.mean
+        return math.fsum(self._increments) / len(self._increments)
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Confidence interval of the variance; (nan, nan) below three replicates."""
@@ -108,7 +72,7 @@ class VarianceMeter:
             ValueError: fewer than two replicates.
         """
         self._require_two()
-        return self._increments.estimate(level, positive=True)
+        return mean_estimate(self._increments, level, positive=True)
 
     def squared_norm(self, level: float = 0.95) -> Estimate:
         """‖E g‖² without the bias of ‖ḡ‖²: ‖ḡ‖² − Var/n, the mean of ⟨g_i, g_j⟩ over i ≠ j.
@@ -120,7 +84,7 @@ class VarianceMeter:
         self._require_two()
         n = self.count
         value = self.mean.square().sum().item() - self.variance / n
-        frobenius = math.sqrt(self._increments.variance / 2) if n > 2 else math.nan
+        frobenius = math.sqrt(statistics.variance(self._increments) / 2) if n > 2 else math.nan
         noise = math.sqrt(2 / (n * (n - 1))) * frobenius
         se = math.sqrt(4 * max(value, noise) * frobenius / n + noise**2)
         half = stats.norm.ppf((1 + level) / 2) * se
@@ -145,32 +109,34 @@ class PairedVariance:
 
     def __init__(self) -> None:
         self._averages = VarianceMeter()
-        self._total, self._within, self._between = _Moments(), _Moments(), _Moments()
+        self._total: list[float] = []
+        self._within: list[float] = []
+        self._between: list[float] = []
 
     def update(self, first: Tensor, second: Tensor) -> None:
         """Adds one pair of replicates of the gradient, same shape."""
         first, second = first.detach().double(), second.detach().double()
         within = (first - second).square().sum().item() / 2
-        self._within.update(within)
+        self._within.append(within)
         contrast = self._averages.update((first + second) / 2)
         if self._averages.count > 1:
-            self._total.update(contrast + within / 2)
-            self._between.update(contrast - within / 2)
+            self._total.append(contrast + within / 2)
+            self._between.append(contrast - within / 2)
 
     def total(self, level: float = 0.95) -> Estimate:
         """V_total, the variance of one estimate."""
         self._averages._require_two()
-        return self._total.estimate(level, positive=True)
+        return mean_estimate(self._total, level, positive=True)
 
     def within(self, level: float = 0.95) -> Estimate:
         """V_within, the variance with the upstream held fixed."""
         self._averages._require_two()
-        return self._within.estimate(level, positive=True)
+        return mean_estimate(self._within, level, positive=True)
 
     def between(self, level: float = 0.95) -> Estimate:
         """V_total − V_within; its estimate may fall below zero."""
         self._averages._require_two()
-        return self._between.estimate(level, positive=False)
+        return mean_estimate(self._between, level, positive=False)
 
     def squared_norm(self, level: float = 0.95) -> Estimate:
         """‖E g‖², unbiased (see :meth:`VarianceMeter.squared_norm`)."""
@@ -179,17 +145,3 @@ class PairedVariance:
     def signal_to_noise(self, level: float = 0.95) -> Estimate:
         """‖E g‖² / V_total."""
         return ratio(self.squared_norm(level), self.total(level), level)
-
-
-def ratio(a: Estimate, b: Estimate, level: float = 0.95) -> Estimate:
-    """a/b, b > 0, with the first-order interval of independent estimates (logarithmic where a > 0).
-
-    Where a and b share upstream draws they are positively correlated, and the interval is too wide.
-    """
-    value = a.value / b.value
-    se = math.hypot(a.se, value * b.se) / b.value
-    half = stats.norm.ppf((1 + level) / 2) * se
-    if a.low > 0:
-        factor = math.exp(half / value)
-        return Estimate(value, se, value / factor, value * factor)
-    return Estimate(value, se, value - half, value + half)

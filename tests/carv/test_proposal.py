@@ -55,6 +55,24 @@ def test_sample_is_icdf_and_weight(name: str, dtype: torch.dtype) -> None:
     torch.testing.assert_close(weight, exact[(u * 1000).long()].to(dtype), rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", PROPOSALS)
+def test_many_probabilities_fall_where_a_search_puts_them(name: str, dtype: torch.dtype) -> None:
+    """The look-up of large batches is torch.searchsorted to the bit: on every edge, the floats next to it, at
+    0, 1 and 10⁵ random v."""
+    proposal = PROPOSALS[name]
+    cdf = proposal.mass.cumsum(0)
+    cdf = (cdf / cdf[-1]).to(dtype)
+    one, zero = torch.ones(1, dtype=dtype), torch.zeros(1, dtype=dtype)
+    edges = torch.cat([cdf, torch.nextafter(cdf, zero), torch.nextafter(cdf, one), one, zero])
+    v = torch.cat([edges, torch.rand(100_000, generator=stream("search"), dtype=dtype)])
+    last = int(proposal.mass.nonzero()[-1])
+    expected = torch.searchsorted(cdf, v, right=True).clamp_(max=last)
+    assert torch.equal((proposal.icdf(v) * 1000).long(), expected)
+    few = torch.stack([proposal.icdf(part) for part in v[:2000].split(1)])  # these are searched for
+    assert torch.equal(few.flatten(), proposal.icdf(v)[:2000])
+
+
 def test_float32_result_of_float64_probabilities_keeps_the_bin() -> None:
     """Rounding u to float32 at the end neither leaves the bin nor reaches 1."""
     proposal, v = PROPOSALS["uneven"], dense_grid(torch.float64)

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from carv_distill.carv import NOISES, STRATEGIES, NoiseLevelSampler, Proposal, average_residual, stream
+from carv_distill.carv.strata import permutations_by_sorting
 from carv_distill.diffusion import EDMSchedule, GaussianDenoiser
 
 F64 = torch.float64
@@ -109,14 +110,14 @@ def test_float32_draws_reach_bins_below_float32_resolution() -> None:
 # ---------------------------------------------------------------- where the draws fall
 
 
-@pytest.mark.parametrize("strategy", ["stratified", "systematic", "sobol"])
+@pytest.mark.parametrize("strategy", ["stratified", "systematic", "sobol", "nested"])
 def test_each_upstream_sample_hits_its_strata_once(strategy: str) -> None:
     """⌊u K⌋ is a permutation of 0 … K−1 for every upstream sample."""
     u = batches(strategy, 8, 16, 5)[..., 0]
     assert torch.equal((u * 16).long().sort(-1).values, torch.arange(16).expand(5, 8, 16))
 
 
-@pytest.mark.parametrize("strategy", ["global", "sobol"])
+@pytest.mark.parametrize("strategy", ["global", "sobol", "nested"])
 def test_all_draws_of_a_batch_hit_the_fine_strata_once(strategy: str) -> None:
     """⌊u R K⌋ is a permutation of 0 … R K−1 over the batch (R K a power of two for Sobol)."""
     u = batches(strategy, 4, 8, 20)[..., 0]
@@ -159,11 +160,69 @@ def test_global_strata_are_dealt_over_ranks(shared: bool) -> None:
         assert torch.equal(strata.flatten().sort().values, torch.arange(24))
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_nested_strata_are_dealt_over_ranks(shared: bool) -> None:
+    """Draw k of each upstream sample lies in coarse stratum k, and two ranks with two accumulated parts each
+    (world_size 4) hit each of the R K W = 32 fine strata exactly once, with and without a shared stream."""
+    for call in range(20):
+        u = ranks("nested", shared, 2, 4, call, world_size=4)
+        assert torch.equal((u * 4).long(), torch.arange(4).expand(4, 2, 4))
+        assert torch.equal((u * 32).long().flatten().sort().values, torch.arange(32))
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_latin_hypercube_strata_are_dealt_over_ranks(shared: bool) -> None:
+    """For every k, the k-th draws of all ranks' samples hit each of the R W = 6 strata exactly once."""
+    for call in range(20):
+        strata = (ranks("latin_hypercube", shared, 2, 4, call) * 6).long().view(6, 4)
+        assert torch.equal(strata.sort(0).values, torch.arange(6)[:, None].expand(6, 4))
+
+
+def test_permutations_by_sorting_are_permutations() -> None:
+    """What other devices use in place of randperm: rows are permutations, each entry uniform; n = 20 000 rows
+    of 5, every frequency within 4 SE of 1/5, SE = √(0.16/n)."""
+    n = 20_000
+    rows = permutations_by_sorting(n, 5, stream("sorting"), torch.device("cpu"))
+    assert torch.equal(rows.sort(1).values, torch.arange(5).expand(n, 5))
+    share = torch.nn.functional.one_hot(rows, 5).double().mean(0)
+    assert (share - 0.2).abs().max() < 4 * (0.16 / n) ** 0.5
+
+
 def test_sobol_points_are_dealt_over_ranks() -> None:
     """With a shared stream, 4 ranks of R K = 8 Sobol points hit the 32 strata once each."""
     for call in range(20):
         strata = (ranks("sobol", True, 2, 4, call, world_size=4) * 32).long()
         assert torch.equal(strata.flatten().sort().values, torch.arange(32))
+
+
+@pytest.mark.parametrize("name", ["uniform", "defensive"])
+@pytest.mark.parametrize("draws", [1, 4])
+@pytest.mark.parametrize("strategy", ["nested", "latin_hypercube", "global"])
+def test_unbiased_given_x_on_every_rank(strategy: str, draws: int, name: str) -> None:
+    """Two ranks with a shared stream: the mean over n batches of each rank's direction for its own fixed x
+    equals E_u E_ε within 4 SE, SE = s/√n, n = 1500."""
+    n = 1500
+    sampler = NoiseLevelSampler(PROPOSALS[name], strategy)
+    for rank in range(2):
+        g = stream("own", strategy, draws, name, rank)
+        shared = stream("shared", strategy, draws, name)
+        direction = torch.stack(
+            [
+                average_residual(dmd_like, X, sampler.draw(2, draws, (2,), g, rank, 2, shared, F64))
+                for _ in range(n)
+            ]
+        )
+        assert ((direction.mean(0) - EXACT).abs() < 4 * direction.std(0) / n**0.5).all()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_levels_are_those_of_draw(strategy: str) -> None:
+    """levels(...) gives the u and ω that draw(...) gives from the same streams, bit for bit."""
+    sampler = NoiseLevelSampler(PROPOSALS["uneven"], strategy)
+    draws = sampler.draw(3, 4, (2,), stream("levels"), 1, 2, stream("levels", "shared"))
+    u, weight = sampler.levels(3, 4, stream("levels"), 1, 2, stream("levels", "shared"))
+    assert torch.equal(u, draws.u)
+    assert torch.equal(weight, draws.weight)
 
 
 @pytest.mark.parametrize("strategy", ["global", "sobol"])
@@ -206,7 +265,7 @@ INTEGRANDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 @pytest.mark.parametrize(
     ("strategy", "name"),
     # systematic draws promise something on monotone integrands only
-    [(s, name) for s in ("stratified", "sobol", "global") for name in INTEGRANDS]
+    [(s, name) for s in ("stratified", "sobol", "global", "nested", "latin_hypercube") for name in INTEGRANDS]
     + [("systematic", "monotone")],
 )
 def test_never_above_iid(strategy: str, upstream: int, draws: int, name: str) -> None:
@@ -218,12 +277,13 @@ def test_never_above_iid(strategy: str, upstream: int, draws: int, name: str) ->
         a = torch.randn(count, upstream, 1, generator=stream("x", strategy), dtype=F64)
         return (weight * INTEGRANDS[name](u, a)).mean((1, 2))
 
-    batched = strategy in ("global", "sobol")
+    batched = strategy not in ("stratified", "systematic")
     ours, ours_se = variance(estimates(strategy, 1000 if batched else 20_000))
     iid, iid_se = variance(estimates("iid", 20_000))
     assert ours <= iid + 4 * torch.hypot(ours_se, iid_se)
     # and far below where stratification has something to bite on
-    if (draws == 8 and name in ("monotone", "bump")) or (name == "monotone" and strategy == "global"):
+    bites = draws == 8 and name in ("monotone", "bump") and strategy != "latin_hypercube"
+    if bites or (name == "monotone" and strategy in ("global", "nested")):
         assert ours + 4 * ours_se < iid / 2
 
 
@@ -240,6 +300,29 @@ def test_rate_of_global_at_one_draw_per_upstream_sample() -> None:
     """f(u) = u, K = 1, R = 8: Var of the batch mean is 1/(12 R³) within 4 SE; n = 1500."""
     value, se = variance(batches("global", 8, 1, 1500)[..., 0].mean((1, 2)))
     assert (value - 1 / (12 * 8**3)).abs() < 4 * se
+
+
+def test_nested_removes_the_main_effect_of_the_level() -> None:
+    """R = K = 4: against strata per upstream sample, Var falls R² = 16 times, exactly so for f(u) = u and to
+    leading order for e^u; within 4 SE of the ratio, n = 4000 and 40 000 batches (SE = 2.4 % of it)."""
+    u = batches("nested", 4, 4, 4000)[..., 0]
+    per_sample = batches("stratified", 4, 4, 40_000)[..., 0]
+    for f in (lambda u: u, torch.exp):
+        ours, ours_se = variance(f(u).mean((1, 2)))
+        theirs, theirs_se = variance(f(per_sample).mean((1, 2)))
+        ratio = theirs / ours
+        assert abs(ratio - 16) < 4 * ratio * torch.hypot(ours_se / ours, theirs_se / theirs)
+    # f(u) = u exactly: 1/(12 (R K)³)
+    assert abs(variance(u.mean((1, 2)))[0] - 1 / (12 * 16**3)) < 4 * variance(u.mean((1, 2)))[1]
+
+
+def test_latin_hypercube_is_global_per_draw_and_iid_per_sample() -> None:
+    """f(u) = u, R = 8, K = 2: Var of the batch mean is 1/(12 R³ K), that of a sample's mean 1/(12 K), within
+    4 SE; n = 3000 batches, of which one sample each."""
+    u = batches("latin_hypercube", 8, 2, 3000)[..., 0]
+    for y, exact in ((u.mean((1, 2)), 1 / (12 * 8**3 * 2)), (u[:, 0].mean(1), 1 / 24)):
+        value, se = variance(y)
+        assert abs(value - exact) < 4 * se
 
 
 def test_systematic_fails_on_a_periodic_integrand() -> None:

@@ -1,0 +1,29 @@
+"""A benchmark's ratios on the screen and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+
+def report(
+    title: str,
+    results: Mapping[str, tuple[float, float, float]],
+    bounds: Mapping[str, float],
+    rounds: int,
+    out: Path | None,
+) -> None:
+    """Prints a table of (median, low, high) per ratio beside its bound; writes it if `out` is given."""
+    table = Table("ratio", "median", "95 % interval", "bound", title=title)
+    for name, (value, low, high) in results.items():
+        table.add_row(name, f"{value:.3f}", f"[{low:.3f}, {high:.3f}]", f"{bounds[name]}")
+    Console().print(table)
+    if out:
+        named = {n: {"ratio": v, "interval": [a, b], "bound": bounds[n]} for n, (v, a, b) in results.items()}
+        head = {"rounds": rounds, "threads": torch.get_num_threads(), "torch": torch.__version__}
+        out.write_text(json.dumps(head | named, indent=2) + "\n")

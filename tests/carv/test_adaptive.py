@@ -1,0 +1,257 @@
+import re
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from carv_distill.carv import AdaptiveProposal, NoiseLevelSampler, Proposal, stream
+
+F64 = torch.float64
+BINS = 8
+
+
+def integrand(u: Tensor) -> Tensor:
+    """f ≥ 0 with ∫ f = 1/4 and much of it in the last eighth."""
+    return u**3
+
+
+def residual(u: Tensor, g: torch.Generator) -> Tensor:
+    """r = f(u) (1 + ε), [*u.shape, 1]: its expectation given u is f(u)."""
+    return (integrand(u) * (1 + torch.randn(u.shape, generator=g, dtype=F64)))[..., None]
+
+
+def run(
+    adaptive: AdaptiveProposal, steps: int, weigh: Callable[[int, Tensor, Tensor], Tensor] | None = None
+) -> Tensor:
+    """Each step's estimate of ∫ f from R = 2, K = 4 stratified draws, [steps]."""
+    g = stream("adaptive", adaptive.statistic)
+    estimates = []
+    for step in range(steps):
+        draws = NoiseLevelSampler(adaptive.proposal(step)).draw(2, 4, (), g, dtype=F64)
+        r = residual(draws.u, g)
+        adaptive.observe(step, draws.u, r)
+        weight = draws.weight if weigh is None else weigh(step, draws.u, r)
+        estimates.append((weight * r[..., 0]).mean())
+    return torch.stack(estimates)
+
+
+@pytest.mark.parametrize("statistic", ["second_moment", "neyman"])
+def test_unbiased_with_past_draws(statistic: str) -> None:
+    """The mean over 4000 steps, q renewed at every step and forgetting fast, is ∫ f = 1/4 within 4 SE; the
+    steps' errors are martingale differences, so SE = s/√4000."""
+    adaptive = AdaptiveProposal(BINS, 0.1, statistic, decay=0.8, refresh=1)
+    estimates = run(adaptive, 4000)
+    assert abs(estimates.mean() - 0.25) < 4 * estimates.std() / 4000**0.5
+    assert not torch.equal(adaptive.proposal(4000).mass, torch.full((BINS,), 1 / BINS, dtype=F64))
+
+
+def test_the_current_batch_would_bias() -> None:
+    """The same draws weighted by the proposal that already learned from them: a large residual enlarges its
+    bin's q and so shrinks its own weight. The mean over 4000 steps is below ∫ f by more than 10 SE and more
+    than 5 %, where that with the proposal in force is within 4 SE."""
+
+    def adaptive() -> AdaptiveProposal:
+        return AdaptiveProposal(BINS, 0.1, decay=0.5, refresh=1)
+
+    cheat = adaptive()
+
+    def own_weight(step: int, u: Tensor, r: Tensor) -> Tensor:
+        later = adaptive()
+        later.load_state_dict(cheat.state_dict())
+        return later.proposal(step + 1).weight(u)  # proposal(step) is refused
+
+    biased, allowed = run(cheat, 4000, own_weight), run(adaptive(), 4000)
+    assert biased.mean() < 0.25 - 10 * biased.std() / 4000**0.5
+    assert biased.mean() < 0.95 * 0.25
+    assert abs(allowed.mean() - 0.25) < 4 * allowed.std() / 4000**0.5
+
+
+def test_the_current_batch_is_refused() -> None:
+    """Once step 3 was observed there is no proposal for it or an earlier one, but one for step 4."""
+    adaptive = AdaptiveProposal(BINS)
+    adaptive.proposal(3)
+    adaptive.observe(3, torch.rand(4), torch.randn(4, 2))
+    for step in (2, 3):
+        with pytest.raises(ValueError, match=rf"^the proposal of step {step} was asked for after step 3 was"):
+            adaptive.proposal(step)
+    adaptive.proposal(4)
+    with pytest.raises(ValueError, match=r"^step 2 was observed after step 3$"):
+        adaptive.observe(2, torch.rand(4), torch.randn(4, 2))
+    adaptive.observe(3, torch.rand(4), torch.randn(4, 2))  # a second part of the same step
+
+
+# ---------------------------------------------------------------- what is learned
+
+
+def test_statistics_by_hand() -> None:
+    """Two bins, decay ½ per step: weighted means, tr Cov with its n/(n−1), and the mixture with the prior."""
+    u = torch.tensor([[0.1, 0.2], [0.6, 0.9]], dtype=F64)
+    first = torch.tensor([[[3.0, 0.0], [0.0, 1.0]], [[2.0, 2.0], [0.0, 0.0]]], dtype=F64)
+    second = torch.tensor([[[1.0, 0.0], [1.0, 2.0]], [[0.0, 2.0], [4.0, 0.0]]], dtype=F64)
+    squares, neyman = [], []
+    for b in range(2):
+        r = torch.cat([first[b], second[b]])
+        w = torch.tensor([0.5, 0.5, 1.0, 1.0], dtype=F64)
+        mean = (w[:, None] * r).sum(0) / 3
+        square = (w * r.square().sum(1)).sum() / 3
+        squares.append(square.item())
+        neyman.append(((square - mean.square().sum()) / (1 - w.square().sum() / 9)).item())
+    for statistic, expected in (("second_moment", squares), ("neyman", neyman)):
+        adaptive = AdaptiveProposal(2, 0.2, statistic, decay=0.5, refresh=1)
+        adaptive.observe(1, u, first)
+        adaptive.observe(2, u, second)
+        exact = Proposal.from_weights(torch.tensor(expected, dtype=F64).sqrt(), 0.2)
+        torch.testing.assert_close(adaptive.proposal(3).mass, exact.mass, rtol=1e-12, atol=0)
+
+
+def test_neyman_is_unbiased_for_the_trace() -> None:
+    """r ~ N(μ_b, s_b² I_2), 3 draws per bin and repetition: the mean of the statistic, (weights)², over 2000
+    repetitions is 2 s_b² within 4 SE, where the plain mean ‖r‖² − ‖mean r‖² would be a third lower."""
+    g = stream("trace")
+    scale = torch.tensor([1.0, 2.0, 0.5, 3.0], dtype=F64)
+    u = ((torch.arange(4) + 0.5) / 4).repeat(3)
+    found = []
+    for _ in range(2000):
+        adaptive = AdaptiveProposal(4, statistic="neyman", decay=1.0, refresh=1)
+        noise = torch.randn(12, 2, generator=g, dtype=F64)
+        adaptive.observe(0, u, 5 + scale.repeat(3)[:, None] * noise)
+        adaptive.proposal(1)
+        found.append(adaptive.state_dict()["weights"].square())
+    trace = torch.stack(found)
+    assert ((trace.mean(0) - 2 * scale.square()).abs() < 4 * trace.std(0) / 2000**0.5).all()
+
+
+def test_it_converges_to_the_best_proposal() -> None:
+    """r = f(u)(1 + ε) per bin: q_b is within 5 % of √E f² (second moment) resp. √(2 E f² − (E f)²) after 3000
+    steps without forgetting; u is drawn from the adapting proposal all along."""
+    grid = (torch.arange(8000, dtype=F64) + 0.5) / 8000
+    square, mean = (integrand(grid).pow(p).view(BINS, -1).mean(1) for p in (2, 1))
+    for statistic, target in (("second_moment", 2 * square), ("neyman", 2 * square - mean.square())):
+        adaptive = AdaptiveProposal(BINS, 0.1, statistic, decay=1.0, refresh=50)
+        run(adaptive, 3000)
+        exact = Proposal.from_weights(target.sqrt(), 0.1)
+        torch.testing.assert_close(adaptive.proposal(3000).mass, exact.mass, rtol=0.05, atol=0)
+
+
+def test_bins_without_draws_get_the_mean_of_the_others() -> None:
+    """Bins 0 and 1 seen with ‖r‖ = 1 and 3: bins 2 and 3 count 2. Neyman needs two draws of a bin."""
+    adaptive = AdaptiveProposal(4, 0.1, refresh=1)
+    adaptive.observe(0, torch.tensor([0.1, 0.3]), torch.tensor([[1.0], [3.0]]))
+    exact = Proposal.from_weights(torch.tensor([1.0, 3.0, 2.0, 2.0]), 0.1)
+    torch.testing.assert_close(adaptive.proposal(1).mass, exact.mass)
+    adaptive = AdaptiveProposal(4, 0.1, "neyman", decay=1.0, refresh=1)
+    adaptive.observe(0, torch.tensor([0.1, 0.1, 0.3]), torch.tensor([[1.0], [3.0], [9.0]]))
+    torch.testing.assert_close(adaptive.proposal(1).mass, torch.full((4,), 0.25, dtype=F64))
+    adaptive.observe(1, torch.tensor([0.3]), torch.tensor([[1.0]]))  # traces 2 and 32: √ is 1.41 and 5.66
+    exact = Proposal.from_weights(torch.tensor([1.0, 4.0, 2.5, 2.5]), 0.1)
+    torch.testing.assert_close(adaptive.proposal(2).mass, exact.mass)
+
+
+def test_before_and_without_anything_to_learn_the_prior_is_kept() -> None:
+    """No draw yet, only zeros, and for neyman only constants: uniform."""
+    uniform = torch.full((4,), 0.25, dtype=F64)
+    for statistic, value in (("second_moment", 0.0), ("neyman", 2.0)):
+        adaptive = AdaptiveProposal(4, statistic=statistic, refresh=1)
+        assert torch.equal(adaptive.proposal(0).mass, uniform)
+        adaptive.observe(0, torch.rand(50), torch.full((50, 3), value))
+        torch.testing.assert_close(adaptive.proposal(1).mass, uniform)
+
+
+def test_a_new_proposal_every_refresh_steps() -> None:
+    """refresh = 3: the object changes at steps 1, 4 and 7 and stays between."""
+    adaptive = AdaptiveProposal(4, refresh=3)
+    proposals = []
+    for step in range(9):
+        proposals.append(adaptive.proposal(step))
+        adaptive.observe(step, torch.rand(16), torch.randn(16, 2))
+    changes = [step for step in range(1, 9) if proposals[step] is not proposals[step - 1]]
+    assert changes == [1, 4, 7]
+
+
+# ---------------------------------------------------------------- checkpoints
+
+
+@pytest.mark.parametrize("statistic", ["second_moment", "neyman"])
+def test_a_saved_state_goes_on_bit_for_bit(statistic: str, tmp_path: object) -> None:
+    """Saved to a file in the middle of a refresh period and loaded: proposals and sums are equal bits."""
+
+    def make() -> AdaptiveProposal:
+        return AdaptiveProposal(BINS, 0.1, statistic, decay=0.9, refresh=4)
+
+    def go_on(adaptive: AdaptiveProposal, steps: range) -> list[Tensor]:
+        masses = []
+        for step in steps:
+            masses.append(adaptive.proposal(step).mass)
+            g = stream("go on", step)
+            u = adaptive.proposal(step).icdf(torch.rand(2, 4, generator=g, dtype=F64))
+            adaptive.observe(step, u, torch.randn(2, 4, 3, generator=g))
+        return masses
+
+    original = make()
+    go_on(original, range(10))
+    path = f"{tmp_path}/adaptive.pt"
+    torch.save(original.state_dict(), path)
+    loaded = make()
+    loaded.load_state_dict(torch.load(path, weights_only=True))
+    for a, b in zip(go_on(original, range(10, 30)), go_on(loaded, range(10, 30)), strict=True):
+        assert torch.equal(a, b)
+    for name, sums in original.state_dict()["sums"].items():
+        assert torch.equal(sums, loaded.state_dict()["sums"][name])
+
+
+def test_a_state_is_a_copy() -> None:
+    """Further draws do not change a state that was taken, nor one that was loaded from."""
+    adaptive = AdaptiveProposal(4)
+    adaptive.observe(0, torch.rand(4), torch.randn(4, 2))
+    state = adaptive.state_dict()
+    before = state["sums"]["square"].clone()
+    other = AdaptiveProposal(4)
+    other.load_state_dict(state)
+    for one in (adaptive, other):
+        one.observe(1, torch.rand(4), torch.randn(4, 2))
+    assert torch.equal(state["sums"]["square"], before)
+
+
+def test_a_state_of_something_else_is_refused() -> None:
+    """Another number of bins, or another statistic."""
+    adaptive = AdaptiveProposal(4)
+    adaptive.observe(0, torch.rand(4), torch.randn(4, 2))
+    with pytest.raises(ValueError, match=r"^the saved proposal has 4 bins, this one 5$"):
+        AdaptiveProposal(5).load_state_dict(adaptive.state_dict())
+    with pytest.raises(ValueError, match=r"^the saved proposal learned another statistic than neyman$"):
+        AdaptiveProposal(4, statistic="neyman").load_state_dict(adaptive.state_dict())
+
+
+# ---------------------------------------------------------------- edges
+
+
+def test_what_cannot_be_learned_from_is_refused() -> None:
+    """Shapes, sizes, NaN, infinity and u outside [0, 1), each without a trace in the sums."""
+    adaptive = AdaptiveProposal(4, statistic="neyman")
+    u, r = torch.rand(2, 3), torch.randn(2, 3, 5)
+    adaptive.observe(0, u, r)
+    before = adaptive.state_dict()["sums"]
+    with pytest.raises(
+        ValueError, match=re.escape("of [2, 3] draws must have shape [2, 3, '…'], found [3, 2]")
+    ):
+        adaptive.observe(1, u, torch.randn(3, 2))
+    with pytest.raises(ValueError, match=r"^a residual of size 4 after 5$"):
+        adaptive.observe(1, u, torch.randn(2, 3, 4))
+    for bad_u, bad_r in ((u, r / 0), (u, r * torch.nan), (u + 1, r), (u - 1.1, r), (u * torch.nan, r)):
+        with pytest.raises(ValueError, match=r"^observed residuals must be finite and u in \[0, 1\)$"):
+            adaptive.observe(1, bad_u, bad_r)
+    assert all(torch.equal(before[name], sums) for name, sums in adaptive.state_dict()["sums"].items())
+
+
+def test_arguments_outside_their_range_are_refused() -> None:
+    """Each message names the argument and what was found."""
+    for bad, message in (
+        ({"bins": 0}, "bins and refresh must be at least 1, found 0 and 100"),
+        ({"refresh": 0}, "bins and refresh must be at least 1, found 4 and 0"),
+        ({"defensive": 0.0}, r"defensive and decay must lie in \(0, 1\], found 0.0 and 0.999"),
+        ({"decay": 1.5}, r"defensive and decay must lie in \(0, 1\], found 0.1 and 1.5"),
+        ({"statistic": "norm"}, "statistic must be one of second_moment, neyman; found 'norm'"),
+    ):
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            AdaptiveProposal(**({"bins": 4} | bad))  # type: ignore[arg-type]
