@@ -6,15 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from carv_distill.files import atomic_file
+from carv_distill.figures import BLUE, GREY, ORANGE, draw_band, new_figure, save_figure
 
 from .metrics import Row
-
-BLUE, ORANGE, GREY = "#1f5fa8", "#d9822b", "#6b6b6b"
 
 
 def draw_variance_vs_fid(rows: Sequence[Row], path: Path, carv: str, iid: str) -> None:
@@ -31,7 +27,7 @@ def draw_variance_vs_fid(rows: Sequence[Row], path: Path, carv: str, iid: str) -
     measured = [r for r in rows if "variance/carv/total" in r]
     if not fid and not measured:
         return
-    figure = Figure(figsize=(8, 4.4), layout="constrained")
+    figure = new_figure()
     left = figure.add_subplot()
     for arm, colour, label in (("iid", ORANGE, iid), ("carv", BLUE, carv)):
         _band(left, measured, f"variance/{arm}/total", colour, "-", f"{label}: total")
@@ -56,22 +52,9 @@ def draw_variance_vs_fid(rows: Sequence[Row], path: Path, carv: str, iid: str) -
     save_figure(figure, path)
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a PNG atomically."""
-    with atomic_file(path) as file:
-        FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})
-
-
 def _band(axes: Axes, rows: Sequence[Row], name: str, colour: str, style: str, label: str) -> None:
     if not rows:
         return
     steps = [r["step"] for r in rows]
     axes.plot(steps, [r[name] for r in rows], style, color=colour, marker=".", label=label)
-    axes.fill_between(
-        steps,
-        [r[f"{name}_low"] for r in rows],
-        [r[f"{name}_high"] for r in rows],
-        color=colour,
-        alpha=0.15,
-        lw=0,
-    )
+    draw_band(axes, steps, [r[f"{name}_low"] for r in rows], [r[f"{name}_high"] for r in rows], colour)

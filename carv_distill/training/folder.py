@@ -6,7 +6,6 @@ import json
 import platform
 import re
 import shutil
-import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +16,7 @@ import yaml
 
 from carv_distill.errors import UserError
 from carv_distill.files import write_json, write_text
+from carv_distill.origin import git_state
 
 from .config import RunConfig, to_dict
 from .console import is_main_process
@@ -97,7 +97,7 @@ def write_origin(folder: Path, config: RunConfig, device: str, world_size: int) 
     write_text(folder / "config.yaml", text)
     environment = {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "git": _git_state(),
+        "git": git_state(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in _PACKAGES},
         "device": device,
@@ -142,18 +142,3 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{name}"] = value
     return flat
-
-
-def _git_state() -> dict[str, Any]:
-    """Commit and whether the tree differs from it; empty outside a git checkout."""
-
-    def git(*words: str) -> str:
-        here = Path(__file__).parent
-        return subprocess.run(
-            ["git", *words], cwd=here, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        return {"commit": git("rev-parse", "HEAD"), "modified": bool(git("status", "--porcelain"))}
-    except (subprocess.CalledProcessError, FileNotFoundError):
-        return {}
