@@ -3,7 +3,8 @@
 python evaluate.py                                    FID, KID, precision and recall of the student
 python evaluate.py fid --run runs/dmd_carv --out fid.json
 python evaluate.py fid --features inception --weights inception.pth --reference cifar10.npz --images 50000
-python evaluate.py variance --upstream 8 --draws 16   variance of the student's gradient
+python evaluate.py variance --run runs/dmd_carv       where the gradient's variance comes from, what each fix
+                                                      buys per second, which (R, K) to use; three figures
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ def parse(words: list[str]) -> argparse.Namespace:
     fid.add_argument("--weights", help="classifier folder, or Inception weights file; default: the run's")
     fid.add_argument("--reference", help=".npz with mu and sigma; default: the run's, or the data set")
     fid.add_argument("--no-teacher", action="store_true", help="leave the teacher's own samples out")
-    variance = commands.add_parser("variance", parents=[common], help="variance of the student's gradient")
-    variance.add_argument("--upstream", type=int, default=8, help="R (8)")
-    variance.add_argument("--draws", type=int, default=16, help="K (16)")
-    variance.add_argument("--pairs", type=int, default=32, help="pairs of gradients per estimator (32)")
+    variance = commands.add_parser("variance", parents=[common], help="variance, compute and advice")
+    variance.add_argument("--upstream", type=int, default=8, help="R of every sampler (8)")
+    variance.add_argument("--draws", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="K (1 2 4 8 16)")
+    variance.add_argument("--pairs", type=int, default=16, help="pairs of gradients per row (16)")
+    variance.add_argument("--samples", type=int, default=32, help="upstream samples of the budget (32)")
     known = (*commands.choices, "-h", "--help")
     return parser.parse_args(words if words and words[0] in known else ["fid", *words])
 
@@ -45,18 +47,19 @@ def main() -> int:
     import torch
     from rich.console import Console
 
+    from carv_distill.accounting import draw_accounting
     from carv_distill.errors import UserError
     from carv_distill.evaluation.report import render_table
     from carv_distill.files import write_json
+    from carv_distill.training.accounting import (
+        AccountingOptions,
+        account,
+        accounting_dict,
+        accounting_tables,
+    )
     from carv_distill.training.console import quiet_libraries
     from carv_distill.training.folder import newest_run
-    from carv_distill.training.measure import (
-        fid_reports,
-        run_config,
-        variance_arms,
-        variance_rows,
-        variance_table,
-    )
+    from carv_distill.training.measure import fid_reports, run_config
 
     quiet_libraries()
     try:
@@ -72,17 +75,18 @@ def main() -> int:
                 options = replace(options, weights=None, reference=None)  # those were for other features
             options = replace(options, **given)
             reports = fid_reports(run, options, arguments.ranges, device, not arguments.no_teacher)
-            table = render_table(reports)
+            tables = [render_table(reports)]
             result: dict[str, Any] = {r.name: r.to_dict() for r in reports}
         else:
-            for key in ("upstream", "draws"):
-                if getattr(arguments, key) < 1:
-                    raise UserError(f"--{key}: {getattr(arguments, key)} is below the least allowed value, 1")
-            if arguments.pairs < 3:
-                raise UserError(f"--pairs: {arguments.pairs} is below the least allowed value, 3")
-            arms = variance_arms(run, arguments.upstream, arguments.draws, arguments.pairs, device)
-            table, result = variance_table(arms), {"estimators": variance_rows(arms)}
-        Console().print(f"run {run}", table)
+            measured = AccountingOptions(
+                arguments.upstream, tuple(arguments.draws), arguments.pairs, arguments.samples
+            )
+            found = account(run, measured, device)
+            tables = accounting_tables(found)
+            result = accounting_dict(found)
+            for path in draw_accounting(found.comparison, found.profile, found.proposals, run / "figures"):
+                print(f"drawn: {path}")
+        Console().print(f"run {run}", *tables)
         out = arguments.out or run / f"{arguments.command}.json"
         write_json(out, {"run": str(run), "command": sys.argv, **result})
     except UserError as error:

@@ -52,11 +52,28 @@ def test_evaluate_measures_the_newest_run(tmp_path: Path, small_config: Callable
     assert teacher["summary"]["fid"]["mean"] < student["summary"]["fid"]["mean"]
 
     out = tmp_path / "variance.json"
-    words = ("--run", str(run), "--upstream", "2", "--draws", "4", "--pairs", "4", "--out", str(out))
-    done = python("evaluate.py", "variance", *words)
+    words = ("--run", str(run), "--upstream", "2", "--draws", "1", "4", "--pairs", "4", "--samples", "4")
+    done = python("evaluate.py", "variance", *words, "--out", str(out))
     assert done.returncode == 0, done.stderr
-    arms = json.loads(out.read_text())["estimators"]
-    assert [arm["estimator"] for arm in arms] == ["(2,1) iid", "(2,4) iid", "(2,4) stratified"]
-    within = [arm["within"]["value"] for arm in arms]
-    assert within[0] > within[1]
-    assert within[0] > within[2]
+    assert "Variance budget" in done.stdout
+    assert "Advice" in done.stdout
+    found = json.loads(out.read_text())
+    assert [r["sampler"] for r in found["rows"][::2]] == ["uniform", "IW", "Strat", "IW+Strat", "best"]
+    one, four = found["rows"][:2]
+    assert one["within"]["value"] > four["within"]["value"]
+    assert one["ecm"]["value"] == 1
+    assert found["advice"]["Strat"]["upstream"] >= 1
+    for name in ("variance_vs_compute", "ecm", "noise_levels"):
+        assert (run / f"figures/{name}.png").is_file()
+
+
+def test_what_cannot_be_measured_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
+    for words, said in (
+        (("--pairs", "1"), "pairs: 1 is below the least allowed value, 3"),
+        (("--samples", "1"), "budget_upstreams: 1 is below"),
+        (("--draws", "4", "0"), "draws: found [4, 0]"),
+        (("--upstream", "0"), "upstream: 0 is below"),
+    ):
+        done = python("evaluate.py", "variance", "--run", str(tmp_path), *words)
+        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+        assert said in done.stderr

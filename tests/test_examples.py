@@ -25,6 +25,14 @@ def test_own_pipeline(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
+def test_advise_own_pipeline() -> None:
+    """Every sampler's advice is predicted to beat one draw per camera, and strata beat iid draws."""
+    ecm = load("advise_own_pipeline").main()
+    assert list(ecm) == ["uniform", "IW", "Strat", "IW+Strat", "best"]
+    assert ecm["uniform"] > 1.2
+    assert ecm["best"] > ecm["uniform"]
+
+
 def test_own_pipeline_needs_the_method_alone() -> None:
     """Of this project it imports carv_distill.carv and nothing else; no Lightning, no diffusers."""
     imports = [

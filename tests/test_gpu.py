@@ -9,7 +9,14 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from carv_distill.carv import STRATEGIES, NoiseLevelSampler, Proposal, average_residual, stream
+from carv_distill.carv import (
+    STRATEGIES,
+    AdaptiveProposal,
+    NoiseLevelSampler,
+    Proposal,
+    average_residual,
+    stream,
+)
 from carv_distill.data import load_images
 from carv_distill.dmd import DMDModule
 from carv_distill.training.config import DMDConfig
@@ -39,6 +46,23 @@ def test_draws_and_averages_on_the_device_without_waiting_for_it(strategy: str) 
             torch.cuda.set_sync_debug_mode("default")
         assert draws.u.is_cuda
         assert draws.u.dtype == dtype
+
+
+@pytest.mark.parametrize("statistic", ["second_moment", "neyman"])
+def test_an_adaptive_proposal_observes_without_waiting(statistic: str) -> None:
+    """`observe` makes no host–device synchronisation; a NaN is found when the next proposal is made."""
+    adaptive = AdaptiveProposal(10, statistic=statistic, refresh=1)
+    u, r = torch.rand(4, 8, device="cuda"), torch.randn(4, 8, 3, device="cuda")
+    adaptive.observe(0, u, r)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        adaptive.observe(1, u, r)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    adaptive.proposal(2)
+    adaptive.observe(2, u, r * torch.nan)
+    with pytest.raises(ValueError, match="must be finite"):
+        adaptive.proposal(3)
 
 
 def test_a_bf16_run_goes_through_and_resumes(small_config: MakeConfig) -> None:

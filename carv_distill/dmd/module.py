@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any, cast
@@ -16,13 +17,14 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from carv_distill.carv import (
+    AdaptiveProposal,
     NoiseLevelSampler,
     Proposal,
     average_residual,
     stream,
     surrogate,
 )
-from carv_distill.carv.estimator import Residual
+from carv_distill.carv.estimator import Observer, Residual, observed
 from carv_distill.diffusion import NetworkDenoiser, NoiseSchedule, Teacher, save_teacher
 from carv_distill.diffusion.ema import ema_update, frozen_copy
 from carv_distill.diffusion.loss import denoising_loss
@@ -30,7 +32,7 @@ from carv_distill.diffusion.loss import denoising_loss
 from .card import student_card
 from .losses import dmd_residual
 from .options import DMDOptions
-from .parallel import average_over_ranks, unsynchronised
+from .parallel import average_over_ranks, gather_over_ranks, unsynchronised
 from .vector import ParameterVector
 
 
@@ -55,6 +57,7 @@ class DMDModule(LightningModule):
         classes: labels are drawn uniformly from 0 … classes − 1.
         guidance: classifier-free guidance of the teacher; 1 is none.
         seed: names the random streams.
+        adaptive: learns the sampler's proposal from the residuals of past updates, of all processes.
     """
 
     def __init__(
@@ -68,12 +71,13 @@ class DMDModule(LightningModule):
         seed: int,
         chunk: int | None = None,
         guidance: float = 1.0,
+        adaptive: AdaptiveProposal | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.strict_loading = False
         self.sampler, self.upstream, self.draws, self.chunk = sampler, upstream, draws, chunk
-        self.options, self.classes, self.seed = options, classes, seed
+        self.options, self.classes, self.seed, self.adaptive = options, classes, seed, adaptive
         self.fake_sampler = NoiseLevelSampler(Proposal.uniform(), options.fake_strategy)
         self.schedule: NoiseSchedule = teacher.schedule
         self.scheduler_config = teacher.scheduler_config
@@ -114,6 +118,11 @@ class DMDModule(LightningModule):
 
         return residual
 
+    def pipeline(self, count: int, generator: torch.Generator) -> tuple[Tensor, Residual]:
+        """Student samples and their residual: the face that measures of variance take."""
+        z, labels = self.upstream_noise(count, generator)
+        return self.generate(self.student, z, labels), self.residual(labels)
+
     def streams(self, *key: int | str) -> tuple[torch.Generator, torch.Generator]:
         """(this rank's stream, the stream all ranks share) under a name."""
         own = stream(self.seed, self.global_rank, *key, device=self.device)
@@ -121,23 +130,29 @@ class DMDModule(LightningModule):
 
     # ---------------------------------------------------------------- the two losses
 
+    def sampler_at(self, step: int) -> NoiseLevelSampler:
+        """The configured sampler, with the proposal that past updates taught where it is adaptive."""
+        if self.adaptive is None:
+            return self.sampler
+        return replace(self.sampler, proposal=self.adaptive.proposal(step))
+
     def student_loss(
         self,
         upstream: torch.Generator,
         draws: torch.Generator,
         shared: torch.Generator,
-        sampler: NoiseLevelSampler | None = None,
-        count: int | None = None,
+        sampler: NoiseLevelSampler,
+        count: int,
+        observe: Observer | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """(surrogate loss, direction) of R fresh upstream samples × K draws, from the given streams.
+        """(surrogate loss, direction) of R fresh samples × K = `count` draws, from the given streams.
 
-        Sampler and K are the configured ones unless given.
+        `observe(u, residual)` is told of every draw.
         """
-        z, labels = self.upstream_noise(self.upstream, upstream)
-        x = self.generate(self.student, z, labels)
-        drawn = (sampler or self.sampler).draw(
+        x, residual = self.pipeline(self.upstream, upstream)
+        drawn = sampler.draw(
             self.upstream,
-            count or self.draws,
+            count,
             self.shape,
             generator=draws,
             rank=self.global_rank,
@@ -145,7 +160,7 @@ class DMDModule(LightningModule):
             shared=shared,
             dtype=x.dtype,
         )
-        direction = average_residual(self.residual(labels), x, drawn, self.chunk)
+        direction = average_residual(observed(residual, observe), x, drawn, self.chunk)
         return surrogate(x, direction), direction
 
     @torch.no_grad()
@@ -203,10 +218,22 @@ class DMDModule(LightningModule):
     def student_update(self, optimizer: LightningOptimizer, step: int) -> Tensor:
         """One student update and its EMA; returns the mean norm of the direction."""
         own, shared = self.streams(step, "student")
-        loss, direction = self.student_loss(own, own, shared)
+        loss, direction = self.student_loss(
+            own, own, shared, self.sampler_at(step), self.draws, self._observer(step)
+        )
         self._descend(optimizer, loss, self.student_vector, self.options.clip_norm)
         ema_update([self.ema_vector.theta], [self.student_vector.theta], self.options.ema, step)
         return direction.flatten(1).norm(dim=1).mean()
+
+    def _observer(self, step: int) -> Observer | None:
+        if self.adaptive is None:
+            return None
+        learn = self.adaptive.observe
+
+        def observe(u: Tensor, residual: Tensor) -> None:
+            learn(step, gather_over_ranks(u, self.world_size), gather_over_ranks(residual, self.world_size))
+
+        return observe
 
     def _descend(
         self, optimizer: Any, loss: Tensor, vector: ParameterVector, clip_norm: float | None = None
@@ -295,8 +322,12 @@ class DMDModule(LightningModule):
         """The frozen teacher stays out of the checkpoint: it has a folder of its own."""
         state: Mapping[str, Tensor] = checkpoint["state_dict"]
         checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith("teacher.")}
+        if self.adaptive is not None:
+            checkpoint["adaptive"] = self.adaptive.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         expected = {k for k in self.state_dict() if not k.startswith("teacher.")}
         if found := expected ^ set(checkpoint["state_dict"]):
             raise RuntimeError(f"the checkpoint's networks differ from this run's, first at {min(found)}")
+        if self.adaptive is not None:
+            self.adaptive.load_state_dict(checkpoint["adaptive"], self.device)

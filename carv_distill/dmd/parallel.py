@@ -21,3 +21,12 @@ def average_over_ranks(vector: Tensor, world_size: int) -> None:
     if world_size > 1:
         torch.distributed.all_reduce(vector)
         vector /= world_size
+
+
+def gather_over_ranks(tensor: Tensor, world_size: int) -> Tensor:
+    """The tensors of all processes, joined along the first axis in the order of their ranks."""
+    if world_size == 1:
+        return tensor
+    parts = [torch.empty_like(tensor) for _ in range(world_size)]
+    torch.distributed.all_gather(parts, tensor.contiguous())
+    return torch.cat(parts)

@@ -11,14 +11,14 @@ import yaml
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from carv_distill.carv import NOISES, STRATEGIES
+from carv_distill.carv import NOISES, STATISTICS, STRATEGIES
 from carv_distill.data.images import NAMES as DATA_SETS
 from carv_distill.diffusion.pretrain import PretrainOptions
 from carv_distill.dmd import DMDOptions
 from carv_distill.errors import UserError
 from carv_distill.options import at_least, between, check_limits, nearest, one_of
 
-PROPOSALS = ("uniform", "weights")
+PROPOSALS = ("uniform", "weights", "adaptive")
 PRECISIONS = ("auto", "32-true", "64-true", "bf16-mixed")
 
 
@@ -51,6 +51,12 @@ class EstimatorOptions:
     proposal: str = one_of(PROPOSALS, "uniform")
     weights: list[float] = field(default_factory=list)
     """With `proposal: weights`: relative weight of each of N equal bins of u."""
+    statistic: str = one_of(STATISTICS, "second_moment")
+    """With `proposal: adaptive`, what past draws teach: second_moment for iid levels, neyman for strata."""
+    bins: int = at_least(1, 32)
+    """Bins of an adaptive proposal."""
+    refresh: int = at_least(1, 20)
+    """Student updates between two adaptive proposals."""
     defensive: float = between(0, 1, 0.1)
     """α of the mixture (1−α) q + α p; bounds the importance weights by 1/α."""
     noise: str = one_of(NOISES, "iid")

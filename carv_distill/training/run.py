@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from carv_distill.carv import NoiseLevelSampler, Proposal
+from carv_distill.carv import AdaptiveProposal, NoiseLevelSampler, Proposal
 from carv_distill.data import LabelledImages, load_images
 from carv_distill.diffusion import Teacher, VPSchedule, load_teacher
 from carv_distill.diffusion.pretrain import PretrainModule, build_teacher
@@ -90,6 +90,7 @@ def build_module(config: RunConfig, data: LabelledImages) -> LightningModule:
                 config.seed,
                 config.estimator.chunk,
                 config.teacher.guidance,
+                build_adaptive(config.estimator),
             )
         case TeacherConfig():
             seed_everything(config.seed, verbose=False)  # initial weights
@@ -107,16 +108,36 @@ def build_module(config: RunConfig, data: LabelledImages) -> LightningModule:
 
 
 def build_sampler(options: EstimatorOptions, teacher: Teacher) -> NoiseLevelSampler:
-    """The configured sampler; with discrete timesteps, a uniform proposal has one bin for each."""
+    """The configured sampler; with discrete timesteps, a proposal has one bin for each.
+
+    Raises:
+        UserError: weights that are no density, or not one for each timestep.
+    """
+    schedule = teacher.schedule
+    timesteps = schedule.timesteps if isinstance(schedule, VPSchedule) else None
     if options.proposal == "weights":
+        if timesteps and len(options.weights) != timesteps:
+            raise UserError(
+                f"estimator.weights: found {len(options.weights)}; the teacher has {timesteps} timesteps and "
+                "needs one for each"
+            )
         try:
             proposal = Proposal.from_weights(torch.tensor(options.weights), options.defensive)
         except ValueError as error:
             raise UserError(f"estimator.weights: {error}") from error
     else:
-        schedule = teacher.schedule
-        proposal = Proposal.uniform(schedule.timesteps if isinstance(schedule, VPSchedule) else 1000)
+        proposal = Proposal.uniform(timesteps or 1000)
     return NoiseLevelSampler(proposal, options.strategy, options.noise)
+
+
+def build_adaptive(options: EstimatorOptions) -> AdaptiveProposal | None:
+    """What learns the proposal, where one is to be learned."""
+    if options.proposal != "adaptive":
+        return None
+    if options.defensive == 0:
+        raise UserError("estimator.defensive: an adaptive proposal needs a value above 0, found 0")
+    # A past update's residuals count half after 35 updates: the student moves on.
+    return AdaptiveProposal(options.bins, options.defensive, options.statistic, 0.98, options.refresh)
 
 
 def check_fit(teacher: Teacher, data: LabelledImages, path: str) -> None:

@@ -45,7 +45,8 @@ class VarianceTrace(Callback):
         module: DMDModule = pl_module
         iid = NoiseLevelSampler(Proposal.uniform(module.sampler.proposal.bins), "iid")
         values: dict[str, float] = {}
-        for arm, sampler, draws in (("carv", module.sampler, module.draws), ("iid", iid, 1)):
+        ours = module.sampler_at(trainer.global_step)
+        for arm, sampler, draws in (("carv", ours, module.draws), ("iid", iid, 1)):
             key = (trainer.global_step, "variance")
             measured = measure_variance(module, sampler, draws, self.pairs, key)
             values |= _columns(f"variance/{arm}", measured)

@@ -64,7 +64,8 @@ def test_the_first_twenty_updates_give_the_stored_losses(small_config: MakeConfi
 
     To store new ones after a change that is meant to alter them, delete golden_losses.json and run this.
     """
-    config = small_config("estimator.draws=4", "estimator.chunk=6")
+    rates = ("dmd.student_lr=6e-4", "dmd.fake_lr=1e-3")
+    config = small_config("estimator.draws=4", "estimator.chunk=6", *rates)
     module = build(config)
     module.__class__ = Losses
     bare_trainer(20, "64-true").fit(module)

@@ -83,12 +83,48 @@ def test_two_processes_update_as_one_that_works_through_both_shares(
         descend(
             student,
             ranks[0].student_vector,
-            [m.student_loss(own, own, common)[0] for m, (own, common) in pairs],
+            [m.student_loss(own, own, common, m.sampler, m.draws)[0] for m, (own, common) in pairs],
         )
     state = torch.load(run / "checkpoints/newest-step=2.ckpt", weights_only=True)["state_dict"]
     for name in ("student", "fake"):
         for key, value in getattr(ranks[0], name).state_dict().items():
             torch.testing.assert_close(state[f"{name}.{key}"], value, rtol=0, atol=1e-6)
+
+
+@pytest.mark.ddp
+def test_two_processes_learn_one_adaptive_proposal(
+    small_config: Callable[..., DMDConfig], tmp_path: Path
+) -> None:
+    """What two ranks saw in an update is what one process saw of both shares, rank by rank; 1e-6."""
+    words = (*WORDS, "estimator.proposal=adaptive", "estimator.bins=4", "estimator.refresh=1")
+    train_on_two(tmp_path / "runs", *words)
+    path = tmp_path / "runs/dmd_carv/checkpoints/newest-step=2.ckpt"
+    found = torch.load(path, weights_only=True)["adaptive"]
+    assert found["sums"]["weight"].sum() == pytest.approx(8 * (1 + 0.98))
+    ranks = shares(small_config(*words))
+    expected = ranks[0].adaptive
+    assert expected is not None
+    for m in ranks:
+        m.fake.load_state_dict(ranks[0].fake.state_dict())
+    student, fake = ranks[0].configure_optimizers()
+    seen: list[tuple[Tensor, Tensor]] = []
+    for step in range(2):
+        losses = []
+        for m in ranks:
+            samples = m.student_samples(m.streams(step, "samples", 0)[0])
+            losses.append(m.fake_loss(*samples, *m.streams(step, "fake", 0)))
+        descend(fake, ranks[0].fake_vector, losses)
+        sampler = ranks[0].sampler_at(step)
+        seen.clear()
+        losses = [
+            m.student_loss(own, own, common, sampler, m.draws, lambda u, r: seen.append((u, r)))[0]
+            for m in ranks
+            for own, common in [m.streams(step, "student")]
+        ]
+        u, residual = (torch.cat(parts) for parts in zip(*seen, strict=True))
+        expected.observe(step, u, residual)
+        descend(student, ranks[0].student_vector, losses)
+    torch.testing.assert_close(found["sums"], expected.state_dict()["sums"], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.ddp

@@ -17,15 +17,18 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from diffusers import UNet2DModel
+from diffusers import DDPMScheduler, UNet2DModel
 
+from carv_distill.diffusion import load_teacher
 from carv_distill.dmd import DMDModule
 from carv_distill.errors import UserError
 from carv_distill.training import run as run_module
-from carv_distill.training.config import DMDConfig, load_config
+from carv_distill.training.accounting import AccountingOptions, account
+from carv_distill.training.config import DMDConfig, EstimatorOptions, load_config
 from carv_distill.training.metrics import read_metrics
 from carv_distill.training.run import execute
 from tests.conftest import ROOT, SMALL, largest_file
+from tests.diffusion.tiny import tiny_unet
 
 MakeConfig = Callable[..., DMDConfig]
 TRACED = ("fid.every=2", "fid.images=64", "variance.every=3", "variance.pairs=3")
@@ -124,6 +127,32 @@ def test_resume_at_five_random_points_is_exact_to_the_bit(
             with pytest.raises(InterruptedRunError):
                 execute(config)
         assert_same_run(finished, execute(config, resume=True), 10)
+
+
+def test_resume_with_an_adaptive_proposal_is_exact_to_the_bit(
+    small_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What past draws taught goes on from the checkpoint, and measuring does not teach."""
+    words = ("estimator.strategy=nested", "estimator.proposal=adaptive", "estimator.statistic=neyman")
+    words = (*words, "estimator.refresh=2", "estimator.bins=8", "checkpoint.every=3", "trainer.max_steps=8")
+    whole = execute(small_config("name=whole", *words, *TRACED))
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 5, 1)
+        with pytest.raises(InterruptedRunError):
+            execute(small_config("name=cut", *words, *TRACED))
+    assert_same_run(whole, execute(small_config("name=cut", *words, *TRACED), resume=True), 8)
+    plain = execute(small_config("name=plain", *words))
+    a, b = networks(whole, 8), networks(plain, 8)
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    weights = torch.load(whole / "checkpoints/last.ckpt", weights_only=True)["adaptive"]["weights"]
+    assert weights.std() > 0
+    uniform = execute(small_config("name=uniform", "trainer.max_steps=8", "estimator.strategy=nested"))
+    assert not all(torch.equal(a[k], v) for k, v in networks(uniform, 8).items())
+
+
+def test_an_adaptive_proposal_needs_a_defensive_share(small_config: MakeConfig) -> None:
+    with pytest.raises(UserError, match=r"estimator\.defensive: .* above 0, found 0"):
+        execute(small_config("estimator.proposal=adaptive", "estimator.defensive=0"))
 
 
 def test_a_truncated_newest_checkpoint_is_passed_over_with_a_warning(
@@ -247,6 +276,42 @@ def test_the_non_uniform_proposal_trains(small_config: MakeConfig) -> None:
     student = "student.network.unet.conv_in.weight"
     assert networks(b, 6)[student].isfinite().all()
     assert not torch.equal(networks(a, 6)[student], networks(b, 6)[student])
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ("[1,-1]", "weights must be non-negative, found -1"),
+        ("[0,0]", "weights must not all be zero"),
+        ("[1,.nan]", "weights must be finite"),
+    ],
+)
+def test_weights_that_are_no_density_are_refused(
+    small_config: MakeConfig, tmp_path: Path, weights: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=rf"estimator\.weights: {message}"):
+        execute(small_config("estimator.proposal=weights", f"estimator.weights={weights}"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_teacher_of_discrete_timesteps_wants_a_weight_for_each(tmp_path: Path) -> None:
+    folder = tmp_path / "ddpm"
+    tiny_unet(labels=10).save_pretrained(folder / "unet")
+    DDPMScheduler(num_train_timesteps=50).save_pretrained(folder / "scheduler")
+    teacher = load_teacher(folder)
+    options = EstimatorOptions(proposal="weights", weights=[1.0, 2.0])
+    with pytest.raises(UserError, match=r"found 2; the teacher has 50 timesteps and needs one for each"):
+        run_module.build_sampler(options, teacher)
+    options.weights = [float(i) for i in range(50)]
+    assert run_module.build_sampler(options, teacher).proposal.bins == 50
+
+
+def test_a_run_without_a_checkpoint_cannot_be_accounted_for(small_config: MakeConfig) -> None:
+    folder = execute(small_config("trainer.max_steps=2"))
+    for path in (folder / "checkpoints").glob("*.ckpt"):
+        path.unlink()
+    with pytest.raises(UserError, match="checkpoints holds no checkpoint to measure"):
+        account(folder, AccountingOptions(), "cpu")
 
 
 def test_resume_after_kill_9_is_exact_to_the_bit(small_config: MakeConfig, tmp_path: Path) -> None:

@@ -1,0 +1,29 @@
+"""What an iteration does besides the student's gradient."""
+
+from __future__ import annotations
+
+from carv_distill.carv import StageTimer
+
+from .module import DMDModule
+
+
+def time_other(module: DMDModule, timer: StageTimer, repeats: int = 10) -> None:
+    """Times one iteration's fake-score updates and optimiser steps as the stage ``other``.
+
+    The work is that of a training step, at learning rates of zero: no weight changes. Gradients of the
+    parameters are used up.
+    """
+    student_optimizer, fake_optimizer = module.configure_optimizers()
+    for optimizer in (student_optimizer, fake_optimizer):
+        optimizer.param_groups[0].update(lr=0.0, weight_decay=0.0)
+    module.student_vector.collect_gradient()
+    for number in range(repeats + 1):
+        counted = timer if number else StageTimer(module.device)
+        with counted.stage("other"):
+            for i in range(module.options.fake_updates_per_student):
+                if i == 0 or not module.options.fake_reuse:
+                    x, labels = module.student_samples(module.streams("cost", number, "samples", i)[0])
+                module.fake_loss(x, labels, *module.streams("cost", number, "fake", i)).backward()
+                module.fake_vector.collect_gradient()
+                fake_optimizer.step()
+            student_optimizer.step()
