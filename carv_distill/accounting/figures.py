@@ -6,9 +6,9 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from carv_distill.carv import NoiseLevelProfile, Proposal
+from carv_distill.carv import NoiseLevelProfile, Proposal, largest_ecm
 from carv_distill.figures import BLUE, GREEN, GREY, ORANGE, RED, draw_band, new_figure, save_figure
 
 from .compare import Comparison
@@ -56,7 +56,7 @@ def variance_vs_compute(c: Comparison) -> Figure:
 
 
 def ecm_frontier(c: Comparison) -> Figure:
-    """ECM over K for every sampler; bands are 95 % intervals, the dotted line is the best of iid draws."""
+    """ECM over K for every sampler; bands are 95 % intervals, the dotted line bounds iid draws at any K."""
     figure, axes = _axes()
     for arm, colour in zip(c.arms(), COLOURS, strict=False):
         rows = [r for r in c.rows if r.arm == arm]
@@ -64,6 +64,8 @@ def ecm_frontier(c: Comparison) -> Figure:
         k = [r.draws for r in rows]
         axes.plot(k, [e.value for e in found], marker="o", ms=4, color=colour, label=arm)
         draw_band(axes, k, [e.low for e in found], [e.high for e in found], colour)
+    bound = largest_ecm(c.base.between.value, c.base.within.value, c.cost)
+    axes.axhline(bound, color="0.4", ls=":", label="no K of uniform iid draws is above")
     axes.set(
         xlabel="K, draws per upstream sample",
         ylabel=f"ECM against ({c.base.upstream}, {c.base.draws}) {c.base.arm}",
@@ -106,6 +108,8 @@ def _axes() -> tuple[Figure, Axes]:
     axes = figure.add_subplot()
     axes.set_xscale("log")
     axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
     return figure, axes
 
 
@@ -113,8 +117,7 @@ def _finish(figure: Figure, axes: Axes) -> Figure:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.tick_params(axis="y", which="minor", labelsize=7)
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.grid(alpha=0.25)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
     return figure

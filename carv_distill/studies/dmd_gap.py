@@ -61,6 +61,8 @@ class GapArm:
     name: str
     words: tuple[str, ...]
     updates: int
+    seconds: float
+    """Of one update, by the pilot's costs."""
 
     def job(self, seed: int) -> Job:
         """Its run with one seed."""
@@ -70,21 +72,25 @@ class GapArm:
         )
 
 
-def _arm(name: str, r: int, k: int, strategy: str, updates: int, *words: str) -> GapArm:
-    of = (f"estimator.upstream={r}", f"estimator.draws={k}", f"estimator.strategy={strategy}")
-    return GapArm(name, (*of, *words), updates)
+def _words(r: int, k: int, strategy: str) -> tuple[str, ...]:
+    return (f"estimator.upstream={r}", f"estimator.draws={k}", f"estimator.strategy={strategy}")
 
 
 def arms(updates: int, plan: Plan, every: int) -> list[GapArm]:
     """The five arms; the first is the baseline. Variance and FID are measured every few updates."""
     traces = (f"variance.every={2 * every}", f"fid.every={every}")
+    cost = CostModel(**plan.cost)
+
+    def arm(name: str, r: int, k: int, strategy: str, count: int, *words: str) -> GapArm:
+        return GapArm(name, (*_words(r, k, strategy), *traces, *words), count, cost(r, k))
+
     best = (f"estimator.noise={plan.noise}", "estimator.proposal=adaptive", "estimator.statistic=neyman")
     return [
-        _arm(BASE, 8, 1, "iid", round(updates * plan.longer / every) * every, *traces),
-        _arm(REUSE, 8, 16, "iid", updates, *traces),
-        _arm(STRATIFIED, 8, 16, "stratified", updates, *traces),
-        _arm(BEST, 8, 16, "nested", updates, *traces, *best),
-        _arm(f"({plan.upstream},1) iid", plan.upstream, 1, "iid", updates, *traces),
+        arm(BASE, 8, 1, "iid", round(updates * plan.longer / every) * every),
+        arm(REUSE, 8, 16, "iid", updates),
+        arm(STRATIFIED, 8, 16, "stratified", updates),
+        arm(BEST, 8, 16, "nested", updates, *best),
+        arm(f"({plan.upstream},1) iid", plan.upstream, 1, "iid", updates),
     ]
 
 
@@ -96,7 +102,8 @@ def pilot(folder: Path, updates: int, workers: int) -> Plan:
     kept = folder / "plan.json"
     if kept.is_file():
         return Plan(**json.loads(kept.read_text()))
-    job = _arm("pilot", 8, 16, "stratified", updates, "variance.every=0", "fid.every=0").job(12345)
+    words = (*_words(8, 16, "stratified"), "variance.every=0", "fid.every=0")
+    job = GapArm("pilot", words, updates, 0.0).job(12345)
     run_jobs([job], CONFIG, folder, workers, evaluate=False)
     module, step = load_run(folder / job.name, "cpu")
     parameters = list(module.student.parameters())
@@ -155,7 +162,8 @@ def summarise(arm: GapArm, base: GapArm, seeds: Sequence[int], folder: Path, upd
     return {
         "arm": arm.name,
         "updates": arm.updates,
-        "seconds_per_update": statistics.median(terms["time"]),
+        "seconds_per_update": arm.seconds,
+        "seconds_per_update_logged": statistics.median(terms["time"]),
         **columns("total_ratio", exponential(mean_estimate(terms["total"]))),
         **columns("within_ratio", exponential(mean_estimate(terms["within"]))),
         **columns("fid", mean_estimate(terms["fid"])),
@@ -195,11 +203,15 @@ def traces(arms_: Sequence[GapArm], seeds: Sequence[int], folder: Path) -> list[
     for arm in arms_:
         for seed in seeds:
             rows = read_run(folder, arm.job(seed))
-            pace = seconds_per_update(rows)
             for r in rows:
                 values = {short: r[name] for name, short in names.items() if name in r}
                 if values:
-                    place = {"arm": arm.name, "seed": seed, "step": r["step"], "seconds": r["step"] * pace}
+                    place = {
+                        "arm": arm.name,
+                        "seed": seed,
+                        "step": r["step"],
+                        "seconds": r["step"] * arm.seconds,
+                    }
                     found.append(place | values)
     return found
 

@@ -16,7 +16,12 @@ from carv_distill.studies.dmd_gap import Plan, arms, exponential, log_ratio, sum
 from carv_distill.studies.dmd_gap_figures import draw_gap
 from carv_distill.studies.jobs import Job, run_jobs, seconds_per_update
 
-PLAN = Plan(upstream=40, longer=1.5, noise="antithetic", cost={"draw": 1.0})
+PLAN = Plan(
+    upstream=40,
+    longer=1.5,
+    noise="antithetic",
+    cost={"upstream": 2.0, "draw": 1.0, "backward": 3.0, "other": 10.0},
+)
 SEEDS = [0, 1, 2]
 
 
@@ -62,7 +67,8 @@ def test_ratios_and_differences_are_those_of_the_runs(tmp_path: Path) -> None:
     # the last thirds: updates 250, 300 against 350, 400, 450 of the longer baseline
     late, longer = (100 / 250 + 100 / 300) / 2, (100 / 350 + 100 / 400 + 100 / 450) / 3
     assert row["fid_difference_equal_seconds"] == pytest.approx(late - longer)
-    assert row["seconds_per_update"] == pytest.approx(2)
+    assert row["seconds_per_update_logged"] == pytest.approx(2)
+    assert row["seconds_per_update"] == 10 + 8 * (5 + 16)
     said = verdict([summarise(a, compared[0], SEEDS, tmp_path, 300) for a in compared])
     assert len(said) == 4
     assert said[0].startswith("(8,16) iid: variance 4 [4, 4] times lower")
