@@ -107,7 +107,7 @@ def pilot(folder: Path, updates: int, workers: int) -> Plan:
     run_jobs([job], CONFIG, folder, workers, evaluate=False)
     module, step = load_run(folder / job.name, "cpu")
     parameters = list(module.student.parameters())
-    parity = NoiseParity.measure(module.pipeline, parameters, stream("parity", step), upstreams=32)
+    parity = NoiseParity.measure(module.pipeline, parameters, stream("parity", step), upstreams=48, draws=16)
     timer = StageTimer()
     time_other(module, timer)
     time_stages(module.pipeline, parameters, module.sampler, 8, 16, timer)

@@ -134,7 +134,9 @@ def account(
     )
     importance, neyman = profile.importance(o.defensive), profile.neyman(o.defensive)
     progress("parity of the noise")
-    parity = NoiseParity.measure(module.pipeline, parameters, own("parity"), upstreams=o.budget_upstreams)
+    parity = NoiseParity.measure(
+        module.pipeline, parameters, own("parity"), upstreams=o.budget_upstreams, draws=max(2, *o.draws)
+    )
     noise = parity.gate()
     comparison = compare(
         module.pipeline,
