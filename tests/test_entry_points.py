@@ -69,10 +69,10 @@ def test_evaluate_measures_the_newest_run(tmp_path: Path, small_config: Callable
 
 def test_what_cannot_be_measured_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
     for words, said in (
-        (("--pairs", "1"), "pairs: 1 is below the least allowed value, 3"),
-        (("--samples", "1"), "budget_upstreams: 1 is below"),
-        (("--draws", "4", "0"), "draws: found [4, 0]"),
-        (("--upstream", "0"), "upstream: 0 is below"),
+        (("--pairs", "1"), "--pairs: 1 is below the least allowed value, 3"),
+        (("--samples", "1"), "--samples: 1 is below"),
+        (("--draws", "4", "0"), "--draws: found [4, 0]"),
+        (("--upstream", "0"), "--upstream: 0 is below"),
     ):
         done = python("evaluate.py", "variance", "--run", str(tmp_path), *words)
         assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)

@@ -32,7 +32,7 @@ def draw_gap(points: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> Figure
         _curve(right, mine, "fid", "seconds", colour, "-")
     left.set(xlabel="student updates", ylabel="variance of the gradient (trace)")
     middle.set(xlabel="student updates", ylabel="FID of the student")
-    right.set(xlabel="seconds of training (one thread)", ylabel="FID of the student")
+    right.set(xlabel="seconds of training", ylabel="FID of the student")
     for axes in (left, middle, right):
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

@@ -29,7 +29,6 @@ from rich.progress import Progress
 from rich.table import Table
 
 from carv_distill.carv import (
-    STRATEGIES,
     CostModel,
     Estimate,
     NoiseLevelSampler,
@@ -61,6 +60,8 @@ NAMES = ("uniform", "surrogate", "oracle")
 DRAW_COST = CostModel(upstream=0, draw=1)
 
 THEORY = {"iid": -1, "stratified": -3, "global": -3, "systematic": -2, "sobol": -2}
+"""Power of K for a smooth integrand; with one upstream sample nested is stratified, Latin hypercube iid."""
+STRATEGIES = tuple(THEORY)
 
 
 def proposals() -> dict[str, Proposal]:

@@ -61,11 +61,15 @@ class AccountingOptions:
     """Share of the prior in the importance proposals."""
 
     def __post_init__(self) -> None:
-        for key, least in (("upstream", 1), ("pairs", 3), ("budget_upstreams", 3), ("profile_upstreams", 2)):
+        for key, flag, least in (
+            ("upstream", "upstream", 1),
+            ("pairs", "pairs", 3),
+            ("budget_upstreams", "samples", 3),
+        ):
             if getattr(self, key) < least:
-                raise UserError(f"{key}: {getattr(self, key)} is below the least allowed value, {least}")
+                raise UserError(f"--{flag}: {getattr(self, key)} is below the least allowed value, {least}")
         if not self.draws or min(self.draws) < 1:
-            raise UserError(f"draws: found {list(self.draws)}; whole numbers from 1 are allowed")
+            raise UserError(f"--draws: found {list(self.draws)}; whole numbers from 1 are allowed")
 
 
 @dataclass(frozen=True)
