@@ -10,7 +10,6 @@ Ratios, each measured in this process by alternating the two sides and taking me
 
 from __future__ import annotations
 
-import argparse
 import random
 import statistics
 import time
@@ -25,7 +24,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch.optim import Optimizer
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.report import report
+from benchmarks.report import options, report
 from carv_distill.carv import average_residual, stream
 from carv_distill.data import load_images
 from carv_distill.dmd import DMDModule
@@ -142,13 +141,7 @@ def memory_ratio(config: Path) -> tuple[float, float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config", type=Path, default=Path("configs/dmd_carv.yaml"))
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
+    arguments = options(__doc__, rounds=30)
     quiet_libraries()
     seconds = timed(build(arguments.config), arguments.rounds)
     results = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,17 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
+
+
+def options(description: str | None, rounds: int) -> argparse.Namespace:
+    """--config, --rounds and --out of a benchmark's command line."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", type=Path, default=Path("configs/dmd_carv.yaml"))
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--out", type=Path)
+    return parser.parse_args()
 
 
 def report(

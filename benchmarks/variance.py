@@ -9,7 +9,6 @@ Ratios, each measured in this process by alternating the two sides and taking me
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.dmd_step import build, ratio_of
-from benchmarks.report import report
+from benchmarks.report import options, report
 from carv_distill.carv import NoiseLevelSampler, Proposal, VarianceBudget, stream
 from carv_distill.training.console import quiet_libraries
 
@@ -79,13 +78,7 @@ def levels_ratio(rounds: int) -> Interval:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config", type=Path, default=Path("configs/dmd_carv.yaml"))
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
+    arguments = options(__doc__, rounds=10)
     quiet_libraries()
     results = {
         "variance budget": budget_ratio(arguments.config, arguments.rounds),

@@ -47,8 +47,10 @@ def draw_exact(
             axes.grid(alpha=0.25)
         bottom.set(xlabel="student updates")
     grid[0][0].set(ylabel="Wasserstein² to the data")
-    grid[1][0].set(ylabel="gradient error:\nvariance (solid), fake score (dashed)")
-    figure.legend(loc="outside upper center", ncols=len(fakes), frameon=False)
+    grid[1][0].set(ylabel="squared gradient error")
+    grid[1][0].plot([], [], "k-", lw=1.4, label="below: Monte-Carlo variance")
+    grid[1][0].plot([], [], "k--", lw=1.2, label="below: the fake score's error")
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
     return figure
 
 

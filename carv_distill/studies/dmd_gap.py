@@ -10,8 +10,9 @@ Arms on digits, the same seeds in all:
     (8,16) best          nested strata, adaptive Neyman proposal, the noise coupling that parity allows
     (R',1) iid           the seconds of (8,16), spent on more upstream samples
 
-The learning rate stays constant, so that a quieter gradient has its best chance to show. The paper (arXiv
-2605.21489, one-step distillation) finds 10–30 times less variance and no better FID.
+--updates are those of the (8,16) arms. The learning rate stays constant, so that a quieter gradient has its
+best chance to show. The paper (arXiv 2605.21489, one-step distillation) finds
+10–30 times less variance and no better FID.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from carv_distill.files import write_json
 from carv_distill.training.accounting import load_run
 
 from .dmd_gap_figures import draw_gap
-from .jobs import Job, fid_of, read_run, run_jobs, seconds_per_update
+from .jobs import Job, add_run_options, fid_of, read_run, run_jobs, seconds_per_update
 from .results import Study, columns, run_study, study_parser
 
 CONFIG = Path("configs/dmd_carv.yaml")
@@ -236,10 +237,7 @@ def run(study: Study, arguments: argparse.Namespace) -> None:
 def main(words: list[str] | None = None) -> int:
     """The study from its command line."""
     parser = study_parser(__doc__)
-    parser.add_argument("--updates", type=int, default=400, help="student updates of the (8,16) arms (400)")
-    parser.add_argument("--seeds", type=int, default=5, help="training seeds (5)")
-    parser.add_argument("--workers", type=int, default=2, help="runs side by side, one thread each (2)")
-    parser.add_argument("--runs", type=Path, default=Path("runs/studies"), help="where the runs are kept")
+    add_run_options(parser, updates=400, seeds=5)
     return run_study("dmd_gap", parser, run, words)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -17,6 +18,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from carv_distill.errors import UserError
 from carv_distill.training.metrics import Row, read_metrics
+
+
+def add_run_options(parser: argparse.ArgumentParser, updates: int, seeds: int) -> None:
+    """The options of a study that trains: --updates, --seeds, --workers, --runs."""
+    parser.add_argument("--updates", type=int, default=updates, help=f"see above ({updates})")
+    parser.add_argument("--seeds", type=int, default=seeds, help=f"training seeds ({seeds})")
+    parser.add_argument("--workers", type=int, default=2, help="runs side by side, one thread each (2)")
+    parser.add_argument("--runs", type=Path, default=Path("runs/studies"), help="where the runs are kept")
 
 
 @dataclass(frozen=True)

@@ -304,6 +304,7 @@ def cosine_table(rows: Rows) -> Table:
 
 
 def main(words: Sequence[str] | None = None) -> int:
+    """The study from its command line."""
     return run_study("toy_importance", study_parser(__doc__), run, words)
 
 

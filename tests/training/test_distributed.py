@@ -49,6 +49,12 @@ def descend(optimizer: torch.optim.Optimizer, vector: ParameterVector, losses: l
     optimizer.step()
 
 
+def fake_loss(module: DMDModule, step: int) -> Tensor:
+    """Of one rank's share of the first fake-score update of a step."""
+    samples = module.student_samples(module.streams(step, "samples", 0)[0])
+    return module.fake_loss(*samples, *module.streams(step, "fake", 0))
+
+
 def train_on_two(folder: Path, *words: str) -> None:
     """`torchrun --nproc-per-node 2 train.py …` with runs under a folder."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -73,11 +79,7 @@ def test_two_processes_update_as_one_that_works_through_both_shares(
     ranks = shares(small_config(*WORDS))
     student, fake = ranks[0].configure_optimizers()
     for step in range(2):
-        losses = []
-        for m in ranks:
-            samples = m.student_samples(m.streams(step, "samples", 0)[0])
-            losses.append(m.fake_loss(*samples, *m.streams(step, "fake", 0)))
-        descend(fake, ranks[0].fake_vector, losses)
+        descend(fake, ranks[0].fake_vector, [fake_loss(m, step) for m in ranks])
         streams = [m.streams(step, "student") for m in ranks]
         pairs = zip(ranks, streams, strict=True)
         descend(
@@ -109,11 +111,7 @@ def test_two_processes_learn_one_adaptive_proposal(
     student, fake = ranks[0].configure_optimizers()
     seen: list[tuple[Tensor, Tensor]] = []
     for step in range(2):
-        losses = []
-        for m in ranks:
-            samples = m.student_samples(m.streams(step, "samples", 0)[0])
-            losses.append(m.fake_loss(*samples, *m.streams(step, "fake", 0)))
-        descend(fake, ranks[0].fake_vector, losses)
+        descend(fake, ranks[0].fake_vector, [fake_loss(m, step) for m in ranks])
         sampler = ranks[0].sampler_at(step)
         seen.clear()
         losses = [
