@@ -85,12 +85,15 @@ class VarianceBudget:
         terms: dict[str, list[float]] = {
             name: [] for name in ("between", "level", "noise", "within", "total")
         }
-        means = VarianceMeter()
+        dtype = torch.promote_types(parameters[0].dtype, torch.float32)
+        buffer = torch.cat([p.detach().flatten() for p in parameters])
+        means, per_level, per_noise = VarianceMeter(), VarianceMeter(dtype), VarianceMeter(dtype)
         for done in range(upstreams):
-            per_level, noise = VarianceMeter(), 0.0
-            gradients = _draw_gradients(pipeline, parameters, generator, proposal, levels, noises)
+            per_level.clear()
+            noise = 0.0
+            gradients = _draw_gradients(pipeline, parameters, generator, proposal, levels, noises, buffer)
             for _ in range(levels):
-                per_noise = VarianceMeter()
+                per_noise.clear()
                 for _ in range(noises):
                     g = next(gradients)
                     per_noise.update(g if project is None else project(g))
@@ -134,10 +137,12 @@ def _draw_gradients(
     proposal: Proposal,
     levels: int,
     noises: int,
+    buffer: Tensor,
 ) -> Iterator[Tensor]:
-    """Gradients of one upstream sample's single draws, level by level; one forward, one graph for all."""
+    """Gradients of one upstream sample's single draws, level by level, each over the last in the buffer;
+    one forward, one graph for all."""
     x, residual = pipeline(1, generator)
     v = torch.rand(levels, generator=generator, device=x.device, dtype=torch.float64)
     u, weight = (t.repeat_interleave(noises) for t in proposal.sample(v, x.dtype))
     eps = torch.randn(levels * noises, *x.shape[1:], generator=generator, device=x.device, dtype=x.dtype)
-    return row_gradients(x, sample_residuals(residual, x, u, weight, eps), parameters)
+    return row_gradients(x, sample_residuals(residual, x, u, weight, eps), parameters, buffer)

@@ -15,7 +15,13 @@ Pipeline = Callable[[int, torch.Generator], tuple[Tensor, Residual]]
 A residual that looks nothing up by sample (no labels, no prompts) is the same at every call."""
 
 
-def flat_gradient(output: Tensor, direction: Tensor, parameters: Sequence[Tensor], keep: bool) -> Tensor:
+def flat_gradient(
+    output: Tensor,
+    direction: Tensor,
+    parameters: Sequence[Tensor],
+    keep: bool,
+    out: Tensor | None = None,
+) -> Tensor:
     """J(x)ᵀ direction as one vector [d]; zero where a parameter is not reached; `.grad` is untouched.
 
     Args:
@@ -23,11 +29,12 @@ def flat_gradient(output: Tensor, direction: Tensor, parameters: Sequence[Tensor
         direction: same shape, no graph.
         parameters: what to differentiate by; a part of a large network's is allowed.
         keep: whether the graph is needed again.
+        out: where to write it, [d]; a new tensor if None.
     """
     gradients = torch.autograd.grad(
         output, parameters, direction, retain_graph=keep, allow_unused=True, materialize_grads=True
     )
-    return torch.cat([g.flatten() for g in gradients])
+    return torch.cat([g.flatten() for g in gradients], out=out)
 
 
 def estimate_gradient(
@@ -78,8 +85,12 @@ def sample_residuals(
     return torch.cat(parts)
 
 
-def row_gradients(x: Tensor, directions: Tensor, parameters: Sequence[Tensor]) -> Iterator[Tensor]:
-    """J(x)ᵀ d_i of each direction [n, …] at one upstream sample x [1, …], through one graph, freed at the
-    end."""
+def row_gradients(
+    x: Tensor, directions: Tensor, parameters: Sequence[Tensor], out: Tensor | None = None
+) -> Iterator[Tensor]:
+    """J(x)ᵀ d_i of each direction [n, …] at one upstream sample x [1, …], through one graph.
+
+    The graph is freed at the end. With `out`, [d], each gradient is written over the one before it.
+    """
     for i in range(len(directions)):
-        yield flat_gradient(x, directions[i : i + 1], parameters, keep=i + 1 < len(directions))
+        yield flat_gradient(x, directions[i : i + 1], parameters, i + 1 < len(directions), out)

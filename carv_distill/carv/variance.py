@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 import statistics
 
+import torch
 from scipy import stats
 from torch import Tensor
 
 from .estimate import Estimate, mean_estimate, ratio
+
+CPU_BLOCK, DEVICE_BLOCK = 2**17, 2**24
+"""Numbers that are worked through at a time: on a CPU they stay in a core's cache."""
 
 
 class VarianceMeter:
@@ -19,13 +23,23 @@ class VarianceMeter:
     independent: so their mean is the usual unbiased variance, and their spread gives its interval
     without keeping the replicates (memory: one vector, and one number for each).
 
+    Args:
+        dtype: of the mean and of each block's sum; float32 is enough, and twice as fast, for a few
+            replicates of a float32 gradient. Sums over blocks and replicates are float64 throughout.
+
     Source: B. P. Welford (1962), Technometrics 4(3); Helmert contrasts: any text on linear models.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
         self.count = 0
+        self._dtype = dtype
         self._mean: Tensor | None = None
         self._increments: list[float] = []
+
+    def clear(self) -> None:
+        """Forgets the replicates and keeps the memory for the next ones, of the same shape."""
+        self.count = 0
+        self._increments = []
 
     def update(self, vector: Tensor) -> float:
         """Adds one replicate, any shape; returns d_i (NaN for the first).
@@ -33,24 +47,31 @@ class VarianceMeter:
         Raises:
             ValueError: the vector's shape differs from that of the first replicate.
         """
-        vector = vector.detach().double()
-        self.count += 1
+        vector = vector.detach()
         if self._mean is None:
-            self._mean = vector.clone()
-            return math.nan
+            self._mean = torch.empty(vector.shape, dtype=self._dtype, device=vector.device)
         if vector.shape != self._mean.shape:
             raise ValueError(f"replicate of shape {list(vector.shape)} after {list(self._mean.shape)}")
-        delta = vector - self._mean
-        self._mean += delta / self.count
+        self.count += 1
+        if self.count == 1:
+            self._mean.copy_(vector)
+            return math.nan
+        # In place and block by block: a pass over memory costs more than the arithmetic.
+        block = CPU_BLOCK if vector.device.type == "cpu" else DEVICE_BLOCK
+        squared = torch.zeros((), dtype=torch.float64, device=vector.device)
+        for new, mean in zip(vector.flatten().split(block), self._mean.view(-1).split(block), strict=True):
+            delta = new.to(self._dtype) - mean
+            mean.add_(delta, alpha=1 / self.count)
+            squared += torch.dot(delta, delta)
         # ⟨g − m_old, g − m_new⟩ = ‖g − m_old‖² (i−1)/i
-        increment = delta.square().sum().item() * (self.count - 1) / self.count
+        increment = squared.item() * (self.count - 1) / self.count
         self._increments.append(increment)
         return increment
 
     @property
     def mean(self) -> Tensor:
-        """Sample mean, float64, shape of the replicates."""
-        if self._mean is None:
+        """Sample mean, shape of the replicates; the next update changes it in place."""
+        if self._mean is None or not self.count:
             raise ValueError("the meter has seen no replicate")
         return self._mean
 

@@ -24,7 +24,7 @@ class Lever:
     name: str
     words: tuple[str, ...] = ()
     upstream: int = 32
-    draws: int = 2
+    draws: int = 4
     fake_updates: int = 2
 
     @property
@@ -67,8 +67,8 @@ LEVERS = (
     Lever("5 fake updates", fake_updates=5),
     Lever("student lr / 3", ("dmd.student_lr=2e-4",)),
     Lever("student lr × 2", ("dmd.student_lr=1.2e-3",)),
-    Lever("fake lr / 3", ("dmd.fake_lr=3.3e-4",)),
-    Lever("fake lr × 3", ("dmd.fake_lr=3e-3",)),
+    Lever("fake lr / 3", ("dmd.fake_lr=2e-4",)),
+    Lever("fake lr × 3", ("dmd.fake_lr=1.8e-3",)),
     Lever("no EMA", ("dmd.ema=0",)),
     Lever("EMA 0.995", ("dmd.ema=0.995",)),
     Lever("constant lr", ("dmd.lr_decay=none",)),
