@@ -18,41 +18,24 @@ best chance to show. The paper (arXiv 2605.21489, one-step distillation) finds
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from carv_distill.accounting import time_stages
-from carv_distill.carv import CostModel, Estimate, NoiseParity, StageTimer, mean_estimate, stream
-from carv_distill.dmd.cost import time_other
-from carv_distill.files import write_json
-from carv_distill.training.accounting import load_run
+from carv_distill.carv import Estimate, mean_estimate
 
 from .dmd_gap_figures import draw_gap
+from .dmd_gap_pilot import Plan, make_plan
 from .jobs import Job, add_run_options, fid_of, read_run, run_jobs, seconds_per_update
 from .results import Study, columns, run_study, study_parser
 
 CONFIG = Path("configs/dmd_carv.yaml")
 COMMON = ("dmd.lr_decay=none", "trainer.log_every=10", "checkpoint.every=100", "checkpoint.keep_best=0")
 BASE, REUSE, STRATIFIED, BEST = "(8,1) iid", "(8,16) iid", "(8,16) stratified", "(8,16) best"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the pilot found: how to spend equal seconds, and the noise coupling of the best arm."""
-
-    upstream: int
-    """R' of (R',1) iid."""
-    longer: float
-    """How many times more updates (8,1) makes in the seconds of (8,16)."""
-    noise: str
-    cost: dict[str, float]
-    """Seconds of the stages."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +46,7 @@ class GapArm:
     words: tuple[str, ...]
     updates: int
     seconds: float
-    """Of one update, by the pilot's costs."""
+    """Of one update, as the pilot timed it."""
 
     def job(self, seed: int) -> Job:
         """Its run with one seed."""
@@ -80,47 +63,26 @@ def _words(r: int, k: int, strategy: str) -> tuple[str, ...]:
 def arms(updates: int, plan: Plan, every: int) -> list[GapArm]:
     """The five arms; the first is the baseline. Variance and FID are measured every few updates."""
     traces = (f"variance.every={2 * every}", f"fid.every={every}")
-    cost = CostModel(**plan.cost)
 
-    def arm(name: str, r: int, k: int, strategy: str, count: int, *words: str) -> GapArm:
-        return GapArm(name, (*_words(r, k, strategy), *traces, *words), count, cost(r, k))
+    def arm(name: str, r: int, k: int, strategy: str, count: int, seconds: float, *words: str) -> GapArm:
+        return GapArm(name, (*_words(r, k, strategy), *traces, *words), count, seconds)
 
     best = (f"estimator.noise={plan.noise}", "estimator.proposal=adaptive", "estimator.statistic=neyman")
     return [
-        arm(BASE, 8, 1, "iid", round(updates * plan.longer / every) * every),
-        arm(REUSE, 8, 16, "iid", updates),
-        arm(STRATIFIED, 8, 16, "stratified", updates),
-        arm(BEST, 8, 16, "nested", updates, *best),
-        arm(f"({plan.upstream},1) iid", plan.upstream, 1, "iid", updates),
+        arm(BASE, 8, 1, "iid", round(updates * plan.longer / every) * every, plan.base),
+        arm(REUSE, 8, 16, "iid", updates, plan.reuse),
+        arm(STRATIFIED, 8, 16, "stratified", updates, plan.reuse),
+        arm(BEST, 8, 16, "nested", updates, plan.reuse, *best),
+        arm(f"({plan.upstream},1) iid", plan.upstream, 1, "iid", updates, plan.more),
     ]
 
 
 def pilot(folder: Path, updates: int, workers: int) -> Plan:
-    """Trains one (8,16) stratified student aside, times its stages and measures the parity of its noise.
-
-    Its seed is none of the study's. The plan is kept, so that a study that goes on keeps its arms.
-    """
-    kept = folder / "plan.json"
-    if kept.is_file():
-        return Plan(**json.loads(kept.read_text()))
+    """Trains one (8,16) stratified student aside, with a seed that is not the study's, and measures it."""
     words = (*_words(8, 16, "stratified"), "variance.every=0", "fid.every=0")
     job = GapArm("pilot", words, updates, 0.0).job(12345)
     run_jobs([job], CONFIG, folder, workers, evaluate=False)
-    module, step = load_run(folder / job.name, "cpu")
-    parameters = list(module.student.parameters())
-    parity = NoiseParity.measure(module.pipeline, parameters, stream("parity", step), upstreams=48, draws=16)
-    timer = StageTimer()
-    time_other(module, timer)
-    time_stages(module.pipeline, parameters, module.sampler, 8, 16, timer)
-    cost = CostModel.measured(timer)
-    plan = Plan(
-        upstream=round((cost(8, 16) - cost.other) / (cost(1, 1) - cost.other)),
-        longer=cost(8, 16) / cost(8, 1),
-        noise=parity.gate(),
-        cost={"upstream": cost.upstream, "draw": cost.draw, "backward": cost.backward, "other": cost.other},
-    )
-    write_json(kept, vars(plan))
-    return plan
+    return make_plan(folder / job.name, folder / "plan.json")
 
 
 def window(rows: Sequence[Mapping[str, float]], name: str, first: float, last: float) -> list[float]:
@@ -228,7 +190,7 @@ def run(study: Study, arguments: argparse.Namespace) -> None:
     rows = [summarise(arm, compared[0], seeds, folder, updates) for arm in compared]
     points = traces(compared, seeds, folder)
     sentences = verdict(rows)
-    study.write("dmd_gap", rows, verdict=sentences, plan=vars(plan), training_seeds=seeds)
+    study.write("dmd_gap", rows, verdict=sentences, plan=asdict(plan), training_seeds=seeds)
     study.write("traces", points)
     study.draw("dmd_gap", draw_gap(points, [arm.name for arm in compared]))
     print("\n".join(sentences))

@@ -12,16 +12,12 @@ import pytest
 from carv_distill.carv import mean_estimate
 from carv_distill.errors import UserError
 from carv_distill.studies import dmd_gap, jobs
-from carv_distill.studies.dmd_gap import Plan, arms, exponential, log_ratio, summarise, traces, verdict
+from carv_distill.studies.dmd_gap import arms, exponential, log_ratio, summarise, traces, verdict
 from carv_distill.studies.dmd_gap_figures import draw_gap
+from carv_distill.studies.dmd_gap_pilot import Plan, equal_upstream
 from carv_distill.studies.jobs import Job, run_jobs, seconds_per_update
 
-PLAN = Plan(
-    upstream=40,
-    longer=1.5,
-    noise="antithetic",
-    cost={"upstream": 2.0, "draw": 1.0, "backward": 3.0, "other": 10.0},
-)
+PLAN = Plan(upstream=40, noise="antithetic", base=0.2, reuse=0.3, more=0.3)
 SEEDS = [0, 1, 2]
 
 
@@ -68,7 +64,7 @@ def test_ratios_and_differences_are_those_of_the_runs(tmp_path: Path) -> None:
     late, longer = (100 / 250 + 100 / 300) / 2, (100 / 350 + 100 / 400 + 100 / 450) / 3
     assert row["fid_difference_equal_seconds"] == pytest.approx(late - longer)
     assert row["seconds_per_update_logged"] == pytest.approx(2)
-    assert row["seconds_per_update"] == 10 + 8 * (5 + 16)
+    assert row["seconds_per_update"] == PLAN.reuse
     said = verdict([summarise(a, compared[0], SEEDS, tmp_path, 300) for a in compared])
     assert len(said) == 4
     assert said[0].startswith("(8,16) iid: variance 4 [4, 4] times lower")
@@ -77,6 +73,12 @@ def test_ratios_and_differences_are_those_of_the_runs(tmp_path: Path) -> None:
     points = traces(compared, SEEDS, tmp_path)
     assert {p["arm"] for p in points} == {a.name for a in compared}
     draw_gap(points, [a.name for a in compared])
+
+
+def test_equal_seconds_by_bisection() -> None:
+    """The largest R within the seconds, whatever their form: here a call costs 1 and a sample 1/2."""
+    for wanted, upstream in ((10.0, 18), (10.4, 18), (10.5, 19), (0.0, 8), (1e3, 136)):
+        assert equal_upstream(wanted, lambda r: 1 + r / 2, 8, 136) == upstream
 
 
 def test_a_ratio_takes_the_updates_at_which_both_were_measured() -> None:
