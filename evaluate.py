@@ -15,13 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from carv_distill.commands import Parser, run_command
+
 
 def parse(words: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    common = argparse.ArgumentParser(add_help=False)
+    parser = Parser(__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="fid | variance")
+    common = Parser(add_help=False)
     common.add_argument("--run", type=Path, metavar="FOLDER", help="default: the newest under --runs")
     common.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER")
     common.add_argument("--out", type=Path, metavar="FILE.json", help="default: fid.json, … in the run")
@@ -38,65 +38,67 @@ def parse(words: list[str]) -> argparse.Namespace:
     variance.add_argument("--draws", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="K (1 2 4 8 16)")
     variance.add_argument("--pairs", type=int, default=16, help="pairs of gradients per row (16)")
     variance.add_argument("--samples", type=int, default=32, help="upstream samples of the budget (32)")
-    known = (*commands.choices, "-h", "--help")
-    return parser.parse_args(words if words and words[0] in known else ["fid", *words])
+    plain = words[:1] in ([], ["-h"], ["--help"]) or not words[0].startswith("-")
+    return parser.parse_args(words if words and plain else ["fid", *words])
 
 
 def main() -> int:
     arguments = parse(sys.argv[1:])
+    return run_command(lambda: measure(arguments), "interrupted; nothing was written")
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """Measures what is asked for: tables on the screen, JSON in the run's folder, figures for variance."""
     import torch
     from rich.console import Console
 
-    from carv_distill.accounting import draw_accounting
     from carv_distill.errors import UserError
-    from carv_distill.evaluation.report import render_table
     from carv_distill.files import write_json
-    from carv_distill.training.accounting import (
-        AccountingOptions,
-        account,
-        accounting_dict,
-        accounting_tables,
-    )
     from carv_distill.training.console import quiet_libraries
     from carv_distill.training.folder import newest_run
-    from carv_distill.training.measure import fid_reports, run_config
 
     quiet_libraries()
-    try:
-        run = arguments.run or newest_run(arguments.runs)
-        device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        if device == "cuda" and not torch.cuda.is_available():
-            raise UserError("--device: cuda, but there is no CUDA device here (allowed: cpu)")
-        if arguments.command == "fid":
-            given = {k: getattr(arguments, k) for k in ("images", "features", "weights", "reference")}
-            given = {k: v for k, v in given.items() if v is not None}
-            options = run_config(run).fid
-            if given.get("features", options.features) != options.features:
-                options = replace(options, weights=None, reference=None)  # those were for other features
-            options = replace(options, **given)
-            reports = fid_reports(run, options, arguments.ranges, device, not arguments.no_teacher)
-            tables = [render_table(reports)]
-            result: dict[str, Any] = {r.name: r.to_dict() for r in reports}
-        else:
-            measured = AccountingOptions(
-                arguments.upstream, tuple(arguments.draws), arguments.pairs, arguments.samples
-            )
-            found = account(run, measured, device)
-            tables = accounting_tables(found)
-            result = accounting_dict(found)
-            for path in draw_accounting(found.comparison, found.profile, found.proposals, run / "figures"):
-                print(f"drawn: {path}")
-        Console().print(f"run {run}", *tables)
-        out = arguments.out or run / f"{arguments.command}.json"
-        write_json(out, {"run": str(run), "command": sys.argv, **result})
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:  # a disk that is full, a folder that may not be written
-        print(f"error: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
-        return 2
+    run = arguments.run or newest_run(arguments.runs)
+    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device: cuda, but there is no CUDA device here (allowed: cpu)")
+    command = {"fid": measure_fid, "variance": measure_variance}[arguments.command]
+    shown, result = command(arguments, run, device)
+    Console().print(*shown, sep="\n")
+    out = arguments.out or run / f"{arguments.command}.json"
+    write_json(out, {"run": str(run), "command": sys.argv, **result})
     print(f"written to {out}")
-    return 0
+
+
+def measure_fid(arguments: argparse.Namespace, run: Path, device: str) -> tuple[list[Any], dict[str, Any]]:
+    """What to show and what to keep of `evaluate.py fid`."""
+    from carv_distill.evaluation.report import render_table
+    from carv_distill.training.measure import fid_reports, run_config
+
+    given = {k: getattr(arguments, k) for k in ("images", "features", "weights", "reference")}
+    given = {k: v for k, v in given.items() if v is not None}
+    options = run_config(run).fid
+    if given.get("features", options.features) != options.features:
+        options = replace(options, weights=None, reference=None)  # those were for other features
+    reports = fid_reports(run, replace(options, **given), arguments.ranges, device, not arguments.no_teacher)
+    return [f"run {run}", render_table(reports)], {r.name: r.to_dict() for r in reports}
+
+
+def measure_variance(
+    arguments: argparse.Namespace, run: Path, device: str
+) -> tuple[list[Any], dict[str, Any]]:
+    """What to show and what to keep of `evaluate.py variance`; draws its figures."""
+    from carv_distill.accounting import draw_accounting
+    from carv_distill.training.accounting import AccountingOptions, account
+    from carv_distill.training.accounting_report import accounting_dict, accounting_report
+
+    options = AccountingOptions(
+        arguments.upstream, tuple(arguments.draws), arguments.pairs, arguments.samples
+    )
+    found = account(run, options, device)
+    drawn = draw_accounting(found.comparison, found.profile, found.proposals, run / "figures")
+    said = [f"run {run} at update {found.step}", *accounting_report(found)]
+    return [*said, *(f"drawn: {path}" for path in drawn)], accounting_dict(found)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ import argparse
 import logging
 import sys
 
+from carv_distill.commands import Parser, run_command
+
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("--config", required=True, metavar="YAML", help="one self-contained YAML of configs/")
     parser.add_argument("--resume", action="store_true", help="go on from the run's newest good checkpoint")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any field, as estimator.draws=16")
@@ -26,22 +26,17 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     arguments = parse()
     # After the parser, so that --help and a misspelt option answer at once.
-    from carv_distill.errors import UserError
     from carv_distill.training.config import load_config
     from carv_distill.training.console import quiet_libraries
     from carv_distill.training.run import execute
 
     quiet_libraries()
-    try:
+
+    def train() -> None:
         folder = execute(load_config(arguments.config, arguments.overrides), arguments.resume)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:  # a disk that is full, a folder that may not be written
-        print(f"error: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
-        return 2
-    logging.getLogger("carv_distill").info("done: %s", folder)
-    return 0
+        logging.getLogger("carv_distill").info("done: %s", folder)
+
+    return run_command(train)
 
 
 if __name__ == "__main__":

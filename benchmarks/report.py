@@ -11,12 +11,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from carv_distill.commands import Parser
+
 
 def options(description: str | None, rounds: int) -> argparse.Namespace:
     """--config, --rounds and --out of a benchmark's command line."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description)
     parser.add_argument("--config", type=Path, default=Path("configs/dmd_carv.yaml"))
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--out", type=Path)

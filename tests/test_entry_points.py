@@ -52,11 +52,25 @@ def test_evaluate_measures_the_newest_run(tmp_path: Path, small_config: Callable
     assert teacher["summary"]["fid"]["mean"] < student["summary"]["fid"]["mean"]
 
     out = tmp_path / "variance.json"
-    words = ("--run", str(run), "--upstream", "2", "--draws", "1", "4", "--pairs", "4", "--samples", "4")
+    words: tuple[str, ...] = (
+        "--run",
+        str(run),
+        "--upstream",
+        "2",
+        "--draws",
+        "1",
+        "4",
+        "--pairs",
+        "4",
+        "--samples",
+        "4",
+    )
     done = python("evaluate.py", "variance", *words, "--out", str(out))
     assert done.returncode == 0, done.stderr
     assert "Variance budget" in done.stdout
     assert "Advice" in done.stdout
+    assert "Use R = " in done.stdout
+    assert "at update 4" in done.stdout
     found = json.loads(out.read_text())
     assert [r["sampler"] for r in found["rows"][::2]] == ["uniform", "IW", "Strat", "IW+Strat", "best"]
     one, four = found["rows"][:2]
@@ -72,6 +86,9 @@ def test_evaluate_measures_the_newest_run(tmp_path: Path, small_config: Callable
 
 
 def test_what_cannot_be_measured_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
+    done = python("evaluate.py", "varianse")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert "'varianse' (choose from" in done.stderr
     for words, said in (
         (("--pairs", "1"), "--pairs: 1 is below the least allowed value, 3"),
         (("--samples", "1"), "--samples: 1 is below"),

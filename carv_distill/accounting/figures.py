@@ -65,13 +65,14 @@ def ecm_frontier(c: Comparison) -> Figure:
         axes.plot(k, [e.value for e in found], marker="o", ms=4, color=colour, label=arm)
         draw_band(axes, k, [e.low for e in found], [e.high for e in found], colour)
     bound = largest_ecm(c.base.between.value, c.base.within.value, c.cost)
-    axes.axhline(bound, color="0.4", ls=":", label="no K of uniform iid draws is above")
+    axes.axhline(bound, color="0.4", ls=":", label="bound of iid draws, any K")
     axes.set(
         xlabel="K, draws per upstream sample",
         ylabel=f"ECM against ({c.base.upstream}, {c.base.draws}) {c.base.arm}",
     )
+    figure = _finish(figure, axes)
     axes.set_xticks(sorted({r.draws for r in c.rows}))
-    return _finish(figure, axes)
+    return figure
 
 
 def noise_levels(profile: NoiseLevelProfile, proposals: dict[str, Proposal]) -> Figure:
@@ -108,16 +109,16 @@ def _axes() -> tuple[Figure, Axes]:
     axes = figure.add_subplot()
     axes.set_xscale("log")
     axes.set_yscale("log")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
     return figure, axes
 
 
 def _finish(figure: Figure, axes: Axes) -> Figure:
     for axis in (axes.xaxis, axes.yaxis):
+        low, high = axis.get_view_interval()
+        fine = high < 30 * low  # more ticks than these would overlap
+        axis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if fine else (1.0, 3.0)))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_minor_locator(NullLocator())
+        axis.set_minor_locator(NullLocator())
     axes.grid(alpha=0.25)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
     return figure

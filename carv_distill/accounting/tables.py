@@ -14,43 +14,84 @@ from .compare import Comparison
 
 
 def comparison_tables(c: Comparison, advice: dict[str, Advice]) -> list[Table]:
-    """Budget, the (R, K) × sampler table, costs and advice; every estimate with its 95 % interval."""
-    budget = Table(
-        "part of the variance at R = K = 1", "trace", "share", box=SIMPLE_HEAD, title="Variance budget"
-    )
+    """Budget, variance and worth of every sampler at every K, costs and advice; intervals are of 95 %.
+
+    No table is wider than 80 columns.
+    """
+    return [_budget(c), _variances(c), _worth(c), _costs(c), _advice(c, advice)]
+
+
+def _budget(c: Comparison) -> Table:
+    table = _table("Variance budget of a single draw, R = K = 1", "part", "trace", "share")
     b = c.budget
+    whole = b.between.value + b.within.value
     for name, e in (
         ("between upstream samples", b.between),
         ("noise level", b.within_level),
         ("noise", b.within_noise),
-        ("total", b.total),
     ):
-        budget.add_row(name, _cell(e), f"{e.value / b.total.value:.0%}")
+        table.add_row(name, _cell(e), f"{e.value / whole:.0%}")
+    table.add_row("total", _cell(b.total), "")
+    table.caption = "Traces of covariances of the parameter gradient, as all variances here."
+    return table
 
-    table = Table(
-        "sampler", "(R, K)", "total", "upstream fixed", "RE", "ECM", "ECM, iteration", box=SIMPLE_HEAD
+
+def _variances(c: Comparison) -> Table:
+    table = _table(
+        f"Variance of the gradient, R = {c.base.upstream}", "sampler", "K", "total", "upstream fixed"
     )
-    table.title = "Variance of the gradient; RE at equal (R, K), ECM against the first row"
     for row in c.rows:
-        shown = (row.total, row.within, c.relative_efficiency(row), c.ecm(row), c.ecm(row, True))
-        table.add_row(row.arm, f"({row.upstream}, {row.draws})", *(_cell(e) for e in shown))
+        table.add_row(row.arm, str(row.draws), _cell(row.total), _cell(row.within))
+    table.caption = (
+        "Upstream fixed: the part that comes from noise levels and noises, with the upstream samples held "
+        "fixed. IW: noise levels by importance. Strat: one in each of K strata. best: nested strata, Neyman "
+        "proposal, and the coupling of the noises chosen below."
+    )
+    return table
 
-    cost = Table("stage", "seconds", box=SIMPLE_HEAD, title="Cost, median")
+
+def _worth(c: Comparison) -> Table:
+    table = _table("What it is worth", "sampler", "K", "RE", "ECM of the gradient", "ECM of the iteration")
+    for row in c.rows:
+        shown = (c.relative_efficiency(row), c.ecm(row), c.ecm(row, whole_iteration=True))
+        table.add_row(row.arm, str(row.draws), *(_ratio(e) for e in shown))
+    b = f"{c.base.arm} K = {c.base.draws}"
+    table.caption = (
+        f"RE, relative efficiency: variance of {c.base.arm} over this one's, at equal K. ECM, effective "
+        f"compute multiplier: variance × seconds of {b} over this one's, with the seconds of the gradient "
+        "alone, or of an iteration with all that it does besides."
+    )
+    return table
+
+
+def _costs(c: Comparison) -> Table:
+    table = _table("Cost, medians", "stage", "milliseconds")
     for name, seconds in (
         ("upstream, per sample", c.cost.upstream),
         ("draw, per draw", c.cost.draw),
         ("backward, per sample", c.cost.backward),
         ("other, per iteration", c.cost.other),
     ):
-        cost.add_row(name, f"{seconds:.3g}")
+        table.add_row(name, number(1e3 * seconds))
+    return table
 
-    advised = Table(
-        "sampler", "R", "K", "variance", "cost", "predicted ECM, iteration", box=SIMPLE_HEAD, title="Advice"
-    )
+
+def _advice(c: Comparison, advice: dict[str, Advice]) -> Table:
+    table = _table("Advice", "sampler", "R", "K", "variance", "ms per iteration", "predicted ECM")
+    most = max(a.ecm for a in advice.values())
     for name, a in advice.items():
-        numbers = (f"{v:.3g}" for v in (a.variance, a.cost, a.ecm))
-        advised.add_row(name, str(a.upstream), str(a.draws), *numbers)
-    return [budget, table, cost, advised]
+        numbers = (number(a.variance), number(1e3 * a.cost), f"{a.ecm:.2f}")
+        style = "bold" if a.ecm == most else None
+        table.add_row(name, str(a.upstream), str(a.draws), *numbers, style=style)
+    table.caption = (
+        "For each sampler the R and K of least variance × seconds in the seconds allowed; ECM of the "
+        f"iteration, against {c.base.arm} ({c.base.upstream}, {c.base.draws})."
+    )
+    return table
+
+
+def _table(title: str, *headers: str) -> Table:
+    return Table(*headers, box=SIMPLE_HEAD, title=title, title_justify="left", caption_justify="left")
 
 
 def comparison_dict(c: Comparison, advice: dict[str, Advice]) -> dict[str, Any]:
@@ -87,8 +128,13 @@ def estimate_dict(e: Estimate) -> dict[str, Any]:
 
 
 def _cell(e: Estimate) -> str:
-    return f"{_number(e.value)} [{_number(e.low)}, {_number(e.high)}]"
+    return f"{number(e.value)} [{number(e.low)}, {number(e.high)}]"
 
 
-def _number(value: float) -> str:
+def _ratio(e: Estimate) -> str:
+    return f"{e.value:.2f} [{e.low:.2f}, {e.high:.2f}]" if e.low < e.high else f"{e.value:g}"
+
+
+def number(value: float) -> str:
+    """Three digits, or a whole number."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -15,7 +15,7 @@ from .estimate import Estimate, mean_estimate, paired_ratio, ratio, scaled
 from .estimator import average_residual, surrogate
 from .noise import NOISES
 from .parity import NoiseParity, hermite_factor
-from .pipeline import Pipeline, estimate_gradient
+from .pipeline import Pipeline, estimate_gradient, under
 from .profile import NoiseLevelProfile
 from .projection import CountSketch
 from .proposal import Proposal
@@ -59,4 +59,5 @@ __all__ = [
     "scaled",
     "stream",
     "surrogate",
+    "under",
 ]

@@ -10,7 +10,6 @@ from torch import Tensor
 from .proposal import Proposal
 
 STATISTICS = ("second_moment", "neyman")
-_LEAST_SHARE = 1 / 3
 
 
 class AdaptiveProposal:
@@ -18,20 +17,22 @@ class AdaptiveProposal:
 
     With the running means over past draws that fell into a bin, of the unweighted residual r(x, u, ε),
 
-        second_moment    q ∝ √ mean ‖r‖²                           for iid draws
-        neyman           q ∝ √ (mean ‖r‖² − ‖mean r‖²) n/(n − 1)   tr Cov(r | bin), for strata
-                                                                   (n the effective number of draws)
+        second_moment    q ∝ √ mean ‖r‖²                 for iid draws
+        neyman           q ∝ √ mean ‖r_j − r_{j+1}‖²/2   for strata, K ≥ 2
 
-    mixed with the prior, which bounds the weights by 1/α. Inside a bin u is uniform whatever q was, so
-    nothing is to be undone. ``neyman`` counts the spread of r over upstream samples as well, which strata do
-    not remove either. A bin without enough draws (none; fewer than two for ``neyman``) gets the mean of the
-    others.
+    where j and j + 1 are neighbours in level among the draws of one upstream sample, and count in both their
+    bins. What lies between upstream samples cancels in the difference, and so does, for large K, what depends
+    on the level alone: its expectation is E_x tr Cov_ε(r | x, u) plus half the squared difference of the
+    means at the two levels, about what stratified draws leave of the variance.
+
+    Both are mixed with the prior, which bounds the weights by 1/α. Inside a bin u is uniform whatever q was,
+    so nothing is to be undone. A bin without draws gets the mean of the others.
 
     A step's draws must not shape the q that weighs them: large residuals would shrink their own weights,
     which biases the estimate like a self-normalised one. So :meth:`proposal` of a step is refused
     once that step was observed. Take it once per step, draw all of the step's parts from it, then observe.
 
-    Memory: O(N), with ``neyman`` N vectors of the residual's size. Every process learns from its own draws.
+    Memory: O(N). Every process learns from its own draws.
 
     Args:
         bins: N ≥ 1.
@@ -43,7 +44,8 @@ class AdaptiveProposal:
     Raises:
         ValueError: an argument outside its range.
 
-    Source: running √E‖r‖² with a defensive mixture: Owen, Monte Carlo theory, chapters 9 and 10.
+    Source: running √E‖r‖² with a defensive mixture: Owen, Monte Carlo theory, chapters 9 and 10; variance
+    from differences of neighbours: Rice (1984), Annals of Statistics 12(4).
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class AdaptiveProposal:
         self._built: int | None = None
         self._weights = torch.ones(bins, dtype=torch.float64)
         self._proposal = Proposal.from_weights(self._weights, defensive)
-        # by bin, over past draws: Σ w, Σ w², Σ w ‖r‖² and for neyman Σ w r, with w what a draw still counts
+        # by bin, over past draws: Σ w and Σ w · (what is averaged), with w what a draw still counts
         self._sums: dict[str, Tensor] = {}
 
     def proposal(self, step: int) -> Proposal:
@@ -89,13 +91,15 @@ class AdaptiveProposal:
         return self._proposal
 
     @torch.no_grad()
-    def observe(self, step: int, u: Tensor, residual: Tensor) -> None:
+    def observe(self, step: int, u: Tensor, residual: Tensor, sample: Tensor | None = None) -> None:
         """Records draws of `step`, without waiting for their device; several calls per step add up.
 
         Args:
             step: not before the last one observed.
             u: of the draws, any shape, as [R, K].
             residual: r without its importance weight, [*u.shape, …].
+            sample: number of the upstream sample of each draw, shape of u; by default the place along the
+                first axis.
 
         Raises:
             ValueError: a step back in time, shapes that do not fit, a u outside [0, 1) or a value that is not
@@ -108,59 +112,71 @@ class AdaptiveProposal:
                 f"a residual of {list(u.shape)} draws must have shape {[*u.shape, '…']}, "
                 f"found {list(residual.shape)}"
             )
-        u = u.detach().flatten()
+        if sample is None:
+            rows = torch.arange(len(u), device=u.device)
+            sample = rows.repeat_interleave(u[0].numel(), output_size=u.numel())
+        elif sample.shape != u.shape:
+            raise ValueError(f"sample must have the shape of u, {list(u.shape)}, found {list(sample.shape)}")
+        u, sample = u.detach().flatten(), sample.flatten()
         vectors = residual.detach().reshape(len(u), -1)
-        size = self._sums["vector"].shape[1] if "vector" in self._sums else vectors.shape[1]
-        if vectors.shape[1] != size:
-            raise ValueError(f"a residual of size {vectors.shape[1]} after {size}")
         square = vectors.square().sum(1, dtype=torch.float64)
         # NaN marks what is wrong, so that a GPU need not be waited for
         square = torch.where((u >= 0) & (u < 1), square, torch.nan)
         if square.device.type == "cpu" and not square.isfinite().all():
             raise ValueError("observed residuals must be finite and u in [0, 1)")
-        self._start(step, vectors)
+        self._start(step, u.device)
         index = (u * self.bins).long().clamp_(0, self.bins - 1)
-        one = torch.ones_like(square)
-        rows = {"weight": one, "weight2": one, "square": square, "vector": vectors}
-        for name, sums in self._sums.items():
-            _add_rows(sums, index, rows[name])
+        if self.statistic == "second_moment":
+            self._add(index, torch.ones_like(square), square)
+        else:
+            order = (sample + u.double()).argsort()
+            same = (sample[order].diff() == 0).double()
+            apart = vectors[order].diff(dim=0).square().sum(1, dtype=torch.float64) / 2
+            apart = apart * same + 0 * square.sum()  # NaN goes on
+            for end in (order[:-1], order[1:]):
+                self._add(index[end], same, apart)
 
-    def _start(self, step: int, vectors: Tensor) -> None:
+    def _start(self, step: int, device: torch.device) -> None:
         """Makes the sums at the first draws, and lets them decay at those of a new step."""
         if self._observed is None:
-            for name in ("weight", "weight2", "square"):
-                self._sums[name] = vectors.new_zeros(self.bins, dtype=torch.float64)
-            if self.statistic == "neyman":
-                self._sums["vector"] = vectors.new_zeros((self.bins, vectors.shape[1]), dtype=torch.float64)
+            for name in ("weight", "value"):
+                self._sums[name] = torch.zeros(self.bins, dtype=torch.float64, device=device)
         elif step > self._observed and self.decay < 1:
-            kept = self.decay ** (step - self._observed)
-            for name, sums in self._sums.items():
-                sums.mul_(kept**2 if name == "weight2" else kept)
+            for sums in self._sums.values():
+                sums.mul_(self.decay ** (step - self._observed))
         self._observed = step
+
+    def _add(self, index: Tensor, weight: Tensor, value: Tensor) -> None:
+        """Sums by bin; index_add_ adds in any order on a GPU, accumulation in a fixed one."""
+        for name, rows in (("weight", weight), ("value", value)):
+            sums = self._sums[name]
+            if sums.device.type == "cpu":
+                sums.index_add_(0, index, rows)
+            else:
+                sums.index_put_((index,), rows, accumulate=True)
 
     def _learned_weights(self) -> Tensor:
         """√ of each bin's statistic, [N], float64 on the host."""
-        weight, square = self._sums["weight"], self._sums["square"]
-        statistic = square / weight
-        seen = weight > 0
-        if self.statistic == "neyman":
-            # of n equally weighted draws this share is 1 − 1/n
-            share = 1 - self._sums["weight2"] / weight.square()
-            statistic -= (self._sums["vector"] / weight[:, None]).square().sum(1)
-            statistic = statistic.clamp(min=0) / share
-            seen &= share > _LEAST_SHARE
-        weights, known, square = torch.stack([statistic.sqrt(), seen.double(), square]).cpu()
-        if not square.isfinite().all():
+        weight, value = torch.stack([self._sums["weight"], self._sums["value"]]).cpu()
+        if not value.isfinite().all():
             raise ValueError("observed residuals must be finite and u in [0, 1)")
-        some = weights[known > 0]
+        seen = weight > 0
+        weights = (value / weight).sqrt()
+        some = weights[seen]
         if not some.any():
             return torch.ones(self.bins, dtype=torch.float64)
-        return torch.where(known > 0, weights, some.mean())
+        return torch.where(seen, weights, some.mean())
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that what follows depends on; tensors are copies, on their device."""
         sums = {name: value.clone() for name, value in self._sums.items()}
-        return {"observed": self._observed, "built": self._built, "weights": self._weights, "sums": sums}
+        return {
+            "statistic": self.statistic,
+            "observed": self._observed,
+            "built": self._built,
+            "weights": self._weights,
+            "sums": sums,
+        }
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device | str | None = None) -> None:
         """Goes on from :meth:`state_dict`, bit for bit.
@@ -174,18 +190,9 @@ class AdaptiveProposal:
         weights, sums = state["weights"], state["sums"]
         if len(weights) != self.bins:
             raise ValueError(f"the saved proposal has {len(weights)} bins, this one {self.bins}")
-        if sums and ("vector" in sums) != (self.statistic == "neyman"):
+        if state.get("statistic") != self.statistic or (sums and set(sums) != {"weight", "value"}):
             raise ValueError(f"the saved proposal learned another statistic than {self.statistic}")
         self._observed, self._built = state["observed"], state["built"]
         self._weights = weights.to("cpu", torch.float64, copy=True)
         self._proposal = Proposal.from_weights(self._weights, self.defensive)
         self._sums = {name: value.to(device or value.device, copy=True) for name, value in sums.items()}
-
-
-def _add_rows(sums: Tensor, index: Tensor, rows: Tensor) -> None:
-    """sums[index_i] += rows_i; index_add_ adds in any order on a GPU, accumulation in a fixed one."""
-    rows = rows.to(sums.dtype)
-    if sums.device.type == "cpu":
-        sums.index_add_(0, index, rows)
-    else:
-        sums.index_put_((index,), rows, accumulate=True)

@@ -40,9 +40,23 @@ class StageTimer:
         Raises:
             ValueError: the stage was never timed.
         """
+        return statistics.median(self._timed(name))
+
+    def spread(self, name: str) -> float:
+        """Upper over lower quartile of a stage's seconds: far above 1 on a busy machine.
+
+        Raises:
+            ValueError: the stage was timed less than twice.
+        """
+        if len(self._timed(name)) < 2:
+            raise ValueError(f"stage {name!r} was timed once; its spread needs two timings")
+        low, _, high = statistics.quantiles(self.seconds[name], n=4, method="inclusive")
+        return high / low
+
+    def _timed(self, name: str) -> list[float]:
         if not self.seconds.get(name):
             raise ValueError(f"stage {name!r} was never timed; timed were {sorted(self.seconds) or 'none'}")
-        return statistics.median(self.seconds[name])
+        return self.seconds[name]
 
     def _wait(self) -> None:
         if self.device.type == "cuda":

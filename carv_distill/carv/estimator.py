@@ -13,8 +13,8 @@ Residual = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """residual(x_flat [n, …], u_flat [n], eps_flat [n, …], index [n]) → [n, …]; `index` names the upstream
 sample of each row (to look up labels or prompts)."""
 
-Observer = Callable[[Tensor, Tensor], None]
-"""observe(u_flat [n], residual [n, …]): told of draws after they were made."""
+Observer = Callable[[Tensor, Tensor, Tensor], None]
+"""observe(u_flat [n], residual [n, …], index [n]): told of draws after they were made."""
 
 
 def observed(residual: Residual, observe: Observer | None) -> Residual:
@@ -24,7 +24,7 @@ def observed(residual: Residual, observe: Observer | None) -> Residual:
 
     def told(x: Tensor, u: Tensor, eps: Tensor, index: Tensor) -> Tensor:
         r = residual(x, u, eps, index)
-        observe(u, r)
+        observe(u, r, index)
         return r
 
     return told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -13,6 +14,22 @@ from .sampling import NoiseLevelSampler
 Pipeline = Callable[[int, torch.Generator], tuple[Tensor, Residual]]
 """pipeline(R, generator) → (x [R, …] with its graph to the parameters, the residual of these samples).
 A residual that looks nothing up by sample (no labels, no prompts) is the same at every call."""
+
+
+def under(pipeline: Pipeline, context: Callable[[], AbstractContextManager[None]]) -> Pipeline:
+    """The pipeline with its forward passes and residuals under a context, as the autocast of a training."""
+
+    def inside(count: int, generator: torch.Generator) -> tuple[Tensor, Residual]:
+        with context():
+            x, residual = pipeline(count, generator)
+
+        def residual_inside(x: Tensor, u: Tensor, eps: Tensor, index: Tensor) -> Tensor:
+            with context():
+                return residual(x, u, eps, index)
+
+        return x, residual_inside
+
+    return inside
 
 
 def flat_gradient(

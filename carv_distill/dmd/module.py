@@ -147,7 +147,7 @@ class DMDModule(LightningModule):
     ) -> tuple[Tensor, Tensor]:
         """(surrogate loss, direction) of R fresh samples × K = `count` draws, from the given streams.
 
-        `observe(u, residual)` is told of every draw.
+        `observe(u, residual, index)` is told of every draw.
         """
         x, residual = self.pipeline(self.upstream, upstream)
         drawn = sampler.draw(
@@ -228,10 +228,10 @@ class DMDModule(LightningModule):
     def _observer(self, step: int) -> Observer | None:
         if self.adaptive is None:
             return None
-        learn = self.adaptive.observe
+        learn, first = self.adaptive.observe, self.global_rank * self.upstream
 
-        def observe(u: Tensor, residual: Tensor) -> None:
-            learn(step, gather_over_ranks(u, self.world_size), gather_over_ranks(residual, self.world_size))
+        def observe(u: Tensor, residual: Tensor, index: Tensor) -> None:
+            learn(step, *(gather_over_ranks(t, self.world_size) for t in (u, residual, first + index)))
 
         return observe
 

@@ -54,6 +54,8 @@ def run_jobs(
         task = bar.add_task("runs", total=len(jobs))
         for name in pool.map(lambda job: _run(job, config, folder, ranges if evaluate else 0), jobs):
             bar.update(task, advance=1, description=f"done: {name}")
+            if not bar.console.is_terminal:
+                print(f"done: {name}", flush=True)
 
 
 def _run(job: Job, config: Path, folder: Path, ranges: int) -> str:

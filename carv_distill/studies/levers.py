@@ -70,7 +70,6 @@ LEVERS = (
     Lever("fake lr / 3", ("dmd.fake_lr=2e-4",)),
     Lever("fake lr × 3", ("dmd.fake_lr=1.8e-3",)),
     Lever("no EMA", ("dmd.ema=0",)),
-    Lever("EMA 0.995", ("dmd.ema=0.995",)),
     Lever("constant lr", ("dmd.lr_decay=none",)),
 )
 

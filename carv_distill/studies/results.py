@@ -24,12 +24,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 
 from carv_distill.carv import Estimate
+from carv_distill.commands import Parser, run_command
 from carv_distill.errors import UserError
 from carv_distill.figures import save_figure
 from carv_distill.files import write_json, write_text
@@ -98,19 +99,13 @@ class Study:
         save_figure(figure, self.folder / f"{name}.png")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, as for every other mistake."""
-        self.exit(2, f"error: {message}\n")
-
-
 def study_parser(description: str | None) -> argparse.ArgumentParser:
     """The options that every study has; a study adds its own.
 
     Args:
         description: the study's docstring.
     """
-    parser = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description)
     parser.add_argument("--quick", action="store_true", help="fewer replicates: seconds, wider intervals")
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="default: results, or results/quick with --quick"
@@ -132,17 +127,13 @@ def run_study(
     words = sys.argv[1:] if words is None else words
     arguments = parser.parse_args(words)
     out = arguments.out or Path("results/quick" if arguments.quick else "results")
-    try:
+
+    def work() -> None:
         study = Study(name, out, words, [arguments.seed], arguments.quick)
         run(study, arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
-        return 2
-    print(f"written to {study.folder}")
-    return 0
+        print(f"written to {study.folder}")
+
+    return run_command(work, "interrupted; a study that trains goes on where it was, by the same command")
 
 
 def columns(name: str, estimate: Estimate) -> dict[str, float | None]:

@@ -4,33 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
-from carv_distill.accounting import (
-    Comparison,
-    compare,
-    comparison_dict,
-    comparison_tables,
-    standard_arms,
-    time_stages,
-)
-from carv_distill.accounting.tables import estimate_dict
+from carv_distill.accounting import Comparison, compare, standard_arms, time_stages
 from carv_distill.carv import (
     Advice,
     CostModel,
-    Estimate,
     NoiseLevelProfile,
     NoiseParity,
     Proposal,
     StageTimer,
     VarianceBudget,
     stream,
+    under,
 )
 from carv_distill.data import load_images
 from carv_distill.dmd import DMDModule
@@ -39,9 +30,12 @@ from carv_distill.errors import UserError
 
 from .checkpoint import newest_checkpoint
 from .measure import run_config
-from .run import build_module
+from .run import build_module, precision_of
 
 log = logging.getLogger(__name__)
+
+BUSY = 1.5
+"""Upper over lower quartile of a stage's seconds from which on the user is told."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +71,8 @@ class Accounting:
     """What `evaluate.py variance` shows."""
 
     step: int
+    own: tuple[str, int, int]
+    """The run's own setting: the arm that samples like it, R and K."""
     comparison: Comparison
     profile: NoiseLevelProfile
     parity: NoiseParity
@@ -85,6 +81,13 @@ class Accounting:
     proposals: dict[str, Proposal]
     advice: dict[str, Advice]
     """Per arm, for the seconds that the run's own iteration takes."""
+    advised_seconds: float
+    """Of an iteration at the best advice, timed."""
+
+    @property
+    def best(self) -> str:
+        """The arm whose advice promises most."""
+        return max(self.advice, key=lambda arm: self.advice[arm].ecm)
 
 
 def load_run(run: Path, device: str) -> tuple[DMDModule, int]:
@@ -119,31 +122,42 @@ def account(
     o = options
     module, step = load_run(run, device)
     parameters = list(module.student.parameters())
+    context = _precision(run, device)
+    pipeline = under(module.pipeline, context)
 
     def own(name: str) -> torch.Generator:
         return stream(module.seed, step, "accounting", name, device=module.device)
 
     progress("costs of the stages")
     timer = StageTimer(module.device)
-    time_other(module, timer)
-    time_stages(module.pipeline, parameters, module.sampler, module.upstream, module.draws, timer)
+    with context():
+        time_other(module, timer)
+    time_stages(pipeline, parameters, module.sampler, module.upstream, module.draws, timer)
     cost = CostModel.measured(timer)
+    for name in timer.seconds:
+        if timer.spread(name) > BUSY:
+            log.warning(
+                "seconds of stage %s vary (quartiles %.1f times apart): the machine is busy, so costs, ECM "
+                "and advice are rough",
+                name,
+                timer.spread(name),
+            )
     progress(f"budget: {o.budget_upstreams} upstream samples × 8 draws")
     budget = VarianceBudget.measure(
-        module.pipeline, parameters, own("budget"), upstreams=o.budget_upstreams, levels=4, noises=2
+        pipeline, parameters, own("budget"), upstreams=o.budget_upstreams, levels=4, noises=2
     )
     progress(f"profile over noise levels: {o.profile_bins} bins × {o.profile_upstreams} upstream samples")
     profile = NoiseLevelProfile.measure(
-        module.pipeline, parameters, own("profile"), o.profile_bins, o.profile_upstreams
+        pipeline, parameters, own("profile"), o.profile_bins, o.profile_upstreams
     )
     importance, neyman = profile.importance(o.defensive), profile.neyman(o.defensive)
     progress("parity of the noise")
     parity = NoiseParity.measure(
-        module.pipeline, parameters, own("parity"), upstreams=o.budget_upstreams, draws=max(2, *o.draws)
+        pipeline, parameters, own("parity"), upstreams=o.budget_upstreams, draws=max(2, *o.draws)
     )
     noise = parity.gate()
     comparison = compare(
-        module.pipeline,
+        pipeline,
         parameters,
         standard_arms(importance, neyman, noise),
         o.upstream,
@@ -155,32 +169,29 @@ def account(
         chunk=module.chunk,
         progress=progress,
     )
+    own_arm = _arm_of(module)
     spent = cost(module.upstream, module.draws)
     advice = {arm: comparison.advice(arm, spent) for arm in comparison.arms()}
+    best = max(advice.values(), key=lambda a: a.ecm)
+    checked = StageTimer(module.device)
+    time_stages(pipeline, parameters, module.sampler, best.upstream, best.draws, checked)
+    seconds = cost.other + CostModel.measured(checked)(best.upstream, best.draws)
     proposals = {"importance": importance, "Neyman": neyman}
-    return Accounting(step, comparison, profile, parity, noise, proposals, advice)
+    own_setting = (own_arm, module.upstream, module.draws)
+    return Accounting(step, own_setting, comparison, profile, parity, noise, proposals, advice, seconds)
 
 
-def accounting_tables(found: Accounting) -> list[Table]:
-    """Everything for the screen."""
-    tables = comparison_tables(found.comparison, found.advice)
-    parity = Table("coupling of the noise", "variance factor against iid", box=SIMPLE_HEAD, title="Noise")
-    for name, e in _factors(found.parity).items():
-        taken = ", used in `best`" if name == found.noise else ""
-        parity.add_row(name + taken, f"{e.value:.3g} [{e.low:.3g}, {e.high:.3g}]")
-    return [*tables, parity]
+def _precision(run: Path, device: str) -> Callable[[], AbstractContextManager[None]]:
+    """The autocast that the run was, or would here be, trained under."""
+    mixed = precision_of(run_config(run).trainer, device) == "bf16-mixed"
+    return lambda: torch.autocast(device, torch.bfloat16, enabled=mixed)
 
 
-def _factors(parity: NoiseParity) -> dict[str, Estimate]:
-    return {"antithetic": parity.antithetic, "zero_sum": parity.zero_sum}
-
-
-def accounting_dict(found: Accounting) -> dict[str, Any]:
-    """The same for JSON."""
-    return {
-        "step": found.step,
-        **comparison_dict(found.comparison, found.advice),
-        "noise": found.noise,
-        "noise_factors": {name: estimate_dict(e) for name, e in _factors(found.parity).items()},
-        "proposals": {name: q.mass.tolist() for name, q in found.proposals.items()},
-    }
+def _arm_of(module: DMDModule) -> str:
+    """The arm that samples as the module does, but for the coupling of its noises."""
+    strata = module.sampler.strategy != "iid"
+    mass = module.sampler.proposal.mass
+    importance = module.adaptive is not None or not torch.allclose(mass, mass[:1])
+    return {(False, False): "uniform", (False, True): "Strat", (True, False): "IW", (True, True): "IW+Strat"}[
+        importance, strata
+    ]

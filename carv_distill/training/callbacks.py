@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from carv_distill.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 class DistillModule(Protocol):
@@ -130,7 +133,8 @@ class Export(Callback):
 
 
 class ProgressLine(Callback):
-    """A bar with the updates done, the latest figures and the time left.
+    """A bar with the updates done, the latest figures and the time left; twenty lines where that is no
+    terminal.
 
     Other callbacks put their figures into `trainer.callback_metrics`; those named in `shown` appear.
     """
@@ -163,6 +167,17 @@ class ProgressLine(Callback):
         self.progress.update(self.task, completed=trainer.global_step)
         if figures:
             self.progress.tasks[self.task].fields["figures"] = " · ".join(figures)
+        if not self.progress.console.is_terminal:
+            self._line(trainer)
+
+    def _line(self, trainer: Trainer) -> None:
+        """One line of a log for every twentieth of the updates."""
+        step, last = trainer.global_step, trainer.max_steps
+        if step % max(last // 20, 1) == 0:
+            task = self.progress.tasks[self.task]
+            left = f"{task.time_remaining / 60:.0f} min left" if task.time_remaining else ""
+            parts = (f"update {step} of {last}", task.fields["figures"], left)
+            log.info(" · ".join(p for p in parts if p))
 
     @rank_zero_only
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:

@@ -67,6 +67,17 @@ class Checkpoints(Callback):
         self._prune(step)
 
     @rank_zero_only
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        if isinstance(exception, KeyboardInterrupt):
+            last = self.folder / "last.ckpt"
+            kept = (
+                f"{last.resolve().name} is kept: --resume goes on from it"
+                if last.exists()
+                else "nothing is kept"
+            )
+            log.warning("interrupted at update %d; %s", trainer.global_step, kept)
+
+    @rank_zero_only
     def _link_last(self, step: int) -> None:
         scratch = self.folder / ".last.ckpt"
         scratch.unlink(missing_ok=True)

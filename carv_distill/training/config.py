@@ -52,7 +52,7 @@ class EstimatorOptions:
     weights: list[float] = field(default_factory=list)
     """With `proposal: weights`: relative weight of each of N equal bins of u."""
     statistic: str = one_of(STATISTICS, "second_moment")
-    """With `proposal: adaptive`, what past draws teach: second_moment for iid levels, neyman for strata."""
+    """With `proposal: adaptive`, what draws teach: second_moment for iid levels, neyman for strata, K ≥ 2."""
     bins: int = at_least(1, 32)
     """Bins of an adaptive proposal."""
     refresh: int = at_least(1, 20)

@@ -16,8 +16,8 @@ from .metrics import Row
 def draw_variance_vs_fid(rows: Sequence[Row], path: Path, carv: str, iid: str) -> None:
     """Variance of the student's gradient (left axis) and FID (right axis) over student updates.
 
-    Solid: total variance; dashed: the upstream held fixed; bands: 95 % intervals. Nothing is drawn while
-    there is no measurement.
+    Solid: total variance; dashed: the upstream held fixed; bands: 95 % intervals. While one of the two was
+    never measured the other is alone, and with neither nothing is drawn.
 
     Args:
         rows: of metrics.csv.
@@ -28,33 +28,31 @@ def draw_variance_vs_fid(rows: Sequence[Row], path: Path, carv: str, iid: str) -
     if not fid and not measured:
         return
     figure = new_figure()
-    left = figure.add_subplot()
-    for arm, colour, label in (("iid", ORANGE, iid), ("carv", BLUE, carv)):
-        _band(left, measured, f"variance/{arm}/total", colour, "-", f"{label}: total")
-        _band(left, measured, f"variance/{arm}/within", colour, "--", f"{label}: upstream fixed")
-    left.set(xlabel="student updates", ylabel="variance of the student's gradient (trace)")
-    right = left.twinx()
-    right.plot(
-        *zip(*fid, strict=True) if fid else ([], []), color=GREY, marker="o", ms=3.5, lw=1.5, label="FID"
-    )
-    right.set(ylabel="FID of the one-step student")
-    for axes in (left, right):
+    first = figure.add_subplot()
+    drawn = [first]
+    if measured:
+        for arm, colour, label in (("iid", ORANGE, iid), ("carv", BLUE, carv)):
+            _band(first, measured, f"variance/{arm}/total", colour, "-", f"{label}: total")
+            _band(first, measured, f"variance/{arm}/within", colour, "--", f"{label}: upstream fixed")
+        first.set(ylabel="variance of the student's gradient (trace)")
+    if fid:
+        if measured:
+            drawn.append(first.twinx())
+        drawn[-1].plot(*zip(*fid, strict=True), color=GREY, marker="o", ms=3.5, lw=1.5, label="FID")
+        drawn[-1].set(ylabel="FID of the one-step student")
+    for axes in drawn:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
-    left.grid(alpha=0.25)
-    handles, labels = left.get_legend_handles_labels()
-    more_handles, more_labels = right.get_legend_handles_labels()
-    figure.legend(
-        handles + more_handles, labels + more_labels, loc="outside upper center", ncols=3, frameon=False
-    )
+    first.set(xlabel="student updates")
+    first.grid(alpha=0.25)
+    handles = [line for axes in drawn for line in axes.get_legend_handles_labels()[0]]
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False)
     save_figure(figure, path)
 
 
 def _band(axes: Axes, rows: Sequence[Row], name: str, colour: str, style: str, label: str) -> None:
-    if not rows:
-        return
     steps = [r["step"] for r in rows]
     axes.plot(steps, [r[name] for r in rows], style, color=colour, marker=".", label=label)
     draw_band(axes, steps, [r[f"{name}_low"] for r in rows], [r[f"{name}_high"] for r in rows], colour)

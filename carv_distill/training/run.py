@@ -136,6 +136,11 @@ def build_adaptive(options: EstimatorOptions) -> AdaptiveProposal | None:
         return None
     if options.defensive == 0:
         raise UserError("estimator.defensive: an adaptive proposal needs a value above 0, found 0")
+    if options.statistic == "neyman" and options.draws < 2:
+        raise UserError(
+            "estimator.statistic: neyman compares draws of one sample; estimator.draws must be at least 2, "
+            f"found {options.draws}"
+        )
     # A past update's residuals count half after 35 updates: the student moves on.
     return AdaptiveProposal(options.bins, options.defensive, options.statistic, 0.98, options.refresh)
 
@@ -185,16 +190,13 @@ def build_trainer(
     """Lightning's trainer for one run, alone or under torchrun or SLURM."""
     options = config.trainer
     device = resolve_device(options)
-    precision = options.precision
-    if precision == "auto":
-        precision = "bf16-mixed" if device == "cuda" else "32-true"
     devices, nodes = _launched(options)
     return Trainer(
         accelerator="gpu" if device == "cuda" else "cpu",
         devices=devices,
         num_nodes=nodes,
         strategy="ddp" if devices * nodes > 1 else "auto",
-        precision=precision,  # type: ignore[arg-type]
+        precision=precision_of(options, device),  # type: ignore[arg-type]
         max_steps=options.max_steps,
         max_epochs=-1,
         enable_checkpointing=False,
@@ -209,6 +211,13 @@ def build_trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+
+
+def precision_of(options: TrainerOptions, device: str) -> str:
+    """The configured precision; auto is bf16-mixed on CUDA and 32-true on a CPU."""
+    if options.precision != "auto":
+        return options.precision
+    return "bf16-mixed" if device == "cuda" else "32-true"
 
 
 def resolve_device(options: TrainerOptions) -> str:

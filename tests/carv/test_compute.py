@@ -58,6 +58,15 @@ def test_a_timer_gives_medians_per_piece() -> None:
         timer.median("render")
 
 
+def test_the_spread_of_a_stage_tells_a_busy_machine() -> None:
+    timer = StageTimer()
+    timer.seconds["draw"] = [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert timer.spread("draw") == 2  # quartiles 2 and 4
+    timer.seconds["once"] = [1.0]
+    with pytest.raises(ValueError, match="'once' was timed once"):
+        timer.spread("once")
+
+
 def test_a_ratio_carries_both_errors() -> None:
     a, b = Estimate(8, 0.8, 6.4, 9.6), Estimate(2, 0.2, 1.6, 2.4)
     re = relative_efficiency(a, b)

@@ -6,6 +6,7 @@ from scipy import stats
 from torch import Tensor
 
 from carv_distill.carv import Estimate, PairedVariance, VarianceMeter, ratio, stream
+from carv_distill.carv.variance import CPU_BLOCK
 
 F64 = torch.float64
 MEAN = torch.tensor([1.0, -2.0, 0.5], dtype=F64)
@@ -60,6 +61,23 @@ def test_float32_replicates_are_summed_in_float64() -> None:
     g = gaussian(1, 10, "float32")[0].float()
     assert meter_of(g.requires_grad_()).variance == meter_of(g.double()).variance
     assert not meter_of(g).mean.requires_grad
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [(F64, 1e-12), (torch.float32, 1e-5)])
+def test_a_long_vector_goes_block_by_block(dtype: torch.dtype, rtol: float) -> None:
+    """Vectors of two and a half blocks, 30 standard deviations from the origin; cleared and used again."""
+    g = torch.randn(4, 5 * CPU_BLOCK // 2, generator=stream("blocks"), dtype=F64).add(30).to(dtype)
+    meter = VarianceMeter(dtype)
+    for rows in (g.flip(1), g):
+        meter.clear()
+        for row in rows:
+            meter.update(row)
+    assert meter.count == 4
+    assert meter.variance == pytest.approx(g.double().var(0).sum().item(), rel=rtol)
+    torch.testing.assert_close(meter.mean, g.double().mean(0).to(dtype), rtol=rtol, atol=0)
+    meter.clear()
+    with pytest.raises(ValueError, match="no replicate"):
+        _ = meter.mean
 
 
 def test_variance_is_unbiased() -> None:

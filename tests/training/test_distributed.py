@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -98,29 +99,34 @@ def test_two_processes_learn_one_adaptive_proposal(
     small_config: Callable[..., DMDConfig], tmp_path: Path
 ) -> None:
     """What two ranks saw in an update is what one process saw of both shares, rank by rank; 1e-6."""
-    words = (*WORDS, "estimator.proposal=adaptive", "estimator.bins=4", "estimator.refresh=1")
+    adaptive = ("estimator.proposal=adaptive", "estimator.statistic=neyman")
+    words = (*WORDS, *adaptive, "estimator.draws=3", "estimator.bins=4", "estimator.refresh=1")
     train_on_two(tmp_path / "runs", *words)
     path = tmp_path / "runs/dmd_carv/checkpoints/newest-step=2.ckpt"
     found = torch.load(path, weights_only=True)["adaptive"]
-    assert found["sums"]["weight"].sum() == pytest.approx(8 * (1 + 0.98))
+    # 8 samples, of each the two pairs of neighbours at both their ends
+    assert found["sums"]["weight"].sum() == pytest.approx(32 * (1 + 0.98))
     ranks = shares(small_config(*words))
     expected = ranks[0].adaptive
     assert expected is not None
     for m in ranks:
         m.fake.load_state_dict(ranks[0].fake.state_dict())
     student, fake = ranks[0].configure_optimizers()
-    seen: list[tuple[Tensor, Tensor]] = []
+    seen: list[tuple[Tensor, Tensor, Tensor]] = []
     for step in range(2):
         descend(fake, ranks[0].fake_vector, [fake_loss(m, step) for m in ranks])
         sampler = ranks[0].sampler_at(step)
         seen.clear()
+
+        def see(u: Tensor, residual: Tensor, index: Tensor, seen: list[Any] = seen) -> None:
+            seen.append((u, residual, index + 100 * len(seen)))  # numbers of their own for each share
+
         losses = [
-            m.student_loss(own, own, common, sampler, m.draws, lambda u, r: seen.append((u, r)))[0]
+            m.student_loss(own, own, common, sampler, m.draws, see)[0]
             for m in ranks
             for own, common in [m.streams(step, "student")]
         ]
-        u, residual = (torch.cat(parts) for parts in zip(*seen, strict=True))
-        expected.observe(step, u, residual)
+        expected.observe(step, *(torch.cat(parts) for parts in zip(*seen, strict=True)))
         descend(student, ranks[0].student_vector, losses)
     torch.testing.assert_close(found["sums"], expected.state_dict()["sums"], rtol=1e-5, atol=1e-5)
 

@@ -155,6 +155,12 @@ def test_an_adaptive_proposal_needs_a_defensive_share(small_config: MakeConfig) 
         execute(small_config("estimator.proposal=adaptive", "estimator.defensive=0"))
 
 
+def test_neyman_needs_two_draws_of_a_sample(small_config: MakeConfig) -> None:
+    words = ("estimator.proposal=adaptive", "estimator.statistic=neyman", "estimator.draws=1")
+    with pytest.raises(UserError, match=r"estimator\.statistic: neyman .* at least 2, found 1"):
+        execute(small_config(*words))
+
+
 def test_a_truncated_newest_checkpoint_is_passed_over_with_a_warning(
     finished: Path, small_config: MakeConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -312,6 +318,27 @@ def test_a_run_without_a_checkpoint_cannot_be_accounted_for(small_config: MakeCo
         path.unlink()
     with pytest.raises(UserError, match="checkpoints holds no checkpoint to measure"):
         account(folder, AccountingOptions(), "cpu")
+
+
+def test_ctrl_c_says_what_is_kept(tmp_path: Path) -> None:
+    """SIGINT of a real `python train.py`, its output in a file: lines of progress, then how to go on."""
+    words = [*SMALL, "trainer.max_steps=2000", "checkpoint.every=5", "fid.every=0", "variance.every=0"]
+    command = [sys.executable, "train.py", "--config", "configs/dmd_carv.yaml", *words, f"folder={tmp_path}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    process = subprocess.Popen([*command, "name=cut"], cwd=ROOT, env=environment, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "cut/checkpoints").glob("newest-step=1?5.ckpt")):
+        assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 1  # Lightning's
+    kept = run_module.newest_checkpoint(tmp_path / "cut/checkpoints")
+    assert kept is not None
+    assert f"{kept[0].name} is kept: --resume goes on from it" in said
+    assert "update 100 of 2000" in said
+    assert "Traceback" not in said
 
 
 def test_resume_after_kill_9_is_exact_to_the_bit(small_config: MakeConfig, tmp_path: Path) -> None:
