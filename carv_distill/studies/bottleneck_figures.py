@@ -10,40 +10,36 @@ from matplotlib.figure import Figure
 
 from carv_distill.figures import BLUE, GREEN, GREY, ORANGE, RED, new_figure
 
+from .exact_control import ESTIMATORS, FAKE_UPDATES, Point, fake_name
+
 FAKE_COLOURS = (GREY, ORANGE, BLUE, GREEN)
 
 
-def draw_exact(
-    points: Sequence[Mapping[str, Any]], estimators: Sequence[tuple[int, int, str]], fakes: Sequence[int]
-) -> Figure:
+def draw_exact(points: Sequence[Point]) -> Figure:
     """Top: distance to the data; bottom: Monte-Carlo variance (solid) and the fake score's error (dashed).
 
-    One column per estimator, one colour per fake score; geometric means over seeds.
+    One column per estimator, one colour per fake score; means over seeds. What is below the axis is zero to
+    rounding, or in the dashed lines a difference that fell below zero.
     """
     figure = new_figure(5.2)
-    grid = figure.subplots(2, len(estimators), sharex=True, sharey="row")
-    for column, (r, k, strategy) in enumerate(estimators):
+    grid = figure.subplots(2, len(ESTIMATORS), sharex=True, sharey="row")
+    for column, estimator in enumerate(ESTIMATORS):
         top, bottom = grid[0][column], grid[1][column]
-        for n, colour in zip(fakes, FAKE_COLOURS, strict=True):
-            mine = [p for p in points if p["estimator"] == f"({r},{k}) {strategy}" and p["fake_updates"] == n]
+        for n, colour in zip(FAKE_UPDATES, FAKE_COLOURS, strict=True):
+            mine = [p for p in points if p["estimator"] == estimator.name and p["fake_updates"] == n]
             steps = sorted({p["step"] for p in mine})
-
-            def curve(
-                name: str, mine: list[Mapping[str, Any]] = mine, steps: list[int] = steps
-            ) -> list[float]:
-                return [
-                    statistics.geometric_mean(max(p[name], 1e-9) for p in mine if p["step"] == s)
-                    for s in steps
-                ]
-
-            label = f"{n} fake updates" if n else "exact fake score"
-            top.plot(steps, curve("distance"), color=colour, lw=1.4, label=label if column == 0 else None)
-            bottom.plot(steps, curve("monte_carlo"), color=colour, lw=1.4)
+            distance, variance, fake = (
+                [statistics.fmean(p[name] for p in mine if p["step"] == s) for s in steps]
+                for name in ("distance", estimator.name, "fake")
+            )
+            top.plot(steps, distance, color=colour, lw=1.4, label=None if column else fake_name(n))
+            bottom.plot(steps, variance, color=colour, lw=1.4)
             if n:
-                bottom.plot(steps, curve("fake"), color=colour, lw=1.2, ls="--")
-        top.set_title(f"({r},{k}) {strategy}", fontsize=10)
-        for axes in (top, bottom):
-            axes.set_yscale("log")
+                bottom.plot(steps, fake, color=colour, lw=1.2, ls="--")
+        top.set_title(estimator.name, fontsize=10)
+        for axes, least in ((top, 1e-4), (bottom, 1e-5)):
+            axes.set_yscale("log", nonpositive="mask")
+            axes.set_ylim(bottom=least)
             axes.grid(alpha=0.25)
         bottom.set(xlabel="student updates")
     grid[0][0].set(ylabel="Wasserstein² to the data")

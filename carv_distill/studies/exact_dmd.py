@@ -11,6 +11,7 @@ comes from the fake score; with the exact one as trainer, only the Monte-Carlo p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,48 +43,46 @@ class LearnedGaussian(Denoiser):
 
 
 @dataclass(frozen=True)
-class ExactArm:
-    """An estimator of the student's gradient and the fake score it meets."""
+class Estimator:
+    """Of the student's gradient."""
 
-    name: str
     upstream: int
     draws: int
     strategy: str
-    fake_updates: int
-    """Of the learned fake score before each student update; 0 takes the exact one."""
+
+    @property
+    def name(self) -> str:
+        """As "(8,16) stratified"."""
+        return f"({self.upstream},{self.draws}) {self.strategy}"
 
     @property
     def sampler(self) -> NoiseLevelSampler:
-        """Of the student's noise levels."""
+        """Of the noise levels."""
         return NoiseLevelSampler(Proposal.uniform(), self.strategy)
-
-
-@dataclass(frozen=True)
-class Errors:
-    """Parts of the student's gradient error at one moment of the training, squared norms."""
-
-    gradient: float
-    """‖g*‖² of the exact gradient g*, with the exact fake score."""
-    monte_carlo: float
-    """tr Cov ĝ of the arm's estimator, with the fake score that it meets."""
-    fake: float
-    """‖E ĝ − g*‖², what the fake score's error makes of it; without bias, it may fall below zero."""
 
 
 class ExactDMD:
     """One training run; everything random is a function of (seed, update).
 
     Args:
-        arm: see :class:`ExactArm`.
+        estimator: of the student's gradient.
+        fake_updates: of the learned fake score before each student update; 0 takes the exact one.
         seed: names the streams and the teacher's spectrum.
         student_lr, fake_lr: of Adam with β = (0, 0.99), as in the main job.
         fake_batch: student samples per fake-score update.
     """
 
     def __init__(
-        self, arm: ExactArm, seed: int, student_lr: float = 0.01, fake_lr: float = 0.02, fake_batch: int = 48
+        self,
+        estimator: Estimator,
+        fake_updates: int,
+        seed: int,
+        student_lr: float = 0.01,
+        fake_lr: float = 0.02,
+        fake_batch: int = 48,
     ) -> None:
-        self.arm, self.seed, self.fake_batch = arm, seed, fake_batch
+        self.estimator, self.fake_updates, self.seed = estimator, fake_updates, seed
+        self.fake_batch = fake_batch
         self.mean = torch.randn(DIM, generator=stream(seed, "mean"), dtype=torch.float64)
         self.scale = torch.logspace(-1, 0, DIM, dtype=torch.float64)
         self.teacher = GaussianDenoiser(self.mean, self.scale.square())
@@ -117,18 +116,11 @@ class ExactDMD:
         z = torch.randn(count, DIM, generator=g, dtype=torch.float64)
         return z, (self.a * z + self.b).detach()
 
-    def gradient(
-        self,
-        fake: Denoiser,
-        sampler: NoiseLevelSampler,
-        r: int,
-        k: int,
-        up: torch.Generator,
-        g: torch.Generator,
-    ) -> Tensor:
+    def gradient(self, fake: Denoiser, of: Estimator, up: torch.Generator, g: torch.Generator) -> Tensor:
         """One estimate of the gradient by (a, b), [2, DIM]: the mean of (d ⊙ z, d) over samples."""
-        z, x = self.samples(r, up)
-        d = average_residual(self.residual(fake), x, sampler.draw(r, k, (DIM,), g, dtype=x.dtype))
+        z, x = self.samples(of.upstream, up)
+        drawn = of.sampler.draw(of.upstream, of.draws, (DIM,), g, dtype=x.dtype)
+        d = average_residual(self.residual(fake), x, drawn)
         return torch.stack([(d * z).mean(0), d.mean(0)])
 
     def fake_loss(self, x: Tensor, sigma: Tensor, eps: Tensor) -> Tensor:
@@ -137,58 +129,66 @@ class ExactDMD:
         weight = (sigma.square() + 0.25) / (0.5 * sigma).square()
         return (weight[:, None] * error.square()).mean()
 
-    def update(self) -> None:
-        """The fake score's updates, then one of the student."""
+    def learn_fake(self) -> None:
+        """The fake score's part of an update, on samples of the student as it is."""
         n = self.updates
-        if self.arm.fake_updates:
-            _, x = self.samples(self.fake_batch, stream(self.seed, n, "samples"))
-            levels = NoiseLevelSampler(Proposal.uniform(), "global")
-            for i in range(self.arm.fake_updates):
-                drawn = levels.draw(len(x), 1, (DIM,), stream(self.seed, n, "fake", i), dtype=x.dtype)
-                loss = self.fake_loss(x, SCHEDULE.sigma(drawn.u[:, 0]), drawn.eps[:, 0])
-                self.fake_optimizer.zero_grad()
-                loss.backward()
-                self.fake_optimizer.step()
-        own = stream(self.seed, n, "student")
-        arm = self.arm
-        self.a.grad, self.b.grad = self.gradient(self.met(), arm.sampler, arm.upstream, arm.draws, own, own)
+        if not self.fake_updates:
+            return
+        _, x = self.samples(self.fake_batch, stream(self.seed, n, "samples"))
+        levels = NoiseLevelSampler(Proposal.uniform(), "global")
+        for i in range(self.fake_updates):
+            drawn = levels.draw(len(x), 1, (DIM,), stream(self.seed, n, "fake", i), dtype=x.dtype)
+            loss = self.fake_loss(x, SCHEDULE.sigma(drawn.u[:, 0]), drawn.eps[:, 0])
+            self.fake_optimizer.zero_grad()
+            loss.backward()
+            self.fake_optimizer.step()
+
+    def learn_student(self) -> None:
+        """The student's part of an update, with the fake score that has just learned."""
+        own = stream(self.seed, self.updates, "student")
+        self.a.grad, self.b.grad = self.gradient(self.met(), self.estimator, own, own)
         self.student_optimizer.step()
         self.updates += 1
 
     def met(self) -> Denoiser:
         """The fake score that the student's gradient meets."""
-        return self.fake if self.arm.fake_updates else self.exact_fake()
+        return self.fake if self.fake_updates else self.exact_fake()
 
-    def errors(self, pairs: int = 32, samples: int = 1024) -> Errors:
-        """The parts of the gradient's error now.
+    def errors(
+        self, estimators: Sequence[Estimator], pairs: int = 32, samples: int = 1024
+    ) -> dict[str, float]:
+        """The parts of the gradient's error in this state, squared norms; take it before `learn_student`.
+
+            gradient            ‖g*‖² of the exact gradient g*, with the exact fake score
+            fake                ‖E ĝ − g*‖², what the fake score's error makes of it
+            (R,K) strategy      tr Cov ĝ of each estimator, with the fake score that is met
 
         Exact and met fake score are compared on one large sample, half by half, and a squared norm is the
-        inner product of two independent halves, so no Monte-Carlo error adds to it.
+        inner product of two independent halves: no Monte-Carlo error adds to it, and it may fall below zero.
         """
-        arm, variance = self.arm, PairedVariance()
-        for pair in range(pairs):
-            variance.update(
-                *(
+        found = {}
+        for of in estimators:
+            variance = PairedVariance()
+            for pair in range(pairs):
+                halves = (
                     self.gradient(
                         self.met(),
-                        arm.sampler,
-                        arm.upstream,
-                        arm.draws,
+                        of,
                         stream(self.seed, self.updates, "pair", pair),
                         stream(self.seed, self.updates, "pair", pair, half),
                     )
                     for half in range(2)
                 )
-            )
-        fine = NoiseLevelSampler(Proposal.uniform(), "stratified")
-        halves = []
+                variance.update(*halves)
+            found[of.name] = variance.total().value
+        fine, compared = Estimator(samples, 16, "stratified"), []
         for half in range(2):
             exact, met = (
                 self.gradient(
-                    fake, fine, samples, 16, *(stream(self.seed, self.updates, name, half) for name in "xu")
+                    fake, fine, *(stream(self.seed, self.updates, name, half) for name in ("x", "u"))
                 )
                 for fake in (self.exact_fake(), self.met())
             )
-            halves.append((exact, met - exact))
-        (g1, f1), (g2, f2) = halves
-        return Errors(float((g1 * g2).sum()), variance.total().value, float((f1 * f2).sum()))
+            compared.append((exact, met - exact))
+        (g1, f1), (g2, f2) = compared
+        return {"gradient": float((g1 * g2).sum()), "fake": float((f1 * f2).sum()), **found}

@@ -6,22 +6,33 @@ import pytest
 import torch
 
 from carv_distill.carv import stream
-from carv_distill.studies.exact_dmd import ExactArm, ExactDMD
+from carv_distill.studies.exact_control import (
+    ESTIMATORS,
+    FAKE_UPDATES,
+    exact_points,
+    exact_rows,
+    exact_verdict,
+)
+from carv_distill.studies.exact_dmd import Estimator, ExactDMD
 from carv_distill.studies.levers import LEVERS, Lever
 
+SMALL = Estimator(8, 4, "stratified")
 
-def arm(fake_updates: int, upstream: int = 8, draws: int = 4) -> ExactArm:
-    return ExactArm("arm", upstream, draws, "stratified", fake_updates)
+
+def train(run: ExactDMD, updates: int) -> None:
+    for _ in range(updates):
+        run.learn_fake()
+        run.learn_student()
 
 
 def test_the_gradient_is_that_of_autograd() -> None:
     """(d ⊙ z, d) averaged against the surrogate's backward through x = a ⊙ z + b."""
-    run = ExactDMD(arm(0), 0)
-    found = run.gradient(run.exact_fake(), run.arm.sampler, 6, 4, stream("x"), stream("u"))
+    run = ExactDMD(SMALL, 0, 0)
+    found = run.gradient(run.exact_fake(), Estimator(6, 4, "stratified"), stream("x"), stream("u"))
     z, x = run.samples(6, stream("x"))
     from carv_distill.carv import average_residual
 
-    drawn = run.arm.sampler.draw(6, 4, (8,), stream("u"), dtype=x.dtype)
+    drawn = SMALL.sampler.draw(6, 4, (8,), stream("u"), dtype=x.dtype)
     d = average_residual(run.residual(run.exact_fake()), x, drawn)
     loss = ((run.a * z + run.b) * d).sum() / 6
     torch.testing.assert_close(found, torch.stack(torch.autograd.grad(loss, [run.a, run.b])))
@@ -29,7 +40,7 @@ def test_the_gradient_is_that_of_autograd() -> None:
 
 def test_the_exact_fake_score_is_the_students_own_denoiser() -> None:
     """E[x | x_t] by regression on 400,000 samples at one level, 4 SE."""
-    run = ExactDMD(arm(0), 1)
+    run = ExactDMD(SMALL, 0, 1)
     with torch.no_grad():
         run.a.copy_(torch.linspace(0.2, 1.5, 8))
         run.b.copy_(torch.linspace(-1, 1, 8))
@@ -44,22 +55,71 @@ def test_the_exact_fake_score_is_the_students_own_denoiser() -> None:
 
 def test_with_the_exact_fake_score_the_student_arrives() -> None:
     """Every residual vanishes at the optimum, so its gradient's variance does too: no floor."""
-    run = ExactDMD(arm(0), 0)
-    for _ in range(600):
-        run.update()
+    run = ExactDMD(SMALL, 0, 0)
+    train(run, 600)
     assert run.distance < 1e-3
-    errors = run.errors(pairs=8, samples=256)
-    assert errors.monte_carlo < 1e-2
-    assert errors.fake == 0
+    errors = run.errors([SMALL], pairs=8, samples=256)
+    assert errors[SMALL.name] < 1e-2
+    assert errors["fake"] == 0
 
 
 def test_a_lagging_fake_score_leaves_a_floor_and_is_seen_as_the_error() -> None:
-    run = ExactDMD(arm(1), 0)
-    for _ in range(600):
-        run.update()
+    run = ExactDMD(SMALL, 1, 0)
+    train(run, 600)
     assert run.distance > 5e-3
-    errors = run.errors(pairs=8, samples=512)
-    assert errors.fake > errors.monte_carlo
+    run.learn_fake()
+    errors = run.errors([SMALL], pairs=8, samples=512)
+    assert errors["fake"] > errors[SMALL.name]
+
+
+def test_the_fake_scores_error_is_that_of_a_large_sample() -> None:
+    """⟨f₁, f₂⟩ of halves against the gradient's shift on 200,000 other samples: 5 %."""
+    run = ExactDMD(SMALL, 1, 0)
+    train(run, 30)
+    run.learn_fake()
+    large = Estimator(200_000, 1, "iid")
+    shift = run.gradient(run.met(), large, stream("l"), stream("u"))
+    shift -= run.gradient(run.exact_fake(), large, stream("l"), stream("u"))
+    found = run.errors([SMALL], pairs=2, samples=8192)["fake"]
+    assert found == pytest.approx(float(shift.square().sum()), rel=0.05)
+
+
+def test_the_table_is_that_of_the_trainings() -> None:
+    """Made-up trainings: (8,16) has a quarter of the variance, (64,16) a sixteenth and half the distance."""
+    _, _, quiet = ESTIMATORS
+    points, arrivals = [], []
+    for n in FAKE_UPDATES:
+        for e in ESTIMATORS:
+            for seed in (0, 1):
+                training = {"estimator": e.name, "fake_updates": n, "seed": seed}
+                arrivals.append({**training, "arrived": 50 + seed})
+                for step in (10, 20):
+                    spread = {o.name: (1 + seed) / 4**i for i, o in enumerate(ESTIMATORS)}
+                    distance = (2 + seed) / (2 if e is quiet else 1)
+                    points.append({**training, "step": step, "distance": distance, "fake": 0.5, **spread})
+    rows = exact_rows(points, arrivals, 20)
+    assert [r["variance_ratio"] for r in rows] == pytest.approx([1, 4, 16] * 4)
+    assert rows[0]["arrived"] == 50.5
+    assert "distance_ratio" not in rows[2]
+    assert [r["distance_ratio"] for r in rows[3:6]] == pytest.approx([1, 1, 2])
+    assert rows[5]["fake_share"] == pytest.approx((0.5 / (1 / 16) + 0.5 / (2 / 16)) / 2)
+    said = exact_verdict(rows)
+    assert len(said) == 8
+    assert said[0].startswith("exact fake score: (8,16) stratified has 4 [4, 4] times less variance")
+    assert "it ends 2 [2, 2] times nearer" in said[3]
+
+
+def test_a_training_is_measured_where_the_student_meets_the_fake_score() -> None:
+    points, arrivals = exact_points([3], 4, 2)
+    assert len(points) == 2 * len(arrivals) == 2 * len(ESTIMATORS) * len(FAKE_UPDATES)
+    run = ExactDMD(ESTIMATORS[0], FAKE_UPDATES[1], 3)
+    run.learn_fake()
+    run.learn_student()
+    run.learn_fake()
+    wanted = (ESTIMATORS[0].name, FAKE_UPDATES[1], 2)
+    found = next(p for p in points if (p["estimator"], p["fake_updates"], p["step"]) == wanted)
+    assert found["fake"] == run.errors([], samples=1024)["fake"]
+    assert found["distance"] == run.distance
 
 
 def test_levers_spend_the_compute_of_the_default() -> None:
