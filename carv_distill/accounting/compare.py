@@ -43,15 +43,19 @@ class Measured:
     draws: int
     within: Estimate
     """With the upstream samples held fixed."""
+    noise: str
+    """Coupling of the noises."""
     between: Estimate
     """tr Cov E[g | upstream]: one number for all unbiased samplers, so it is pooled over all arms and K."""
 
     @property
     def total(self) -> Estimate:
         """between + within, term by term: what two arms share cancels in a paired ratio of their totals."""
-        # the first pair has no contrast to pairs before it
-        terms = zip(self.between.terms, self.within.terms[1:], strict=True)
-        return mean_estimate([b + w for b, w in terms], positive=True)
+        # The first pair has no contrast to pairs before it; its part of the mean is dealt over the others.
+        within = self.within.terms[1:]
+        first = self.within.value - statistics.fmean(within)
+        terms = zip(self.between.terms, within, strict=True)
+        return mean_estimate([b + w + first for b, w in terms], positive=True)
 
 
 @dataclass(frozen=True)
@@ -96,10 +100,18 @@ class Comparison:
         return MeasuredWithin(rows[0].upstream * rows[0].between.value, within)
 
     def advice(self, arm: str, max_cost: float | None = None, max_draws: int = 64) -> Advice:
-        """The best (R, K) of an arm, its predicted ECM against the baseline of the first arm."""
+        """The best (R, K) of an arm, its predicted ECM against the baseline of the first arm.
+
+        K goes from the smallest one measured; with antithetic noise all larger K are even, as the draw
+        without a partner makes odd ones worse than what was measured says.
+        """
         first = self.within_model(self.arms()[0])
         at = (self.base.upstream, self.base.draws)
-        return advise(self.within_model(arm), self.cost, max_cost, at, first, max_draws)
+        rows = [r for r in self.rows if r.arm == arm]
+        least = min(r.draws for r in rows)
+        step = 2 if rows[0].noise == "antithetic" else 1
+        choices = [least, *(k for k in range(least + 1, max_draws + 1) if k % step == 0)]
+        return advise(self.within_model(arm), self.cost, max_cost, at, first, choices)
 
 
 def measure_pairs(
@@ -171,7 +183,10 @@ def compare(
                 pipeline, parameters, arm.sampler, upstream, k, pairs, seed, chunk
             )
     between = _pooled([v.between() for v in found.values()])
-    rows = tuple(Measured(name, upstream, k, v.within(), between) for (name, k), v in found.items())
+    noise = {arm.name: arm.sampler.noise for arm in arms}
+    rows = tuple(
+        Measured(name, upstream, k, v.within(), noise[name], between) for (name, k), v in found.items()
+    )
     return Comparison(rows, cost, budget)
 
 

@@ -64,7 +64,8 @@ def ecm_frontier(c: Comparison) -> Figure:
         k = [r.draws for r in rows]
         axes.plot(k, [e.value for e in found], marker="o", ms=4, color=colour, label=arm)
         draw_band(axes, k, [e.low for e in found], [e.high for e in found], colour)
-    bound = largest_ecm(c.base.between.value, c.base.within.value, c.cost)
+    base = c.base
+    bound = largest_ecm(base.between.value, base.draws * base.within.value, c.cost, base.draws)
     axes.axhline(bound, color="0.4", ls=":", label="bound of iid draws, any K")
     axes.set(
         xlabel="K, draws per upstream sample",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,7 +23,9 @@ class MeasuredWithin:
     """V(R, K) = (between + within(K))/R from the upstream-fixed variances measured at some K.
 
     What stratified draws need, as their within(K) is not ∝ 1/K. Between measured K it is interpolated as a
-    power law; outside of them it goes on as 1/K, which stratification can only beat.
+    power law; beyond the largest it goes on as 1/K, which stratification can only beat. Below the smallest
+    nothing is known. Strata over all samples (`nested`, `global`) make within(K) fall with R as well: at
+    more samples than were measured it is lower than said here.
 
     Args:
         between: V_between of one upstream sample.
@@ -44,16 +46,21 @@ class MeasuredWithin:
                 raise ValueError(f"within[{k}] = {v}: K must be at least 1 and the variance positive")
 
     def variance(self, upstream: int, draws: int) -> float:
-        """V(R, K)."""
+        """V(R, K).
+
+        Raises:
+            ValueError: K below the smallest one measured.
+        """
         return (max(self.between, 0.0) + self._within(draws)) / upstream
 
     def _within(self, draws: int) -> float:
         known = sorted(self.within)
-        below = max((k for k in known if k <= draws), default=None)
+        if draws < known[0]:
+            raise ValueError(f"K = {draws} is below the smallest one measured, {known[0]}")
+        below = max(k for k in known if k <= draws)
         above = min((k for k in known if k >= draws), default=None)
-        if below is None or above is None:
-            edge = known[0] if below is None else known[-1]
-            return self.within[edge] * edge / draws
+        if above is None:
+            return self.within[below] * below / draws
         if below == above:
             return self.within[below]
         share = math.log(draws / below) / math.log(above / below)
@@ -79,9 +86,9 @@ def advise(
     max_cost: float | None = None,
     baseline: tuple[int, int] = (1, 1),
     baseline_model: VarianceModel | None = None,
-    max_draws: int = 64,
+    draws: Sequence[int] = range(1, 65),
 ) -> Advice:
-    """Searches all K ≤ max_draws, and for each the R that the budget allows.
+    """Searches all the given K, and for each the R that the budget allows.
 
     Without `other` costs V·c does not depend on R: then R = 1 unless the budget is to be used up. With them a
     larger R always pays, so a budget is needed.
@@ -90,23 +97,24 @@ def advise(
         max_cost: of one iteration, in the unit of `cost`; None allows only R = 1, and needs other = 0.
         baseline: (R, K) that the predicted ECM is against.
         baseline_model: variance of the baseline's sampler; `model` by default.
-        max_draws: largest K that is tried.
+        draws: every K that is tried.
 
     Raises:
         ValueError: a budget that does not pay for (1, 1), or none although `cost.other` > 0.
     """
     if max_cost is None and cost.other > 0:
         raise ValueError("max_cost is needed where an iteration has other costs: more upstream always pays")
-    limit = cost(1, max_draws) if max_cost is None else max_cost
     choices = []
-    for draws in range(1, max_draws + 1):
-        upstream = 1 if max_cost is None else math.floor((limit - cost.other) / (cost(1, draws) - cost.other))
+    for k in draws:
+        paid = 1.0 if max_cost is None else (max_cost - cost.other) / (cost(1, k) - cost.other)
+        upstream = math.floor(paid * (1 + 1e-9))  # rounding must not exclude what costs exactly max_cost
         if upstream >= 1:
-            choices.append((model.variance(upstream, draws) * cost(upstream, draws), -upstream, draws))
+            choices.append((model.variance(upstream, k) * cost(upstream, k), -upstream, k))
     if not choices:
-        raise ValueError(f"max_cost = {max_cost} does not pay for R = K = 1, which costs {cost(1, 1):g}")
-    _, negative, draws = min(choices)
+        least = min(draws)
+        raise ValueError(f"max_cost = {max_cost} does not pay for R = 1, K = {least}: {cost(1, least):g}")
+    _, negative, best = min(choices)
     upstream = -negative
-    variance, price = model.variance(upstream, draws), cost(upstream, draws)
+    variance, price = model.variance(upstream, best), cost(upstream, best)
     base = (baseline_model or model).variance(*baseline) * cost(*baseline)
-    return Advice(upstream, draws, variance, price, base / (variance * price), baseline)
+    return Advice(upstream, best, variance, price, base / (variance * price), baseline)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -109,12 +110,14 @@ class VarianceBudget:
                 terms["total"].append(terms["between"][-1] + noise + of_level)
             if progress is not None:
                 progress(done + 1)
+        # the first sample has no contrast to others before it; its part of the mean is dealt over them
+        first = (terms["within"][0] - math.fsum(terms["within"][1:]) / (upstreams - 1)) / upstreams
         return cls(
             between=mean_estimate(terms["between"], level),
             within_level=mean_estimate(terms["level"], level),
             within_noise=mean_estimate(terms["noise"], level, positive=True),
             within=mean_estimate(terms["within"], level),
-            total=mean_estimate(terms["total"], level, positive=True),
+            total=mean_estimate([t + first for t in terms["total"]], level, positive=True),
             squared_norm=means.squared_norm(level),
             upstreams=upstreams,
         )

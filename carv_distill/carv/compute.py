@@ -133,13 +133,17 @@ def ecm(
     return scaled(relative_efficiency(base, method, paired), base_cost / method_cost)
 
 
-def largest_ecm(between: float, within: float, cost: CostModel) -> float:
-    """What no (R, K) with iid draws exceeds, against (1, 1) and without `other`:
+def largest_ecm(between: float, within: float, cost: CostModel, draws: int = 1) -> float:
+    """What no (R, K) with iid draws exceeds, against K = `draws` and without `other`:
 
-    (V_B + V_W)(c_u + c_d) / (√(c_u V_B) + √(c_d V_W))².
+    (V_B + V_W/K)(c_u + K c_d) / (√(c_u V_B) + √(c_d V_W))².
+
+    Args:
+        between, within: V_B and V_W of one sample and one draw; a negative estimate counts as zero.
     """
+    between, within = max(between, 0.0), max(within, 0.0)
     bound = ((cost.sample * between) ** 0.5 + (cost.draw * within) ** 0.5) ** 2
-    return (between + within) * (cost.sample + cost.draw) / bound
+    return (between + within / draws) * (cost.sample + draws * cost.draw) / bound
 
 
 def best_draws(between: float, within: float, cost: CostModel) -> float:

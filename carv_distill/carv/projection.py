@@ -14,7 +14,8 @@ class CountSketch:
     """S g ∈ ℝ^m of a vector g ∈ ℝ^d: (S g)_b = Σ_{i: h(i) = b} s(i) g_i, h uniform, s = ±1.
 
     E‖S g‖² = ‖g‖² and Var ‖S g‖² ≤ 2‖g‖⁴/m over the seeds, so every variance that is a trace survives, with
-    one sketch for all replicates. Buckets and signs are drawn again at each call, in blocks: memory is O(m).
+    one sketch for all replicates. What one sketch gets wrong, up to √(2/m) of the whole, is common to all
+    replicates and in no interval. Buckets and signs are drawn again at each call, in blocks: memory is O(m).
 
     Args:
         size: m ≥ 1.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from carv_distill.carv import StageTimer
+from carv_distill.diffusion.ema import ema_update
 
 from .module import DMDModule
 
 
 def time_other(module: DMDModule, timer: StageTimer, repeats: int = 10) -> None:
-    """Times one iteration's fake-score updates and optimiser steps as the stage ``other``.
+    """Times one iteration's fake-score updates, optimiser steps and EMA as the stage ``other``.
 
     The work is that of a training step, at learning rates of zero: no weight changes. Gradients of the
     parameters are used up.
@@ -17,6 +18,7 @@ def time_other(module: DMDModule, timer: StageTimer, repeats: int = 10) -> None:
     for optimizer in (student_optimizer, fake_optimizer):
         optimizer.param_groups[0].update(lr=0.0, weight_decay=0.0)
     module.student_vector.collect_gradient()
+    ema = module.ema_vector.theta.clone()  # the run's own stays as it is
     for number in range(repeats + 1):
         counted = timer if number else StageTimer(module.device)
         with counted.stage("other"):
@@ -27,3 +29,4 @@ def time_other(module: DMDModule, timer: StageTimer, repeats: int = 10) -> None:
                 module.fake_vector.collect_gradient()
                 fake_optimizer.step()
             student_optimizer.step()
+            ema_update([ema], [module.student_vector.theta], module.options.ema, number)

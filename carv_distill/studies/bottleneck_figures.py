@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from carv_distill.figures import BLUE, GREEN, GREY, ORANGE, RED, new_figure
 
@@ -51,16 +52,23 @@ def draw_exact(points: Sequence[Point]) -> Figure:
 
 
 def draw_levers(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """FID of every lever at equal compute, sorted, with 95 % intervals over seeds."""
-    ordered = sorted(rows, key=lambda r: -r["fid"])
+    """FID of every lever over the default's at equal compute, sorted; intervals hold for all at once."""
+    ordered = sorted((r for r in rows if "fid_ratio" in r), key=lambda r: -r["fid_ratio"])
     figure = new_figure(4.6)
     axes = figure.add_subplot()
-    places = range(len(ordered))
-    colours = [RED if r["lever"] == "default" else BLUE for r in ordered]
-    for place, row, colour in zip(places, ordered, colours, strict=True):
-        axes.plot([row["fid_low"], row["fid_high"]], [place, place], color=colour, lw=2, alpha=0.5)
-        axes.plot(row["fid"], place, "o", color=colour)
-    axes.set_yticks(list(places), [r["lever"] for r in ordered])
-    axes.set(xlabel="FID at equal compute (mean over seeds, 95 % interval)")
+    for place, row in enumerate(ordered):
+        low, high = row["fid_ratio_low"], row["fid_ratio_high"]
+        colour = BLUE if high < 1 else RED if low > 1 else GREY
+        axes.plot([low, high], [place, place], color=colour, lw=2, alpha=0.5)
+        axes.plot(row["fid_ratio"], place, "o", color=colour)
+    axes.axvline(1, color="0.4", ls=":")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_yticks(range(len(ordered)), [f"{r['lever']} ({r['updates']} updates)" for r in ordered])
+    default = next(r for r in rows if "fid_ratio" not in r)
+    spent = f"{default['fid']:.2f} after {default['updates']} updates"
+    axes.set(xlabel=f"FID over that of the default ({spent}), at equal compute")
     axes.grid(alpha=0.25, axis="x")
     return figure

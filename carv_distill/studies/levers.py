@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from carv_distill.carv import mean_estimate
 
+from .blocks import block_differences, exponential
 from .jobs import Job, fid_of
 from .results import columns
 
@@ -75,24 +77,27 @@ LEVERS = (
 
 
 def lever_rows(folder: Path, seeds: Sequence[int], budget: int) -> tuple[list[dict[str, Any]], list[str]]:
-    """FID of every lever over seeds, its difference to the default paired by seed, and what that says."""
-    there = [fid_of(folder, LEVERS[0].job(seed, budget)) for seed in seeds]
-    rows, said = [], []
+    """FID of every lever over seeds, its ratio to the default's with intervals that hold for all levers at
+    once (:func:`block_differences` of log FID), and what that says."""
+    fids = {lever.name: [fid_of(folder, lever.job(seed, budget)) for seed in seeds] for lever in LEVERS}
+    logs = {name: [math.log(fid) for fid in values] for name, values in fids.items()}
+    default = LEVERS[0].name
+    differences = block_differences(logs, [(name, default) for name in fids if name != default])
+    rows: list[dict[str, Any]] = []
+    said = []
     for lever in LEVERS:
-        here = [fid_of(folder, lever.job(seed, budget)) for seed in seeds]
-        difference = mean_estimate([a - b for a, b in zip(here, there, strict=True)])
-        rows.append(
-            {
-                "lever": lever.name,
-                "updates": lever.updates(budget),
-                **columns("fid", mean_estimate(here)),
-                **columns("fid_difference", difference),
-            }
-        )
-        if lever is not LEVERS[0]:
-            sense = "lower" if difference.high < 0 else "higher" if difference.low > 0 else "not different"
+        row = {
+            "lever": lever.name,
+            "updates": lever.updates(budget),
+            **columns("fid", mean_estimate(fids[lever.name], positive=True)),
+        }
+        if lever.name != default:
+            e = exponential(differences[lever.name, default])
+            row |= columns("fid_ratio", e)
+            sense = "lower" if e.high < 1 else "higher" if e.low > 1 else "not resolved"
             said.append(
-                f"{lever.name}: FID {sense} at equal compute, difference {difference.value:.3g} "
-                f"[{difference.low:.3g}, {difference.high:.3g}]"
+                f"{lever.name}: FID {sense} at equal compute, {e.value:.3g} [{e.low:.3g}, {e.high:.3g}] "
+                "times the default's"
             )
+        rows.append(row)
     return rows, said

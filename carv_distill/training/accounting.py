@@ -11,15 +11,19 @@ from typing import Any
 
 import torch
 
-from carv_distill.accounting import Comparison, compare, standard_arms, time_stages
+from carv_distill.accounting import Comparison, compare, measure_pairs, standard_arms, time_stages
 from carv_distill.carv import (
     Advice,
     CostModel,
+    Estimate,
     NoiseLevelProfile,
+    NoiseLevelSampler,
     NoiseParity,
+    Pipeline,
     Proposal,
     StageTimer,
     VarianceBudget,
+    ecm,
     stream,
     under,
 )
@@ -67,6 +71,18 @@ class AccountingOptions:
 
 
 @dataclass(frozen=True)
+class Check:
+    """An advice put to the test at its own R and K."""
+
+    total: Estimate
+    """Variance of the gradient, measured anew."""
+    seconds: float
+    """Of an iteration, timed anew."""
+    ecm: Estimate
+    """Of the iteration, against the comparison's baseline."""
+
+
+@dataclass(frozen=True)
 class Accounting:
     """What `evaluate.py variance` shows."""
 
@@ -81,8 +97,8 @@ class Accounting:
     proposals: dict[str, Proposal]
     advice: dict[str, Advice]
     """Per arm, for the seconds that the run's own iteration takes."""
-    advised_seconds: float
-    """Of an iteration at the best advice, timed."""
+    check: Check
+    """Of the best advice."""
 
     @property
     def best(self) -> str:
@@ -153,13 +169,19 @@ def account(
     importance, neyman = profile.importance(o.defensive), profile.neyman(o.defensive)
     progress("parity of the noise")
     parity = NoiseParity.measure(
-        pipeline, parameters, own("parity"), upstreams=o.budget_upstreams, draws=max(2, *o.draws)
+        pipeline,
+        parameters,
+        own("parity"),
+        proposal=neyman,
+        upstreams=o.budget_upstreams,
+        draws=max(2, *o.draws),
     )
     noise = parity.gate()
+    arms = standard_arms(importance, neyman, noise)
     comparison = compare(
         pipeline,
         parameters,
-        standard_arms(importance, neyman, noise),
+        arms,
         o.upstream,
         o.draws,
         o.pairs,
@@ -169,16 +191,29 @@ def account(
         chunk=module.chunk,
         progress=progress,
     )
-    own_arm = _arm_of(module)
     spent = cost(module.upstream, module.draws)
     advice = {arm: comparison.advice(arm, spent) for arm in comparison.arms()}
-    best = max(advice.values(), key=lambda a: a.ecm)
-    checked = StageTimer(module.device)
-    time_stages(pipeline, parameters, module.sampler, best.upstream, best.draws, checked)
-    seconds = cost.other + CostModel.measured(checked)(best.upstream, best.draws)
+    best = max(advice, key=lambda arm: advice[arm].ecm)
+    sampler = next(arm.sampler for arm in arms if arm.name == best)
+    progress(f"check of the advice: ({advice[best].upstream},{advice[best].draws}) {best}")
+    check = _check(comparison, advice[best], sampler, pipeline, module, o.pairs)
     proposals = {"importance": importance, "Neyman": neyman}
-    own_setting = (own_arm, module.upstream, module.draws)
-    return Accounting(step, own_setting, comparison, profile, parity, noise, proposals, advice, seconds)
+    setting = (_arm_of(module), module.upstream, module.draws)
+    return Accounting(step, setting, comparison, profile, parity, noise, proposals, advice, check)
+
+
+def _check(
+    c: Comparison, a: Advice, sampler: NoiseLevelSampler, pipeline: Pipeline, module: DMDModule, pairs: int
+) -> Check:
+    """Measures variance and seconds at the advised R and K."""
+    parameters, timer = list(module.student.parameters()), StageTimer(module.device)
+    time_stages(pipeline, parameters, sampler, a.upstream, a.draws, timer, chunk=module.chunk)
+    seconds = c.cost.other + CostModel.measured(timer)(a.upstream, a.draws)
+    total = measure_pairs(
+        pipeline, parameters, sampler, a.upstream, a.draws, pairs, module.seed, module.chunk
+    ).total()
+    base = c.base
+    return Check(total, seconds, ecm(base.total, c.cost(base.upstream, base.draws), total, seconds))
 
 
 def _precision(run: Path, device: str) -> Callable[[], AbstractContextManager[None]]:

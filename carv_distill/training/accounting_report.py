@@ -51,9 +51,10 @@ def conclusions(found: Accounting) -> list[str]:
         f"Use R = {best.upstream}, K = {best.draws} with {found.best}: predicted ECM {best.ecm:.2f}, against "
         f"{own:.2f} of the run's own ({r}, {k}) {arm}."
     )
+    check = found.check
     said.append(
-        f"An iteration of it takes {number(1e3 * found.advised_seconds)} ms as timed, "
-        f"{number(1e3 * best.cost)} ms as predicted; one of the run's own {number(1e3 * c.cost(r, k))} ms."
+        f"Tried: variance {_of(check.total)}, {number(1e3 * check.seconds)} ms per iteration (the run's own "
+        f"takes {number(1e3 * c.cost(r, k))} ms), ECM {_of(check.ecm)}."
     )
     return said
 
@@ -72,7 +73,11 @@ def accounting_dict(found: Accounting) -> dict[str, Any]:
         "own": {"sampler": arm, "upstream": r, "draws": k},
         **comparison_dict(found.comparison, found.advice),
         "advised": found.best,
-        "advised_seconds": found.advised_seconds,
+        "check": {
+            "total": estimate_dict(found.check.total),
+            "seconds": found.check.seconds,
+            "ecm": estimate_dict(found.check.ecm),
+        },
         "largest_reduction": None if most is None else estimate_dict(most),
         "noise": found.noise,
         "noise_factors": {name: estimate_dict(e) for name, e in _factors(found.parity).items()},

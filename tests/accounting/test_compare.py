@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from carv_distill.accounting import (
     Arm,
@@ -64,6 +66,7 @@ def test_variances_agree_with_the_closed_form(comparison: Comparison, arm: str, 
     assert abs(row.within.value - exact) < 4 * row.within.se
     assert abs(row.between.value - MODEL.between / 2) < 4 * row.between.se
     assert abs(row.total.value - exact - MODEL.between / 2) < 4 * row.total.se
+    assert row.total.value == pytest.approx(row.between.value + row.within.value, rel=1e-12)
 
 
 def test_re_and_ecm_agree_with_the_closed_form(comparison: Comparison) -> None:
@@ -95,13 +98,46 @@ def test_tables_json_and_figures_hold_the_numbers(comparison: Comparison, tmp_pa
     theta = MODEL.parameters()
     advice = {arm: comparison.advice(arm, 100.0) for arm in comparison.arms()}
     tables = comparison_tables(comparison, advice)
-    assert [t.row_count for t in tables] == [4, 4, 4, 2]
+    assert [t.row_count for t in tables] == [4, 4, 4, 4, 2]
+    console = Console(width=80, file=io.StringIO())
+    for table in tables:  # nothing wraps in a plain terminal
+        assert console.measure(table).maximum <= 80
     text = json.loads(json.dumps(comparison_dict(comparison, advice)))
     assert text["rows"][3]["ecm"]["value"] == comparison.ecm(comparison.rows[3]).value
     profile = NoiseLevelProfile.measure(MODEL.pipeline(theta), [theta], stream("p"), 8, 4)
     proposals = {"importance": profile.importance(), "Neyman": profile.neyman()}
     for path in draw_accounting(comparison, profile, proposals, tmp_path):
         assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_antithetic_noise_is_advised_with_an_even_k(comparison: Comparison) -> None:
+    """An odd K between the measured 4 and 6 may look best, but has a draw without a partner."""
+    theta = MODEL.parameters()
+    sampler = NoiseLevelSampler(UNIFORM, "stratified", "antithetic")
+    arms = [Arm("uniform", NoiseLevelSampler(UNIFORM, "iid")), Arm("best", sampler)]
+    c = compare(MODEL.pipeline(theta), [theta], arms, 1, (2, 4, 6), 20, CostModel(9, 1), comparison.budget)
+    assert [r.noise for r in c.rows[::3]] == ["iid", "antithetic"]
+    for most in (3, 5, 7):
+        assert c.advice("best", 64.0, max_draws=most).draws % 2 == 0
+    assert c.advice("uniform", 64.0, max_draws=2).draws == 2  # nothing below what was measured
+
+
+def test_no_between_variance_is_drawn_too(tmp_path: Path) -> None:
+    """Few pairs and no variance between samples: its estimate falls below zero; a K above 1 is the base."""
+    model = LinearGaussian(between=0, level=2, noise=5)
+    theta = model.parameters()
+    arms = [Arm("uniform", NoiseLevelSampler(UNIFORM, "iid"))]
+    budget = VarianceBudget.measure(model.pipeline(theta), [theta], stream("b"), upstreams=3)
+    profile = NoiseLevelProfile.measure(model.pipeline(theta), [theta], stream("p"), 4, 3)
+    c = next(
+        found
+        for seed in range(20)
+        for found in [
+            compare(model.pipeline(theta), [theta], arms, 2, (2, 4), 4, CostModel(3, 1), budget, seed)
+        ]
+        if found.base.between.value < 0
+    )
+    assert all(path.is_file() for path in draw_accounting(c, profile, {}, tmp_path))
 
 
 def test_the_standard_arms_are_the_papers_and_ours() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from dataclasses import dataclass
 
 import pytest
@@ -49,12 +50,24 @@ def test_other_costs_need_a_budget_and_make_draws_nearly_free() -> None:
         advise(Components(1.0, 1.0), cost, max_cost=50)
 
 
-def test_measured_within_is_a_power_law_between_and_iid_outside() -> None:
+def test_what_costs_exactly_the_budget_is_allowed() -> None:
+    """The run's own (R, K) at its own cost, 2000 random cases: nothing worse is ever advised."""
+    g = random.Random(0)
+    for _ in range(2000):
+        cost = CostModel(*(g.uniform(0.01, 2) for _ in range(4)))
+        r, k = g.randint(1, 64), g.randint(1, 64)
+        model = Components(g.uniform(0, 2), g.uniform(0.1, 20))
+        found = advise(model, cost, max_cost=cost(r, k), draws=[k])
+        assert (found.upstream, found.draws) == (r, k)
+
+
+def test_measured_within_is_a_power_law_between_and_iid_beyond() -> None:
     model = MeasuredWithin(1.0, {1: 8.0, 4: 0.5})
     assert model.variance(1, 2) == pytest.approx(1 + 2.0)
     assert model.variance(2, 4) == pytest.approx(0.75)
     assert model.variance(1, 8) == pytest.approx(1.25)
-    assert MeasuredWithin(1.0, {2: 3.0}).variance(1, 1) == pytest.approx(7)
+    with pytest.raises(ValueError, match="K = 1 is below the smallest one measured, 2"):
+        MeasuredWithin(1.0, {2: 3.0}).variance(1, 1)
 
 
 @pytest.mark.parametrize("within", [{}, {0: 1.0}, {2: -1.0}, {2: float("nan")}])

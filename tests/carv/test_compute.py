@@ -112,7 +112,14 @@ def test_no_iid_choice_beats_the_largest_ecm_and_its_optimum_reaches_it() -> Non
             return base / ((b + w / k) * (c + k))
 
         assert efficiency(star) == pytest.approx(bound, rel=1e-12)
+        # against K = 3, which is efficiency(3) times better than K = 1
+        assert largest_ecm(between, within, cost, 3) == pytest.approx(bound / efficiency(3), rel=1e-12)
         assert all(efficiency(k) <= bound * (1 + 1e-12) for k in range(1, 200))
+
+
+def test_a_negative_estimate_of_a_component_counts_as_zero() -> None:
+    """Without variance between samples only draws count: (c_u + c_d)/c_d."""
+    assert largest_ecm(-0.1, 5.0, CostModel.declared(4)) == pytest.approx(5, rel=1e-12)
 
 
 def test_twice_the_best_draws_regret_at_most_an_eighth() -> None:

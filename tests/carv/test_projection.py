@@ -10,7 +10,7 @@ from carv_distill.carv import projection as projection_module
 
 
 def test_squared_norms_are_kept_in_expectation() -> None:
-    """Over 2,000 seeds at m = 16: mean within 4 SE of ‖g‖², variance at most 2‖g‖⁴/m."""
+    """Over 2,000 seeds at m = 16: mean within 4 SE of ‖g‖², variance at most 2‖g‖⁴/m, to 10 %."""
     g = torch.randn(50, generator=stream("g"), dtype=torch.float64)
     norm = g.square().sum()
     found = torch.stack([CountSketch(16, seed)(g).square().sum() for seed in range(2000)])

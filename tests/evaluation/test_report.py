@@ -112,7 +112,8 @@ def test_table_shows_every_report(
     assert fid.std is not None
     assert kid.std is not None
     assert f"{fid.mean:.2f} ± {fid.std:.2f}" in text
-    assert f"{kid.mean:.3g} ± {kid.std:.3g}" in text
+    assert f"{1000 * kid.mean:.2f} ± {1000 * kid.std:.2f}" in text
+    assert "KID × 1000" in text
     assert f"{fid.minimum:.2f}" in text
     assert f"{other.metrics[0].fid:.2f}" in text
     assert text.count("student") == 2
