@@ -170,7 +170,7 @@ def render_table(reports: Iterable[Report]) -> Table:
         for r in reports
     }
     table = Table("", box=SIMPLE_HEAD, pad_edge=False, caption="\n".join(sorted(settings)))
-    for title in ("FID", "min", "KID × 1000", "precision", "recall"):
+    for title in ("FID", "min", "KID\n×1000", "precision", "recall"):
         # in a narrow terminal the name wraps; a number cut short would be another number
         table.add_column(title, no_wrap=True)
     for report in reports:
@@ -179,7 +179,7 @@ def render_table(reports: Iterable[Report]) -> Table:
             report.name,
             _cell(summary["fid"], ".2f"),
             f"{summary['fid'].minimum:.2f}",
-            _cell(summary.get("kid"), ".2f", 1000),
+            _cell(summary.get("kid"), ".3g", 1000),
             _cell(summary.get("precision"), ".2f"),
             _cell(summary.get("recall"), ".2f"),
         )
