@@ -39,7 +39,9 @@ def draw_gap(points: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> Figure
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.25)
-    figure.legend(loc="outside upper center", ncols=len(arms), frameon=False, fontsize=8)
+    left.plot([], [], "k-", lw=1.4, label="total variance")
+    left.plot([], [], "k--", lw=1.4, label="its part with the upstream fixed")
+    figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=8)
     return figure
 
 
