@@ -17,6 +17,7 @@ from pathlib import Path
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from carv_distill.errors import UserError
+from carv_distill.files import write_json
 from carv_distill.training.metrics import Row, read_metrics
 
 
@@ -59,7 +60,11 @@ def run_jobs(
 
 
 def _run(job: Job, config: Path, folder: Path, ranges: int) -> str:
-    run = folder / job.name
+    run, finished = folder / job.name, folder / job.name / "job.json"
+    if finished.is_file():
+        if json.loads(finished.read_text())["words"] == list(job.words):
+            return job.name
+        (run / "fid.json").unlink(missing_ok=True)  # was of the shorter run
     if run.is_dir() and not any((run / "checkpoints").glob("*.ckpt")):
         shutil.rmtree(run)  # ended before its first checkpoint
     resume = ["--resume"] if run.is_dir() else []
@@ -67,6 +72,7 @@ def _run(job: Job, config: Path, folder: Path, ranges: int) -> str:
     _python(job, "train.py", "--config", str(config), *words, *resume)
     if ranges and not (run / "fid.json").is_file():
         _python(job, "evaluate.py", "fid", "--run", str(run), "--ranges", str(ranges), "--no-teacher")
+    write_json(finished, {"words": list(job.words)})
     return job.name
 
 

@@ -127,3 +127,8 @@ def test_an_unfinished_run_goes_on_and_a_finished_one_is_kept(
     resumed = {c[0]: "--resume" in c for c in calls if c[1] == "train.py"}
     assert resumed == {"fresh": False, "cut": True, "empty": False}
     assert [c[0] for c in calls if c[1] == "evaluate.py"] == ["fresh", "empty"]
+    calls.clear()
+    run_jobs([Job(n, ("a=1",)) for n in ("fresh", "cut")], Path("c.yaml"), tmp_path, 1)
+    assert not calls
+    run_jobs([Job("cut", ("a=2",))], Path("c.yaml"), tmp_path, 1)  # other words: it goes on
+    assert [c[1] for c in calls] == ["train.py"]
