@@ -130,5 +130,7 @@ def test_an_unfinished_run_goes_on_and_a_finished_one_is_kept(
     calls.clear()
     run_jobs([Job(n, ("a=1",)) for n in ("fresh", "cut")], Path("c.yaml"), tmp_path, 1)
     assert not calls
-    run_jobs([Job("cut", ("a=2",))], Path("c.yaml"), tmp_path, 1)  # other words: it goes on
-    assert [c[1] for c in calls] == ["train.py"]
+    run_jobs(
+        [Job("cut", ("a=2",))], Path("c.yaml"), tmp_path, 1
+    )  # other words: it goes on, and is evaluated anew
+    assert [c[1] for c in calls] == ["train.py", "evaluate.py"]
