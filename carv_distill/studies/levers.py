@@ -54,7 +54,8 @@ class Lever:
             "checkpoint.keep_best=0",
             *self.words,
         )
-        name = "".join(c if c.isalnum() else "-" for c in self.name)
+        name = self.name.replace("/", "over").replace("×", "times")
+        name = "".join(c if c.isalnum() else "-" for c in name)
         return Job(f"{name}-seed{seed}", words)
 
 

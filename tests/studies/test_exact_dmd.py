@@ -128,3 +128,8 @@ def test_levers_spend_the_compute_of_the_default() -> None:
     for lever in LEVERS:
         spent = lever.updates(300) * lever.cost
         assert spent == pytest.approx(300 * LEVERS[0].cost, abs=lever.cost / 2)
+
+
+def test_every_lever_has_a_run_of_its_own() -> None:
+    names = {lever.job(seed, 300).name for lever in LEVERS for seed in range(3)}
+    assert len(names) == 3 * len(LEVERS)
