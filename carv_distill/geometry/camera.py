@@ -1,0 +1,120 @@
+"""Cameras on a sphere around the origin: where they stand, what they see, how they are drawn."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+AZIMUTHS = ("iid", "stratified", "antipodal")
+VIEWS = ("front", "side", "back", "overhead")
+OVERHEAD = math.radians(60)
+"""Elevation from which on a view is from overhead (DreamFusion, section 3.2)."""
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """n pinhole cameras that look at the origin; y is up, azimuth 0 stands on +z and grows towards +x.
+
+    Args:
+        azimuth, elevation: [n], radians.
+        distance: [n], from the origin.
+        fov: [n], full angle of view over the image's height, radians.
+    """
+
+    azimuth: Tensor
+    elevation: Tensor
+    distance: Tensor
+    fov: Tensor
+
+    def __len__(self) -> int:
+        return len(self.azimuth)
+
+    @property
+    def position(self) -> Tensor:
+        """[n, 3]."""
+        flat = self.elevation.cos()
+        unit = torch.stack([flat * self.azimuth.sin(), self.elevation.sin(), flat * self.azimuth.cos()], -1)
+        return self.distance[:, None] * unit
+
+    def rays(self, size: int) -> tuple[Tensor, Tensor]:
+        """Origins and unit directions through the centres of size × size pixels, each [n, size, size, 3].
+
+        Row 0 is the top of the image, column 0 its left.
+        """
+        back = self.position / self.distance[:, None]
+        # The horizontal direction of azimuth itself: no cross product that fails straight overhead.
+        right = torch.stack([self.azimuth.cos(), torch.zeros_like(self.azimuth), -self.azimuth.sin()], -1)
+        up = torch.linalg.cross(back, right)
+        place = (torch.arange(size, device=back.device, dtype=back.dtype) + 0.5) / size * 2 - 1
+        reach = (self.fov / 2).tan()[:, None, None, None]
+        x, y = place[None, None, :, None], -place[None, :, None, None]
+        directions = reach * (x * right[:, None, None] + y * up[:, None, None]) - back[:, None, None]
+        directions = torch.nn.functional.normalize(directions, dim=-1)
+        return self.position[:, None, None].expand_as(directions), directions
+
+    def views(self) -> list[str]:
+        """The name of each view, one of VIEWS: the words that view-dependent prompts append."""
+        names = []
+        for azimuth, elevation in zip(self.azimuth.tolist(), self.elevation.tolist(), strict=True):
+            turned = abs(math.remainder(azimuth, 2 * math.pi))
+            if elevation > OVERHEAD:
+                names.append("overhead")
+            else:
+                names.append(
+                    "front" if turned < math.pi / 4 else "back" if turned > 3 * math.pi / 4 else "side"
+                )
+        return names
+
+
+@dataclass(frozen=True)
+class CameraSampler:
+    """Random cameras: azimuth uniform, distance and angle of view uniform in their ranges, elevation for
+    half of the cameras uniform in the angle and for the other half uniform on the sphere.
+
+    Args:
+        distance: least and greatest.
+        fov, elevation: least and greatest, degrees.
+        azimuths: iid; stratified, one camera in each of n equal sectors; antipodal, pairs from opposite
+            sides. The mean over the cameras is unbiased under all three.
+
+    Source: DreamFusion (arXiv 2209.14988), section 3.2; the elevation's mixture as in threestudio.
+    """
+
+    distance: tuple[float, float] = (1.5, 2.0)
+    fov: tuple[float, float] = (40.0, 70.0)
+    elevation: tuple[float, float] = (-10.0, 45.0)
+    azimuths: str = "iid"
+
+    def __post_init__(self) -> None:
+        if self.azimuths not in AZIMUTHS:
+            raise ValueError(f"azimuths must be one of {', '.join(AZIMUTHS)}; found {self.azimuths!r}")
+        for name in ("distance", "fov", "elevation"):
+            low, high = getattr(self, name)
+            if not low <= high:
+                raise ValueError(f"{name}: {low} is above {high}")
+
+    def sample(self, count: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Cameras:
+        """`count` cameras on the generator's device."""
+
+        def uniform(low: float, high: float) -> Tensor:
+            v = torch.rand(count, generator=generator, device=generator.device, dtype=dtype)
+            return low + (high - low) * v
+
+        low, high = (math.radians(e) for e in self.elevation)
+        by_angle = uniform(low, high)
+        on_sphere = uniform(math.sin(low), math.sin(high)).asin()
+        elevation = torch.where(uniform(0, 1) < 0.5, by_angle, on_sphere)
+        fov = uniform(math.radians(self.fov[0]), math.radians(self.fov[1]))
+        return Cameras(2 * math.pi * self._turns(uniform(0, 1)), elevation, uniform(*self.distance), fov)
+
+    def _turns(self, v: Tensor) -> Tensor:
+        """Azimuths in turns from iid v [n]; the batch together is uniform under all three."""
+        place = torch.arange(len(v), device=v.device)
+        if self.azimuths == "stratified":
+            return (place + v) / len(v)
+        if self.azimuths == "antipodal":
+            return (v[place // 2 * 2] + 0.5 * (place % 2)) % 1
+        return v

@@ -1,0 +1,92 @@
+"""Where cameras stand and what they see."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from carv_distill.carv import stream
+from carv_distill.geometry import Cameras, CameraSampler
+
+F64 = torch.float64
+
+
+def cameras(azimuth: float, elevation: float = 0.0, distance: float = 2.0, fov: float = 60.0) -> Cameras:
+    values = (math.radians(azimuth), math.radians(elevation), distance, math.radians(fov))
+    return Cameras(*(torch.tensor([v], dtype=F64) for v in values))
+
+
+@pytest.mark.parametrize(
+    ("azimuth", "elevation", "position"),
+    [
+        (0, 0, (0, 0, 2)),
+        (90, 0, (2, 0, 0)),
+        (180, 0, (0, 0, -2)),
+        (0, 90, (0, 2, 0)),
+        (90, 30, (3**0.5, 1, 0)),
+    ],
+)
+def test_positions(azimuth: float, elevation: float, position: tuple[float, ...]) -> None:
+    found = cameras(azimuth, elevation).position[0]
+    torch.testing.assert_close(found, torch.tensor(position, dtype=F64), rtol=0, atol=1e-12)
+
+
+def test_rays_by_hand() -> None:
+    """From +z with 90°: the middle looks along −z, the right column towards +x, the top row towards +y."""
+    origins, directions = cameras(0, fov=90).rays(3)
+    assert origins.shape == directions.shape == (1, 3, 3, 3)
+    torch.testing.assert_close(directions[0, 1, 1], torch.tensor([0.0, 0.0, -1.0], dtype=F64))
+    right = torch.tensor([2 / 3, 0.0, -1.0], dtype=F64)
+    torch.testing.assert_close(directions[0, 1, 2], right / right.norm())
+    assert directions[0, 0, 1, 1] > 0 > directions[0, 2, 1, 1]
+
+
+@pytest.mark.parametrize("elevation", [-40, 0, 37, 90])
+def test_a_camera_looks_at_the_origin_and_stands_upright(elevation: float) -> None:
+    """Directions are unit vectors, the mean one points to the origin; left and right differ horizontally."""
+    c = cameras(25, elevation)
+    _, directions = c.rays(4)
+    torch.testing.assert_close(directions.norm(dim=-1), torch.ones(1, 4, 4, dtype=F64))
+    middle = torch.nn.functional.normalize(directions.mean((1, 2)), dim=-1)
+    torch.testing.assert_close(middle, -c.position / 2)
+    across = directions[0, :, 3] - directions[0, :, 0]
+    torch.testing.assert_close(across[:, 1], torch.zeros(4, dtype=F64), rtol=0, atol=1e-12)
+
+
+def test_views() -> None:
+    names = [cameras(a).views()[0] for a in (0, 40, 50, -90, 130, 180, 400)]
+    assert names == ["front", "front", "side", "side", "side", "back", "front"]
+    assert cameras(180, 70).views() == ["overhead"]
+
+
+@pytest.mark.parametrize("azimuths", ["iid", "stratified", "antipodal"])
+def test_the_batch_is_uniform_in_azimuth(azimuths: str) -> None:
+    """Mean of cos and sin of one and two turns over 4,000 batches of 4: within 4 SE of 0."""
+    sampler, g = CameraSampler(azimuths=azimuths), stream("azimuths", azimuths)
+    batches = torch.stack([sampler.sample(4, g, F64).azimuth for _ in range(4000)])
+    for turns in (1, 2):
+        for wave in (batches.mul(turns).cos(), batches.mul(turns).sin()):
+            means = wave.mean(1)
+            assert abs(means.mean()) < 4 * max(means.std() / 4000**0.5, 1e-12)
+    # Var of the mean of four cosines: 1/8 iid, 0 in opposite pairs, (1/2 − (2/π)²)/4 in quarter turns
+    exact = {"iid": 1 / 8, "antipodal": 0.0, "stratified": (1 / 2 - 4 / math.pi**2) / 4}[azimuths]
+    assert batches.cos().mean(1).var().item() == pytest.approx(exact, rel=0.1, abs=1e-12)
+
+
+def test_ranges_and_the_mixture_of_elevations() -> None:
+    """20,000 cameras: all inside; P(elevation < 0) is ½ · 10/55 + ½ · sin 10°/(sin 10° + sin 45°), 4 SE."""
+    c = CameraSampler().sample(20_000, stream("ranges"), F64)
+    assert 1.5 <= c.distance.min() < 1.51 < 1.99 < c.distance.max() <= 2
+    assert math.radians(40) <= c.fov.min() < c.fov.max() <= math.radians(70)
+    low, high = math.sin(math.radians(10)), math.sin(math.radians(45))
+    p = 0.5 * 10 / 55 + 0.5 * low / (low + high)
+    assert abs((c.elevation < 0).double().mean() - p) < 4 * math.sqrt(p * (1 - p) / 20_000)
+
+
+def test_what_makes_no_sense_is_refused() -> None:
+    with pytest.raises(ValueError, match="azimuths must be one of iid, stratified, antipodal; found 'sobol'"):
+        CameraSampler(azimuths="sobol")
+    with pytest.raises(ValueError, match="fov: 70 is above 40"):
+        CameraSampler(fov=(70, 40))
