@@ -125,24 +125,25 @@ class GuidedDenoiser(NetworkDenoiser):
     """Classifier-free guidance: F_∅ + s (F_cond − F_∅), so D_∅ + s (D_cond − D_∅).
 
     Args:
-        base: a conditional denoiser that was trained with dropped labels.
+        base: a conditional denoiser that was trained with dropped conditions.
         scale: s; 1 is the conditional model, 0 the unconditional one.
-        null_label: the label that stands for "no condition".
+        null: the condition of one row that stands for none: a label [], an empty prompt's embedding [L, D].
 
     Source: Ho & Salimans 2022, equation 6 (with s = 1 + w).
     """
 
-    def __init__(self, base: NetworkDenoiser, scale: float, null_label: int) -> None:
+    null: Tensor
+
+    def __init__(self, base: NetworkDenoiser, scale: float, null: Tensor) -> None:
         super().__init__(base.network, base.precondition)
         self.scale = scale
-        self.null_label = null_label
+        self.register_buffer("null", null, persistent=False)
 
     def raw(self, x_t: Tensor, c: Coefficients, cond: Tensor | None) -> Tensor:
         if cond is None:
             raise ValueError("guidance needs a condition")
         both = Coefficients(*(torch.cat([t, t]) for t in c))
-        null = torch.full_like(cond, self.null_label)
-        f = super().raw(torch.cat([x_t, x_t]), both, torch.cat([cond, null]))
+        f = super().raw(torch.cat([x_t, x_t]), both, torch.cat([cond, self.null.expand_as(cond)]))
         conditional, unconditional = f.chunk(2)
         return torch.lerp(unconditional, conditional, self.scale)
 

@@ -1,11 +1,11 @@
-"""diffusers' UNet2DModel as a raw network F(x, c_noise, cond)."""
+"""diffusers' UNets as raw networks F(x, c_noise, cond)."""
 
 from __future__ import annotations
 
 import copy
 
 import torch
-from diffusers import UNet2DModel
+from diffusers import UNet2DConditionModel, UNet2DModel
 from torch import Tensor, nn
 
 
@@ -38,6 +38,21 @@ class UNetNetwork(nn.Module):
         """
         network = copy.deepcopy(self).requires_grad_(True).eval()
         return network if network.unet.dtype == torch.float64 else network.float()
+
+
+class TextUNetNetwork(nn.Module):
+    """F(x, c_noise, cond) by a :class:`diffusers.UNet2DConditionModel`; `cond` is a prompt's embedding per
+    row, [n, L, D]."""
+
+    def __init__(self, unet: UNet2DConditionModel) -> None:
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None) -> Tensor:
+        dtype = self.unet.dtype
+        if cond is None:
+            raise ValueError("a text-to-image network needs the embedding of a prompt")
+        return self.unet(x.to(dtype), c_noise, encoder_hidden_states=cond.to(dtype), return_dict=False)[0]
 
 
 class _Float32Conv2d(nn.Conv2d):

@@ -147,7 +147,7 @@ def test_the_precision_of_x_wins() -> None:
 def test_guidance(scale: float, precondition: Preconditioning) -> None:
     """D_∅ + s (D_cond − D_∅), each from the base denoiser by itself, null label 9."""
     base = NetworkDenoiser(Tiny(0.8, shift=0.1), precondition)
-    guided = GuidedDenoiser(base, scale, null_label=9)
+    guided = GuidedDenoiser(base, scale, torch.tensor(9))
     x_t, sigma, cond = noisy(3, 2, 2), VP.table[[10, 300, 800]], torch.tensor([1, 4, 2])
     null = base(x_t, sigma, torch.full((3,), 9))
     expected = null + scale * (base(x_t, sigma, cond) - null)
@@ -172,7 +172,7 @@ def test_difference_is_the_plain_one_in_float64(precondition: Preconditioning) -
     """(D_a − D_b, D_b) with and without the shared preconditioning agree to rounding, guidance included."""
     b = NetworkDenoiser(Tiny(1.0, 0.1), precondition)
     x_t, sigma, cond = noisy(4, 3), VP.table[[5, 100, 500, 999]], torch.tensor([0, 1, 2, 3])
-    for a in (NetworkDenoiser(Tiny(1.01, 0.1), precondition), GuidedDenoiser(b, 3.0, null_label=9)):
+    for a in (NetworkDenoiser(Tiny(1.01, 0.1), precondition), GuidedDenoiser(b, 3.0, torch.tensor(9))):
         difference, denoised_b = denoised_difference(a, b, x_t, sigma, cond)
         plain, plain_b = denoised_difference(Plain(a), Plain(b), x_t, sigma, cond)
         assert difference.abs().max() > 1e-3

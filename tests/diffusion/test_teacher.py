@@ -167,7 +167,7 @@ def test_guidance_needs_a_null_label(tmp_path: Path) -> None:
     assert teacher.guided(1, classes=4) is teacher.denoiser
     guided = teacher.guided(2.5, classes=3)
     assert isinstance(guided, GuidedDenoiser)
-    assert (guided.scale, guided.null_label) == (2.5, 3)
+    assert (guided.scale, guided.null.item()) == (2.5, 3)
     with pytest.raises(
         UserError, match=r"^teacher\.guidance: 2\.5 needs .* 5 class embeddings for 4 .*found 4$"
     ):
