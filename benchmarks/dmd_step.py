@@ -30,7 +30,7 @@ from carv_distill.data import load_images
 from carv_distill.dmd import DMDModule
 from carv_distill.training.config import DMDConfig, load_config
 from carv_distill.training.console import quiet_libraries
-from carv_distill.training.run import build_module
+from carv_distill.training.tasks import build_dmd_module
 
 WARM_UP = 3
 BOUNDS = {"student update": 1.04, "fake-score update": 1.08, "drawing": 0.02, "memory": 1.3}
@@ -40,7 +40,7 @@ def build(config: Path, *overrides: str) -> DMDModule:
     """The module of a configuration, outside a trainer."""
     loaded = load_config(config, overrides)
     assert isinstance(loaded, DMDConfig)
-    module = build_module(loaded, load_images(loaded.data.name))
+    module = build_dmd_module(loaded, load_images(loaded.data.name))
     assert isinstance(module, DMDModule)
     return module
 

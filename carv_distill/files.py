@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,23 @@ def atomic_file(path: Path | str) -> Iterator[BinaryIO]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def updated_folder(folder: Path | str) -> Iterator[Path]:
+    """A scratch folder whose files move into `folder` once all are written, each by one rename.
+
+    If the body raises, `folder` keeps what it held before. Files there that have no new version stay.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        yield Path(scratch)
+        for file in sorted(path for path in Path(scratch).rglob("*") if path.is_file()):
+            file.chmod(0o644)  # safetensors makes its files unreadable to others
+            target = folder / file.relative_to(scratch)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(target)
 
 
 def write_text(path: Path | str, text: str) -> None:

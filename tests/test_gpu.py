@@ -21,7 +21,8 @@ from carv_distill.data import load_images
 from carv_distill.dmd import DMDModule
 from carv_distill.training.config import DMDConfig
 from carv_distill.training.metrics import read_metrics
-from carv_distill.training.run import build_module, execute
+from carv_distill.training.run import execute
+from carv_distill.training.tasks import build_dmd_module
 
 pytestmark = [
     pytest.mark.gpu,
@@ -95,7 +96,7 @@ def test_an_update_does_not_wait_for_the_device(small_config: MakeConfig) -> Non
             finally:
                 torch.cuda.set_sync_debug_mode("default")
 
-    module = build_module(small_config(), load_images("digits"))
+    module = build_dmd_module(small_config(), load_images("digits"))
     module.__class__ = Checked
     Trainer(
         max_steps=4,
@@ -114,7 +115,7 @@ def test_the_residual_in_bf16_is_close_to_the_one_in_float32(
     small_config: MakeConfig, tmp_path: Path
 ) -> None:
     """Direction under autocast against float32, same draws: relative error below 5 %."""
-    module = build_module(small_config(), load_images("digits"))
+    module = build_dmd_module(small_config(), load_images("digits"))
     assert isinstance(module, DMDModule)
     module.to("cuda")
     with torch.no_grad():

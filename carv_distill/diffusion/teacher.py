@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from diffusers import EDMEulerScheduler, UNet2DModel
 from safetensors import SafetensorError
 
 from carv_distill.errors import UserError
+from carv_distill.files import updated_folder
 
 from .denoiser import GuidedDenoiser, NetworkDenoiser
 from .folder import local_folder, one_line, read_json
@@ -114,15 +113,11 @@ def save_teacher(folder: Path, unet: UNet2DModel, scheduler_config: dict[str, An
         UserError: a file could not be written; those that were there before are kept.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        with updated_folder(folder) as scratch:
             unet.save_pretrained(scratch, safe_serialization=True)
             text = json.dumps(scheduler_config, indent=2, sort_keys=True) + "\n"
-            Path(scratch, "scheduler_config.json").write_text(text)
-            Path(scratch, "README.md").write_text(card)
-            for file in sorted(Path(scratch).iterdir()):
-                file.chmod(0o644)  # safetensors makes its files unreadable to others
-                os.replace(file, folder / file.name)
+            (scratch / "scheduler_config.json").write_text(text)
+            (scratch / "README.md").write_text(card)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{folder}: could not be written ({one_line(error)})") from error
 

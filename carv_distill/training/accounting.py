@@ -34,7 +34,8 @@ from carv_distill.errors import UserError
 
 from .checkpoint import newest_checkpoint
 from .measure import run_config
-from .run import build_module, precision_of
+from .run import precision_of
+from .tasks import build_dmd_module
 
 log = logging.getLogger(__name__)
 
@@ -113,8 +114,7 @@ def load_run(run: Path, device: str) -> tuple[DMDModule, int]:
         UserError: the run has no checkpoint.
     """
     config = run_config(run)
-    module = build_module(config, load_images(config.data.name))
-    assert isinstance(module, DMDModule)
+    module = build_dmd_module(config, load_images(config.data.name))
     newest = newest_checkpoint(run / "checkpoints")
     if newest is None:
         raise UserError(f"{run / 'checkpoints'} holds no checkpoint to measure")

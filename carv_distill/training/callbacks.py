@@ -106,6 +106,7 @@ class StepLog(Callback):
             return
         values = {name: float(value) for name, value in pl_module.metrics().items()}
         write_metrics(trainer, {"seconds": round(self.seconds, 2), **values})
+        pl_module.log_dict(values, logger=False)
 
     def state_dict(self) -> dict[str, Any]:
         return {"seconds": self.seconds}

@@ -17,6 +17,7 @@ from carv_distill.diffusion.pretrain import PretrainOptions
 from carv_distill.dmd import DMDOptions
 from carv_distill.errors import UserError
 from carv_distill.options import at_least, between, check_limits, nearest, one_of
+from carv_distill.text_teacher import TextTeacherOptions
 
 PROPOSALS = ("uniform", "weights", "adaptive")
 PRECISIONS = ("auto", "32-true", "64-true", "bf16-mixed")
@@ -117,6 +118,24 @@ class CheckpointOptions:
 
 
 @dataclass
+class ShapesOptions:
+    """The pictures that a text-to-image teacher learns from."""
+
+    size: int = at_least(8, 32)
+    """Pixels along one side."""
+    views: int = at_least(1, 66)
+    """Random cameras for each of the 56 pairs of colour and solid."""
+
+
+@dataclass
+class PreviewOptions:
+    """Pictures while it trains."""
+
+    every: int = at_least(0, 500)
+    """Steps between two previews; 0 turns them off."""
+
+
+@dataclass
 class RunConfig:
     """What every task has."""
 
@@ -125,14 +144,20 @@ class RunConfig:
     seed: int = at_least(0, 0)
     folder: str = "runs"
     """Where run folders are made."""
-    data: DataOptions = field(default_factory=DataOptions)
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
-    fid: FIDOptions = field(default_factory=FIDOptions)
     checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
 
 
 @dataclass
-class DMDConfig(RunConfig):
+class ImageConfig(RunConfig):
+    """A task on a set of real images, followed by FID."""
+
+    data: DataOptions = field(default_factory=DataOptions)
+    fid: FIDOptions = field(default_factory=FIDOptions)
+
+
+@dataclass
+class DMDConfig(ImageConfig):
     """One-step distillation."""
 
     teacher: TeacherSource = field(default_factory=TeacherSource)
@@ -142,13 +167,26 @@ class DMDConfig(RunConfig):
 
 
 @dataclass
-class TeacherConfig(RunConfig):
+class TeacherConfig(ImageConfig):
     """Training a teacher."""
 
     teacher: PretrainOptions = field(default_factory=PretrainOptions)
 
 
-SCHEMAS: dict[str, type[RunConfig]] = {"dmd": DMDConfig, "teacher": TeacherConfig}
+@dataclass
+class TextTeacherConfig(RunConfig):
+    """Training a miniature Stable Diffusion."""
+
+    data: ShapesOptions = field(default_factory=ShapesOptions)
+    teacher: TextTeacherOptions = field(default_factory=TextTeacherOptions)
+    preview: PreviewOptions = field(default_factory=PreviewOptions)
+
+
+SCHEMAS: dict[str, type[RunConfig]] = {
+    "dmd": DMDConfig,
+    "teacher": TeacherConfig,
+    "text_teacher": TextTeacherConfig,
+}
 Config = TypeVar("Config", bound=RunConfig)
 
 

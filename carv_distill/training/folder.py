@@ -23,7 +23,7 @@ from .console import is_main_process
 
 # What may change when a run goes on: what it measures and keeps, and how long it is. Anything else would
 # make it another run.
-_MAY_CHANGE = re.compile(r"(trainer\.(max_steps|log_every|accelerator)|folder|(fid|variance|checkpoint)\..+)")
+_MAY_CHANGE = re.compile(r"(trainer\.(max_steps|log_every|accelerator)|folder|(fid|variance|preview|checkpoint)\..+)")
 _PACKAGES = ("carv-distill", "torch", "lightning", "diffusers", "torchmetrics", "torch-fidelity", "omegaconf")
 
 

@@ -13,7 +13,7 @@ from carv_distill.evaluation.report import Report, evaluate_generator
 
 from .config import DMDConfig, FIDOptions, config_from_dict
 from .folder import read_run_config
-from .run import FIDTools
+from .tasks import FIDTools
 
 log = logging.getLogger(__name__)
 

@@ -16,14 +16,14 @@ from carv_distill.data import load_images
 from carv_distill.dmd import DMDModule
 from carv_distill.dmd.variance import measure_variance
 from carv_distill.training.config import DMDConfig
-from carv_distill.training.run import build_module
+from carv_distill.training.tasks import build_dmd_module
 
 GOLDEN = Path(__file__).with_name("golden_losses.json")
 MakeConfig = Callable[..., DMDConfig]
 
 
 def build(config: DMDConfig) -> DMDModule:
-    module = build_module(config, load_images("digits"))
+    module = build_dmd_module(config, load_images("digits"))
     assert isinstance(module, DMDModule)
     return module
 

@@ -19,7 +19,7 @@ from carv_distill.dmd import DMDModule
 from carv_distill.dmd.vector import ParameterVector
 from carv_distill.training.config import DMDConfig
 from carv_distill.training.metrics import read_metrics
-from carv_distill.training.run import build_module
+from carv_distill.training.tasks import build_dmd_module
 from tests.conftest import ROOT, SMALL
 from tests.training.test_run import assert_same_run
 
@@ -35,7 +35,7 @@ def shares(config: DMDConfig) -> list[DMDModule]:
     """The module as ranks 0 and 1 of two see it, with the networks of rank 0 in both."""
     ranks = []
     for rank in range(2):
-        module = build_module(config, load_images("digits"))
+        module = build_dmd_module(config, load_images("digits"))
         assert isinstance(module, DMDModule)
         module.__class__ = type("Share", (DMDModule,), {"global_rank": rank, "world_size": 2})
         ranks.append(module)

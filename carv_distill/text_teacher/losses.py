@@ -1,0 +1,47 @@
+"""What the three stages minimise."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch import Tensor
+from transformers import CLIPModel
+
+
+def autoencoder_loss(vae: AutoencoderKL, images: Tensor, noise: Tensor, kl_weight: float) -> Tensor:
+    """mean |x̂ − x| + w · mean over pictures of KL(q(z|x) ‖ N(0, I)).
+
+    Args:
+        images: [n, 3, S, S] in [−1, 1].
+        noise: of the latents, [n, C, s, s]: z = μ + σ · noise.
+
+    Source: Rombach et al. 2022, section 3.1, without perceptual and adversarial parts.
+    """
+    posterior = vae.encode(images).latent_dist
+    decoded = vae.decode(posterior.mean + posterior.std * noise, return_dict=False)[0]
+    return F.l1_loss(decoded, images) + kl_weight * posterior.kl().mean()
+
+
+def contrastive_loss(clip: CLIPModel, images: Tensor, tokens: Tensor) -> Tensor:
+    """CLIP's loss, where pictures of one prompt are matches of each other: a batch has many such.
+
+    With s_ij = scale · cos(image_i, text_j) and m_ij = 1 for equal prompts, the mean over rows and columns
+    of the cross-entropy of softmax(s) to m normalised.
+
+    Args:
+        images: [n, 3, S, S] in [−1, 1].
+        tokens: [n, L].
+
+    Source: Radford et al. 2021, section 2.3; several positives: Khosla et al. 2020, L_out.
+    """
+    s = clip(input_ids=tokens, pixel_values=images).logits_per_image
+    match = (tokens[:, None] == tokens[None]).all(-1).to(s.dtype)
+    match = match / match.sum(1, keepdim=True)
+    return (F.cross_entropy(s, match) + F.cross_entropy(s.T, match)) / 2
+
+
+@torch.no_grad()
+def clamp_scale(clip: CLIPModel) -> None:
+    """Keeps CLIP's scale at 100 or below (Radford et al. 2021, section 2.5)."""
+    clip.logit_scale.clamp_(max=torch.tensor(100.0).log().item())

@@ -1,0 +1,26 @@
+"""One file per task: from its configuration to its module and callbacks."""
+
+from __future__ import annotations
+
+from carv_distill.errors import UserError
+from carv_distill.training.config import DMDConfig, RunConfig, TeacherConfig, TextTeacherConfig
+
+from .distil import build_dmd_module, prepare_distillation
+from .images import FIDTools
+from .pretrain import prepare_pretraining
+from .task import Task
+from .text_teacher import prepare_text_teacher
+
+__all__ = ["FIDTools", "Task", "build_dmd_module", "prepare"]
+
+
+def prepare(config: RunConfig, device: str) -> Task:
+    """The task that a configuration describes; all that can be wrong with its input is found here."""
+    match config:
+        case DMDConfig():
+            return prepare_distillation(config, device)
+        case TeacherConfig():
+            return prepare_pretraining(config, device)
+        case TextTeacherConfig():
+            return prepare_text_teacher(config, device)
+    raise UserError(f"task: {config.task!r} is not known here")

@@ -1,0 +1,65 @@
+"""One-step distillation: module and callbacks from a configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lightning.pytorch.callbacks import Callback
+
+from carv_distill.data import LabelledImages, load_images
+from carv_distill.diffusion import VPSchedule, load_teacher
+from carv_distill.dmd import DMDModule
+from carv_distill.training.config import DMDConfig
+from carv_distill.training.traces import TraceFigure, VarianceTrace
+
+from .images import FIDTools, check_fit
+from .samplers import build_adaptive, build_sampler
+from .task import Task
+
+
+def prepare_distillation(config: DMDConfig, device: str) -> Task:
+    """A :class:`DMDModule` with traces of variance and FID.
+
+    Raises:
+        UserError: data, teacher, features or estimator are missing, damaged, or do not fit.
+    """
+    data = load_images(config.data.name)
+    module = build_dmd_module(config, data)
+    tools = FIDTools.load(config.fid, data, device) if config.fid.every else None
+    every = config.fid.every, config.variance.every
+
+    def callbacks(folder: Path) -> list[Callback]:
+        found: list[Callback] = []
+        if config.variance.every:
+            found.append(VarianceTrace(config.variance.every, config.variance.pairs))
+        if tools:
+            found.append(tools.trace(config.fid, data, folder))
+        figure = folder / "figures" / "variance_vs_fid.png"
+        return [*found, TraceFigure(folder / "metrics.csv", figure, every)]
+
+    shown = {"fid": "FID {:.2f}", "variance/carv": "variance {:.3g}", "variance/iid": "(R,1) iid {:.3g}"}
+    return Task(module, callbacks, "student", shown, every, config.fid.every)
+
+
+def build_dmd_module(config: DMDConfig, data: LabelledImages) -> DMDModule:
+    """The module of a distillation run.
+
+    Raises:
+        UserError: the teacher is missing, damaged, or does not fit the data; or the estimator is no good.
+    """
+    teacher = load_teacher(config.teacher.path)
+    check_fit(teacher, data, config.teacher.path)
+    schedule = teacher.schedule
+    timesteps = schedule.timesteps if isinstance(schedule, VPSchedule) else None
+    return DMDModule(
+        teacher,
+        build_sampler(config.estimator, timesteps),
+        config.estimator.upstream,
+        config.estimator.draws,
+        config.dmd,
+        data.spec.classes,
+        config.seed,
+        config.estimator.chunk,
+        config.teacher.guidance,
+        build_adaptive(config.estimator),
+    )

@@ -1,0 +1,29 @@
+"""What a task hands to the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import Callback
+
+
+@dataclass(frozen=True)
+class Task:
+    """A module, and what is to happen beside its updates."""
+
+    module: LightningModule
+    callbacks: Callable[[Path], list[Callback]]
+    """The task's own, given the run's folder."""
+    product: str
+    """Sub-folder of the run that the module is exported to."""
+    shown: dict[str, str] = field(default_factory=dict)
+    """Metrics that the progress line shows, with their format."""
+    periods: tuple[int, ...] = ()
+    """Steps between the measurements, at which the host waits for the device anyway."""
+    fid_every: int = 0
+    """Steps between two values of the metric `fid`, by which the best checkpoints are kept."""
+    strategy: str = "ddp"
+    """Lightning's strategy where there are several processes."""
