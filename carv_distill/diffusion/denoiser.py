@@ -94,6 +94,10 @@ class Denoiser(nn.Module):
         """E[x | x_t = x + σ ε, cond]."""
         raise TypeError(f"{type(self).__name__} does not say how it denoises")
 
+    def predict_noise(self, x_t: Tensor, sigma: Tensor, cond: Tensor | None = None) -> Tensor:
+        """ε̂ = (x_t − D)/σ = E[ε | x_t, cond]."""
+        return (x_t - self(x_t, sigma, cond)) / sigma.view(-1, *[1] * (x_t.ndim - 1))
+
 
 class NetworkDenoiser(Denoiser):
     """A raw network F(x, c_noise, cond) behind a preconditioning.
@@ -119,6 +123,12 @@ class NetworkDenoiser(Denoiser):
     def forward(self, x_t: Tensor, sigma: Tensor, cond: Tensor | None = None) -> Tensor:
         c = self.coefficients(x_t, sigma)
         return c.skip * x_t + c.out * self.raw(x_t, c, cond)
+
+    def predict_noise(self, x_t: Tensor, sigma: Tensor, cond: Tensor | None = None) -> Tensor:
+        """ε̂ = ((1 − c_skip) x_t − c_out F)/σ: F itself under ε-prediction, without cancellation."""
+        c = self.coefficients(x_t, sigma)
+        level = sigma.view(c.skip.shape)
+        return ((1 - c.skip) * x_t - c.out * self.raw(x_t, c, cond)) / level
 
 
 class GuidedDenoiser(NetworkDenoiser):

@@ -81,11 +81,11 @@ class LatentTeacher:
         scaled = latents / self.vae.config.scaling_factor
         return self.vae.decode(scaled.to(self.vae.dtype), return_dict=False)[0].to(latents.dtype)
 
-    def guided(self, scale: float) -> NetworkDenoiser:
-        """Under classifier-free guidance against the empty prompt; scale 1 is the plain teacher."""
+    def guided(self, scale: float, negative: str = "") -> NetworkDenoiser:
+        """Under classifier-free guidance against a negative prompt; scale 1 is the plain teacher."""
         if scale == 1:
             return self.denoiser
-        return GuidedDenoiser(self.denoiser, scale, self.prompts([""])[0])
+        return GuidedDenoiser(self.denoiser, scale, self.prompts([negative])[0])
 
 
 def load_latent_teacher(path: str | Path) -> LatentTeacher:

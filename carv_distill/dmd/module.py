@@ -32,7 +32,7 @@ from carv_distill.diffusion.loss import denoising_loss
 from .card import student_card
 from .losses import dmd_residual
 from .options import DMDOptions
-from .parallel import average_over_ranks, gather_over_ranks, unsynchronised
+from carv_distill.parallel import average_over_ranks, gather_over_ranks, unsynchronised
 from .vector import ParameterVector
 
 

@@ -32,6 +32,14 @@ class Cameras:
     def __len__(self) -> int:
         return len(self.azimuth)
 
+    def __getitem__(self, part: slice) -> Cameras:
+        """Some of them."""
+        return Cameras(self.azimuth[part], self.elevation[part], self.distance[part], self.fov[part])
+
+    def to(self, device: torch.device | str) -> Cameras:
+        """The same cameras on another device."""
+        return Cameras(*(t.to(device) for t in (self.azimuth, self.elevation, self.distance, self.fov)))
+
     @property
     def position(self) -> Tensor:
         """[n, 3]."""
@@ -55,18 +63,16 @@ class Cameras:
         directions = torch.nn.functional.normalize(directions, dim=-1)
         return self.position[:, None, None].expand_as(directions), directions
 
+    def view_index(self) -> Tensor:
+        """The place in VIEWS of each camera's view, [n], without waiting for the device."""
+        turned = torch.remainder(self.azimuth + math.pi, 2 * math.pi) - math.pi
+        quarter = math.pi / 4
+        around = (turned.abs() >= quarter).long() + (turned.abs() > 3 * quarter).long()
+        return torch.where(self.elevation > OVERHEAD, VIEWS.index("overhead"), around)
+
     def views(self) -> list[str]:
         """The name of each view, one of VIEWS: the words that view-dependent prompts append."""
-        names = []
-        for azimuth, elevation in zip(self.azimuth.tolist(), self.elevation.tolist(), strict=True):
-            turned = abs(math.remainder(azimuth, 2 * math.pi))
-            if elevation > OVERHEAD:
-                names.append("overhead")
-            else:
-                names.append(
-                    "front" if turned < math.pi / 4 else "back" if turned > 3 * math.pi / 4 else "side"
-                )
-        return names
+        return [VIEWS[i] for i in self.view_index().tolist()]
 
 
 @dataclass(frozen=True)

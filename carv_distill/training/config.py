@@ -17,9 +17,10 @@ from carv_distill.diffusion.pretrain import PretrainOptions
 from carv_distill.dmd import DMDOptions
 from carv_distill.errors import UserError
 from carv_distill.options import at_least, between, check_limits, nearest, one_of
+from carv_distill.sds import CameraOptions, SceneOptions, SDSOptions
 from carv_distill.text_teacher import TextTeacherOptions
 
-PROPOSALS = ("uniform", "weights", "adaptive")
+PROPOSALS = ("uniform", "weights", "weighting", "adaptive")
 PRECISIONS = ("auto", "32-true", "64-true", "bf16-mixed")
 
 
@@ -41,15 +42,24 @@ class TeacherSource:
 
 
 @dataclass
+class LatentSource:
+    """Where the frozen text-to-image teacher comes from."""
+
+    path: str = MISSING
+    """A StableDiffusionPipeline folder or hub id."""
+
+
+@dataclass
 class EstimatorOptions:
-    """The CARV estimator of the student's gradient."""
+    """The CARV estimator of the gradient."""
 
     upstream: int = at_least(1, 32)
-    """R, student samples per update and process."""
+    """R, student samples or renders per update and process."""
     draws: int = at_least(1, 4)
     """K, re-noisings of each."""
     strategy: str = one_of(STRATEGIES, "stratified")
     proposal: str = one_of(PROPOSALS, "uniform")
+    """weighting: q ∝ w(t), for task sds."""
     weights: list[float] = field(default_factory=list)
     """With `proposal: weights`: relative weight of each of N equal bins of u."""
     statistic: str = one_of(STATISTICS, "second_moment")
@@ -182,10 +192,50 @@ class TextTeacherConfig(RunConfig):
     preview: PreviewOptions = field(default_factory=PreviewOptions)
 
 
+@dataclass
+class ClipOptions:
+    """The trace of the CLIP score."""
+
+    every: int = at_least(0, 50)
+    """Steps between two measurements; 0 turns it off."""
+    model: str = "checkpoints/shapes-teacher/clip"
+    """Folder or hub id of a CLIPModel with its processor."""
+    views: int = at_least(2, 12)
+    """Cameras once around the object."""
+
+
+@dataclass
+class ExportOptions:
+    """What is made of the finished object."""
+
+    frames: int = at_least(8, 60)
+    """Of the turntable."""
+    size: int = at_least(16, 128)
+    """Its pixels along one side."""
+    mesh: int = at_least(8, 96)
+    """Points of the mesh's grid along one side."""
+
+
+@dataclass
+class SDSConfig(RunConfig):
+    """Text-to-3D by score distillation."""
+
+    teacher: LatentSource = field(default_factory=LatentSource)
+    estimator: EstimatorOptions = field(default_factory=EstimatorOptions)
+    scene: SceneOptions = field(default_factory=SceneOptions)
+    camera: CameraOptions = field(default_factory=CameraOptions)
+    sds: SDSOptions = field(default_factory=SDSOptions)
+    variance: VarianceOptions = field(default_factory=VarianceOptions)
+    clip: ClipOptions = field(default_factory=ClipOptions)
+    preview: PreviewOptions = field(default_factory=PreviewOptions)
+    export: ExportOptions = field(default_factory=ExportOptions)
+
+
 SCHEMAS: dict[str, type[RunConfig]] = {
     "dmd": DMDConfig,
     "teacher": TeacherConfig,
     "text_teacher": TextTeacherConfig,
+    "sds": SDSConfig,
 }
 Config = TypeVar("Config", bound=RunConfig)
 
@@ -240,12 +290,16 @@ def _build(given: DictConfig, origin: str) -> RunConfig:
         raise UserError(_explain(error)) from error
     assert isinstance(config, RunConfig)
     check_limits(config)
-    if isinstance(config, DMDConfig):
-        _check_proposal(config.estimator)
+    if isinstance(config, DMDConfig | SDSConfig):
+        _check_proposal(config.task, config.estimator)
     return config
 
 
-def _check_proposal(estimator: EstimatorOptions) -> None:
+def _check_proposal(task: str, estimator: EstimatorOptions) -> None:
+    refused = {"dmd": "weighting", "sds": "weights"}[task]
+    if estimator.proposal == refused:
+        allowed = ", ".join(p for p in PROPOSALS if p != refused)
+        raise UserError(f"estimator.proposal: {refused} is not for task {task} (allowed: {allowed})")
     if (estimator.proposal == "weights") != bool(estimator.weights):
         raise UserError(
             f"estimator.weights: {len(estimator.weights)} weights with estimator.proposal: "

@@ -1,0 +1,100 @@
+"""Running sums over past draws, by bin of u."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class BinSums:
+    """Named sums on N equal bins of u, in which a draw counts less with every step since it was made.
+
+    Nothing waits for the device. On a GPU the sums are added in a fixed order.
+
+    Args:
+        bins: N ≥ 1.
+        names: of the sums.
+        decay: what a draw still counts one step later, in (0, 1].
+
+    Raises:
+        ValueError: an argument outside its range.
+    """
+
+    def __init__(self, bins: int, names: tuple[str, ...], decay: float) -> None:
+        if bins < 1:
+            raise ValueError(f"bins must be at least 1, found {bins}")
+        if not 0 < decay <= 1:
+            raise ValueError(f"decay must lie in (0, 1], found {decay}")
+        self.bins, self.names, self.decay = bins, names, decay
+        self.step: int | None = None
+        """The last step whose draws are in the sums."""
+        self._sums: dict[str, Tensor] = {}
+
+    @property
+    def seen(self) -> bool:
+        """Whether there are any draws."""
+        return self.step is not None
+
+    def __getitem__(self, name: str) -> Tensor:
+        """A sum by bin, [N], float64, on the device of the draws."""
+        return self._sums[name]
+
+    def refuse_present(self, step: int, what: str) -> None:
+        """A step may use draws of earlier steps only.
+
+        Raises:
+            ValueError: draws of `step` or a later one are in the sums.
+        """
+        if self.step is not None and self.step >= step:
+            raise ValueError(
+                f"the {what} of step {step} was asked for after step {self.step} was observed: "
+                "it may depend on draws of earlier steps only"
+            )
+
+    def index(self, u: Tensor) -> Tensor:
+        """Bin of each u."""
+        return (u * self.bins).long().clamp_(0, self.bins - 1)
+
+    def add(self, step: int, index: Tensor, **values: Tensor) -> None:
+        """Adds to every sum a value per draw, [n], in its bin.
+
+        Raises:
+            ValueError: a step before the last one.
+        """
+        if self.step is not None and step < self.step:
+            raise ValueError(f"step {step} was observed after step {self.step}")
+        if not self._sums:
+            self._sums = {
+                n: torch.zeros(self.bins, dtype=torch.float64, device=index.device) for n in self.names
+            }
+        elif self.step is not None and step > self.step and self.decay < 1:
+            for sums in self._sums.values():
+                sums.mul_(self.decay ** (step - self.step))
+        self.step = step
+        for name in self.names:
+            sums = self._sums[name]
+            # index_add_ adds in any order on a GPU, accumulation in a fixed one
+            if sums.device.type == "cpu":
+                sums.index_add_(0, index, values[name])
+            else:
+                sums.index_put_((index,), values[name], accumulate=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Step and sums; tensors are copies, on their device."""
+        return {"observed": self.step, "sums": {name: t.clone() for name, t in self._sums.items()}}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device | str | None = None) -> None:
+        """Goes on from :meth:`state_dict`.
+
+        Raises:
+            ValueError: the state is of other sums, or of another number of bins.
+        """
+        sums: dict[str, Tensor] = state["sums"]
+        if sums and set(sums) != set(self.names):
+            raise ValueError(f"the saved sums are {', '.join(sums)}, not {', '.join(self.names)}")
+        if any(len(t) != self.bins for t in sums.values()):
+            raise ValueError(f"the saved sums have not {self.bins} bins")
+        self.step = state["observed"]
+        self._sums = {name: t.to(device or t.device, copy=True) for name, t in sums.items()}

@@ -1,0 +1,81 @@
+"""CLIP score: how well pictures go with a prompt, by torchmetrics and a local or hub CLIP model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torchmetrics.multimodal import CLIPScore
+from transformers import CLIPModel, CLIPProcessor
+
+from carv_distill.carv import Estimate, mean_estimate
+from carv_distill.data import to_uint8
+from carv_distill.errors import UserError
+
+
+class ClipScorer:
+    """100 · max(cos(image, text), 0) of pictures and one prompt.
+
+    Args:
+        path: folder or hub id of a CLIPModel with its processor; weights are read from safetensors only.
+        device: where it runs.
+
+    Raises:
+        UserError: no such model, or a damaged one.
+
+    Source: Hessel et al. 2021, without their factor 2.5, as torchmetrics and text-to-3D papers report it.
+    """
+
+    def __init__(self, path: str | Path, device: torch.device | str = "cpu") -> None:
+        try:
+            model = CLIPModel.from_pretrained(path, use_safetensors=True)
+            processor = CLIPProcessor.from_pretrained(path)
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"clip.model: {path} holds no readable CLIP model: {reason}") from error
+        model.requires_grad_(False).eval()
+        self._metric = CLIPScore(lambda: (_Features(model), processor)).to(device)
+        self.device = device
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, prompt: str) -> Tensor:
+        """The score of each picture, [n].
+
+        Args:
+            images: [n, 3, S, S] in [−1, 1].
+        """
+        pictures = to_uint8(images.detach()).to(self.device)
+        scores = []
+        for picture in pictures:
+            self._metric.reset()
+            scores.append(self._metric(picture, prompt))
+        self._metric.reset()
+        return torch.stack(scores).float().cpu()
+
+    def mean(self, images: Tensor, prompt: str) -> Estimate:
+        """The mean over pictures; its interval is over views of one object."""
+        return mean_estimate(self(images, prompt).tolist())
+
+
+class _Features(nn.Module):
+    """A CLIP model whose features are tensors, as torchmetrics takes them: from release 5 on, transformers
+    wraps them."""
+
+    def __init__(self, clip: CLIPModel) -> None:
+        super().__init__()
+        self.clip, self.config = clip, clip.config
+
+    def get_image_features(self, pixel_values: Tensor) -> Tensor:
+        """[n, D]."""
+        return _tensor(self.clip.get_image_features(pixel_values))
+
+    def get_text_features(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """[n, D]."""
+        return _tensor(self.clip.get_text_features(input_ids, attention_mask))
+
+
+def _tensor(features: Any) -> Tensor:
+    return features if isinstance(features, Tensor) else features.pooler_output

@@ -1,0 +1,318 @@
+"""Text-to-3D as a LightningModule: what happens in one step."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.optim import Adam
+
+from carv_distill.carv import (
+    AdaptiveProposal,
+    NoiseLevelSampler,
+    Proposal,
+    StageTimer,
+    average_residual,
+    stream,
+    surrogate,
+)
+from carv_distill.carv.coefficient import NoiseCoefficient
+from carv_distill.carv.estimator import Observer, Residual, observed
+from carv_distill.carv.sampling import Draws
+from carv_distill.diffusion.latent import LatentTeacher
+from carv_distill.geometry import VIEWS, Cameras, CameraSampler
+from carv_distill.parallel import average_over_ranks, gather_over_ranks, unsynchronised
+
+from .export import save_scene
+from .guidance import Guidance, TimestepRange, clip_norm
+from .options import SceneOptions, SDSOptions
+from .render import Rendered, render
+from .scene import Scene
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """How many renders and re-noisings, and how noise levels and noises are drawn."""
+
+    upstream: int
+    """R, renders per step and process."""
+    draws: int
+    """K, re-noisings of each."""
+    strategy: str = "stratified"
+    noise: str = "iid"
+    by_weight: bool = True
+    """Whether q ∝ w(t); uniform otherwise."""
+    defensive: float = 0.0
+    chunk: int | None = None
+    """Re-noisings per network call; None is all of a pass."""
+
+
+class SDSModule(LightningModule):
+    """Score distillation of a latent teacher into a radiance field, with the CARV estimator.
+
+    One `training_step` is one step of the field's optimiser by
+
+        g = 1/R Σ_r ∂x_r/∂θᵀ 1/K Σ_k ω_rk w(t_rk) (ε̂(x_rk) − c ε_rk) + ∂(regularisers)/∂θ,
+
+    with x_r the latents of a render from a random camera. Renders pass through with their graph
+    `renders_at_once` at a time. All randomness is a function of (seed, rank, step).
+
+    Args:
+        teacher: frozen; its prompts are encoded here, then its text model is let go.
+        scene: the field to learn.
+        cameras: where it is seen from.
+        estimator: see :class:`Estimator`.
+        view: how a render is made.
+        options: see :class:`SDSOptions`.
+        max_steps: over which noise levels are annealed.
+        seed: names the random streams.
+        adaptive: learns the proposal from the residuals of past steps, of all processes.
+    """
+
+    def __init__(
+        self,
+        teacher: LatentTeacher,
+        scene: Scene,
+        cameras: CameraSampler,
+        estimator: Estimator,
+        view: SceneOptions,
+        options: SDSOptions,
+        max_steps: int,
+        seed: int,
+        adaptive: AdaptiveProposal | None = None,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.strict_loading = False
+        self.scene, self.camera_sampler, self.view, self.options = scene, cameras, view, options
+        self.estimator, self.max_steps, self.seed, self.adaptive = estimator, max_steps, seed, adaptive
+        self.teacher = teacher
+        self.denoiser = teacher.guided(options.guidance, options.negative_prompt)
+        self.vae = teacher.vae
+        suffixes = [f", {view} view" if options.view_prompts else "" for view in VIEWS]
+        prompts = teacher.prompts([options.prompt + suffix for suffix in suffixes])
+        teacher.prompts.release()
+        self.register_buffer("prompts", prompts, persistent=False)
+        self.coefficient = NoiseCoefficient() if options.coefficient == "learned" else None
+        self.latest_losses: dict[str, Tensor] = {}
+        self.latest_opacity = torch.zeros(())
+        self._sampler: tuple[TimestepRange, NoiseLevelSampler] | None = None
+        self.step_measured: int | None = None
+        """The step whose noise levels apply where there is no trainer."""
+
+    prompts: Tensor
+
+    # ---------------------------------------------------------------- noise levels
+
+    @property
+    def present(self) -> int:
+        """The step that is being made."""
+        if self.step_measured is not None:
+            return self.step_measured
+        return self.global_step if self._trainer is not None else 0
+
+    def levels(self, step: int) -> TimestepRange:
+        """The timesteps of a step: the greatest falls from t_max to t_max_end."""
+        o = self.options
+        done = min(step / max(self.max_steps - 1, 1), 1.0)
+        greatest = o.t_max + done * (o.t_max_end - o.t_max)
+        return TimestepRange.of_shares(self.teacher.schedule, o.t_min, greatest)
+
+    def sampler_at(self, step: int) -> NoiseLevelSampler:
+        """The sampler on the timesteps of this step; its proposal is made anew as they change."""
+        levels, e = self.levels(step), self.estimator
+        if self._sampler is None or self._sampler[0] != levels:
+            uniform = Proposal.uniform(levels.count)
+            q = levels.proposal(self.options.weighting, e.defensive) if e.by_weight else uniform
+            self._sampler = levels, NoiseLevelSampler(q, e.strategy, e.noise)
+        if self.adaptive is None:
+            return self._sampler[1]
+        return replace(self._sampler[1], proposal=self.adaptive.proposal(step))
+
+    # ---------------------------------------------------------------- what is seen
+
+    def rendered(self, cameras: Cameras, g: torch.Generator) -> Rendered:
+        """Renders with a graph to the field."""
+        v = self.view
+        return render(self.scene, cameras, v.size, v.samples, g, v.background)
+
+    def encoded(self, seen: Rendered, g: torch.Generator) -> Tensor:
+        """Latents of renders, [n, C, s, s], with the graph; one posterior sample each."""
+        image = 2 * seen.image - 1
+        if self.view.upsample:
+            side = self.teacher.image_size
+            image = F.interpolate(image, (side, side), mode="bilinear", align_corners=False)
+        return self.teacher.encode(image, g)
+
+    def conditions(self, cameras: Cameras) -> Tensor:
+        """The prompt's embedding for each view, [n, L, D]."""
+        return self.prompts.index_select(0, cameras.view_index())
+
+    def residual(self, cond: Tensor, step: int, learn: bool = False) -> Residual:
+        """The SDS residual of pictures with these conditions, for :func:`average_residual`."""
+        guidance = Guidance(self.denoiser, self.levels(step), self.options.weighting, self.coefficient)
+
+        def residual(x: Tensor, u: Tensor, eps: Tensor, index: Tensor) -> Tensor:
+            return guidance.residual(x, u, eps, cond[index], step, learn)
+
+        return residual
+
+    def pipeline(self, count: int, generator: torch.Generator) -> tuple[Tensor, Residual]:
+        """Latents of renders and their residual: the face that measures of variance take."""
+        cameras = self.camera_sampler.sample(count, generator)
+        x = self.encoded(self.rendered(cameras, generator), generator)
+        return x, self.residual(self.conditions(cameras), self.present)
+
+    # ---------------------------------------------------------------- one step
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        step, e = self.global_step, self.estimator
+        own, shared = self.streams(step)
+        cameras = self.camera_sampler.sample(e.upstream, own)
+        shape = (self.vae.config.latent_channels, *[self.teacher.latent_size] * 2)
+        drawn = self.sampler_at(step).draw(
+            e.upstream, e.draws, shape, own, self.global_rank, self.world_size, shared
+        )
+        optimizer = self.optimizers()
+        optimizer.zero_grad()  # type: ignore[union-attr]
+        norms, opacities = [], []
+        for start in range(0, e.upstream, self.options.renders_at_once):
+            part = slice(start, start + self.options.renders_at_once)
+            loss, direction, seen = self._part(cameras[part], _part_of(drawn, part), own, step, start)
+            with unsynchronised(self.trainer.strategy):
+                self.manual_backward(loss * (direction.shape[0] / e.upstream))
+            norms.append(direction.flatten(1).norm(dim=1))
+            opacities.append(seen.opacity.detach().mean())
+        for p in self.scene.parameters():
+            if p.grad is not None:
+                average_over_ranks(p.grad, self.world_size)
+        optimizer.step()  # type: ignore[union-attr]
+        self.latest_losses = {"scene": torch.cat(norms).mean()}
+        self.latest_opacity = torch.stack(opacities).mean()
+
+    def _part(
+        self, cameras: Cameras, drawn: Draws, g: torch.Generator, step: int, first: int
+    ) -> tuple[Tensor, Tensor, Rendered]:
+        """(loss, direction, renders) of some of a step's renders."""
+        seen = self.rendered(cameras, g)
+        x = self.encoded(seen, g)
+        residual = observed(
+            self.residual(self.conditions(cameras), step, learn=True), self._observer(step, first)
+        )
+        direction = average_residual(residual, x, drawn, self.estimator.chunk)
+        if self.options.clip_direction is not None:
+            direction = clip_norm(direction, self.options.clip_direction)
+        return surrogate(x, direction) + self.regulariser(seen), direction, seen
+
+    def regulariser(self, seen: Rendered) -> Tensor:
+        """Sparsity √(o² + 0.01), entropy of the opacity o, roughness of the density."""
+        o = self.options
+        loss = o.sparsity * (seen.opacity.square() + 0.01).sqrt().mean()
+        if o.opaque:
+            inside = seen.opacity.clamp(1e-3, 1 - 1e-3)
+            loss = loss + o.opaque * F.binary_cross_entropy(inside, inside)
+        if o.smoothness:
+            loss = loss + o.smoothness * self.scene.roughness()
+        return loss
+
+    def _observer(self, step: int, first: int) -> Observer | None:
+        if self.adaptive is None:
+            return None
+        learn, offset = self.adaptive.observe, self.global_rank * self.estimator.upstream + first
+
+        def observe(u: Tensor, residual: Tensor, index: Tensor) -> None:
+            learn(step, *(gather_over_ranks(t, self.world_size) for t in (u, residual, offset + index)))
+
+        return observe
+
+    def metrics(self) -> dict[str, Tensor]:
+        """What is worth a row in the log after a step; tensors on the device."""
+        gradients = [p.grad for p in self.scene.parameters() if p.grad is not None]
+        return {
+            "scene/direction_norm": self.latest_losses["scene"],
+            "scene/grad_norm": torch.nn.utils.get_total_norm(gradients),
+            "scene/opacity": self.latest_opacity,
+        }
+
+    # ---------------------------------------------------------------- measuring
+
+    @property
+    def parameters_measured(self) -> list[Tensor]:
+        """What the gradient is taken by."""
+        return list(self.scene.parameters())
+
+    def time_other(self, timer: StageTimer, repeats: int = 10) -> None:
+        """Times the regularisers' part and the optimiser's step as the stage ``other``.
+
+        At learning rates of zero: the field stays as it is.
+        """
+        optimizer = self.configure_optimizers()
+        for group in optimizer.param_groups:
+            group["lr"] = 0.0
+        for p in self.scene.parameters():
+            p.grad = torch.zeros_like(p)
+        for number in range(repeats + 1):
+            counted = timer if number else StageTimer(self.device)
+            with counted.stage("other"):
+                optimizer.step()
+        for p in self.scene.parameters():
+            p.grad = None
+
+    def save(self, folder: Path) -> None:
+        """The field, with what is needed to see it again."""
+        save_scene(folder, self.scene, self.view, self.options.prompt, self.present)
+
+    # ---------------------------------------------------------------- Lightning's wiring
+
+    def streams(self, *key: int | str) -> tuple[torch.Generator, torch.Generator]:
+        """(this rank's stream, the stream all ranks share) under a name."""
+        own = stream(self.seed, self.global_rank, "sds", *key, device=self.device)
+        return own, stream(self.seed, "shared", "sds", *key, device=self.device)
+
+    @property
+    def world_size(self) -> int:
+        """Processes that share the batch; 1 outside a trainer."""
+        return self.trainer.world_size if self._trainer is not None else 1
+
+    def train_dataloader(self) -> Iterator[int]:
+        """Nothing to load: a step draws what it needs from its own streams."""
+        return repeat(0)
+
+    def configure_optimizers(self) -> Adam:
+        o = self.options
+        groups = self.scene.parameter_groups(o.density_lr, o.colour_lr)
+        return Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The field alone: the frozen teacher has a folder of its own."""
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {k: v for k, v in state.items() if k.startswith("scene.")}
+        for name in ("adaptive", "coefficient"):
+            if (learned := getattr(self, name)) is not None:
+                checkpoint[name] = learned.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        expected = {k for k in self.state_dict() if k.startswith("scene.")}
+        if found := expected ^ set(checkpoint["state_dict"]):
+            raise RuntimeError(f"the checkpoint's field differs from this run's, first at {min(found)}")
+        for name in ("adaptive", "coefficient"):
+            if (learned := getattr(self, name)) is not None:
+                learned.load_state_dict(checkpoint[name], self.device)
+
+    def autocast(self) -> contextlib.AbstractContextManager[None]:
+        """The trainer's precision, also outside of `training_step`."""
+        if self._trainer is None:
+            return contextlib.nullcontext()
+        return self.trainer.precision_plugin.forward_context()
+
+
+def _part_of(drawn: Draws, part: slice) -> Draws:
+    return Draws(drawn.u[part], drawn.weight[part], drawn.eps[part])

@@ -1,0 +1,79 @@
+"""What a text-to-3D run is made of: object, views, guidance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from carv_distill.geometry import AZIMUTHS
+from carv_distill.options import at_least, between, more_than, one_of
+
+SCENES = ("voxels", "hash")
+BACKGROUNDS = ("grey", "white", "black", "random")
+WEIGHTINGS = ("sds", "uniform", "fantasia3d")
+COEFFICIENTS = ("one", "learned")
+
+
+@dataclass
+class SceneOptions:
+    """The radiance field, and how it is seen."""
+
+    kind: str = one_of(SCENES, "voxels")
+    """voxels: a dense grid over a coarser one; hash: hash grid with a small network."""
+    resolution: int = at_least(4, 40)
+    """Voxels along one side (voxels), or of the finest level (hash)."""
+    extent: float = more_than(0, 0.8)
+    """Half the side of the cube that holds the object."""
+    size: int = at_least(4, 32)
+    """Pixels along one side of a render."""
+    upsample: bool = False
+    """Enlarge renders to the teacher's pictures; without it the two sizes must be equal."""
+    samples: int = at_least(2, 40)
+    """Points on each ray."""
+    background: str = one_of(BACKGROUNDS, "grey")
+
+
+@dataclass
+class CameraOptions:
+    """Cameras on a sphere around the object, [least, greatest]."""
+
+    distance: list[float] = field(default_factory=lambda: [1.5, 2.0])
+    fov: list[float] = field(default_factory=lambda: [40.0, 70.0])
+    """Degrees over the picture's height."""
+    elevation: list[float] = field(default_factory=lambda: [-10.0, 45.0])
+    """Degrees."""
+    azimuths: str = one_of(AZIMUTHS, "iid")
+
+
+@dataclass
+class SDSOptions:
+    """Score distillation sampling."""
+
+    prompt: str = MISSING
+    negative_prompt: str = ""
+    view_prompts: bool = True
+    """Append ", front view" and the like, as the camera stands."""
+    guidance: float = at_least(0, 7.5)
+    """Classifier-free guidance scale."""
+    weighting: str = one_of(WEIGHTINGS, "sds")
+    """w(t): sds 1 − ᾱ, uniform 1, fantasia3d √ᾱ (1 − ᾱ)."""
+    t_min: float = between(0, 1, 0.02)
+    """Least noise level, as a share of the timesteps."""
+    t_max: float = between(0, 1, 0.98)
+    t_max_end: float = between(0, 1, 0.98)
+    """Greatest noise level at the last step; it falls from t_max in a straight line."""
+    coefficient: str = one_of(COEFFICIENTS, "one")
+    """c in ε̂ − c ε: one, or learned from past draws to lower the variance."""
+    clip_direction: float | None = more_than(0, None)
+    """Greatest norm of a render's averaged direction; empty: never clip."""
+    renders_at_once: int = at_least(1, 4)
+    """Renders with a graph in memory; more of them go through one after the other."""
+    density_lr: float = more_than(0, 0.08)
+    colour_lr: float = more_than(0, 0.05)
+    sparsity: float = at_least(0, 1.0)
+    """Weight of the mean over pixels of √(opacity² + 0.01)."""
+    opaque: float = at_least(0, 0.0)
+    """Weight of the binary entropy of the opacity."""
+    smoothness: float = at_least(0, 0.0)
+    """Weight of the density's total variation."""

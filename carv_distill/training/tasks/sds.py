@@ -1,0 +1,126 @@
+"""Text-to-3D: module and callbacks from a configuration."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from lightning.pytorch import seed_everything
+from lightning.pytorch.callbacks import Callback
+
+from carv_distill.diffusion.latent import LatentTeacher, load_latent_teacher
+from carv_distill.errors import UserError
+from carv_distill.evaluation.clip import ClipScorer
+from carv_distill.geometry import CameraSampler
+from carv_distill.sds import CameraOptions, Estimator, SDSModule, build_scene
+from carv_distill.training.config import SDSConfig
+from carv_distill.training.views import ClipTrace, ObjectExport, ViewGrid
+
+from .samplers import build_adaptive
+from .task import Task
+
+log = logging.getLogger(__name__)
+
+
+def prepare_sds(config: SDSConfig, device: str) -> Task:
+    """An :class:`SDSModule` with previews, a trace of the CLIP score, and export at the end.
+
+    Raises:
+        UserError: teacher, CLIP model, prompt, cameras or sizes are missing, damaged, or do not fit.
+    """
+    module = build_sds_module(config)
+    clip = config.clip
+    scorer = ClipScorer(clip.model, device) if clip.every else None
+    every = clip.every, config.preview.every
+
+    def callbacks(folder: Path) -> list[Callback]:
+        found: list[Callback] = []
+        if scorer:
+            found.append(ClipTrace(clip.every, scorer, config.sds.prompt, clip.views))
+        if config.preview.every:
+            found.append(ViewGrid(folder / "samples", config.preview.every))
+        return [*found, ObjectExport(folder / "object", config.export)]
+
+    shown = {"clip/score": "CLIP {:.1f}", "scene/opacity": "opacity {:.2f}"}
+    return Task(module, callbacks, "object", shown, every)
+
+
+def build_sds_module(config: SDSConfig) -> SDSModule:
+    """The module of a text-to-3D run.
+
+    Raises:
+        UserError: teacher, prompt, cameras or sizes are missing, damaged, or do not fit.
+    """
+    teacher = load_latent_teacher(config.teacher.path)
+    check_view(config, teacher)
+    check_prompt(config.sds.prompt, teacher)
+    e = config.estimator
+    estimator = Estimator(
+        e.upstream, e.draws, e.strategy, e.noise, e.proposal == "weighting", e.defensive, e.chunk
+    )
+    seed_everything(config.seed, verbose=False)  # initial weights of a field that has a network
+    return SDSModule(
+        teacher,
+        build_scene(config.scene),
+        build_cameras(config.camera),
+        estimator,
+        config.scene,
+        config.sds,
+        config.trainer.max_steps,
+        config.seed,
+        build_adaptive(e),
+    )
+
+
+def build_cameras(options: CameraOptions) -> CameraSampler:
+    """The configured cameras.
+
+    Raises:
+        UserError: a range that is no pair, or upside down, or outside of what makes sense.
+    """
+    pairs = {}
+    for key, low, high in (("distance", 0.1, 100.0), ("fov", 1.0, 170.0), ("elevation", -90.0, 90.0)):
+        pair = getattr(options, key)
+        if len(pair) != 2 or not low <= pair[0] <= pair[1] <= high:
+            raise UserError(
+                f"camera.{key}: {pair} is not [least, greatest] with {low:g} ≤ least ≤ greatest ≤ {high:g}"
+            )
+        pairs[key] = (pair[0], pair[1])
+    return CameraSampler(**pairs, azimuths=options.azimuths)
+
+
+def check_view(config: SDSConfig, teacher: LatentTeacher) -> None:
+    """Renders have the size of the teacher's pictures, unless they are to be enlarged to it.
+
+    Raises:
+        UserError: they do not.
+    """
+    size, wanted = config.scene.size, teacher.image_size
+    if size != wanted and not config.scene.upsample:
+        raise UserError(
+            f"scene.size: renders of {size}×{size} make latents of {size / teacher.shrink:g}×"
+            f"{size / teacher.shrink:g}, but {config.teacher.path} has {teacher.latent_size}×"
+            f"{teacher.latent_size}; use scene.size={wanted}, or scene.upsample=true to enlarge renders to it"
+        )
+    if size > wanted:
+        raise UserError(f"scene.size: {size} is above the {wanted} pixels of {config.teacher.path}")
+    if config.sds.t_min > min(config.sds.t_max, config.sds.t_max_end):
+        raise UserError(
+            f"sds.t_min: {config.sds.t_min:g} is above the least t_max, "
+            f"{min(config.sds.t_max, config.sds.t_max_end):g}"
+        )
+
+
+def check_prompt(prompt: str, teacher: LatentTeacher) -> None:
+    """Names words that the teacher never learned.
+
+    Raises:
+        UserError: an empty prompt.
+    """
+    if not prompt.strip():
+        raise UserError("sds.prompt: it is empty; say what to make, as in sds.prompt='a red torus'")
+    if unknown := teacher.prompts.unknown_words(prompt):
+        log.warning(
+            "sds.prompt: the teacher's tokenizer does not know %s; the object may ignore it",
+            ", ".join(repr(word) for word in unknown),
+        )
