@@ -127,15 +127,19 @@ class SDSModule(LightningModule):
         return TimestepRange.of_shares(self.teacher.schedule, o.t_min, greatest)
 
     def sampler_at(self, step: int) -> NoiseLevelSampler:
-        """The sampler on the timesteps of this step; its proposal is made anew as they change."""
+        """The sampler of a step, with the proposal that past steps taught where it is adaptive."""
+        if self.adaptive is None:
+            return self._configured(step)
+        return replace(self._configured(step), proposal=self.adaptive.proposal(step))
+
+    def _configured(self, step: int) -> NoiseLevelSampler:
+        """On the timesteps of this step; the proposal is made anew as they change."""
         levels, e = self.levels(step), self.estimator
         if self._sampler is None or self._sampler[0] != levels:
             uniform = Proposal.uniform(levels.count)
             q = levels.proposal(self.options.weighting, e.defensive) if e.by_weight else uniform
             self._sampler = levels, NoiseLevelSampler(q, e.strategy, e.noise)
-        if self.adaptive is None:
-            return self._sampler[1]
-        return replace(self._sampler[1], proposal=self.adaptive.proposal(step))
+        return self._sampler[1]
 
     # ---------------------------------------------------------------- what is seen
 
@@ -245,9 +249,29 @@ class SDSModule(LightningModule):
     # ---------------------------------------------------------------- measuring
 
     @property
-    def parameters_measured(self) -> list[Tensor]:
+    def measured_parameters(self) -> list[Tensor]:
         """What the gradient is taken by."""
         return list(self.scene.parameters())
+
+    @property
+    def sampler(self) -> NoiseLevelSampler:
+        """The configured sampler at the present step, without what an adaptive proposal has learned."""
+        return self._configured(self.present)
+
+    @property
+    def upstream(self) -> int:
+        """R."""
+        return self.estimator.upstream
+
+    @property
+    def draws(self) -> int:
+        """K."""
+        return self.estimator.draws
+
+    @property
+    def chunk(self) -> int | None:
+        """Re-noisings per network call."""
+        return self.estimator.chunk
 
     def time_other(self, timer: StageTimer, repeats: int = 10) -> None:
         """Times the regularisers' part and the optimiser's step as the stage ``other``.

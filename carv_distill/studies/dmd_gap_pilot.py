@@ -15,7 +15,7 @@ from carv_distill.carv import CostModel, NoiseParity, StageTimer, stream
 from carv_distill.dmd import DMDModule
 from carv_distill.dmd.cost import time_other
 from carv_distill.files import write_json
-from carv_distill.training.accounting import load_run
+from carv_distill.training.target import load_target
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,10 @@ def make_plan(run: Path, kept: Path) -> Plan:
     """
     if kept.is_file():
         return Plan(**json.loads(kept.read_text()))
-    module, step = load_run(run, "cpu")
-    parameters = list(module.student.parameters())
-    parity = NoiseParity.measure(module.pipeline, parameters, stream("parity", step), upstreams=48, draws=16)
+    target = load_target(run, "cpu")
+    module, key = target.module, stream("parity", target.step)
+    assert isinstance(module, DMDModule)
+    parity = NoiseParity.measure(module.pipeline, target.parameters, key, upstreams=48, draws=16)
     with _one_thread():
         timer = StageTimer()
         time_other(module, timer, repeats=20)

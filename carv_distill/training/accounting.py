@@ -1,4 +1,4 @@
-"""Variance accounting of a distillation run at its newest checkpoint."""
+"""Variance accounting of a run at its newest checkpoint."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -27,15 +26,11 @@ from carv_distill.carv import (
     stream,
     under,
 )
-from carv_distill.data import load_images
 from carv_distill.dmd import DMDModule
-from carv_distill.dmd.cost import time_other
 from carv_distill.errors import UserError
+from carv_distill.sds import SDSModule
 
-from .checkpoint import newest_checkpoint
-from .measure import run_config
-from .run import precision_of
-from .tasks import build_dmd_module
+from .target import Target, load_target
 
 log = logging.getLogger(__name__)
 
@@ -107,23 +102,6 @@ class Accounting:
         return max(self.advice, key=lambda arm: self.advice[arm].ecm)
 
 
-def load_run(run: Path, device: str) -> tuple[DMDModule, int]:
-    """The module of a run at its newest checkpoint, and that checkpoint's step.
-
-    Raises:
-        UserError: the run has no checkpoint.
-    """
-    config = run_config(run)
-    module = build_dmd_module(config, load_images(config.data.name))
-    newest = newest_checkpoint(run / "checkpoints")
-    if newest is None:
-        raise UserError(f"{run / 'checkpoints'} holds no checkpoint to measure")
-    path, step = newest
-    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)["state_dict"]
-    module.load_state_dict(state, strict=False)
-    return module.to(device), step
-
-
 def account(
     run: Path, options: AccountingOptions, device: str, progress: Callable[[str], None] = log.info
 ) -> Accounting:
@@ -136,9 +114,12 @@ def account(
         UserError: the run has no checkpoint.
     """
     o = options
-    module, step = load_run(run, device)
-    parameters = list(module.student.parameters())
-    context = _precision(run, device)
+    target = load_target(run, device)
+    module, step, parameters = target.module, target.step, target.parameters
+
+    def context() -> AbstractContextManager[None]:
+        return torch.autocast(device, torch.bfloat16, enabled=target.mixed)
+
     pipeline = under(module.pipeline, context)
 
     def own(name: str) -> torch.Generator:
@@ -147,7 +128,7 @@ def account(
     progress("costs of the stages")
     timer = StageTimer(module.device)
     with context():
-        time_other(module, timer)
+        target.time_other(timer)
     time_stages(pipeline, parameters, module.sampler, module.upstream, module.draws, timer)
     cost = CostModel.measured(timer)
     for name in timer.seconds:
@@ -166,7 +147,8 @@ def account(
     profile = NoiseLevelProfile.measure(
         pipeline, parameters, own("profile"), o.profile_bins, o.profile_upstreams
     )
-    importance, neyman = profile.importance(o.defensive), profile.neyman(o.defensive)
+    importance = target.importance or profile.importance(o.defensive)
+    neyman = profile.neyman(o.defensive)
     progress("parity of the noise")
     parity = NoiseParity.measure(
         pipeline,
@@ -196,17 +178,18 @@ def account(
     best = max(advice, key=lambda arm: advice[arm].ecm)
     sampler = next(arm.sampler for arm in arms if arm.name == best)
     progress(f"check of the advice: ({advice[best].upstream},{advice[best].draws}) {best}")
-    check = _check(comparison, advice[best], sampler, pipeline, module, o.pairs)
+    check = _check(comparison, advice[best], sampler, pipeline, target, o.pairs)
     proposals = {"importance": importance, "Neyman": neyman}
     setting = (_arm_of(module), module.upstream, module.draws)
     return Accounting(step, setting, comparison, profile, parity, noise, proposals, advice, check)
 
 
 def _check(
-    c: Comparison, a: Advice, sampler: NoiseLevelSampler, pipeline: Pipeline, module: DMDModule, pairs: int
+    c: Comparison, a: Advice, sampler: NoiseLevelSampler, pipeline: Pipeline, target: Target, pairs: int
 ) -> Check:
     """Measures variance and seconds at the advised R and K."""
-    parameters, timer = list(module.student.parameters()), StageTimer(module.device)
+    module, parameters = target.module, target.parameters
+    timer = StageTimer(module.device)
     time_stages(pipeline, parameters, sampler, a.upstream, a.draws, timer, chunk=module.chunk)
     seconds = c.cost.other + CostModel.measured(timer)(a.upstream, a.draws)
     total = measure_pairs(
@@ -216,13 +199,7 @@ def _check(
     return Check(total, seconds, ecm(base.total, c.cost(base.upstream, base.draws), total, seconds))
 
 
-def _precision(run: Path, device: str) -> Callable[[], AbstractContextManager[None]]:
-    """The autocast that the run was, or would here be, trained under."""
-    mixed = precision_of(run_config(run).trainer, device) == "bf16-mixed"
-    return lambda: torch.autocast(device, torch.bfloat16, enabled=mixed)
-
-
-def _arm_of(module: DMDModule) -> str:
+def _arm_of(module: DMDModule | SDSModule) -> str:
     """The arm that samples as the module does, but for the coupling of its noises."""
     strata = module.sampler.strategy != "iid"
     mass = module.sampler.proposal.mass

@@ -7,6 +7,7 @@ import platform
 import re
 import shutil
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -76,17 +77,18 @@ def check_world_size(folder: Path, world_size: int) -> None:
         raise UserError(f"--resume: {folder} was started with {before} processes, now {world_size}")
 
 
-def newest_run(root: Path) -> Path:
-    """The distillation run whose last attempt is newest.
+def newest_run(root: Path, tasks: Sequence[str]) -> Path:
+    """The run of one of these tasks whose last attempt is newest.
 
     Raises:
         UserError: there is no such run.
     """
     runs = [path.parent for path in root.glob("*/environment.json")]
-    runs = [run for run in runs if read_run_config(run).get("task") == "dmd"]
+    runs = [run for run in runs if read_run_config(run).get("task") in tasks]
     if not runs:
         raise UserError(
-            f"{root} holds no distillation run; make one with python train.py --config configs/dmd_carv.yaml"
+            f"{root} holds no run of task {' or '.join(tasks)}; make one with "
+            f"python train.py --config configs/{tasks[0]}_carv.yaml"
         )
     return max(runs, key=lambda run: (run / "environment.json").stat().st_mtime_ns)
 

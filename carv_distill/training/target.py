@@ -1,0 +1,73 @@
+"""A run at its newest checkpoint, as measures of variance take it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from carv_distill.carv import Proposal, StageTimer
+from carv_distill.data import load_images
+from carv_distill.dmd import DMDModule
+from carv_distill.dmd.cost import time_other
+from carv_distill.errors import UserError
+from carv_distill.sds import SDSModule
+
+from .checkpoint import newest_checkpoint
+from .config import DMDConfig, SDSConfig, config_from_dict
+from .folder import read_run_config
+from .run import precision_of
+from .tasks import build_dmd_module, build_sds_module
+
+
+@dataclass(frozen=True)
+class Target:
+    """Whose gradient is measured."""
+
+    module: DMDModule | SDSModule
+    step: int
+    """Of the checkpoint."""
+    parameters: list[Tensor]
+    time_other: Callable[[StageTimer], None]
+    """Times what an iteration does besides its gradient."""
+    importance: Proposal | None
+    """A proposal that is known without a pilot: q ∝ w(t) in score distillation."""
+    mixed: bool
+    """Whether the run is, or would here be, trained under bf16 autocast."""
+
+
+def load_target(run: Path, device: str) -> Target:
+    """The module of a distillation or text-to-3D run.
+
+    Raises:
+        UserError: a run of another task, or one without a checkpoint.
+    """
+    config = config_from_dict(read_run_config(run), str(run / "config.yaml"))
+    module: DMDModule | SDSModule
+    match config:
+        case DMDConfig():
+            module = build_dmd_module(config, load_images(config.data.name))
+        case SDSConfig():
+            module = build_sds_module(config)
+        case _:
+            raise UserError(f"{run}: variance is measured for tasks dmd and sds, this run's is {config.task}")
+    newest = newest_checkpoint(run / "checkpoints")
+    if newest is None:
+        raise UserError(f"{run / 'checkpoints'} holds no checkpoint to measure")
+    path, step = newest
+    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)["state_dict"]
+    module.load_state_dict(state, strict=False)
+    module.to(device)
+    mixed = precision_of(config.trainer, device) == "bf16-mixed"
+    if isinstance(module, SDSModule):
+        module.step_measured = step
+        levels = module.levels(step)
+        importance = levels.proposal(module.options.weighting, 0.0)
+        return Target(module, step, module.measured_parameters, module.time_other, importance, mixed)
+    parameters: list[Tensor] = list(module.student.parameters())
+    return Target(module, step, parameters, partial(time_other, module), None, mixed)
