@@ -10,12 +10,13 @@ python evaluate.py variance --run runs/dmd_carv       where the gradient's varia
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from carv_distill.commands import Parser, run_command
+from carv_distill.commands import Parser, run_command, whole_number
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -27,17 +28,23 @@ def parse(words: list[str]) -> argparse.Namespace:
     common.add_argument("--out", type=Path, metavar="FILE.json", help="default: fid.json, … in the run")
     common.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     fid = commands.add_parser("fid", parents=[common], help="sample quality over several ranges of seeds")
-    fid.add_argument("--images", type=int, help="per seed range; default: what the run's config says")
-    fid.add_argument("--ranges", type=int, default=3, help="seed ranges (3)")
+    fid.add_argument(
+        "--images", type=whole_number(4), help="per seed range; default: what the run's config says"
+    )
+    fid.add_argument("--ranges", type=whole_number(1), default=3, help="seed ranges (3)")
     fid.add_argument("--features", choices=("digits", "inception"), help="default: the run's")
     fid.add_argument("--weights", help="classifier folder, or Inception weights file; default: the run's")
     fid.add_argument("--reference", help=".npz with mu and sigma; default: the run's, or the data set")
     fid.add_argument("--no-teacher", action="store_true", help="leave the teacher's own samples out")
     variance = commands.add_parser("variance", parents=[common], help="variance, compute and advice")
-    variance.add_argument("--upstream", type=int, default=8, help="R of every sampler (8)")
-    variance.add_argument("--draws", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="K (1 2 4 8 16)")
-    variance.add_argument("--pairs", type=int, default=16, help="pairs of gradients per row (16)")
-    variance.add_argument("--samples", type=int, default=32, help="upstream samples of the budget (32)")
+    variance.add_argument("--upstream", type=whole_number(1), default=8, help="R of every sampler (8)")
+    variance.add_argument(
+        "--draws", type=whole_number(1), nargs="+", default=[1, 2, 4, 8, 16], help="K (1 2 4 8 16)"
+    )
+    variance.add_argument("--pairs", type=whole_number(3), default=16, help="pairs of gradients per row (16)")
+    variance.add_argument(
+        "--samples", type=whole_number(3), default=32, help="upstream samples of the budget (32)"
+    )
     plain = words[:1] in ([], ["-h"], ["--help"]) or not words[0].startswith("-")
     return parser.parse_args(words if words and plain else ["fid", *words])
 
@@ -55,7 +62,7 @@ def measure(arguments: argparse.Namespace) -> None:
     from carv_distill.errors import UserError
     from carv_distill.files import write_json
     from carv_distill.training.console import quiet_libraries
-    from carv_distill.training.folder import newest_run
+    from carv_distill.training.folder import newest_run, origin_of
 
     quiet_libraries()
     run = arguments.run or newest_run(arguments.runs)
@@ -63,10 +70,12 @@ def measure(arguments: argparse.Namespace) -> None:
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device: cuda, but there is no CUDA device here (allowed: cpu)")
     command = {"fid": measure_fid, "variance": measure_variance}[arguments.command]
+    out = arguments.out or run / f"{arguments.command}.json"
+    if not os.access(out.parent, os.W_OK | os.X_OK):
+        raise UserError(f"--out: {out.parent} is no folder that can be written")
     shown, result = command(arguments, run, device)
     Console().print(*shown, sep="\n")
-    out = arguments.out or run / f"{arguments.command}.json"
-    write_json(out, {"run": str(run), "command": sys.argv, **result})
+    write_json(out, {"run": str(run), "command": sys.argv, **result, "trained": origin_of(run)})
     print(f"written to {out}")
 
 
@@ -96,7 +105,8 @@ def measure_variance(
         arguments.upstream, tuple(arguments.draws), arguments.pairs, arguments.samples
     )
     found = account(run, options, device)
-    drawn = draw_accounting(found.comparison, found.profile, found.proposals, run / "figures")
+    folder = arguments.out.with_suffix("") if arguments.out else run / "figures"
+    drawn = draw_accounting(found.comparison, found.profile, found.proposals, folder)
     said = [f"run {run} at update {found.step}", *accounting_report(found)]
     return [*said, *(f"drawn: {path}" for path in drawn)], accounting_dict(found)
 

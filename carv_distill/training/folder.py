@@ -107,6 +107,12 @@ def write_origin(folder: Path, config: RunConfig, device: str, world_size: int) 
     write_json(folder / "environment.json", environment)
 
 
+def origin_of(folder: Path) -> dict[str, Any]:
+    """What a measurement says about the training it measured: configuration and commit."""
+    environment = json.loads((folder / "environment.json").read_text())
+    return {"git": environment["git"], "config": read_run_config(folder)}
+
+
 def read_run_config(folder: Path) -> dict[str, Any]:
     """A run's own config.yaml.
 
