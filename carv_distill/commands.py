@@ -18,11 +18,27 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, description: str | None = None, **options: Any) -> None:
         form = argparse.RawDescriptionHelpFormatter
-        super().__init__(description=description, formatter_class=form, **options)
+        # A shortened option may be a misspelt one, and start the wrong work.
+        super().__init__(description=description, formatter_class=form, allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         """One line on standard error."""
         self.exit(2, f"error: {message}\n")
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """The type of an option that takes whole numbers from `least` on."""
+
+    def parse(word: str) -> int:
+        try:
+            number = int(word)
+        except ValueError:
+            number = least - 1
+        if number < least:
+            raise argparse.ArgumentTypeError(f"{word!r} is not a whole number from {least} on")
+        return number
+
+    return parse
 
 
 def run_command(work: Callable[[], None], interrupted: str = "interrupted") -> int:

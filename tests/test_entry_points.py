@@ -82,7 +82,9 @@ def test_evaluate_measures_the_newest_run(tmp_path: Path, small_config: Callable
     )  # the run's own (4, 2)
     assert all(a["cost"] <= spent * (1 + 1e-9) for a in found["advice"].values())
     for name in ("variance_vs_compute", "ecm", "noise_levels"):
-        assert (run / f"figures/{name}.png").is_file()
+        assert (out.with_suffix("") / f"{name}.png").is_file()
+        assert not (run / f"figures/{name}.png").exists()
+    assert found["trained"]["config"]["name"] == run.name
 
 
 def test_what_cannot_be_measured_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
@@ -90,10 +92,12 @@ def test_what_cannot_be_measured_is_one_line_and_exit_status_2(tmp_path: Path) -
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
     assert "'varianse' (choose from" in done.stderr
     for words, said in (
-        (("--pairs", "1"), "--pairs: 1 is below the least allowed value, 3"),
-        (("--samples", "1"), "--samples: 1 is below"),
-        (("--draws", "4", "0"), "--draws: found [4, 0]"),
-        (("--upstream", "0"), "--upstream: 0 is below"),
+        (("--pairs", "1"), "--pairs: '1' is not a whole number from 3 on"),
+        (("--samples", "1"), "--samples: '1' is not"),
+        (("--draws", "4", "0"), "--draws: '0' is not"),
+        (("--pair", "4"), "unrecognized arguments: --pair"),
+        (("--out", str(tmp_path / "none" / "x.json")), "is no folder that can be written"),
+        (("--upstream", "0"), "--upstream: '0' is not"),
     ):
         done = python("evaluate.py", "variance", "--run", str(tmp_path), *words)
         assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)

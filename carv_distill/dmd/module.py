@@ -28,11 +28,11 @@ from carv_distill.carv.estimator import Observer, Residual, observed
 from carv_distill.diffusion import NetworkDenoiser, NoiseSchedule, Teacher, save_teacher
 from carv_distill.diffusion.ema import ema_update, frozen_copy
 from carv_distill.diffusion.loss import denoising_loss
+from carv_distill.parallel import average_over_ranks, gather_over_ranks, unsynchronised
 
 from .card import student_card
 from .losses import dmd_residual
 from .options import DMDOptions
-from carv_distill.parallel import average_over_ranks, gather_over_ranks, unsynchronised
 from .vector import ParameterVector
 
 

@@ -37,8 +37,8 @@ class ClipScorer:
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"clip.model: {path} holds no readable CLIP model: {reason}") from error
-        model.requires_grad_(False).eval()
-        self._metric = CLIPScore(lambda: (_Features(model), processor)).to(device)
+        self._parts = lambda: (_Features(model.requires_grad_(False).eval()), processor)
+        self._metric = CLIPScore(self._parts).to(device)  # type: ignore[arg-type]
         self.device = device
 
     @torch.no_grad()

@@ -142,7 +142,7 @@ def extract_mesh(scene: Scene, resolution: int = 96) -> trimesh.Trimesh | None:
 
 
 def write_mesh(folder: Path, scene: Scene, resolution: int = 96) -> bool:
-    """`mesh.glb` and `mesh.obj`, with colours at the vertices; says so and gives False if there is no surface."""
+    """`mesh.glb` and `mesh.obj`, coloured at the vertices; says so and gives False where there is no surface."""
     mesh = extract_mesh(scene, resolution)
     if mesh is None:
         log.warning(

@@ -123,9 +123,7 @@ class Guidance:
         c: Tensor | float = 1.0
         if self.coefficient is not None:
             c = self.coefficient.at(step, self._place(u))
-        r, predicted = sds_residual(
-            self.denoiser, x, self.levels.sigma(u), eps, cond, self.weighting, c
-        )
+        r, predicted = sds_residual(self.denoiser, x, self.levels.sigma(u), eps, cond, self.weighting, c)
         if observe and self.coefficient is not None:
             self.coefficient.observe(step, self._place(u), predicted, eps)
         return r

@@ -45,8 +45,8 @@ def draw_exact(points: Sequence[Point]) -> Figure:
         bottom.set(xlabel="student updates")
     grid[0][0].set(ylabel="Wasserstein² to the data")
     grid[1][0].set(ylabel="squared gradient error")
-    grid[1][0].plot([], [], "k-", lw=1.4, label="below: Monte-Carlo variance")
-    grid[1][0].plot([], [], "k--", lw=1.2, label="below: the fake score's error")
+    grid[1][0].plot([], [], "k-", lw=1.4, label="lower row: Monte-Carlo variance")
+    grid[1][0].plot([], [], "k--", lw=1.2, label="lower row: the fake score's error")
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
     return figure
 
@@ -69,6 +69,6 @@ def draw_levers(rows: Sequence[Mapping[str, Any]]) -> Figure:
     axes.set_yticks(range(len(ordered)), [f"{r['lever']} ({r['updates']} updates)" for r in ordered])
     default = next(r for r in rows if "fid_ratio" not in r)
     spent = f"{default['fid']:.2f} after {default['updates']} updates"
-    axes.set(xlabel=f"FID over that of the default ({spent}), at equal compute")
+    axes.set(xlabel=f"FID over that of the default ({spent}), equal network calls; red or blue: resolved")
     axes.grid(alpha=0.25, axis="x")
     return figure

@@ -27,13 +27,14 @@ from .results import Study, run_study, study_parser
 def run(study: Study, arguments: argparse.Namespace) -> None:
     """Both parts, or the one asked for."""
     seeds = [arguments.seed + i for i in range(2 if study.quick else arguments.seeds)]
+    study.use_seeds(seeds)
     sentences = []
     if arguments.part in ("exact", "both"):
         updates, every = (60, 20) if study.quick else (2000, 100)
         points, arrivals = exact_points(seeds, updates, every)
         rows = exact_rows(points, arrivals, updates)
         sentences += (said := exact_verdict(rows))
-        study.write("exact", rows, verdict=said, training_seeds=seeds)
+        study.write("exact", rows, verdict=said)
         study.write("exact_traces", points)
         study.draw("exact", draw_exact(points))
     if arguments.part in ("digits", "both"):
@@ -43,7 +44,7 @@ def run(study: Study, arguments: argparse.Namespace) -> None:
         run_jobs(jobs, CONFIG, folder, arguments.workers, ranges=1 if study.quick else 3)
         found, said = lever_rows(folder, seeds, budget)
         sentences += said
-        study.write("digits", found, verdict=said, training_seeds=seeds)
+        study.write("digits", found, verdict=said)
         study.draw("digits", draw_levers(found))
     print("\n".join(sentences))
 

@@ -210,6 +210,7 @@ def run(study: Study, arguments: argparse.Namespace) -> None:
     """Pilot, all runs, tables, figure, verdict."""
     updates, every, count = (60, 10, 2) if study.quick else (arguments.updates, 25, arguments.seeds)
     seeds = [arguments.seed + i for i in range(count)]
+    study.use_seeds(seeds)
     folder = arguments.runs / ("dmd_gap_quick" if study.quick else "dmd_gap")
     plan = pilot(folder, updates, arguments.workers)
     compared = arms(updates, plan, every)
@@ -217,7 +218,7 @@ def run(study: Study, arguments: argparse.Namespace) -> None:
     rows = summarise(compared, seeds, folder, updates)
     points = traces(compared, seeds, folder)
     sentences = verdict(rows)
-    study.write("dmd_gap", rows, verdict=sentences, plan=asdict(plan), training_seeds=seeds)
+    study.write("dmd_gap", rows, verdict=sentences, plan=asdict(plan))
     study.write("traces", points)
     study.draw("dmd_gap", draw_gap(points, [arm.name for arm in compared]))
     print("\n".join(sentences))

@@ -32,7 +32,7 @@ def draw_gap(points: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> Figure
         _curve(right, mine, "fid", "seconds", colour, "-")
     left.set(xlabel="student updates", ylabel="variance of the gradient (trace)")
     middle.set(xlabel="student updates", ylabel="FID of the student")
-    right.set(xlabel="seconds of training", ylabel="FID of the student")
+    right.set(xlabel="seconds, at the pilot's prices", ylabel="FID of the student")
     for axes in (left, middle, right):
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -41,6 +41,7 @@ def draw_gap(points: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> Figure
         axes.grid(alpha=0.25)
     left.plot([], [], "k-", lw=1.4, label="total variance")
     left.plot([], [], "k--", lw=1.4, label="its part with the upstream fixed")
+    left.fill_between([], [], color="0.7", label="95 % over seeds")
     figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=8)
     return figure
 

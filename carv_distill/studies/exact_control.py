@@ -45,14 +45,14 @@ def exact_points(seeds: Sequence[int], updates: int, every: int) -> tuple[list[P
     for n, estimator, seed in track(trainings, "exact"):
         run = ExactDMD(estimator, n, seed)
         training = {"estimator": estimator.name, "fake_updates": n, "seed": seed}
-        arrived = updates  # or later
+        arrived = None
         for step in range(1, updates + 1):
             run.learn_fake()
             if step % every == 0:
                 points.append({**training, "step": step, "distance": run.distance, **run.errors(ESTIMATORS)})
             run.learn_student()
             if run.distance < NEAR:
-                arrived = min(arrived, step)
+                arrived = arrived or step
         arrivals.append({**training, "arrived": arrived})
     return points, arrivals
 
@@ -61,16 +61,16 @@ def exact_rows(points: Sequence[Point], arrivals: Sequence[Point], updates: int)
     """One row per fake score and estimator, all against (8,1) iid with the same fake score:
 
     variance_ratio    how much less variance, in the states of the training by (8,1) iid
-    arrived           student updates to the distance NEAR
+    arrived           student updates to the distance NEAR; absent where some training did not get there
     distance          to the data, mean over the last half of the training
-    distance_ratio    of (8,1) iid over this one's; absent where both are zero to rounding
+    distance_ratio    of this one over (8,1) iid; absent where both are zero to rounding
     fake_share        squared error that the fake score causes, over the estimator's variance, last half
     """
     seeds = sorted({p["seed"] for p in points})
     along: dict[tuple[int, str, int], list[Point]] = defaultdict(list)
     for p in points:
         along[p["fake_updates"], p["estimator"], p["seed"]].append(p)
-    arrived = {(a["fake_updates"], a["estimator"], a["seed"]): float(a["arrived"]) for a in arrivals}
+    arrived = {(a["fake_updates"], a["estimator"], a["seed"]): a["arrived"] for a in arrivals}
     rows = []
     for n, e in product(FAKE_UPDATES, ESTIMATORS):
         own, base = ([along[n, of.name, seed] for seed in seeds] for of in (e, ESTIMATORS[0]))
@@ -79,16 +79,18 @@ def exact_rows(points: Sequence[Point], arrivals: Sequence[Point], updates: int)
             "fake_score": fake_name(n),
             "estimator": e.name,
             **columns("variance_ratio", exponential(mean_estimate(quieter))),
-            **columns("arrived", mean_estimate([arrived[n, e.name, s] for s in seeds], positive=True)),
             **columns("distance", mean_estimate([_late(t, "distance", updates) for t in own], positive=True)),
         }
+        reached = [arrived[n, e.name, s] for s in seeds]
+        if all(reached):
+            row |= columns("arrived", mean_estimate([float(a) for a in reached], positive=True))
         if n:
-            nearer = [
-                math.log(_late(b, "distance", updates) / _late(t, "distance", updates))
+            farther = [
+                math.log(_late(t, "distance", updates) / _late(b, "distance", updates))
                 for b, t in zip(base, own, strict=True)
             ]
             share = [_late(t, "fake", updates) / _late(t, e.name, updates) for t in own]
-            row |= columns("distance_ratio", exponential(mean_estimate(nearer)))
+            row |= columns("distance_ratio", exponential(mean_estimate(farther)))
             row |= columns("fake_share", mean_estimate(share))
         rows.append(row)
     return rows
@@ -117,15 +119,22 @@ def exact_verdict(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         parts = [
             f"{row['fake_score']}: {row['estimator']} has {_cell(row, 'variance_ratio')} times less variance "
             f"than {base['estimator']}",
-            f"{_cell(row, 'arrived')} updates to distance {NEAR} instead of {_cell(base, 'arrived')}",
+            f"{_arrival(row)} instead of {_arrival(base)}",
         ]
         if "distance_ratio" in row:
-            parts.append(f"it ends {_cell(row, 'distance_ratio')} times nearer")
-            parts.append(f"the fake score's error is {_cell(row, 'fake_share')} times its variance")
+            parts.append(f"it ends at {_cell(row, 'distance_ratio')} times the other's distance")
+            share = f"{_cell(row, 'fake_share')} times its variance"
+            parts.append(
+                f"the fake score's error is {share if row['fake_share_low'] > 0 else 'not resolved'}"
+            )
         else:
             parts.append(f"it ends at distance {row['distance']:.2g}, the other at {base['distance']:.2g}")
         said.append("; ".join(parts))
     return said
+
+
+def _arrival(row: Mapping[str, Any]) -> str:
+    return f"{_cell(row, 'arrived')} updates to distance {NEAR}" if "arrived" in row else "never near"
 
 
 def _cell(row: Mapping[str, Any], name: str) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from carv_distill.commands import whole_number
 from carv_distill.errors import UserError
 from carv_distill.files import write_json
 from carv_distill.training.metrics import Row, read_metrics
@@ -23,9 +24,15 @@ from carv_distill.training.metrics import Row, read_metrics
 
 def add_run_options(parser: argparse.ArgumentParser, updates: int, seeds: int) -> None:
     """The options of a study that trains: --updates, --seeds, --workers, --runs."""
-    parser.add_argument("--updates", type=int, default=updates, help=f"see above ({updates})")
-    parser.add_argument("--seeds", type=int, default=seeds, help=f"training seeds ({seeds})")
-    parser.add_argument("--workers", type=int, default=2, help="runs side by side, one thread each (2)")
+    parser.add_argument(
+        "--updates", type=whole_number(30), default=updates, help=f"see above ({updates}); without --quick"
+    )
+    parser.add_argument(
+        "--seeds", type=whole_number(2), default=seeds, help=f"training seeds, without --quick ({seeds})"
+    )
+    parser.add_argument(
+        "--workers", type=whole_number(1), default=2, help="runs side by side, one thread each (2)"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs/studies"), help="where the runs are kept")
 
 
@@ -81,7 +88,7 @@ def _python(job: Job, *words: str) -> None:
     done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        raise UserError(f"run {job.name}: {last}")
+        raise UserError(f"run {job.name}: {last.removeprefix('error: ')}")
 
 
 def read_run(folder: Path, job: Job) -> list[Row]:

@@ -30,7 +30,7 @@ import torch
 from matplotlib.figure import Figure
 
 from carv_distill.carv import Estimate
-from carv_distill.commands import Parser, run_command
+from carv_distill.commands import Parser, run_command, whole_number
 from carv_distill.errors import UserError
 from carv_distill.figures import save_figure
 from carv_distill.files import write_json, write_text
@@ -74,9 +74,14 @@ class Study:
             "git": _short(git_state()),
         }
 
+    def use_seeds(self, seeds: Sequence[int]) -> None:
+        """Names the seeds that enter the numbers, where they are not the one of --seed."""
+        self._origin["seeds"] = list(seeds)
+
     @property
     def metadata(self) -> dict[str, Any]:
-        """What every JSON and CSV begins with; `seconds` since the study began."""
+        """What every JSON and CSV begins with; `seconds` are those of this call; runs finished earlier do
+        not count."""
         return {**self._origin, "seconds": round(time.perf_counter() - self._start, 1)}
 
     def write(self, name: str, rows: Rows, **content: Any) -> None:
@@ -106,11 +111,13 @@ def study_parser(description: str | None) -> argparse.ArgumentParser:
         description: the study's docstring.
     """
     parser = Parser(description)
-    parser.add_argument("--quick", action="store_true", help="fewer replicates: seconds, wider intervals")
+    parser.add_argument(
+        "--quick", action="store_true", help="a small version, to try it: fewer replicates or updates"
+    )
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="default: results, or results/quick with --quick"
     )
-    parser.add_argument("--seed", type=_seed, default=0, help="of every random number (0)")
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="of every random number (0)")
     return parser
 
 
@@ -191,16 +198,6 @@ def _without_out(words: Sequence[str]) -> list[str]:
 
 def _short(git: dict[str, Any]) -> dict[str, Any]:
     return {**git, "commit": git["commit"][:12]} if git else {}
-
-
-def _seed(word: str) -> int:
-    try:
-        seed = int(word)
-    except ValueError:
-        seed = -1
-    if seed < 0:
-        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number from 0 on")
-    return seed
 
 
 def _cpu_model() -> str:

@@ -148,15 +148,16 @@ class TextTeacherModule(LightningModule):
             clamp_scale(self.clip)
 
     @torch.no_grad()
-    def pictures(self, prompts: list[str], g: torch.Generator, guidance: float = 3.0, steps: int = 12) -> Tensor:
+    def pictures(
+        self, prompts: list[str], g: torch.Generator, guidance: float = 3.0, steps: int = 12
+    ) -> Tensor:
         """Heun pictures of the averaged network [n, 3, S, S] in [−1, 1], from noise of a CPU generator."""
         cond, null = (
             self.ema_text_encoder(tokens).last_hidden_state
             for tokens in (self._tokens(prompts).to(self.device), self.null_tokens[None])
         )
         guided = GuidedDenoiser(self.ema_denoiser, guidance, null[0])
-        unet = self.ema_denoiser.network.unet.config
-        shape = (len(prompts), unet.in_channels, unet.sample_size, unet.sample_size)
+        shape = (len(prompts), *self.latents()[0].shape[1:])
         z = torch.randn(shape, generator=g).to(self.device)
         latents = heun_sample(guided, self.schedule, z, cond, steps)
         scaled = latents / self.latents()[2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -76,7 +77,7 @@ def build_networks(
         attention_head_dim=tuple(max(c // 16, 1) for c in o.unet_channels),
         norm_num_groups=GROUPS,
     )
-    text = {
+    text: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "max_position_embeddings": length,
         "bos_token_id": tokenizer.bos_token_id,
@@ -87,7 +88,9 @@ def build_networks(
     vision = {"image_size": size, "patch_size": o.clip_patch}
     wide = _transformer(o.clip_width, o.clip_layers)
     clip = CLIPModel(
-        CLIPConfig(text_config={**text, **wide}, vision_config={**vision, **wide}, projection_dim=o.clip_width)
+        CLIPConfig(
+            text_config={**text, **wide}, vision_config={**vision, **wide}, projection_dim=o.clip_width
+        )
     )
     return TextTeacherNetworks(vae, unet, text_encoder, tokenizer, clip)
 
@@ -99,7 +102,7 @@ def build_scheduler() -> DDIMScheduler:
     )
 
 
-def _transformer(width: int, layers: int) -> dict[str, int]:
+def _transformer(width: int, layers: int) -> dict[str, Any]:
     return {
         "hidden_size": width,
         "intermediate_size": 4 * width,

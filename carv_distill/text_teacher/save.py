@@ -48,12 +48,13 @@ def save_text_teacher(
 def _card(size: int, step: int) -> str:
     return f"""# A miniature Stable Diffusion
 
-Text to {size}×{size} pictures of one coloured solid on grey, as "a red torus, side view"; trained by carv-distill for
-{step} steps on pictures it rendered itself. A `StableDiffusionPipeline`:
+Text to {size}×{size} pictures of one coloured solid on grey, as "a red torus, side view"; trained by
+carv-distill for {step} steps on pictures it rendered itself. A `StableDiffusionPipeline`:
 
 ```python
 from diffusers import StableDiffusionPipeline
-StableDiffusionPipeline.from_pretrained(".", safety_checker=None)("a red torus, side view", height={size}, width={size})
+pipeline = StableDiffusionPipeline.from_pretrained(".", safety_checker=None)
+pipeline("a red torus, side view", height={size}, width={size}).images[0]
 ```
 
 `clip/` is a `CLIPModel` with its processor, trained on the same pairs.

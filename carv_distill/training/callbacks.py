@@ -176,7 +176,10 @@ class ProgressLine(Callback):
         step, last = trainer.global_step, trainer.max_steps
         if step % max(last // 20, 1) == 0:
             task = self.progress.tasks[self.task]
-            left = f"{task.time_remaining / 60:.0f} min left" if task.time_remaining else ""
+            seconds = task.time_remaining or 0
+            left = (
+                f"{seconds / 60:.0f} min left" if seconds > 90 else f"{seconds:.0f} s left" if seconds else ""
+            )
             parts = (f"update {step} of {last}", task.fields["figures"], left)
             log.info(" · ".join(p for p in parts if p))
 

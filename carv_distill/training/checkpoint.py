@@ -55,7 +55,7 @@ class Checkpoints(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         step = trainer.global_step
-        if self.fid_every and step % self.fid_every == 0:
+        if self.fid_every and (step % self.fid_every == 0 or step == trainer.max_steps):
             self.best[step] = float(trainer.callback_metrics["fid"])
             kept = sorted(self.best, key=self.best.__getitem__)[: self.options.keep_best]
             self.best = {s: self.best[s] for s in kept}

@@ -1,4 +1,4 @@
-"""What `evaluate.py clip` says of text-to-3D runs: CLIP score over views, and which prompt they match best."""
+"""What `evaluate.py clip` says of text-to-3D runs: CLIP score over views, and whom they match best."""
 
 from __future__ import annotations
 

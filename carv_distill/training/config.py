@@ -290,6 +290,10 @@ def _build(given: DictConfig, origin: str) -> RunConfig:
         raise UserError(_explain(error)) from error
     assert isinstance(config, RunConfig)
     check_limits(config)
+    if Path(config.name).name != config.name or config.name in ("", "."):
+        raise UserError(
+            f"name: {config.name!r} is not a plain name; a run's folder has it (folder: says where)"
+        )
     if isinstance(config, DMDConfig | SDSConfig):
         _check_proposal(config.task, config.estimator)
     return config

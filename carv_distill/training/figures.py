@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from carv_distill.figures import BLUE, GREY, ORANGE, draw_band, new_figure, save_figure
 
-from .metrics import Row
+from .metrics import Row, read_metrics
 
 
 def draw_variance_vs_fid(rows: Sequence[Row], path: Path, carv: str, iid: str) -> None:
@@ -50,6 +50,26 @@ def draw_variance_vs_fid(rows: Sequence[Row], path: Path, carv: str, iid: str) -
     handles = [line for axes in drawn for line in axes.get_legend_handles_labels()[0]]
     figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False)
     save_figure(figure, path)
+
+
+def draw_clip(runs: Sequence[Path], path: Path) -> bool:
+    """CLIP score over steps, a line for each run with its band over views; False if none was traced."""
+    figure = new_figure(3.6)
+    axes = figure.add_subplot()
+    for run in runs:
+        rows = [r for r in read_metrics(run / "metrics.csv") if "clip/score" in r]
+        if rows:
+            steps = [r["step"] for r in rows]
+            (line,) = axes.plot(steps, [r["clip/score"] for r in rows], marker=".", label=run.name)
+            low, high = ([r[f"clip/score_{end}"] for r in rows] for end in ("low", "high"))
+            draw_band(axes, steps, low, high, str(line.get_color()))
+    if not axes.lines:
+        return False
+    axes.set(xlabel="steps", ylabel="CLIP score (bands: 95 % over views)")
+    axes.grid(alpha=0.25)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    save_figure(figure, path)
+    return True
 
 
 def _band(axes: Axes, rows: Sequence[Row], name: str, colour: str, style: str, label: str) -> None:

@@ -24,7 +24,9 @@ from .console import is_main_process
 
 # What may change when a run goes on: what it measures and keeps, and how long it is. Anything else would
 # make it another run.
-_MAY_CHANGE = re.compile(r"(trainer\.(max_steps|log_every|accelerator)|folder|(fid|variance|preview|checkpoint)\..+)")
+_MAY_CHANGE = re.compile(
+    r"(trainer\.(max_steps|log_every|accelerator)|folder|(fid|variance|preview|checkpoint)\..+)"
+)
 _PACKAGES = ("carv-distill", "torch", "lightning", "diffusers", "torchmetrics", "torch-fidelity", "omegaconf")
 
 
@@ -107,6 +109,12 @@ def write_origin(folder: Path, config: RunConfig, device: str, world_size: int) 
         "world_size": world_size,
     }
     write_json(folder / "environment.json", environment)
+
+
+def origin_of(folder: Path) -> dict[str, Any]:
+    """What a measurement says about the training it measured: configuration and commit."""
+    environment = json.loads((folder / "environment.json").read_text())
+    return {"git": environment["git"], "config": read_run_config(folder)}
 
 
 def read_run_config(folder: Path) -> dict[str, Any]:

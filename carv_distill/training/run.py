@@ -42,6 +42,8 @@ def execute(config: RunConfig, resume: bool = False) -> Path:
         if checkpoint is None:
             raise UserError(f"--resume: {folder / 'checkpoints'} holds no checkpoint that can be read")
         log.info("resuming %s from %s, step %d", folder, checkpoint[0].name, checkpoint[1])
+        if checkpoint[1] >= config.trainer.max_steps:
+            log.info("it has all of its %d steps already", config.trainer.max_steps)
     else:
         folder = _make_folder(config)
         log.info("run folder: %s", folder)

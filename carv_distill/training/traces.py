@@ -29,7 +29,8 @@ GRID_ROWS = 8
 
 
 class VarianceTrace(Callback):
-    """Measures the gradient's variance every few updates, for the configured sampler and for (R, 1) iid.
+    """Measures the gradient's variance every few updates and after the last one, for the configured sampler
+    and for (R, 1) iid.
 
     Its random streams are its own, and gradients are taken aside: a traced run and an untraced one train
     the same. Columns: ``variance/<arm>/<quantity>`` with ``_low`` and ``_high`` (95 %), where arm is
@@ -40,7 +41,7 @@ class VarianceTrace(Callback):
         self.every, self.pairs = every, pairs
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        if trainer.global_step % self.every:
+        if trainer.global_step % self.every and trainer.global_step != trainer.max_steps:
             return
         module: DMDModule = pl_module
         iid = NoiseLevelSampler(Proposal.uniform(module.sampler.proposal.bins), "iid")
@@ -94,7 +95,7 @@ class FIDTrace(Callback):
             self._measure(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        if trainer.global_step % self.every == 0:
+        if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
             self._measure(trainer, pl_module)
 
     def _measure(self, trainer: Trainer, pl_module: Any) -> None:

@@ -101,7 +101,7 @@ def test_time_per_update_leaves_measurements_out() -> None:
 
 def test_a_failed_run_is_one_line_that_names_it(tmp_path: Path) -> None:
     job = Job("wrong", ("estimator.draws=0",))
-    with pytest.raises(UserError, match=r"run wrong: error: estimator\.draws: 0 is below"):
+    with pytest.raises(UserError, match=r"run wrong: estimator\.draws: 0 is below"):
         run_jobs([job], dmd_gap.CONFIG, tmp_path, 1)
 
 

@@ -101,12 +101,14 @@ def test_the_table_is_that_of_the_trainings() -> None:
     assert [r["variance_ratio"] for r in rows] == pytest.approx([1, 4, 16] * 4)
     assert rows[0]["arrived"] == 50.5
     assert "distance_ratio" not in rows[2]
-    assert [r["distance_ratio"] for r in rows[3:6]] == pytest.approx([1, 1, 2])
+    assert [r["distance_ratio"] for r in rows[3:6]] == pytest.approx([1, 1, 0.5])
     assert rows[5]["fake_share"] == pytest.approx((0.5 / (1 / 16) + 0.5 / (2 / 16)) / 2)
     said = exact_verdict(rows)
     assert len(said) == 8
     assert said[0].startswith("exact fake score: (8,16) stratified has 4 [4, 4] times less variance")
-    assert "it ends 2 [2, 2] times nearer" in said[3]
+    assert "it ends at 0.5 [0.5, 0.5] times the other's distance" in said[3]
+    late = [{**a, "arrived": None} for a in arrivals]
+    assert "never near instead of never near" in exact_verdict(exact_rows(points, late, 20))[0]
 
 
 def test_a_training_is_measured_where_the_student_meets_the_fake_score() -> None:

@@ -65,6 +65,12 @@ def test_a_bad_file_is_one_line(tmp_path: Path, text: str, message: str) -> None
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["../x", "a/b", "''", "."])
+def test_a_name_stays_in_its_folder(name: str) -> None:
+    with pytest.raises(UserError, match="is not a plain name"):
+        load_config("configs/dmd_carv.yaml", [f"name={name}"])
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere\.yaml is not a file"):
         load_config(tmp_path / "nowhere.yaml")
