@@ -87,4 +87,4 @@ def word_tokenizer(words: Sequence[str], length: int) -> CLIPTokenizer:
             vocabulary.setdefault(first, len(vocabulary))
     for special in ("<|startoftext|>", "<|endoftext|>"):
         vocabulary[special] = len(vocabulary)
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=length)
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=length)  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ import logging
 import math
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as iio
 import numpy as np
@@ -142,7 +143,7 @@ def extract_mesh(scene: Scene, resolution: int = 96) -> trimesh.Trimesh | None:
 
 
 def write_mesh(folder: Path, scene: Scene, resolution: int = 96) -> bool:
-    """`mesh.glb` and `mesh.obj`, coloured at the vertices; says so and gives False where there is no surface."""
+    """`mesh.glb` and `mesh.obj`, coloured at the vertices; without a surface it says so and gives False."""
     mesh = extract_mesh(scene, resolution)
     if mesh is None:
         log.warning(
@@ -151,7 +152,7 @@ def write_mesh(folder: Path, scene: Scene, resolution: int = 96) -> bool:
         )
         return False
     for kind in ("glb", "obj"):
-        data = mesh.export(file_type=kind)
+        data: Any = mesh.export(file_type=kind)
         with atomic_file(folder / f"mesh.{kind}") as file:
             file.write(data.encode() if isinstance(data, str) else data)
     return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -105,7 +105,7 @@ class HashScene(Scene):
         self.sides = [round(16 * growth**level) for level in range(levels)]
         self.tables = nn.Parameter(torch.empty(levels, 2**log_size, features).uniform_(-1e-4, 1e-4))
         self.network = nn.Sequential(
-            nn.Linear(levels * features, width), nn.ReLU(), nn.Linear(width, 4, bias=False)
+            nn.Linear(levels * features, width, bias=False), nn.ReLU(), nn.Linear(width, 4, bias=False)
         )
         self.register_buffer("corners", _corners(), persistent=False)
 
@@ -133,7 +133,7 @@ class HashScene(Scene):
         return [{"params": list(self.parameters()), "lr": density_lr}]
 
 
-def _summed(grids: Sequence[Tensor]) -> Tensor:
+def _summed(grids: Iterable[Tensor]) -> Tensor:
     coarse, fine = grids
     return fine + F.interpolate(coarse, fine.shape[2:], mode="trilinear", align_corners=True)
 

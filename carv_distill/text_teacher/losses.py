@@ -23,6 +23,29 @@ def autoencoder_loss(vae: AutoencoderKL, images: Tensor, noise: Tensor, kl_weigh
     return F.l1_loss(decoded, images) + kl_weight * posterior.kl().mean()
 
 
+def jacobian_loss(vae: AutoencoderKL, images: Tensor, noise: Tensor, g: torch.Generator) -> Tensor:
+    """1 − cos(J_encᵀ d, J_dec d), the mean over pictures: the encoder's transposed Jacobian moves a picture as
+    the decoder would.
+
+    Score distillation descends along J_encᵀ d. Left alone, a small encoder answers that with textures and false
+    colours, which it then takes for the wanted latents; tied to the decoder, the step stays among pictures. The
+    two are equal for principal components, and an isometric autoencoder has them parallel.
+
+    Args:
+        images: [n, 3, S, S]; they are faded towards grey by random shares, as fields begin.
+        noise: of d, [n, C, s, s]; the rest of d leads to the latents of another picture.
+        g: of the shares.
+    """
+    share = torch.rand(len(images), 1, 1, 1, generator=g, device=images.device)
+    faded = (share * images).requires_grad_()
+    latents = vae.encode(faded).latent_dist.mean
+    d = (0.3 * noise + latents.roll(1, 0) - latents).detach()
+    (encoded,) = torch.autograd.grad((latents * d).sum(), faded, create_graph=True)
+    step = 0.1
+    ahead, behind = (vae.decode(latents + s * d, return_dict=False)[0] for s in (step, -step))
+    return 1 - F.cosine_similarity(encoded.flatten(1), (ahead - behind).flatten(1)).mean()
+
+
 def contrastive_loss(clip: CLIPModel, images: Tensor, tokens: Tensor) -> Tensor:
     """CLIP's loss, where pictures of one prompt are matches of each other: a batch has many such.
 

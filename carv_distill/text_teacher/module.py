@@ -26,7 +26,8 @@ from carv_distill.diffusion.ema import ema_update, frozen_copy
 from carv_distill.diffusion.loss import denoising_loss
 from carv_distill.diffusion.network import TextUNetNetwork
 
-from .losses import autoencoder_loss, clamp_scale, contrastive_loss
+from .augment import mixed
+from .losses import autoencoder_loss, clamp_scale, contrastive_loss, jacobian_loss
 from .networks import TextTeacherNetworks, build_scheduler
 from .options import TextTeacherOptions
 from .save import save_text_teacher
@@ -104,10 +105,14 @@ class TextTeacherModule(LightningModule):
         return loss
 
     def _vae_loss(self, pick: Tensor, g: torch.Generator) -> Tensor:
-        images = self.images[pick]
-        side = images.shape[-1] // 2 ** (len(self.options.vae_channels) - 1)
-        noise = self._randn((len(pick), self.options.latent_channels, side, side), g)
-        return autoencoder_loss(self.vae, images, noise, self.options.kl_weight)
+        o, images = self.options, mixed(self.images[pick], g)
+        side = images.shape[-1] // 2 ** (len(o.vae_channels) - 1)
+        noise = self._randn((len(pick), o.latent_channels, side, side), g)
+        loss = autoencoder_loss(self.vae, images, noise, o.kl_weight)
+        if o.vae_tie:
+            some = max(len(pick) // 3, 2)  # a double backward on all would cost more than the rest
+            loss = loss + o.vae_tie * jacobian_loss(self.vae, images[:some], noise[:some], g)
+        return loss
 
     def _unet_loss(self, pick: Tensor, g: torch.Generator) -> Tensor:
         mean, std, factor = self.latents()

@@ -22,9 +22,9 @@ class TextTeacherOptions:
     clip_layers: int = at_least(1, 3)
     clip_patch: int = at_least(1, 4)
     """Pixels along one side of a patch of the CLIP model."""
-    vae_share: float = between(0, 1, 0.12)
+    vae_share: float = between(0, 1, 0.2)
     """Share of the steps that the autoencoder gets, before the others start."""
-    clip_share: float = between(0, 1, 0.15)
+    clip_share: float = between(0, 1, 0.12)
     """Share of the steps that the CLIP model gets at the end; between the two, denoiser and text encoder."""
     batch: int = at_least(1, 32)
     """Pictures per step and process."""
@@ -33,6 +33,8 @@ class TextTeacherOptions:
     clip_lr: float = more_than(0, 1e-3)
     warmup: int = at_least(0, 50)
     """Steps of linear warm-up of each stage; cosine decay to zero follows."""
+    vae_tie: float = at_least(0, 0.03)
+    """Weight of the term that ties the encoder's transposed Jacobian to the decoder's."""
     kl_weight: float = at_least(0, 1e-6)
     """Of the latents' KL divergence to N(0, I), beside the mean absolute error of a pixel."""
     prompt_dropout: float = between(0, 1, 0.1)

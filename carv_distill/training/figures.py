@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from carv_distill.figures import BLUE, GREY, ORANGE, draw_band, new_figure, save_figure
@@ -62,7 +63,7 @@ def draw_clip(runs: Sequence[Path], path: Path) -> bool:
             steps = [r["step"] for r in rows]
             (line,) = axes.plot(steps, [r["clip/score"] for r in rows], marker=".", label=run.name)
             low, high = ([r[f"clip/score_{end}"] for r in rows] for end in ("low", "high"))
-            draw_band(axes, steps, low, high, str(line.get_color()))
+            draw_band(axes, steps, low, high, to_hex(line.get_color()))
     if not axes.lines:
         return False
     axes.set(xlabel="steps", ylabel="CLIP score (bands: 95 % over views)")

@@ -29,7 +29,8 @@ class PromptGrid(Callback):
     @rank_zero_only
     def _draw(self, step: int, module: TextTeacherModule) -> None:
         learned = combinations(held_out=False)
-        pairs = [*learned[:: len(learned) // 8][:8], *combinations(held_out=True)]
+        # one of each colour, and of as many solids as can be
+        pairs = [*(learned[7 * i + i % 7] for i in range(8)), *combinations(held_out=True)]
         prompts = [view_prompt(object_prompt(*pair), view) for view in VIEWS for pair in pairs]
         g = torch.Generator().manual_seed(0)
         images = module.pictures(prompts, g)

@@ -1,0 +1,99 @@
+"""A field as files."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image
+
+from carv_distill.errors import UserError
+from carv_distill.sds import SceneOptions, build_scene, load_scene
+from carv_distill.sds.export import extract_mesh, save_scene, turntable, write_mesh, write_turntable
+
+VIEW = SceneOptions(resolution=24, size=16, samples=24)
+
+
+def test_a_field_comes_back_as_it_was(tmp_path: Path) -> None:
+    for kind in ("voxels", "hash"):
+        view = SceneOptions(kind=kind, resolution=16)
+        scene = build_scene(view)
+        for p in scene.parameters():
+            torch.nn.init.normal_(p)
+        save_scene(tmp_path / kind, scene, view, "a red torus", 7)
+        again, its_view, prompt = load_scene(tmp_path / kind)
+        assert (its_view, prompt) == (view, "a red torus")
+        points = torch.rand(100, 3) - 0.5
+        for a, b in zip(scene(points), again(points), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_a_damaged_field_is_named(tmp_path: Path) -> None:
+    save_scene(tmp_path, build_scene(VIEW), VIEW, "x", 0)
+    (tmp_path / "scene.safetensors").write_bytes(b"half")
+    with pytest.raises(UserError, match="holds no readable scene"):
+        load_scene(tmp_path)
+    with pytest.raises(UserError, match="holds no readable scene"):
+        load_scene(tmp_path / "none")
+
+
+def test_the_mesh_of_a_ball_is_a_closed_ball_of_its_colour(tmp_path: Path) -> None:
+    """The surface lies where softplus(10 (1 − r/0.5)) = ln 2/(0.1 · 1.6): r = 0.5 (1 − 0.4319…)."""
+    scene = build_scene(VIEW)
+    with torch.no_grad():
+        scene.colour[1][0, 0] = 4.0
+    mesh = extract_mesh(scene, 64)
+    assert mesh is not None
+    assert mesh.is_watertight
+    assert mesh.volume > 0  # faces are seen from outside
+    level = float(np.log(2) / 0.16)
+    radius = 0.5 * (1 - np.log(np.expm1(level)) / 10)
+    assert mesh.volume == pytest.approx(4 / 3 * np.pi * radius**3, rel=0.02)
+    assert np.abs(mesh.vertices.mean(0)).max() < 0.01
+    assert write_mesh(tmp_path, scene, 32)
+    for name in ("mesh.glb", "mesh.obj"):
+        again = trimesh.load(tmp_path / name, force="mesh")
+        colour = np.asarray(again.visual.vertex_colors)[:, :3].mean(0)
+        assert colour == pytest.approx([250, 128, 128], abs=2)
+
+
+def test_an_empty_field_has_no_mesh_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    scene = build_scene(VIEW)
+    with torch.no_grad():
+        scene.density[1] -= 50.0
+    with caplog.at_level(logging.WARNING):
+        assert not write_mesh(tmp_path, scene, 16)
+    assert "no mesh" in caplog.text
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_turntable_is_a_video_and_a_sheet(tmp_path: Path) -> None:
+    write_turntable(tmp_path, build_scene(VIEW), VIEW, frames=16, size=32)
+    video = iio.imread(tmp_path / "turntable.mp4", plugin="FFMPEG")
+    assert video.shape == (16, 32, 32, 3)
+    with Image.open(tmp_path / "views.png") as sheet:
+        assert sheet.size == (8 * 33 + 1, 34)
+
+
+def test_an_interrupted_video_keeps_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "turntable.mp4").write_bytes(b"before")
+
+    def broken(*_: object, **__: object) -> bytes:
+        raise OSError("pipe closed")
+
+    monkeypatch.setattr(iio, "imwrite", broken)
+    with pytest.raises(UserError, match=r"turntable\.mp4 could not be written \(pipe closed\)"):
+        write_turntable(tmp_path, build_scene(VIEW), VIEW, frames=8, size=16)
+    assert (tmp_path / "turntable.mp4").read_bytes() == b"before"
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_cameras_go_once_around() -> None:
+    cameras = turntable(4)
+    assert cameras.views() == ["front", "side", "back", "side"]
+    assert torch.allclose(cameras.position.norm(dim=1), torch.full((4,), 1.75))
