@@ -11,7 +11,6 @@ Ratios, each measured in this process by alternating the two sides and taking me
 from __future__ import annotations
 
 import random
-import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -22,8 +21,8 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch.optim import Optimizer
-from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.measure import peak_bytes, ratio_of
 from benchmarks.report import options, report
 from carv_distill.carv import average_residual, stream
 from carv_distill.data import load_images
@@ -43,15 +42,6 @@ def build(config: Path, *overrides: str) -> DMDModule:
     module = build_dmd_module(loaded, load_images(loaded.data.name))
     assert isinstance(module, DMDModule)
     return module
-
-
-def ratio_of(numerator: list[float], denominator: list[float]) -> tuple[float, float, float]:
-    """Median of the paired ratios with an interval for the median (binomial, 95 %)."""
-    ratios = sorted(a / b for a, b in zip(numerator, denominator, strict=True))
-    n = len(ratios)
-    half = 0.98 * n**0.5
-    low, high = max(0, int(n / 2 - half)), min(n - 1, int(n / 2 + half))
-    return statistics.median(ratios), ratios[low], ratios[high]
 
 
 class Timed(DMDModule):
@@ -115,22 +105,15 @@ def timed(module: DMDModule, rounds: int) -> dict[str, list[float]]:
 
 
 def peak_memory(module: DMDModule, draws: int, chunk: int) -> int:
-    """Peak of the bytes that torch holds beyond what it held before, while a direction is averaged.
-
-    Counted from the profiler's record of every allocation, so that it repeats exactly.
-    """
+    """Peak of the bytes that torch holds beyond what it held before, while a direction is averaged."""
     z, labels = module.upstream_noise(module.upstream, stream(0))
     x = module.generate(module.student_ema, z, labels)
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+
+    def average() -> None:
         drawn = module.sampler.draw(module.upstream, draws, module.shape, generator=stream(1))
         average_residual(module.residual(labels), x, drawn, chunk)
-    events = record.profiler.kineto_results.events()
-    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
-    held = peak = 0
-    for _, change in changes:
-        held += change
-        peak = max(peak, held)
-    return peak
+
+    return peak_bytes(average)
 
 
 def memory_ratio(config: Path) -> tuple[float, float, float]:

@@ -14,10 +14,12 @@ from rich.table import Table
 from carv_distill.commands import Parser
 
 
-def options(description: str | None, rounds: int) -> argparse.Namespace:
+def options(
+    description: str | None, rounds: int, config: str = "configs/dmd_carv.yaml"
+) -> argparse.Namespace:
     """--config, --rounds and --out of a benchmark's command line."""
     parser = Parser(description)
-    parser.add_argument("--config", type=Path, default=Path("configs/dmd_carv.yaml"))
+    parser.add_argument("--config", type=Path, default=Path(config))
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--out", type=Path)
     return parser.parse_args()

@@ -175,15 +175,20 @@ class SDSModule(LightningModule):
         x = self.encoded(self.rendered(cameras, generator), generator)
         return x, self.residual(self.conditions(cameras), self.present)
 
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, s, s) of one picture's latents."""
+        side = self.teacher.latent_size
+        return self.vae.config.latent_channels, side, side
+
     # ---------------------------------------------------------------- one step
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         step, e = self.global_step, self.estimator
         own, shared = self.streams(step)
         cameras = self.camera_sampler.sample(e.upstream, own)
-        shape = (self.vae.config.latent_channels, *[self.teacher.latent_size] * 2)
         drawn = self.sampler_at(step).draw(
-            e.upstream, e.draws, shape, own, self.global_rank, self.world_size, shared
+            e.upstream, e.draws, self.latent_shape, own, self.global_rank, self.world_size, shared
         )
         optimizer = self.optimizers()
         optimizer.zero_grad()  # type: ignore[union-attr]

@@ -24,12 +24,12 @@ def autoencoder_loss(vae: AutoencoderKL, images: Tensor, noise: Tensor, kl_weigh
 
 
 def jacobian_loss(vae: AutoencoderKL, images: Tensor, noise: Tensor, g: torch.Generator) -> Tensor:
-    """1 − cos(J_encᵀ d, J_dec d), the mean over pictures: the encoder's transposed Jacobian moves a picture as
-    the decoder would.
+    """1 − cos(J_encᵀ d, J_dec d), the mean over pictures: the encoder's transposed Jacobian moves a picture
+    as the decoder would.
 
-    Score distillation descends along J_encᵀ d. Left alone, a small encoder answers that with textures and false
-    colours, which it then takes for the wanted latents; tied to the decoder, the step stays among pictures. The
-    two are equal for principal components, and an isometric autoencoder has them parallel.
+    Score distillation descends along J_encᵀ d. Left alone, a small encoder answers that with textures and
+    false colours, which it then takes for the wanted latents; tied to the decoder, the step stays among
+    pictures. The two are equal for principal components, and parallel for an isometric autoencoder.
 
     Args:
         images: [n, 3, S, S]; they are faded towards grey by random shares, as fields begin.

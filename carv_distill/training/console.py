@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 
+import transformers
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 from rich.logging import RichHandler
@@ -23,12 +24,15 @@ def quiet_libraries() -> None:
     ours.addHandler(handler)
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
     for message in (
         ".*does not have many workers.*",
         ".*isinstance.treespec.*",
         ".*in eval mode at the start of training.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*IterableDataset.*",
+        ".*`max_length` is ignored.*",
         ".*ModelCheckpoint with manual optimization.*",
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -1,0 +1,133 @@
+"""What a step of text-to-3D costs beside its bare parts: python -m benchmarks.sds_step [--rounds 30]
+
+Ratios, each measured in this process by alternating the two sides and taking medians:
+
+- a step at (1, 8) against its bare parts, made by hand: render, encode, network call on 8 guided draws,
+  backward (at most 1.10);
+- peak of the memory that torch holds in a step at R = 16, four renders at a time, against R = 4
+  (at most 1.1);
+- the same at K = 64 in chunks of 8 draws against K = 8 (at most 1.1).
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+
+from benchmarks.measure import peak_bytes, ratio_of
+from benchmarks.report import options, report
+from carv_distill.carv import stream
+from carv_distill.sds import SDSModule
+from carv_distill.training.config import SDSConfig, load_config
+from carv_distill.training.console import quiet_libraries
+from carv_distill.training.tasks import build_sds_module
+
+WARM_UP = 3
+BOUNDS = {"step": 1.10, "memory over R": 1.1, "memory over K": 1.1}
+
+
+def build(config: Path, *overrides: str) -> SDSModule:
+    """The module of a configuration, outside a trainer."""
+    loaded = load_config(config, overrides)
+    assert isinstance(loaded, SDSConfig)
+    return build_sds_module(loaded)
+
+
+class Timed(SDSModule):
+    """Times its own steps, inside a real trainer, against the bare parts they consist of."""
+
+    seconds: dict[str, list[float]]
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        step, k = self.global_step, self.estimator.draws
+        cameras = self.camera_sampler.sample(1, stream(0))
+        latents = torch.randn(2 * k, *self.latent_shape)
+        cond = self.conditions(cameras).expand(2 * k, -1, -1)
+        levels = torch.linspace(1, 999, 2 * k)
+
+        def bare() -> None:
+            x = self.encoded(self.rendered(cameras, stream(1)), stream(2))
+            with torch.no_grad():
+                self.denoiser.network(latents, levels, cond)
+            x.sum().backward()
+
+        sides: dict[str, Callable[[], object]] = {
+            "step": lambda: SDSModule.training_step(self, batch, batch_idx),
+            "bare": bare,
+        }
+        # In a new order each round: what ran before leaves the caches as it does.
+        for name in random.Random(step).sample(list(sides), len(sides)):
+            start = time.perf_counter()
+            sides[name]()
+            if step >= WARM_UP:
+                self.seconds[name].append(time.perf_counter() - start)
+            self.zero_grad()
+
+
+class Weighed(SDSModule):
+    """Weighs the memory of its second step: the first makes the optimiser's state."""
+
+    peak: int
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        self.peak = peak_bytes(lambda: SDSModule.training_step(self, batch, batch_idx))
+
+
+def run(module: SDSModule, steps: int) -> None:
+    """Steps in a trainer that does nothing else."""
+    Trainer(
+        max_steps=steps,
+        max_epochs=-1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    ).fit(module)
+
+
+def timed(module: SDSModule, rounds: int) -> dict[str, list[float]]:
+    """Seconds of both sides, `rounds` times each after the warm-up."""
+    module.__class__ = Timed
+    assert isinstance(module, Timed)
+    module.seconds = defaultdict(list)
+    run(module, rounds + WARM_UP)
+    return module.seconds
+
+
+def peak(config: Path, *overrides: str) -> int:
+    """Peak of the memory of one step."""
+    module = build(config, *overrides)
+    module.__class__ = Weighed
+    assert isinstance(module, Weighed)
+    run(module, 2)
+    return module.peak
+
+
+def main() -> None:
+    arguments = options(__doc__, rounds=30, config="configs/sds_carv.yaml")
+    quiet_libraries()
+    c = arguments.config
+    seconds = timed(build(c, "estimator.upstream=1", "estimator.draws=8"), arguments.rounds)
+    over_r = peak(c, "estimator.upstream=16", "estimator.draws=1") / peak(
+        c, "estimator.upstream=4", "estimator.draws=1"
+    )
+    chunk = "estimator.chunk=8"
+    over_k = peak(c, "estimator.draws=64", chunk) / peak(c, "estimator.draws=8", chunk)
+    results = {
+        "step": ratio_of(seconds["step"], seconds["bare"]),
+        "memory over R": (over_r, over_r, over_r),
+        "memory over K": (over_k, over_k, over_k),
+    }
+    report("Step of text-to-3D", results, BOUNDS, arguments.rounds, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
