@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .past import BinSums
 from .proposal import Proposal
 
 STATISTICS = ("second_moment", "neyman")
@@ -56,20 +57,18 @@ class AdaptiveProposal:
         decay: float = 0.999,
         refresh: int = 100,
     ) -> None:
-        if bins < 1 or refresh < 1:
-            raise ValueError(f"bins and refresh must be at least 1, found {bins} and {refresh}")
-        if not 0 < defensive <= 1 or not 0 < decay <= 1:
-            raise ValueError(f"defensive and decay must lie in (0, 1], found {defensive} and {decay}")
+        if refresh < 1:
+            raise ValueError(f"refresh must be at least 1, found {refresh}")
+        if not 0 < defensive <= 1:
+            raise ValueError(f"defensive must lie in (0, 1], found {defensive}")
         if statistic not in STATISTICS:
             raise ValueError(f"statistic must be one of {', '.join(STATISTICS)}; found {statistic!r}")
-        self.bins, self.defensive, self.statistic = bins, defensive, statistic
-        self.decay, self.refresh = decay, refresh
-        self._observed: int | None = None
+        self.bins, self.defensive, self.statistic, self.refresh = bins, defensive, statistic, refresh
+        # Σ w and Σ w · (what is averaged), with w what a draw still counts
+        self._past = BinSums(bins, ("weight", "value"), decay)
         self._built: int | None = None
         self._weights = torch.ones(bins, dtype=torch.float64)
         self._proposal = Proposal.from_weights(self._weights, defensive)
-        # by bin, over past draws: Σ w and Σ w · (what is averaged), with w what a draw still counts
-        self._sums: dict[str, Tensor] = {}
 
     def proposal(self, step: int) -> Proposal:
         """The proposal in force at `step`; a new one is made at the first call after an observation, then
@@ -79,12 +78,8 @@ class AdaptiveProposal:
             ValueError: draws of `step` or of a later one were observed already, or a residual that was
                 observed on a GPU was not finite.
         """
-        if self._observed is not None and self._observed >= step:
-            raise ValueError(
-                f"the proposal of step {step} was asked for after step {self._observed} was observed: "
-                "it may depend on draws of earlier steps only"
-            )
-        if self._observed is not None and (self._built is None or step >= self._built + self.refresh):
+        self._past.refuse_present(step, "proposal")
+        if self._past.seen and (self._built is None or step >= self._built + self.refresh):
             self._weights = self._learned_weights()
             self._proposal = Proposal.from_weights(self._weights, self.defensive)
             self._built = step
@@ -105,8 +100,7 @@ class AdaptiveProposal:
             ValueError: a step back in time, shapes that do not fit, a u outside [0, 1) or a value that is not
                 finite; on a GPU the last two are found by :meth:`proposal`.
         """
-        if self._observed is not None and step < self._observed:
-            raise ValueError(f"step {step} was observed after step {self._observed}")
+        self._past.refuse_earlier(step)
         if residual.shape[: u.ndim] != u.shape:
             raise ValueError(
                 f"a residual of {list(u.shape)} draws must have shape {[*u.shape, '…']}, "
@@ -124,40 +118,20 @@ class AdaptiveProposal:
         square = torch.where((u >= 0) & (u < 1), square, torch.nan)
         if square.device.type == "cpu" and not square.isfinite().all():
             raise ValueError("observed residuals must be finite and u in [0, 1)")
-        self._start(step, u.device)
-        index = (u * self.bins).long().clamp_(0, self.bins - 1)
+        index = self._past.index(u)
         if self.statistic == "second_moment":
-            self._add(index, torch.ones_like(square), square)
+            self._past.add(step, index, weight=torch.ones_like(square), value=square)
         else:
             order = (sample + u.double()).argsort()
             same = (sample[order].diff() == 0).double()
             apart = vectors[order].diff(dim=0).square().sum(1, dtype=torch.float64) / 2
             apart = apart * same + 0 * square.sum()  # NaN goes on
             for end in (order[:-1], order[1:]):
-                self._add(index[end], same, apart)
-
-    def _start(self, step: int, device: torch.device) -> None:
-        """Makes the sums at the first draws, and lets them decay at those of a new step."""
-        if self._observed is None:
-            for name in ("weight", "value"):
-                self._sums[name] = torch.zeros(self.bins, dtype=torch.float64, device=device)
-        elif step > self._observed and self.decay < 1:
-            for sums in self._sums.values():
-                sums.mul_(self.decay ** (step - self._observed))
-        self._observed = step
-
-    def _add(self, index: Tensor, weight: Tensor, value: Tensor) -> None:
-        """Sums by bin; index_add_ adds in any order on a GPU, accumulation in a fixed one."""
-        for name, rows in (("weight", weight), ("value", value)):
-            sums = self._sums[name]
-            if sums.device.type == "cpu":
-                sums.index_add_(0, index, rows)
-            else:
-                sums.index_put_((index,), rows, accumulate=True)
+                self._past.add(step, index[end], weight=same, value=apart)
 
     def _learned_weights(self) -> Tensor:
         """√ of each bin's statistic, [N], float64 on the host."""
-        weight, value = torch.stack([self._sums["weight"], self._sums["value"]]).cpu()
+        weight, value = torch.stack([self._past["weight"], self._past["value"]]).cpu()
         if not value.isfinite().all():
             raise ValueError("observed residuals must be finite and u in [0, 1)")
         seen = weight > 0
@@ -169,13 +143,11 @@ class AdaptiveProposal:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that what follows depends on; tensors are copies, on their device."""
-        sums = {name: value.clone() for name, value in self._sums.items()}
         return {
+            **self._past.state_dict(),
             "statistic": self.statistic,
-            "observed": self._observed,
             "built": self._built,
             "weights": self._weights,
-            "sums": sums,
         }
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device | str | None = None) -> None:
@@ -187,12 +159,12 @@ class AdaptiveProposal:
         Raises:
             ValueError: the state is of another number of bins, or of another statistic.
         """
-        weights, sums = state["weights"], state["sums"]
+        weights = state["weights"]
         if len(weights) != self.bins:
             raise ValueError(f"the saved proposal has {len(weights)} bins, this one {self.bins}")
-        if state.get("statistic") != self.statistic or (sums and set(sums) != {"weight", "value"}):
+        if state.get("statistic") != self.statistic:
             raise ValueError(f"the saved proposal learned another statistic than {self.statistic}")
-        self._observed, self._built = state["observed"], state["built"]
+        self._past.load_state_dict(state, device)
+        self._built = state["built"]
         self._weights = weights.to("cpu", torch.float64, copy=True)
         self._proposal = Proposal.from_weights(self._weights, self.defensive)
-        self._sums = {name: value.to(device or value.device, copy=True) for name, value in sums.items()}

@@ -53,6 +53,15 @@ class BinSums:
                 "it may depend on draws of earlier steps only"
             )
 
+    def refuse_earlier(self, step: int) -> None:
+        """Steps come in order.
+
+        Raises:
+            ValueError: a step before the last one.
+        """
+        if self.step is not None and step < self.step:
+            raise ValueError(f"step {step} was observed after step {self.step}")
+
     def index(self, u: Tensor) -> Tensor:
         """Bin of each u."""
         return (u * self.bins).long().clamp_(0, self.bins - 1)
@@ -63,8 +72,7 @@ class BinSums:
         Raises:
             ValueError: a step before the last one.
         """
-        if self.step is not None and step < self.step:
-            raise ValueError(f"step {step} was observed after step {self.step}")
+        self.refuse_earlier(step)
         if not self._sums:
             self._sums = {
                 n: torch.zeros(self.bins, dtype=torch.float64, device=index.device) for n in self.names

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import yaml
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from carv_distill.carv import NOISES, STATISTICS, STRATEGIES
 from carv_distill.data.images import NAMES as DATA_SETS
@@ -358,5 +358,7 @@ def _siblings(key: str, known: list[str]) -> str:
 
 def _explain(error: OmegaConfBaseException) -> str:
     """One line with the full key, from OmegaConf's own report."""
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key}: it has no value yet; give one, as {error.full_key}=…"
     message = str(error.msg or error).split("\n")[0]
     return f"{error.full_key or error.key}: {message}"

@@ -267,10 +267,10 @@ def test_what_cannot_be_learned_from_is_refused() -> None:
 def test_arguments_outside_their_range_are_refused() -> None:
     """Each message names the argument and what was found."""
     for bad, message in (
-        ({"bins": 0}, "bins and refresh must be at least 1, found 0 and 100"),
-        ({"refresh": 0}, "bins and refresh must be at least 1, found 4 and 0"),
-        ({"defensive": 0.0}, r"defensive and decay must lie in \(0, 1\], found 0.0 and 0.999"),
-        ({"decay": 1.5}, r"defensive and decay must lie in \(0, 1\], found 0.1 and 1.5"),
+        ({"bins": 0}, "bins must be at least 1, found 0"),
+        ({"refresh": 0}, "refresh must be at least 1, found 0"),
+        ({"defensive": 0.0}, r"defensive must lie in \(0, 1\], found 0.0"),
+        ({"decay": 1.5}, r"decay must lie in \(0, 1\], found 1.5"),
         ({"statistic": "norm"}, "statistic must be one of second_moment, neyman; found 'norm'"),
     ):
         with pytest.raises(ValueError, match=f"^{message}$"):
