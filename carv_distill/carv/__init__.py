@@ -10,6 +10,7 @@ with R expensive upstream samples x_r and K cheap draws (u, ε) of each (arXiv 2
 from .adaptive import STATISTICS, AdaptiveProposal
 from .advise import Advice, MeasuredWithin, VarianceModel, advise
 from .budget import VarianceBudget
+from .coefficient import NoiseCoefficient
 from .compute import CostModel, StageTimer, best_draws, ecm, largest_ecm, relative_efficiency
 from .estimate import Estimate, mean_estimate, paired_ratio, ratio, scaled
 from .estimator import average_residual, surrogate
@@ -35,6 +36,7 @@ __all__ = [
     "Draws",
     "Estimate",
     "MeasuredWithin",
+    "NoiseCoefficient",
     "NoiseLevelProfile",
     "NoiseLevelSampler",
     "NoiseParity",

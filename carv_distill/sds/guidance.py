@@ -8,8 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from carv_distill.carv import Proposal
-from carv_distill.carv.coefficient import NoiseCoefficient
+from carv_distill.carv import NoiseCoefficient, Proposal
 from carv_distill.diffusion import NetworkDenoiser, VPSchedule
 
 

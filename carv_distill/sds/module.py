@@ -17,6 +17,7 @@ from torch.optim import Adam
 
 from carv_distill.carv import (
     AdaptiveProposal,
+    NoiseCoefficient,
     NoiseLevelSampler,
     Proposal,
     StageTimer,
@@ -24,7 +25,6 @@ from carv_distill.carv import (
     stream,
     surrogate,
 )
-from carv_distill.carv.coefficient import NoiseCoefficient
 from carv_distill.carv.estimator import Observer, Residual, observed
 from carv_distill.carv.sampling import Draws
 from carv_distill.diffusion.latent import LatentTeacher

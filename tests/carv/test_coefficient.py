@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from carv_distill.carv.coefficient import NoiseCoefficient
+from carv_distill.carv import NoiseCoefficient
 
 S2 = 0.7
 """Variance of the data."""

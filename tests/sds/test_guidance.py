@@ -7,8 +7,14 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
-from carv_distill.carv import NOISES, STRATEGIES, NoiseLevelSampler, Proposal, average_residual
-from carv_distill.carv.coefficient import NoiseCoefficient
+from carv_distill.carv import (
+    NOISES,
+    STRATEGIES,
+    NoiseCoefficient,
+    NoiseLevelSampler,
+    Proposal,
+    average_residual,
+)
 from carv_distill.diffusion import GaussianDenoiser, VPSchedule
 from carv_distill.sds.guidance import Guidance, TimestepRange, clip_norm, sds_residual, timestep_weight
 
