@@ -105,14 +105,16 @@ def measure_fid(arguments: argparse.Namespace, run: Path, device: str) -> tuple[
 
 def measure_clips(arguments: argparse.Namespace, run: Path, device: str) -> tuple[list[Any], dict[str, Any]]:
     """What to show and what to keep of `evaluate.py clip`; draws the scores over training."""
-    from carv_distill.training.clip_report import clip_table, measure_clip
+    from carv_distill.training.clip_report import clip_table, measure_clip, save_sheet
     from carv_distill.training.figures import draw_clip
 
     runs = [r or run for r in arguments.run]
     results = [measure_clip(r, arguments.model, arguments.views, device) for r in runs]
     figure = arguments.out.with_suffix(".png") if arguments.out else run / "figures" / "clip.png"
     drawn = draw_clip(runs, figure)
-    said = [clip_table(results), *([f"drawn: {figure}"] if drawn else [])]
+    sheet = figure.with_stem(f"{figure.stem}_views")
+    save_sheet(runs, sheet, device)
+    said = [clip_table(results), *([f"drawn: {figure}"] if drawn else []), f"drawn: {sheet}"]
     return said, {"runs": [r.to_dict() for r in results]}
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
@@ -16,6 +17,7 @@ from carv_distill.carv import Estimate, mean_estimate
 from carv_distill.data.shapes import COLOURS, combinations, object_prompt
 from carv_distill.errors import UserError
 from carv_distill.evaluation.clip import ClipScorer
+from carv_distill.evaluation.grids import save_grid
 from carv_distill.geometry import SOLIDS, trace
 from carv_distill.sds import load_scene
 from carv_distill.sds.export import pictures, turntable
@@ -77,6 +79,15 @@ def measure_clip(run: Path, model: str | None, views: int, device: str) -> ClipR
         best = scorer.best_match(seen, prompts)
         matched = float((best == prompts.index(prompt)).float().mean())
     return ClipResult(str(run), prompt, config.seed, scorer.mean(seen, prompt), true, matched)
+
+
+def save_sheet(runs: Sequence[Path], path: Path, device: str) -> None:
+    """A row of eight views for each run's object."""
+    rows = []
+    for run in runs:
+        scene, view, _ = load_scene(run / "object")
+        rows.append(pictures(scene.to(device), turntable(8), 64, 2 * view.samples, view.background))
+    save_grid(2 * torch.cat(rows) - 1, path, columns=8)
 
 
 def sds_config(run: Path) -> SDSConfig:

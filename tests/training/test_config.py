@@ -80,9 +80,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_every_shipped_configuration_loads_and_survives_a_round_trip(path: Path) -> None:
     needs_teacher = "path: ???" in path.read_text()
     if needs_teacher:
-        with pytest.raises(
-            UserError, match=r"^teacher.path: it has no value yet; give one, as"
-        ):
+        with pytest.raises(UserError, match=r"^teacher.path: it has no value yet; give one, as"):
             load_config(path)
     config = load_config(path, ["teacher.path=here"] if needs_teacher else [])
     assert config_from_dict(to_dict(config), "round trip") == config
