@@ -35,7 +35,7 @@ def test_a_mistake_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
 def test_evaluate_without_a_run_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
     done = python("evaluate.py", "--runs", str(tmp_path))
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
-    assert "holds no distillation run" in done.stderr
+    assert "holds no run of task dmd" in done.stderr
 
 
 def test_evaluate_measures_the_newest_run(tmp_path: Path, small_config: Callable[..., DMDConfig]) -> None:
