@@ -92,11 +92,13 @@ def measure(arguments: argparse.Namespace) -> None:
 def measure_fid(arguments: argparse.Namespace, run: Path, device: str) -> tuple[list[Any], dict[str, Any]]:
     """What to show and what to keep of `evaluate.py fid`."""
     from carv_distill.evaluation.report import render_table
-    from carv_distill.training.measure import fid_reports, run_config
+    from carv_distill.training.folder import run_config
+    from carv_distill.training.measure import fid_reports
+    from carv_distill.training.schemas import DMDConfig
 
     given = {k: getattr(arguments, k) for k in ("images", "features", "weights", "reference")}
     given = {k: v for k, v in given.items() if v is not None}
-    options = run_config(run).fid
+    options = run_config(run, DMDConfig).fid
     if given.get("features", options.features) != options.features:
         options = replace(options, weights=None, reference=None)  # those were for other features
     reports = fid_reports(run, replace(options, **given), arguments.ranges, device, not arguments.no_teacher)
@@ -105,15 +107,15 @@ def measure_fid(arguments: argparse.Namespace, run: Path, device: str) -> tuple[
 
 def measure_clips(arguments: argparse.Namespace, run: Path, device: str) -> tuple[list[Any], dict[str, Any]]:
     """What to show and what to keep of `evaluate.py clip`; draws the scores over training."""
-    from carv_distill.training.clip_report import clip_table, measure_clip, save_sheet
-    from carv_distill.training.figures import draw_clip
+    from carv_distill.training.clip_report import clip_table, measure_clip, object_views
+    from carv_distill.training.figures import draw_clip, draw_views
 
     runs = [r or run for r in arguments.run]
     results = [measure_clip(r, arguments.model, arguments.views, device) for r in runs]
     figure = arguments.out.with_suffix(".png") if arguments.out else run / "figures" / "clip.png"
     drawn = draw_clip(runs, figure)
     sheet = figure.with_stem(f"{figure.stem}_views")
-    save_sheet(runs, sheet, device)
+    draw_views([object_views(r, device) for r in runs], [r.prompt for r in results], sheet)
     said = [clip_table(results), *([f"drawn: {figure}"] if drawn else []), f"drawn: {sheet}"]
     return said, {"runs": [r.to_dict() for r in results]}
 

@@ -18,17 +18,17 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from lightning.pytorch import Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch.optim import Optimizer
 
-from benchmarks.measure import peak_bytes, ratio_of
+from benchmarks.measure import bare_fit, peak_bytes, ratio_of
 from benchmarks.report import options, report
 from carv_distill.carv import average_residual, stream
 from carv_distill.data import load_images
 from carv_distill.dmd import DMDModule
-from carv_distill.training.config import DMDConfig, load_config
+from carv_distill.training.config import load_config
 from carv_distill.training.console import quiet_libraries
+from carv_distill.training.schemas import DMDConfig
 from carv_distill.training.tasks import build_dmd_module
 
 WARM_UP = 3
@@ -92,15 +92,7 @@ def timed(module: DMDModule, rounds: int) -> dict[str, list[float]]:
     module.__class__ = Timed
     assert isinstance(module, Timed)
     module.seconds = defaultdict(list)
-    Trainer(
-        max_steps=rounds + WARM_UP,
-        max_epochs=-1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    ).fit(module)
+    bare_fit(module, rounds + WARM_UP)
     return module.seconds
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 
+from lightning.pytorch import LightningModule, Trainer
 from torch.profiler import ProfilerActivity, profile
 
 
@@ -31,3 +32,16 @@ def peak_bytes(work: Callable[[], object]) -> int:
         held += change
         peak = max(peak, held)
     return peak
+
+
+def bare_fit(module: LightningModule, steps: int) -> None:
+    """Steps in a trainer that does nothing else."""
+    Trainer(
+        max_steps=steps,
+        max_epochs=-1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    ).fit(module)

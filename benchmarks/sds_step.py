@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
 
-from benchmarks.measure import peak_bytes, ratio_of
+from benchmarks.measure import bare_fit, peak_bytes, ratio_of
 from benchmarks.report import options, report
 from carv_distill.carv import stream
 from carv_distill.sds import SDSModule
-from carv_distill.training.config import SDSConfig, load_config
+from carv_distill.training.config import load_config
 from carv_distill.training.console import quiet_libraries
+from carv_distill.training.schemas import SDSConfig
 from carv_distill.training.tasks import build_sds_module
 
 WARM_UP = 3
@@ -80,25 +80,12 @@ class Weighed(SDSModule):
         self.peak = peak_bytes(lambda: SDSModule.training_step(self, batch, batch_idx))
 
 
-def run(module: SDSModule, steps: int) -> None:
-    """Steps in a trainer that does nothing else."""
-    Trainer(
-        max_steps=steps,
-        max_epochs=-1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    ).fit(module)
-
-
 def timed(module: SDSModule, rounds: int) -> dict[str, list[float]]:
     """Seconds of both sides, `rounds` times each after the warm-up."""
     module.__class__ = Timed
     assert isinstance(module, Timed)
     module.seconds = defaultdict(list)
-    run(module, rounds + WARM_UP)
+    bare_fit(module, rounds + WARM_UP)
     return module.seconds
 
 
@@ -107,7 +94,7 @@ def peak(config: Path, *overrides: str) -> int:
     module = build(config, *overrides)
     module.__class__ = Weighed
     assert isinstance(module, Weighed)
-    run(module, 2)
+    bare_fit(module, 2)
     return module.peak
 
 

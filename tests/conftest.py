@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from carv_distill.training.config import DMDConfig, load_config
+from carv_distill.training.config import load_config
+from carv_distill.training.schemas import DMDConfig
 
 ROOT = Path(__file__).parent.parent
 

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from carv_distill.training.config import DMDConfig
 from carv_distill.training.run import execute
+from carv_distill.training.schemas import DMDConfig
 from tests.conftest import ROOT
 
 

@@ -19,9 +19,9 @@ from carv_distill.carv import (
 )
 from carv_distill.data import load_images
 from carv_distill.dmd import DMDModule
-from carv_distill.training.config import DMDConfig
 from carv_distill.training.metrics import read_metrics
 from carv_distill.training.run import execute
+from carv_distill.training.schemas import DMDConfig
 from carv_distill.training.tasks import build_dmd_module
 
 pytestmark = [

@@ -25,7 +25,10 @@ PARTS = {
     "tokenizer": CLIPTokenizer,
     "text_encoder": CLIPTextModel,
 }
-PATTERNS = ["model_index.json", *(f"{part}/*" for part in (*PARTS, "scheduler"))]
+PATTERNS = ["model_index.json"] + [
+    f"{part}/*.{kind}" for part in (*PARTS, "scheduler") for kind in ("json", "txt", "safetensors")
+]
+"""Of a hub's files; pickled weights are not even fetched."""
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import repeat
@@ -279,10 +278,7 @@ class SDSModule(LightningModule):
         return self.estimator.chunk
 
     def time_other(self, timer: StageTimer, repeats: int = 10) -> None:
-        """Times the regularisers' part and the optimiser's step as the stage ``other``.
-
-        At learning rates of zero: the field stays as it is.
-        """
+        """Times the optimiser's step as the stage ``other``, at learning rates of zero: the field stays."""
         optimizer = self.configure_optimizers()
         for group in optimizer.param_groups:
             group["lr"] = 0.0
@@ -335,12 +331,6 @@ class SDSModule(LightningModule):
         for name in ("adaptive", "coefficient"):
             if (learned := getattr(self, name)) is not None:
                 learned.load_state_dict(checkpoint[name], self.device)
-
-    def autocast(self) -> contextlib.AbstractContextManager[None]:
-        """The trainer's precision, also outside of `training_step`."""
-        if self._trainer is None:
-            return contextlib.nullcontext()
-        return self.trainer.precision_plugin.forward_context()
 
 
 def _part_of(drawn: Draws, part: slice) -> Draws:

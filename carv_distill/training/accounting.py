@@ -147,7 +147,7 @@ def account(
     profile = NoiseLevelProfile.measure(
         pipeline, parameters, own("profile"), o.profile_bins, o.profile_upstreams
     )
-    importance = target.importance or profile.importance(o.defensive)
+    importance = (target.importance or profile.importance)(o.defensive)
     neyman = profile.neyman(o.defensive)
     progress("parity of the noise")
     parity = NoiseParity.measure(

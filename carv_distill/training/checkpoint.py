@@ -18,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from carv_distill.errors import UserError
 from carv_distill.files import atomic_file
 
-from .config import CheckpointOptions
+from .schemas import CheckpointOptions
 
 log = logging.getLogger(__name__)
 

@@ -8,22 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from torch import Tensor
 
 from carv_distill.accounting.tables import estimate_dict
 from carv_distill.carv import Estimate, mean_estimate
 from carv_distill.data.shapes import COLOURS, combinations, object_prompt
 from carv_distill.errors import UserError
 from carv_distill.evaluation.clip import ClipScorer
-from carv_distill.evaluation.grids import save_grid
 from carv_distill.geometry import SOLIDS, trace
 from carv_distill.sds import load_scene
 from carv_distill.sds.export import pictures, turntable
 
-from .config import SDSConfig, config_from_dict
-from .folder import read_run_config
+from .folder import origin_of, run_config
+from .schemas import SDSConfig
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,7 @@ class ClipResult:
             "score": estimate_dict(self.score),
             "true": None if self.true is None else estimate_dict(self.true),
             "matched": self.matched,
+            "trained": origin_of(Path(self.run)),
         }
 
 
@@ -62,7 +62,7 @@ def measure_clip(run: Path, model: str | None, views: int, device: str) -> ClipR
     Raises:
         UserError: a run of another task, one without an object, or no CLIP model.
     """
-    config = sds_config(run)
+    config = run_config(run, SDSConfig)
     if not (run / "object").is_dir():
         raise UserError(f"{run}: no object folder; the run has not reached its first checkpoint")
     scene, view, prompt = load_scene(run / "object")
@@ -81,25 +81,10 @@ def measure_clip(run: Path, model: str | None, views: int, device: str) -> ClipR
     return ClipResult(str(run), prompt, config.seed, scorer.mean(seen, prompt), true, matched)
 
 
-def save_sheet(runs: Sequence[Path], path: Path, device: str) -> None:
-    """A row of eight views for each run's object."""
-    rows = []
-    for run in runs:
-        scene, view, _ = load_scene(run / "object")
-        rows.append(pictures(scene.to(device), turntable(8), 64, 2 * view.samples, view.background))
-    save_grid(2 * torch.cat(rows) - 1, path, columns=8)
-
-
-def sds_config(run: Path) -> SDSConfig:
-    """The configuration of a text-to-3D run.
-
-    Raises:
-        UserError: not a run's folder, or a run of another task.
-    """
-    config = config_from_dict(read_run_config(run), str(run / "config.yaml"))
-    if not isinstance(config, SDSConfig):
-        raise UserError(f"{run}: task {config.task} makes no object; CLIP scores are for runs of task sds")
-    return config
+def object_views(run: Path, device: str) -> Tensor:
+    """Eight views around a run's object, [8, 3, 64, 64] in [0, 1]."""
+    scene, view, _ = load_scene(run / "object")
+    return pictures(scene.to(device), turntable(8), 64, 2 * view.samples, view.background)
 
 
 def clip_table(results: Sequence[ClipResult]) -> Table:

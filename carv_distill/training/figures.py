@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from torch import Tensor
 
 from carv_distill.figures import BLUE, GREY, ORANGE, draw_band, new_figure, save_figure
 
@@ -71,6 +73,21 @@ def draw_clip(runs: Sequence[Path], path: Path) -> bool:
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     save_figure(figure, path)
     return True
+
+
+def draw_views(objects: Sequence[Tensor], names: Sequence[str], path: Path) -> None:
+    """A row of views for each object, [n, 3, S, S] in [0, 1], with its name at the left."""
+    side, turns = objects[0].shape[-1], len(objects[0])
+    picture = torch.cat([views.clamp(0, 1).permute(2, 0, 3, 1).flatten(1, 2) for views in objects])
+    figure = new_figure(0.6 + 6.4 / turns * len(objects))
+    axes = figure.subplots()
+    axes.imshow(picture.numpy(), interpolation="nearest", aspect="auto")
+    axes.set_xlabel("azimuth of the camera")
+    axes.set_xticks([(i + 0.5) * side for i in range(turns)], [f"{360 * i // turns}°" for i in range(turns)])
+    axes.set_yticks([(i + 0.5) * side for i in range(len(names))], names)
+    for i in range(1, len(names)):
+        axes.axhline(i * side - 0.5, color="white", lw=2)
+    save_figure(figure, path)
 
 
 def _band(axes: Axes, rows: Sequence[Row], name: str, colour: str, style: str, label: str) -> None:

@@ -19,8 +19,9 @@ from carv_distill.errors import UserError
 from carv_distill.files import write_json, write_text
 from carv_distill.origin import git_state
 
-from .config import RunConfig, to_dict
+from .config import config_from_dict, to_dict
 from .console import is_main_process
+from .schemas import SCHEMAS, Config, RunConfig
 
 # What may change when a run goes on: what it measures and keeps, and how long it is. Anything else would
 # make it another run.
@@ -115,6 +116,19 @@ def origin_of(folder: Path) -> dict[str, Any]:
     """What a measurement says about the training it measured: configuration and commit."""
     environment = json.loads((folder / "environment.json").read_text())
     return {"git": environment["git"], "config": read_run_config(folder)}
+
+
+def run_config(folder: Path, kind: type[Config]) -> Config:
+    """The configuration of a run of one task.
+
+    Raises:
+        UserError: not a run's folder, or a run of another task.
+    """
+    config = config_from_dict(read_run_config(folder), str(folder / "config.yaml"))
+    if not isinstance(config, kind):
+        wanted = next(task for task, schema in SCHEMAS.items() if schema is kind)
+        raise UserError(f"{folder}: its task is {config.task}; this is for runs of task {wanted}")
+    return config
 
 
 def read_run_config(folder: Path) -> dict[str, Any]:

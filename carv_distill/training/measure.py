@@ -11,23 +11,11 @@ from carv_distill.errors import UserError
 from carv_distill.evaluation.generate import Sample
 from carv_distill.evaluation.report import Report, evaluate_generator
 
-from .config import DMDConfig, FIDOptions, config_from_dict
-from .folder import read_run_config
+from .folder import run_config
+from .schemas import DMDConfig, FIDOptions
 from .tasks import FIDTools
 
 log = logging.getLogger(__name__)
-
-
-def run_config(run: Path) -> DMDConfig:
-    """The configuration of a distillation run.
-
-    Raises:
-        UserError: not a run's folder, or a run of another task.
-    """
-    config = config_from_dict(read_run_config(run), str(run / "config.yaml"))
-    if not isinstance(config, DMDConfig):
-        raise UserError(f"{run}: task {config.task} has no student; evaluate a run of task dmd")
-    return config
 
 
 def fid_reports(
@@ -38,7 +26,7 @@ def fid_reports(
     Raises:
         UserError: the run has no student yet, or features, reference or teacher do not fit.
     """
-    config = run_config(run)
+    config = run_config(run, DMDConfig)
     data = load_images(config.data.name)
     tools = FIDTools.load(options, data, device)
     if not (run / "student").is_dir():

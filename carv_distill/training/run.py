@@ -16,10 +16,10 @@ from carv_distill.files import write_json
 
 from .callbacks import Export, ProgressLine, StepLog, StopOnNonFinite
 from .checkpoint import AtomicCheckpointIO, Checkpoints, newest_checkpoint
-from .config import RunConfig, TrainerOptions
 from .console import is_main_process
 from .folder import check_world_size, folder_to_resume, new_folder, write_origin
 from .metrics import MetricsLogger, read_metrics
+from .schemas import RunConfig, TrainerOptions
 from .tasks import Task, prepare
 
 log = logging.getLogger(__name__)

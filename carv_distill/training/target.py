@@ -19,9 +19,10 @@ from carv_distill.errors import UserError
 from carv_distill.sds import SDSModule
 
 from .checkpoint import newest_checkpoint
-from .config import DMDConfig, SDSConfig, config_from_dict
+from .config import config_from_dict
 from .folder import read_run_config
 from .run import precision_of
+from .schemas import DMDConfig, SDSConfig
 from .tasks import build_dmd_module, build_sds_module
 
 
@@ -35,8 +36,8 @@ class Target:
     parameters: list[Tensor]
     time_other: Callable[[StageTimer], None]
     """Times what an iteration does besides its gradient."""
-    importance: Proposal | None
-    """A proposal that is known without a pilot: q ∝ w(t) in score distillation."""
+    importance: Callable[[float], Proposal] | None
+    """A proposal that is known without a pilot, given its defensive share: q ∝ w(t) in score distillation."""
     mixed: bool
     """Whether the run is, or would here be, trained under bf16 autocast."""
 
@@ -60,14 +61,15 @@ def load_target(run: Path, device: str) -> Target:
     if newest is None:
         raise UserError(f"{run / 'checkpoints'} holds no checkpoint to measure")
     path, step = newest
-    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)["state_dict"]
-    module.load_state_dict(state, strict=False)
+    checkpoint: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    module.load_state_dict(checkpoint["state_dict"], strict=False)
     module.to(device)
     mixed = precision_of(config.trainer, device) == "bf16-mixed"
     if isinstance(module, SDSModule):
         module.step_measured = step
-        levels = module.levels(step)
-        importance = levels.proposal(module.options.weighting, 0.0)
+        if module.coefficient is not None:
+            module.coefficient.load_state_dict(checkpoint["coefficient"], device)
+        importance = partial(module.levels(step).proposal, module.options.weighting)
         return Target(module, step, module.measured_parameters, module.time_other, importance, mixed)
     parameters: list[Tensor] = list(module.student.parameters())
     return Target(module, step, parameters, partial(time_other, module), None, mixed)

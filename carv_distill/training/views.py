@@ -15,7 +15,7 @@ from carv_distill.sds import SDSModule
 from carv_distill.sds.export import pictures, turntable, write_mesh, write_turntable
 
 from .callbacks import write_metrics
-from .config import ExportOptions
+from .schemas import ExportOptions
 
 
 class ClipTrace(Callback):

@@ -15,7 +15,7 @@ from carv_distill.carv import NoiseLevelSampler, Proposal, average_residual, sur
 from carv_distill.data import load_images
 from carv_distill.dmd import DMDModule
 from carv_distill.dmd.variance import measure_variance
-from carv_distill.training.config import DMDConfig
+from carv_distill.training.schemas import DMDConfig
 from carv_distill.training.tasks import build_dmd_module
 
 GOLDEN = Path(__file__).with_name("golden_losses.json")

@@ -6,28 +6,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 
 from carv_distill.carv import AdaptiveProposal, average_residual, stream, surrogate
 from carv_distill.carv.sampling import Draws
 from carv_distill.sds import SDSModule
+from tests.loops import fit
 
 Make = Callable[..., SDSModule]
-
-
-def trained(module: SDSModule, steps: int = 2) -> SDSModule:
-    """After some steps of Lightning's loop."""
-    trainer = Trainer(
-        accelerator="cpu",
-        max_steps=steps,
-        max_epochs=-1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(module)
-    return module
 
 
 def gradient(module: SDSModule) -> torch.Tensor:
@@ -73,15 +58,15 @@ def test_one_draw_gives_the_textbook_gradient(make_module: Make) -> None:
 def test_renders_one_after_the_other_give_the_same_step(make_module: Make) -> None:
     """Memory is flat in R: the same draws, two renders at once or one, give one gradient up to rounding.
 
-    Renders draw their jitter in turn from one stream, so without jitter's randomness they agree: the test
-    keeps it by giving every render the same points (K strata of one sample: the middle).
+    Jitter and posterior noise come in turn from one stream, which the order of renders would change: the test
+    takes the middles of the rays' parts, and the posterior's mean.
     """
     grads = []
     for at_once in (1, 4):
         module = make_module(upstream=4, draws=2, renders_at_once=at_once)
         module.rendered = lambda cameras, g, m=module: _middle(m, cameras)  # type: ignore[method-assign]
         module.encoded = lambda seen, g, m=module: m.vae.encode(2 * seen.image - 1).latent_dist.mean  # type: ignore[method-assign]
-        trained(module, 1)
+        fit(module, 1)
         grads.append(gradient(module))
     assert torch.allclose(*grads, rtol=1e-4, atol=1e-6 * float(grads[0].abs().max()))
 
@@ -96,7 +81,7 @@ def test_the_field_alone_learns_and_is_kept(make_module: Make) -> None:
     module = make_module()
     before = [p.clone() for p in module.scene.parameters()]
     networks = {n: p.clone() for n, p in module.named_parameters() if not n.startswith("scene.")}
-    trained(module)
+    fit(module, 2)
     assert all(not torch.equal(a, b) for a, b in zip(before, module.scene.parameters(), strict=True))
     assert all(torch.equal(p, networks[n]) for n, p in module.named_parameters() if n in networks)
     checkpoint = {"state_dict": module.state_dict()}
@@ -105,7 +90,7 @@ def test_the_field_alone_learns_and_is_kept(make_module: Make) -> None:
 
 
 def test_two_trainings_are_equal_to_the_bit(make_module: Make) -> None:
-    one, two = (trained(make_module(coefficient="learned"), 3) for _ in range(2))
+    one, two = (fit(make_module(coefficient="learned"), 3) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(one.scene.parameters(), two.scene.parameters(), strict=True))
 
 
@@ -122,7 +107,7 @@ def test_annealing_lowers_the_greatest_level_and_makes_the_proposal_anew(make_mo
 
 def test_an_adaptive_proposal_learns_from_past_steps(make_module: Make) -> None:
     module = make_module(adaptive=AdaptiveProposal(4, 0.1, refresh=1), by_weight=False)
-    trained(module, 3)
+    fit(module, 3)
     mass = module.sampler_at(3).proposal.mass
     assert mass.numel() == 4
     assert mass.max() - mass.min() > 1e-3
@@ -130,8 +115,8 @@ def test_an_adaptive_proposal_learns_from_past_steps(make_module: Make) -> None:
 
 def test_a_clipped_direction_is_the_average_shortened(make_module: Make) -> None:
     free, clipped = make_module(upstream=1), make_module(upstream=1, clip_direction=1e-3)
-    trained(free, 1)
-    trained(clipped, 1)
+    fit(free, 1)
+    fit(clipped, 1)
     assert float(clipped.latest_losses["scene"]) == pytest.approx(1e-3, rel=1e-4)
     cosine = torch.nn.functional.cosine_similarity(gradient(free), gradient(clipped), dim=0)
     assert float(cosine) > 0.9999

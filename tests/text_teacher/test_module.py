@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from lightning.pytorch import Trainer
 from transformers import CLIPModel, CLIPProcessor
 
 from carv_distill.data.shapes import shape_images, vocabulary
@@ -16,6 +15,7 @@ from carv_distill.diffusion.latent import load_latent_teacher
 from carv_distill.errors import UserError
 from carv_distill.text_teacher import TextTeacherModule, TextTeacherOptions, build_networks
 from carv_distill.text_teacher.losses import autoencoder_loss, clamp_scale, contrastive_loss
+from tests.loops import fit
 
 SMALL = {"vae_channels": [8, 8], "unet_channels": [8, 8], "text_width": 8, "clip_width": 8, "batch": 4}
 
@@ -25,20 +25,6 @@ def make(max_steps: int = 10) -> TextTeacherModule:
     options = TextTeacherOptions(**SMALL, vae_share=0.4, clip_share=0.2, clip_patch=8, warmup=1)
     networks = build_networks(options, 16, vocabulary(), 10)
     return TextTeacherModule(networks, shape_images(16, 1), options, max_steps, 0)
-
-
-def fit(module: TextTeacherModule, steps: int) -> TextTeacherModule:
-    trainer = Trainer(
-        accelerator="cpu",
-        max_steps=steps,
-        max_epochs=-1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(module)
-    return module
 
 
 def test_each_stage_moves_its_own_networks() -> None:

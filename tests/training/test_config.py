@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from carv_distill.errors import UserError
-from carv_distill.training.config import DMDConfig, TeacherConfig, config_from_dict, load_config, to_dict
+from carv_distill.training.config import config_from_dict, load_config, to_dict
+from carv_distill.training.schemas import DMDConfig, TeacherConfig
 
 ROOT = Path(__file__).parents[2]
 DMD = ROOT / "configs/dmd_carv.yaml"

@@ -17,8 +17,8 @@ from torch import Tensor
 from carv_distill.data import load_images
 from carv_distill.dmd import DMDModule
 from carv_distill.dmd.vector import ParameterVector
-from carv_distill.training.config import DMDConfig
 from carv_distill.training.metrics import read_metrics
+from carv_distill.training.schemas import DMDConfig
 from carv_distill.training.tasks import build_dmd_module
 from tests.conftest import ROOT, SMALL
 from tests.training.test_run import assert_same_run

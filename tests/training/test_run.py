@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ from carv_distill.dmd import DMDModule
 from carv_distill.errors import UserError
 from carv_distill.training import run as run_module
 from carv_distill.training.accounting import AccountingOptions, account
-from carv_distill.training.config import DMDConfig, EstimatorOptions, load_config
+from carv_distill.training.config import load_config
 from carv_distill.training.metrics import read_metrics
 from carv_distill.training.run import execute
+from carv_distill.training.schemas import DMDConfig, EstimatorOptions
 from carv_distill.training.tasks.samplers import build_sampler
 from tests.conftest import ROOT, SMALL, largest_file
 
@@ -320,7 +322,10 @@ def test_ctrl_c_says_what_is_kept(tmp_path: Path) -> None:
     words = [*SMALL, "trainer.max_steps=2000", "checkpoint.every=5", "fid.every=0", "variance.every=0"]
     command = [sys.executable, "train.py", "--config", "configs/dmd_carv.yaml", *words, f"folder={tmp_path}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    process = subprocess.Popen([*command, "name=cut"], cwd=ROOT, env=environment, stderr=subprocess.PIPE)
+    heeded = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background job is born deaf to it
+    process = subprocess.Popen(
+        [*command, "name=cut"], cwd=ROOT, env=environment, stderr=subprocess.PIPE, preexec_fn=heeded
+    )
     deadline = time.monotonic() + 120
     while not list((tmp_path / "cut/checkpoints").glob("newest-step=1?5.ckpt")):
         assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""

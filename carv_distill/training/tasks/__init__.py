@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from carv_distill.errors import UserError
-from carv_distill.training.config import DMDConfig, RunConfig, SDSConfig, TeacherConfig, TextTeacherConfig
+from carv_distill.training.schemas import DMDConfig, RunConfig, SDSConfig, TeacherConfig, TextTeacherConfig
 
 from .distil import build_dmd_module, prepare_distillation
 from .images import FIDTools

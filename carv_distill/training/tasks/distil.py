@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from carv_distill.data import LabelledImages, load_images
 from carv_distill.diffusion import VPSchedule, load_teacher
 from carv_distill.dmd import DMDModule
-from carv_distill.training.config import DMDConfig
+from carv_distill.training.schemas import DMDConfig
 from carv_distill.training.traces import TraceFigure, VarianceTrace
 
 from .images import FIDTools, check_fit

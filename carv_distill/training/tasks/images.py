@@ -10,7 +10,7 @@ from carv_distill.diffusion import Teacher
 from carv_distill.errors import UserError
 from carv_distill.evaluation.features import DigitsFeatures, FeatureExtractor, InceptionFeatures
 from carv_distill.evaluation.report import Reference
-from carv_distill.training.config import FIDOptions
+from carv_distill.training.schemas import FIDOptions
 from carv_distill.training.traces import FIDTrace
 
 DIGITS_FEATURES = "checkpoints/digits-features"

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Callback
 
 from carv_distill.data import load_images
 from carv_distill.diffusion.pretrain import PretrainModule, build_teacher
-from carv_distill.training.config import TeacherConfig
+from carv_distill.training.schemas import TeacherConfig
 
 from .images import FIDTools
 from .task import Task

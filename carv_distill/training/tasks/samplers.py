@@ -6,7 +6,7 @@ import torch
 
 from carv_distill.carv import AdaptiveProposal, NoiseLevelSampler, Proposal
 from carv_distill.errors import UserError
-from carv_distill.training.config import EstimatorOptions
+from carv_distill.training.schemas import EstimatorOptions
 
 
 def build_sampler(options: EstimatorOptions, timesteps: int | None) -> NoiseLevelSampler:

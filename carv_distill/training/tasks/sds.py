@@ -13,7 +13,7 @@ from carv_distill.errors import UserError
 from carv_distill.evaluation.clip import ClipScorer
 from carv_distill.geometry import CameraSampler
 from carv_distill.sds import CameraOptions, Estimator, SDSModule, build_scene
-from carv_distill.training.config import SDSConfig
+from carv_distill.training.schemas import SDSConfig
 from carv_distill.training.views import ClipTrace, ObjectExport, ViewGrid
 
 from .samplers import build_adaptive

@@ -9,8 +9,8 @@ from lightning.pytorch.callbacks import Callback
 
 from carv_distill.data.shapes import shape_images, vocabulary
 from carv_distill.text_teacher import TextTeacherModule, build_networks
-from carv_distill.training.config import TextTeacherConfig
 from carv_distill.training.previews import PromptGrid
+from carv_distill.training.schemas import TextTeacherConfig
 
 from .task import Task
 
