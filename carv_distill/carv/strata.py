@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
+from .sobol import shifted_sobol
+
 STRATEGIES = ("iid", "stratified", "global", "nested", "latin_hypercube", "systematic", "sobol")
-_SOBOL_BITS = 30
 
 
 def probabilities(
@@ -47,8 +46,9 @@ def probabilities(
     if strategy in ("stratified", "systematic"):
         return jitter.add(torch.arange(draws, device=device)).div_(draws)
     if strategy == "sobol":
+        # By rank, then by upstream sample: K = 2^m consecutive points stratify each sample, all the batch.
         dealer = shared if shared is not None else generator
-        return _sobol(jitter, rank, world_size, dealer)
+        return shifted_sobol(jitter.view(-1, 1), dealer, first=rank * jitter.numel()).view_as(jitter)
     if strategy == "global":
         cells = _deal(1, upstream * draws, rank, world_size, generator, shared, device)
         return jitter.add_(cells.view(upstream, draws)).div_(upstream * draws * world_size)
@@ -97,20 +97,3 @@ def permutations_by_sorting(
     For a GPU, where a randperm each would be `sets` launches; of its 62-bit keys two hardly ever tie.
     """
     return torch.randint(2**62, (sets, count), generator=generator, device=device).argsort(1)
-
-
-def _sobol(jitter: Tensor, rank: int, world_size: int, dealer: torch.Generator | None) -> Tensor:
-    """Points of the sequence by rank, then by upstream sample: K = 2^m consecutive ones stratify each
-    sample, and all of them together stratify the batch."""
-    here, device = jitter.numel(), jitter.device
-    points = _sobol_points(here * world_size, device)[rank * here : (rank + 1) * here]
-    shift = torch.randint(2**_SOBOL_BITS, (1,), generator=dealer, device=device)
-    # The jitter below the last digit keeps v uniform and off 0 and 1.
-    return jitter.add_((points ^ shift).view_as(jitter)).div_(2**_SOBOL_BITS)
-
-
-@lru_cache(maxsize=16)
-def _sobol_points(count: int, device: torch.device) -> Tensor:
-    """The first points of the one-dimensional Sobol sequence as integers, point · 2^30, shape [count]."""
-    points = torch.quasirandom.SobolEngine(1).draw(count, dtype=torch.float64)[:, 0]
-    return (points * 2**_SOBOL_BITS).long().to(device)

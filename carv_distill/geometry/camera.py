@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-AZIMUTHS = ("iid", "stratified", "antipodal")
+from carv_distill.carv.sobol import shifted_sobol
+
+SAMPLINGS = ("iid", "stratified", "antipodal", "sobol")
 VIEWS = ("front", "side", "back", "overhead")
 OVERHEAD = math.radians(60)
 """Elevation from which on a view is from overhead (DreamFusion, section 3.2)."""
@@ -83,8 +85,9 @@ class CameraSampler:
     Args:
         distance: least and greatest.
         fov, elevation: least and greatest, degrees.
-        azimuths: iid; stratified, one camera in each of n equal sectors; antipodal, pairs from opposite
-            sides. The mean over the cameras is unbiased under all three.
+        sampling: of n cameras together. iid; stratified, one azimuth in each of n equal sectors; antipodal,
+            pairs of azimuths from opposite sides; sobol, azimuth, elevation, distance and angle of view
+            by shifted Sobol points, best at powers of two. Means over the cameras are unbiased under all.
 
     Source: DreamFusion (arXiv 2209.14988), section 3.2; the elevation's mixture as in threestudio.
     """
@@ -92,11 +95,11 @@ class CameraSampler:
     distance: tuple[float, float] = (1.5, 2.0)
     fov: tuple[float, float] = (40.0, 70.0)
     elevation: tuple[float, float] = (-10.0, 45.0)
-    azimuths: str = "iid"
+    sampling: str = "iid"
 
     def __post_init__(self) -> None:
-        if self.azimuths not in AZIMUTHS:
-            raise ValueError(f"azimuths must be one of {', '.join(AZIMUTHS)}; found {self.azimuths!r}")
+        if self.sampling not in SAMPLINGS:
+            raise ValueError(f"sampling must be one of {', '.join(SAMPLINGS)}; found {self.sampling!r}")
         for name in ("distance", "fov", "elevation"):
             low, high = getattr(self, name)
             if not low <= high:
@@ -105,22 +108,36 @@ class CameraSampler:
     def sample(self, count: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Cameras:
         """`count` cameras on the generator's device."""
 
-        def uniform(low: float, high: float) -> Tensor:
-            v = torch.rand(count, generator=generator, device=generator.device, dtype=dtype)
-            return low + (high - low) * v
+        def rand(*shape: int) -> Tensor:
+            return torch.rand(shape, generator=generator, device=generator.device, dtype=dtype)
 
+        if self.sampling == "sobol":
+            # As many digits as tell the points apart: their further ones are independent.
+            digits = max((count - 1).bit_length(), 1)
+            points = shifted_sobol(rand(count, 5), generator, digits=digits)
+            turn, angle, distance, fov, coin = points.unbind(1)
+            height = angle  # only one of the two is used
+        else:
+            angle, height, coin, fov, turn, distance = (rand(count) for _ in range(6))
         low, high = (math.radians(e) for e in self.elevation)
-        by_angle = uniform(low, high)
-        on_sphere = uniform(math.sin(low), math.sin(high)).asin()
-        elevation = torch.where(uniform(0, 1) < 0.5, by_angle, on_sphere)
-        fov = uniform(math.radians(self.fov[0]), math.radians(self.fov[1]))
-        return Cameras(2 * math.pi * self._turns(uniform(0, 1)), elevation, uniform(*self.distance), fov)
+        by_angle = _between(low, high, angle)
+        on_sphere = _between(math.sin(low), math.sin(high), height).asin()
+        return Cameras(
+            2 * math.pi * self._turns(turn),
+            torch.where(coin < 0.5, by_angle, on_sphere),
+            _between(*self.distance, distance),
+            _between(math.radians(self.fov[0]), math.radians(self.fov[1]), fov),
+        )
 
     def _turns(self, v: Tensor) -> Tensor:
-        """Azimuths in turns from iid v [n]; the batch together is uniform under all three."""
+        """Azimuths in turns from v [n]; the batch together is uniform under all samplings."""
         place = torch.arange(len(v), device=v.device)
-        if self.azimuths == "stratified":
+        if self.sampling == "stratified":
             return (place + v) / len(v)
-        if self.azimuths == "antipodal":
+        if self.sampling == "antipodal":
             return (v[place // 2 * 2] + 0.5 * (place % 2)) % 1
         return v
+
+
+def _between(low: float, high: float, v: Tensor) -> Tensor:
+    return low + (high - low) * v

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from carv_distill.geometry import AZIMUTHS
+from carv_distill.geometry import SAMPLINGS
 from carv_distill.options import at_least, between, more_than, one_of
 
 SCENES = ("voxels", "hash")
@@ -43,7 +43,7 @@ class CameraOptions:
     """Degrees over the picture's height."""
     elevation: list[float] = field(default_factory=lambda: [-10.0, 45.0])
     """Degrees."""
-    azimuths: str = one_of(AZIMUTHS, "iid")
+    sampling: str = one_of(SAMPLINGS, "iid")
 
 
 @dataclass

@@ -86,7 +86,7 @@ def build_cameras(options: CameraOptions) -> CameraSampler:
                 f"camera.{key}: {pair} is not [least, greatest] with {low:g} ≤ least ≤ greatest ≤ {high:g}"
             )
         pairs[key] = (pair[0], pair[1])
-    return CameraSampler(**pairs, azimuths=options.azimuths)
+    return CameraSampler(**pairs, sampling=options.sampling)
 
 
 def check_view(config: SDSConfig, teacher: LatentTeacher) -> None:
