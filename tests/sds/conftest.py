@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from carv_distill.diffusion.latent import load_latent_teacher
+from carv_distill.diffusion.pipelines import load_text_teacher
 from carv_distill.geometry import CameraSampler
 from carv_distill.sds import Estimator, SceneOptions, SDSModule, SDSOptions, build_scene
 from tests.diffusion.tiny_latent import save_tiny_pipeline
@@ -27,7 +27,7 @@ def make_module(pipeline_folder: Path) -> Callable[..., SDSModule]:
         estimator = {k: changes.pop(k) for k in list(changes) if k in Estimator.__annotations__}
         options = SDSOptions(**{"prompt": "a red torus", "sparsity": 0.0, **changes})
         return SDSModule(
-            load_latent_teacher(pipeline_folder),
+            load_text_teacher(pipeline_folder),
             build_scene(VIEW),
             CameraSampler(),
             Estimator(upstream, draws, **estimator),

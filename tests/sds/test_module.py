@@ -65,7 +65,7 @@ def test_renders_one_after_the_other_give_the_same_step(make_module: Make) -> No
     for at_once in (1, 4):
         module = make_module(upstream=4, draws=2, renders_at_once=at_once)
         module.rendered = lambda cameras, g, m=module: _middle(m, cameras)  # type: ignore[method-assign]
-        module.encoded = lambda seen, g, m=module: m.vae.encode(2 * seen.image - 1).latent_dist.mean  # type: ignore[method-assign]
+        module.encoded = lambda seen, g, m=module: m.teacher.vae.encode(2 * seen.image - 1).latent_dist.mean  # type: ignore[method-assign]
         fit(module, 1)
         grads.append(gradient(module))
     assert torch.allclose(*grads, rtol=1e-4, atol=1e-6 * float(grads[0].abs().max()))

@@ -93,7 +93,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(teacher: Path, tmp_path: Path
     ("more", "said"),
     [
         (("sds.prompt=''",), "sds.prompt: it is empty"),
-        (("scene.size=16",), r"scene.size: renders of 16×16 make latents of 8×8, but .* has 4×4"),
+        (
+            ("scene.size=16",),
+            r"scene.size: renders are 16×16, but .* are 8×8; use scene.size=8",
+        ),
         (("camera.fov=[70,40]",), r"camera.fov: \[70.0, 40.0\] is not \[least, greatest\]"),
         (("camera.distance=[1.5]",), "camera.distance"),
         (("estimator.proposal=weights", "estimator.weights=[1]"), "weights is not for task sds"),
