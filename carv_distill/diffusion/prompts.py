@@ -77,6 +77,27 @@ class CLIPPromptEncoder(PromptEncoder):
         ]
 
 
+class T5PromptEncoder(PromptEncoder):
+    """As DeepFloyd-IF encodes: lower case, 77 tokens, a T5 encoder to which the padding is masked."""
+
+    def tokens(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Token numbers, padded and cut to 77, and their mask: 1 for a token, 0 for padding."""
+        padded = self.tokenizer(
+            [prompt.lower().strip() for prompt in prompts],
+            padding="max_length",
+            truncation=True,
+            max_length=77,
+            return_tensors="pt",
+        )
+        return {"input_ids": padded.input_ids, "attention_mask": padded.attention_mask}
+
+    def unknown_words(self, prompt: str) -> list[str]:
+        """Words, or signs, with a character that no piece of the vocabulary covers: the text model sees
+        "unknown" in its place. Rare words of known letters are pieces to it, and no news."""
+        words = dict.fromkeys(re.findall(r"[\w'-]+|[^\w\s]+", prompt.lower()))
+        return [w for w in words if self.tokenizer.unk_token_id in self.tokenizer(w).input_ids]
+
+
 def word_tokenizer(words: Sequence[str], length: int) -> CLIPTokenizer:
     """A CLIP tokenizer that has these words as wholes, and spells all others letter by letter.
 

@@ -41,7 +41,7 @@ class TextTeacherSource:
     """Where the frozen text-to-image teacher comes from."""
 
     path: str = MISSING
-    """A StableDiffusionPipeline folder or hub id."""
+    """Folder or hub id of a StableDiffusionPipeline or an IFPipeline."""
 
 
 @dataclass

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from diffusers import DDPMScheduler
 
 from carv_distill.carv import AdaptiveProposal, average_residual, stream, surrogate
 from carv_distill.carv.sampling import Draws
@@ -50,6 +51,37 @@ def test_one_draw_gives_the_textbook_gradient(make_module: Make) -> None:
         )
     grad = (1 - kept) * (none + 7.5 * (own - none) - eps[:, 0])
     z.backward(grad)
+    theirs = gradient(module)
+    assert theirs.norm() > 0
+    assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5 * float(theirs.abs().max()))
+
+
+def test_one_draw_gives_the_textbook_gradient_in_pixels(make_pixel_module: Make) -> None:
+    """R = K = 1 at a given (t, ε), x the render in [−1, 1]: (∂x/∂θ)ᵀ (1 − ᾱ_t) (ε̂_∅ + s (ε̂_y − ε̂_∅) − ε),
+    x_t = √ᾱ x + √(1 − ᾱ) ε, ε̂ the first half of the network's channels, ᾱ of DeepFloyd's cosine betas."""
+    module = make_pixel_module(upstream=1, draws=1, by_weight=False, guidance=20.0)
+    cameras = module.camera_sampler.sample(1, stream("camera"))
+    t, levels = 30, module.levels(0)
+    eps = torch.randn(1, 1, 3, 8, 8, generator=stream("noise"))
+    u = torch.tensor([[(t - levels.first + 0.5) / levels.count]])
+
+    x = module.encoded(module.rendered(cameras, stream("render")), stream("encode"))
+    residual = module.residual(module.conditions(cameras), 0)
+    surrogate(x, average_residual(residual, x, Draws(u, torch.ones(1, 1), eps))).backward()
+    ours = gradient(module)
+    for p in module.scene.parameters():
+        p.grad = None
+
+    kept = DDPMScheduler(50, beta_schedule="squaredcos_cap_v2").alphas_cumprod[t]  # ᾱ_t
+    pixels = 2 * module.rendered(cameras, stream("render")).image - 1
+    x_t = (kept.sqrt() * pixels + (1 - kept).sqrt() * eps[:, 0]).detach()
+    view = module.prompts[cameras.view_index()]
+    with torch.no_grad():
+        own, none = (
+            module.teacher.unet(x_t, t, encoder_hidden_states=c).sample.chunk(2, dim=1)[0]
+            for c in (view, module.denoiser.null[None])
+        )
+    pixels.backward((1 - kept) * (none + 20.0 * (own - none) - eps[:, 0]))
     theirs = gradient(module)
     assert theirs.norm() > 0
     assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5 * float(theirs.abs().max()))
