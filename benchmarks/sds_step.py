@@ -48,14 +48,14 @@ class Timed(SDSModule):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         step, k = self.global_step, self.estimator.draws
         cameras = self.camera_sampler.sample(1, stream(0))
-        latents = torch.randn(2 * k, *self.latent_shape)
+        noisy = torch.randn(2 * k, *self.teacher.shape)
         cond = self.conditions(cameras).expand(2 * k, -1, -1)
         levels = torch.linspace(1, 999, 2 * k)
 
         def bare() -> None:
             x = self.encoded(self.rendered(cameras, stream(1)), stream(2))
             with torch.no_grad():
-                self.denoiser.network(latents, levels, cond)
+                self.denoiser.network(noisy, levels, cond)
             x.sum().backward()
 
         sides: dict[str, Callable[[], object]] = {

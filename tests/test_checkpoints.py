@@ -9,7 +9,7 @@ import torch
 from carv_distill.data import load_images
 from carv_distill.data.shapes import combinations, object_prompt, view_prompt
 from carv_distill.diffusion import EmpiricalDenoiser, heun_sample, load_teacher
-from carv_distill.diffusion.latent import load_latent_teacher
+from carv_distill.diffusion.pipelines import load_text_teacher
 from carv_distill.evaluation.clip import ClipScorer
 from carv_distill.evaluation.features import DigitsFeatures, extract_features
 from carv_distill.evaluation.fid import FeatureStatistics, frechet_distance
@@ -32,7 +32,7 @@ def test_they_are_small() -> None:
 
 def test_the_text_teacher_draws_what_it_is_told(tmp_path: Path) -> None:
     """A picture of each learned pair, judged by the CLIP model among all 64: at least 8 of 10 are matched."""
-    teacher = load_latent_teacher(SHAPES)
+    teacher = load_text_teacher(SHAPES)
     pairs = combinations(held_out=False)
     prompts = [object_prompt(*p) for p in [*pairs, *combinations(held_out=True)]]
     cond = teacher.prompts([view_prompt(object_prompt(*p), "front") for p in pairs])

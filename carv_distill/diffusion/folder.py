@@ -13,11 +13,14 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from carv_distill.errors import UserError
 
+_VARIANTS = ["*.fp16*", "*.bf16*", "*.non_ema*"]
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def local_folder(path: str, patterns: Sequence[str] = ("*.json", "*.safetensors")) -> Path:
     """The folder itself, or where the hub's files that match the patterns now lie.
+
+    Variants of the same weights (half precision and the like) are not fetched: they would not be read.
 
     Raises:
         UserError: neither a folder nor a model of the hub.
@@ -28,7 +31,7 @@ def local_folder(path: str, patterns: Sequence[str] = ("*.json", "*.safetensors"
     if not _HUB_ID.fullmatch(path) or Path(path).parent.is_dir():
         raise UserError(f"teacher.path: {path} is not a folder, nor a hub id such as google/ddpm-cifar10-32")
     try:
-        return Path(snapshot_download(path, allow_patterns=list(patterns)))
+        return Path(snapshot_download(path, allow_patterns=list(patterns), ignore_patterns=_VARIANTS))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
             f"teacher.path: {path} is not a folder here, and the hub gave no such model: {one_line(error)}"

@@ -1,23 +1,18 @@
-"""Latent text-to-image teachers: a StableDiffusionPipeline folder or hub id."""
+"""Latent text-to-image teachers: the parts of a StableDiffusionPipeline."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from carv_distill.errors import UserError
-
-from .denoiser import GuidedDenoiser, NetworkDenoiser
-from .network import TextUNetNetwork
-from .prompts import PromptEncoder
+from .denoiser import NetworkDenoiser
+from .prompts import CLIPPromptEncoder, PromptEncoder
 from .schedule import VPSchedule
-from .teacher import local_folder, one_line, parametrisation, read_json
+from .text import TextTeacher, read_parts, text_denoiser
 
 PARTS = {
     "vae": AutoencoderKL,
@@ -25,49 +20,26 @@ PARTS = {
     "tokenizer": CLIPTokenizer,
     "text_encoder": CLIPTextModel,
 }
-PATTERNS = ["model_index.json"] + [
-    f"{part}/*.{kind}" for part in (*PARTS, "scheduler") for kind in ("json", "txt", "safetensors")
-]
-"""Of a hub's files; pickled weights are not even fetched."""
 
 
-@dataclass
-class LatentTeacher:
-    """A frozen latent diffusion model that a prompt conditions."""
+class LatentTeacher(TextTeacher):
+    """A latent diffusion model: x are the scaled latents of an autoencoder.
 
-    denoiser: NetworkDenoiser
-    """Of latents, under ε-, v- or sample-prediction; `cond` is the prompt's embedding, [n, L, D]."""
-    schedule: VPSchedule
-    vae: AutoencoderKL
-    prompts: PromptEncoder
+    Args:
+        denoiser, schedule, prompts: see :class:`TextTeacher`.
+        vae: the autoencoder.
+    """
 
-    @property
-    def shrink(self) -> int:
-        """Pixels per latent, along one side."""
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
-
-    @property
-    def latent_size(self) -> int:
-        """Side of the latents that the network was trained on."""
-        return self.unet.config.sample_size
+    def __init__(
+        self, denoiser: NetworkDenoiser, schedule: VPSchedule, prompts: PromptEncoder, vae: AutoencoderKL
+    ) -> None:
+        super().__init__(denoiser, schedule, prompts)
+        self.vae = vae
 
     @property
     def image_size(self) -> int:
-        """Side of the pictures that belong to it."""
-        return self.latent_size * self.shrink
-
-    @property
-    def unet(self) -> UNet2DConditionModel:
-        """The raw network."""
-        network = self.denoiser.network
-        assert isinstance(network, TextUNetNetwork)
-        return network.unet
-
-    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> LatentTeacher:
-        """Moves all its networks, in place."""
-        for network in (self.denoiser, self.vae, self.prompts):
-            network.to(device, dtype)
-        return self
+        """Side S of the pictures that belong to it; the autoencoder halves it between two resolutions."""
+        return self.shape[-1] * 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     def encode(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Latents [n, C, s, s] of images [n, 3, S, S] in [−1, 1], scaled; one posterior sample each, with the
@@ -84,40 +56,18 @@ class LatentTeacher:
         scaled = latents / self.vae.config.scaling_factor
         return self.vae.decode(scaled.to(self.vae.dtype), return_dict=False)[0].to(latents.dtype)
 
-    def guided(self, scale: float, negative: str = "") -> NetworkDenoiser:
-        """Under classifier-free guidance against a negative prompt; scale 1 is the plain teacher."""
-        if scale == 1:
-            return self.denoiser
-        return GuidedDenoiser(self.denoiser, scale, self.prompts([negative])[0])
 
-
-def load_latent_teacher(path: str | Path) -> LatentTeacher:
-    """A frozen teacher from the parts of a StableDiffusionPipeline; weights are read from safetensors only.
+def read_latent_teacher(folder: Path) -> LatentTeacher:
+    """The teacher in a StableDiffusionPipeline's folder.
 
     Raises:
-        UserError: nothing to load there, a part missing or damaged, or a parametrisation not known here.
+        UserError: a part missing or damaged, or one that does not fit.
     """
-    folder = local_folder(str(path), PATTERNS)
-    read_json(folder / "model_index.json")
-    config = read_json(folder / "scheduler" / "scheduler_config.json")
-    found = {}
-    for name, kind in PARTS.items():
-        if not (folder / name).is_dir():
-            raise UserError(
-                f"{folder} lacks its part {name}/; a StableDiffusionPipeline has {', '.join(PARTS)}"
-            )
-        weights = {} if name == "tokenizer" else {"use_safetensors": True}
-        try:
-            found[name] = kind.from_pretrained(folder / name, **weights)
-        except (OSError, SafetensorError, RuntimeError, ValueError, TypeError) as error:
-            raise UserError(f"{folder / name} has no readable {kind.__name__}: {one_line(error)}") from error
-    schedule, precondition = parametrisation(config, folder / "scheduler")
-    if not isinstance(schedule, VPSchedule):
-        raise UserError(f"{folder / 'scheduler'}: a latent teacher needs a scheduler with betas")
-    denoiser = NetworkDenoiser(TextUNetNetwork(found["unet"]), precondition).requires_grad_(False).eval()
-    vae = found["vae"].requires_grad_(False).eval()
-    prompts = PromptEncoder(found["tokenizer"], found["text_encoder"].requires_grad_(False).eval())
-    return LatentTeacher(denoiser, schedule, vae, prompts)
+    found = read_parts(folder, PARTS)
+    vae = found["vae"]
+    denoiser, schedule = text_denoiser(found["unet"], vae.config.latent_channels, folder)
+    prompts = CLIPPromptEncoder(found["tokenizer"], found["text_encoder"])
+    return LatentTeacher(denoiser, schedule, prompts, vae)
 
 
 def save_latent_teacher(

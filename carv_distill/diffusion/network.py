@@ -42,7 +42,7 @@ class UNetNetwork(nn.Module):
 
 class TextUNetNetwork(nn.Module):
     """F(x, c_noise, cond) by a :class:`diffusers.UNet2DConditionModel`; `cond` is a prompt's embedding per
-    row, [n, L, D]."""
+    row, [n, L, D]. Where the network predicts variances too, after F's channels, they are dropped."""
 
     def __init__(self, unet: UNet2DConditionModel) -> None:
         super().__init__()
@@ -52,7 +52,8 @@ class TextUNetNetwork(nn.Module):
         dtype = self.unet.dtype
         if cond is None:
             raise ValueError("a text-to-image network needs the embedding of a prompt")
-        return self.unet(x.to(dtype), c_noise, encoder_hidden_states=cond.to(dtype), return_dict=False)[0]
+        out = self.unet(x.to(dtype), c_noise, encoder_hidden_states=cond.to(dtype), return_dict=False)[0]
+        return out[:, : x.shape[1]]
 
 
 class _Float32Conv2d(nn.Conv2d):

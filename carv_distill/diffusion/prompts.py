@@ -3,42 +3,39 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from carv_distill.errors import UserError
 
 
-class PromptEncoder(nn.Module):
-    """Prompts → the text model's last hidden states, [n, L, D], as Stable Diffusion conditions on.
+class PromptEncoder(nn.Module, ABC):
+    """Prompts → the text model's last hidden states, [n, L, D], as the teacher conditions on.
 
     Every prompt is encoded once and kept.
 
     Args:
-        tokenizer: of a StableDiffusionPipeline.
+        tokenizer: of the teacher's pipeline.
         text_model: of the same.
     """
 
-    def __init__(self, tokenizer: CLIPTokenizer, text_model: CLIPTextModel) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, text_model: PreTrainedModel) -> None:
         super().__init__()
         self.tokenizer = tokenizer
-        self.text_model: CLIPTextModel | None = text_model
+        self.text_model: PreTrainedModel | None = text_model
         self._kept: dict[str, Tensor] = {}
 
-    def tokens(self, prompts: Sequence[str]) -> Tensor:
-        """Token numbers [n, L], padded and cut to the tokenizer's length."""
-        padded = self.tokenizer(
-            list(prompts), padding="max_length", truncation=True, max_length=self.length, return_tensors="pt"
-        )
-        return padded.input_ids
+    @abstractmethod
+    def tokens(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """What the text model takes, each [n, L]: token numbers, padded and cut to length, and the like."""
 
-    @property
-    def length(self) -> int:
-        """L."""
-        return self.tokenizer.model_max_length
+    @abstractmethod
+    def unknown_words(self, prompt: str) -> list[str]:
+        """Words that the teacher cannot have learned, as its tokenizer lacks them."""
 
     @torch.no_grad()
     def forward(self, prompts: Sequence[str]) -> Tensor:
@@ -50,13 +47,25 @@ class PromptEncoder(nn.Module):
         if new := [p for p in dict.fromkeys(prompts) if p not in self._kept]:
             if self.text_model is None:
                 raise UserError(f"prompt {new[0]!r} was not encoded before the text encoder was freed")
-            states = self.text_model(self.tokens(new).to(self.text_model.device)).last_hidden_state
-            self._kept |= dict(zip(new, states, strict=True))
+            tokens = {k: t.to(self.text_model.device) for k, t in self.tokens(new).items()}
+            self._kept |= dict(zip(new, self.text_model(**tokens).last_hidden_state, strict=True))
         return torch.stack([self._kept[p] for p in prompts])
 
     def release(self) -> None:
         """Frees the text model; what was encoded stays."""
         self.text_model = None
+
+
+class CLIPPromptEncoder(PromptEncoder):
+    """As Stable Diffusion encodes: a CLIP text model that sees the padding."""
+
+    def tokens(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Token numbers, padded and cut to the tokenizer's length."""
+        length = self.tokenizer.model_max_length
+        padded = self.tokenizer(
+            list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        )
+        return {"input_ids": padded.input_ids}
 
     def unknown_words(self, prompt: str) -> list[str]:
         """Words that the tokenizer does not have as a whole: a small vocabulary spells them letter by letter,
@@ -66,6 +75,27 @@ class PromptEncoder(nn.Module):
         return [
             w for w in dict.fromkeys(words) if len(self.tokenizer.tokenize(w)) > 1 and f"{w}</w>" not in known
         ]
+
+
+class T5PromptEncoder(PromptEncoder):
+    """As DeepFloyd-IF encodes: lower case, 77 tokens, a T5 encoder to which the padding is masked."""
+
+    def tokens(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Token numbers, padded and cut to 77, and their mask: 1 for a token, 0 for padding."""
+        padded = self.tokenizer(
+            [prompt.lower().strip() for prompt in prompts],
+            padding="max_length",
+            truncation=True,
+            max_length=77,
+            return_tensors="pt",
+        )
+        return {"input_ids": padded.input_ids, "attention_mask": padded.attention_mask}
+
+    def unknown_words(self, prompt: str) -> list[str]:
+        """Words, or signs, with a character that no piece of the vocabulary covers: the text model sees
+        "unknown" in its place. Rare words of known letters are pieces to it, and no news."""
+        words = dict.fromkeys(re.findall(r"[\w'-]+|[^\w\s]+", prompt.lower()))
+        return [w for w in words if self.tokenizer.unk_token_id in self.tokenizer(w).input_ids]
 
 
 def word_tokenizer(words: Sequence[str], length: int) -> CLIPTokenizer:

@@ -1,4 +1,4 @@
-"""What a latent teacher says about pictures: noise levels, weights, the SDS residual."""
+"""What a text-to-image teacher says about pictures: noise levels, weights, the SDS residual."""
 
 from __future__ import annotations
 

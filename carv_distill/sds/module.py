@@ -26,7 +26,7 @@ from carv_distill.carv import (
 )
 from carv_distill.carv.estimator import Observer, Residual, observed
 from carv_distill.carv.sampling import Draws
-from carv_distill.diffusion.latent import LatentTeacher
+from carv_distill.diffusion.text import TextTeacher
 from carv_distill.geometry import VIEWS, Cameras, CameraSampler
 from carv_distill.parallel import average_over_ranks, gather_over_ranks, unsynchronised
 
@@ -55,14 +55,15 @@ class Estimator:
 
 
 class SDSModule(LightningModule):
-    """Score distillation of a latent teacher into a radiance field, with the CARV estimator.
+    """Score distillation of a text-to-image teacher into a radiance field, with the CARV estimator.
 
     One `training_step` is one step of the field's optimiser by
 
         g = 1/R Σ_r ∂x_r/∂θᵀ 1/K Σ_k ω_rk w(t_rk) (ε̂(x_rk) − c ε_rk) + ∂(regularisers)/∂θ,
 
-    with x_r the latents of a render from a random camera. Renders pass through with their graph
-    `renders_at_once` at a time. All randomness is a function of (seed, rank, step).
+    with x_r what the teacher denoises of a render from a random camera: its latents, or its pixels.
+    Renders pass through with their graph `renders_at_once` at a time. All randomness is a function of
+    (seed, rank, step).
 
     Args:
         teacher: frozen; its prompts are encoded here, then its text model is let go.
@@ -78,7 +79,7 @@ class SDSModule(LightningModule):
 
     def __init__(
         self,
-        teacher: LatentTeacher,
+        teacher: TextTeacher,
         scene: Scene,
         cameras: CameraSampler,
         estimator: Estimator,
@@ -95,7 +96,6 @@ class SDSModule(LightningModule):
         self.estimator, self.max_steps, self.seed, self.adaptive = estimator, max_steps, seed, adaptive
         self.teacher = teacher
         self.denoiser = teacher.guided(options.guidance, options.negative_prompt)
-        self.vae = teacher.vae
         suffixes = [f", {view} view" if options.view_prompts else "" for view in VIEWS]
         prompts = teacher.prompts([options.prompt + suffix for suffix in suffixes])
         teacher.prompts.release()
@@ -148,7 +148,7 @@ class SDSModule(LightningModule):
         return render(self.scene, cameras, v.size, v.samples, g, v.background)
 
     def encoded(self, seen: Rendered, g: torch.Generator) -> Tensor:
-        """Latents of renders, [n, C, s, s], with the graph; one posterior sample each."""
+        """x of renders, [n, C, s, s], with the graph."""
         image = 2 * seen.image - 1
         if self.view.upsample:
             side = self.teacher.image_size
@@ -169,16 +169,10 @@ class SDSModule(LightningModule):
         return residual
 
     def pipeline(self, count: int, generator: torch.Generator) -> tuple[Tensor, Residual]:
-        """Latents of renders and their residual: the face that measures of variance take."""
+        """x of renders and their residual: the face that measures of variance take."""
         cameras = self.camera_sampler.sample(count, generator)
         x = self.encoded(self.rendered(cameras, generator), generator)
         return x, self.residual(self.conditions(cameras), self.present)
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """(C, s, s) of one picture's latents."""
-        side = self.teacher.latent_size
-        return self.vae.config.latent_channels, side, side
 
     # ---------------------------------------------------------------- one step
 
@@ -187,7 +181,7 @@ class SDSModule(LightningModule):
         own, shared = self.streams(step)
         cameras = self.camera_sampler.sample(e.upstream, own)
         drawn = self.sampler_at(step).draw(
-            e.upstream, e.draws, self.latent_shape, own, self.global_rank, self.world_size, shared
+            e.upstream, e.draws, self.teacher.shape, own, self.global_rank, self.world_size, shared
         )
         optimizer = self.optimizers()
         optimizer.zero_grad()  # type: ignore[union-attr]

@@ -37,11 +37,11 @@ class TeacherSource:
 
 
 @dataclass
-class LatentSource:
+class TextTeacherSource:
     """Where the frozen text-to-image teacher comes from."""
 
     path: str = MISSING
-    """A StableDiffusionPipeline folder or hub id."""
+    """Folder or hub id of a StableDiffusionPipeline or an IFPipeline."""
 
 
 @dataclass
@@ -215,7 +215,7 @@ class ExportOptions:
 class SDSConfig(RunConfig):
     """Text-to-3D by score distillation."""
 
-    teacher: LatentSource = field(default_factory=LatentSource)
+    teacher: TextTeacherSource = field(default_factory=TextTeacherSource)
     estimator: EstimatorOptions = field(default_factory=EstimatorOptions)
     scene: SceneOptions = field(default_factory=SceneOptions)
     camera: CameraOptions = field(default_factory=CameraOptions)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from diffusers import DDPMScheduler
 
 from carv_distill.carv import AdaptiveProposal, average_residual, stream, surrogate
 from carv_distill.carv.sampling import Draws
@@ -55,6 +56,37 @@ def test_one_draw_gives_the_textbook_gradient(make_module: Make) -> None:
     assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5 * float(theirs.abs().max()))
 
 
+def test_one_draw_gives_the_textbook_gradient_in_pixels(make_pixel_module: Make) -> None:
+    """R = K = 1 at a given (t, ε), x the render in [−1, 1]: (∂x/∂θ)ᵀ (1 − ᾱ_t) (ε̂_∅ + s (ε̂_y − ε̂_∅) − ε),
+    x_t = √ᾱ x + √(1 − ᾱ) ε, ε̂ the first half of the network's channels, ᾱ of DeepFloyd's cosine betas."""
+    module = make_pixel_module(upstream=1, draws=1, by_weight=False, guidance=20.0)
+    cameras = module.camera_sampler.sample(1, stream("camera"))
+    t, levels = 30, module.levels(0)
+    eps = torch.randn(1, 1, 3, 8, 8, generator=stream("noise"))
+    u = torch.tensor([[(t - levels.first + 0.5) / levels.count]])
+
+    x = module.encoded(module.rendered(cameras, stream("render")), stream("encode"))
+    residual = module.residual(module.conditions(cameras), 0)
+    surrogate(x, average_residual(residual, x, Draws(u, torch.ones(1, 1), eps))).backward()
+    ours = gradient(module)
+    for p in module.scene.parameters():
+        p.grad = None
+
+    kept = DDPMScheduler(50, beta_schedule="squaredcos_cap_v2").alphas_cumprod[t]  # ᾱ_t
+    pixels = 2 * module.rendered(cameras, stream("render")).image - 1
+    x_t = (kept.sqrt() * pixels + (1 - kept).sqrt() * eps[:, 0]).detach()
+    view = module.prompts[cameras.view_index()]
+    with torch.no_grad():
+        own, none = (
+            module.teacher.unet(x_t, t, encoder_hidden_states=c).sample.chunk(2, dim=1)[0]
+            for c in (view, module.denoiser.null[None])
+        )
+    pixels.backward((1 - kept) * (none + 20.0 * (own - none) - eps[:, 0]))
+    theirs = gradient(module)
+    assert theirs.norm() > 0
+    assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5 * float(theirs.abs().max()))
+
+
 def test_renders_one_after_the_other_give_the_same_step(make_module: Make) -> None:
     """Memory is flat in R: the same draws, two renders at once or one, give one gradient up to rounding.
 
@@ -65,7 +97,7 @@ def test_renders_one_after_the_other_give_the_same_step(make_module: Make) -> No
     for at_once in (1, 4):
         module = make_module(upstream=4, draws=2, renders_at_once=at_once)
         module.rendered = lambda cameras, g, m=module: _middle(m, cameras)  # type: ignore[method-assign]
-        module.encoded = lambda seen, g, m=module: m.vae.encode(2 * seen.image - 1).latent_dist.mean  # type: ignore[method-assign]
+        module.encoded = lambda seen, g, m=module: m.teacher.vae.encode(2 * seen.image - 1).latent_dist.mean  # type: ignore[method-assign]
         fit(module, 1)
         grads.append(gradient(module))
     assert torch.allclose(*grads, rtol=1e-4, atol=1e-6 * float(grads[0].abs().max()))

@@ -11,7 +11,7 @@ from diffusers import StableDiffusionPipeline
 from transformers import CLIPModel, CLIPProcessor
 
 from carv_distill.data.shapes import shape_images, vocabulary
-from carv_distill.diffusion.latent import load_latent_teacher
+from carv_distill.diffusion.pipelines import load_text_teacher
 from carv_distill.errors import UserError
 from carv_distill.text_teacher import TextTeacherModule, TextTeacherOptions, build_networks
 from carv_distill.text_teacher.losses import autoencoder_loss, clamp_scale, contrastive_loss
@@ -65,7 +65,7 @@ def test_what_is_saved_is_a_pipeline_and_a_clip_model(tmp_path: Path) -> None:
     pipeline.set_progress_bar_config(disable=True)
     picture = pipeline("a red torus", height=16, width=16, num_inference_steps=2).images[0]
     assert picture.size == (16, 16)
-    teacher = load_latent_teacher(tmp_path / "teacher")
+    teacher = load_text_teacher(tmp_path / "teacher")
     assert teacher.image_size == 16
     averaged = dict(module.ema_denoiser.network.unet.named_parameters())
     assert all(torch.equal(p, averaged[n]) for n, p in teacher.unet.named_parameters())

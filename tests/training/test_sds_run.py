@@ -18,6 +18,7 @@ from carv_distill.training.figures import draw_clip
 from carv_distill.training.metrics import read_metrics
 from carv_distill.training.run import execute
 from tests.diffusion.tiny_latent import save_tiny_pipeline
+from tests.diffusion.tiny_pixel import save_tiny_if_pipeline
 
 CLIP = Path("checkpoints/shapes-teacher/clip").absolute()
 
@@ -25,6 +26,11 @@ CLIP = Path("checkpoints/shapes-teacher/clip").absolute()
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_pipeline(tmp_path_factory.mktemp("teacher"))
+
+
+@pytest.fixture(scope="module")
+def pixel_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_if_pipeline(tmp_path_factory.mktemp("pixel_teacher"))
 
 
 def words(teacher: Path, folder: Path, *more: str) -> list[str]:
@@ -93,7 +99,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(teacher: Path, tmp_path: Path
     ("more", "said"),
     [
         (("sds.prompt=''",), "sds.prompt: it is empty"),
-        (("scene.size=16",), r"scene.size: renders of 16×16 make latents of 8×8, but .* has 4×4"),
+        (
+            ("scene.size=16",),
+            r"scene.size: renders are 16×16, but .* are 8×8; use scene.size=8",
+        ),
         (("camera.fov=[70,40]",), r"camera.fov: \[70.0, 40.0\] is not \[least, greatest\]"),
         (("camera.distance=[1.5]",), "camera.distance"),
         (("estimator.proposal=weights", "estimator.weights=[1]"), "weights is not for task sds"),
@@ -128,6 +137,31 @@ def test_unknown_words_are_named(teacher: Path, tmp_path: Path, caplog: pytest.L
 
 def test_renders_are_enlarged_where_that_is_asked_for(teacher: Path, tmp_path: Path) -> None:
     run(teacher, tmp_path, "scene.size=4", "scene.upsample=true", "trainer.max_steps=1")
+
+
+def test_a_pixel_teacher_goes_through_the_same_door(pixel_teacher: Path, tmp_path: Path) -> None:
+    folder = run(pixel_teacher, tmp_path)
+    assert (folder / "object" / "mesh.glb").is_file()
+    rows = read_metrics(folder / "metrics.csv")
+    assert [r["step"] for r in rows if "clip/score" in r] == [3, 6]
+    kept = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(k.startswith("scene.") for k in kept)
+    options = AccountingOptions(2, (1,), pairs=3, budget_upstreams=3, profile_bins=4, profile_upstreams=2)
+    assert account(folder, options, "cpu").step == 6
+
+
+def test_a_pixel_teacher_gets_renders_of_its_own_size(
+    pixel_teacher: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(UserError, match=r"scene.size: renders are 4×4, but .* are 8×8; use scene.size=8"):
+        run(pixel_teacher, tmp_path, "scene.size=4")
+    with pytest.raises(UserError, match=r"scene.size: 16 is above the 8 pixels"):
+        run(pixel_teacher, tmp_path, "scene.size=16", "scene.upsample=true")
+    assert not list(tmp_path.iterdir())
+    more = ("scene.size=4", "scene.upsample=true", "trainer.max_steps=1", "sds.prompt=a red zeppelin")
+    with caplog.at_level(logging.WARNING):
+        run(pixel_teacher, tmp_path, *more)
+    assert "does not know 'zeppelin'" in caplog.text
 
 
 def test_clip_scores_of_several_runs(teacher: Path, tmp_path: Path) -> None:

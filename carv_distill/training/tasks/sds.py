@@ -8,7 +8,8 @@ from pathlib import Path
 from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import Callback
 
-from carv_distill.diffusion.latent import LatentTeacher, load_latent_teacher
+from carv_distill.diffusion.pipelines import load_text_teacher
+from carv_distill.diffusion.text import TextTeacher
 from carv_distill.errors import UserError
 from carv_distill.evaluation.clip import ClipScorer
 from carv_distill.geometry import CameraSampler
@@ -51,7 +52,7 @@ def build_sds_module(config: SDSConfig) -> SDSModule:
     Raises:
         UserError: teacher, prompt, cameras or sizes are missing, damaged, or do not fit.
     """
-    teacher = load_latent_teacher(config.teacher.path)
+    teacher = load_text_teacher(config.teacher.path)
     check_view(config, teacher)
     check_prompt(config.sds.prompt, teacher)
     e = config.estimator
@@ -89,7 +90,7 @@ def build_cameras(options: CameraOptions) -> CameraSampler:
     return CameraSampler(**pairs, sampling=options.sampling)
 
 
-def check_view(config: SDSConfig, teacher: LatentTeacher) -> None:
+def check_view(config: SDSConfig, teacher: TextTeacher) -> None:
     """Renders have the size of the teacher's pictures, unless they are to be enlarged to it.
 
     Raises:
@@ -98,9 +99,8 @@ def check_view(config: SDSConfig, teacher: LatentTeacher) -> None:
     size, wanted = config.scene.size, teacher.image_size
     if size != wanted and not config.scene.upsample:
         raise UserError(
-            f"scene.size: renders of {size}×{size} make latents of {size / teacher.shrink:g}×"
-            f"{size / teacher.shrink:g}, but {config.teacher.path} has {teacher.latent_size}×"
-            f"{teacher.latent_size}; use scene.size={wanted}, or scene.upsample=true to enlarge renders to it"
+            f"scene.size: renders are {size}×{size}, but the pictures of {config.teacher.path} are "
+            f"{wanted}×{wanted}; use scene.size={wanted}, or scene.upsample=true to enlarge renders to it"
         )
     if size > wanted:
         raise UserError(f"scene.size: {size} is above the {wanted} pixels of {config.teacher.path}")
@@ -111,7 +111,7 @@ def check_view(config: SDSConfig, teacher: LatentTeacher) -> None:
         )
 
 
-def check_prompt(prompt: str, teacher: LatentTeacher) -> None:
+def check_prompt(prompt: str, teacher: TextTeacher) -> None:
     """Names words that the teacher never learned.
 
     Raises:
