@@ -123,3 +123,21 @@ def newest_checkpoint(folder: Path) -> tuple[Path, int] | None:
         return None
     step, path = max(found)
     return path, step
+
+
+def checkpoint_at(folder: Path, step: int | None) -> tuple[Path, int]:
+    """The checkpoint of a step, or the newest one that can be read whole, and its step.
+
+    Raises:
+        UserError: there is none.
+    """
+    if step is None:
+        newest = newest_checkpoint(folder)
+        if newest is None:
+            raise UserError(f"{folder} holds no checkpoint to measure")
+        return newest
+    path = folder / f"newest-step={step}.ckpt"
+    if not path.is_file():
+        there = sorted(int(p.stem.split("=")[1]) for p in folder.glob("newest-step=*.ckpt"))
+        raise UserError(f"{folder} holds no checkpoint of step {step}; there are {there}")
+    return path, step

@@ -18,7 +18,7 @@ from carv_distill.dmd.cost import time_other
 from carv_distill.errors import UserError
 from carv_distill.sds import SDSModule
 
-from .checkpoint import newest_checkpoint
+from .checkpoint import checkpoint_at
 from .config import config_from_dict
 from .folder import read_run_config
 from .run import precision_of
@@ -42,11 +42,14 @@ class Target:
     """Whether the run is, or would here be, trained under bf16 autocast."""
 
 
-def load_target(run: Path, device: str) -> Target:
+def load_target(run: Path, device: str, step: int | None = None) -> Target:
     """The module of a distillation or text-to-3D run.
 
+    Args:
+        step: of the checkpoint; the newest by default.
+
     Raises:
-        UserError: a run of another task, or one without a checkpoint.
+        UserError: a run of another task, or one without a checkpoint, or without that one.
     """
     config = config_from_dict(read_run_config(run), str(run / "config.yaml"))
     module: DMDModule | SDSModule
@@ -57,10 +60,7 @@ def load_target(run: Path, device: str) -> Target:
             module = build_sds_module(config)
         case _:
             raise UserError(f"{run}: variance is measured for tasks dmd and sds, this run's is {config.task}")
-    newest = newest_checkpoint(run / "checkpoints")
-    if newest is None:
-        raise UserError(f"{run / 'checkpoints'} holds no checkpoint to measure")
-    path, step = newest
+    path, step = checkpoint_at(run / "checkpoints", step)
     checkpoint: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     module.load_state_dict(checkpoint["state_dict"], strict=False)
     module.to(device)

@@ -1,0 +1,97 @@
+"""Pictures of the text-to-3D study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
+
+from carv_distill.figures import BLUE, GREEN, GREY, ORANGE, RED, draw_band, new_figure
+
+from .frontier_quality import ARMS, Point, bands, on_grid
+
+Row = Mapping[str, Any]
+
+STYLES = {
+    "uniform": (GREY, "-", "reuse (uniform)"),
+    "IW": (ORANGE, "-", "IW"),
+    "Strat": (GREEN, "-", "Strat"),
+    "IW+Strat": (BLUE, "-", "IW+Strat"),
+    "best": (RED, "-", "best"),
+}
+CAMERA_STYLES = {"stratified": (GREEN, "-"), "antipodal": (ORANGE, "-"), "sobol": (BLUE, "-")}
+
+
+def draw_frontier(rows: Sequence[Row], kappa: float) -> Figure:
+    """Effective compute over K: at measured costs, and where renders cost as much as 20 draws."""
+    figure = new_figure(4.2)
+    axes = figure.subplots(1, 2, sharey=True)
+    for ax, name, title in zip(
+        axes,
+        ("own", "kappa_20"),
+        (f"measured costs, κ = {kappa:.2g}", "declared costs, κ = 20"),
+        strict=True,
+    ):
+        for arm, (colour, style, label) in STYLES.items():
+            mine = [r for r in rows if (r["arm"], r["cameras"]) == (arm, "iid")]
+            _line(ax, mine, "K", f"ecm_{name}", colour, style, label)
+        most = max(r["R"] for r in rows)
+        sobol = sorted((r for r in rows if (r["cameras"], r["R"]) == ("sobol", most)), key=lambda r: r["K"])
+        _line(ax, sobol, "K", f"ecm_{name}", RED, ":", f"best, {most} Sobol cameras")
+        ax.axhline(1, color="black", lw=0.8, ls=":")
+        ax.set(title=title, xlabel="K, re-noisings of each render")
+        _powers(ax, sorted({r["K"] for r in rows}))
+        ax.grid(alpha=0.25)
+    axes[0].set_ylabel("effective compute against uniform (2, 1)")
+    axes[0].legend(fontsize=8, framealpha=0.9)
+    return figure
+
+
+def draw_cameras(rows: Sequence[Row]) -> Figure:
+    """The variance between renders that samplings of cameras leave, over R."""
+    figure = new_figure(3.8)
+    axes = figure.subplots()
+    for cameras, (colour, style) in CAMERA_STYLES.items():
+        mine = [r for r in rows if (r["cameras"], r["K"]) == (cameras, 4)]
+        _line(axes, mine, "R", "between", colour, style, cameras)
+    axes.axhline(1, color=GREY, lw=1, ls="--", label="iid")
+    _powers(axes, sorted({r["R"] for r in rows}))
+    axes.set(
+        xlabel="R, renders of a step", ylabel="variance between renders, iid cameras = 1", ylim=(0, None)
+    )
+    axes.grid(alpha=0.25)
+    axes.legend()
+    return figure
+
+
+def draw_quality(points: Sequence[Point]) -> Figure:
+    """Mean CLIP score over prompts and seeds against seconds of training."""
+    figure = new_figure(4.4)
+    axes = figure.subplots()
+    seconds, found = on_grid(points)
+    for arm, colour in zip(ARMS, (GREY, BLUE, RED, ORANGE, GREEN), strict=True):
+        mean, half = bands(found[arm.name])
+        axes.plot(seconds, mean, color=colour, label=arm.name)
+        draw_band(axes, seconds.tolist(), (mean - half).tolist(), (mean + half).tolist(), colour)
+    final = float(found[ARMS[0].name].mean((0, 1))[-1])
+    axes.axhline(final, color=GREY, lw=0.8, ls=":")
+    axes.set(xlabel="seconds of training, one thread", ylabel="CLIP score over 12 views", xlim=(0, None))
+    axes.grid(alpha=0.25)
+    axes.legend(title="(R, K) and estimator")
+    return figure
+
+
+def _line(axes: Axes, rows: Sequence[Row], x: str, name: str, colour: str, style: str, label: str) -> None:
+    place = [r[x] for r in rows]
+    axes.plot(place, [r[name] for r in rows], style, color=colour, marker=".", label=label)
+    draw_band(axes, place, [r[f"{name}_low"] for r in rows], [r[f"{name}_high"] for r in rows], colour)
+
+
+def _powers(axes: Axes, ticks: Sequence[int]) -> None:
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(FixedLocator(list(ticks)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(ScalarFormatter())

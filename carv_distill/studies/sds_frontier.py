@@ -1,0 +1,138 @@
+"""Text-to-3D: what reuse, importance, strata and cameras are worth, in variance and in quality.
+
+    python -m carv_distill.studies.sds_frontier [--quick] [--part variance|quality|both]
+
+variance  Three objects, each at an early and a late checkpoint: the variance of the field's gradient under
+          every sampler of draws (K = 1 … 16) and of cameras (R = 2 … 16), and effective compute against
+          uniform (2, 1), at measured and at declared costs.
+quality   CLIP score against seconds of training for six prompts: (4, 1) uniform, the baseline, against the
+          paper's (1, 16) at about the same cost per step, and against settings that this pipeline's budget
+          asks for.
+
+Pairs are (R, K): renders of a step, re-noisings of each. The paper's (arXiv 2605.21489) tables 1 and 2 and
+its text-to-3D figures, in small.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from multiprocessing import get_context
+from pathlib import Path
+
+from carv_distill.commands import whole_number
+
+from .frontier_figures import draw_cameras, draw_frontier, draw_quality
+from .frontier_prices import Prices, measure_prices
+from .frontier_quality import ARMS as QUALITY_ARMS
+from .frontier_quality import curves, summarise, train
+from .frontier_quality import verdict as quality_verdict
+from .frontier_states import DRAWS, RENDERS, State, measure_state, read_state
+from .frontier_tables import rows, state_rows, verdict
+from .jobs import Job, add_run_options, run_jobs
+from .results import Study, run_study, study_parser
+
+CONFIG = Path("configs/sds_carv.yaml")
+PROMPTS = ("a red ball", "a green cube", "a blue snowman")
+STEPS = (25, 400)
+"""Early, when the object takes shape, and late."""
+
+
+def state_job(prompt: str, steps: tuple[int, int]) -> Job:
+    """A run by the default settings that keeps its early checkpoint."""
+    early, late = steps
+    words = (
+        f"sds.prompt={prompt}",
+        f"trainer.max_steps={late}",
+        f"checkpoint.every={early}",
+        "checkpoint.keep_newest=99",
+        "clip.every=0",
+        "preview.every=0",
+    )
+    return Job(f"state-{prompt.replace(' ', '-')}", words)
+
+
+def places() -> list[tuple[int, int]]:
+    """All (R, K) that have a price."""
+    return [
+        *((2, k) for k in DRAWS),
+        *((RENDERS[-1], k) for k in (1, 2, 4, 8)),
+        *((arm.upstream, arm.draws) for arm in QUALITY_ARMS),
+    ]
+
+
+def measure_states(folder: Path, quick: bool, workers: int, pairs: int) -> tuple[list[State], Prices]:
+    """Trains, times and measures; what is there already is kept."""
+    prompts, steps = (PROMPTS[:1], (25, 50)) if quick else (PROMPTS, STEPS)
+    jobs = [state_job(prompt, steps) for prompt in prompts]
+    run_jobs(jobs, CONFIG, folder, workers, evaluate=False)
+    prices = measure_prices(folder / jobs[0].name, places(), folder / "prices.json")
+    tasks = [(folder / job.name, step, folder / f"{job.name}-{step}.json") for job in jobs for step in steps]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        waiting = [pool.submit(measure_state, run, step, pairs, kept) for run, step, kept in tasks]
+        for (_, _, kept), done in zip(tasks, waiting, strict=True):
+            done.result()
+            print(f"measured: {kept.stem}", flush=True)
+    return [read_state(kept) for _, _, kept in tasks], prices
+
+
+def run_variance(study: Study, arguments: argparse.Namespace, folder: Path) -> list[str]:
+    """The first part; its sentences."""
+    pairs = 6 if study.quick else arguments.pairs
+    states, prices = measure_states(folder, study.quick, arguments.workers, pairs)
+    table = rows(states, prices)
+    said = verdict(states, table, prices)
+    study.write("variance", table, verdict=said, prices=asdict(prices), pairs=pairs)
+    study.write("states", state_rows(states))
+    study.draw("variance", draw_frontier([r for r in table if r["states"] == "all"], prices.kappa))
+    study.draw("cameras", draw_cameras([r for r in table if r["states"] == "all"]))
+    return said
+
+
+def run_quality(study: Study, arguments: argparse.Namespace, folder: Path) -> list[str]:
+    """The second part; its sentences."""
+    seeds = [arguments.seed + i for i in range(1 if study.quick else arguments.seeds)]
+    study.use_seeds(seeds)
+    updates = 40 if study.quick else arguments.updates
+    train(folder, CONFIG, seeds, updates, arguments.workers)
+    timed = folder / state_job(PROMPTS[0], STEPS).name
+    if not timed.is_dir():
+        run_jobs(
+            [state_job(PROMPTS[0], (25, 50) if study.quick else STEPS)], CONFIG, folder, 1, evaluate=False
+        )
+    prices = measure_prices(timed, places(), folder / "prices.json")
+    found = curves(folder, seeds, updates, prices)
+    table = summarise(found, arguments.seed)
+    said = quality_verdict(table)
+    study.write("quality", table, verdict=said, prices=asdict(prices))
+    study.write("clip", [asdict(point) for point in found])
+    study.draw("quality", draw_quality(found))
+    return said
+
+
+def run(study: Study, arguments: argparse.Namespace) -> None:
+    """Both parts, or one."""
+    folder = arguments.runs / ("sds_frontier_quick" if study.quick else "sds_frontier")
+    said: list[str] = []
+    if arguments.part in ("variance", "both"):
+        said += run_variance(study, arguments, folder)
+    if arguments.part in ("quality", "both"):
+        said += run_quality(study, arguments, folder)
+    print("\n".join(said))
+
+
+def main(words: list[str] | None = None) -> int:
+    """The study from its command line."""
+    parser = study_parser(__doc__)
+    parser.add_argument("--part", choices=("variance", "quality", "both"), default="both")
+    parser.add_argument(
+        "--pairs", type=whole_number(3), default=20, help="pairs of gradients for each measurement (20)"
+    )
+    add_run_options(parser, updates=160, seeds=3)
+    return run_study("sds_frontier", parser, run, words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
