@@ -25,7 +25,6 @@ from carv_distill.files import atomic_file, updated_folder
 from carv_distill.geometry import Cameras
 
 from .options import SceneOptions
-from .render import render
 from .scene import HashScene, Scene, VoxelScene
 
 log = logging.getLogger(__name__)
@@ -89,7 +88,7 @@ def pictures(scene: Scene, cameras: Cameras, size: int, samples: int, background
     shade = "grey" if background == "random" else background
     return torch.cat(
         [
-            render(scene, cameras[i : i + 1].to(device), size, samples, background=shade).image.cpu()
+            scene.render(cameras[i : i + 1].to(device), size, samples, background=shade).image.cpu()
             for i in range(len(cameras))
         ]
     )

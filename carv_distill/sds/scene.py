@@ -1,4 +1,4 @@
-"""Radiance fields: points → density and colour."""
+"""Scenes, and radiance fields among them: points → density and colour."""
 
 from __future__ import annotations
 
@@ -9,26 +9,50 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from carv_distill.geometry import Cameras
+
+from .options import SDSOptions
+from .render import Rendered, march
+
 BLOB = 10.0
 RADIUS = 0.5
 
 
 class Scene(nn.Module):
-    """A field in the cube [−extent, extent]³; outside of it there is nothing.
+    """What is where, and how it is seen.
 
-    ``scene(points [n, 3]) → (density [n] per unit length, colour [n, 3] in (0, 1))``.
+    ``scene(points [n, 3]) → (density [n] per unit length, colour [n, 3] in (0, 1))`` in the cube
+    [−extent, extent]³; a mesh is made from it. Pictures come from rays marched through it, unless a scene has
+    a renderer of its own.
     """
 
     def __init__(self, extent: float) -> None:
         super().__init__()
         self.extent = extent
 
-    def parameter_groups(self, density_lr: float, colour_lr: float) -> list[dict[str, Any]]:
+    def render(
+        self,
+        cameras: Cameras,
+        size: int,
+        samples: int,
+        generator: torch.Generator | None = None,
+        background: str = "grey",
+    ) -> Rendered:
+        """Pictures of `size` × `size` pixels; see :func:`~carv_distill.sds.render.march`.
+
+        Args:
+            samples: points on each ray.
+            generator: jitters the points and draws random backgrounds.
+            background: grey | white | black | random, the last a colour for each picture.
+        """
+        return march(self, self.extent, cameras, size, samples, generator, background)
+
+    def parameter_groups(self, rates: SDSOptions) -> list[dict[str, Any]]:
         """Parameters and learning rates for an optimiser."""
         raise TypeError(f"{type(self).__name__} does not say how fast it learns")
 
     def roughness(self) -> Tensor:
-        """A scalar that grows with speckle in the density; 0 where a field has no such measure."""
+        """A scalar that grows with speckle in the density; 0 where a scene has no such measure."""
         return torch.zeros(())
 
 
@@ -65,10 +89,10 @@ class VoxelScene(Scene):
         raw = F.grid_sample(grid, place, align_corners=True, padding_mode="border").view(4, -1)
         return F.softplus(raw[0] + blob(points)), raw[1:].T.sigmoid()
 
-    def parameter_groups(self, density_lr: float, colour_lr: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, rates: SDSOptions) -> list[dict[str, Any]]:
         return [
-            {"params": list(self.density), "lr": density_lr},
-            {"params": list(self.colour), "lr": colour_lr},
+            {"params": list(self.density), "lr": rates.density_lr},
+            {"params": list(self.colour), "lr": rates.colour_lr},
         ]
 
     def roughness(self) -> Tensor:
@@ -129,8 +153,8 @@ class HashScene(Scene):
         values = self.tables[level].index_select(0, entry.flatten()).view(*entry.shape, -1)
         return (weight * values).sum(1)
 
-    def parameter_groups(self, density_lr: float, colour_lr: float) -> list[dict[str, Any]]:
-        return [{"params": list(self.parameters()), "lr": density_lr}]
+    def parameter_groups(self, rates: SDSOptions) -> list[dict[str, Any]]:
+        return [{"params": list(self.parameters()), "lr": rates.density_lr}]
 
 
 def _summed(grids: Iterable[Tensor]) -> Tensor:

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from carv_distill.sds import SDSOptions
 from carv_distill.sds.scene import HashScene, Scene, VoxelScene, blob
 
 SCENES = [lambda: VoxelScene(8, 0.8), lambda: HashScene(16, 0.8, levels=3, log_size=8)]
@@ -53,7 +54,7 @@ def test_every_parameter_learns(make: type[Scene]) -> None:
     scene = make()
     density, colour = scene(torch.rand(4000, 3) * 1.6 - 0.8)
     (density.sum() + colour.sum()).backward()
-    groups = scene.parameter_groups(0.1, 0.2)
+    groups = scene.parameter_groups(SDSOptions())
     assert sum(len(g["params"]) for g in groups) == len(list(scene.parameters()))
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in scene.parameters())
 
