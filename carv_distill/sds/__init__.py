@@ -2,11 +2,12 @@
 
 from .export import build_scene, load_scene
 from .module import Estimator, SDSModule
-from .options import CameraOptions, SceneOptions, SDSOptions
+from .options import CameraOptions, HashOptions, SceneOptions, SDSOptions
 
 __all__ = [
     "CameraOptions",
     "Estimator",
+    "HashOptions",
     "SDSModule",
     "SDSOptions",
     "SceneOptions",

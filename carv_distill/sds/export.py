@@ -24,7 +24,7 @@ from carv_distill.evaluation.grids import save_grid
 from carv_distill.files import atomic_file, updated_folder
 from carv_distill.geometry import Cameras
 
-from .options import SceneOptions
+from .options import HashOptions, SceneOptions
 from .scene import HashScene, Scene, VoxelScene
 
 log = logging.getLogger(__name__)
@@ -34,8 +34,10 @@ OPAQUE = 0.5
 
 
 def build_scene(view: SceneOptions) -> Scene:
-    """An untrained field of the configured kind."""
-    return {"voxels": VoxelScene, "hash": HashScene}[view.kind](view.resolution, view.extent)
+    """An untrained scene of the configured kind."""
+    if view.kind == "hash":
+        return HashScene(view.resolution, view.extent, view.hash)
+    return VoxelScene(view.resolution, view.extent)
 
 
 def save_scene(folder: Path, scene: Scene, view: SceneOptions, prompt: str, step: int) -> None:
@@ -62,12 +64,18 @@ def load_scene(folder: Path) -> tuple[Scene, SceneOptions, str]:
     """
     try:
         about = json.loads((folder / "scene.json").read_text())
-        view = SceneOptions(**about["view"])
+        view = _view_from(about["view"])
         scene = build_scene(view)
         scene.load_state_dict(load_file(folder / "scene.safetensors"))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder} holds no readable scene: {' '.join(str(error).split())[:200]}") from error
     return scene.eval(), view, about["prompt"]
+
+
+def _view_from(values: dict[str, Any]) -> SceneOptions:
+    """Older versions saved no sections for kinds of scenes; the defaults are what those versions had."""
+    sections = {"hash": HashOptions(**values.get("hash", {}))}
+    return SceneOptions(**{**values, **sections})
 
 
 def turntable(count: int, elevation: float = 15.0, distance: float = 1.75, fov: float = 55.0) -> Cameras:

@@ -16,8 +16,25 @@ COEFFICIENTS = ("one", "learned")
 
 
 @dataclass
+class HashOptions:
+    """Sizes of a multi-resolution hash grid. Instant-NGP and text-to-3D papers have 16 levels, log_size 19,
+    width 64 and a finest resolution of 2048; the defaults learn on a CPU."""
+
+    levels: int = at_least(1, 8)
+    """Resolutions, in a geometric row from base_resolution to scene.resolution."""
+    log_size: int = between(4, 24, 15)
+    """log₂ of the entries of a level."""
+    features: int = at_least(1, 2)
+    """Per entry."""
+    base_resolution: int = at_least(2, 16)
+    """Of the coarsest level."""
+    width: int = at_least(1, 32)
+    """Of the network's hidden layer."""
+
+
+@dataclass
 class SceneOptions:
-    """The radiance field, and how it is seen."""
+    """The scene, and how it is seen."""
 
     kind: str = one_of(SCENES, "voxels")
     """voxels: a dense grid over a coarser one; hash: hash grid with a small network."""
@@ -32,6 +49,7 @@ class SceneOptions:
     samples: int = at_least(2, 40)
     """Points on each ray."""
     background: str = one_of(BACKGROUNDS, "grey")
+    hash: HashOptions = field(default_factory=HashOptions)
 
 
 @dataclass

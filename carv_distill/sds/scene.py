@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from carv_distill.geometry import Cameras
 
-from .options import SDSOptions
+from .options import HashOptions, SDSOptions
 from .render import Rendered, march
 
 BLOB = 10.0
@@ -105,31 +105,24 @@ class HashScene(Scene):
     """A multi-resolution hash grid and a small network: the field of text-to-3D papers, in plain torch.
 
     Args:
-        resolution: of the finest level.
+        resolution: of the finest level; the coarsest's where that is finer.
         extent: half the side of the cube.
-        levels: resolutions grow geometrically from 16.
-        log_size: log₂ of a level's table.
-        features: per entry.
-        width: of the network's hidden layer.
+        sizes: see :class:`HashOptions`.
 
     Source: Müller et al. 2022 (Instant-NGP), section 3.
     """
 
-    def __init__(
-        self,
-        resolution: int,
-        extent: float,
-        levels: int = 8,
-        log_size: int = 15,
-        features: int = 2,
-        width: int = 32,
-    ) -> None:
+    def __init__(self, resolution: int, extent: float, sizes: HashOptions) -> None:
         super().__init__(extent)
-        growth = (max(resolution, 16) / 16) ** (1 / max(levels - 1, 1))
-        self.sides = [round(16 * growth**level) for level in range(levels)]
-        self.tables = nn.Parameter(torch.empty(levels, 2**log_size, features).uniform_(-1e-4, 1e-4))
+        levels, base = sizes.levels, sizes.base_resolution
+        growth = max(resolution / base, 1.0) ** (1 / max(levels - 1, 1))
+        self.sides = [round(base * growth**level) for level in range(levels)]
+        entries = torch.empty(levels, 2**sizes.log_size, sizes.features)
+        self.tables = nn.Parameter(entries.uniform_(-1e-4, 1e-4))
         self.network = nn.Sequential(
-            nn.Linear(levels * features, width, bias=False), nn.ReLU(), nn.Linear(width, 4, bias=False)
+            nn.Linear(levels * sizes.features, sizes.width, bias=False),
+            nn.ReLU(),
+            nn.Linear(sizes.width, 4, bias=False),
         )
         self.register_buffer("corners", _corners(), persistent=False)
 
@@ -137,11 +130,13 @@ class HashScene(Scene):
 
     def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
         unit = ((points / self.extent + 1) / 2).clamp(0, 1)
-        found = [self._look_up(level, unit * side) for level, side in enumerate(self.sides)]
+        # Apart at once: a level taken by its index would cost a gradient of the size of all levels.
+        levels = zip(self.tables.unbind(), self.sides, strict=True)
+        found = [self._look_up(table, unit * side) for table, side in levels]
         raw = self.network(torch.cat(found, -1))
         return F.softplus(raw[:, 0] + blob(points)), raw[:, 1:].sigmoid()
 
-    def _look_up(self, level: int, place: Tensor) -> Tensor:
+    def _look_up(self, table: Tensor, place: Tensor) -> Tensor:
         """Trilinear between the eight corners' entries, [n, features]."""
         low = place.floor()
         corner = low.long()[:, None] + self.corners
@@ -149,8 +144,8 @@ class HashScene(Scene):
         weight = torch.where(self.corners.bool(), share, 1 - share).prod(-1, keepdim=True)
         x, y, z = corner.unbind(-1)
         # The three primes of the paper's spatial hash.
-        entry = (x ^ (y * 2_654_435_761) ^ (z * 805_459_861)) % self.tables.shape[1]
-        values = self.tables[level].index_select(0, entry.flatten()).view(*entry.shape, -1)
+        entry = (x ^ (y * 2_654_435_761) ^ (z * 805_459_861)) % len(table)
+        values = table.index_select(0, entry.flatten()).view(*entry.shape, -1)
         return (weight * values).sum(1)
 
     def parameter_groups(self, rates: SDSOptions) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import trimesh
 from PIL import Image
 
 from carv_distill.errors import UserError
-from carv_distill.sds import SceneOptions, build_scene, load_scene
+from carv_distill.sds import HashOptions, SceneOptions, build_scene, load_scene
 from carv_distill.sds.export import extract_mesh, save_scene, turntable, write_mesh, write_turntable
 
 VIEW = SceneOptions(resolution=24, size=16, samples=24)
@@ -31,6 +32,28 @@ def test_a_field_comes_back_as_it_was(tmp_path: Path) -> None:
         points = torch.rand(100, 3) - 0.5
         for a, b in zip(scene(points), again(points), strict=True):
             assert torch.equal(a, b)
+
+
+def test_a_field_saved_before_its_sizes_were_options_is_read(tmp_path: Path) -> None:
+    view = SceneOptions(kind="hash", resolution=64)
+    scene = build_scene(view)
+    save_scene(tmp_path, scene, view, "a red torus", 7)
+    about = json.loads((tmp_path / "scene.json").read_text())
+    del about["view"]["hash"]
+    (tmp_path / "scene.json").write_text(json.dumps(about))
+    again, its_view, _ = load_scene(tmp_path)
+    assert its_view == view
+    assert tuple(again.tables.shape) == (8, 2**15, 2)
+    assert torch.equal(again.tables, scene.tables)
+
+
+def test_sizes_come_back_with_the_field(tmp_path: Path) -> None:
+    view = SceneOptions(kind="hash", resolution=32, hash=HashOptions(3, 8, 4, 4, 5))
+    save_scene(tmp_path, build_scene(view), view, "a red torus", 7)
+    again, its_view, _ = load_scene(tmp_path)
+    assert its_view == view
+    assert again.sides == [4, 11, 32]
+    assert tuple(again.tables.shape) == (3, 2**8, 4)
 
 
 def test_a_damaged_field_is_named(tmp_path: Path) -> None:
