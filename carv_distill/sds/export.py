@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from carv_distill.evaluation.grids import save_grid
 from carv_distill.files import atomic_file, updated_folder
 from carv_distill.geometry import Cameras
 
-from .options import HashOptions, SceneOptions
+from .gaussians import GaussianScene
+from .options import GaussianOptions, HashOptions, SceneOptions
 from .scene import HashScene, Scene, VoxelScene
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ def build_scene(view: SceneOptions) -> Scene:
     """An untrained scene of the configured kind."""
     if view.kind == "hash":
         return HashScene(view.resolution, view.extent, view.hash)
+    if view.kind == "gaussians":
+        return GaussianScene(view.extent, view.gaussians)
     return VoxelScene(view.resolution, view.extent)
 
 
@@ -57,7 +60,7 @@ def save_scene(folder: Path, scene: Scene, view: SceneOptions, prompt: str, step
 
 
 def load_scene(folder: Path) -> tuple[Scene, SceneOptions, str]:
-    """(field, view, prompt) as :func:`save_scene` left them.
+    """(scene, view, prompt) as :func:`save_scene` left them; what splats Gaussians is chosen anew (auto).
 
     Raises:
         UserError: a file is missing or damaged.
@@ -73,9 +76,11 @@ def load_scene(folder: Path) -> tuple[Scene, SceneOptions, str]:
 
 
 def _view_from(values: dict[str, Any]) -> SceneOptions:
-    """Older versions saved no sections for kinds of scenes; the defaults are what those versions had."""
-    sections = {"hash": HashOptions(**values.get("hash", {}))}
-    return SceneOptions(**{**values, **sections})
+    # Older versions saved no sections for kinds of scenes; the defaults are what those versions had.
+    grid, gaussians = HashOptions(**values.get("hash", {})), GaussianOptions(**values.get("gaussians", {}))
+    # What rendered them in training may be missing where they are shown.
+    gaussians = replace(gaussians, backend="auto")
+    return SceneOptions(**{**values, "hash": grid, "gaussians": gaussians})
 
 
 def turntable(count: int, elevation: float = 15.0, distance: float = 1.75, fov: float = 55.0) -> Cameras:
