@@ -17,8 +17,9 @@ from .splat import Gaussians, rotations, splat
 
 OPACITY = 0.1
 """That Gaussians start with."""
-PAIRS_AT_ONCE = 2**22
-"""Points times Gaussians in memory."""
+REACH = 5.0
+"""Standard deviations after which a Gaussian ends in the fog: at 4e-6 of its density."""
+POINTS_AT_ONCE = 1024
 
 
 class GaussianScene(Scene):
@@ -84,20 +85,21 @@ class GaussianScene(Scene):
         is a surface for Gaussians and fields alike.
         """
         g = self.gaussians
+        turn = rotations(g.quaternions)
         # S⁻¹ Rᵀ, whose product with p − μ has the squared norm of the exponent.
-        whiten = (rotations(g.quaternions) / g.scales[:, None, :]).mT
+        whiten = (turn / g.scales[:, None, :]).mT
         offset = (whiten @ g.means[:, :, None]).squeeze(-1)
         spread = self.log_scales.mean(-1).exp() * math.sqrt(2 * math.pi)
         peak = -torch.log1p(-g.opacity) / spread
+        reach = REACH * (turn * g.scales[:, None, :]).norm(dim=-1)
         densities, colours = [], []
-        for part in points.split(max(PAIRS_AT_ONCE // len(g.means), 1)):
-            squared = sum(
-                ((part @ whiten[:, axis].T - offset[:, axis]).square() for axis in range(3)),
-                start=torch.zeros((), device=points.device),
-            )
-            each = peak * torch.exp(-0.5 * squared)
+        for part in points.split(POINTS_AT_ONCE):
+            near = ((g.means > part.amin(0) - reach) & (g.means < part.amax(0) + reach)).all(-1)
+            axes = zip(whiten[near].unbind(1), offset[near].unbind(1), strict=True)
+            squared = torch.stack([(part @ along.T - place).square() for along, place in axes]).sum(0)
+            each = peak[near] * torch.exp(-0.5 * squared)
             densities.append(each.sum(-1))
-            colours.append(each @ g.colour / densities[-1].clamp(min=1e-12)[:, None])
+            colours.append(each @ g.colour[near] / densities[-1].clamp(min=1e-12)[:, None])
         return torch.cat(densities), torch.cat(colours)
 
     def parameter_groups(self, rates: SDSOptions) -> list[dict[str, Any]]:

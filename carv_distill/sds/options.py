@@ -115,4 +115,4 @@ class SDSOptions:
     opaque: float = at_least(0, 0.0)
     """Weight of the binary entropy of the opacity."""
     smoothness: float = at_least(0, 0.0)
-    """Weight of the density's total variation."""
+    """Weight of the density's total variation (voxels)."""

@@ -78,8 +78,8 @@ def splat(
     Raises:
         UserError: gsplat was asked for and cannot run.
 
-    Source: Zwicker et al. 2001 (EWA volume splatting); Kerbl et al. 2023, equations 2, 3 and 5, and gsplat's
-    ``rasterize_mode="classic"``, which the pictures equal up to rounding.
+    Source: Zwicker et al. 2001 (EWA splatting); Kerbl et al. 2023, equations 2, 3 and 5, with the limits
+    of gsplat's ``rasterize_mode="classic"``, but for its end of a pixel that 1e-4 of the light is left to.
     """
     if choose_backend(backend, gaussians.means.device) == "gsplat":
         return _by_gsplat(gaussians, cameras, size, behind)

@@ -23,7 +23,7 @@ def scene_of(count: int = 1) -> GaussianScene:
 
 def test_they_start_as_a_grey_translucent_ball() -> None:
     scene = scene_of(3000)
-    radius = scene.means.norm(dim=1)
+    radius = scene.means.detach().norm(dim=1)
     assert radius.max() <= 0.5
     # Uniform in the ball: the mean of (r/0.5)³ is ½, and that of each coordinate 0.
     assert float((radius / 0.5).pow(3).mean()) == pytest.approx(0.5, abs=0.01)
@@ -69,8 +69,8 @@ def test_density_and_colour_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     exponents = torch.tensor([[1.0, 0.13 / 0.04], [1.0, 0.01 / 0.04], [4.0 + 16, 0.16 / 0.04]]).double()
     each = peak * torch.exp(-exponents / 2)
     colour = each @ scene.colour_logits.sigmoid() / each.sum(1, keepdim=True)
-    for pairs in (2**22, 1):
-        monkeypatch.setattr(gaussian_scene, "PAIRS_AT_ONCE", pairs)
+    for at_once in (1024, 2, 1):
+        monkeypatch.setattr(gaussian_scene, "POINTS_AT_ONCE", at_once)
         found = scene(points)
         torch.testing.assert_close(found[0], each.sum(1))
         torch.testing.assert_close(found[1], colour)
