@@ -276,7 +276,8 @@ def test_a_gsplat_without_its_kernels_says_so(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_gsplat_gives_the_pictures_and_gradients_of_torch() -> None:
-    """Float32 on both sides; gsplat ends a pixel when less than 1e-4 of its light is left."""
+    """Float32 on both sides. Rounding may take a Gaussian over the cut at α = 1/255, in few pixels.
+    gsplat ends a pixel when less than 1e-4 of its light is left."""
     pytest.importorskip("gsplat")
     if fault := gsplat_fault():
         pytest.skip(f"gsplat: {fault}")
@@ -290,5 +291,8 @@ def test_gsplat_gives_the_pictures_and_gradients_of_torch() -> None:
         seen = splat(Gaussians(*leaves), cameras, 64, colour, backend)
         ((weight * seen.image).sum() + seen.opacity.square().sum()).backward()
         found.append((seen.image, seen.opacity, *(p.grad for p in leaves)))
-    for ours, theirs in zip(*found, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-3 * float(ours.abs().max()))
+    for ours, theirs in zip(*(pictures[:2] for pictures in found), strict=True):
+        assert float((ours - theirs).abs().mean()) < 1e-4
+        assert float((ours - theirs).abs().max()) < 2 / 255
+    for ours, theirs in zip(*(gradients[2:] for gradients in found), strict=True):
+        assert float((ours - theirs).norm()) < 1e-2 * float(ours.norm()) > 0
