@@ -49,15 +49,45 @@ class Cameras:
         unit = torch.stack([flat * self.azimuth.sin(), self.elevation.sin(), flat * self.azimuth.cos()], -1)
         return self.distance[:, None] * unit
 
+    @property
+    def axes(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Unit vectors to the picture's right, to its top, and from the origin to the camera, each [n, 3]."""
+        back = self.position / self.distance[:, None]
+        # The horizontal direction of azimuth itself: no cross product that fails straight overhead.
+        right = torch.stack([self.azimuth.cos(), torch.zeros_like(self.azimuth), -self.azimuth.sin()], -1)
+        return right, torch.linalg.cross(back, right), back
+
+    def view_matrices(self) -> Tensor:
+        """World to camera in OpenCV's axes (x right, y down, z forward), [n, 4, 4]:
+
+            p_camera = W p + (0, 0, distance),    W = [right; −up; −back],
+
+        as the camera looks at the origin.
+        """
+        right, up, back = self.axes
+        matrices = torch.eye(4, device=back.device, dtype=back.dtype).repeat(len(self), 1, 1)
+        matrices[:, :3, :3] = torch.stack([right, -up, -back], 1)
+        matrices[:, 2, 3] = self.distance
+        return matrices
+
+    def intrinsics(self, size: int) -> Tensor:
+        """Camera to pixels of a size × size picture, [n, 3, 3]:
+
+            column = f x/z + size/2,    row = f y/z + size/2,    f = size / (2 tan(fov/2)),
+
+        with pixel centres at half-integers, as in :meth:`rays`.
+        """
+        matrices = torch.eye(3, device=self.fov.device, dtype=self.fov.dtype).repeat(len(self), 1, 1)
+        matrices[:, 0, 0] = matrices[:, 1, 1] = size / (2 * (self.fov / 2).tan())
+        matrices[:, :2, 2] = size / 2
+        return matrices
+
     def rays(self, size: int) -> tuple[Tensor, Tensor]:
         """Origins and unit directions through the centres of size × size pixels, each [n, size, size, 3].
 
         Row 0 is the top of the image, column 0 its left.
         """
-        back = self.position / self.distance[:, None]
-        # The horizontal direction of azimuth itself: no cross product that fails straight overhead.
-        right = torch.stack([self.azimuth.cos(), torch.zeros_like(self.azimuth), -self.azimuth.sin()], -1)
-        up = torch.linalg.cross(back, right)
+        right, up, back = self.axes
         place = (torch.arange(size, device=back.device, dtype=back.dtype) + 0.5) / size * 2 - 1
         reach = (self.fov / 2).tan()[:, None, None, None]
         x, y = place[None, None, :, None], -place[None, :, None, None]

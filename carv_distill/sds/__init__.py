@@ -1,12 +1,14 @@
-"""Text-to-3D by score distillation: a field, cameras that see it, a frozen teacher that judges the views."""
+"""Text-to-3D by score distillation: a scene, cameras that see it, a frozen teacher that judges the views."""
 
 from .export import build_scene, load_scene
 from .module import Estimator, SDSModule
-from .options import CameraOptions, SceneOptions, SDSOptions
+from .options import CameraOptions, GaussianOptions, HashOptions, SceneOptions, SDSOptions
 
 __all__ = [
     "CameraOptions",
     "Estimator",
+    "GaussianOptions",
+    "HashOptions",
     "SDSModule",
     "SDSOptions",
     "SceneOptions",

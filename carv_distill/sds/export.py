@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,8 @@ from carv_distill.evaluation.grids import save_grid
 from carv_distill.files import atomic_file, updated_folder
 from carv_distill.geometry import Cameras
 
-from .options import SceneOptions
-from .render import render
+from .gaussians import GaussianScene
+from .options import GaussianOptions, HashOptions, SceneOptions
 from .scene import HashScene, Scene, VoxelScene
 
 log = logging.getLogger(__name__)
@@ -35,8 +35,12 @@ OPAQUE = 0.5
 
 
 def build_scene(view: SceneOptions) -> Scene:
-    """An untrained field of the configured kind."""
-    return {"voxels": VoxelScene, "hash": HashScene}[view.kind](view.resolution, view.extent)
+    """An untrained scene of the configured kind."""
+    if view.kind == "hash":
+        return HashScene(view.resolution, view.extent, view.hash)
+    if view.kind == "gaussians":
+        return GaussianScene(view.extent, view.gaussians)
+    return VoxelScene(view.resolution, view.extent)
 
 
 def save_scene(folder: Path, scene: Scene, view: SceneOptions, prompt: str, step: int) -> None:
@@ -56,19 +60,27 @@ def save_scene(folder: Path, scene: Scene, view: SceneOptions, prompt: str, step
 
 
 def load_scene(folder: Path) -> tuple[Scene, SceneOptions, str]:
-    """(field, view, prompt) as :func:`save_scene` left them.
+    """(scene, view, prompt) as :func:`save_scene` left them; what splats Gaussians is chosen anew (auto).
 
     Raises:
         UserError: a file is missing or damaged.
     """
     try:
         about = json.loads((folder / "scene.json").read_text())
-        view = SceneOptions(**about["view"])
+        view = _view_from(about["view"])
         scene = build_scene(view)
         scene.load_state_dict(load_file(folder / "scene.safetensors"))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder} holds no readable scene: {' '.join(str(error).split())[:200]}") from error
     return scene.eval(), view, about["prompt"]
+
+
+def _view_from(values: dict[str, Any]) -> SceneOptions:
+    # Older versions saved no sections for kinds of scenes; the defaults are what those versions had.
+    grid, gaussians = HashOptions(**values.get("hash", {})), GaussianOptions(**values.get("gaussians", {}))
+    # What rendered them in training may be missing where they are shown.
+    gaussians = replace(gaussians, backend="auto")
+    return SceneOptions(**{**values, "hash": grid, "gaussians": gaussians})
 
 
 def turntable(count: int, elevation: float = 15.0, distance: float = 1.75, fov: float = 55.0) -> Cameras:
@@ -89,7 +101,7 @@ def pictures(scene: Scene, cameras: Cameras, size: int, samples: int, background
     shade = "grey" if background == "random" else background
     return torch.cat(
         [
-            render(scene, cameras[i : i + 1].to(device), size, samples, background=shade).image.cpu()
+            scene.render(cameras[i : i + 1].to(device), size, samples, background=shade).image.cpu()
             for i in range(len(cameras))
         ]
     )

@@ -33,7 +33,7 @@ from carv_distill.parallel import average_over_ranks, gather_over_ranks, unsynch
 from .export import save_scene
 from .guidance import Guidance, TimestepRange, clip_norm
 from .options import SceneOptions, SDSOptions
-from .render import Rendered, render
+from .render import Rendered
 from .scene import Scene
 
 
@@ -145,7 +145,7 @@ class SDSModule(LightningModule):
     def rendered(self, cameras: Cameras, g: torch.Generator) -> Rendered:
         """Renders with a graph to the field."""
         v = self.view
-        return render(self.scene, cameras, v.size, v.samples, g, v.background)
+        return self.scene.render(cameras, v.size, v.samples, g, v.background)
 
     def encoded(self, seen: Rendered, g: torch.Generator) -> Tensor:
         """x of renders, [n, C, s, s], with the graph."""
@@ -306,8 +306,7 @@ class SDSModule(LightningModule):
         return repeat(0)
 
     def configure_optimizers(self) -> Adam:
-        o = self.options
-        groups = self.scene.parameter_groups(o.density_lr, o.colour_lr)
+        groups = self.scene.parameter_groups(self.options)
         return Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -9,29 +9,60 @@ from omegaconf import MISSING
 from carv_distill.geometry import SAMPLINGS
 from carv_distill.options import at_least, between, more_than, one_of
 
-SCENES = ("voxels", "hash")
+SCENES = ("voxels", "hash", "gaussians")
+BACKENDS = ("auto", "torch", "gsplat")
 BACKGROUNDS = ("grey", "white", "black", "random")
 WEIGHTINGS = ("sds", "uniform", "fantasia3d")
 COEFFICIENTS = ("one", "learned")
 
 
 @dataclass
+class HashOptions:
+    """Sizes of a multi-resolution hash grid. Instant-NGP and text-to-3D papers have 16 levels, log_size 19,
+    width 64 and a finest resolution of 2048; the defaults learn on a CPU."""
+
+    levels: int = at_least(1, 8)
+    """Resolutions, in a geometric row from base_resolution to scene.resolution."""
+    log_size: int = between(4, 24, 15)
+    """log₂ of the entries of a level."""
+    features: int = at_least(1, 2)
+    """Per entry."""
+    base_resolution: int = at_least(2, 16)
+    """Of the coarsest level."""
+    width: int = at_least(1, 32)
+    """Of the network's hidden layer."""
+
+
+@dataclass
+class GaussianOptions:
+    """3D Gaussians."""
+
+    count: int = at_least(1, 2000)
+    """How many; they stay as many."""
+    backend: str = one_of(BACKENDS, "auto")
+    """What splats them: torch runs anywhere; gsplat needs a CUDA device and the extra of its name; auto takes
+    gsplat where it can run."""
+
+
+@dataclass
 class SceneOptions:
-    """The radiance field, and how it is seen."""
+    """The scene, and how it is seen."""
 
     kind: str = one_of(SCENES, "voxels")
-    """voxels: a dense grid over a coarser one; hash: hash grid with a small network."""
+    """voxels: a dense grid over a coarser one; hash: hash grid and small network; gaussians: 3D Gaussians."""
     resolution: int = at_least(4, 40)
     """Voxels along one side (voxels), or of the finest level (hash)."""
     extent: float = more_than(0, 0.8)
-    """Half the side of the cube that holds the object."""
+    """Half the side of the cube that holds the object; for Gaussians, its mesh."""
     size: int = at_least(4, 32)
     """Pixels along one side of a render."""
     upsample: bool = False
     """Enlarge renders to the teacher's pictures; without it the two sizes must be equal."""
     samples: int = at_least(2, 40)
-    """Points on each ray."""
+    """Points on each ray (voxels, hash)."""
     background: str = one_of(BACKGROUNDS, "grey")
+    hash: HashOptions = field(default_factory=HashOptions)
+    gaussians: GaussianOptions = field(default_factory=GaussianOptions)
 
 
 @dataclass
@@ -70,10 +101,18 @@ class SDSOptions:
     renders_at_once: int = at_least(1, 4)
     """Renders with a graph in memory; more of them go through one after the other."""
     density_lr: float = more_than(0, 0.08)
+    """Of the density's voxels, of a hash grid with its network, or of the Gaussians' opacity logits."""
     colour_lr: float = more_than(0, 0.05)
+    """Of the colour's voxels, or of the Gaussians' colour logits."""
+    position_lr: float = more_than(0, 0.001)
+    """Of the Gaussians' means; this and the next two as in DreamGaussian."""
+    scale_lr: float = more_than(0, 0.005)
+    """Of the logarithms of the Gaussians' scales."""
+    rotation_lr: float = more_than(0, 0.005)
+    """Of the Gaussians' quaternions."""
     sparsity: float = at_least(0, 1.0)
     """Weight of the mean over pixels of √(opacity² + 0.01)."""
     opaque: float = at_least(0, 0.0)
     """Weight of the binary entropy of the opacity."""
     smoothness: float = at_least(0, 0.0)
-    """Weight of the density's total variation."""
+    """Weight of the density's total variation (voxels)."""

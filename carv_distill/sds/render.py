@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor
 
 from carv_distill.geometry import BACKGROUND, Cameras
 
-from .scene import Scene
+Field = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""points [n, 3] → (density [n] per unit length, colour [n, 3])."""
 
 SHADES = {"grey": BACKGROUND, "white": 1.0, "black": 0.0}
 
@@ -24,8 +26,9 @@ class Rendered:
     """[n, 1, S, S]: the share of each pixel that is not background."""
 
 
-def render(
-    scene: Scene,
+def march(
+    field: Field,
+    extent: float,
     cameras: Cameras,
     size: int,
     samples: int,
@@ -36,8 +39,8 @@ def render(
 
         C = Σ_i T_i (1 − exp(−σ_i δ)) c_i + T_end · background,    T_i = exp(−Σ_{j<i} σ_j δ),
 
-    with one point in each of `samples` equal parts of the ray's way through the cube: at random within its
-    part if there is a generator, in the middle if not.
+    with one point in each of `samples` equal parts of the ray's way through the cube [−extent, extent]³: at
+    random within its part if there is a generator, in the middle if not.
 
     Args:
         background: grey | white | black | random, the last a colour for each picture.
@@ -45,7 +48,7 @@ def render(
     Source: Max 1995; NeRF (Mildenhall et al. 2020), equations 2 and 3.
     """
     origins, directions = cameras.rays(size)
-    near, far = _through_cube(origins, directions, scene.extent)
+    near, far = _through_cube(origins, directions, extent)
     shape = (*near.shape, samples)
     place = torch.arange(samples, device=near.device, dtype=near.dtype)
     if generator is None:
@@ -55,14 +58,14 @@ def render(
     step = (far - near) / samples
     depth = near[..., None] + step[..., None] * place
     points = origins[..., None, :] + depth[..., None] * directions[..., None, :]
-    density, colour = scene(points.view(-1, 3))
+    density, colour = field(points.view(-1, 3))
     absorbed = density.view(shape) * step[..., None]
     passed = torch.exp(-absorbed.cumsum(-1))
     before = torch.cat([torch.ones_like(passed[..., :1]), passed[..., :-1]], -1)
     weight = before - passed
     opacity = 1 - passed[..., -1]
     image = (weight[..., None] * colour.view(*shape, 3)).sum(-2)
-    behind = _background(background, len(cameras), generator, near)
+    behind = background_colours(background, len(cameras), generator, near)
     image = image + passed[..., -1:] * behind[:, None, None]
     return Rendered(image.movedim(-1, 1), opacity[:, None])
 
@@ -76,8 +79,8 @@ def _through_cube(origins: Tensor, directions: Tensor, extent: float) -> tuple[T
     return near, torch.maximum(ends.amax(0).amin(-1), near)
 
 
-def _background(name: str, count: int, generator: torch.Generator | None, like: Tensor) -> Tensor:
-    """[n, 3]."""
+def background_colours(name: str, count: int, generator: torch.Generator | None, like: Tensor) -> Tensor:
+    """A colour for each of `count` pictures, [n, 3]: grey | white | black | random."""
     if name == "random":
         return torch.rand(count, 3, generator=generator, device=like.device, dtype=like.dtype)
     return like.new_full((count, 3), SHADES[name])

@@ -1,4 +1,4 @@
-"""Radiance fields: points → density and colour."""
+"""Scenes, and radiance fields among them: points → density and colour."""
 
 from __future__ import annotations
 
@@ -9,26 +9,50 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from carv_distill.geometry import Cameras
+
+from .options import HashOptions, SDSOptions
+from .render import Rendered, march
+
 BLOB = 10.0
 RADIUS = 0.5
 
 
 class Scene(nn.Module):
-    """A field in the cube [−extent, extent]³; outside of it there is nothing.
+    """What is where, and how it is seen.
 
-    ``scene(points [n, 3]) → (density [n] per unit length, colour [n, 3] in (0, 1))``.
+    ``scene(points [n, 3]) → (density [n] per unit length, colour [n, 3] in (0, 1))`` in the cube
+    [−extent, extent]³; a mesh is made from it. Pictures come from rays marched through it, unless a scene has
+    a renderer of its own.
     """
 
     def __init__(self, extent: float) -> None:
         super().__init__()
         self.extent = extent
 
-    def parameter_groups(self, density_lr: float, colour_lr: float) -> list[dict[str, Any]]:
+    def render(
+        self,
+        cameras: Cameras,
+        size: int,
+        samples: int,
+        generator: torch.Generator | None = None,
+        background: str = "grey",
+    ) -> Rendered:
+        """Pictures of `size` × `size` pixels; see :func:`~carv_distill.sds.render.march`.
+
+        Args:
+            samples: points on each ray.
+            generator: jitters the points and draws random backgrounds.
+            background: grey | white | black | random, the last a colour for each picture.
+        """
+        return march(self, self.extent, cameras, size, samples, generator, background)
+
+    def parameter_groups(self, rates: SDSOptions) -> list[dict[str, Any]]:
         """Parameters and learning rates for an optimiser."""
         raise TypeError(f"{type(self).__name__} does not say how fast it learns")
 
     def roughness(self) -> Tensor:
-        """A scalar that grows with speckle in the density; 0 where a field has no such measure."""
+        """A scalar that grows with speckle in the density; 0 where a scene has no such measure."""
         return torch.zeros(())
 
 
@@ -65,10 +89,10 @@ class VoxelScene(Scene):
         raw = F.grid_sample(grid, place, align_corners=True, padding_mode="border").view(4, -1)
         return F.softplus(raw[0] + blob(points)), raw[1:].T.sigmoid()
 
-    def parameter_groups(self, density_lr: float, colour_lr: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, rates: SDSOptions) -> list[dict[str, Any]]:
         return [
-            {"params": list(self.density), "lr": density_lr},
-            {"params": list(self.colour), "lr": colour_lr},
+            {"params": list(self.density), "lr": rates.density_lr},
+            {"params": list(self.colour), "lr": rates.colour_lr},
         ]
 
     def roughness(self) -> Tensor:
@@ -81,31 +105,24 @@ class HashScene(Scene):
     """A multi-resolution hash grid and a small network: the field of text-to-3D papers, in plain torch.
 
     Args:
-        resolution: of the finest level.
+        resolution: of the finest level; the coarsest's where that is finer.
         extent: half the side of the cube.
-        levels: resolutions grow geometrically from 16.
-        log_size: log₂ of a level's table.
-        features: per entry.
-        width: of the network's hidden layer.
+        sizes: see :class:`HashOptions`.
 
     Source: Müller et al. 2022 (Instant-NGP), section 3.
     """
 
-    def __init__(
-        self,
-        resolution: int,
-        extent: float,
-        levels: int = 8,
-        log_size: int = 15,
-        features: int = 2,
-        width: int = 32,
-    ) -> None:
+    def __init__(self, resolution: int, extent: float, sizes: HashOptions) -> None:
         super().__init__(extent)
-        growth = (max(resolution, 16) / 16) ** (1 / max(levels - 1, 1))
-        self.sides = [round(16 * growth**level) for level in range(levels)]
-        self.tables = nn.Parameter(torch.empty(levels, 2**log_size, features).uniform_(-1e-4, 1e-4))
+        levels, base = sizes.levels, sizes.base_resolution
+        growth = max(resolution / base, 1.0) ** (1 / max(levels - 1, 1))
+        self.sides = [round(base * growth**level) for level in range(levels)]
+        entries = torch.empty(levels, 2**sizes.log_size, sizes.features)
+        self.tables = nn.Parameter(entries.uniform_(-1e-4, 1e-4))
         self.network = nn.Sequential(
-            nn.Linear(levels * features, width, bias=False), nn.ReLU(), nn.Linear(width, 4, bias=False)
+            nn.Linear(levels * sizes.features, sizes.width, bias=False),
+            nn.ReLU(),
+            nn.Linear(sizes.width, 4, bias=False),
         )
         self.register_buffer("corners", _corners(), persistent=False)
 
@@ -113,11 +130,13 @@ class HashScene(Scene):
 
     def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
         unit = ((points / self.extent + 1) / 2).clamp(0, 1)
-        found = [self._look_up(level, unit * side) for level, side in enumerate(self.sides)]
+        # Apart at once: a level taken by its index would cost a gradient of the size of all levels.
+        levels = zip(self.tables.unbind(), self.sides, strict=True)
+        found = [self._look_up(table, unit * side) for table, side in levels]
         raw = self.network(torch.cat(found, -1))
         return F.softplus(raw[:, 0] + blob(points)), raw[:, 1:].sigmoid()
 
-    def _look_up(self, level: int, place: Tensor) -> Tensor:
+    def _look_up(self, table: Tensor, place: Tensor) -> Tensor:
         """Trilinear between the eight corners' entries, [n, features]."""
         low = place.floor()
         corner = low.long()[:, None] + self.corners
@@ -125,12 +144,12 @@ class HashScene(Scene):
         weight = torch.where(self.corners.bool(), share, 1 - share).prod(-1, keepdim=True)
         x, y, z = corner.unbind(-1)
         # The three primes of the paper's spatial hash.
-        entry = (x ^ (y * 2_654_435_761) ^ (z * 805_459_861)) % self.tables.shape[1]
-        values = self.tables[level].index_select(0, entry.flatten()).view(*entry.shape, -1)
+        entry = (x ^ (y * 2_654_435_761) ^ (z * 805_459_861)) % len(table)
+        values = table.index_select(0, entry.flatten()).view(*entry.shape, -1)
         return (weight * values).sum(1)
 
-    def parameter_groups(self, density_lr: float, colour_lr: float) -> list[dict[str, Any]]:
-        return [{"params": list(self.parameters()), "lr": density_lr}]
+    def parameter_groups(self, rates: SDSOptions) -> list[dict[str, Any]]:
+        return [{"params": list(self.parameters()), "lr": rates.density_lr}]
 
 
 def _summed(grids: Iterable[Tensor]) -> Tensor:

@@ -55,6 +55,22 @@ def test_a_camera_looks_at_the_origin_and_stands_upright(elevation: float) -> No
     torch.testing.assert_close(across[:, 1], torch.zeros(4, dtype=F64), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize(("azimuth", "elevation"), [(0, 0), (90, 0), (25, -40), (200, 37), (10, 90)])
+def test_view_and_intrinsic_matrices_lead_along_the_rays(azimuth: float, elevation: float) -> None:
+    """A point at any depth along a pixel's ray lands on that pixel's centre, in front of the camera."""
+    c = cameras(azimuth, elevation)
+    origins, directions = c.rays(4)
+    points = (origins + torch.tensor([0.3, 1, 2, 5]).double()[:, None] * directions).reshape(-1, 3)
+    seen = points @ c.view_matrices()[0, :3, :3].T + c.view_matrices()[0, :3, 3]
+    assert (seen[:, 2] > 0).all()
+    torch.testing.assert_close(seen.norm(dim=1), (points - c.position).norm(dim=1))
+    pixels = seen @ c.intrinsics(4)[0].T
+    pixels = (pixels[:, :2] / pixels[:, 2:]).view(4, 4, 2)
+    middle = torch.arange(4).double() + 0.5
+    rows, columns = torch.meshgrid(middle, middle, indexing="ij")
+    torch.testing.assert_close(pixels, torch.stack([columns, rows], -1))
+
+
 def test_views() -> None:
     names = [cameras(a).views()[0] for a in (0, 40, 50, -90, 130, 180, 400)]
     assert names == ["front", "front", "side", "side", "side", "back", "front"]

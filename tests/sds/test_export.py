@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -13,15 +14,16 @@ import trimesh
 from PIL import Image
 
 from carv_distill.errors import UserError
-from carv_distill.sds import SceneOptions, build_scene, load_scene
-from carv_distill.sds.export import extract_mesh, save_scene, turntable, write_mesh, write_turntable
+from carv_distill.sds import GaussianOptions, HashOptions, SceneOptions, build_scene, load_scene
+from carv_distill.sds.export import extract_mesh, pictures, save_scene, turntable, write_mesh, write_turntable
+from carv_distill.sds.options import SCENES
 
 VIEW = SceneOptions(resolution=24, size=16, samples=24)
 
 
 def test_a_field_comes_back_as_it_was(tmp_path: Path) -> None:
-    for kind in ("voxels", "hash"):
-        view = SceneOptions(kind=kind, resolution=16)
+    for kind in SCENES:
+        view = SceneOptions(kind=kind, resolution=16, gaussians=GaussianOptions(30))
         scene = build_scene(view)
         for p in scene.parameters():
             torch.nn.init.normal_(p)
@@ -31,6 +33,37 @@ def test_a_field_comes_back_as_it_was(tmp_path: Path) -> None:
         points = torch.rand(100, 3) - 0.5
         for a, b in zip(scene(points), again(points), strict=True):
             assert torch.equal(a, b)
+
+
+def test_a_field_saved_before_its_sizes_were_options_is_read(tmp_path: Path) -> None:
+    view = SceneOptions(kind="hash", resolution=64)
+    scene = build_scene(view)
+    save_scene(tmp_path, scene, view, "a red torus", 7)
+    about = json.loads((tmp_path / "scene.json").read_text())
+    del about["view"]["hash"]
+    (tmp_path / "scene.json").write_text(json.dumps(about))
+    again, its_view, _ = load_scene(tmp_path)
+    assert its_view == view
+    assert tuple(again.tables.shape) == (8, 2**15, 2)
+    assert torch.equal(again.tables, scene.tables)
+
+
+def test_sizes_come_back_with_the_field(tmp_path: Path) -> None:
+    view = SceneOptions(kind="hash", resolution=32, hash=HashOptions(3, 8, 4, 4, 5))
+    save_scene(tmp_path, build_scene(view), view, "a red torus", 7)
+    again, its_view, _ = load_scene(tmp_path)
+    assert its_view == view
+    assert again.sides == [4, 11, 32]
+    assert tuple(again.tables.shape) == (3, 2**8, 4)
+
+
+def test_gaussians_are_shown_by_whatever_is_there(tmp_path: Path) -> None:
+    """A scene trained with gsplat is loaded on a machine without it."""
+    view = SceneOptions(kind="gaussians", gaussians=GaussianOptions(10, "gsplat"))
+    save_scene(tmp_path, build_scene(view), view, "a red torus", 7)
+    again, its_view, _ = load_scene(tmp_path)
+    assert its_view.gaussians == GaussianOptions(10, "auto")
+    assert pictures(again, turntable(2), 8, 1).shape == (2, 3, 8, 8)
 
 
 def test_a_damaged_field_is_named(tmp_path: Path) -> None:
@@ -60,6 +93,24 @@ def test_the_mesh_of_a_ball_is_a_closed_ball_of_its_colour(tmp_path: Path) -> No
         again = trimesh.load(tmp_path / name, force="mesh")
         colour = np.asarray(again.visual.vertex_colors)[:, :3].mean(0)
         assert colour == pytest.approx([250, 128, 128], abs=2)
+
+
+def test_the_mesh_of_a_gaussian_is_the_surface_of_its_fog() -> None:
+    """σ(r) = −ln(1 − o)/(√(2π) s) exp(−r²/2s²) crosses ln 2/(0.1 · 1.6) at r = s √(2 ln(σ(0)/level))."""
+    scene = build_scene(SceneOptions(kind="gaussians", gaussians=GaussianOptions(1)))
+    with torch.no_grad():
+        scene.means[:] = torch.tensor([0.1, -0.2, 0.3])
+        scene.log_scales.fill_(np.log(0.15))
+        scene.opacity_logits.fill_(6.0)
+        scene.colour_logits[0, 0] = 4.0
+    mesh = extract_mesh(scene, 64)
+    assert mesh is not None
+    assert mesh.is_watertight
+    peak = np.log1p(np.exp(6.0)) / (np.sqrt(2 * np.pi) * 0.15)
+    radius = 0.15 * np.sqrt(2 * np.log(peak / (np.log(2) / 0.16)))
+    assert mesh.volume == pytest.approx(4 / 3 * np.pi * radius**3, rel=0.02)
+    assert mesh.vertices.mean(0) == pytest.approx([0.1, -0.2, 0.3], abs=0.01)
+    assert mesh.visual.vertex_colors[:, :3].mean(0) == pytest.approx([250, 128, 128], abs=1)
 
 
 def test_an_empty_field_has_no_mesh_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

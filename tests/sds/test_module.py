@@ -104,9 +104,7 @@ def test_renders_one_after_the_other_give_the_same_step(make_module: Make) -> No
 
 
 def _middle(module: SDSModule, cameras: object) -> object:
-    from carv_distill.sds.render import render
-
-    return render(module.scene, cameras, module.view.size, module.view.samples)  # type: ignore[arg-type]
+    return module.scene.render(cameras, module.view.size, module.view.samples)  # type: ignore[arg-type]
 
 
 def test_the_field_alone_learns_and_is_kept(make_module: Make) -> None:

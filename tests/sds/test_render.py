@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from carv_distill.geometry import Cameras, CameraSampler
-from carv_distill.sds.render import render
 from carv_distill.sds.scene import Scene, VoxelScene
 
 
@@ -34,7 +33,7 @@ def straight(distance: float = 3.0, fov: float = 10.0) -> Cameras:
 def test_fog_absorbs_exponentially(jitter: bool) -> None:
     """Through the cube's middle: opacity 1 − exp(−2 σ); the quadrature is exact for a uniform density."""
     g = torch.Generator().manual_seed(0) if jitter else None
-    seen = render(Fog(0.7), straight(fov=0.1), 1, 16, g, "white")
+    seen = Fog(0.7).render(straight(fov=0.1), 1, 16, g, "white")
     opacity = 1 - math.exp(-0.7 * 2)
     assert float(seen.opacity) == pytest.approx(opacity, rel=1e-5)
     colour = torch.tensor([0.2, 0.4, 0.9]) * opacity + (1 - opacity)
@@ -42,7 +41,7 @@ def test_fog_absorbs_exponentially(jitter: bool) -> None:
 
 
 def test_a_ray_beside_the_cube_sees_the_background() -> None:
-    seen = render(Fog(5.0), straight(distance=2.0, fov=150.0), 5, 8, background="black")
+    seen = Fog(5.0).render(straight(distance=2.0, fov=150.0), 5, 8, background="black")
     assert seen.opacity[0, 0, 0, 0] == 0
     assert torch.equal(seen.image[0, :, 0, 0], torch.zeros(3))
     assert seen.opacity[0, 0, 2, 2] > 0.99
@@ -57,7 +56,7 @@ def test_the_picture_stands_as_the_camera_does() -> None:
     turn = torch.tensor([0.0, math.pi])
     two = torch.ones(2)
     cameras = Cameras(turn, 0 * two, 3 * two, math.radians(40) * two)
-    opacity = render(scene, cameras, 16, 64).opacity[:, 0]
+    opacity = scene.render(cameras, 16, 64).opacity[:, 0]
     for picture, right in ((opacity[0], True), (opacity[1], False)):
         row, column = divmod(int(picture.argmax()), 16)
         assert row < 8
@@ -72,16 +71,16 @@ def test_jitter_gives_the_same_picture_on_average() -> None:
         for grid in (*scene.density, *scene.colour):
             grid += torch.randn_like(grid)
     cameras = CameraSampler().sample(1, torch.Generator().manual_seed(1))
-    fine = render(scene, cameras, 4, 512).image
+    fine = scene.render(cameras, 4, 512).image
     g = torch.Generator().manual_seed(2)
-    many = torch.stack([render(scene, cameras, 4, 64, g).image for _ in range(200)])
+    many = torch.stack([scene.render(cameras, 4, 64, g).image for _ in range(200)])
     se = many.std(0) / 200**0.5
     assert ((many.mean(0) - fine).abs() < 4 * se + 2e-3).all()
 
 
 def test_random_backgrounds_differ_between_pictures() -> None:
     cameras = CameraSampler().sample(2, torch.Generator().manual_seed(1))
-    image = render(Fog(0.0), cameras, 2, 4, torch.Generator().manual_seed(0), "random").image
+    image = Fog(0.0).render(cameras, 2, 4, torch.Generator().manual_seed(0), "random").image
     assert not torch.allclose(image[0], image[1])
     assert torch.allclose(image[0, :, 0, 0], image[0, :, 1, 1])
 
@@ -96,7 +95,7 @@ def test_the_gradient_is_that_of_differences() -> None:
     def total(density: Tensor) -> Tensor:
         with torch.no_grad():
             scene.density.copy_(density)
-        return render(scene, cameras, 3, 8).image.sum()
+        return scene.render(cameras, 3, 8).image.sum()
 
     total(torch.tensor(0.7)).backward()
     h = 1e-6

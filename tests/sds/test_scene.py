@@ -6,9 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from carv_distill.sds import HashOptions, SDSOptions
 from carv_distill.sds.scene import HashScene, Scene, VoxelScene, blob
 
-SCENES = [lambda: VoxelScene(8, 0.8), lambda: HashScene(16, 0.8, levels=3, log_size=8)]
+SCENES = [lambda: VoxelScene(8, 0.8), lambda: HashScene(16, 0.8, HashOptions(levels=3, log_size=8))]
 
 
 @pytest.mark.parametrize("make", SCENES)
@@ -53,17 +54,25 @@ def test_every_parameter_learns(make: type[Scene]) -> None:
     scene = make()
     density, colour = scene(torch.rand(4000, 3) * 1.6 - 0.8)
     (density.sum() + colour.sum()).backward()
-    groups = scene.parameter_groups(0.1, 0.2)
+    groups = scene.parameter_groups(SDSOptions())
     assert sum(len(g["params"]) for g in groups) == len(list(scene.parameters()))
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in scene.parameters())
 
 
 def test_hash_entries_interpolate_between_corners() -> None:
     """With the network replaced by a sum, a field linear in its tables is continuous across a cell's face."""
-    scene = HashScene(16, 1.0, levels=1, log_size=14)
+    scene = HashScene(16, 1.0, HashOptions(levels=1, log_size=14))
     torch.nn.init.normal_(scene.tables)
     side = scene.sides[0]
     face = 2 * 5 / side - 1  # x at the boundary of two cells
     points = torch.tensor([[face - 1e-5, 0.1, 0.2], [face + 1e-5, 0.1, 0.2]], dtype=torch.float32)
-    found = scene._look_up(0, (points + 1) / 2 * side)
+    found = scene._look_up(scene.tables[0], (points + 1) / 2 * side)
     assert torch.allclose(found[0], found[1], atol=1e-2)
+
+
+def test_the_sizes_of_a_hash_grid_are_those_asked_for() -> None:
+    """Instant-NGP's: 16 resolutions from 16 to 2048 that grow by (2048/16)^(1/15), and a network of 64."""
+    scene = HashScene(2048, 1.0, HashOptions(levels=16, log_size=10, base_resolution=16, width=64))
+    assert (scene.sides[0], scene.sides[1], scene.sides[-1], len(scene.sides)) == (16, 22, 2048, 16)
+    assert scene.tables.shape == (16, 2**10, 2)
+    assert scene.network[0].weight.shape == (64, 32)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from carv_distill.errors import UserError
+from carv_distill.sds import build_scene, load_scene
 from carv_distill.training.accounting import AccountingOptions, account
 from carv_distill.training.clip_report import clip_table, measure_clip
 from carv_distill.training.config import load_config
@@ -80,8 +81,10 @@ def test_a_run_leaves_its_object_and_its_traces(teacher: Path, tmp_path: Path) -
     assert all(k.startswith("scene.") for k in kept)
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(teacher: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["voxels", "gaussians"])
+def test_a_resumed_run_equals_an_uninterrupted_one(teacher: Path, tmp_path: Path, kind: str) -> None:
     more = ("sds.coefficient=learned", "estimator.proposal=adaptive", "sds.t_max_end=0.6")
+    more = (*more, f"scene.kind={kind}", "scene.gaussians.count=50")
     whole = run(teacher, tmp_path / "whole", *more)
     part = tmp_path / "part" / whole.name
     shutil.copytree(whole, part)
@@ -95,6 +98,22 @@ def test_a_resumed_run_equals_an_uninterrupted_one(teacher: Path, tmp_path: Path
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
 
 
+def test_gaussians_are_trained_shown_and_scored(teacher: Path, tmp_path: Path) -> None:
+    """As fields are, with nothing else to say than their kind."""
+    folder = run(teacher, tmp_path, "scene.kind=gaussians", "scene.gaussians.count=50")
+    assert {p.name for p in (folder / "object").iterdir()} >= {
+        "scene.safetensors",
+        "turntable.mp4",
+        "views.png",
+    }
+    scene, view, _ = load_scene(folder / "object")
+    assert view.gaussians.count == len(scene.means) == 50
+    assert (scene.opacity_logits != build_scene(view).opacity_logits).any()
+    assert measure_clip(folder, None, 4, "cpu").score.value > 0
+    options = AccountingOptions(2, (1, 4), pairs=3, budget_upstreams=4, profile_bins=4, profile_upstreams=4)
+    assert account(folder, options, "cpu").step == 6
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
@@ -103,6 +122,13 @@ def test_a_resumed_run_equals_an_uninterrupted_one(teacher: Path, tmp_path: Path
             ("scene.size=16",),
             r"scene.size: renders are 16×16, but .* are 8×8; use scene.size=8",
         ),
+        (
+            ("scene.kind=gaussians", "scene.gaussians.backend=gsplat"),
+            "scene.gaussians.backend: gsplat cannot run: it needs a CUDA device, and this run has cpu",
+        ),
+        (("scene.gaussians.backend=opengl",), "scene.gaussians.backend: 'opengl' is not one of auto, torch"),
+        (("scene.gaussians.count=0",), "scene.gaussians.count: 0 is below the least allowed value, 1"),
+        (("scene.hash.log_size=30",), "scene.hash.log_size: 30 is above the greatest allowed value, 24"),
         (("camera.fov=[70,40]",), r"camera.fov: \[70.0, 40.0\] is not \[least, greatest\]"),
         (("camera.distance=[1.5]",), "camera.distance"),
         (("estimator.proposal=weights", "estimator.weights=[1]"), "weights is not for task sds"),

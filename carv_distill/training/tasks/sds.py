@@ -14,6 +14,7 @@ from carv_distill.errors import UserError
 from carv_distill.evaluation.clip import ClipScorer
 from carv_distill.geometry import CameraSampler
 from carv_distill.sds import CameraOptions, Estimator, SDSModule, build_scene
+from carv_distill.sds.splat import choose_backend
 from carv_distill.training.schemas import SDSConfig
 from carv_distill.training.views import ClipTrace, ObjectExport, ViewGrid
 
@@ -27,8 +28,12 @@ def prepare_sds(config: SDSConfig, device: str) -> Task:
     """An :class:`SDSModule` with previews, a trace of the CLIP score, and export at the end.
 
     Raises:
-        UserError: teacher, CLIP model, prompt, cameras or sizes are missing, damaged, or do not fit.
+        UserError: teacher, CLIP model, prompt, cameras or sizes are missing, damaged, or do not fit; or
+            gsplat was asked for and cannot run.
     """
+    if config.scene.kind == "gaussians":
+        backend = choose_backend(config.scene.gaussians.backend, device)
+        log.info("Gaussians are splatted by %s", backend)
     module = build_sds_module(config)
     clip = config.clip
     scorer = ClipScorer(clip.model, device) if clip.every else None
