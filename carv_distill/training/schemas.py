@@ -220,7 +220,6 @@ class SDSConfig(RunConfig):
     scene: SceneOptions = field(default_factory=SceneOptions)
     camera: CameraOptions = field(default_factory=CameraOptions)
     sds: SDSOptions = field(default_factory=SDSOptions)
-    variance: VarianceOptions = field(default_factory=VarianceOptions)
     clip: ClipOptions = field(default_factory=ClipOptions)
     preview: PreviewOptions = field(default_factory=PreviewOptions)
     export: ExportOptions = field(default_factory=ExportOptions)
