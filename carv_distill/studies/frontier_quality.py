@@ -89,18 +89,22 @@ class Point:
     score: float
 
 
-def train(folder: Path, config: Path, seeds: Sequence[int], updates: int, workers: int) -> None:
+def train(
+    folder: Path, config: Path, prompts: Sequence[str], seeds: Sequence[int], updates: int, workers: int
+) -> None:
     """All runs; finished ones are kept."""
-    jobs = [arm.job(prompt, seed, updates) for seed in seeds for prompt in PROMPTS for arm in ARMS]
+    jobs = [arm.job(prompt, seed, updates) for seed in seeds for prompt in prompts for arm in ARMS]
     run_jobs(jobs, config, folder, workers, evaluate=False)
 
 
-def curves(folder: Path, seeds: Sequence[int], updates: int, prices: Prices) -> list[Point]:
+def curves(
+    folder: Path, prompts: Sequence[str], seeds: Sequence[int], updates: int, prices: Prices
+) -> list[Point]:
     """Every measurement of every run."""
     found = []
     for arm in ARMS:
         price = prices(arm.upstream, arm.draws, other=True)
-        for prompt in PROMPTS:
+        for prompt in prompts:
             for seed in seeds:
                 for row in read_run(folder, arm.job(prompt, seed, updates)):
                     if "clip/score" in row:

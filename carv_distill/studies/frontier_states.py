@@ -91,8 +91,20 @@ def read_state(path: Path) -> State:
     return State(kept["prompt"], kept["step"], kept["noise"], kept["budget"], rows)
 
 
-def measure_state(run: Path, step: int, pairs: int, kept: Path) -> None:
+def measure_state(
+    run: Path,
+    step: int,
+    pairs: int,
+    kept: Path,
+    draws: Sequence[int] = DRAWS,
+    renders: Sequence[int] = RENDERS,
+) -> None:
     """Measures everything at one checkpoint and keeps it as JSON; what is kept already stays.
+
+    Args:
+        pairs: of gradients that share their renders, for each measurement.
+        draws: K of the samplers of draws.
+        renders: R of the samplers of cameras; at the last one, Sobol cameras get all K up to 8.
 
     The pilots (profile, parity, coefficient) have random streams of their own, so that no arm knows the
     draws it is judged on. All arms at one R and sampling of cameras see the same renders.
@@ -122,7 +134,7 @@ def measure_state(run: Path, step: int, pairs: int, kept: Path) -> None:
     ]
     # The costs come with the tables: here only variances matter.
     compared = compare(
-        module.pipeline, parameters, arms, 2, DRAWS, pairs, CostModel.declared(1.0), budget, module.seed
+        module.pipeline, parameters, arms, 2, draws, pairs, CostModel.declared(1.0), budget, module.seed
     )
     rows = [
         Measurement(r.arm, "iid", r.upstream, r.draws, r.total, r.within, r.between) for r in compared.rows
@@ -134,9 +146,9 @@ def measure_state(run: Path, step: int, pairs: int, kept: Path) -> None:
     iid = module.camera_sampler
     for cameras in CAMERAS:
         module.camera_sampler = replace(iid, sampling=cameras)
-        places = [(r, 4) for r in RENDERS]
+        places = [(r, 4) for r in renders]
         if cameras == "sobol":
-            places += [(RENDERS[-1], k) for k in (1, 2, 8)]
+            places += [(renders[-1], k) for k in draws if k <= 8 and k != 4]
         for r, k in places:
             found = measure_pairs(module.pipeline, parameters, best, r, k, pairs, module.seed)
             rows.append(_measurement("best", cameras, r, k, found))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from carv_distill.carv import CostModel, Estimate, ecm, relative_efficiency
-from carv_distill.carv.estimate import ratio
+from carv_distill.carv.estimate import ratio, scaled
 
 from .claims import show
 from .frontier_prices import Prices
-from .frontier_states import CAMERAS, DRAWS, RENDERS, Measurement, State, pooled
+from .frontier_states import CAMERAS, Measurement, State, pooled
 from .results import columns
 
 BASE = ("uniform", 2, 1)
@@ -48,9 +49,7 @@ def rows(states: Sequence[State], prices: Prices) -> list[dict[str, Any]]:
         name: [s for s in states if s.step == step]
         for name, step in zip(("early", "late"), sorted({s.step for s in states}), strict=True)
     }
-    places = [(arm, BASE[1], k, "iid") for arm in ARMS for k in DRAWS]
-    places += [("best", r, 4, c) for c in CAMERAS for r in RENDERS]
-    places += [("best", RENDERS[-1], k, "sobol") for k in (1, 2, 8)]
+    places = [(m.arm, m.upstream, m.draws, m.cameras) for m in states[0].rows if m.arm in ARMS]
     found = []
     for group, members in groups.items():
         for arm, r, k, cameras in places:
@@ -71,15 +70,17 @@ def _re(state: State, arm: str, draws: int, part: str) -> Estimate:
 
 
 def camera_factor(states: Sequence[State], arm: str, r: int, k: int, cameras: str) -> Estimate:
-    """R · tr Cov E[g | renders] over that of iid cameras: what is left of the variance between renders."""
+    """R · tr Cov E[g | renders] over that of iid cameras: what is left of the variance between renders.
 
-    def one(state: State) -> Estimate:
+    The mean over states, and not that of logarithms: with few pairs a term may lie below zero.
+    """
+    found = []
+    for state in states:
         iid, mine = state.row(*BASE), state.row(arm, r, k, cameras)
-        found = ratio(mine.between, iid.between)
-        factor = r / iid.upstream
-        return Estimate(found.value * factor, found.se * factor, found.low * factor, found.high * factor)
-
-    return pooled([one(s) for s in states])
+        found.append(scaled(ratio(mine.between, iid.between), r / iid.upstream))
+    value = statistics.fmean(e.value for e in found)
+    se = math.sqrt(math.fsum(e.se**2 for e in found)) / len(found)
+    return Estimate(value, se, value - 1.96 * se, value + 1.96 * se)
 
 
 def compared(states: Sequence[State], draws: int, better: str, worse: str) -> Estimate:
@@ -171,7 +172,7 @@ def _oracle(states: Sequence[State]) -> str:
 
 def _global(states: Sequence[State]) -> str:
     parts = []
-    for k in (1, 2, 4, 8):
+    for k in sorted({m.draws for m in states[0].rows if m.arm == "IW+global" and m.draws <= 8}):
         e = pooled(
             [
                 relative_efficiency(

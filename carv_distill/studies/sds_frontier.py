@@ -27,6 +27,7 @@ from carv_distill.commands import whole_number
 from .frontier_figures import draw_cameras, draw_frontier, draw_quality
 from .frontier_prices import Prices, measure_prices
 from .frontier_quality import ARMS as QUALITY_ARMS
+from .frontier_quality import PROMPTS as QUALITY_PROMPTS
 from .frontier_quality import curves, summarise, train
 from .frontier_quality import verdict as quality_verdict
 from .frontier_states import DRAWS, RENDERS, State, measure_state, read_state
@@ -38,6 +39,7 @@ CONFIG = Path("configs/sds_carv.yaml")
 PROMPTS = ("a red ball", "a green cube", "a blue snowman")
 STEPS = (25, 400)
 """Early, when the object takes shape, and late."""
+QUICK_STEPS = (25, 50)
 
 
 def state_job(prompt: str, steps: tuple[int, int]) -> Job:
@@ -65,13 +67,14 @@ def places() -> list[tuple[int, int]]:
 
 def measure_states(folder: Path, quick: bool, workers: int, pairs: int) -> tuple[list[State], Prices]:
     """Trains, times and measures; what is there already is kept."""
-    prompts, steps = (PROMPTS[:1], (25, 50)) if quick else (PROMPTS, STEPS)
+    prompts, steps = (PROMPTS[:1], QUICK_STEPS) if quick else (PROMPTS, STEPS)
+    sizes = ((1, 8), (2, 8)) if quick else (DRAWS, RENDERS)
     jobs = [state_job(prompt, steps) for prompt in prompts]
     run_jobs(jobs, CONFIG, folder, workers, evaluate=False)
     prices = measure_prices(folder / jobs[0].name, places(), folder / "prices.json")
     tasks = [(folder / job.name, step, folder / f"{job.name}-{step}.json") for job in jobs for step in steps]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        waiting = [pool.submit(measure_state, run, step, pairs, kept) for run, step, kept in tasks]
+        waiting = [pool.submit(measure_state, run, step, pairs, kept, *sizes) for run, step, kept in tasks]
         for (_, _, kept), done in zip(tasks, waiting, strict=True):
             done.result()
             print(f"measured: {kept.stem}", flush=True)
@@ -96,14 +99,12 @@ def run_quality(study: Study, arguments: argparse.Namespace, folder: Path) -> li
     seeds = [arguments.seed + i for i in range(1 if study.quick else arguments.seeds)]
     study.use_seeds(seeds)
     updates = 40 if study.quick else arguments.updates
-    train(folder, CONFIG, seeds, updates, arguments.workers)
-    timed = folder / state_job(PROMPTS[0], STEPS).name
-    if not timed.is_dir():
-        run_jobs(
-            [state_job(PROMPTS[0], (25, 50) if study.quick else STEPS)], CONFIG, folder, 1, evaluate=False
-        )
-    prices = measure_prices(timed, places(), folder / "prices.json")
-    found = curves(folder, seeds, updates, prices)
+    prompts = QUALITY_PROMPTS[:2] if study.quick else QUALITY_PROMPTS
+    timed = state_job(PROMPTS[0], QUICK_STEPS if study.quick else STEPS)
+    run_jobs([timed], CONFIG, folder, 1, evaluate=False)
+    train(folder, CONFIG, prompts, seeds, updates, arguments.workers)
+    prices = measure_prices(folder / timed.name, places(), folder / "prices.json")
+    found = curves(folder, prompts, seeds, updates, prices)
     table = summarise(found, arguments.seed)
     said = quality_verdict(table)
     study.write("quality", table, verdict=said, prices=asdict(prices))

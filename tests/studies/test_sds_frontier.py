@@ -128,7 +128,7 @@ def test_curves_are_compared_at_equal_seconds(tmp_path: Path, monkeypatch: pytes
                         seconds = step * PRICES(arm.upstream, arm.draws, other=True)
                         score = 100 * (1 - math.exp(-2 * rates[arm.name] * seconds / whole))
                         writer.writerow([step, 7.0, score])
-    points = curves(tmp_path, [0, 1], 32, PRICES)
+    points = curves(tmp_path, quality.PROMPTS, [0, 1], 32, PRICES)
     _, found = on_grid(points)
     assert found[BASE].shape == (6, 2, 100)
     table = {r["arm"]: r for r in summarise(points, 0)}
