@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 
 Module = TypeVar("Module", bound=LightningModule)
@@ -22,3 +23,31 @@ def fit(module: Module, steps: int) -> Module:
     )
     trainer.fit(module)
     return module
+
+
+def fit_without_waiting(module: LightningModule) -> None:
+    """Four training steps on a CUDA device in bf16, the last two under torch's synchronisation check."""
+    step = module.training_step
+
+    def checked(batch: object, batch_idx: int) -> None:
+        if module.global_step < 2:  # tables and optimiser states are made
+            step(batch, batch_idx)
+            return
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            step(batch, batch_idx)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    module.training_step = checked  # type: ignore[method-assign]
+    Trainer(
+        max_steps=4,
+        max_epochs=-1,
+        accelerator="gpu",
+        devices=1,
+        precision="bf16-mixed",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    ).fit(module)

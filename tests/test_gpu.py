@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 
 from carv_distill.carv import (
     STRATEGIES,
@@ -23,6 +22,7 @@ from carv_distill.training.metrics import read_metrics
 from carv_distill.training.run import execute
 from carv_distill.training.schemas import DMDConfig
 from carv_distill.training.tasks import build_dmd_module
+from tests.loops import fit_without_waiting
 
 pytestmark = [
     pytest.mark.gpu,
@@ -85,30 +85,7 @@ def test_a_bf16_run_goes_through_and_resumes(small_config: MakeConfig) -> None:
 def test_an_update_does_not_wait_for_the_device(small_config: MakeConfig) -> None:
     """A whole student update, fake-score updates included, under torch's synchronisation check."""
 
-    class Checked(DMDModule):
-        def training_step(self, batch: object, batch_idx: int) -> None:
-            if self.global_step < 2:  # tables and optimiser states are made
-                super().training_step(batch, batch_idx)
-                return
-            torch.cuda.set_sync_debug_mode("error")
-            try:
-                super().training_step(batch, batch_idx)
-            finally:
-                torch.cuda.set_sync_debug_mode("default")
-
-    module = build_dmd_module(small_config(), load_images("digits"))
-    module.__class__ = Checked
-    Trainer(
-        max_steps=4,
-        max_epochs=-1,
-        accelerator="gpu",
-        devices=1,
-        precision="bf16-mixed",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    ).fit(module)
+    fit_without_waiting(build_dmd_module(small_config(), load_images("digits")))
 
 
 def test_the_residual_in_bf16_is_close_to_the_one_in_float32(
