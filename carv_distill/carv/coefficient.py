@@ -14,7 +14,7 @@ class NoiseCoefficient:
     """c(u) = E⟨ε̂, ε⟩ / E⟨ε, ε⟩ on N equal bins of u, from the draws of the steps before.
 
     The residual ε̂ − c ε has the same mean for every c that does not depend on its ε, as E ε = 0; this c has
-    the least variance among constants. Score distillation takes c = 1. For data N(0, s² I),
+    the least variance of a residual among constants. Score distillation takes c = 1. For data N(0, s² I),
     x_t = α x + σ ε, it is c = σ²/(α² s² + σ²), which removes all of the variance that ε brings.
 
     A c fitted on the draws it is subtracted from would bias the mean, so :meth:`at` of a step is refused once

@@ -13,7 +13,7 @@ from carv_distill.geometry import Cameras
 from .options import GaussianOptions, SDSOptions
 from .render import Rendered, background_colours
 from .scene import RADIUS, Scene
-from .splat import Gaussians, rotations, splat
+from .splat import ALPHA_MAX, Gaussians, rotations, splat
 
 OPACITY = 0.1
 """That Gaussians start with."""
@@ -90,7 +90,7 @@ class GaussianScene(Scene):
         whiten = (turn / g.scales[:, None, :]).mT
         offset = (whiten @ g.means[:, :, None]).squeeze(-1)
         spread = self.log_scales.mean(-1).exp() * math.sqrt(2 * math.pi)
-        peak = -torch.log1p(-g.opacity) / spread
+        peak = -torch.log1p(-g.opacity.clamp(max=ALPHA_MAX)) / spread
         reach = REACH * (turn * g.scales[:, None, :]).norm(dim=-1)
         densities, colours = [], []
         for part in points.split(POINTS_AT_ONCE):

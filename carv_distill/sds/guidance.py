@@ -136,7 +136,8 @@ class Guidance:
 def clip_norm(direction: Tensor, greatest: float) -> Tensor:
     """Each picture's averaged direction, shortened to this norm: [R, …].
 
-    On the average and never on its draws: shortening draws would bias it.
+    Biased where it fires, as E clip(g) is not clip(E g); on the average less so than on its draws, and the
+    less the more draws there are.
     """
     norm = direction.flatten(1).norm(dim=1).clamp(min=1e-12)
     return direction * (greatest / norm).clamp(max=1).view(-1, *[1] * (direction.ndim - 1))

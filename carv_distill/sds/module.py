@@ -219,8 +219,9 @@ class SDSModule(LightningModule):
         o = self.options
         loss = o.sparsity * (seen.opacity.square() + 0.01).sqrt().mean()
         if o.opaque:
-            inside = seen.opacity.clamp(1e-3, 1 - 1e-3)
-            loss = loss + o.opaque * F.binary_cross_entropy(inside, inside)
+            p = seen.opacity.clamp(1e-3, 1 - 1e-3)
+            # Written out: autocast refuses binary_cross_entropy.
+            loss = loss - o.opaque * (p * p.log() + (1 - p) * (-p).log1p()).mean()
         if o.smoothness:
             loss = loss + o.smoothness * self.scene.roughness()
         return loss

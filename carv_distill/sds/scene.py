@@ -132,19 +132,22 @@ class HashScene(Scene):
         unit = ((points / self.extent + 1) / 2).clamp(0, 1)
         # Apart at once: a level taken by its index would cost a gradient of the size of all levels.
         levels = zip(self.tables.unbind(), self.sides, strict=True)
-        found = [self._look_up(table, unit * side) for table, side in levels]
+        found = [self._look_up(table, unit * side, side) for table, side in levels]
         raw = self.network(torch.cat(found, -1))
         return F.softplus(raw[:, 0] + blob(points)), raw[:, 1:].sigmoid()
 
-    def _look_up(self, table: Tensor, place: Tensor) -> Tensor:
-        """Trilinear between the eight corners' entries, [n, features]."""
+    def _look_up(self, table: Tensor, place: Tensor, side: int) -> Tensor:
+        """Trilinear between the eight corners' entries, [n, features]; a level that fits has one for each."""
         low = place.floor()
         corner = low.long()[:, None] + self.corners
         share = place[:, None] - low[:, None]
         weight = torch.where(self.corners.bool(), share, 1 - share).prod(-1, keepdim=True)
         x, y, z = corner.unbind(-1)
-        # The three primes of the paper's spatial hash.
-        entry = (x ^ (y * 2_654_435_761) ^ (z * 805_459_861)) % len(table)
+        corners = side + 2  # a point on the far face has a cell beyond it
+        if corners**3 <= len(table):
+            entry = x + corners * (y + corners * z)
+        else:  # the three primes of the paper's spatial hash
+            entry = (x ^ (y * 2_654_435_761) ^ (z * 805_459_861)) % len(table)
         values = table.index_select(0, entry.flatten()).view(*entry.shape, -1)
         return (weight * values).sum(1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -25,11 +25,13 @@ class Prices:
 
     Args:
         kappa: (render + encode + backward)/draw at (1, 8).
+        sample: seconds of a render, encoded and with its backward, four at a time.
         other: seconds of a step besides its gradient.
         gradient: "R,K" → seconds of one gradient, R ≤ 4.
     """
 
     kappa: float
+    sample: float
     other: float
     gradient: dict[str, float]
 
@@ -61,6 +63,6 @@ def measure_prices(run: Path, places: Iterable[tuple[int, int]], kept: Path, rep
 
     small = sorted({(min(r, AT_ONCE), k) for r, k in places})
     gradient = {f"{r},{k}": cost(r, k)(r, k) for r, k in small}
-    prices = Prices(cost(1, 8).kappa, timer.median("other"), gradient)
-    write_json(kept, {"kappa": prices.kappa, "other": prices.other, "gradient": gradient})
+    prices = Prices(cost(1, 8).kappa, cost(AT_ONCE, 4).sample, timer.median("other"), gradient)
+    write_json(kept, asdict(prices))
     return prices

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
-from carv_distill.carv import Estimate, mean_estimate
+from carv_distill.carv import mean_estimate
 
 from .blocks import block_differences
 from .claims import show
@@ -27,9 +28,9 @@ PROMPTS = (
     "a red torus",
 )
 COMMON = (
-    # An eighth of the default's rates: at those the score is up within 50 steps of any arm.
-    "sds.density_lr=0.01",
-    "sds.colour_lr=0.00625",
+    # A quarter of the default's rates: at those the score is up within 50 steps of any arm.
+    "sds.density_lr=0.02",
+    "sds.colour_lr=0.0125",
     "preview.every=0",
     "export.frames=8",
     "export.mesh=8",
@@ -66,15 +67,24 @@ class QualityArm:
 
 
 _PLAIN = ("estimator.strategy=iid", "estimator.proposal=uniform")
-_BEST = ("estimator.strategy=nested", "estimator.noise=antithetic", "camera.sampling=sobol")
+_PAIRS = ("estimator.noise=antithetic",)
 BASE = "(4,1) uniform"
 ARMS = (
     QualityArm(BASE, 4, 1, _PLAIN),
     QualityArm("(1,16) IW+Strat", 1, 16, ()),
-    QualityArm("(4,2) best", 4, 2, _BEST),
-    QualityArm("(1,2) best", 1, 2, _BEST, longer=4),
+    QualityArm(
+        "(4,2) IW+nested, antithetic, Sobol cameras",
+        4,
+        2,
+        ("estimator.strategy=nested", *_PAIRS, "camera.sampling=sobol"),
+    ),
+    QualityArm("(1,2) IW+Strat, antithetic", 1, 2, _PAIRS, longer=4),
     QualityArm("(1,1) uniform", 1, 1, _PLAIN, longer=4),
 )
+
+
+SMALL = (ARMS[3].name, ARMS[4].name)
+"""Small steps with the estimator, and plain ones: what is the estimator's, and what is the steps'."""
 
 
 @dataclass(frozen=True)
@@ -133,16 +143,20 @@ def on_grid(points: Sequence[Point]) -> tuple[np.ndarray, dict[str, np.ndarray]]
 
 
 def share_to_reach(scores: np.ndarray, base: np.ndarray, share: float) -> float:
-    """Seconds until an arm's mean score is that of the baseline at `share` of its seconds, over those
-    seconds; infinity if it never is.
+    """Seconds until an arm's mean score is what the baseline has reached at `share` of its seconds, over the
+    seconds until the baseline itself reaches it; infinity if it never is.
+
+    Of both curves it is the highest score so far that counts: on a plateau a noisy curve crosses its own end
+    early, and dividing by all of the baseline's seconds would take that for speed.
 
     Args:
         scores, base: mean curves on the grid, [T].
         share: in (0, 1].
     """
-    place = round(share * GRID) - 1
-    above = np.flatnonzero(scores >= base[place])
-    return float((above[0] + 1) / (place + 1)) if len(above) else math.inf
+    best, reached = np.fmax.accumulate(scores), np.maximum.accumulate(base)
+    level = reached[round(share * GRID) - 1]
+    above = np.flatnonzero(best >= level)
+    return float((above[0] + 1) / (np.flatnonzero(reached >= level)[0] + 1)) if len(above) else math.inf
 
 
 def _interval(
@@ -162,24 +176,31 @@ def _interval(
 
 def summarise(points: Sequence[Point], seed: int) -> list[dict[str, Any]]:
     """A row per arm: the score at the end of the baseline's seconds and on average over them, and how soon it
-    reaches what the baseline has in the end, and at half time."""
-    grid, found = on_grid(points)
+    reaches what the baseline has in the end, and at half time.
+
+    Seeds are averaged first: intervals are over prompts. Those of differences hold for all arms at once.
+
+    Raises:
+        ValueError: an arm's training is shorter than the baseline's.
+    """
+    _, found = on_grid(points)
+    if short := [arm for arm, scores in found.items() if np.isnan(scores).any()]:
+        raise ValueError(f"arm {short[0]} ends before the baseline's seconds are over")
     base = found[BASE]
-    means = {arm: np.nanmean(scores, 2).ravel().tolist() for arm, scores in found.items()}
+    means = {arm: scores.mean((1, 2)).tolist() for arm, scores in found.items()}
     others = [arm for arm in found if arm != BASE]
-    differences = block_differences(means, [(arm, BASE) for arm in others])
+    pairs = [(arm, BASE) for arm in others]
+    differences = block_differences(means, [*pairs, SMALL])
     rows = []
     for arm in ARMS:
         scores = found[arm.name]
-        last = ~np.isnan(scores[0, 0])
         row: dict[str, Any] = {
             "arm": arm.name,
             "R": arm.upstream,
             "K": arm.draws,
             "updates": max(p.step for p in points if p.arm == arm.name),
-            "seconds": float(grid[last][-1]),
             "runs": scores.shape[0] * scores.shape[1],
-            **columns("score_end", mean_estimate(scores[:, :, last][:, :, -1].ravel().tolist())),
+            **columns("score_end", mean_estimate(scores[:, :, -1].mean(1).tolist())),
             **columns("score_mean", mean_estimate(means[arm.name])),
         }
         for name, share in (("final", 1.0), ("half", 0.5)):
@@ -188,15 +209,20 @@ def summarise(points: Sequence[Point], seed: int) -> list[dict[str, Any]]:
                 row[f"share_to_{name}{key}"] = value if math.isfinite(value) else None
         if arm.name in others:
             row |= columns("score_mean_difference", differences[arm.name, BASE])
+        if arm.name == SMALL[0]:
+            row |= columns("score_mean_difference_plain", differences[SMALL])
         rows.append(row)
     return rows
 
 
 def verdict(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """How soon each arm is where the baseline ends, beside the target."""
-    said = []
+    base = rows[0]
+    said = [
+        f"Quality, {base['runs']} runs of each arm at a quarter of the default's learning rates: "
+        f"{base['arm']} ends at a CLIP score of {_of(base, 'score_end')} after {base['updates']} updates."
+    ]
     for row in rows[1:]:
-        final, half = (_reached(row, f"share_to_{name}") for name in ("final", "half"))
         value, high, low = row["share_to_final"], row["share_to_final_high"], row["share_to_final_low"]
         if value is not None and high is not None and high <= TARGET:
             sense = f"within {TARGET:g}"
@@ -204,13 +230,22 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             sense = f"not within {TARGET:g}"
         else:
             sense = f"not resolved from {TARGET:g}"
-        d = Estimate(*(row[f"score_mean_difference{k}"] for k in ("", "_se", "_low", "_high")))
         said.append(
-            f"{row['arm']}: the baseline's final CLIP score after {final} of its seconds ({sense}), its "
-            f"score of half time after {half}; mean score over the seconds "
-            f"{show(d.value, d.low, d.high)} against the baseline's."
+            f"{row['arm']} is where it ends after {_reached(row, 'share_to_final')} of its seconds "
+            f"({sense}), and where it is at half time after {_reached(row, 'share_to_half')}; mean score "
+            f"over the seconds {_of(row, 'score_mean_difference')} against its, final score "
+            f"{_of(row, 'score_end')}."
         )
+        if row["arm"] == SMALL[0]:
+            said.append(
+                f"{SMALL[0]} against {SMALL[1]}: mean score over the seconds "
+                f"{_of(row, 'score_mean_difference_plain')}."
+            )
     return said
+
+
+def _of(row: Mapping[str, Any], name: str) -> str:
+    return show(row[name], row[f"{name}_low"], row[f"{name}_high"])
 
 
 def _reached(row: Mapping[str, Any], name: str) -> str:
@@ -222,12 +257,8 @@ def _reached(row: Mapping[str, Any], name: str) -> str:
 
 
 def bands(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(mean [T], half width of its 95 % interval [T]) over prompts and seeds, of scores less their prompt's
-    mean: how sure the mean over these prompts is."""
-    mean = scores.mean((0, 1))
-    within = scores - scores.mean(1, keepdims=True)
-    prompts, seeds = scores.shape[:2]
-    if seeds < 2:
-        return mean, np.zeros_like(mean)
-    variance = (within**2).sum((0, 1)) / (prompts * (seeds - 1))
-    return mean, 2.0 * np.sqrt(variance / (prompts * seeds))
+    """(mean [T], half width of its 95 % interval [T]) over prompts, seeds averaged first."""
+    of_prompt = scores.mean(1)
+    count = len(of_prompt)
+    quantile = float(stats.t.ppf(0.975, count - 1))
+    return of_prompt.mean(0), quantile * of_prompt.std(0, ddof=1) / math.sqrt(count)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -187,16 +186,3 @@ def _learned(
         yield
     finally:
         module.coefficient, module.step_measured = None, step
-
-
-def pooled(estimates: Sequence[Estimate]) -> Estimate:
-    """Geometric mean of positive estimates that are independent, one from each state.
-
-    The interval, 95 %, is about these states: it knows how well each was measured, not how states differ.
-    """
-    logs = [math.log(e.value) for e in estimates]
-    n = len(estimates)
-    half = 1.96 * math.sqrt(math.fsum((e.se / e.value) ** 2 for e in estimates)) / n
-    mean = math.fsum(logs) / n
-    value = math.exp(mean)
-    return Estimate(value, value * half / 1.96, math.exp(mean - half), math.exp(mean + half))

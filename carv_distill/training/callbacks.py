@@ -72,13 +72,13 @@ class StopOnNonFinite(Callback):
         if first.isfinite():
             raise UserError(
                 f"non-finite loss of the {name} network at step {int(first)}; the run stops, and what it has "
-                "kept is good (lower the learning rate, or set a clip_norm)"
+                "kept is good (lower the learning rate, or clip)"
             )
         weights = torch.nn.utils.get_total_norm([p for p in module.parameters() if p.requires_grad])
         if not weights.isfinite():
             raise UserError(
                 f"non-finite weights after step {step}; the run stops, and what it has kept is good "
-                "(lower the learning rate, or set a clip_norm)"
+                "(lower the learning rate, or clip)"
             )
 
 

@@ -12,6 +12,7 @@ from carv_distill.carv import stream
 from carv_distill.geometry import Cameras
 from carv_distill.sds import GaussianOptions, SDSModule, SDSOptions
 from carv_distill.sds import gaussians as gaussian_scene
+from carv_distill.sds.export import extract_mesh
 from carv_distill.sds.gaussians import GaussianScene
 from carv_distill.sds.render import march
 from tests.loops import fit
@@ -129,3 +130,14 @@ def test_regularisers_thin_out_and_decide(module: SDSModule) -> None:
         inside = type(seen)(seen.image, middle)
         (decided,) = torch.autograd.grad(module.regulariser(inside), logits)
         assert (sign * decided).sum() > 0
+
+
+def test_what_is_wholly_opaque_has_a_mesh_too() -> None:
+    """Logits of 20 make an opacity of exactly 1 in float32; density and colour stay finite."""
+    scene = GaussianScene(0.8, GaussianOptions(count=200))
+    with torch.no_grad():
+        scene.opacity_logits.fill_(20.0)
+    density, colour = scene(torch.rand(50, 3) - 0.5)
+    assert density.isfinite().all()
+    assert colour.isfinite().all()
+    assert extract_mesh(scene, 24) is not None

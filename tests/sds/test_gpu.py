@@ -37,7 +37,7 @@ def test_a_step_of_text_to_3d_does_not_wait_for_the_device(
 
 @pytest.mark.parametrize("kind", ["voxels", "hash", "gaussians"])
 def test_text_to_3d_in_bf16_goes_through(pipeline_folder: Path, tmp_path: Path, kind: str) -> None:
-    given = words(pipeline_folder, tmp_path, f"scene.kind={kind}", "trainer.accelerator=cuda")
+    given = words(pipeline_folder, tmp_path, f"scene.kind={kind}", "trainer.accelerator=cuda", "sds.opaque=1")
     folder = execute(load_config("configs/sds_carv.yaml", given))
     rows = read_metrics(folder / "metrics.csv")
     assert all(torch.tensor(list(r.values())).isfinite().all() for r in rows)

@@ -59,15 +59,27 @@ def test_every_parameter_learns(make: type[Scene]) -> None:
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in scene.parameters())
 
 
-def test_hash_entries_interpolate_between_corners() -> None:
+@pytest.mark.parametrize("log_size", [14, 8])
+def test_hash_entries_interpolate_between_corners(log_size: int) -> None:
     """With the network replaced by a sum, a field linear in its tables is continuous across a cell's face."""
-    scene = HashScene(16, 1.0, HashOptions(levels=1, log_size=14))
+    scene = HashScene(16, 1.0, HashOptions(levels=1, log_size=log_size))
     torch.nn.init.normal_(scene.tables)
     side = scene.sides[0]
     face = 2 * 5 / side - 1  # x at the boundary of two cells
     points = torch.tensor([[face - 1e-5, 0.1, 0.2], [face + 1e-5, 0.1, 0.2]], dtype=torch.float32)
-    found = scene._look_up(scene.tables[0], (points + 1) / 2 * side)
+    found = scene._look_up(scene.tables[0], (points + 1) / 2 * side, side)
     assert torch.allclose(found[0], found[1], atol=1e-2)
+
+
+def test_a_level_that_fits_has_an_entry_for_each_corner() -> None:
+    """(16 + 1)³ corners of a grid of side 16 read 4,913 different entries of 2^14; of 2^12 some share."""
+    corners = torch.cartesian_prod(*[torch.arange(17.0)] * 3)
+    for log_size, entries in ((14, 17**3), (12, None)):
+        scene = HashScene(16, 1.0, HashOptions(levels=1, log_size=log_size, features=1))
+        with torch.no_grad():
+            scene.tables.copy_(torch.arange(2.0**log_size).view(1, -1, 1))
+        found = scene._look_up(scene.tables[0], corners, 16).unique()
+        assert len(found) == entries if entries else len(found) < 17**3
 
 
 def test_the_sizes_of_a_hash_grid_are_those_asked_for() -> None:

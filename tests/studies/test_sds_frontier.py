@@ -15,28 +15,30 @@ from carv_distill.studies import frontier_quality as quality
 from carv_distill.studies.frontier_figures import draw_cameras, draw_frontier, draw_quality
 from carv_distill.studies.frontier_prices import Prices
 from carv_distill.studies.frontier_quality import BASE, Point, curves, on_grid, share_to_reach, summarise
-from carv_distill.studies.frontier_states import CAMERAS, DRAWS, RENDERS, Measurement, State, pooled
-from carv_distill.studies.frontier_tables import ARMS, rows, state_rows, verdict, worth
+from carv_distill.studies.frontier_states import CAMERAS, DRAWS, RENDERS, Measurement, State
+from carv_distill.studies.frontier_tables import ARMS, rows, state_rows, worth
+from carv_distill.studies.frontier_verdict import verdict
 
+FULL = quality.ARMS[2].name
 BETWEEN, WITHIN = 1.0, 4.0
 LEFT = dict(zip(ARMS, (1.0, 0.8, 0.7, 0.5, 0.6, 0.75, 0.2), strict=True))
 """Share of the variance within renders that each arm leaves."""
-PRICES = Prices(3.0, 0.1, {f"{r},{k}": float(r * (3 + k)) for r in (1, 2, 4) for k in (1, 2, 4, 8, 16)})
+PRICES = Prices(3.0, 3.0, 0.1, {f"{r},{k}": float(r * (3 + k)) for r in (1, 2, 4) for k in (1, 2, 4, 8, 16)})
 
 
 def made_up(step: int, seed: int) -> State:
     """V = V_B/R (halved by Sobol cameras) + left · V_W/(R K), in terms that scatter by a tenth."""
-    rng = random.Random(seed)
-    scatter = [rng.gauss(0, 0.1) for _ in range(20)]
-    noise = [s - sum(scatter) / 20 for s in scatter]
 
-    def terms(value: float) -> Estimate:
-        return mean_estimate([value * (1 + n) for n in noise], positive=True)
+    def terms(value: float, key: str, count: int = 19) -> Estimate:
+        rng = random.Random(f"{seed} {key}")
+        scatter = [rng.gauss(0, 0.1) for _ in range(count)]
+        return mean_estimate([value * (1 + s - sum(scatter) / count) for s in scatter], positive=True)
 
     def row(arm: str, r: int, k: int, cameras: str = "iid") -> Measurement:
         between = BETWEEN / r * (0.5 if cameras == "sobol" else 1)
         within = LEFT[arm.split(",")[0]] * WITHIN / (r * k)
-        return Measurement(arm, cameras, r, k, terms(between + within), terms(within), terms(between))
+        parts = terms(between + within, cameras), terms(within, cameras, 20), terms(between, cameras)
+        return Measurement(arm, cameras, r, k, *parts)
 
     found = [row(arm, 2, k) for arm in ARMS for k in DRAWS]
     found.append(row("uniform, learned c", 2, 1))
@@ -74,9 +76,11 @@ def test_rows_verdict_and_figures(tmp_path: Path) -> None:
     said = verdict(STATES, table, PRICES)
     assert "20% between renders, 20% noise level, 60% noise" in said[0]
     # the limit: (1 + ρ)(κ + 1)/κ
-    assert "ECM of 6.7" in said[0]
+    assert "ECM of 6.667" in said[0]
     text = "\n".join(said)
-    assert "best with sobol cameras at (16, 2)" in text
+    assert "sobol cameras at (16, 2)" in text
+    # 1 + 0.4 over 0.5 + 0.4, and four renders at the price of four
+    assert "of it, 1.00 is that 4 renders at a time are cheaper each, and 1.5" in text
     assert "above 3" in text
     assert "The learned ε coefficient lowers the variance with renders fixed 1" in text
     assert len(state_rows(STATES)) == sum(len(s.rows) for s in STATES)
@@ -90,24 +94,20 @@ def test_a_measurement_survives_json() -> None:
     assert Measurement.from_dict(row.to_dict()).total == row.total
 
 
-def test_pooled() -> None:
-    """The geometric mean; standard errors of logarithms add in squares over n²."""
-    e = pooled([Estimate(2.0, 0.2, 0, 0), Estimate(8.0, 0.4, 0, 0)])
-    assert e.value == pytest.approx(4)
-    assert e.se / e.value == pytest.approx(math.hypot(0.1, 0.05) / 2)
-    assert math.log(e.high / e.low) == pytest.approx(2 * 1.96 * e.se / e.value)
-
-
 def test_prices_of_many_renders_are_those_of_four_at_a_time() -> None:
     assert PRICES(16, 4) == 4 * PRICES(4, 4)
     assert PRICES(2, 8, other=True) == pytest.approx(2 * 11 + 0.1)
 
 
 def test_share_to_reach() -> None:
+    """Over the baseline's own seconds to its level: it reaches that once, also where it stays there."""
     base = np.linspace(0, 100, quality.GRID + 1)[1:]
     assert share_to_reach(2 * base, base, 1.0) == pytest.approx(0.5)
     assert share_to_reach(base, base, 0.5) == pytest.approx(1.0)
     assert share_to_reach(0.9 * base, base, 1.0) == math.inf
+    plateau = np.minimum(base, 50)
+    assert share_to_reach(plateau, plateau, 1.0) == 1
+    assert share_to_reach(2 * base, plateau, 1.0) == pytest.approx(0.5)
 
 
 def test_curves_are_compared_at_equal_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,20 +126,23 @@ def test_curves_are_compared_at_equal_seconds(tmp_path: Path, monkeypatch: pytes
                     writer.writerow(["step", "seconds", "clip/score"])
                     for step in range(1, arm.updates(32) + 1):
                         seconds = step * PRICES(arm.upstream, arm.draws, other=True)
-                        score = 100 * (1 - math.exp(-2 * rates[arm.name] * seconds / whole))
+                        share = 1 + 0.01 * quality.PROMPTS.index(prompt) + 0.01 * seed
+                        score = 100 * share * (1 - math.exp(-2 * rates[arm.name] * seconds / whole))
                         writer.writerow([step, 7.0, score])
     points = curves(tmp_path, quality.PROMPTS, [0, 1], 32, PRICES)
     _, found = on_grid(points)
     assert found[BASE].shape == (6, 2, 100)
     table = {r["arm"]: r for r in summarise(points, 0)}
-    assert table["(4,2) best"]["share_to_final"] == pytest.approx(0.5, abs=0.02)
+    assert table[FULL]["share_to_final"] == pytest.approx(0.5, abs=0.02)
     assert table["(1,1) uniform"]["share_to_final"] == pytest.approx(0.8, abs=0.02)
     assert table["(1,16) IW+Strat"]["share_to_final"] is None
-    assert table["(4,2) best"]["score_mean_difference_low"] > 0
+    assert table[FULL]["score_mean_difference_low"] > 0
     said = quality.verdict(list(table.values()))
-    assert said[0].startswith("(1,16) IW+Strat: the baseline's final CLIP score after more than all")
-    assert "not within 0.6" in said[0]
-    assert "(within 0.6)" in said[1]
+    assert said[0].startswith("Quality, 12 runs of each arm")
+    assert said[1].startswith("(1,16) IW+Strat is where it ends after more than all")
+    assert "not within 0.6" in said[1]
+    assert "(within 0.6)" in said[2]
+    assert said[4].startswith("(1,2) IW+Strat, antithetic against (1,1) uniform: mean score")
     assert draw_quality(points).axes
 
 

@@ -41,5 +41,9 @@ def build_adaptive(options: EstimatorOptions) -> AdaptiveProposal | None:
             "estimator.statistic: neyman compares draws of one sample; estimator.draws must be at least 2, "
             f"found {options.draws}"
         )
+    if options.statistic == "neyman" and options.chunk == 1:
+        raise UserError(
+            "estimator.chunk: neyman compares draws of one network call; chunk must be at least 2, found 1"
+        )
     # A past update's residuals count half after 35 updates: the student moves on.
     return AdaptiveProposal(options.bins, options.defensive, options.statistic, 0.98, options.refresh)
