@@ -228,10 +228,11 @@ class DMDModule(LightningModule):
     def _observer(self, step: int) -> Observer | None:
         if self.adaptive is None:
             return None
-        learn, first = self.adaptive.observe, self.global_rank * self.upstream
+        learner = self.adaptive
 
         def observe(u: Tensor, residual: Tensor, index: Tensor) -> None:
-            learn(step, *(gather_over_ranks(t, self.world_size) for t in (u, residual, first + index)))
+            rows = learner.rows(u, residual, index)
+            learner.add(step, gather_over_ranks(rows, self.world_size))
 
         return observe
 
