@@ -1,7 +1,8 @@
 """Text-to-3D by score distillation: a scene, cameras that see it, a frozen teacher that judges the views."""
 
 from .export import build_scene, load_scene
-from .module import Estimator, SDSModule
+from .levels import Estimator
+from .module import SDSModule
 from .options import CameraOptions, GaussianOptions, HashOptions, SceneOptions, SDSOptions
 
 __all__ = [
