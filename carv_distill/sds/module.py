@@ -110,6 +110,10 @@ class SDSModule(LightningModule):
 
     # ---------------------------------------------------------------- what is seen
 
+    def cameras(self, count: int, g: torch.Generator) -> Cameras:
+        """Random cameras, of the field's type."""
+        return self.camera_sampler.sample(count, g, next(self.scene.parameters()).dtype)
+
     def rendered(self, cameras: Cameras, g: torch.Generator) -> Rendered:
         """Renders with a graph to the field."""
         v = self.view
@@ -139,7 +143,7 @@ class SDSModule(LightningModule):
 
     def pipeline(self, count: int, generator: torch.Generator) -> tuple[Tensor, Residual]:
         """x of renders and their residual: the face that measures of variance take."""
-        cameras = self.camera_sampler.sample(count, generator)
+        cameras = self.cameras(count, generator)
         x = self.encoded(self.rendered(cameras, generator), generator)
         return x, self.residual(self.conditions(cameras), self.present)
 
@@ -166,10 +170,10 @@ class SDSModule(LightningModule):
         each part. Its losses add up to that of the share; the step's is the mean over processes."""
         e = self.estimator
         own, shared = self.streams(step)
-        cameras = self.camera_sampler.sample(e.upstream, own)
-        drawn = self.sampler_at(step).draw(
-            e.upstream, e.draws, self.teacher.shape, own, self.global_rank, self.world_size, shared
-        )
+        cameras = self.cameras(e.upstream, own)
+        sampler, ranks = self.sampler_at(step), (self.global_rank, self.world_size)
+        shape, dtype = self.teacher.shape, cameras.azimuth.dtype
+        drawn = sampler.draw(e.upstream, e.draws, shape, own, *ranks, shared, dtype)
         for start in range(0, e.upstream, self.options.renders_at_once):
             part = slice(start, start + self.options.renders_at_once)
             loss, direction, seen = self._part(cameras[part], _part_of(drawn, part), own, step)
