@@ -1,9 +1,10 @@
 """Text-to-3D by score distillation: a scene, cameras that see it, a frozen teacher that judges the views."""
 
+from carv_distill.options.sds import CameraOptions, GaussianOptions, HashOptions, SceneOptions, SDSOptions
+
 from .export import build_scene, load_scene
 from .levels import Estimator
 from .module import SDSModule
-from .options import CameraOptions, GaussianOptions, HashOptions, SceneOptions, SDSOptions
 
 __all__ = [
     "CameraOptions",

@@ -23,9 +23,9 @@ from carv_distill.errors import UserError
 from carv_distill.evaluation.grids import save_grid
 from carv_distill.files import atomic_file, updated_folder
 from carv_distill.geometry import Cameras
+from carv_distill.options.sds import GaussianOptions, HashOptions, SceneOptions
 
 from .gaussians import GaussianScene
-from .options import GaussianOptions, HashOptions, SceneOptions
 from .scene import HashScene, Scene, VoxelScene
 
 log = logging.getLogger(__name__)

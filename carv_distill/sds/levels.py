@@ -10,9 +10,9 @@ from torch import Tensor
 from carv_distill.carv import AdaptiveProposal, NoiseLevelSampler, Proposal
 from carv_distill.carv.estimator import Observer
 from carv_distill.diffusion import VPSchedule
+from carv_distill.options.sds import SDSOptions
 
 from .guidance import TimestepRange
-from .options import SDSOptions
 
 
 @dataclass(frozen=True)

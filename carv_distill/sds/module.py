@@ -26,12 +26,12 @@ from carv_distill.carv.estimator import Residual, observed
 from carv_distill.carv.sampling import Draws
 from carv_distill.diffusion.text import TextTeacher
 from carv_distill.geometry import VIEWS, Cameras, CameraSampler
+from carv_distill.options.sds import SceneOptions, SDSOptions
 from carv_distill.parallel import average_over_ranks, gather_over_ranks, unsynchronised
 
 from .export import save_scene
 from .guidance import Guidance, TimestepRange, clip_norm
 from .levels import AnnealedSampler, Estimator
-from .options import SceneOptions, SDSOptions
 from .render import Rendered
 from .scene import Scene
 
@@ -108,6 +108,11 @@ class SDSModule(LightningModule):
         """The sampler of a step, with the proposal that past steps taught where it is adaptive."""
         return self.annealed.at(step)
 
+    @property
+    def adaptive(self) -> AdaptiveProposal | None:
+        """What learns the proposal, if anything does."""
+        return self.annealed.adaptive
+
     # ---------------------------------------------------------------- what is seen
 
     def cameras(self, count: int, g: torch.Generator) -> Cameras:
@@ -176,7 +181,7 @@ class SDSModule(LightningModule):
         drawn = sampler.draw(e.upstream, e.draws, shape, own, *ranks, shared, dtype)
         for start in range(0, e.upstream, self.options.renders_at_once):
             part = slice(start, start + self.options.renders_at_once)
-            loss, direction, seen = self._part(cameras[part], _part_of(drawn, part), own, step)
+            loss, direction, seen = self._part(cameras[part], drawn[part], own, step)
             yield loss * (direction.shape[0] / e.upstream), direction, seen
 
     def _part(
@@ -297,9 +302,5 @@ class SDSModule(LightningModule):
 
     def _learned(self) -> dict[str, AdaptiveProposal | NoiseCoefficient]:
         """What past draws taught, by its name in a checkpoint; the same on every process."""
-        learners = {"adaptive": self.annealed.adaptive, "coefficient": self.coefficient}
+        learners = {"adaptive": self.adaptive, "coefficient": self.coefficient}
         return {name: learner for name, learner in learners.items() if learner is not None}
-
-
-def _part_of(drawn: Draws, part: slice) -> Draws:
-    return Draws(drawn.u[part], drawn.weight[part], drawn.eps[part])

@@ -102,9 +102,9 @@ def both_shares(config: SDSConfig) -> tuple[list[SDSModule], list[Waiting]]:
         module.__class__ = kind
     ranks[1].scene = ranks[0].scene
     ranks[1].annealed, ranks[1].coefficient = ranks[0].annealed, ranks[0].coefficient
-    assert ranks[0].annealed.adaptive is not None
+    assert ranks[0].adaptive is not None
     assert ranks[0].coefficient is not None
-    return ranks, [Waiting(ranks[0].annealed.adaptive), Waiting(ranks[0].coefficient)]
+    return ranks, [Waiting(ranks[0].adaptive), Waiting(ranks[0].coefficient)]
 
 
 @pytest.mark.ddp
@@ -112,8 +112,8 @@ def test_two_processes_make_the_field_of_one_that_works_through_both_shares(
     teacher: Path, tmp_path: Path
 ) -> None:
     """After four steps of two renders in turn on each rank the fields agree to 1e-6, and what is learned too;
-    strata are dealt over both ranks, timesteps are annealed. In float64, as Adam's first steps have one length
-    for every gradient: where parts cancel, rounding in float32 turns them."""
+    strata are dealt over both ranks, timesteps are annealed. In float64, as Adam's first steps are of one
+    length whatever the gradient: where parts cancel, float32's rounding would turn them."""
     train_on_two(teacher, tmp_path, "trainer.precision=64-true")
     run = tmp_path / "sds_carv"
     assert json.loads((run / "environment.json").read_text())["world_size"] == 2
