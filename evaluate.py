@@ -73,7 +73,6 @@ def measure(arguments: argparse.Namespace) -> None:
     from carv_distill.training.console import quiet_libraries
     from carv_distill.training.folder import newest_run, origin_of
 
-    quiet_libraries()
     runs = arguments.run if arguments.command == "clip" else [arguments.run]
     run = runs[0] or newest_run(arguments.runs, TASKS[arguments.command])
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -83,6 +82,7 @@ def measure(arguments: argparse.Namespace) -> None:
     out = arguments.out or run / f"{arguments.command}.json"
     if not os.access(out.parent, os.W_OK | os.X_OK):
         raise UserError(f"--out: {out.parent} is no folder that can be written")
+    quiet_libraries()
     shown, result = command(arguments, run, device)
     Console().print(*shown, sep="\n")
     write_json(out, {"run": str(run), "command": sys.argv, **result, "trained": origin_of(run)})

@@ -25,15 +25,19 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     arguments = parse()
-    # After the parser, so that --help and a misspelt option answer at once.
-    from carv_distill.training.config import load_config
-    from carv_distill.training.console import quiet_libraries
-    from carv_distill.training.run import execute
-
-    quiet_libraries()
 
     def train() -> None:
-        folder = execute(load_config(arguments.config, arguments.overrides), arguments.resume)
+        # After the parser, so that --help and a misspelt option answer at once; what only a run needs comes
+        # after the configuration, so that a mistake in it does not wait for diffusers and Lightning.
+        from carv_distill.training.config import load_config
+
+        config = load_config(arguments.config, arguments.overrides)
+
+        from carv_distill.training.console import quiet_libraries
+        from carv_distill.training.run import execute
+
+        quiet_libraries()
+        folder = execute(config, arguments.resume)
         logging.getLogger("carv_distill").info("done: %s", folder)
 
     return run_command(train)

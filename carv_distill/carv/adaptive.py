@@ -33,7 +33,8 @@ class AdaptiveProposal:
     which biases the estimate like a self-normalised one. So :meth:`proposal` of a step is refused
     once that step was observed. Take it once per step, draw all of the step's parts from it, then observe.
 
-    Memory: O(N). Every process learns from its own draws.
+    Memory: O(N). Processes that share a batch join the :meth:`rows` of their draws and :meth:`add` them all:
+    then they hold the same proposal.
 
     Args:
         bins: N ≥ 1.
@@ -68,11 +69,22 @@ class AdaptiveProposal:
         self._past = BinSums(bins, ("weight", "value"), decay)
         self._built: int | None = None
         self._weights = torch.ones(bins, dtype=torch.float64)
-        self._proposal = Proposal.from_weights(self._weights, defensive)
+        self._made: tuple[Tensor | None, Proposal] | None = None
 
-    def proposal(self, step: int) -> Proposal:
-        """The proposal in force at `step`; a new one is made at the first call after an observation, then
-        every `refresh` steps.
+    def proposal(self, step: int, at: Tensor | None = None) -> Proposal:
+        """The proposal in force at `step`; what it follows is renewed at the first call after an observation,
+        then every `refresh` steps.
+
+        With `at` it is what was learned, restricted to a part of [0, 1):
+
+            q(v) ∝ (1 − α) w(at_i)/Σ_j w(at_j) + α/M on the i-th of M equal bins of v in [0, 1),
+
+        where w is constant on each of the N bins. So draws go on teaching the same places, as long as
+        :meth:`observe` is told of places in the whole of [0, 1), while the part moves or shrinks.
+
+        Args:
+            at: [M], the place in [0, 1) of the middle of each bin of the proposal that is asked for, as the
+                timesteps of a range; by default the N bins themselves.
 
         Raises:
             ValueError: draws of `step` or of a later one were observed already, or a residual that was
@@ -81,13 +93,22 @@ class AdaptiveProposal:
         self._past.refuse_present(step, "proposal")
         if self._past.seen and (self._built is None or step >= self._built + self.refresh):
             self._weights = self._learned_weights()
-            self._proposal = Proposal.from_weights(self._weights, self.defensive)
-            self._built = step
-        return self._proposal
+            self._built, self._made = step, None
+        if self._made is None or not _equal(self._made[0], at):
+            self._made = at, self._restricted(at)
+        return self._made[1]
+
+    def _restricted(self, at: Tensor | None) -> Proposal:
+        weights = self._weights if at is None else self._weights[self._past.index(at.cpu())]
+        if not weights.any():  # nothing but residuals of zero there
+            weights = torch.ones_like(weights)
+        return Proposal.from_weights(weights, self.defensive)
 
     @torch.no_grad()
     def observe(self, step: int, u: Tensor, residual: Tensor, sample: Tensor | None = None) -> None:
         """Records draws of `step`, without waiting for their device; several calls per step add up.
+
+        The same as :meth:`add` of their :meth:`rows`.
 
         Args:
             step: not before the last one observed.
@@ -101,6 +122,17 @@ class AdaptiveProposal:
                 finite; on a GPU the last two are found by :meth:`proposal`.
         """
         self._past.refuse_earlier(step)
+        self.add(step, self.rows(u, residual, sample))
+
+    @torch.no_grad()
+    def rows(self, u: Tensor, residual: Tensor, sample: Tensor | None = None) -> Tensor:
+        """What draws teach, whatever the size of a residual: bin, weight and value, [n, 3], float64.
+
+        Args as for :meth:`observe`; draws of one upstream sample must be together for `neyman`.
+
+        Raises:
+            ValueError: shapes that do not fit.
+        """
         if residual.shape[: u.ndim] != u.shape:
             raise ValueError(
                 f"a residual of {list(u.shape)} draws must have shape {[*u.shape, '…']}, "
@@ -116,18 +148,28 @@ class AdaptiveProposal:
         square = vectors.square().sum(1, dtype=torch.float64)
         # NaN marks what is wrong, so that a GPU need not be waited for
         square = torch.where((u >= 0) & (u < 1), square, torch.nan)
-        if square.device.type == "cpu" and not square.isfinite().all():
-            raise ValueError("observed residuals must be finite and u in [0, 1)")
         index = self._past.index(u)
         if self.statistic == "second_moment":
-            self._past.add(step, index, weight=torch.ones_like(square), value=square)
-        else:
-            order = (sample + u.double()).argsort()
-            same = (sample[order].diff() == 0).double()
-            apart = vectors[order].diff(dim=0).square().sum(1, dtype=torch.float64) / 2
-            apart = apart * same + 0 * square.sum()  # NaN goes on
-            for end in (order[:-1], order[1:]):
-                self._past.add(step, index[end], weight=same, value=apart)
+            return self._past.rows(index, weight=torch.ones_like(square), value=square)
+        order = (sample + u.double()).argsort()
+        same = (sample[order].diff() == 0).double()
+        apart = vectors[order].diff(dim=0).square().sum(1, dtype=torch.float64) / 2
+        apart = apart * same + 0 * square.sum()  # NaN goes on
+        ends = (order[:-1], order[1:])
+        return torch.cat([self._past.rows(index[end], weight=same, value=apart) for end in ends])
+
+    def add(self, step: int, rows: Tensor) -> None:
+        """Records draws of `step` from their :meth:`rows`; those of several processes joined along the first
+        axis, so that all of them learn the same.
+
+        Raises:
+            ValueError: a step back in time, or a value that is not finite; on a GPU the latter is found by
+                :meth:`proposal`.
+        """
+        # Not where rows are made: all processes must find what one of them saw.
+        if rows.device.type == "cpu" and not rows.isfinite().all():
+            raise ValueError("observed residuals must be finite and u in [0, 1)")
+        self._past.add(step, rows)
 
     def _learned_weights(self) -> Tensor:
         """√ of each bin's statistic, [N], float64 on the host."""
@@ -167,4 +209,8 @@ class AdaptiveProposal:
         self._past.load_state_dict(state, device)
         self._built = state["built"]
         self._weights = weights.to("cpu", torch.float64, copy=True)
-        self._proposal = Proposal.from_weights(self._weights, self.defensive)
+        self._made = None
+
+
+def _equal(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is b or (a is not None and b is not None and torch.equal(a, b))

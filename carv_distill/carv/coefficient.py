@@ -50,6 +50,8 @@ class NoiseCoefficient:
     def observe(self, step: int, u: Tensor, predicted: Tensor, eps: Tensor) -> None:
         """Records draws of `step`; several calls per step add up. Take :meth:`at` of the step before.
 
+        The same as :meth:`add` of their :meth:`rows`.
+
         Args:
             u: [n].
             predicted, eps: ε̂ and ε, [n, …].
@@ -57,13 +59,26 @@ class NoiseCoefficient:
         Raises:
             ValueError: a step back in time.
         """
+        self.add(step, self.rows(u, predicted, eps))
+
+    @torch.no_grad()
+    def rows(self, u: Tensor, predicted: Tensor, eps: Tensor) -> Tensor:
+        """What draws teach: bin, ⟨ε̂, ε⟩ and ⟨ε, ε⟩ of each, [n, 3], float64. Args as for :meth:`observe`."""
         flat = eps.flatten(1)
-        self._sums.add(
-            step,
+        return self._sums.rows(
             self._sums.index(u),
             product=(predicted.flatten(1) * flat).sum(1, dtype=torch.float64),
             square=flat.square().sum(1, dtype=torch.float64),
         )
+
+    def add(self, step: int, rows: Tensor) -> None:
+        """Records draws of `step` from their :meth:`rows`; those of several processes joined along the first
+        axis, so that all of them learn the same.
+
+        Raises:
+            ValueError: a step back in time.
+        """
+        self._sums.add(step, rows)
 
     def _coefficients(self, like: Tensor) -> Tensor:
         if not self._sums.seen:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-from scipy import stats
+from statistics import NormalDist
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ def mean_estimate(terms: Sequence[float], level: float = 0.95, positive: bool = 
     if n < 2:
         return Estimate(mean, math.nan, math.nan, math.nan, tuple(terms))
     se = math.sqrt(math.fsum((t - mean) ** 2 for t in terms) / (n - 1) / n)
-    low, high = _interval(mean, se, stats.t.ppf((1 + level) / 2, n - 1), positive and mean > 0)
+    low, high = _interval(mean, se, t_quantile((1 + level) / 2, n - 1), positive and mean > 0)
     return Estimate(mean, se, low, high, tuple(terms))
 
 
@@ -50,7 +49,7 @@ def ratio(a: Estimate, b: Estimate, level: float = 0.95) -> Estimate:
     """
     value = a.value / b.value
     se = math.hypot(a.se, value * b.se) / b.value
-    low, high = _interval(value, se, stats.norm.ppf((1 + level) / 2), a.low > 0)
+    low, high = _interval(value, se, normal_quantile((1 + level) / 2), a.low > 0)
     return Estimate(value, se, low, high)
 
 
@@ -69,7 +68,7 @@ def paired_ratio(a: Estimate, b: Estimate, level: float = 0.95) -> Estimate:
     value = a.value / b.value
     squares = math.fsum((x - value * y) ** 2 for x, y in zip(a.terms, b.terms, strict=True))
     se = math.sqrt(squares / (n - 1) / n) / b.value
-    low, high = _interval(value, se, stats.t.ppf((1 + level) / 2, n - 1), value > 0)
+    low, high = _interval(value, se, t_quantile((1 + level) / 2, n - 1), value > 0)
     return Estimate(value, se, low, high)
 
 
@@ -80,8 +79,20 @@ def scaled(estimate: Estimate, factor: float) -> Estimate:
     return Estimate(e.value * factor, e.se * factor, e.low * factor, e.high * factor, terms)
 
 
+def normal_quantile(p: float) -> float:
+    """Where the standard normal's distribution function is p."""
+    return NormalDist().inv_cdf(p)
+
+
+def t_quantile(p: float, freedom: int) -> float:
+    """Where the distribution function of Student's t is p."""
+    from scipy.special import stdtrit  # loads for a third of a second, and only intervals need it
+
+    return float(stdtrit(freedom, p))
+
+
 def _interval(value: float, se: float, quantile: float, logarithmic: bool) -> tuple[float, float]:
-    half = float(quantile) * se
+    half = quantile * se
     if logarithmic:
         factor = math.exp(half / value)
         return value / factor, value * factor

@@ -66,13 +66,23 @@ class BinSums:
         """Bin of each u."""
         return (u * self.bins).long().clamp_(0, self.bins - 1)
 
-    def add(self, step: int, index: Tensor, **values: Tensor) -> None:
-        """Adds to every sum a value per draw, [n], in its bin.
+    def rows(self, index: Tensor, **values: Tensor) -> Tensor:
+        """One row per draw, [n, 1 + number of sums], float64: its bin, then what it adds to each sum.
+
+        A few numbers per draw, whatever the size of what they were made from: processes that share a batch
+        gather them.
+        """
+        return torch.stack([index.double(), *(values[name].double() for name in self.names)], 1)
+
+    def add(self, step: int, rows: Tensor) -> None:
+        """Adds draws of `step`, as :meth:`rows` gives them.
 
         Raises:
             ValueError: a step before the last one.
         """
         self.refuse_earlier(step)
+        index, *values = rows.unbind(1)
+        index = index.long()
         if not self._sums:
             self._sums = {
                 n: torch.zeros(self.bins, dtype=torch.float64, device=index.device) for n in self.names
@@ -81,13 +91,13 @@ class BinSums:
             for sums in self._sums.values():
                 sums.mul_(self.decay ** (step - self.step))
         self.step = step
-        for name in self.names:
+        for name, value in zip(self.names, values, strict=True):
             sums = self._sums[name]
             # index_add_ adds in any order on a GPU, accumulation in a fixed one
             if sums.device.type == "cpu":
-                sums.index_add_(0, index, values[name])
+                sums.index_add_(0, index, value)
             else:
-                sums.index_put_((index,), values[name], accumulate=True)
+                sums.index_put_((index,), value, accumulate=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Step and sums; tensors are copies, on their device."""

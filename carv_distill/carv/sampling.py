@@ -24,6 +24,10 @@ class Draws:
     eps: Tensor
     """Noises, [R, K, *shape], each standard normal."""
 
+    def __getitem__(self, part: slice) -> Draws:
+        """The draws of some of the upstream samples."""
+        return Draws(self.u[part], self.weight[part], self.eps[part])
+
 
 @dataclass(frozen=True)
 class NoiseLevelSampler:

@@ -6,10 +6,9 @@ import math
 import statistics
 
 import torch
-from scipy import stats
 from torch import Tensor
 
-from .estimate import Estimate, mean_estimate, ratio
+from .estimate import Estimate, mean_estimate, normal_quantile, ratio
 
 CPU_BLOCK, DEVICE_BLOCK = 2**17, 2**24
 """Numbers that are worked through at a time: on a CPU they stay in a core's cache."""
@@ -108,7 +107,7 @@ class VarianceMeter:
         frobenius = math.sqrt(statistics.variance(self._increments) / 2) if n > 2 else math.nan
         noise = math.sqrt(2 / (n * (n - 1))) * frobenius
         se = math.sqrt(4 * max(value, noise) * frobenius / n + noise**2)
-        half = stats.norm.ppf((1 + level) / 2) * se
+        half = normal_quantile((1 + level) / 2) * se
         return Estimate(value, se, value - half, value + half)
 
     def _require_two(self) -> None:

@@ -1,7 +1,6 @@
 """scikit-learn's digits: 1,797 real 8x8 scans, shipped with the library, so nothing is downloaded."""
 
 import torch
-from sklearn.datasets import load_digits
 
 from carv_distill.data.spec import ImageSpec, LabelledImages
 
@@ -17,6 +16,8 @@ def load_digits_images() -> LabelledImages:
     Source:
         Alpaydin and Kaynak, Optical Recognition of Handwritten Digits (UCI, 1998), test part.
     """
+    from sklearn.datasets import load_digits  # half a second, for those who load them
+
     digits = load_digits()
     images = torch.from_numpy(digits.images).to(torch.float32)[:, None] / 8 - 1
     return LabelledImages(images, torch.from_numpy(digits.target).to(torch.int64), DIGITS)

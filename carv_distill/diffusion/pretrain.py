@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from carv_distill.carv import stream
 from carv_distill.errors import UserError
-from carv_distill.options import at_least, between, more_than
+from carv_distill.options.pretrain import PretrainOptions
 
 from .denoiser import EDMPreconditioning, NetworkDenoiser
 from .ema import ema_update, frozen_copy
@@ -24,35 +23,6 @@ from .network import UNetNetwork
 from .sampler import heun_sample
 from .schedule import EDMSchedule
 from .teacher import Teacher, edm_scheduler_config, save_teacher
-
-
-@dataclass
-class PretrainOptions:
-    """What a teacher is and how it is trained."""
-
-    channels: list[int] = field(default_factory=lambda: [32, 64])
-    """Channels of each resolution; attention at the lowest one."""
-    layers: int = at_least(1, 1)
-    """Residual layers per resolution."""
-    head_channels: int = at_least(1, 32)
-    """Channels of one attention head."""
-    label_dropout: float = between(0, 1, 0.1)
-    """Share of labels replaced by the null label, for classifier-free guidance."""
-    sigma_min: float = more_than(0, 0.002)
-    sigma_max: float = more_than(0, 80.0)
-    rho: float = more_than(0, 7.0)
-    sigma_data: float = more_than(0, 0.5)
-    """Standard deviation of the data, pixels in [−1, 1]."""
-    p_mean: float = -1.2
-    """Training noise levels: ln σ ~ N(p_mean, p_std²)."""
-    p_std: float = more_than(0, 1.2)
-    batch: int = at_least(1, 128)
-    """Images per step and process."""
-    learning_rate: float = more_than(0, 1e-3)
-    warmup: int = at_least(0, 100)
-    """Steps of linear warm-up; cosine decay to zero follows."""
-    weight_decay: float = at_least(0, 0.0)
-    ema: float = between(0, 1, 0.999)
 
 
 def build_teacher(options: PretrainOptions, channels: int, size: int, classes: int) -> Teacher:

@@ -28,11 +28,11 @@ from carv_distill.carv.estimator import Observer, Residual, observed
 from carv_distill.diffusion import NetworkDenoiser, NoiseSchedule, Teacher, save_teacher
 from carv_distill.diffusion.ema import ema_update, frozen_copy
 from carv_distill.diffusion.loss import denoising_loss
+from carv_distill.options.dmd import DMDOptions
 from carv_distill.parallel import average_over_ranks, gather_over_ranks, unsynchronised
 
 from .card import student_card
 from .losses import dmd_residual
-from .options import DMDOptions
 from .vector import ParameterVector
 
 
@@ -228,10 +228,11 @@ class DMDModule(LightningModule):
     def _observer(self, step: int) -> Observer | None:
         if self.adaptive is None:
             return None
-        learn, first = self.adaptive.observe, self.global_rank * self.upstream
+        learner = self.adaptive
 
         def observe(u: Tensor, residual: Tensor, index: Tensor) -> None:
-            learn(step, *(gather_over_ranks(t, self.world_size) for t in (u, residual, first + index)))
+            rows = learner.rows(u, residual, index)
+            learner.add(step, gather_over_ranks(rows, self.world_size))
 
         return observe
 
@@ -270,38 +271,18 @@ class DMDModule(LightningModule):
         card = student_card(self.schedule.sigma_max, self.global_step)
         save_teacher(folder, self.student_ema.network.unet, self.scheduler_config, card)
 
-    # ---------------------------------------------------------------- measuring
-
-    def student_gradient(
-        self,
-        upstream: torch.Generator,
-        draws: torch.Generator,
-        shared: torch.Generator,
-        sampler: NoiseLevelSampler,
-        count: int,
-    ) -> Tensor:
-        """One replicate of the gradient as a vector, averaged over ranks; `.grad` is untouched."""
-        with self._precision():
-            loss, _ = self.student_loss(upstream, draws, shared, sampler, count)
-        gradients = torch.autograd.grad(loss, self._student_parameters, allow_unused=True)
-        gradient = torch.cat([g.flatten() for g in gradients if g is not None])
-        average_over_ranks(gradient, self.world_size)
-        return gradient
-
-    # ---------------------------------------------------------------- several processes
+    # ---------------------------------------------------------------- Lightning's wiring
 
     @property
     def world_size(self) -> int:
         """Processes that share the batch; 1 outside a trainer."""
         return self.trainer.world_size if self._trainer is not None else 1
 
-    def _precision(self) -> contextlib.AbstractContextManager[None]:
-        """The trainer's autocast, also outside of `training_step`."""
+    def autocast(self) -> contextlib.AbstractContextManager[None]:
+        """The trainer's precision, outside of `training_step` too."""
         if self._trainer is None:
             return contextlib.nullcontext()
         return self.trainer.precision_plugin.forward_context()
-
-    # ---------------------------------------------------------------- Lightning's wiring
 
     def train_dataloader(self) -> Iterator[int]:
         """Nothing to load: a student update draws what it needs from its own streams."""

@@ -38,9 +38,9 @@ class Cameras:
         """Some of them."""
         return Cameras(self.azimuth[part], self.elevation[part], self.distance[part], self.fov[part])
 
-    def to(self, device: torch.device | str) -> Cameras:
-        """The same cameras on another device."""
-        return Cameras(*(t.to(device) for t in (self.azimuth, self.elevation, self.distance, self.fov)))
+    def to(self, target: torch.device | str | Tensor) -> Cameras:
+        """The same cameras on another device; or on the device of a tensor, and of its type."""
+        return Cameras(*(t.to(target) for t in (self.azimuth, self.elevation, self.distance, self.fov)))
 
     @property
     def position(self) -> Tensor:

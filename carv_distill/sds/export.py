@@ -23,9 +23,9 @@ from carv_distill.errors import UserError
 from carv_distill.evaluation.grids import save_grid
 from carv_distill.files import atomic_file, updated_folder
 from carv_distill.geometry import Cameras
+from carv_distill.options.sds import GaussianOptions, HashOptions, SceneOptions
 
 from .gaussians import GaussianScene
-from .options import GaussianOptions, HashOptions, SceneOptions
 from .scene import HashScene, Scene, VoxelScene
 
 log = logging.getLogger(__name__)
@@ -97,11 +97,11 @@ def turntable(count: int, elevation: float = 15.0, distance: float = 1.75, fov: 
 @torch.no_grad()
 def pictures(scene: Scene, cameras: Cameras, size: int, samples: int, background: str = "grey") -> Tensor:
     """Renders without jitter, one after the other, [n, 3, S, S] in [0, 1] on the CPU."""
-    device = next(scene.parameters()).device
+    like = next(scene.parameters())
     shade = "grey" if background == "random" else background
     return torch.cat(
         [
-            scene.render(cameras[i : i + 1].to(device), size, samples, background=shade).image.cpu()
+            scene.render(cameras[i : i + 1].to(like), size, samples, background=shade).image.cpu()
             for i in range(len(cameras))
         ]
     )
@@ -135,8 +135,8 @@ def extract_mesh(scene: Scene, resolution: int = 96) -> trimesh.Trimesh | None:
 
     Source: Lorensen & Cline 1987 (marching cubes).
     """
-    device = next(scene.parameters()).device
-    line = torch.linspace(-scene.extent, scene.extent, resolution, device=device)
+    like = next(scene.parameters())
+    line = torch.linspace(-scene.extent, scene.extent, resolution, device=like.device, dtype=like.dtype)
     points = torch.stack(torch.meshgrid(line, line, line, indexing="ij"), -1).view(-1, 3)
     parts = [scene(p)[0] for p in points.split(2**18)]
     density = torch.cat(parts).view(*[resolution] * 3).cpu().numpy()
@@ -148,7 +148,7 @@ def extract_mesh(scene: Scene, resolution: int = 96) -> trimesh.Trimesh | None:
     spacing = 2 * scene.extent / (resolution - 1)
     vertices, faces, _, _ = marching_cubes(density, level, spacing=(spacing,) * 3)
     vertices = vertices - scene.extent - spacing
-    at = torch.from_numpy(vertices.copy()).to(device, torch.float32)
+    at = torch.from_numpy(vertices.copy()).to(like)
     colour = torch.cat([scene(p)[1] for p in at.split(2**18)]).cpu().numpy()
     # Marching cubes orders faces towards greater density, meshes are seen from outside.
     return trimesh.Trimesh(vertices, faces[:, ::-1], vertex_colors=(colour * 255).round().astype(np.uint8))

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from carv_distill.geometry import Cameras
+from carv_distill.options.sds import GaussianOptions, SDSOptions
 
-from .options import GaussianOptions, SDSOptions
 from .render import Rendered, background_colours
 from .scene import RADIUS, Scene
 from .splat import ALPHA_MAX, Gaussians, rotations, splat

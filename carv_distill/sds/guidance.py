@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -44,11 +45,24 @@ class TimestepRange:
         """σ of each timestep, [M], float64."""
         return self.schedule.table[self.first : self.last + 1]
 
+    def timestep(self, u: Tensor) -> Tensor:
+        """t at u in [0, 1), same shape."""
+        return self.first + (u * self.count).long().clamp_(0, self.count - 1)
+
     def sigma(self, u: Tensor) -> Tensor:
         """σ at u in [0, 1), same shape and dtype."""
-        steps = self.schedule.timesteps
-        index = self.first + (u * self.count).long().clamp_(0, self.count - 1)
-        return self.schedule.sigma((index.to(u.dtype) + 0.5) / steps)
+        return self.schedule.sigma((self.timestep(u).to(u.dtype) + 0.5) / self.schedule.timesteps)
+
+    def place(self, u: Tensor) -> Tensor:
+        """u of this range → the middle of its timestep among all T, (t + ½)/T, which stays the same as the
+        range changes; same shape, float64, so that a timestep has one place whatever the dtype of u."""
+        return (self.timestep(u).double() + 0.5) / self.schedule.timesteps
+
+    @cached_property
+    def places(self) -> Tensor:
+        """The place of each timestep, [M], float64."""
+        steps = torch.arange(self.first, self.last + 1, dtype=torch.float64)
+        return (steps + 0.5) / self.schedule.timesteps
 
     def proposal(self, weighting: str, defensive: float) -> Proposal:
         """q ∝ w(t) on these timesteps, mixed with the prior (arXiv 2605.21489, section 4)."""
@@ -108,12 +122,14 @@ class Guidance:
         levels: of the present step.
         weighting: of w(t).
         coefficient: learns c from past draws; None is c = 1.
+        gather: joins what the draws of all processes teach along the first axis; None where there is one.
     """
 
     denoiser: NetworkDenoiser
     levels: TimestepRange
     weighting: str
     coefficient: NoiseCoefficient | None = None
+    gather: Callable[[Tensor], Tensor] | None = None
 
     def residual(
         self, x: Tensor, u: Tensor, eps: Tensor, cond: Tensor, step: int, observe: bool = False
@@ -121,16 +137,12 @@ class Guidance:
         """w (ε̂ − c ε), [n, C, s, s]; `observe` lets c learn from these draws, for later steps."""
         c: Tensor | float = 1.0
         if self.coefficient is not None:
-            c = self.coefficient.at(step, self._place(u))
+            c = self.coefficient.at(step, self.levels.place(u)).to(x.dtype)
         r, predicted = sds_residual(self.denoiser, x, self.levels.sigma(u), eps, cond, self.weighting, c)
         if observe and self.coefficient is not None:
-            self.coefficient.observe(step, self._place(u), predicted, eps)
+            rows = self.coefficient.rows(self.levels.place(u), predicted, eps)
+            self.coefficient.add(step, rows if self.gather is None else self.gather(rows))
         return r
-
-    def _place(self, u: Tensor) -> Tensor:
-        """u of the present range → place among all timesteps, which does not change as the range does."""
-        steps = self.levels.schedule.timesteps
-        return (self.levels.first + u * self.levels.count) / steps
 
 
 def clip_norm(direction: Tensor, greatest: float) -> Tensor:

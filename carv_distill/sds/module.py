@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -18,40 +17,23 @@ from carv_distill.carv import (
     AdaptiveProposal,
     NoiseCoefficient,
     NoiseLevelSampler,
-    Proposal,
     StageTimer,
     average_residual,
     stream,
     surrogate,
 )
-from carv_distill.carv.estimator import Observer, Residual, observed
+from carv_distill.carv.estimator import Residual, observed
 from carv_distill.carv.sampling import Draws
 from carv_distill.diffusion.text import TextTeacher
 from carv_distill.geometry import VIEWS, Cameras, CameraSampler
+from carv_distill.options.sds import SceneOptions, SDSOptions
 from carv_distill.parallel import average_over_ranks, gather_over_ranks, unsynchronised
 
 from .export import save_scene
 from .guidance import Guidance, TimestepRange, clip_norm
-from .options import SceneOptions, SDSOptions
+from .levels import AnnealedSampler, Estimator
 from .render import Rendered
 from .scene import Scene
-
-
-@dataclass(frozen=True)
-class Estimator:
-    """How many renders and re-noisings, and how noise levels and noises are drawn."""
-
-    upstream: int
-    """R, renders per step and process."""
-    draws: int
-    """K, re-noisings of each."""
-    strategy: str = "stratified"
-    noise: str = "iid"
-    by_weight: bool = True
-    """Whether q ∝ w(t); uniform otherwise."""
-    defensive: float = 0.0
-    chunk: int | None = None
-    """Re-noisings per network call; None is all of a pass."""
 
 
 class SDSModule(LightningModule):
@@ -63,7 +45,8 @@ class SDSModule(LightningModule):
 
     with x_r what the teacher denoises of a render from a random camera: its latents, or its pixels.
     Renders pass through with their graph `renders_at_once` at a time. All randomness is a function of
-    (seed, rank, step).
+    (seed, rank, step). What is learned from past draws, an adaptive proposal and the multiple c of ε, is
+    learned from those of all processes, and so is the same on each.
 
     Args:
         teacher: frozen; its prompts are encoded here, then its text model is let go.
@@ -74,7 +57,7 @@ class SDSModule(LightningModule):
         options: see :class:`SDSOptions`.
         max_steps: over which noise levels are annealed.
         seed: names the random streams.
-        adaptive: learns the proposal from the residuals of past steps, of all processes.
+        adaptive: learns the proposal from the residuals of past steps, on bins of all the timesteps.
     """
 
     def __init__(
@@ -93,8 +76,8 @@ class SDSModule(LightningModule):
         self.automatic_optimization = False
         self.strict_loading = False
         self.scene, self.camera_sampler, self.view, self.options = scene, cameras, view, options
-        self.estimator, self.max_steps, self.seed, self.adaptive = estimator, max_steps, seed, adaptive
-        self.teacher = teacher
+        self.estimator, self.seed, self.teacher = estimator, seed, teacher
+        self.annealed = AnnealedSampler(teacher.schedule, estimator, options, max_steps, adaptive)
         self.denoiser = teacher.guided(options.guidance, options.negative_prompt)
         suffixes = [f", {view} view" if options.view_prompts else "" for view in VIEWS]
         prompts = teacher.prompts([options.prompt + suffix for suffix in suffixes])
@@ -103,7 +86,6 @@ class SDSModule(LightningModule):
         self.coefficient = NoiseCoefficient() if options.coefficient == "learned" else None
         self.latest_losses: dict[str, Tensor] = {}
         self.latest_opacity = torch.zeros(())
-        self._sampler: tuple[TimestepRange, NoiseLevelSampler] | None = None
         self.step_measured: int | None = None
         """The step whose noise levels apply where there is no trainer."""
 
@@ -119,28 +101,23 @@ class SDSModule(LightningModule):
         return self.global_step if self._trainer is not None else 0
 
     def levels(self, step: int) -> TimestepRange:
-        """The timesteps of a step: the greatest falls from t_max to t_max_end."""
-        o = self.options
-        done = min(step / max(self.max_steps - 1, 1), 1.0)
-        greatest = o.t_max + done * (o.t_max_end - o.t_max)
-        return TimestepRange.of_shares(self.teacher.schedule, o.t_min, greatest)
+        """The timesteps of a step."""
+        return self.annealed.levels(step)
 
     def sampler_at(self, step: int) -> NoiseLevelSampler:
         """The sampler of a step, with the proposal that past steps taught where it is adaptive."""
-        if self.adaptive is None:
-            return self._configured(step)
-        return replace(self._configured(step), proposal=self.adaptive.proposal(step))
+        return self.annealed.at(step)
 
-    def _configured(self, step: int) -> NoiseLevelSampler:
-        """On the timesteps of this step; the proposal is made anew as they change."""
-        levels, e = self.levels(step), self.estimator
-        if self._sampler is None or self._sampler[0] != levels:
-            uniform = Proposal.uniform(levels.count)
-            q = levels.proposal(self.options.weighting, e.defensive) if e.by_weight else uniform
-            self._sampler = levels, NoiseLevelSampler(q, e.strategy, e.noise)
-        return self._sampler[1]
+    @property
+    def adaptive(self) -> AdaptiveProposal | None:
+        """What learns the proposal, if anything does."""
+        return self.annealed.adaptive
 
     # ---------------------------------------------------------------- what is seen
+
+    def cameras(self, count: int, g: torch.Generator) -> Cameras:
+        """Random cameras, of the field's type."""
+        return self.camera_sampler.sample(count, g, next(self.scene.parameters()).dtype)
 
     def rendered(self, cameras: Cameras, g: torch.Generator) -> Rendered:
         """Renders with a graph to the field."""
@@ -161,7 +138,8 @@ class SDSModule(LightningModule):
 
     def residual(self, cond: Tensor, step: int, learn: bool = False) -> Residual:
         """The SDS residual of pictures with these conditions, for :func:`average_residual`."""
-        guidance = Guidance(self.denoiser, self.levels(step), self.options.weighting, self.coefficient)
+        levels, weighting = self.levels(step), self.options.weighting
+        guidance = Guidance(self.denoiser, levels, weighting, self.coefficient, self.gather)
 
         def residual(x: Tensor, u: Tensor, eps: Tensor, index: Tensor) -> Tensor:
             return guidance.residual(x, u, eps, cond[index], step, learn)
@@ -170,27 +148,19 @@ class SDSModule(LightningModule):
 
     def pipeline(self, count: int, generator: torch.Generator) -> tuple[Tensor, Residual]:
         """x of renders and their residual: the face that measures of variance take."""
-        cameras = self.camera_sampler.sample(count, generator)
+        cameras = self.cameras(count, generator)
         x = self.encoded(self.rendered(cameras, generator), generator)
         return x, self.residual(self.conditions(cameras), self.present)
 
     # ---------------------------------------------------------------- one step
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        step, e = self.global_step, self.estimator
-        own, shared = self.streams(step)
-        cameras = self.camera_sampler.sample(e.upstream, own)
-        drawn = self.sampler_at(step).draw(
-            e.upstream, e.draws, self.teacher.shape, own, self.global_rank, self.world_size, shared
-        )
         optimizer = self.optimizers()
         optimizer.zero_grad()  # type: ignore[union-attr]
         norms, opacities = [], []
-        for start in range(0, e.upstream, self.options.renders_at_once):
-            part = slice(start, start + self.options.renders_at_once)
-            loss, direction, seen = self._part(cameras[part], _part_of(drawn, part), own, step, start)
+        for loss, direction, seen in self.share(self.global_step):
             with unsynchronised(self.trainer.strategy):
-                self.manual_backward(loss * (direction.shape[0] / e.upstream))
+                self.manual_backward(loss)
             norms.append(direction.flatten(1).norm(dim=1))
             opacities.append(seen.opacity.detach().mean())
         for p in self.scene.parameters():
@@ -200,15 +170,28 @@ class SDSModule(LightningModule):
         self.latest_losses = {"scene": torch.cat(norms).mean()}
         self.latest_opacity = torch.stack(opacities).mean()
 
+    def share(self, step: int) -> Iterator[tuple[Tensor, Tensor, Rendered]]:
+        """This process's share of a step, `renders_at_once` renders at a time: (loss, direction, renders) of
+        each part. Its losses add up to that of the share; the step's is the mean over processes."""
+        e = self.estimator
+        own, shared = self.streams(step)
+        cameras = self.cameras(e.upstream, own)
+        sampler, ranks = self.sampler_at(step), (self.global_rank, self.world_size)
+        shape, dtype = self.teacher.shape, cameras.azimuth.dtype
+        drawn = sampler.draw(e.upstream, e.draws, shape, own, *ranks, shared, dtype)
+        for start in range(0, e.upstream, self.options.renders_at_once):
+            part = slice(start, start + self.options.renders_at_once)
+            loss, direction, seen = self._part(cameras[part], drawn[part], own, step)
+            yield loss * (direction.shape[0] / e.upstream), direction, seen
+
     def _part(
-        self, cameras: Cameras, drawn: Draws, g: torch.Generator, step: int, first: int
+        self, cameras: Cameras, drawn: Draws, g: torch.Generator, step: int
     ) -> tuple[Tensor, Tensor, Rendered]:
         """(loss, direction, renders) of some of a step's renders."""
         seen = self.rendered(cameras, g)
         x = self.encoded(seen, g)
-        residual = observed(
-            self.residual(self.conditions(cameras), step, learn=True), self._observer(step, first)
-        )
+        residual = self.residual(self.conditions(cameras), step, learn=True)
+        residual = observed(residual, self.annealed.observer(step, self.gather))
         direction = average_residual(residual, x, drawn, self.estimator.chunk)
         if self.options.clip_direction is not None:
             direction = clip_norm(direction, self.options.clip_direction)
@@ -225,16 +208,6 @@ class SDSModule(LightningModule):
         if o.smoothness:
             loss = loss + o.smoothness * self.scene.roughness()
         return loss
-
-    def _observer(self, step: int, first: int) -> Observer | None:
-        if self.adaptive is None:
-            return None
-        learn, offset = self.adaptive.observe, self.global_rank * self.estimator.upstream + first
-
-        def observe(u: Tensor, residual: Tensor, index: Tensor) -> None:
-            learn(step, *(gather_over_ranks(t, self.world_size) for t in (u, residual, offset + index)))
-
-        return observe
 
     def metrics(self) -> dict[str, Tensor]:
         """What is worth a row in the log after a step; tensors on the device."""
@@ -255,7 +228,7 @@ class SDSModule(LightningModule):
     @property
     def sampler(self) -> NoiseLevelSampler:
         """The configured sampler at the present step, without what an adaptive proposal has learned."""
-        return self._configured(self.present)
+        return self.annealed.configured(self.present)
 
     @property
     def upstream(self) -> int:
@@ -302,6 +275,10 @@ class SDSModule(LightningModule):
         """Processes that share the batch; 1 outside a trainer."""
         return self.trainer.world_size if self._trainer is not None else 1
 
+    def gather(self, rows: Tensor) -> Tensor:
+        """Rows of all processes, joined along the first axis."""
+        return gather_over_ranks(rows, self.world_size)
+
     def train_dataloader(self) -> Iterator[int]:
         """Nothing to load: a step draws what it needs from its own streams."""
         return repeat(0)
@@ -314,18 +291,17 @@ class SDSModule(LightningModule):
         """The field alone: the frozen teacher has a folder of its own."""
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {k: v for k, v in state.items() if k.startswith("scene.")}
-        for name in ("adaptive", "coefficient"):
-            if (learned := getattr(self, name)) is not None:
-                checkpoint[name] = learned.state_dict()
+        for name, learned in self._learned().items():
+            checkpoint[name] = learned.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         expected = {k for k in self.state_dict() if k.startswith("scene.")}
         if found := expected ^ set(checkpoint["state_dict"]):
             raise RuntimeError(f"the checkpoint's field differs from this run's, first at {min(found)}")
-        for name in ("adaptive", "coefficient"):
-            if (learned := getattr(self, name)) is not None:
-                learned.load_state_dict(checkpoint[name], self.device)
+        for name, learned in self._learned().items():
+            learned.load_state_dict(checkpoint[name], self.device)
 
-
-def _part_of(drawn: Draws, part: slice) -> Draws:
-    return Draws(drawn.u[part], drawn.weight[part], drawn.eps[part])
+    def _learned(self) -> dict[str, AdaptiveProposal | NoiseCoefficient]:
+        """What past draws taught, by its name in a checkpoint; the same on every process."""
+        learners = {"adaptive": self.adaptive, "coefficient": self.coefficient}
+        return {name: learner for name, learner in learners.items() if learner is not None}

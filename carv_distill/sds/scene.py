@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from carv_distill.geometry import Cameras
+from carv_distill.options.sds import HashOptions, SDSOptions
 
-from .options import HashOptions, SDSOptions
 from .render import Rendered, march
 
 BLOB = 10.0

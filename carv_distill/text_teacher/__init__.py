@@ -1,7 +1,8 @@
 """A miniature Stable Diffusion that a laptop trains, so that text-to-3D runs offline on the real classes."""
 
+from carv_distill.options.text_teacher import TextTeacherOptions
+
 from .module import TextTeacherModule
 from .networks import TextTeacherNetworks, build_networks
-from .options import TextTeacherOptions
 
 __all__ = ["TextTeacherModule", "TextTeacherNetworks", "TextTeacherOptions", "build_networks"]

@@ -25,11 +25,11 @@ from carv_distill.diffusion import (
 from carv_distill.diffusion.ema import ema_update, frozen_copy
 from carv_distill.diffusion.loss import denoising_loss
 from carv_distill.diffusion.network import TextUNetNetwork
+from carv_distill.options.text_teacher import TextTeacherOptions
 
 from .augment import mixed
 from .losses import autoencoder_loss, clamp_scale, contrastive_loss, jacobian_loss
 from .networks import TextTeacherNetworks, build_scheduler
-from .options import TextTeacherOptions
 from .save import save_text_teacher
 
 STAGES = ("vae", "unet", "clip")

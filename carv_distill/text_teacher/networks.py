@@ -11,8 +11,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, C
 
 from carv_distill.diffusion.prompts import word_tokenizer
 from carv_distill.errors import UserError
-
-from .options import TextTeacherOptions
+from carv_distill.options.text_teacher import TextTeacherOptions
 
 GROUPS = 8
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import logging
 import warnings
 
-import transformers
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 from rich.logging import RichHandler
 
 
 def is_main_process() -> bool:
     """Whether this is rank 0, by the launcher's environment; known before any process group is."""
+    # slow: a run's configuration is read without it
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def quiet_libraries() -> None:
     """Our own messages from rank 0; of the libraries only warnings that a user can act on."""
+    import transformers  # slow: a bad argument is answered without it
+
     handler = RichHandler(console=Console(stderr=True), show_path=False, show_time=False)
     ours = logging.getLogger("carv_distill")
     ours.setLevel(logging.INFO if is_main_process() else logging.WARNING)

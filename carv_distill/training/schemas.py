@@ -9,11 +9,11 @@ from omegaconf import MISSING
 
 from carv_distill.carv import NOISES, STATISTICS, STRATEGIES
 from carv_distill.data.images import NAMES as DATA_SETS
-from carv_distill.diffusion.pretrain import PretrainOptions
-from carv_distill.dmd import DMDOptions
 from carv_distill.options import at_least, between, one_of
-from carv_distill.sds import CameraOptions, SceneOptions, SDSOptions
-from carv_distill.text_teacher import TextTeacherOptions
+from carv_distill.options.dmd import DMDOptions
+from carv_distill.options.pretrain import PretrainOptions
+from carv_distill.options.sds import CameraOptions, SceneOptions, SDSOptions
+from carv_distill.options.text_teacher import TextTeacherOptions
 
 PROPOSALS = ("uniform", "weights", "weighting", "adaptive")
 PRECISIONS = ("auto", "32-true", "64-true", "bf16-mixed")

@@ -243,6 +243,53 @@ def test_a_state_of_something_else_is_refused() -> None:
         AdaptiveProposal(4, statistic="neyman").load_state_dict(adaptive.state_dict())
 
 
+# ---------------------------------------------------------------- a part of [0, 1), several processes
+
+
+def test_a_part_has_the_learned_weights_at_its_places() -> None:
+    """Norms 1, 3, 2, 4 on quarters of [0, 1): six bins with middles from 0.3 to 0.8 have 3 3 2 2 4 4, mixed
+    with the prior on those six; then 2 and 4 alone, from the same draws."""
+    adaptive = AdaptiveProposal(4, 0.1, refresh=1)
+    adaptive.observe(0, torch.tensor([0.1, 0.3, 0.6, 0.9]), torch.tensor([[1.0], [3.0], [2.0], [4.0]]))
+    whole = adaptive.proposal(1).mass
+    for at, weights in (
+        ([0.3, 0.4, 0.5, 0.6, 0.75, 0.8], [3.0, 3.0, 2.0, 2.0, 4.0, 4.0]),
+        ([0.7, 0.8], [2.0, 4.0]),
+    ):
+        exact = Proposal.from_weights(torch.tensor(weights), 0.1)
+        found = adaptive.proposal(1, torch.tensor(at))
+        torch.testing.assert_close(found.mass, exact.mass, rtol=1e-12, atol=0)
+        assert adaptive.proposal(1, torch.tensor(at)) is found  # kept while the part stays
+    assert torch.equal(adaptive.proposal(1).mass, whole)
+
+
+def test_a_part_without_residuals_is_uniform() -> None:
+    adaptive = AdaptiveProposal(2, 0.1, refresh=1)
+    adaptive.observe(0, torch.tensor([0.1, 0.9]), torch.tensor([[0.0], [1.0]]))
+    assert torch.equal(adaptive.proposal(1, torch.tensor([0.1, 0.2])).mass, torch.tensor([0.5, 0.5]).double())
+
+
+@pytest.mark.parametrize("statistic", ["second_moment", "neyman"])
+def test_rows_of_two_processes_teach_what_all_their_draws_do(statistic: str) -> None:
+    """Three numbers per draw (neyman: per end of a pair), joined; only rounding differs."""
+    apart, together = (AdaptiveProposal(4, 0.1, statistic, refresh=1) for _ in range(2))
+    u, r = torch.rand(4, 3), torch.randn(4, 3, 5)
+    halves = [apart.rows(u[part], r[part]) for part in (slice(0, 2), slice(2, 4))]
+    assert all(half.shape[1] == 3 for half in halves)
+    apart.add(0, torch.cat(halves))
+    together.observe(0, u, r)
+    assert apart.state_dict()["sums"]["weight"].sum() == (12 if statistic == "second_moment" else 16)
+    torch.testing.assert_close(apart.proposal(1).mass, together.proposal(1).mass, rtol=1e-12, atol=0)
+
+
+def test_what_one_process_saw_amiss_all_find() -> None:
+    """A NaN goes through the rows and is refused where they are added."""
+    adaptive = AdaptiveProposal(4)
+    rows = adaptive.rows(torch.rand(3), torch.full((3, 2), torch.nan))
+    with pytest.raises(ValueError, match="must be finite"):
+        adaptive.add(0, rows)
+
+
 # ---------------------------------------------------------------- edges
 
 

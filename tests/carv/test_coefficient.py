@@ -78,6 +78,19 @@ def test_the_coefficient_of_a_step_is_refused_once_it_was_observed() -> None:
         c.at(0, u)
 
 
+def test_rows_of_two_processes_teach_what_all_their_draws_do() -> None:
+    """Three numbers per draw, joined; sums in float64 differ by rounding alone."""
+    apart, together = NoiseCoefficient(3), NoiseCoefficient(3)
+    u, eps, predicted = torch.rand(8), torch.randn(8, 4, 2), torch.randn(8, 4, 2)
+    halves = [apart.rows(u[part], predicted[part], eps[part]) for part in (slice(0, 4), slice(4, 8))]
+    assert all(half.shape == (4, 3) for half in halves)
+    apart.add(0, torch.cat(halves))
+    together.observe(0, u, predicted, eps)
+    found, exact = (c.at(1, u.double()) for c in (apart, together))
+    assert (exact != 1).all()
+    torch.testing.assert_close(found, exact, rtol=1e-12, atol=0)
+
+
 def test_a_state_goes_on_to_the_bit() -> None:
     one, two = NoiseCoefficient(3), NoiseCoefficient(3)
     u, eps = torch.rand(9), torch.randn(9, 4)

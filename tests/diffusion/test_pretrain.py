@@ -9,7 +9,8 @@ import torch
 
 from carv_distill.data import load_images
 from carv_distill.diffusion import EmpiricalDenoiser, load_teacher
-from carv_distill.diffusion.pretrain import PretrainModule, PretrainOptions, build_teacher
+from carv_distill.diffusion.pretrain import PretrainModule, build_teacher
+from carv_distill.options.pretrain import PretrainOptions
 from carv_distill.training.config import load_config
 from carv_distill.training.metrics import read_metrics
 from carv_distill.training.run import execute

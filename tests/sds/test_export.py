@@ -14,9 +14,9 @@ import trimesh
 from PIL import Image
 
 from carv_distill.errors import UserError
+from carv_distill.options.sds import SCENES
 from carv_distill.sds import GaussianOptions, HashOptions, SceneOptions, build_scene, load_scene
 from carv_distill.sds.export import extract_mesh, pictures, save_scene, turntable, write_mesh, write_turntable
-from carv_distill.sds.options import SCENES
 
 VIEW = SceneOptions(resolution=24, size=16, samples=24)
 

@@ -100,13 +100,14 @@ def test_a_learned_coefficient_keeps_the_mean_and_takes_the_noise_away() -> None
     assert spread[-1] < 0.02 * spread[0]
 
 
-def test_the_place_of_a_coefficient_does_not_move_with_the_range() -> None:
-    wide, narrow = (TimestepRange.of_shares(SCHEDULE, 0.0, top) for top in (0.99, 0.49))
+def test_the_place_of_a_timestep_does_not_move_with_the_range() -> None:
+    wide, narrow = (TimestepRange.of_shares(SCHEDULE, 0.1, top) for top in (0.99, 0.49))
     t = 20
     for levels in (wide, narrow):
-        u = torch.tensor([(t - levels.first + 0.5) / levels.count], dtype=torch.float64)
-        place = Guidance(TEACHER, levels, "sds")._place(u)
-        assert float(place) == pytest.approx((t + 0.5) / 100)
+        for dtype in (torch.float32, torch.float64):
+            u = (t - levels.first + torch.tensor([0.01, 0.5, 0.99], dtype=dtype)) / levels.count
+            assert levels.place(u).tolist() == [(t + 0.5) / 100] * 3
+        assert levels.places[t - levels.first] == (t + 0.5) / 100
 
 
 def test_only_what_is_too_long_is_clipped() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,17 @@ def test_every_shipped_configuration_loads_and_survives_a_round_trip(path: Path)
             load_config(path)
     config = load_config(path, ["teacher.path=here"] if needs_teacher else [])
     assert config_from_dict(to_dict(config), "round trip") == config
+
+
+def test_a_configuration_is_checked_without_what_only_a_run_needs() -> None:
+    """In an interpreter of its own: of the large libraries it takes torch, whose strategies it names."""
+    slow = ("transformers", "diffusers", "lightning", "trimesh", "skimage", "sklearn", "scipy", "matplotlib")
+    check = "from carv_distill.training.config import load_config; load_config('configs/dmd_carv.yaml')"
+    script = f"import sys; {check}; print(*sorted(set({slow}) & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=100
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
 
 
 def test_overrides_reach_their_fields() -> None:

@@ -56,15 +56,24 @@ def fake_loss(module: DMDModule, step: int) -> Tensor:
     return module.fake_loss(*samples, *module.streams(step, "fake", 0))
 
 
-def train_on_two(folder: Path, *words: str) -> None:
-    """`torchrun --nproc-per-node 2 train.py …` with runs under a folder."""
+def launch_two(config: str, *words: str) -> None:
+    """`torchrun --nproc-per-node 2 train.py --config …`."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    words = ("train.py", "--config", "configs/dmd_carv.yaml", *SMALL, *words, f"folder={folder}")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200
+        [*command, "train.py", "--config", config, *words],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
     )
     assert done.returncode == 0, done.stderr
+
+
+def train_on_two(folder: Path, *words: str) -> None:
+    """A small distillation on two processes, with runs under a folder."""
+    launch_two("configs/dmd_carv.yaml", *SMALL, *words, f"folder={folder}")
 
 
 @pytest.mark.ddp

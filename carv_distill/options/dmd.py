@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from carv_distill.carv import STRATEGIES
-from carv_distill.options import at_least, between, more_than, one_of
+
+from .limits import at_least, between, more_than, one_of
 
 
 @dataclass

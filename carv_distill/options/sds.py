@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from carv_distill.geometry import SAMPLINGS
-from carv_distill.options import at_least, between, more_than, one_of
+
+from .limits import at_least, between, more_than, one_of
 
 SCENES = ("voxels", "hash", "gaussians")
 BACKENDS = ("auto", "torch", "gsplat")

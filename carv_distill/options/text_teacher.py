@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from carv_distill.options import at_least, between, more_than
+from .limits import at_least, between, more_than
 
 
 @dataclass
