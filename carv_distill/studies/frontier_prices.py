@@ -41,8 +41,8 @@ class Prices:
         return passes * self.gradient[f"{min(upstream, AT_ONCE)},{draws}"] + (self.other if other else 0.0)
 
 
-def measure_prices(run: Path, places: Iterable[tuple[int, int]], kept: Path, repeats: int = 15) -> Prices:
-    """Times a trained run at these (R, K).
+def measure_prices(run: Path, places: Iterable[tuple[int, int]], kept: Path, rounds: int = 8) -> Prices:
+    """Times a trained run at these (R, K), in turns, so that what disturbs the machine disturbs all alike.
 
     Args:
         kept: JSON of the prices; one that exists is read. Remove it to time anew, on a quiet machine.
@@ -54,15 +54,14 @@ def measure_prices(run: Path, places: Iterable[tuple[int, int]], kept: Path, rep
     assert isinstance(module, SDSModule)
     timer = StageTimer()
     module.time_other(timer, 50)
-    parameters, sampler = module.measured_parameters, module.sampler
-
-    def cost(upstream: int, draws: int) -> CostModel:
-        own = StageTimer()
-        time_stages(module.pipeline, parameters, sampler, upstream, draws, own, repeats)
-        return CostModel.measured(own)
-
-    small = sorted({(min(r, AT_ONCE), k) for r, k in places})
-    gradient = {f"{r},{k}": cost(r, k)(r, k) for r, k in small}
-    prices = Prices(cost(1, 8).kappa, cost(AT_ONCE, 4).sample, timer.median("other"), gradient)
+    small = sorted({(min(r, AT_ONCE), k) for r, k in (*places, (1, 8), (AT_ONCE, 4))})
+    timers = {place: StageTimer() for place in small}
+    for number in range(rounds + 1):
+        for (r, k), kept_timer in timers.items():
+            own = kept_timer if number else StageTimer()
+            time_stages(module.pipeline, module.measured_parameters, module.sampler, r, k, own, repeats=3)
+    cost = {place: CostModel.measured(t) for place, t in timers.items()}
+    gradient = {f"{r},{k}": c(r, k) for (r, k), c in cost.items()}
+    prices = Prices(cost[1, 8].kappa, cost[AT_ONCE, 4].sample, timer.median("other"), gradient)
     write_json(kept, asdict(prices))
     return prices

@@ -20,6 +20,7 @@ from carv_distill.carv import (
     NoiseLevelSampler,
     NoiseParity,
     PairedVariance,
+    Proposal,
     VarianceBudget,
     mean_estimate,
     stream,
@@ -120,7 +121,7 @@ def measure_state(
         return stream(module.seed, step, "frontier", name)
 
     budget = VarianceBudget.measure(module.pipeline, parameters, own("budget"), upstreams=32)
-    profile = NoiseLevelProfile.measure(module.pipeline, parameters, own("profile"), 16, 32)
+    profile = _profile(module)
     weight, neyman = target.importance(DEFENSIVE), profile.neyman(DEFENSIVE)
     parity = NoiseParity.measure(
         module.pipeline, parameters, own("parity"), proposal=neyman, upstreams=32, draws=4
@@ -160,6 +161,64 @@ def measure_state(
         "rows": [row.to_dict() for row in rows],
     }
     write_json(kept, content)
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """Two settings at one checkpoint, measured once more with random numbers of their own."""
+
+    base: Estimate
+    """Variance of uniform (2, 1)."""
+    best: Estimate
+    """Variance of the setting of `best` that looked best."""
+
+
+def confirm(run: Path, step: int, noise: str, place: tuple[int, int, str], pairs: int, kept: Path) -> None:
+    """Measures uniform (2, 1) and one setting of `best` anew, and keeps it as JSON.
+
+    The highest of many settings is too high by chance: what is claimed of it is measured apart from what it
+    was chosen by. The random numbers differ between checkpoints, too.
+
+    Args:
+        noise: the coupling that the checkpoint's pilot chose.
+        place: R, K and sampling of cameras.
+        pairs: of `best`; uniform (2, 1), cheaper and noisier, gets four times as many.
+    """
+    upstream, draws, cameras = place
+    if kept.is_file() and json.loads(kept.read_text())["place"] == list(place):
+        return
+    torch.set_num_threads(1)
+    target = load_target(run, "cpu", step)
+    module, parameters = target.module, target.parameters
+    assert isinstance(module, SDSModule)
+    neyman = _profile(module).neyman(DEFENSIVE)
+    seed = int(torch.randint(2**31, (), generator=stream(module.options.prompt, step, "confirm")))
+    base = measure_pairs(
+        module.pipeline, parameters, NoiseLevelSampler(Proposal.uniform(), "iid"), 2, 1, 4 * pairs, seed
+    ).total()
+    module.camera_sampler = replace(module.camera_sampler, sampling=cameras)
+    best = measure_pairs(
+        module.pipeline,
+        parameters,
+        NoiseLevelSampler(neyman, "nested", noise),
+        upstream,
+        draws,
+        pairs,
+        seed + 1,
+    ).total()
+    write_json(kept, {"place": list(place), "base": list(base.terms), "best": list(best.terms)})
+
+
+def read_confirmation(path: Path) -> Confirmation:
+    """What :func:`confirm` kept."""
+    kept = json.loads(path.read_text())
+    return Confirmation(*(mean_estimate(kept[name], positive=True) for name in ("base", "best")))
+
+
+def _profile(module: SDSModule) -> NoiseLevelProfile:
+    """Of the pilot, whose random stream is its own."""
+    own = stream(module.seed, module.present, "frontier", "profile")
+    return NoiseLevelProfile.measure(module.pipeline, module.measured_parameters, own, 16, 32)
 
 
 def _measurement(arm: str, cameras: str, upstream: int, draws: int, v: PairedVariance) -> Measurement:

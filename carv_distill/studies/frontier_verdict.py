@@ -12,23 +12,35 @@ from carv_distill.carv.estimate import scaled
 
 from .claims import show
 from .frontier_prices import AT_ONCE, Prices
-from .frontier_states import CAMERAS, Measurement, State
+from .frontier_states import CAMERAS, Confirmation, Measurement, State
 from .frontier_tables import BASE, compared, relative_efficiency, worth
-from .pooling import pooled_ratio
+from .pooling import independent_ratio, pooled_ratio
 
 TARGET = 3.0
 
 Row = Mapping[str, Any]
 
 
-def verdict(states: Sequence[State], table: Sequence[Row], prices: Prices) -> list[str]:
-    """All sentences."""
+def verdict(
+    states: Sequence[State],
+    table: Sequence[Row],
+    prices: Prices,
+    place: tuple[int, int, str],
+    confirmations: Sequence[Confirmation],
+) -> list[str]:
+    """All sentences.
+
+    Args:
+        table: of :func:`frontier_tables.rows`.
+        place: see :func:`highest`.
+        confirmations: of that setting, one from each state.
+    """
     rows = [row for row in table if row["states"] == "all"]
     return [
         _budget(states, prices),
         *(_ordering(rows, name) for name in ("own", "kappa_7", "kappa_20")),
         _pairs(states),
-        _best(states, prices),
+        _best(states, prices, place, confirmations),
         _oracle(states),
         _global(states),
         _cameras(rows),
@@ -80,21 +92,34 @@ def _pairs(states: Sequence[State]) -> str:
     return f"At K = 8, variance of the second over the first: {'; '.join(parts)}."
 
 
-def _best(states: Sequence[State], prices: Prices) -> str:
+def highest(states: Sequence[State], prices: Prices) -> tuple[int, int, str]:
+    """(R, K, sampling of cameras) of the setting of `best` with the highest measured ECM at own costs."""
     places = [(m.arm, m.upstream, m.draws, m.cameras) for m in states[0].rows if m.arm == "best"]
-    # The highest of many is too high by chance: its interval holds for all of them at once.
-    level = 1 - 0.05 / len(places)
-    place = max(places, key=lambda p: worth(states, prices, p).value)
-    e = worth(states, prices, place, level)
+    return max(places, key=lambda place: worth(states, prices, place).value)[1:]
+
+
+def confirmed(confirmations: Sequence[Confirmation], place: tuple[int, int, str], prices: Prices) -> Estimate:
+    """ECM of that setting against uniform (2, 1), measured anew."""
+    ratio = independent_ratio([(c.base, c.best) for c in confirmations])
+    return scaled(ratio, prices(*BASE[1:]) / prices(*place[:2]))
+
+
+def _best(
+    states: Sequence[State],
+    prices: Prices,
+    place: tuple[int, int, str],
+    confirmations: Sequence[Confirmation],
+) -> str:
+    r, k, cameras = place
+    chosen, e = worth(states, prices, ("best", *place)), confirmed(confirmations, place, prices)
     sense = "above" if e.low > TARGET else "below" if e.high < TARGET else "not resolved from"
-    _, r, k, cameras = place
     said = (
-        f"Highest ECM at own costs, of {len(places)} settings of best: {cameras} cameras at ({r}, {k}), "
-        f"{_say(e)} (for all at once): {sense} {TARGET:g}. Its pilots (profile, parity) are not in the costs"
+        f"Highest ECM at own costs: best with {cameras} cameras at ({r}, {k}), {chosen.value:.2g}; measured "
+        f"anew {_say(e)}, {sense} {TARGET:g}. The pilots of best (profile, parity) are not in the costs"
     )
     if r > BASE[1]:
         batching = (prices(*BASE[1:]) / BASE[1]) / (prices(AT_ONCE, 1) / AT_ONCE)
-        rows = [s.row(*place) for s in states]
+        rows = [s.row("best", *place) for s in states]
         iid = [_with_iid_cameras(s, row) for s, row in zip(states, rows, strict=True)]
         spread = pooled_ratio([(a, row.total) for a, row in zip(iid, rows, strict=True)])
         said += (

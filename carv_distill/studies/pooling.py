@@ -1,4 +1,4 @@
-"""Ratios of variances, pooled over states that were measured with the same random numbers."""
+"""Ratios of variances, pooled over states."""
 
 from __future__ import annotations
 
@@ -36,6 +36,17 @@ def pooled_ratio(pairs: Pairs, level: float = 0.95) -> Estimate:
     mean = statistics.fmean(math.log(a.value / b.value) for a, b in pairs)
     half, se = _spread(terms, level)
     value = math.exp(mean)
+    return Estimate(value, value * se, value * math.exp(-half), value * math.exp(half))
+
+
+def independent_ratio(pairs: Pairs, level: float = 0.95) -> Estimate:
+    """Geometric mean over states of a/b where all means were measured apart from each other; to first order,
+    with the normal quantile."""
+    logs = [math.log(a.value / b.value) for a, b in pairs]
+    squares = math.fsum((e.se / e.value) ** 2 for pair in pairs for e in pair)
+    se = math.sqrt(squares) / len(logs)
+    half = float(stats.norm.ppf((1 + level) / 2)) * se
+    value = math.exp(statistics.fmean(logs))
     return Estimate(value, value * se, value * math.exp(-half), value * math.exp(half))
 
 

@@ -19,10 +19,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 from carv_distill.commands import whole_number
 
@@ -32,11 +34,20 @@ from .frontier_quality import ARMS as QUALITY_ARMS
 from .frontier_quality import PROMPTS as QUALITY_PROMPTS
 from .frontier_quality import curves, summarise, train
 from .frontier_quality import verdict as quality_verdict
-from .frontier_states import DRAWS, RENDERS, State, measure_state, read_state
+from .frontier_states import (
+    DRAWS,
+    RENDERS,
+    Confirmation,
+    State,
+    confirm,
+    measure_state,
+    read_confirmation,
+    read_state,
+)
 from .frontier_tables import rows, state_rows
-from .frontier_verdict import verdict
+from .frontier_verdict import confirmed, highest, verdict
 from .jobs import Job, add_run_options, run_jobs
-from .results import Study, run_study, study_parser
+from .results import Study, columns, run_study, study_parser
 
 CONFIG = Path("configs/sds_carv.yaml")
 PROMPTS = ("a red ball", "a green cube", "a blue snowman")
@@ -68,30 +79,48 @@ def places() -> list[tuple[int, int]]:
     ]
 
 
-def measure_states(folder: Path, quick: bool, workers: int, pairs: int) -> tuple[list[State], Prices]:
-    """Trains, times and measures; what is there already is kept."""
+def measure_states(
+    folder: Path, quick: bool, workers: int, pairs: int
+) -> tuple[list[State], Prices, tuple[int, int, str], list[Confirmation]]:
+    """Trains, times, measures, and measures what looked best once more; what is there already is kept."""
     prompts, steps = (PROMPTS[:1], QUICK_STEPS) if quick else (PROMPTS, STEPS)
     sizes = ((1, 8), (2, 8)) if quick else (DRAWS, RENDERS)
     jobs = [state_job(prompt, steps) for prompt in prompts]
     run_jobs(jobs, CONFIG, folder, workers, evaluate=False)
     prices = measure_prices(folder / jobs[0].name, places(), folder / "prices.json")
-    tasks = [(folder / job.name, step, folder / f"{job.name}-{step}.json") for job in jobs for step in steps]
+    at = [(folder / job.name, step) for job in jobs for step in steps]
+    kept = [folder / f"{run.name}-{step}.json" for run, step in at]
+    work(measure_state, [(*a, pairs, k, *sizes) for a, k in zip(at, kept, strict=True)], workers)
+    states = [read_state(path) for path in kept]
+    place = highest(states, prices)
+    again = [folder / f"{run.name}-{step}-again.json" for run, step in at]
+    tasks = zip(at, states, again, strict=True)
+    work(confirm, [(*a, s.noise, place, max(3 * pairs // 2, 3), k) for a, s, k in tasks], workers)
+    return states, prices, place, [read_confirmation(path) for path in again]
+
+
+def work(function: Callable[..., None], tasks: Sequence[tuple[Any, ...]], workers: int) -> None:
+    """Calls of a function, side by side in processes of one thread each."""
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        waiting = [pool.submit(measure_state, run, step, pairs, kept, *sizes) for run, step, kept in tasks]
-        for (_, _, kept), done in zip(tasks, waiting, strict=True):
+        for number, done in enumerate([pool.submit(function, *task) for task in tasks], 1):
             done.result()
-            print(f"measured: {kept.stem}", flush=True)
-    return [read_state(kept) for _, _, kept in tasks], prices
+            print(f"{function.__name__}: {number} of {len(tasks)}", flush=True)
 
 
 def run_variance(study: Study, arguments: argparse.Namespace, folder: Path) -> list[str]:
     """The first part; its sentences."""
     study.use_seeds([0])  # of the runs that are measured
     pairs = 6 if study.quick else arguments.pairs
-    states, prices = measure_states(folder, study.quick, arguments.workers, pairs)
+    states, prices, place, again = measure_states(folder, study.quick, arguments.workers, pairs)
     table = rows(states, prices)
-    said = verdict(states, table, prices)
-    study.write("variance", table, verdict=said, prices=asdict(prices), pairs=pairs)
+    said = verdict(states, table, prices, place, again)
+    found = {
+        "R": place[0],
+        "K": place[1],
+        "cameras": place[2],
+        **columns("ecm", confirmed(again, place, prices)),
+    }
+    study.write("variance", table, verdict=said, prices=asdict(prices), pairs=pairs, highest=found)
     study.write("states", state_rows(states))
     study.draw("variance", draw_frontier([r for r in table if r["states"] == "all"], prices.kappa))
     study.draw("cameras", draw_cameras([r for r in table if r["states"] == "all"]))

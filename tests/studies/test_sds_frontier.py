@@ -15,9 +15,9 @@ from carv_distill.studies import frontier_quality as quality
 from carv_distill.studies.frontier_figures import draw_cameras, draw_frontier, draw_quality
 from carv_distill.studies.frontier_prices import Prices
 from carv_distill.studies.frontier_quality import BASE, Point, curves, on_grid, share_to_reach, summarise
-from carv_distill.studies.frontier_states import CAMERAS, DRAWS, RENDERS, Measurement, State
+from carv_distill.studies.frontier_states import CAMERAS, DRAWS, RENDERS, Confirmation, Measurement, State
 from carv_distill.studies.frontier_tables import ARMS, rows, state_rows, worth
-from carv_distill.studies.frontier_verdict import verdict
+from carv_distill.studies.frontier_verdict import confirmed, highest, verdict
 
 FULL = quality.ARMS[2].name
 BETWEEN, WITHIN = 1.0, 4.0
@@ -73,7 +73,11 @@ def test_rows_verdict_and_figures(tmp_path: Path) -> None:
     assert sobol["between"] == pytest.approx(0.5)
     iw = next(r for r in table if (r["states"], r["arm"], r["K"]) == ("all", "IW", 1))
     assert (iw["re"], iw["re_within"]) == (pytest.approx(5 / 4.2), pytest.approx(1 / 0.8))
-    said = verdict(STATES, table, PRICES)
+    place = highest(STATES, PRICES)
+    assert place == (16, 2, "sobol")
+    again = [Confirmation(mean_estimate([2.5, 2.9]), mean_estimate([0.055, 0.0575])) for _ in STATES]
+    assert confirmed(again, place, PRICES).value == pytest.approx(2.7 / 0.05625 * 8 / 80)
+    said = verdict(STATES, table, PRICES, place, again)
     assert "20% between renders, 20% noise level, 60% noise" in said[0]
     # the limit: (1 + ρ)(κ + 1)/κ
     assert "ECM of 6.667" in said[0]
@@ -81,6 +85,7 @@ def test_rows_verdict_and_figures(tmp_path: Path) -> None:
     assert "sobol cameras at (16, 2)" in text
     # 1 + 0.4 over 0.5 + 0.4, and four renders at the price of four
     assert "of it, 1.00 is that 4 renders at a time are cheaper each, and 1.5" in text
+    assert "measured anew 4.8" in text
     assert "above 3" in text
     assert "The learned ε coefficient lowers the variance with renders fixed 1" in text
     assert len(state_rows(STATES)) == sum(len(s.rows) for s in STATES)
