@@ -71,10 +71,14 @@ def measure(arguments: argparse.Namespace) -> None:
     from carv_distill.errors import UserError
     from carv_distill.files import write_json
     from carv_distill.training.console import quiet_libraries
-    from carv_distill.training.folder import newest_run, origin_of
+    from carv_distill.training.folder import newest_run, origin_of, read_run_config
 
     runs = arguments.run if arguments.command == "clip" else [arguments.run]
     run = runs[0] or newest_run(arguments.runs, TASKS[arguments.command])
+    for folder in (run, *runs[1:]):
+        read_run_config(folder)  # says so where it is not a run's folder
+    if len(runs) > 1 and arguments.out is None:
+        raise UserError("--out: several runs need a file of their own, as --out scores.json")
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device: cuda, but there is no CUDA device here (allowed: cpu)")

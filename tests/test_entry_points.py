@@ -91,6 +91,13 @@ def test_what_cannot_be_measured_is_one_line_and_exit_status_2(tmp_path: Path) -
     done = python("evaluate.py", "varianse")
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
     assert "'varianse' (choose from" in done.stderr
+    done = python("evaluate.py", "clip", "--run", str(tmp_path / "none"))
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert "none is not a run's folder" in done.stderr
+    (tmp_path / "config.yaml").write_text("task: dmd\n")
+    done = python("evaluate.py", "clip", "--run", str(tmp_path), str(tmp_path))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--out: several runs need a file of their own" in done.stderr
     for words, said in (
         (("--pairs", "1"), "--pairs: '1' is not a whole number from 3 on"),
         (("--samples", "1"), "--samples: '1' is not"),

@@ -21,6 +21,11 @@ def load_text_teacher(path: str | Path) -> TextTeacher:
     """
     # The index comes first: of a hub's pipeline that is refused, nothing else is fetched.
     index = local_folder(str(path), ["model_index.json"]) / "model_index.json"
+    if not index.is_file():
+        raise UserError(
+            f"teacher.path: {path} has no model_index.json; it must be the folder of a pipeline, "
+            "StableDiffusionPipeline or IFPipeline"
+        )
     teacher: TextTeacher
     match read_json(index).get("_class_name"):
         case "StableDiffusionPipeline":
@@ -29,6 +34,7 @@ def load_text_teacher(path: str | Path) -> TextTeacher:
             teacher = pixel.read_pixel_teacher(local_folder(str(path), part_patterns(pixel.PARTS)))
         case other:
             raise UserError(
-                f"{index}: _class_name {other!r} is not one of StableDiffusionPipeline, IFPipeline"
+                f"teacher.path: {index} has _class_name {other!r}, not one of StableDiffusionPipeline, "
+                "IFPipeline"
             )
     return teacher.requires_grad_(False).eval()

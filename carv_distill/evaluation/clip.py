@@ -31,6 +31,8 @@ class ClipScorer:
     """
 
     def __init__(self, path: str | Path, device: torch.device | str = "cpu") -> None:
+        if not Path(path).is_dir() and (Path(path).is_absolute() or Path(path).parent.is_dir()):
+            raise UserError(f"clip.model: {path} is not a folder")
         try:
             model = CLIPModel.from_pretrained(path, use_safetensors=True)
             processor = CLIPProcessor.from_pretrained(path)

@@ -56,6 +56,8 @@ def conclusions(found: Accounting) -> list[str]:
         f"Tried: variance {_of(check.total)}, {number(1e3 * check.seconds)} ms per iteration (the run's own "
         f"takes {number(1e3 * c.cost(r, k))} ms), ECM {_of(check.ecm)}."
     )
+    if check.ecm.low < own < check.ecm.high:
+        said.append("That does not tell it from the run's own; more --pairs would.")
     return said
 
 

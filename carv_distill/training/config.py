@@ -138,4 +138,6 @@ def _explain(error: OmegaConfBaseException) -> str:
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}: it has no value yet; give one, as {error.full_key}=…"
     message = str(error.msg or error).split("\n")[0]
+    if "Incompatible value 'None'" in message:
+        return f"{error.full_key}: it is empty; give a value, as {error.full_key}=…"
     return f"{error.full_key or error.key}: {message}"

@@ -40,7 +40,12 @@ def execute(config: RunConfig, resume: bool = False) -> Path:
         folder = folder_to_resume(config)
         checkpoint = newest_checkpoint(folder / "checkpoints")
         if checkpoint is None:
-            raise UserError(f"--resume: {folder / 'checkpoints'} holds no checkpoint that can be read")
+            if any((folder / "checkpoints").glob("*.ckpt")):
+                raise UserError(f"--resume: {folder / 'checkpoints'} holds no checkpoint that can be read")
+            raise UserError(
+                f"--resume: {folder} ended before its first checkpoint (checkpoint.every: "
+                f"{config.checkpoint.every}); start it anew, without --resume"
+            )
         log.info("resuming %s from %s, step %d", folder, checkpoint[0].name, checkpoint[1])
         if checkpoint[1] >= config.trainer.max_steps:
             log.info("it has all of its %d steps already", config.trainer.max_steps)

@@ -87,14 +87,14 @@ def test_of_a_hub_only_what_is_read_is_fetched(
 
 
 def test_a_missing_index_is_named(tmp_path: Path) -> None:
-    assert "model_index.json is missing" in refusal(tmp_path)
+    assert "has no model_index.json; it must be the folder of a pipeline" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("other", ["StableDiffusionXLPipeline", "IFSuperResolutionPipeline", None])
 def test_another_pipeline_is_refused_by_its_name(other: str | None, folder: Path) -> None:
     rewrite(folder / "model_index.json", _class_name=other)
     said = refusal(folder)
-    assert f"_class_name {other!r} is not one of StableDiffusionPipeline, IFPipeline" in said
+    assert f"has _class_name {other!r}, not one of StableDiffusionPipeline, IFPipeline" in said
     assert "model_index.json" in said
 
 

@@ -33,7 +33,7 @@ DMD = ROOT / "configs/dmd_carv.yaml"
         ("dmd.student_lr=nan", "dmd.student_lr: nan is not above 0"),
         ("dmd.ema=1.5", "dmd.ema: 1.5 is above the greatest allowed value, 1"),
         ("trainer=5", "trainer: 5 is not a section"),
-        ("seed=null", "seed: Incompatible value 'None'"),
+        ("seed=null", "seed: it is empty; give a value"),
         ("estimator.draws", "'estimator.draws' has no '='; write key=value"),
         ("task=dms", "task: 'dms' is not one of dmd, teacher"),
         ("data.name=digitz", "data.name: 'digitz' is not one of digits (did you mean digits?)"),
