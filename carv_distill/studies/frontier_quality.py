@@ -174,7 +174,7 @@ def _interval(
     return share_to_reach(scores.mean((0, 1)), base.mean((0, 1)), share), float(low), float(high)
 
 
-def summarise(points: Sequence[Point], seed: int) -> list[dict[str, Any]]:
+def summarise(points: Sequence[Point], seed: int, prices: Prices) -> list[dict[str, Any]]:
     """A row per arm: the score at the end of the baseline's seconds and on average over them, and how soon it
     reaches what the baseline has in the end, and at half time.
 
@@ -199,6 +199,7 @@ def summarise(points: Sequence[Point], seed: int) -> list[dict[str, Any]]:
             "R": arm.upstream,
             "K": arm.draws,
             "updates": max(p.step for p in points if p.arm == arm.name),
+            "seconds_per_update": prices(arm.upstream, arm.draws, other=True),
             "runs": scores.shape[0] * scores.shape[1],
             **columns("score_end", mean_estimate(scores[:, :, -1].mean(1).tolist())),
             **columns("score_mean", mean_estimate(means[arm.name])),
@@ -232,9 +233,9 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             sense = f"not resolved from {TARGET:g}"
         said.append(
             f"{row['arm']} is where it ends after {_reached(row, 'share_to_final')} of its seconds "
-            f"({sense}), and where it is at half time after {_reached(row, 'share_to_half')}; mean score "
-            f"over the seconds {_of(row, 'score_mean_difference')} against its, final score "
-            f"{_of(row, 'score_end')}."
+            f"({sense}), and where it is at half time after {_reached(row, 'share_to_half')}"
+            f"{_in_updates(row, base)}; mean score over the seconds "
+            f"{_of(row, 'score_mean_difference')} against its, final score {_of(row, 'score_end')}."
         )
         if row["arm"] == SMALL[0]:
             said.append(
@@ -242,6 +243,14 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> list[str]:
                 f"{_of(row, 'score_mean_difference_plain')}."
             )
     return said
+
+
+def _in_updates(row: Mapping[str, Any], base: Mapping[str, Any]) -> str:
+    """How many more updates that takes."""
+    if row["share_to_half"] is None:
+        return ""
+    cheaper = base["seconds_per_update"] / row["seconds_per_update"]
+    return f", in {row['share_to_half'] * cheaper:.2f} times its updates"
 
 
 def _of(row: Mapping[str, Any], name: str) -> str:
@@ -257,8 +266,16 @@ def _reached(row: Mapping[str, Any], name: str) -> str:
 
 
 def bands(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(mean [T], half width of its 95 % interval [T]) over prompts, seeds averaged first."""
-    of_prompt = scores.mean(1)
-    count = len(of_prompt)
-    quantile = float(stats.t.ppf(0.975, count - 1))
-    return of_prompt.mean(0), quantile * of_prompt.std(0, ddof=1) / math.sqrt(count)
+    """(mean [T], half width of its 95 % interval [T]) for these prompts: only seeds are a source of error, as
+    prompts, which differ far more, are the same in all arms.
+
+    Raises:
+        ValueError: a single seed.
+    """
+    prompts, seeds = scores.shape[:2]
+    if seeds < 2:
+        raise ValueError("an interval over seeds needs two of them, found 1")
+    degrees = prompts * (seeds - 1)
+    squares = ((scores - scores.mean(1, keepdims=True)) ** 2).sum((0, 1))
+    se = np.sqrt(squares / degrees / (prompts * seeds))
+    return scores.mean((0, 1)), float(stats.t.ppf(0.975, degrees)) * se

@@ -129,7 +129,7 @@ def run_variance(study: Study, arguments: argparse.Namespace, folder: Path) -> l
 
 def run_quality(study: Study, arguments: argparse.Namespace, folder: Path) -> list[str]:
     """The second part; its sentences."""
-    seeds = [arguments.seed + i for i in range(1 if study.quick else arguments.seeds)]
+    seeds = [arguments.seed + i for i in range(2 if study.quick else arguments.seeds)]
     study.use_seeds(seeds)
     updates = 40 if study.quick else arguments.updates
     prompts = QUALITY_PROMPTS[:2] if study.quick else QUALITY_PROMPTS
@@ -138,7 +138,7 @@ def run_quality(study: Study, arguments: argparse.Namespace, folder: Path) -> li
     train(folder, CONFIG, prompts, seeds, updates, arguments.workers)
     prices = measure_prices(folder / timed.name, places(), folder / "prices.json")
     found = curves(folder, prompts, seeds, updates, prices)
-    table = summarise(found, arguments.seed)
+    table = summarise(found, arguments.seed, prices)
     said = quality_verdict(table)
     study.write("quality", table, verdict=said, prices=asdict(prices))
     study.write("clip", [asdict(point) for point in found])

@@ -137,7 +137,7 @@ def test_curves_are_compared_at_equal_seconds(tmp_path: Path, monkeypatch: pytes
     points = curves(tmp_path, quality.PROMPTS, [0, 1], 32, PRICES)
     _, found = on_grid(points)
     assert found[BASE].shape == (6, 2, 100)
-    table = {r["arm"]: r for r in summarise(points, 0)}
+    table = {r["arm"]: r for r in summarise(points, 0, PRICES)}
     assert table[FULL]["share_to_final"] == pytest.approx(0.5, abs=0.02)
     assert table["(1,1) uniform"]["share_to_final"] == pytest.approx(0.8, abs=0.02)
     assert table["(1,16) IW+Strat"]["share_to_final"] is None
@@ -147,8 +147,15 @@ def test_curves_are_compared_at_equal_seconds(tmp_path: Path, monkeypatch: pytes
     assert said[1].startswith("(1,16) IW+Strat is where it ends after more than all")
     assert "not within 0.6" in said[1]
     assert "(within 0.6)" in said[2]
+    # half of the seconds at 20.1/16.1 of the price
+    assert "in 0.4" in said[2]
     assert said[4].startswith("(1,2) IW+Strat, antithetic against (1,1) uniform: mean score")
     assert draw_quality(points).axes
+    mean, half = quality.bands(found[BASE])
+    # Of two seeds a and b: se² = Σ (a − b)²/2 over prompts, over 6 · 12; Student's quantile of 6 degrees.
+    apart = found[BASE][:, 0] - found[BASE][:, 1]
+    assert half == pytest.approx(2.4469 * np.sqrt((apart**2 / 2).sum(0) / 72), rel=1e-4)
+    assert mean == pytest.approx(found[BASE].mean((0, 1)))
 
 
 def test_a_curve_that_ends_early_is_not_stretched() -> None:
