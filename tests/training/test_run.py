@@ -194,9 +194,14 @@ def test_resume_refuses_what_cannot_be_resumed(small_config: MakeConfig) -> None
     folder = execute(small_config("trainer.max_steps=2"))
     with pytest.raises(UserError, match=r"estimator\.draws was 2 .* now 3"):
         execute(small_config("estimator.draws=3"), resume=True)
+    kept = [p for p in (folder / "checkpoints").glob("*.ckpt") if not p.is_symlink()]
+    for path in kept:
+        path.write_bytes(b"damaged")
+    with pytest.raises(UserError, match="holds no checkpoint that can be read"):
+        execute(small_config("trainer.max_steps=4"), resume=True)
     for path in (folder / "checkpoints").glob("*.ckpt"):
         path.unlink()
-    with pytest.raises(UserError, match="holds no checkpoint that can be read"):
+    with pytest.raises(UserError, match=r"ended before its first checkpoint \(checkpoint.every: 2\)"):
         execute(small_config("trainer.max_steps=4"), resume=True)
 
 
