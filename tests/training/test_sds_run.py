@@ -135,7 +135,7 @@ def test_gaussians_are_trained_shown_and_scored(teacher: Path, tmp_path: Path) -
         (("sds.t_min=0.9", "sds.t_max_end=0.5"), "sds.t_min: 0.9 is above the least t_max, 0.5"),
         (("sds.weighting=none",), "sds.weighting: 'none' is not one of sds"),
         (("trainer.accelerator=cuda",), "there is no CUDA device here"),
-        (("clip.model=/none",), "clip.model: /none holds no readable CLIP model"),
+        (("clip.model=/none",), "clip.model: /none is not a folder"),
     ],
 )
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a GPU that is there")
