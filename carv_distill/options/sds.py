@@ -76,6 +76,7 @@ class CameraOptions:
     elevation: list[float] = field(default_factory=lambda: [-10.0, 45.0])
     """Degrees."""
     sampling: str = one_of(SAMPLINGS, "iid")
+    """Of a step's cameras together: stratified and antipodal spread azimuths, sobol all four; needs R > 1."""
 
 
 @dataclass
@@ -116,4 +117,4 @@ class SDSOptions:
     opaque: float = at_least(0, 0.0)
     """Weight of the binary entropy of the opacity."""
     smoothness: float = at_least(0, 0.0)
-    """Weight of the density's total variation (voxels)."""
+    """Weight of the mean squared difference of neighbouring voxels' density (voxels)."""

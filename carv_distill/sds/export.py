@@ -76,7 +76,7 @@ def load_scene(folder: Path) -> tuple[Scene, SceneOptions, str]:
 
 
 def _view_from(values: dict[str, Any]) -> SceneOptions:
-    # Older versions saved no sections for kinds of scenes; the defaults are what those versions had.
+    # Where a scene was saved without the sections of other kinds, theirs are the defaults.
     grid, gaussians = HashOptions(**values.get("hash", {})), GaussianOptions(**values.get("gaussians", {}))
     # What rendered them in training may be missing where they are shown.
     gaussians = replace(gaussians, backend="auto")

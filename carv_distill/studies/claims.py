@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +60,11 @@ def show(value: float, low: float, high: float) -> str:
     """value [95 % interval], to two significant digits of the interval's half width."""
     d = _decimals(low, high)
     return f"{value:,.{d}f} [{low:,.{d}f}, {high:,.{d}f}]"
+
+
+def show_column(row: Mapping[str, Any], name: str) -> str:
+    """A row's value under a name with its interval, as :func:`results.columns` made them."""
+    return show(row[name], row[f"{name}_low"], row[f"{name}_high"])
 
 
 def claims_table(title: str, claims: Sequence[Claim]) -> Table:

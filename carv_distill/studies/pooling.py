@@ -6,9 +6,8 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from scipy import stats
-
 from carv_distill.carv import Estimate
+from carv_distill.carv.estimate import normal_quantile, t_quantile
 
 Pairs = Sequence[tuple[Estimate, Estimate]]
 """One numerator and denominator from each state, means over the same replicates."""
@@ -45,7 +44,7 @@ def independent_ratio(pairs: Pairs, level: float = 0.95) -> Estimate:
     logs = [math.log(a.value / b.value) for a, b in pairs]
     squares = math.fsum((e.se / e.value) ** 2 for pair in pairs for e in pair)
     se = math.sqrt(squares) / len(logs)
-    half = float(stats.norm.ppf((1 + level) / 2)) * se
+    half = normal_quantile((1 + level) / 2) * se
     value = math.exp(statistics.fmean(logs))
     return Estimate(value, value * se, value * math.exp(-half), value * math.exp(half))
 
@@ -68,4 +67,4 @@ def _spread(terms: Sequence[Sequence[float]], level: float) -> tuple[float, floa
     if n < 2:
         raise ValueError(f"an interval needs at least two replicates, found {n}")
     se = statistics.stdev(joint) / math.sqrt(n)
-    return float(stats.t.ppf((1 + level) / 2, n - 1)) * se, se
+    return t_quantile((1 + level) / 2, n - 1) * se, se

@@ -28,13 +28,15 @@ from typing import Any
 
 from carv_distill.commands import whole_number
 
-from .frontier_figures import draw_cameras, draw_frontier, draw_quality
-from .frontier_prices import Prices, measure_prices
-from .frontier_quality import ARMS as QUALITY_ARMS
-from .frontier_quality import PROMPTS as QUALITY_PROMPTS
-from .frontier_quality import curves, summarise, train
-from .frontier_quality import verdict as quality_verdict
-from .frontier_states import (
+from ..jobs import Job, add_run_options, run_jobs
+from ..results import Study, columns, run_study, study_parser
+from .figures import draw_cameras, draw_frontier, draw_quality
+from .prices import Prices, measure_prices
+from .quality import ARMS as QUALITY_ARMS
+from .quality import PROMPTS as QUALITY_PROMPTS
+from .quality import curves, summarise, train
+from .quality import verdict as quality_verdict
+from .states import (
     DRAWS,
     RENDERS,
     Confirmation,
@@ -44,10 +46,8 @@ from .frontier_states import (
     read_confirmation,
     read_state,
 )
-from .frontier_tables import rows, state_rows
-from .frontier_verdict import confirmed, highest, verdict
-from .jobs import Job, add_run_options, run_jobs
-from .results import Study, columns, run_study, study_parser
+from .tables import rows, state_rows
+from .verdict import confirmed, highest, verdict
 
 CONFIG = Path("configs/sds_carv.yaml")
 PROMPTS = ("a red ball", "a green cube", "a blue snowman")

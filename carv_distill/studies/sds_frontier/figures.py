@@ -9,20 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
+from carv_distill.accounting.figures import COLOURS
 from carv_distill.figures import BLUE, GREEN, GREY, ORANGE, RED, draw_band, new_figure
 
-from .frontier_quality import ARMS, Point, bands, on_grid
+from .quality import ARMS, Point, bands, on_grid
 
 Row = Mapping[str, Any]
 
-STYLES = {
-    "uniform": (GREY, "-", "reuse (uniform)"),
-    "IW": (ORANGE, "-", "IW"),
-    "Strat": (GREEN, "-", "Strat"),
-    "IW+Strat": (BLUE, "-", "IW+Strat"),
-    "best": (RED, "-", "best"),
-}
-CAMERA_STYLES = {"stratified": (GREEN, "-"), "antipodal": (ORANGE, "-"), "sobol": (BLUE, "-")}
+LABELS = {"uniform": "reuse (uniform)", "IW": "IW", "Strat": "Strat", "IW+Strat": "IW+Strat", "best": "best"}
+CAMERA_COLOURS = {"stratified": GREEN, "antipodal": ORANGE, "sobol": BLUE}
 
 
 def draw_frontier(rows: Sequence[Row], kappa: float) -> Figure:
@@ -35,9 +30,9 @@ def draw_frontier(rows: Sequence[Row], kappa: float) -> Figure:
         (f"measured costs, κ = {kappa:.2g}", "declared costs, κ = 20"),
         strict=True,
     ):
-        for arm, (colour, style, label) in STYLES.items():
+        for (arm, label), colour in zip(LABELS.items(), COLOURS, strict=True):
             mine = [r for r in rows if (r["arm"], r["cameras"]) == (arm, "iid")]
-            _line(ax, mine, "K", f"ecm_{name}", colour, style, label)
+            _line(ax, mine, "K", f"ecm_{name}", colour, "-", label)
         most = max(r["R"] for r in rows)
         sobol = sorted((r for r in rows if (r["cameras"], r["R"]) == ("sobol", most)), key=lambda r: r["K"])
         _line(ax, sobol, "K", f"ecm_{name}", RED, ":", f"best, {most} Sobol cameras")
@@ -54,9 +49,9 @@ def draw_cameras(rows: Sequence[Row]) -> Figure:
     """The variance between renders that samplings of cameras leave, over R."""
     figure = new_figure(3.8)
     axes = figure.subplots()
-    for cameras, (colour, style) in CAMERA_STYLES.items():
+    for cameras, colour in CAMERA_COLOURS.items():
         mine = [r for r in rows if (r["cameras"], r["K"]) == (cameras, 4)]
-        _line(axes, mine, "R", "between", colour, style, cameras)
+        _line(axes, mine, "R", "between", colour, "-", cameras)
     axes.axhline(1, color=GREY, lw=1, ls="--", label="iid")
     _powers(axes, sorted({r["R"] for r in rows}))
     axes.set(

@@ -35,6 +35,8 @@ DRAWS = (1, 2, 4, 8, 16)
 RENDERS = (2, 4, 8, 16)
 """R of every sampler of cameras, at K = 4."""
 CAMERAS = ("stratified", "antipodal", "sobol")
+PARTS = ("total", "within", "between")
+"""Of a variance, see :class:`Measurement`."""
 
 
 @dataclass(frozen=True)
@@ -53,18 +55,15 @@ class Measurement:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON: the terms of the estimates, from which all else follows."""
-        parts = {name: list(getattr(self, name).terms) for name in ("total", "within", "between")}
+        parts = {name: list(getattr(self, name).terms) for name in PARTS}
         place = {"arm": self.arm, "cameras": self.cameras, "upstream": self.upstream, "draws": self.draws}
         return place | parts
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Measurement:
         """From :meth:`to_dict`."""
-        parts = {name: mean_estimate(row[name], positive=name != "between") for name in _PARTS}
-        return cls(**{k: v for k, v in row.items() if k not in _PARTS} | parts)
-
-
-_PARTS = ("total", "within", "between")
+        parts = {name: mean_estimate(row[name], positive=name != "between") for name in PARTS}
+        return cls(**{k: v for k, v in row.items() if k not in PARTS} | parts)
 
 
 @dataclass(frozen=True)
@@ -185,8 +184,10 @@ def confirm(run: Path, step: int, noise: str, place: tuple[int, int, str], pairs
         pairs: of `best`; uniform (2, 1), cheaper and noisier, gets four times as many.
     """
     upstream, draws, cameras = place
-    if kept.is_file() and json.loads(kept.read_text())["place"] == list(place):
-        return
+    if kept.is_file():
+        there = json.loads(kept.read_text())
+        if there["place"] == list(place) and len(there["best"]) == pairs - 1:
+            return
     torch.set_num_threads(1)
     target = load_target(run, "cpu", step)
     module, parameters = target.module, target.parameters

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from carv_distill.carv import mean_estimate
+from carv_distill.carv.estimate import t_quantile
 
-from .blocks import block_differences
-from .claims import show
-from .frontier_prices import Prices
-from .jobs import Job, read_run, run_jobs
-from .results import columns
+from ..blocks import block_differences
+from ..claims import show_column
+from ..jobs import Job, read_run, run_jobs
+from ..results import columns
+from .prices import Prices
 
 PROMPTS = (
     "a red ball",
@@ -221,7 +221,8 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     base = rows[0]
     said = [
         f"Quality, {base['runs']} runs of each arm at a quarter of the default's learning rates: "
-        f"{base['arm']} ends at a CLIP score of {_of(base, 'score_end')} after {base['updates']} updates."
+        f"{base['arm']} ends at a CLIP score of {show_column(base, 'score_end')} after {base['updates']} "
+        "updates."
     ]
     for row in rows[1:]:
         value, high, low = row["share_to_final"], row["share_to_final_high"], row["share_to_final_low"]
@@ -235,12 +236,13 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             f"{row['arm']} is where it ends after {_reached(row, 'share_to_final')} of its seconds "
             f"({sense}), and where it is at half time after {_reached(row, 'share_to_half')}"
             f"{_in_updates(row, base)}; mean score over the seconds "
-            f"{_of(row, 'score_mean_difference')} against its, final score {_of(row, 'score_end')}."
+            f"{show_column(row, 'score_mean_difference')} against its, final score "
+            f"{show_column(row, 'score_end')}."
         )
         if row["arm"] == SMALL[0]:
             said.append(
                 f"{SMALL[0]} against {SMALL[1]}: mean score over the seconds "
-                f"{_of(row, 'score_mean_difference_plain')}."
+                f"{show_column(row, 'score_mean_difference_plain')}."
             )
     return said
 
@@ -251,10 +253,6 @@ def _in_updates(row: Mapping[str, Any], base: Mapping[str, Any]) -> str:
         return ""
     cheaper = base["seconds_per_update"] / row["seconds_per_update"]
     return f", in {row['share_to_half'] * cheaper:.2f} times its updates"
-
-
-def _of(row: Mapping[str, Any], name: str) -> str:
-    return show(row[name], row[f"{name}_low"], row[f"{name}_high"])
 
 
 def _reached(row: Mapping[str, Any], name: str) -> str:
@@ -278,4 +276,4 @@ def bands(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     degrees = prompts * (seeds - 1)
     squares = ((scores - scores.mean(1, keepdims=True)) ** 2).sum((0, 1))
     se = np.sqrt(squares / degrees / (prompts * seeds))
-    return scores.mean((0, 1)), float(stats.t.ppf(0.975, degrees)) * se
+    return scores.mean((0, 1)), t_quantile(0.975, degrees) * se

@@ -27,7 +27,7 @@ class Prices:
         kappa: (render + encode + backward)/draw at (1, 8).
         sample: seconds of a render, encoded and with its backward, four at a time.
         other: seconds of a step besides its gradient.
-        gradient: "R,K" → seconds of one gradient, R ≤ 4.
+        gradient: "R,K" → seconds of one gradient, R ≤ 4; multiples of four renders cost multiples of it.
     """
 
     kappa: float
@@ -57,8 +57,8 @@ def measure_prices(run: Path, places: Iterable[tuple[int, int]], kept: Path, rou
     small = sorted({(min(r, AT_ONCE), k) for r, k in (*places, (1, 8), (AT_ONCE, 4))})
     timers = {place: StageTimer() for place in small}
     for number in range(rounds + 1):
-        for (r, k), kept_timer in timers.items():
-            own = kept_timer if number else StageTimer()
+        for (r, k), counted in timers.items():
+            own = counted if number else StageTimer()  # the first round warms up
             time_stages(module.pipeline, module.measured_parameters, module.sampler, r, k, own, repeats=3)
     cost = {place: CostModel.measured(t) for place, t in timers.items()}
     gradient = {f"{r},{k}": c(r, k) for (r, k), c in cost.items()}

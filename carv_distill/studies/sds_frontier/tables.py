@@ -8,10 +8,10 @@ from typing import Any
 from carv_distill.carv import CostModel, Estimate
 from carv_distill.carv.estimate import scaled
 
-from .frontier_prices import Prices
-from .frontier_states import Measurement, State
-from .pooling import pooled_mean, pooled_ratio
-from .results import columns
+from ..pooling import pooled_mean, pooled_ratio
+from ..results import columns
+from .prices import Prices
+from .states import PARTS, Measurement, State
 
 BASE = ("uniform", 2, 1)
 """Arm, R and K that effective compute is counted against, as in the paper."""
@@ -27,12 +27,10 @@ def price_lists(prices: Prices) -> dict[str, Cost]:
     return {"own": lambda r, k: prices(r, k), **declared}
 
 
-def worth(
-    states: Sequence[State], cost: Cost, place: tuple[str, int, int, str], level: float = 0.95
-) -> Estimate:
+def worth(states: Sequence[State], cost: Cost, place: tuple[str, int, int, str]) -> Estimate:
     """ECM against uniform (2, 1), over states."""
     pairs = [(s.row(*BASE).total, s.row(*place).total) for s in states]
-    return scaled(pooled_ratio(pairs, level), cost(*BASE[1:]) / cost(*place[1:3]))
+    return scaled(pooled_ratio(pairs), cost(*BASE[1:]) / cost(*place[1:3]))
 
 
 def rows(states: Sequence[State], prices: Prices) -> list[dict[str, Any]]:
@@ -83,11 +81,7 @@ def state_rows(states: Sequence[State]) -> list[dict[str, Any]]:
 
     def row(s: State, m: Measurement) -> dict[str, Any]:
         place = {"prompt": s.prompt, "step": s.step, "arm": m.arm, "cameras": m.cameras}
-        parts = {
-            n: v
-            for part in ("total", "within", "between")
-            for n, v in columns(part, getattr(m, part)).items()
-        }
+        parts = {n: v for part in PARTS for n, v in columns(part, getattr(m, part)).items()}
         return place | {"R": m.upstream, "K": m.draws} | parts
 
     return [row(s, m) for s in states for m in s.rows]

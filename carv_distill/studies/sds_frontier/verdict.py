@@ -10,11 +10,11 @@ from typing import Any
 from carv_distill.carv import Estimate, mean_estimate
 from carv_distill.carv.estimate import scaled
 
-from .claims import show
-from .frontier_prices import AT_ONCE, Prices
-from .frontier_states import CAMERAS, Confirmation, Measurement, State
-from .frontier_tables import BASE, compared, relative_efficiency, worth
-from .pooling import independent_ratio, pooled_ratio
+from ..claims import show, show_column
+from ..pooling import independent_ratio, pooled_ratio
+from .prices import AT_ONCE, Prices
+from .states import CAMERAS, Confirmation, Measurement, State
+from .tables import BASE, compared, relative_efficiency, worth
 
 TARGET = 3.0
 
@@ -31,7 +31,7 @@ def verdict(
     """All sentences.
 
     Args:
-        table: of :func:`frontier_tables.rows`.
+        table: of :func:`~.tables.rows`.
         place: see :func:`highest`.
         confirmations: of that setting, one from each state.
     """
@@ -68,12 +68,13 @@ def _ordering(rows: Sequence[Row], name: str) -> str:
     at = {row["arm"]: row for row in iid if row["K"] == 8}
     label = "own costs" if name == "own" else f"declared κ = {name.removeprefix('kappa_')}"
     shown = ", ".join(
-        f"{_title(arm)} {_of(at[arm], f'ecm_{name}')}" for arm in ("uniform", "IW", "Strat", "IW+Strat")
+        f"{_title(arm)} {show_column(at[arm], f'ecm_{name}')}"
+        for arm in ("uniform", "IW", "Strat", "IW+Strat")
     )
     tops = []
     for arm in ("uniform", "IW+Strat", "best"):
         top = max((row for row in iid if row["arm"] == arm), key=lambda row: row[f"ecm_{name}"])
-        tops.append(f"{_title(arm)} {_of(top, f'ecm_{name}')} at K = {top['K']}")
+        tops.append(f"{_title(arm)} {show_column(top, f'ecm_{name}')} at K = {top['K']}")
     return f"ECM at {label}, K = 8: {shown}; each arm's highest with iid cameras: {', '.join(tops)}."
 
 
@@ -115,7 +116,8 @@ def _best(
     sense = "above" if e.low > TARGET else "below" if e.high < TARGET else "not resolved from"
     said = (
         f"Highest ECM at own costs: best with {cameras} cameras at ({r}, {k}), {chosen.value:.2g}; measured "
-        f"anew {_say(e)}, {sense} {TARGET:g}. The pilots of best (profile, parity) are not in the costs"
+        f"anew {_say(e)}, {sense} {TARGET:g}. The interval takes the prices as they "
+        "are; the pilots of best (profile, parity) are not in them"
     )
     if r > BASE[1]:
         batching = (prices(*BASE[1:]) / BASE[1]) / (prices(AT_ONCE, 1) / AT_ONCE)
@@ -160,7 +162,9 @@ def _cameras(rows: Sequence[Row]) -> str:
     parts = []
     for cameras in CAMERAS:
         at = [row for row in rows if (row["cameras"], row["K"]) == (cameras, 4)]
-        parts.append(f"{cameras} " + ", ".join(f"{_of(row, 'between')} at R = {row['R']}" for row in at))
+        parts.append(
+            f"{cameras} " + ", ".join(f"{show_column(row, 'between')} at R = {row['R']}" for row in at)
+        )
     return f"Variance between renders over that of iid cameras: {'; '.join(parts)}."
 
 
@@ -175,7 +179,3 @@ def _title(arm: str) -> str:
 
 def _say(e: Estimate) -> str:
     return show(e.value, e.low, e.high)
-
-
-def _of(row: Row, name: str) -> str:
-    return show(row[name], row[f"{name}_low"], row[f"{name}_high"])
