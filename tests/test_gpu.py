@@ -11,6 +11,7 @@ import torch
 from carv_distill.carv import (
     STRATEGIES,
     AdaptiveProposal,
+    CountSketch,
     NoiseLevelSampler,
     Proposal,
     average_residual,
@@ -29,6 +30,18 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 MakeConfig = Callable[..., DMDConfig]
+
+
+def test_a_sketch_is_that_of_the_cpu_and_waits_for_nothing() -> None:
+    x = torch.randn(3, 100_003, generator=stream("sketch"), dtype=torch.float64)
+    on_device = x.cuda()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = CountSketch(4096)(on_device)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(found.cpu(), CountSketch(4096)(x), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
