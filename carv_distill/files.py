@@ -1,5 +1,6 @@
 """Writing a file so that a reader never sees half of it."""
 
+import errno
 import json
 import os
 import secrets
@@ -11,11 +12,14 @@ from typing import Any, BinaryIO
 
 
 @contextmanager
-def atomic_file(path: Path | str) -> Iterator[BinaryIO]:
+def atomic_file(path: Path | str, replace: bool = True) -> Iterator[BinaryIO]:
     """A binary file that takes the name `path` only once it is complete and on disk.
 
     The bytes go to a hidden neighbour, which is synchronised and renamed (`os.replace`, atomic within one
     file system). If the body raises, `path` keeps what it held before and the neighbour is removed.
+
+    Raises:
+        FileExistsError: without `replace`, there is such a file; of several processes one succeeds.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,9 +30,24 @@ def atomic_file(path: Path | str) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        if replace:
+            temporary.replace(path)
+        else:
+            _take_name(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _take_name(temporary: Path, path: Path) -> None:
+    """Gives a file the name `path` if no other has it."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # no hard links on this file system: all that is left is to look and then rename
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        temporary.replace(path)
 
 
 @contextmanager

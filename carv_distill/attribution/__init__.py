@@ -1,0 +1,1 @@
+"""Data attribution: which training samples a diffusion model's loss depends on."""
