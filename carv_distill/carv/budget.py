@@ -66,7 +66,8 @@ class VarianceBudget:
 
         Args:
             pipeline: see :data:`Pipeline`; called with one sample at a time.
-            parameters: differentiate by these; pass some of a network's to look at those alone.
+            parameters: differentiate by these; pass some of a network's to look at those alone, and none
+                where the residual is the gradient.
             generator: of everything that is drawn.
             proposal: q of the noise levels; uniform by default.
             upstreams, levels, noises: at least 2 each.
@@ -86,8 +87,10 @@ class VarianceBudget:
         terms: dict[str, list[float]] = {
             name: [] for name in ("between", "level", "noise", "within", "total")
         }
-        dtype = torch.promote_types(parameters[0].dtype, torch.float32)
-        buffer = torch.cat([p.detach().flatten() for p in parameters])
+        dtype, buffer = torch.float64, None
+        if parameters:
+            dtype = torch.promote_types(parameters[0].dtype, torch.float32)
+            buffer = torch.cat([p.detach().flatten() for p in parameters])
         means, per_level, per_noise = VarianceMeter(), VarianceMeter(dtype), VarianceMeter(dtype)
         for done in range(upstreams):
             per_level.clear()
@@ -140,7 +143,7 @@ def _draw_gradients(
     proposal: Proposal,
     levels: int,
     noises: int,
-    buffer: Tensor,
+    buffer: Tensor | None,
 ) -> Iterator[Tensor]:
     """Gradients of one upstream sample's single draws, level by level, each over the last in the buffer;
     one forward, one graph for all."""

@@ -11,7 +11,8 @@ from .sampling import Draws
 
 Residual = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """residual(x_flat [n, …], u_flat [n], eps_flat [n, …], index [n]) → [n, …]; `index` names the upstream
-sample of each row (to look up labels or prompts)."""
+sample of each row (to look up labels or prompts). It has the shape of x wherever it is pulled back to
+parameters."""
 
 Observer = Callable[[Tensor, Tensor, Tensor], None]
 """observe(u_flat [n], residual [n, …], index [n]): told of draws after they were made."""
@@ -32,7 +33,7 @@ def observed(residual: Residual, observe: Observer | None) -> Residual:
 
 @torch.no_grad()
 def average_residual(residual: Residual, x: Tensor, draws: Draws, chunk: int | None = None) -> Tensor:
-    """direction_r = 1/K Σ_k ω_rk · residual(x_r, u_rk, ε_rk), shape of x: [R, …].
+    """direction_r = 1/K Σ_k ω_rk · residual(x_r, u_rk, ε_rk), shape of a residual: [R, …].
 
     The networks inside `residual` are called without a gradient graph, on at most `chunk` rows at a time
     (a row is one (r, k)), so the networks' memory follows the chunk and not K; beside it stand the noises
@@ -57,14 +58,17 @@ def average_residual(residual: Residual, x: Tensor, draws: Draws, chunk: int | N
     rows = upstream * count
     x = x.detach()
     u, weight, eps = draws.u.flatten(), draws.weight.flatten(), draws.eps.flatten(0, 1)
-    weight = weight.view(rows, *[1] * (x.ndim - 1))
     index = torch.arange(upstream, device=x.device).repeat_interleave(count, output_size=rows)
-    weighted = torch.empty_like(eps)
+    weighted = None
     for start in range(0, rows, chunk or rows):
         part = slice(start, start + (chunk or rows))
         i = index[part]
-        torch.mul(residual(x[i], u[part], eps[part], i), weight[part], out=weighted[part])
-    return weighted.view(upstream, count, *x.shape[1:]).mean(1)
+        r = residual(x[i], u[part], eps[part], i)
+        if weighted is None:
+            weighted = eps.new_empty(rows, *r.shape[1:])
+        torch.mul(r, weight[part].view(-1, *[1] * (r.ndim - 1)), out=weighted[part])
+    assert weighted is not None
+    return weighted.view(upstream, count, *weighted.shape[1:]).mean(1)
 
 
 def surrogate(x: Tensor, direction: Tensor) -> Tensor:

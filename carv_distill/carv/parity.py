@@ -124,7 +124,7 @@ class NoiseParity:
                 eps = draw_noise(noises, draws, x.shape[1:], coupling, generator, x.device, x.dtype)
                 for signed in (eps, -eps) if coupling == "iid" else (eps,):
                     rows = sample_residuals(residual, x, u, weight, signed.flatten(0, 1), chunk)
-                    directions.append(rows.view(noises, draws, *x.shape[1:]).mean(1))
+                    directions.append(rows.view(noises, draws, *rows.shape[1:]).mean(1))
             # replicate by replicate, [noises, 4, …]: ε, −ε, antithetic, zero-sum
             together = torch.stack(directions, 1).flatten(0, 1)
             meters = [VarianceMeter() for _ in range(3)]

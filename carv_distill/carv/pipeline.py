@@ -13,7 +13,10 @@ from .sampling import NoiseLevelSampler
 
 Pipeline = Callable[[int, torch.Generator], tuple[Tensor, Residual]]
 """pipeline(R, generator) → (x [R, …] with its graph to the parameters, the residual of these samples).
-A residual that looks nothing up by sample (no labels, no prompts) is the same at every call."""
+A residual that looks nothing up by sample (no labels, no prompts) is the same at every call.
+
+In data attribution a draw is a parameter gradient already: there the residual gives it, [n, d], J is the
+identity, and the measures are called with no parameters."""
 
 
 def under(pipeline: Pipeline, context: Callable[[], AbstractContextManager[None]]) -> Pipeline:
@@ -44,10 +47,13 @@ def flat_gradient(
     Args:
         output: x, [R, …], with a graph.
         direction: same shape, no graph.
-        parameters: what to differentiate by; a part of a large network's is allowed.
+        parameters: what to differentiate by; a part of a large network's is allowed. Where there are none,
+            the directions are gradients themselves, and their sum over R is what is returned.
         keep: whether the graph is needed again.
         out: where to write it, [d]; a new tensor if None.
     """
+    if not parameters:
+        return direction.sum(0).flatten()
     gradients = torch.autograd.grad(
         output, parameters, direction, retain_graph=keep, allow_unused=True, materialize_grads=True
     )
@@ -98,7 +104,7 @@ def sample_residuals(
         part = slice(start, start + (chunk or len(u)))
         index = torch.zeros(len(u[part]), dtype=torch.long, device=x.device)
         r = residual(x.detach().expand_as(eps[part]), u[part], eps[part], index)
-        parts.append(r * weight[part].view(-1, *[1] * (x.ndim - 1)))
+        parts.append(r * weight[part].view(-1, *[1] * (r.ndim - 1)))
     return torch.cat(parts)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .noise import draw_noise
 from .pipeline import Pipeline, row_gradients, sample_residuals
 from .proposal import Proposal
 from .variance import VarianceMeter
@@ -18,7 +19,7 @@ class NoiseLevelProfile:
     """Of the unweighted single-draw gradient g = J(x)ᵀ r(x, u, ε), in each of N equal bins of u:
 
         second_moment    E[‖g‖² | bin]
-        noise_variance   E[tr Cov_ε(g | x, u) | bin]
+        noise_variance   E[tr Cov_ε(g | x, u) | bin]; of draws in antithetic pairs, 2 tr Cov of a pair's mean
 
     All are [N], float64, on the CPU; the standard errors are those of the spread over upstream samples.
     """
@@ -39,6 +40,7 @@ class NoiseLevelProfile:
         bins: int = 32,
         upstreams: int = 32,
         noises: int = 2,
+        noise: str = "iid",
         project: Callable[[Tensor], Tensor] | None = None,
         chunk: int | None = None,
         progress: Callable[[int], None] | None = None,
@@ -46,8 +48,8 @@ class NoiseLevelProfile:
         """`upstreams` samples, each at one level in every bin, u_b ~ U[b/N, (b+1)/N), with `noises` noises.
 
         A bin's terms of one upstream sample are mean_j ‖g_j‖² and the sample variance of the g_j, both
-        unbiased. Network calls and backwards: upstreams · bins · noises. Memory: a few vectors and O(bins),
-        beside the bins · noises residuals of one sample.
+        unbiased. Network calls and backwards: upstreams · bins · noises, twice as many with antithetic
+        noises. Memory: a few vectors and O(bins), beside the residuals of one sample.
 
         Args:
             pipeline: see :data:`Pipeline`; called with one sample at a time.
@@ -55,34 +57,42 @@ class NoiseLevelProfile:
             generator: of everything that is drawn.
             bins: N ≥ 1.
             upstreams, noises: at least 2 each.
+            noise: iid | antithetic; with the latter each of the `noises` is a pair (ε, −ε) at one level, and
+                the noise's variance that of draws so paired.
             project: a linear map of the gradient that keeps squared norms, as :class:`CountSketch`.
-            chunk: rows per call of the residual; all bins · noises by default.
+            chunk: rows per call of the residual; all of a sample's by default.
             progress: called with the number of finished upstream samples.
 
         Raises:
-            ValueError: no bin, or fewer than two replicates of a kind.
+            ValueError: no bin, fewer than two replicates of a kind, or another coupling.
         """
         for name, count, least in (("bins", bins, 1), ("upstreams", upstreams, 2), ("noises", noises, 2)):
             if count < least:
                 raise ValueError(f"{name} must be at least {least}, found {count}")
+        if noise not in ("iid", "antithetic"):
+            raise ValueError(f"noise must be iid or antithetic, found {noise!r}")
+        pair = 2 if noise == "antithetic" else 1
         prior, statistics = Proposal.uniform(bins), _Running(bins)
         for done in range(upstreams):
             x, residual = pipeline(1, generator)
             place = torch.rand(bins, generator=generator, device=x.device, dtype=torch.float64)
             v = place.add_(torch.arange(bins, device=x.device)).div_(bins)
-            u = prior.sample(v, x.dtype)[0].repeat_interleave(noises)  # rounding never leaves the bin
-            eps = torch.randn(len(u), *x.shape[1:], generator=generator, device=x.device, dtype=x.dtype)
+            u = prior.sample(v, x.dtype)[0].repeat_interleave(noises * pair)  # rounding never leaves the bin
+            eps = draw_noise(bins, noises * pair, x.shape[1:], noise, generator, x.device, x.dtype).flatten(
+                0, 1
+            )
             rows = sample_residuals(residual, x, u, torch.ones_like(u), eps, chunk)
             gradients = row_gradients(x, rows, parameters)
             terms = torch.zeros(2, bins, dtype=torch.float64)
             for b in range(bins):
                 meter = VarianceMeter()
                 for _ in range(noises):
-                    gradient = next(gradients)
-                    gradient = gradient if project is None else project(gradient)
-                    terms[0, b] += gradient.double().square().sum().item() / noises
-                    meter.update(gradient)
-                terms[1, b] = meter.variance
+                    draws = [next(gradients) for _ in range(pair)]
+                    if project is not None:
+                        draws = [project(g) for g in draws]
+                    terms[0, b] += sum(g.double().square().sum().item() for g in draws) / (noises * pair)
+                    meter.update(draws[0] if pair == 1 else (draws[0] + draws[1]) / 2)
+                terms[1, b] = pair * meter.variance
             statistics.update(terms)
             if progress is not None:
                 progress(done + 1)

@@ -36,6 +36,8 @@ class NoiseLevelSampler:
     ===============  =======================================================================================
     iid              v ~ U[0, 1), independent
     stratified       v_rk = (k + U_rk)/K: the K draws of one upstream sample hit K strata once each
+    paired           v_rk = (j + U_rj)/(K/2) for k = 2j and 2j + 1: K/2 strata, each level twice, so that
+                     antithetic pairs differ in nothing but the sign; K even, or 1
     global           v = (π(r, k) + U_rk)/(R·K) over a random permutation π: all draws of the batch, on all
                      ranks, hit R·K·world_size strata once each (the useful one at K = 1)
     nested           v_rk = (k + (π_k(r) + U_rk)/R)/K with a permutation π_k of all ranks' samples for each k:

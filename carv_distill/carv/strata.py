@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .sobol import shifted_sobol
 
-STRATEGIES = ("iid", "stratified", "global", "nested", "latin_hypercube", "systematic", "sobol")
+STRATEGIES = ("iid", "stratified", "paired", "global", "nested", "latin_hypercube", "systematic", "sobol")
 
 
 def probabilities(
@@ -28,6 +28,7 @@ def probabilities(
 
         iid               U_rk
         stratified        (k + U_rk)/K
+        paired            (j + U_rj)/(K/2) for k = 2j and 2j + 1
         systematic        (k + U_r)/K
         global            (π(r, k) + U_rk)/(n K)
         nested            (k + (π_k(r) + U_rk)/n)/K
@@ -36,14 +37,24 @@ def probabilities(
 
     Args and conventions as for :meth:`NoiseLevelSampler.draw`.
 
+    Raises:
+        ValueError: pairs of an odd number of draws, above one.
+
     Source: stratified and Latin hypercube samples: Owen, Monte Carlo theory, chapters 8 and 10; Sobol points
     and digital shifts: chapter 17.
     """
+    if strategy == "paired" and draws > 1:
+        if draws % 2:
+            raise ValueError(f"paired draws must be even in number, found {draws}")
+        half = probabilities(
+            "stratified", upstream, draws // 2, rank, world_size, generator, shared, device, dtype
+        )
+        return half.repeat_interleave(2, 1)
     columns = 1 if strategy == "systematic" else draws
     jitter = torch.rand(upstream, columns, generator=generator, device=device, dtype=dtype)
     if strategy == "iid":
         return jitter
-    if strategy in ("stratified", "systematic"):
+    if strategy in ("stratified", "paired", "systematic"):
         return jitter.add(torch.arange(draws, device=device)).div_(draws)
     if strategy == "sobol":
         # By rank, then by upstream sample: K = 2^m consecutive points stratify each sample, all the batch.

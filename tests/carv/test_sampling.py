@@ -69,7 +69,7 @@ def test_unbiased_given_x(strategy: str, name: str, draws: int) -> None:
     """Mean direction of each fixed x_r over n independent batches equals E_u E_ε within 4 SE, SE = s/√n."""
     sampler = NoiseLevelSampler(PROPOSALS[name], strategy)
     g = stream("unbiased", strategy, name, draws)
-    if strategy in ("iid", "stratified", "systematic"):  # one call gives independent batches
+    if strategy in ("iid", "stratified", "paired", "systematic"):  # one call gives independent batches
         n = 40_000
         batch = sampler.draw(2 * n, draws, (2,), g, dtype=F64)
         direction = average_residual(dmd_like, X.repeat(n, 1), batch).view(n, 2, 2)
@@ -244,6 +244,20 @@ def test_u_is_uniform_given_x(strategy: str) -> None:
         assert ((mean.mean(0) - 1 / (power + 1)).abs() < 4 * mean.std(0) / 1500**0.5).all()
 
 
+def test_paired_levels_with_antithetic_noises_remove_all_that_is_odd() -> None:
+    """Both draws of a pair have one level, in its own stratum of K/2: h(u) ε averages to exactly zero,
+    whatever the proposal, where neighbouring strata leave the difference of their levels."""
+    proposal = PROPOSALS["uneven"]
+    draws = NoiseLevelSampler(proposal, "paired", "antithetic").draw(50, 6, (2,), stream("paired"), dtype=F64)
+    assert torch.equal(draws.u[:, 0::2], draws.u[:, 1::2])
+    levels = NoiseLevelSampler(UNIFORM, "paired").draw(50, 6, (), stream("paired"), dtype=F64).u
+    assert torch.equal((levels[:, ::2] * 3).long(), torch.arange(3).expand(50, 3))
+    h = (1 + 5 * draws.u) * draws.weight
+    assert ((h[..., None] * draws.eps).mean(1) == 0).all()
+    apart = NoiseLevelSampler(proposal, "stratified", "antithetic").draw(50, 6, (2,), stream("p"), dtype=F64)
+    assert (((1 + 5 * apart.u) * apart.weight)[..., None] * apart.eps).mean(1).abs().max() > 0.01
+
+
 def test_without_a_shared_stream_global_is_uniform_only_over_the_ranks() -> None:
     """Rank r sees the strata r modulo W alone, as the docstring warns."""
     for call in range(10):
@@ -357,6 +371,8 @@ def test_unknown_names_and_impossible_counts_are_refused() -> None:
         NoiseLevelSampler(UNIFORM, "halton")
     with pytest.raises(ValueError, match=r"^noise must be one of iid, antithetic, zero_sum; found 'pink'$"):
         NoiseLevelSampler(UNIFORM, noise="pink")
+    with pytest.raises(ValueError, match=r"^paired draws must be even in number, found 3$"):
+        NoiseLevelSampler(UNIFORM, "paired").draw(2, 3, ())
     sampler = NoiseLevelSampler(UNIFORM)
     for upstream, draws in ((0, 1), (1, 0)):
         with pytest.raises(ValueError, match=f"at least 1, found {upstream} and {draws}$"):

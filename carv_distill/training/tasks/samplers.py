@@ -13,8 +13,12 @@ def build_sampler(options: EstimatorOptions, timesteps: int | None) -> NoiseLeve
     """The configured sampler; with discrete timesteps, a proposal has one bin for each.
 
     Raises:
-        UserError: weights that are no density, or not one for each timestep.
+        UserError: weights that are no density, or not one for each timestep; pairs of an odd number of draws.
     """
+    if options.strategy == "paired" and options.draws % 2 and options.draws > 1:
+        raise UserError(
+            f"estimator.draws: {options.draws} is odd, and estimator.strategy: paired needs an even number"
+        )
     if options.proposal == "weights":
         if timesteps and len(options.weights) != timesteps:
             raise UserError(
