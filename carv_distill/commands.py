@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -36,6 +37,21 @@ def whole_number(least: int) -> Callable[[str], int]:
             number = least - 1
         if number < least:
             raise argparse.ArgumentTypeError(f"{word!r} is not a whole number from {least} on")
+        return number
+
+    return parse
+
+
+def number_from(least: float) -> Callable[[str], float]:
+    """The type of an option that takes finite numbers from `least` on."""
+
+    def parse(word: str) -> float:
+        try:
+            number = float(word)
+        except ValueError:
+            number = math.nan
+        if not least <= number < math.inf:
+            raise argparse.ArgumentTypeError(f"{word!r} is not a number from {least:g} on")
         return number
 
     return parse

@@ -12,7 +12,7 @@ from .denoiser import (
 )
 from .exact import EmpiricalDenoiser, GaussianDenoiser, GaussianMixtureDenoiser
 from .sampler import heun_sample
-from .schedule import EDMSchedule, NoiseSchedule, VPSchedule
+from .schedule import EDMSchedule, LogNormalSchedule, NoiseSchedule, VPSchedule
 from .teacher import Teacher, load_teacher, save_teacher
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "GaussianDenoiser",
     "GaussianMixtureDenoiser",
     "GuidedDenoiser",
+    "LogNormalSchedule",
     "NetworkDenoiser",
     "NoiseSchedule",
     "SamplePreconditioning",

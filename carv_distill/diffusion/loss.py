@@ -16,6 +16,20 @@ def denoising_loss(denoiser: NetworkDenoiser, x: Tensor, sigma: Tensor, eps: Ten
 
     Source: Karras et al. 2022 (EDM), equation 8; Ho et al. 2020, equation 14.
     """
+    return F.mse_loss(*_prediction_and_target(denoiser, x, sigma, eps, cond))
+
+
+def denoising_losses(
+    denoiser: NetworkDenoiser, x: Tensor, sigma: Tensor, eps: Tensor, cond: Tensor | None
+) -> Tensor:
+    """The same for each row apart, a mean over its entries: [n]."""
+    prediction, target = _prediction_and_target(denoiser, x, sigma, eps, cond)
+    return (prediction - target).square().flatten(1).mean(1)
+
+
+def _prediction_and_target(
+    denoiser: NetworkDenoiser, x: Tensor, sigma: Tensor, eps: Tensor, cond: Tensor | None
+) -> tuple[Tensor, Tensor]:
     c = denoiser.coefficients(x, sigma)
     x_t = x + sigma.view(c.skip.shape) * eps
-    return F.mse_loss(denoiser.raw(x_t, c, cond), (x - c.skip * x_t) / c.out)
+    return denoiser.raw(x_t, c, cond), (x - c.skip * x_t) / c.out

@@ -29,11 +29,16 @@ def build_teacher(options: PretrainOptions, channels: int, size: int, classes: i
     """An untrained EDM teacher; its last class embedding is the null label.
 
     Raises:
-        UserError: channels that the network's groups do not divide, or noise levels in the wrong order.
+        UserError: channels that the network's groups or heads do not divide, noise levels in the wrong order.
     """
     levels = len(options.channels)
     if not levels or any(c < 1 or c % 8 for c in options.channels):
         raise UserError(f"teacher.channels: {options.channels} must be one or more multiples of 8")
+    if options.channels[-1] % options.head_channels:
+        raise UserError(
+            f"teacher.head_channels: {options.head_channels} does not divide the last of teacher.channels, "
+            f"{options.channels[-1]}"
+        )
     if options.sigma_min >= options.sigma_max:
         raise UserError(
             f"teacher.sigma_min: {options.sigma_min:g} is not below teacher.sigma_max, {options.sigma_max:g}"

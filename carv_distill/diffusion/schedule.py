@@ -46,6 +46,27 @@ class EDMSchedule:
         return (low + u * (high - low)) ** self.rho
 
 
+@dataclass(frozen=True)
+class LogNormalSchedule:
+    """ln σ ~ N(mean, std²) for uniform u, by the inverse normal distribution function; clipped to
+    [σ_min, σ_max].
+
+    The levels that an EDM network is trained on, as a schedule.
+
+    Source: Karras et al. 2022 (EDM), table 1.
+    """
+
+    mean: float
+    std: float
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+
+    def sigma(self, u: Tensor) -> Tensor:
+        """Noise level at u in [0, 1], same shape and dtype."""
+        z = torch.special.ndtri(u)  # ∓∞ at the ends, which the clipping takes in
+        return (self.mean + self.std * z).exp().clamp(self.sigma_min, self.sigma_max)
+
+
 class VPSchedule:
     """The discrete variance-preserving process of DDPM: timestep ⌊u T⌋, σ_t = √((1 − ᾱ_t)/ᾱ_t).
 

@@ -1,0 +1,226 @@
+"""Parameter gradients of the denoising loss, sample by sample, for draws (u, ε) that all samples share."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from carv_distill.carv import Draws
+from carv_distill.diffusion import NetworkDenoiser, NoiseSchedule
+from carv_distill.diffusion.loss import denoising_losses
+from carv_distill.errors import UserError
+from carv_distill.options import nearest
+
+from .projection import Projector
+
+PRECISIONS = ("fp32", "bf16")
+
+
+class SampleGradients:
+    """ḡ(x) = ∇φ 1/K Σ_k ω_k ℓ(φ; x, c, u_k, ε_k), with ℓ the denoising loss by which the model learned.
+
+    ``vmap(grad(…))`` over the samples. The draws are arguments of the loss, the same for every sample:
+    what two samples' gradients have in common by their draws is then common, and nothing random is left
+    inside. The K draws of a sample are one batch of one backward, so no draw's own gradient is ever stored.
+
+    Args:
+        denoiser: its parameters are read, never changed. Any trailing shape of x.
+        schedule: u → σ; with u uniform, the distribution of noise levels in the loss.
+        patterns: the gradient is by the parameters whose names in the network match one of these, as
+            ``up_blocks.*.weight``.
+        precision: fp32 | bf16, in which the network computes; gradients have the parameters' type.
+
+    Raises:
+        UserError: a pattern matches no parameter.
+
+    Source: arXiv 2303.14186 (TRAK), section 3; arXiv 2605.21489, section 5.
+    """
+
+    def __init__(
+        self,
+        denoiser: NetworkDenoiser,
+        schedule: NoiseSchedule,
+        patterns: Sequence[str] = ("*",),
+        precision: str = "fp32",
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; found {precision!r}")
+        self._loss = _MeanLoss(denoiser, schedule)
+        self._bf16 = precision == "bf16"
+        self.names = matching([n for n, _ in denoiser.network.named_parameters()], patterns)
+        """Of the parameters, in their order in a gradient."""
+        parameters = dict(denoiser.network.named_parameters())
+        self._parameters = {f"denoiser.network.{n}": parameters[n].detach() for n in self.names}
+        self._gradient = vmap(grad(self._value), in_dims=(None, 0, 0, None, None, None))
+        self._unconditional = vmap(grad(self._value), in_dims=(None, 0, None, None, None, None))
+        self._each = vmap(grad(self._value), in_dims=(None, 0, 0, 0, 0, 0))
+        self._each_unconditional = vmap(grad(self._value), in_dims=(None, 0, None, 0, 0, 0))
+
+    @property
+    def dimension(self) -> int:
+        """d, entries of a gradient."""
+        return sum(p.numel() for p in self._parameters.values())
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(iter(self._parameters.values())).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the parameters, and of a gradient."""
+        return next(iter(self._parameters.values())).dtype
+
+    def __call__(self, x: Tensor, cond: Tensor | None, u: Tensor, weight: Tensor, eps: Tensor) -> Tensor:
+        """ḡ of each sample, [n, d].
+
+        Args:
+            x: [n, …].
+            cond: labels [n], or embeddings [n, L, D], or None.
+            u, weight: [K], shared by the samples.
+            eps: [K, …].
+        """
+        gradient = self._unconditional if cond is None else self._gradient
+        with self._context():
+            parts = gradient(self._parameters, x, cond, u, weight, eps)
+        return self._joined(parts)
+
+    def of_draws(self, x: Tensor, cond: Tensor | None, u: Tensor, eps: Tensor) -> Tensor:
+        """∇φ ℓ(φ; x_i, c_i, u_i, ε_i) of single draws, each at a sample of its own, [n, d].
+
+        Args:
+            x, eps: [n, …].
+            cond: [n, …] or None.
+            u: [n].
+        """
+        gradient = self._each_unconditional if cond is None else self._each
+        with self._context(), warnings.catch_warnings():
+            # of looking levels up in a table, which costs nothing beside the network
+            warnings.filterwarnings("ignore", message="There is a performance drop")
+            parts = gradient(self._parameters, x, cond, u[:, None], torch.ones_like(u[:, None]), eps[:, None])
+        return self._joined(parts)
+
+    def _joined(self, parts: dict[str, Tensor]) -> Tensor:
+        return torch.cat([parts[name].flatten(1) for name in self._parameters], 1)
+
+    @torch.no_grad()
+    def losses(self, x: Tensor, cond: Tensor | None, u: Tensor, weight: Tensor, eps: Tensor) -> Tensor:
+        """1/K Σ_k ω_k ℓ of each sample, [n]; arguments as above."""
+        one = [(x[i], None if cond is None else cond[i]) for i in range(len(x))]
+        with self._context():
+            return torch.stack([self._loss(x_i, cond_i, u, weight, eps) for x_i, cond_i in one])
+
+    def _value(self, parameters: dict[str, Tensor], *arguments: Tensor | None) -> Tensor:
+        value = functional_call(self._loss, parameters, arguments)
+        assert isinstance(value, Tensor)
+        return value
+
+    def _context(self) -> AbstractContextManager[None]:
+        return _context(self.device.type, self._bf16)
+
+
+def sample_features(
+    gradients: SampleGradients,
+    projector: Projector,
+    x: Tensor,
+    cond: Tensor | None,
+    draws: Draws,
+    chunk: int,
+    normalise_draws: bool = False,
+    model_id: int = 0,
+) -> Tensor:
+    """Projected gradients of each sample over each of G groups of draws, [n, G, m], float32.
+
+    Memory: `chunk` gradients, whatever n and G.
+
+    Args:
+        x, cond: see :class:`SampleGradients`.
+        draws: R is G: one row for each group; u [G, K/G], eps [G, K/G, …].
+        chunk: samples at a time.
+        normalise_draws: average g/‖g‖ of each draw instead of g.
+        model_id: names the projection, for several checkpoints.
+
+    Raises:
+        UserError: a draw's gradient is zero and shall be normalised.
+    """
+    rows = []
+    for start in range(0, len(x), chunk):
+        part = slice(start, start + chunk)
+        some = x[part], None if cond is None else cond[part]
+        groups = []
+        for u, weight, eps in zip(draws.u, draws.weight, draws.eps, strict=True):
+            if normalise_draws:
+                mean = _mean_of_directions(gradients, *some, u, weight, eps, start)
+            else:
+                mean = gradients(*some, u, weight, eps)
+            groups.append(projector.project(mean, model_id).float())
+        rows.append(torch.stack(groups, 1))
+    return torch.cat(rows)
+
+
+def _mean_of_directions(
+    gradients: SampleGradients,
+    x: Tensor,
+    cond: Tensor | None,
+    u: Tensor,
+    weight: Tensor,
+    eps: Tensor,
+    first: int,
+) -> Tensor:
+    """1/K Σ_k ω_k g_k/‖g_k‖, [n, d]."""
+    mean = torch.zeros(len(x), gradients.dimension, device=x.device, dtype=gradients.dtype)
+    for k in range(len(u)):
+        g = gradients(x, cond, u[k : k + 1], torch.ones_like(weight[:1]), eps[k : k + 1])
+        norm = g.norm(dim=1, keepdim=True)
+        if not norm.all():
+            raise UserError(
+                f"sample {first + int((norm == 0).nonzero()[0, 0])}: a draw's gradient is zero and cannot be "
+                "normalised (allowed: --normalise mean)"
+            )
+        mean += g / norm * (weight[k] / len(u))
+    return mean
+
+
+def matching(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
+    """The names that match a pattern (``*`` for any characters), in their own order.
+
+    Raises:
+        UserError: a pattern matches none.
+    """
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise UserError(
+                f"--parameters: {pattern!r} matches none of the {len(names)} parameters"
+                f"{nearest(pattern, list(names))}; they are named as {names[0]}, {names[-1]}"
+            )
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+class _MeanLoss(nn.Module):
+    """1/K Σ_k ω_k ℓ(φ; x, c, u_k, ε_k) of one sample."""
+
+    def __init__(self, denoiser: NetworkDenoiser, schedule: NoiseSchedule) -> None:
+        super().__init__()
+        self.denoiser, self.schedule = denoiser, schedule
+
+    def forward(self, x: Tensor, cond: Tensor | None, u: Tensor, weight: Tensor, eps: Tensor) -> Tensor:
+        draws = len(u)
+        many = None if cond is None else cond.expand(draws, *cond.shape)
+        losses = denoising_losses(self.denoiser, x.expand(draws, *x.shape), self.schedule.sigma(u), eps, many)
+        return (weight * losses).mean()
+
+
+@contextmanager
+def _context(device: str, bf16: bool) -> Iterator[None]:
+    """Attention by plain products, which vmap can batch, and autocast where it is asked for."""
+    # a cached cast would outlive the transform that it was made in
+    autocast = torch.autocast(device, torch.bfloat16, enabled=bf16, cache_enabled=False)
+    with sdpa_kernel(SDPBackend.MATH), autocast:
+        yield

@@ -1,0 +1,216 @@
+"""From features to a ranking of the training set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from carv_distill.carv import Draws
+from carv_distill.errors import UserError
+from carv_distill.files import atomic_file
+
+from .gradients import SampleGradients, sample_features
+from .projection import Projector
+from .ranking import Reliability, reliability
+from .scores import GroupProducts
+from .store import FeatureStore
+from .trak import GramMatrix
+
+
+@dataclass(frozen=True)
+class FeatureJob:
+    """How a sample becomes features [G, m], the same for training samples and queries."""
+
+    gradients: SampleGradients
+    projector: Projector
+    draws: Draws
+    chunk: int
+    normalise_draws: bool = False
+    model_id: int = 0
+
+    def features(self, x: Tensor, cond: Tensor | None) -> Tensor:
+        """[n, G, m], on the CPU."""
+        device, dtype = self.gradients.device, self.gradients.dtype
+        draws = Draws(*(t.to(device, dtype) for t in (self.draws.u, self.draws.weight, self.draws.eps)))
+        return sample_features(
+            self.gradients,
+            self.projector,
+            x.to(device, dtype),
+            None if cond is None else cond.to(device),
+            draws,
+            self.chunk,
+            self.normalise_draws,
+            self.model_id,
+        ).cpu()
+
+    def fill(
+        self,
+        store: FeatureStore,
+        x: Tensor,
+        cond: Tensor | None,
+        rank: int = 0,
+        world_size: int = 1,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        """Writes this rank's share of the blocks that the store lacks.
+
+        Args:
+            x, cond: of the whole training set.
+            progress: called with the number of samples done after each block.
+        """
+        for block in store.missing(rank, world_size):
+            part = store.rows(block)
+            store.write(block, self.features(x[part], None if cond is None else cond[part]))
+            if progress is not None:
+                progress(part.stop - part.start)
+
+
+@dataclass(frozen=True)
+class Influence:
+    """Influence of N training samples on Q queries."""
+
+    scores: Tensor
+    """[Q, N], float64."""
+    half_width: Tensor
+    """Half the 95 % interval over the draws, [Q, N]; NaN where there are too few groups for one."""
+    reliability: list[Reliability]
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """How it was made: kept in the files."""
+
+    def top(self, count: int) -> Tensor:
+        """Numbers of the most influential training samples of each query, [Q, count], highest first."""
+        return self.scores.argsort(dim=1, descending=True, stable=True)[:, :count]
+
+    def save(self, path: Path) -> None:
+        """Writes `.npz` (scores, low, high [Q, N], order [Q, N], about as JSON) or `.parquet` (a row for each
+        pair: query, train, rank, score, low, high), by the file's ending; atomically.
+
+        Raises:
+            UserError: another ending, or parquet without pyarrow.
+        """
+        low, high = self.scores - self.half_width, self.scores + self.half_width
+        order = self.top(self.scores.shape[1])
+        if path.suffix == ".npz":
+            with atomic_file(path) as file:
+                np.savez_compressed(
+                    file,
+                    scores=self.scores.numpy(),
+                    low=low.numpy(),
+                    high=high.numpy(),
+                    order=order.to(torch.int32).numpy(),
+                    about=json.dumps(dict(self.about), ensure_ascii=False),
+                )
+        elif path.suffix == ".parquet":
+            _save_parquet(path, self.scores, low, high, order, self.about)
+        else:
+            raise UserError(f"{path}: scores are saved as .npz or .parquet")
+
+
+def influence_of(
+    queries: Sequence[Tensor],
+    stores: Sequence[FeatureStore],
+    score: str = "cosine",
+    debias: bool = False,
+    weights: Sequence[float] | None = None,
+    damping: float = 0.1,
+    left_out: Tensor | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> Influence:
+    """Scores of every training sample in the stores for every query.
+
+        inner     ⟨ḡ_q, ḡ_x⟩
+        cosine    the same over both norms
+        tracin    Σ_c η_c ⟨ḡ_q, ḡ_x⟩ over checkpoints c
+        trak      ḡ_qᵀ (H + λ)⁻¹ ḡ_x, see :class:`GramMatrix`
+
+    Args:
+        queries: features of the queries [Q, G, m] by each checkpoint; one of them but for tracin.
+        stores: of the training set, as many.
+        score: see above.
+        debias: without the bias of shared draws, see :class:`GroupProducts`.
+        weights: η_c; 1 each by default.
+        damping: λ of trak.
+        left_out: [Q], for a query that is itself a training sample its number there, or −1; it is no
+            candidate of its own (score −∞, and not in the reliability).
+        about: kept with the result.
+
+    Raises:
+        UserError: features that do not fit, or zero gradients under a cosine.
+
+    Source: TracIn: Pruthi et al. 2020, equation 3. TRAK: Park et al. 2023.
+    """
+    cosine = score == "cosine"
+    products: GroupProducts | None = None
+    for number, (query, store) in enumerate(zip(queries, stores, strict=True)):
+        shape = [store.groups, store.size]
+        if list(query.shape[1:]) != shape:
+            raise UserError(
+                f"{store.folder}: its samples have features {shape} (groups, size), the queries "
+                f"{list(query.shape[1:])}"
+            )
+        if score == "trak":
+            gram = GramMatrix(store.size, damping)
+            for _, block in store.blocks():
+                gram.update(block)
+            query = gram.whiten(query)
+        blocks = [GroupProducts.of(query, block) for _, block in store.blocks()]
+        of_store = GroupProducts(
+            torch.cat([b.cross for b in blocks], 1), blocks[0].query, torch.cat([b.train for b in blocks])
+        )
+        weight = 1.0 if weights is None else weights[number]
+        zero = GroupProducts(*(torch.zeros_like(t) for t in (of_store.cross, of_store.query, of_store.train)))
+        products = (products or zero).plus(of_store, weight)
+    if products is None:
+        raise ValueError("no stores")
+    draws = int(about["draws"]) // products.groups if about and "draws" in about else 1
+    found = products
+    own = torch.zeros(found.cross.shape[:2], dtype=torch.bool)
+    if left_out is not None:
+        rows = (left_out >= 0).nonzero()[:, 0]
+        own[rows, left_out[rows]] = True
+
+    def candidates(keep: Sequence[int]) -> Tensor:
+        # A left-out sample ranks last in both rankings, where it adds next to nothing to their agreement.
+        return found.score(cosine, debias, keep).masked_fill(own, -torch.inf)
+
+    return Influence(
+        candidates(range(found.groups)),
+        found.half_width(cosine, debias),
+        reliability(candidates, found.groups, draws, 2 if debias else 1),
+        about or {},
+    )
+
+
+def _save_parquet(
+    path: Path, scores: Tensor, low: Tensor, high: Tensor, order: Tensor, about: Mapping[str, Any]
+) -> None:
+    try:
+        import pyarrow
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise UserError(
+            f"{path}: parquet needs the package pyarrow, which is not here (pip install "
+            "'carv-distill[parquet]'); .npz does not"
+        ) from error
+    count, samples = scores.shape
+    rank = torch.empty_like(order).scatter_(1, order, torch.arange(samples).expand(count, -1))
+    table = pyarrow.table(
+        {
+            "query": np.repeat(np.arange(count, dtype=np.int32), samples),
+            "train": np.tile(np.arange(samples, dtype=np.int32), count),
+            "rank": rank.flatten().to(torch.int32).numpy(),
+            "score": scores.flatten().numpy(),
+            "low": low.flatten().numpy(),
+            "high": high.flatten().numpy(),
+        }
+    )
+    table = table.replace_schema_metadata({"about": json.dumps(dict(about), ensure_ascii=False)})
+    with atomic_file(path) as file:
+        parquet.write_table(table, file)

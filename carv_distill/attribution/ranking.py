@@ -1,0 +1,81 @@
+"""How well a ranking is known: rank correlations, and the draws that a reliable one takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations, islice
+
+import torch
+from scipy.stats import rankdata
+from torch import Tensor
+
+SPLITS = 35
+"""Disjoint pairs of sets of groups that are looked at for each size, at most."""
+
+
+def spearman(a: Tensor, b: Tensor) -> Tensor:
+    """Spearman's rank correlation along the last dimension, ties at their mean rank; shapes [..., n] → [...].
+
+    NaN where one side is constant.
+
+    Source: Spearman (1904).
+    """
+    ranks = [torch.from_numpy(rankdata(t.detach().cpu().double().numpy(), axis=-1)) for t in (a, b)]
+    centred = [r - r.mean(-1, keepdim=True) for r in ranks]
+    product = (centred[0] * centred[1]).sum(-1)
+    return product / (centred[0].square().sum(-1) * centred[1].square().sum(-1)).sqrt()
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Rank correlation between two rankings from independent draws, as many for each."""
+
+    draws: int
+    between: float
+    """Mean over queries and splits of Spearman's correlation of the two."""
+
+    @property
+    def with_limit(self) -> float:
+        """√between: about the correlation with the ranking that infinitely many draws would give."""
+        return max(self.between, 0.0) ** 0.5
+
+    def predicted(self, draws: int) -> Reliability:
+        """With n times as many draws: ρ_n = n ρ/(1 + (n − 1) ρ) (Spearman 1910, Brown 1910)."""
+        n = draws / self.draws
+        return Reliability(draws, n * self.between / (1 + (n - 1) * self.between))
+
+    def needed(self, with_limit: float = 0.95) -> float:
+        """Draws for such a correlation with the limit; infinite if no two rankings agree."""
+        target, rho = with_limit**2, self.between
+        if rho <= 0:
+            return float("inf")
+        return self.draws * target * (1 - rho) / (rho * (1 - target))
+
+
+def reliability(
+    score: Callable[[Sequence[int]], Tensor], groups: int, draws: int, least: int = 1
+) -> list[Reliability]:
+    """Agreement of rankings by disjoint sets of 1, 2, … G/2 groups of draws.
+
+    Args:
+        score: the scores [Q, n] by some of the groups alone, for queries and training samples alike.
+        groups: G.
+        draws: of one group.
+        least: groups that a score needs, 2 for debiased ones.
+    """
+    found = []
+    for size in range(least, groups // 2 + 1):
+        values = [spearman(score(a), score(b)).mean() for a, b in _splits(groups, size)]
+        found.append(Reliability(size * draws, float(torch.stack(values).mean())))
+    return found
+
+
+def _splits(groups: int, size: int) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Unordered pairs of disjoint sets of groups."""
+    pairs = (
+        (first, second)
+        for first in combinations(range(groups), size)
+        for second in combinations([g for g in range(first[0] + 1, groups) if g not in first], size)
+    )
+    return islice(pairs, SPLITS)

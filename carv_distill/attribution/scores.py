@@ -1,0 +1,119 @@
+"""Scores from features in groups of draws: inner products and cosines, debiased, with intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from carv_distill.carv.estimate import t_quantile
+from carv_distill.errors import UserError
+
+SCORES = ("inner", "cosine", "tracin", "trak")
+NORMALISE = ("mean", "draw")
+"""Of a cosine: the mean gradient (an angle between means), or each draw's before the mean is taken."""
+
+
+@dataclass(frozen=True)
+class GroupProducts:
+    """Products of queries' and training samples' features over all pairs of groups of draws, float64.
+
+    With f_qg the mean gradient of query q over group g, all groups independent,
+
+        naive      mean over all g, h of ⟨f_qg, f_xh⟩ = ⟨ḡ_q, ḡ_x⟩        E = ⟨μ_q, μ_x⟩ + tr Cov(g_q, g_x)/G
+        debiased   mean over g ≠ h of ⟨f_qg, f_xh⟩                         E = ⟨μ_q, μ_x⟩
+
+    with g a group's mean. As queries and training samples share their draws, the naive product counts the
+    noise that the two have in common. For iid draws in groups of one, the second is the U-statistic
+    (K² ⟨ḡ_q, ḡ_x⟩ − Σ_k ⟨g_qk, g_xk⟩)/(K(K−1)); for two stratified halves it is the mean of the two products
+    across them.
+    """
+
+    cross: Tensor
+    """[Q, n, G, G], ⟨f_qg, f_xh⟩."""
+    query: Tensor
+    """[Q, G, G], ⟨f_qg, f_qh⟩."""
+    train: Tensor
+    """[n, G, G], ⟨f_xg, f_xh⟩."""
+
+    @classmethod
+    def of(cls, query: Tensor, train: Tensor) -> GroupProducts:
+        """From features [Q, G, m] and [n, G, m]."""
+        query, train = query.double(), train.double()
+        return cls(
+            torch.einsum("qgm,nhm->qngh", query, train),
+            torch.einsum("qgm,qhm->qgh", query, query),
+            torch.einsum("ngm,nhm->ngh", train, train),
+        )
+
+    @property
+    def groups(self) -> int:
+        """G."""
+        return self.cross.shape[-1]
+
+    def inner(self, debias: bool, keep: Sequence[int] | None = None) -> Tensor:
+        """Inner products [Q, n], of the groups in `keep`, all by default.
+
+        Raises:
+            ValueError: a debiased product of fewer than two groups.
+        """
+        index = torch.tensor(range(self.groups) if keep is None else keep)
+        part = self.cross[..., index[:, None], index]
+        count = len(index)
+        if not debias:
+            return part.mean((-2, -1))
+        if count < 2:
+            raise ValueError(f"a debiased product needs at least two groups of draws, found {count}")
+        same = part.diagonal(dim1=-2, dim2=-1).sum(-1)
+        return (part.sum((-2, -1)) - same) / (count * (count - 1))
+
+    def cosine(self, debias: bool, keep: Sequence[int] | None = None) -> Tensor:
+        """⟨ḡ_q, ḡ_x⟩/(‖ḡ_q‖ ‖ḡ_x‖), [Q, n]; debiased, its numerator is, while the norms stay those of the
+        means over the draws.
+
+        Raises:
+            UserError: a mean gradient is zero.
+            ValueError: as for :meth:`inner`.
+        """
+        index = torch.tensor(range(self.groups) if keep is None else keep)
+        norms = []
+        for of, products in (("query", self.query), ("training sample", self.train)):
+            square = products[:, index[:, None], index].mean((-2, -1))
+            if not (square > 0).all():
+                at = int((square <= 0).nonzero()[0, 0])
+                raise UserError(f"{of} {at}: its gradient is zero, so it has no direction for a cosine")
+            norms.append(square.sqrt())
+        return self.inner(debias, keep) / (norms[0][:, None] * norms[1])
+
+    def score(self, cosine: bool, debias: bool, keep: Sequence[int] | None = None) -> Tensor:
+        """One of the two, [Q, n]."""
+        return self.cosine(debias, keep) if cosine else self.inner(debias, keep)
+
+    def half_width(self, cosine: bool, debias: bool, level: float = 0.95) -> Tensor:
+        """Half the confidence interval of each score over the draws, [Q, n], by the jackknife over groups;
+        NaN with too few groups for one.
+
+        se² = (G − 1)/G Σ_g (s_(−g) − mean)², s_(−g) the score without group g; Student's t, G − 1 degrees of
+        freedom.
+
+        Source: Efron and Stein (1981), Annals of Statistics 9(3).
+        """
+        g = self.groups
+        if g < (3 if debias else 2):
+            return torch.full(self.cross.shape[:2], math.nan, dtype=torch.float64)
+        left = torch.stack(
+            [self.score(cosine, debias, [h for h in range(g) if h != out]) for out in range(g)]
+        )
+        se = (left.var(0, unbiased=False) * (g - 1)).sqrt()
+        return t_quantile((1 + level) / 2, g - 1) * se
+
+    def plus(self, other: GroupProducts, weight: float) -> GroupProducts:
+        """The products of several checkpoints, weighted: this + weight · other."""
+        return GroupProducts(
+            self.cross + weight * other.cross,
+            self.query + weight * other.query,
+            self.train + weight * other.train,
+        )

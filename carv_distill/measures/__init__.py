@@ -1,0 +1,1 @@
+"""The commands of evaluate.py, a module each: its options, what it measures, what it shows and keeps."""

@@ -1,0 +1,77 @@
+"""python evaluate.py influence: which training samples shaped given ones, and how many draws that takes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from carv_distill.commands import number_from, whole_number
+
+from .command import Command, Found, add_run_option
+
+SCORES = ("cosine", "inner", "tracin", "trak")
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    add_run_option(parser)
+    add = parser.add_argument
+    add("--teacher", metavar="FOLDER", help="a teacher's folder or hub id instead of a run; needs --data")
+    add("--data", help="with --teacher, its training set: digits | shapes")
+    add(
+        "--queries",
+        default="samples:8",
+        metavar="WHAT",
+        help="samples:8, the model's own; data:3,14, of the training set; or an .npz with images and labels "
+        "or prompts (samples:8)",
+    )
+    add("--draws", type=whole_number(1), default=16, help="K, noise levels and noises of each sample (16)")
+    add("--groups", type=whole_number(1), default=4, help="independent parts of them, for intervals (4)")
+    add("--strategy", choices=("auto", "iid", "stratified", "paired", "systematic"), default="auto")
+    add("--proposal", choices=("uniform", "importance", "neyman"), default="importance")
+    add("--noise", choices=("auto", "iid", "antithetic", "zero_sum"), default="auto")
+    add("--seed", type=whole_number(0), default=0, help="of draws, pilots and projection (0)")
+    add(
+        "--parameters",
+        nargs="+",
+        default=["*"],
+        metavar="PATTERN",
+        help="by name, as up_blocks.*.weight (all)",
+    )
+    add("--projection", choices=("countsketch", "gaussian", "rademacher", "none"), default="countsketch")
+    add("--size", type=whole_number(1), default=4096, help="numbers that a gradient is projected to (4096)")
+    add("--score", choices=SCORES, default="cosine")
+    add("--normalise", choices=("mean", "draw"), default="mean", help="which gradients a cosine normalises")
+    add("--debias", action="store_true", help="without the bias of draws that samples share")
+    add("--damping", type=number_from(0), default=0.1, help="of trak, relative to the mean eigenvalue (0.1)")
+    add("--checkpoints", type=whole_number(0), nargs="+", metavar="STEP", help="of tracin")
+    add("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="auto: bf16 on CUDA")
+    add("--chunk", type=whole_number(1), help="samples at a time; default: found by trying")
+    add("--store", type=Path, metavar="FOLDER", help="of the features; default: store beside the figures")
+    add(
+        "--scores", type=Path, metavar="FILE", help=".npz or .parquet; default: scores.npz beside the figures"
+    )
+    add("--top", type=whole_number(1), default=8, help="training samples shown of each query (8)")
+
+
+def _measure(arguments: argparse.Namespace, run: Path | None, device: str) -> Found | None:
+    from carv_distill.training.influence import InfluenceOptions, measure_influence
+    from carv_distill.training.influence_report import draw_influence, influence_dict, influence_table
+
+    folder = arguments.out.with_suffix("") if arguments.out else Path(run or "", "influence")
+    names = InfluenceOptions.__dataclass_fields__
+    options = InfluenceOptions(**{name: getattr(arguments, name) for name in names})
+    found = measure_influence(run, options, folder, device)
+    if found is None:
+        return None
+    drawn = draw_influence(found, arguments.top, folder)
+    shown = [*influence_table(found, min(arguments.top, 5)), *(f"drawn: {path}" for path in drawn)]
+    return Found([*shown, f"scores: {found.scores}"], influence_dict(found, arguments.top))
+
+
+INFLUENCE = Command(
+    "influence",
+    ("dmd", "teacher", "text_teacher"),
+    "which training samples shaped given ones",
+    _options,
+    _measure,
+)

@@ -1,0 +1,83 @@
+"""Rankings from stores, and their files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from carv_distill.attribution import FeatureStore, GramMatrix, GroupProducts, influence_of
+from carv_distill.carv import stream
+from carv_distill.errors import UserError
+
+
+def stored(folder: Path, features: torch.Tensor) -> FeatureStore:
+    store = FeatureStore(folder, *features.shape, {"model": "m"}, block=4)
+    for block in store.missing():
+        store.write(block, features[store.rows(block)])
+    return store
+
+
+def features(n: int, name: str = "a") -> torch.Tensor:
+    return torch.randn(n, 4, 6, generator=stream("influence", name, n))
+
+
+def test_scores_of_every_kind_are_those_of_their_formula(tmp_path: Path) -> None:
+    train, query = features(10), features(3)
+    store = stored(tmp_path / "a", train)
+    products = GroupProducts.of(query, train)
+    assert torch.allclose(influence_of([query], [store], "inner").scores, products.inner(False))
+    assert torch.allclose(influence_of([query], [store], "inner", True).scores, products.inner(True))
+    assert torch.allclose(influence_of([query], [store]).scores, products.cosine(False))
+    gram = GramMatrix(6, 0.2)
+    gram.update(train)
+    trak = GroupProducts.of(gram.whiten(query), train).inner(False)
+    assert torch.allclose(influence_of([query], [store], "trak", damping=0.2).scores, trak)
+    other, query_there = features(10, "b"), features(3, "b")
+    both = influence_of(
+        [query, query_there], [store, stored(tmp_path / "b", other)], "tracin", weights=[0.1, 0.3]
+    )
+    expected = 0.1 * products.inner(False) + 0.3 * GroupProducts.of(query_there, other).inner(False)
+    assert torch.allclose(both.scores, expected)
+    assert both.half_width.shape == (3, 10)
+    assert (both.half_width > 0).all()
+
+
+def test_a_query_is_no_candidate_of_its_own(tmp_path: Path) -> None:
+    train = features(10)
+    store = stored(tmp_path, train)
+    found = influence_of([train[[7, 2]]], [store], left_out=torch.tensor([7, -1]))
+    assert found.scores[0, 7] == -torch.inf
+    assert 7 not in found.top(9)[0]
+    assert found.top(1)[1] == 2
+    assert found.scores[1].isfinite().all()
+
+
+def test_other_features_than_the_stores_are_refused(tmp_path: Path) -> None:
+    store = stored(tmp_path, features(5))
+    with pytest.raises(UserError, match=r"features \[4, 6\] \(groups, size\), the queries \[4, 5\]"):
+        influence_of([features(2)[..., :5]], [store])
+
+
+def test_files_hold_every_score(tmp_path: Path) -> None:
+    train, query = features(10), features(3)
+    found = influence_of([query], [stored(tmp_path / "s", train)], about={"draws": 8, "score": "cosine"})
+    assert [r.draws for r in found.reliability] == [2, 4]
+    found.save(tmp_path / "scores.npz")
+    with np.load(tmp_path / "scores.npz", allow_pickle=False) as file:
+        assert np.array_equal(file["scores"], found.scores.numpy())
+        assert np.allclose(file["high"] - file["low"], 2 * found.half_width.numpy())
+        assert np.array_equal(file["order"], found.top(10).numpy())
+        assert json.loads(str(file["about"])) == {"draws": 8, "score": "cosine"}
+    parquet = pytest.importorskip("pyarrow.parquet")
+    found.save(tmp_path / "scores.parquet")
+    rows = parquet.read_table(tmp_path / "scores.parquet").to_pylist()
+    assert len(rows) == 30
+    best = next(r for r in rows if r["query"] == 1 and r["rank"] == 0)
+    assert best["train"] == int(found.top(1)[1])
+    assert best["score"] == found.scores[1].max().item()
+    with pytest.raises(UserError, match=r"scores.csv: scores are saved as .npz or .parquet"):
+        found.save(tmp_path / "scores.csv")

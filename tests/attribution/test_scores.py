@@ -1,0 +1,141 @@
+"""Scores against explicit loops, and their biases against closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from carv_distill.attribution import GramMatrix, GroupProducts
+from carv_distill.carv import NoiseLevelSampler, Proposal, stream
+from carv_distill.errors import UserError
+from tests.attribution.linear import linear_gradients, mean_gradient
+
+
+def features(n: int, groups: int, size: int = 7) -> torch.Tensor:
+    return torch.randn(n, groups, size, generator=stream("features", n), dtype=torch.float64)
+
+
+def test_equal_to_an_explicit_double_loop() -> None:
+    query, train = features(2, 4), features(5, 4)
+    products = GroupProducts.of(query, train)
+    for q in range(2):
+        for n in range(5):
+            a, b = query[q].mean(0), train[n].mean(0)
+            naive = a @ b
+            total = sum(query[q, g] @ train[n, h] for g in range(4) for h in range(4) if g != h)
+            unbiased = total / 12
+            assert torch.isclose(products.inner(False)[q, n], naive)
+            assert torch.isclose(products.inner(True)[q, n], torch.as_tensor(unbiased))
+            assert torch.isclose(products.cosine(False)[q, n], naive / (a.norm() * b.norm()))
+            assert torch.isclose(products.cosine(True)[q, n], unbiased / (a.norm() * b.norm()))
+
+
+def test_debiased_products_are_the_u_statistic_and_the_halves() -> None:
+    query, train = features(1, 6)[0], features(3, 6)[0]
+    k = 6
+    ustat = (k**2 * query.mean(0) @ train.mean(0) - (query * train).sum()) / (k * (k - 1))
+    assert torch.isclose(GroupProducts.of(query[None], train[None]).inner(True)[0, 0], ustat)
+    halves = (query[0] @ train[1] + query[1] @ train[0]) / 2
+    assert torch.isclose(GroupProducts.of(query[None, :2], train[None, :2]).inner(True)[0, 0], halves)
+
+
+@pytest.mark.parametrize("strategy", ["iid", "stratified"])
+def test_the_bias_of_shared_draws_is_the_covariance_over_the_groups(strategy: str) -> None:
+    """Linear denoiser, float64, 3,000 sets of 4 draws in 2 groups: the naive product exceeds ⟨μ_q, μ_x⟩ by
+    tr Cov(f_q, f_x)/G, the debiased one does not; both within 4 SE."""
+    gradients = linear_gradients()
+    x = torch.tensor([[1.0, 0.5, -0.3], [0.2, -1.0, 0.8]], dtype=torch.float64)
+    mu = mean_gradient(gradients, x)
+    sampler = NoiseLevelSampler(Proposal.uniform(), strategy)
+    count = 3000
+    draws = sampler.draw(2 * count, 2, (3,), stream("bias", strategy), dtype=torch.float64)
+    u, weight = draws.u.flatten(), draws.weight.flatten()
+    eps = draws.eps.flatten(0, 1)
+    apart = torch.stack([gradients.of_draws(x[i].expand(len(u), 3), None, u, eps) for i in range(2)])
+    f = (apart * weight[:, None]).view(2, count, 2, 2, -1).mean(3)  # [sample, set, group, d]
+    naive = torch.stack([GroupProducts.of(f[:1, s], f[1:, s]).inner(False)[0, 0] for s in range(count)])
+    fair = torch.stack([GroupProducts.of(f[:1, s], f[1:, s]).inner(True)[0, 0] for s in range(count)])
+    deviation = f - mu[:, None, None]
+    bias = (deviation[0] * deviation[1]).sum(-1).mean() / 2  # tr Cov(f_q, f_x)/G
+    truth = mu[0] @ mu[1]
+    assert abs(fair.mean() - truth) < 4 * fair.std() / math.sqrt(count)
+    assert abs(naive.mean() - truth - bias) < 4 * naive.std() / math.sqrt(count)
+    assert abs(bias) > 8 * naive.std() / math.sqrt(count)  # it would be seen
+
+
+def test_for_single_iid_draws_the_bias_is_the_covariance_over_k() -> None:
+    """tr Cov(g_q, g_x) by 40,000 draws; the naive estimate at K = 4 against it, within 4 SE."""
+    gradients = linear_gradients()
+    x = torch.tensor([[1.0, 0.5, -0.3], [0.2, -1.0, 0.8]], dtype=torch.float64)
+    mu = mean_gradient(gradients, x)
+    draws = NoiseLevelSampler(Proposal.uniform(), "iid").draw(
+        10_000, 4, (3,), stream("k"), dtype=torch.float64
+    )
+    u, eps = draws.u.flatten(), draws.eps.flatten(0, 1)
+    g = torch.stack([gradients.of_draws(x[i].expand(len(u), 3), None, u, eps) for i in range(2)])
+    covariance = ((g[0] - mu[0]) * (g[1] - mu[1])).sum(1)
+    means = g.view(2, 10_000, 4, -1).mean(2)
+    naive = (means[0] * means[1]).sum(1) - mu[0] @ mu[1]
+    se = math.hypot(naive.std() / 100, covariance.std() / 200 / 4)
+    assert abs(naive.mean() - covariance.mean() / 4) < 4 * se
+    assert abs(naive.mean()) > 8 * naive.std() / 100
+
+
+def test_intervals_cover_the_scores_of_infinitely_many_draws() -> None:
+    """2,000 sets of 8 groups of N(μ, I) features: the 95 % interval holds the truth in 93 … 98.5 %."""
+    g = stream("cover")
+    mu = torch.tensor([2.0, 1.0, 0.5], dtype=torch.float64)
+    held, cosines = 0, 0
+    for _ in range(2000):
+        noise = torch.randn(2, 1, 8, 3, generator=g, dtype=torch.float64)
+        products = GroupProducts.of(mu + 0.3 * noise[0], mu + 0.3 * noise[1])
+        value, half = products.inner(True)[0, 0], products.half_width(False, True)[0, 0]
+        held += int(abs(value - mu @ mu) < half)
+        value, half = products.cosine(False)[0, 0], products.half_width(True, False)[0, 0]
+        cosines += int(half > 0)
+    assert 0.93 < held / 2000 < 0.985
+    assert cosines == 2000
+    few = GroupProducts.of(features(1, 2), features(2, 2))
+    assert few.half_width(False, True).isnan().all()
+    assert few.half_width(False, False).isfinite().all()
+    assert GroupProducts.of(features(1, 1), features(2, 1)).half_width(False, False).isnan().all()
+
+
+def test_what_has_no_score_is_named() -> None:
+    train = features(3, 2)
+    train[1] = 0
+    with pytest.raises(UserError, match="training sample 1: its gradient is zero"):
+        GroupProducts.of(features(1, 2), train).cosine(False)
+    with pytest.raises(UserError, match="query 0: its gradient is zero"):
+        GroupProducts.of(train[1:2], features(3, 2)).cosine(False)
+    with pytest.raises(ValueError, match="at least two groups of draws, found 1"):
+        GroupProducts.of(features(1, 1), features(2, 1)).inner(True)
+
+
+def test_checkpoints_add_up() -> None:
+    a, b = (GroupProducts.of(features(2, 3) * s, features(4, 3)) for s in (1.0, 2.0))
+    both = a.plus(b, 0.5)
+    assert torch.allclose(both.inner(True), a.inner(True) + 0.5 * b.inner(True))
+
+
+def test_trak_whitens_by_the_gram_matrix() -> None:
+    train, query = features(30, 2, 5), features(2, 2, 5)
+    gram = GramMatrix(5, damping=0.3)
+    for part in train.split(7):
+        gram.update(part)
+    mean = train.mean(1)
+    h = mean.T @ mean / 30
+    h += 0.3 * h.diagonal().mean() * torch.eye(5, dtype=torch.float64)
+    expected = query.mean(1) @ torch.linalg.inv(h) @ mean.T
+    assert torch.allclose(GroupProducts.of(gram.whiten(query), train).inner(False), expected)
+
+
+def test_a_singular_gram_matrix_asks_for_damping() -> None:
+    gram = GramMatrix(5, damping=0)
+    gram.update(features(3, 2, 5))
+    with pytest.raises(UserError, match="--damping: 0 leaves the Gram matrix of 3 samples in 5 dimensions"):
+        gram.whiten(features(1, 2, 5))
+    with pytest.raises(ValueError, match="damping must be at least 0"):
+        GramMatrix(5, -1)

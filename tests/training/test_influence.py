@@ -1,0 +1,306 @@
+"""Influence from runs and teachers: the whole way, its stores, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from carv_distill.attribution import SampleGradients, shared_draws
+from carv_distill.attribution.pilot import sampler_from_dict
+from carv_distill.data import LabelledImages, PromptedImages, load_images, shape_images
+from carv_distill.diffusion import EDMSchedule, LogNormalSchedule, load_teacher, save_teacher
+from carv_distill.diffusion.teacher import edm_scheduler_config
+from carv_distill.errors import UserError
+from carv_distill.training import subject
+from carv_distill.training.config import load_config
+from carv_distill.training.influence import InfluenceOptions, measure_influence
+from carv_distill.training.influence_report import draw_influence, influence_dict, influence_table
+from carv_distill.training.queries import read_queries
+from carv_distill.training.run import execute
+from carv_distill.training.schemas import DMDConfig
+from carv_distill.training.subject import learning_rate_at, load_subject
+from tests.conftest import ROOT
+from tests.diffusion.tiny import tiny_unet
+from tests.diffusion.tiny_latent import save_tiny_pipeline
+
+SCHEDULE = EDMSchedule(0.05, 5.0)
+FEW = 70
+"""Digits of the training set: two blocks of a store."""
+
+
+@pytest.fixture
+def _few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def few(name: str) -> LabelledImages:
+        data = load_images(name)
+        return LabelledImages(data.images[:FEW], data.labels[:FEW], data.spec)
+
+    monkeypatch.setattr(subject, "load_images", few)
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> str:
+    folder = tmp_path / "teacher"
+    save_teacher(folder, tiny_unet(labels=11), edm_scheduler_config(SCHEDULE, 0.5), "tiny")
+    return str(folder)
+
+
+def options(teacher: str | None, **changes: Any) -> InfluenceOptions:
+    plain: dict[str, Any] = {
+        "teacher": teacher,
+        "data": teacher and "digits",
+        "queries": "data:3,14",
+        "draws": 4,
+        "groups": 2,
+        "projection": "none",
+        "proposal": "uniform",
+        "noise": "iid",
+        "chunk": 32,
+    }
+    return InfluenceOptions(**{**plain, **changes})
+
+
+@pytest.mark.usefixtures("_few_digits")
+def test_cosines_of_mean_gradients(tmp_path: Path, teacher: str) -> None:
+    """Scores are those of an explicit loop over the sampler, draws and teacher that were named."""
+    found = measure_influence(None, options(teacher), tmp_path / "out", "cpu")
+    assert found is not None
+    loaded = load_teacher(teacher)
+    gradients = SampleGradients(loaded.denoiser, loaded.schedule)
+    sampler = sampler_from_dict(json.loads((tmp_path / "out/store/sampler.json").read_text()))
+    assert (sampler.strategy, sampler.noise) == ("stratified", "iid")
+    draws = shared_draws(sampler, 4, 2, (1, 8, 8), 0)
+    data = load_images("digits")
+    x, y = data.images[:FEW], data.labels[:FEW]
+    parts = [gradients(x, y, *(t[g] for t in (draws.u, draws.weight, draws.eps))) for g in range(2)]
+    mean = (parts[0] + parts[1]).double() / 2
+    expected = torch.nn.functional.cosine_similarity(mean[[3, 14], None], mean[None], dim=-1)
+    scores = found.influence.scores
+    own = torch.zeros_like(scores, dtype=torch.bool)
+    own[0, 3] = own[1, 14] = True
+    assert torch.allclose(scores[~own], expected[~own], atol=1e-6)
+    assert (scores[own] == -torch.inf).all()
+    assert found.scores == tmp_path / "out/scores.npz"
+
+    written = draw_influence(found, 5, tmp_path / "out")
+    assert [p.name for p in written] == ["influence.png", "draws.png"]
+    assert all(p.stat().st_size > 5000 for p in written)
+    said = influence_table(found, 3)
+    assert "agree to" in str(said[1])
+    content = influence_dict(found, 5)
+    assert content["queries"][0]["top"][0]["train"] == int(found.influence.top(1)[0])
+    assert json.loads(json.dumps(content, allow_nan=False))["reliability"][0]["draws"] == 2
+
+
+@pytest.mark.usefixtures("_few_digits")
+def test_a_job_stopped_half_way_goes_on_and_another_set_up_is_refused(tmp_path: Path, teacher: str) -> None:
+    asked = options(teacher, projection="countsketch", size=40, proposal="importance", noise="auto")
+    first = measure_influence(None, asked, tmp_path / "out", "cpu")
+    block = tmp_path / "out/store/block-000001.npy"
+    kept = block.read_bytes()
+    block.unlink()
+    again = measure_influence(None, asked, tmp_path / "out", "cpu")
+    assert block.read_bytes() == kept
+    assert first is not None
+    assert again is not None
+    assert torch.equal(first.influence.scores, again.influence.scores)
+    trak = measure_influence(None, replace(asked, score="trak", debias=True), tmp_path / "out", "cpu")
+    assert trak is not None
+    assert not torch.allclose(trak.influence.scores[0, :3], first.influence.scores[0, :3])
+
+    other = tmp_path / "other"
+    save_teacher(other, tiny_unet(1, labels=11), edm_scheduler_config(SCHEDULE, 0.5), "tiny")
+    for change, name in (
+        ({"teacher": str(other)}, "model"),
+        ({"seed": 1}, "projection"),
+        ({"draws": 8}, "draws"),
+        ({"parameters": ["*conv_in*"]}, "parameters"),
+        ({"projection": "rademacher"}, "projection"),
+        ({"precision": "bf16"}, "precision"),
+    ):
+        with pytest.raises(UserError, match=rf"store: made with {name} .*--store"):
+            measure_influence(None, replace(asked, **change), tmp_path / "out", "cpu")  # type: ignore[arg-type]
+    measure_influence(None, asked, tmp_path / "out", "cpu")
+
+
+@pytest.mark.usefixtures("_few_digits")
+def test_tracin_sums_over_the_checkpoints_of_a_teachers_training(tmp_path: Path) -> None:
+    config = load_config(
+        ROOT / "configs/teacher_digits.yaml",
+        ["teacher.channels=[8]", "teacher.head_channels=8", "teacher.batch=4", "teacher.warmup=1",
+         "trainer.max_steps=4", "checkpoint.every=2", "fid.every=0",
+         "trainer.accelerator=cpu", f"folder={tmp_path}"],
+    )  # fmt: skip
+    run = execute(config)
+    asked = options(None, score="tracin", checkpoints=[2, 4], queries="samples:2", parameters=["*conv_in*"])
+    found = measure_influence(run, asked, tmp_path / "out", "cpu")
+    assert found is not None
+    total: torch.Tensor | float = 0.0
+    for step in (2, 4):
+        whole = load_subject(run, "cpu", step)
+        assert whole.schedule == LogNormalSchedule(-0.5, 1.6, 0.02, 20.0)
+        gradients = SampleGradients(whole.denoiser, whole.schedule, ["*conv_in*"])
+        sampler = sampler_from_dict(
+            json.loads((tmp_path / f"out/store/step={step}/sampler.json").read_text())
+        )
+        draws = shared_draws(sampler, 4, 2, (1, 8, 8), 0)
+
+        def mean(samples: subject.Samples, g: SampleGradients = gradients, d: Any = draws) -> torch.Tensor:
+            parts = [g(samples.x, samples.cond, *(t[i] for t in (d.u, d.weight, d.eps))) for i in range(2)]
+            return (parts[0] + parts[1]).double() / 2
+
+        rate = learning_rate_at(run, step)
+        assert rate > 0 if step == 2 else rate >= 0
+        total = total + rate * mean(found.queries) @ mean(whole.training).T
+    assert isinstance(total, torch.Tensor)
+    assert torch.allclose(found.influence.scores, total, rtol=1e-4, atol=1e-9)
+    with pytest.raises(UserError, match=r"holds no checkpoint of step 3; there are \[2, 4\]"):
+        measure_influence(run, replace(asked, checkpoints=[3]), tmp_path / "out3", "cpu")
+
+
+@pytest.mark.usefixtures("_few_digits")
+def test_a_distillation_is_asked_about_its_students_samples(
+    tmp_path: Path, small_config: Callable[..., DMDConfig]
+) -> None:
+    run = execute(small_config("trainer.max_steps=2"))
+    whole = load_subject(run, "cpu")
+    queries = read_queries("samples:3", whole)
+    assert queries.words == ["0", "1", "2"]
+    student = load_teacher(run / "student")
+    z = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(2))
+    top = student.schedule.sigma_max
+    made = student.denoiser(top * z, torch.full((1,), top), torch.tensor([2]))
+    assert torch.allclose(queries.x[2:], made, atol=1e-5)
+    with pytest.raises(UserError, match=r"--checkpoints: .* is of task dmd"):
+        load_subject(run, "cpu", 2)
+
+
+def test_latents_are_encoded_once_and_prompts_condition(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = shape_images(8, 1)
+    few = PromptedImages(pictures.images[:6], ["a red torus, side view", "a blue cube, front view"] * 3)
+    monkeypatch.setattr(subject, "shape_images", lambda *size: few)
+    folder = save_tiny_pipeline(tmp_path / "pipeline")
+    asked = options(str(folder), data="shapes", queries="samples:2", debias=True)
+    found = measure_influence(None, asked, tmp_path / "out", "cpu")
+    assert found is not None
+    assert found.influence.scores.shape == (2, 6)
+    assert found.training.x.shape == (6, 4, 4, 4)
+    kept = tmp_path / "out/store/latents.safetensors"
+    before = kept.stat().st_mtime_ns
+    again = measure_influence(None, asked, tmp_path / "out", "cpu")
+    assert again is not None
+    assert torch.equal(again.influence.scores, found.influence.scores)
+    assert kept.stat().st_mtime_ns == before
+
+
+@pytest.mark.usefixtures("_few_digits")
+def test_queries_from_a_file_and_what_is_none(tmp_path: Path, teacher: str) -> None:
+    whole = subject.load_model(teacher, "digits", "cpu")
+    images = load_images("digits").images[:2]
+    path = tmp_path / "queries.npz"
+    np.savez(path, images=images.numpy(), labels=np.array([3, 4]))
+    queries = read_queries(str(path), whole)
+    assert queries.words == ["3", "4"]
+    assert queries.numbers is None
+    assert torch.equal(queries.x, images)
+    np.savez(path, images=((images + 1) * 127.5).to(torch.uint8).numpy(), labels=np.array([3, 4]))
+    assert torch.allclose(read_queries(str(path), whole).x, images, atol=0.01)
+    broken: list[tuple[dict[str, Any], str]] = [
+        ({"images": images}, "lacks labels; it has images"),
+        (
+            {"images": images[:, 0], "labels": [1, 2]},
+            r"has images \[2, 8, 8\], the model's are \['n', 1, 8, 8\]",
+        ),
+        ({"images": images, "labels": [1]}, "has 2 images and 1 labels"),
+        ({"images": images * 3, "labels": [1, 2]}, "has pixels outside"),
+        ({"images": images, "labels": [1, 12]}, "has labels outside 0 … 9"),
+        ({"images": np.array([None]), "labels": [1]}, "is no readable .npz"),
+    ]
+    for content, said in broken:
+        np.savez(path, **{k: np.asarray(v) for k, v in content.items()}, allow_pickle=True)
+        with pytest.raises(UserError, match=rf"--queries: .*queries.npz {said}"):
+            read_queries(str(path), whole)
+    for words, said in (
+        ("samples:0", "samples:8 asks for eight"),
+        ("data:70", "numbers from 0 to 69"),
+        ("data:x", "numbers from 0 to 69"),
+        (str(tmp_path / "none.npz"), "is no file"),
+    ):
+        with pytest.raises(UserError, match=f"--queries: .*{said}"):
+            read_queries(words, whole)
+
+
+def test_options_that_do_not_fit_are_named() -> None:
+    for change, said in (
+        ({"data": None}, "--teacher and --data go together"),
+        ({"draws": 5}, "--draws: 5 is no multiple of --groups, 2"),
+        ({"groups": 1, "debias": True}, "--debias: .* --groups from 2 on"),
+        ({"normalise": "draw", "score": "inner"}, "--normalise: draw is for --score cosine"),
+        ({"score": "tracin"}, "--checkpoints: steps"),
+        ({"score": "trak"}, "--projection: trak"),
+        ({"strategy": "paired", "draws": 6}, "--strategy: paired needs an even number .* found 3"),
+        ({"scores": Path("scores.csv")}, "--scores: scores.csv must end in"),
+    ):
+        with pytest.raises(UserError, match=said):
+            options("teacher", **change)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="--data: 'cats' is not one of digits, shapes"):
+        subject.load_model("teacher", "cats", "cpu")
+
+
+def evaluate(*words: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+    return subprocess.run(
+        [sys.executable, *(launch if processes > 1 else []), "evaluate.py", "influence", *words],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+
+
+@pytest.mark.ddp
+def test_two_processes_make_the_matrix_of_one(tmp_path: Path, teacher: str) -> None:
+    """From a shell: tables, pictures, JSON and scores; then the same by torchrun, equal to the bit."""
+    words = (
+        f"--teacher {teacher} --data digits --queries data:3,14 --draws 4 --groups 2 --parameters *conv_in* "
+        "--size 32 --chunk 64 --noise iid --proposal uniform"
+    ).split()
+    done = evaluate(*words, "--out", str(tmp_path / "one.json"))
+    assert done.returncode == 0, done.stderr
+    assert "Most influential training samples" in done.stdout
+    assert "For 0.95 it takes about" in done.stdout
+    done = evaluate(*words, "--out", str(tmp_path / "two.json"), processes=2)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Most influential") == 1
+    blocks = sorted((tmp_path / "one/store").glob("block-*.npy"))
+    assert len(blocks) == -(-1797 // 64)
+    for block in blocks:
+        assert block.read_bytes() == (tmp_path / "two/store" / block.name).read_bytes()
+    with np.load(tmp_path / "one/scores.npz") as one, np.load(tmp_path / "two/scores.npz") as two:
+        assert np.array_equal(one["scores"], two["scores"])
+    result = json.loads((tmp_path / "two.json").read_text())
+    assert result["about"]["sampler"] == {"strategy": "stratified", "noise": "iid"}
+
+
+def test_a_mistake_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
+    out = ["--out", str(tmp_path / "x.json")]
+    for words, said in (
+        (["--teacher", "checkpoints/digits-teacher", *out], "--teacher and --data go together"),
+        (["--teacher", "checkpoints/digits-teacher", "--data", "digits"], "--out: without a run"),
+        (["--teacher", "checkpoints/digits-teacher", "--data", "digits", "--parameters", "x", *out],
+         "--parameters: 'x' matches none"),
+        (["--damping", "-1", *out], "--damping: '-1' is not a number from 0 on"),
+    ):  # fmt: skip
+        done = evaluate(*words)
+        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
+        assert said in done.stderr
+    assert not (tmp_path / "x.json").exists()
