@@ -99,7 +99,9 @@ def retrained(work: Workshop) -> dict[str, Any]:
         "scores": {arm: {k: found[f"retraining/{arm}-{k}"] for k in o.draws} for arm in TESTED},
         "top": top,
         **{
-            kind: {i: [trained[f"retraining/{kind}-{i}-{s}"]["losses"] for s in range(o.seeds)] for i in sets}
+            f"{kind}_removed": {
+                i: [trained[f"retraining/{kind}-{i}-{s}"]["losses"] for s in range(o.seeds)] for i in sets
+            }
             for kind, sets in removals.items()
         },
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
 import torch
@@ -49,11 +50,16 @@ def replicate(model: str, best: dict[str, Any], number: int, seed: int, count: i
 
 
 def variances(replicates: list[dict[str, Any]]) -> dict[tuple[str, int], Estimate]:
-    """Of every arm and K; of the fixed grid the mean squared error."""
+    """Of every arm and K; of the fixed grid the mean squared error.
+
+    K times the variance of iid draws is one number for all K, so it is estimated from all of them.
+    """
     found = {}
     for arm in ARMS:
         for k in BUDGETS:
             terms = [r[f"{arm} {k}"] + (r[f"bias {k}"] if arm == "fixed grid" else 0.0) for r in replicates]
+            if arm == "iid":
+                terms = [statistics.fmean(j * r[f"iid {j}"] for j in BUDGETS) / k for r in replicates]
             found[arm, k] = mean_estimate(terms, positive=True)
     return found
 
