@@ -31,7 +31,7 @@ class Sizes:
     """Sets of draws for each sampler and budget."""
 
 
-FULL = {"digits": Sizes(12, 16, 32, 24, 8, 96, 512, 5), "latents": Sizes(12, 16, 32, 20, 2, 32, 256, 3)}
+FULL = {"digits": Sizes(12, 16, 32, 24, 8, 96, 512, 5), "latents": Sizes(12, 16, 32, 14, 2, 32, 256, 3)}
 """A draw of the latent model costs eight of the other."""
 QUICK = {"digits": Sizes(3, 4, 3, 3, 2, 14, 64, 2), "latents": Sizes(3, 4, 3, 3, 1, 13, 64, 2)}
 
