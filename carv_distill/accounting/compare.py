@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from carv_distill.carv import (
@@ -123,18 +124,23 @@ def measure_pairs(
     pairs: int,
     seed: int = 0,
     chunk: int | None = None,
+    device: torch.device | None = None,
 ) -> PairedVariance:
     """Pairs of gradients at (R, K) whose halves share the upstream samples.
 
     The upstream streams depend on seed and pair alone, so every sampler sees the same upstream samples and
     the terms of their estimates can be paired.
 
+    Args:
+        parameters: none where the residual is the gradient.
+        device: of the streams; that of the parameters by default.
+
     Raises:
         ValueError: fewer than two pairs.
     """
     if pairs < 2:
         raise ValueError(f"pairs must be at least 2 replicates, found {pairs}")
-    device = parameters[0].device
+    device = device or parameters[0].device
     variance = PairedVariance()
     for pair in range(pairs):
         halves = []

@@ -4,7 +4,7 @@ from .chunks import find_chunk
 from .draws import fixed_grid, shared_draws
 from .gradients import SampleGradients, sample_features
 from .influence import FeatureJob, Influence, influence_of
-from .pilot import PILOT_NOISES, PILOT_STRATEGIES, PROPOSALS, pilot_sampler
+from .pilot import pilot_sampler
 from .pipeline import attribution_pipeline
 from .projection import PROJECTIONS, Projector, build_projector
 from .ranking import reliability, spearman
@@ -14,10 +14,7 @@ from .trak import GramMatrix
 
 __all__ = [
     "NORMALISE",
-    "PILOT_NOISES",
-    "PILOT_STRATEGIES",
     "PROJECTIONS",
-    "PROPOSALS",
     "SCORES",
     "FeatureJob",
     "FeatureStore",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 
@@ -13,40 +14,42 @@ from accelerate.utils.memory import should_reduce_batch_size
 log = logging.getLogger(__name__)
 
 GAIN = 0.9
-"""A doubled chunk must take less than this share of the seconds per sample to be worth its memory."""
+"""A larger chunk must take less than this share of the seconds per sample to be worth its memory."""
 COPIES = 4
 """Gradients of a sample that exist at a time: by parameter, joined, and what the projection makes of them."""
 
 
 def find_chunk(work: Callable[[int], object], row_bytes: int, largest: int, device: torch.device) -> int:
-    """The chunk from which on doubling it no longer pays, or that memory allows.
+    """The fastest of the chunks 1, 2, 4, …, up to where two in a row bring nothing, or memory ends.
 
     Args:
         work: does it for so many samples.
         row_bytes: of one sample's gradient.
         largest: as many samples as there are.
-        device: whose memory counts; on a CPU at most a quarter of what is free is planned for.
+        device: whose memory counts. On a CPU, where there is no warning before it ends, gradients may take a
+            quarter of what is free; the network's activations come on top.
+
+    Raises:
+        torch.OutOfMemoryError: a single sample does not fit.
     """
     if device.type == "cpu":
         fits = psutil.virtual_memory().available // 4 // (COPIES * row_bytes)
         largest = max(1, min(largest, fits))
-    chunk, best = 1, float("inf")
-    size = min(4, largest)
-    while True:
+    chunk, best, in_vain, size = 1, math.inf, 0, 1
+    while size <= largest and in_vain < 2:
         try:
             work(size)  # warms up
             seconds = _seconds(work, size, device) / size
         except RuntimeError as error:
-            if not should_reduce_batch_size(error):
+            if size == 1 or not should_reduce_batch_size(error):
                 raise
             torch.cuda.empty_cache()
             break
-        if seconds > GAIN * best:
-            break
-        chunk, best = size, seconds
-        if size == largest:
-            break
-        size = min(2 * size, largest)
+        if seconds < GAIN * best:
+            chunk, best, in_vain = size, seconds, 0
+        else:
+            in_vain += 1
+        size = largest if size < largest < 2 * size else 2 * size
     log.info("chunks of %d samples: %.3g ms each", chunk, 1e3 * best)
     return chunk
 

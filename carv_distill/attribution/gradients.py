@@ -24,7 +24,7 @@ PRECISIONS = ("fp32", "bf16")
 
 
 class SampleGradients:
-    """ḡ(x) = ∇φ 1/K Σ_k ω_k ℓ(φ; x, c, u_k, ε_k), with ℓ the denoising loss by which the model learned.
+    """ḡ(x) = ∇φ 1/K Σ_k ω_k ℓ(φ; x, c, u_k, ε_k), ℓ the denoising loss (:func:`denoising_losses`).
 
     ``vmap(grad(…))`` over the samples. The draws are arguments of the loss, the same for every sample:
     what two samples' gradients have in common by their draws is then common, and nothing random is left
@@ -32,7 +32,8 @@ class SampleGradients:
 
     Args:
         denoiser: its parameters are read, never changed. Any trailing shape of x.
-        schedule: u → σ; with u uniform, the distribution of noise levels in the loss.
+        schedule: u → σ; with u uniform, the distribution of noise levels in the loss: that of the training
+            where it is known.
         patterns: the gradient is by the parameters whose names in the network match one of these, as
             ``up_blocks.*.weight``.
         precision: fp32 | bf16, in which the network computes; gradients have the parameters' type.
@@ -135,10 +136,11 @@ def sample_features(
     chunk: int,
     normalise_draws: bool = False,
     model_id: int = 0,
+    first: int = 0,
 ) -> Tensor:
     """Projected gradients of each sample over each of G groups of draws, [n, G, m], float32.
 
-    Memory: `chunk` gradients, whatever n and G.
+    Memory: `chunk` gradients and the network's activations for chunk · K/G rows, whatever n and G.
 
     Args:
         x, cond: see :class:`SampleGradients`.
@@ -146,6 +148,7 @@ def sample_features(
         chunk: samples at a time.
         normalise_draws: average g/‖g‖ of each draw instead of g.
         model_id: names the projection, for several checkpoints.
+        first: number of the first sample, for what is said of one.
 
     Raises:
         UserError: a draw's gradient is zero and shall be normalised.
@@ -157,7 +160,7 @@ def sample_features(
         groups = []
         for u, weight, eps in zip(draws.u, draws.weight, draws.eps, strict=True):
             if normalise_draws:
-                mean = _mean_of_directions(gradients, *some, u, weight, eps, start)
+                mean = _mean_of_directions(gradients, *some, u, weight, eps, first + start)
             else:
                 mean = gradients(*some, u, weight, eps)
             groups.append(projector.project(mean, model_id).float())

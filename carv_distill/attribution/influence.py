@@ -35,8 +35,8 @@ class FeatureJob:
     normalise_draws: bool = False
     model_id: int = 0
 
-    def features(self, x: Tensor, cond: Tensor | None) -> Tensor:
-        """[n, G, m], on the CPU."""
+    def features(self, x: Tensor, cond: Tensor | None, first: int = 0) -> Tensor:
+        """[n, G, m], on the CPU; `first` is the number of the first sample, for what is said of one."""
         device, dtype = self.gradients.device, self.gradients.dtype
         draws = Draws(*(t.to(device, dtype) for t in (self.draws.u, self.draws.weight, self.draws.eps)))
         return sample_features(
@@ -48,6 +48,7 @@ class FeatureJob:
             self.chunk,
             self.normalise_draws,
             self.model_id,
+            first,
         ).cpu()
 
     def fill(
@@ -67,7 +68,11 @@ class FeatureJob:
         """
         for block in store.missing(rank, world_size):
             part = store.rows(block)
-            store.write(block, self.features(x[part], None if cond is None else cond[part]))
+            made = self.features(x[part], None if cond is None else cond[part], part.start)
+            if not (finite := made.isfinite().flatten(1).all(1)).all():
+                number = part.start + int(finite.int().argmin())
+                raise UserError(f"training sample {number}: its gradient holds NaN or infinity")
+            store.write(block, made)
             if progress is not None:
                 progress(part.stop - part.start)
 
@@ -77,7 +82,7 @@ class Influence:
     """Influence of N training samples on Q queries."""
 
     scores: Tensor
-    """[Q, N], float64."""
+    """[Q, N], float64; −∞ for a query that is this training sample itself."""
     half_width: Tensor
     """Half the 95 % interval over the draws, [Q, N]; NaN where there are too few groups for one."""
     reliability: list[Reliability]
@@ -121,6 +126,7 @@ def influence_of(
     weights: Sequence[float] | None = None,
     damping: float = 0.1,
     left_out: Tensor | None = None,
+    draws: int = 1,
     about: Mapping[str, Any] | None = None,
 ) -> Influence:
     """Scores of every training sample in the stores for every query.
@@ -139,6 +145,7 @@ def influence_of(
         damping: λ of trak.
         left_out: [Q], for a query that is itself a training sample its number there, or −1; it is no
             candidate of its own (score −∞, and not in the reliability).
+        draws: of a group, for the reliability.
         about: kept with the result.
 
     Raises:
@@ -147,7 +154,10 @@ def influence_of(
     Source: TracIn: Pruthi et al. 2020, equation 3. TRAK: Park et al. 2023.
     """
     cosine = score == "cosine"
-    products: GroupProducts | None = None
+    if not stores:
+        raise ValueError("influence needs a store")
+    count, groups = len(queries[0]), stores[0].groups
+    products = GroupProducts.zeros(count, stores[0].samples, groups)
     for number, (query, store) in enumerate(zip(queries, stores, strict=True)):
         shape = [store.groups, store.size]
         if list(query.shape[1:]) != shape:
@@ -155,35 +165,29 @@ def influence_of(
                 f"{store.folder}: its samples have features {shape} (groups, size), the queries "
                 f"{list(query.shape[1:])}"
             )
+        if not (finite := query.isfinite().flatten(1).all(1)).all():
+            raise UserError(f"query {int(finite.int().argmin())}: its gradient holds NaN or infinity")
         if score == "trak":
             gram = GramMatrix(store.size, damping)
             for _, block in store.blocks():
                 gram.update(block)
             query = gram.whiten(query)
-        blocks = [GroupProducts.of(query, block) for _, block in store.blocks()]
-        of_store = GroupProducts(
-            torch.cat([b.cross for b in blocks], 1), blocks[0].query, torch.cat([b.train for b in blocks])
-        )
         weight = 1.0 if weights is None else weights[number]
-        zero = GroupProducts(*(torch.zeros_like(t) for t in (of_store.cross, of_store.query, of_store.train)))
-        products = (products or zero).plus(of_store, weight)
-    if products is None:
-        raise ValueError("no stores")
-    draws = int(about["draws"]) // products.groups if about and "draws" in about else 1
-    found = products
-    own = torch.zeros(found.cross.shape[:2], dtype=torch.bool)
+        for part, block in store.blocks():
+            products.added(GroupProducts.of(query, block), part, weight)
+    own = torch.zeros(products.cross.shape[:2], dtype=torch.bool)
     if left_out is not None:
         rows = (left_out >= 0).nonzero()[:, 0]
         own[rows, left_out[rows]] = True
 
     def candidates(keep: Sequence[int]) -> Tensor:
         # A left-out sample ranks last in both rankings, where it adds next to nothing to their agreement.
-        return found.score(cosine, debias, keep).masked_fill(own, -torch.inf)
+        return products.score(cosine, debias, keep).masked_fill(own, -torch.inf)
 
     return Influence(
-        candidates(range(found.groups)),
-        found.half_width(cosine, debias),
-        reliability(candidates, found.groups, draws, 2 if debias else 1),
+        candidates(range(groups)),
+        products.half_width(cosine, debias),
+        reliability(candidates, groups, draws, 2 if debias else 1),
         about or {},
     )
 

@@ -15,9 +15,9 @@ from carv_distill.errors import UserError
 from carv_distill.files import atomic_file
 
 
-def digest(tensors: Iterable[Tensor]) -> str:
-    """Sixteen hexadecimal digits of the tensors' bytes, types and shapes (BLAKE2b)."""
-    found = hashlib.blake2b(digest_size=8)
+def digest(tensors: Iterable[Tensor], words: str = "") -> str:
+    """Sixteen hexadecimal digits of words and of the tensors' bytes, types and shapes (BLAKE2b)."""
+    found = hashlib.blake2b(words.encode(), digest_size=8)
     for tensor in tensors:
         t = tensor.detach().cpu().contiguous()
         found.update(f"{t.dtype}{list(t.shape)}".encode())

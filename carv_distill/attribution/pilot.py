@@ -1,27 +1,21 @@
-"""The sampler of draws that suits a model, from a few of its training samples."""
+"""The sampler of draws that suits a model, tried on a few of its training samples."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import torch
 
-from carv_distill.carv import (
-    NOISES,
-    NoiseLevelProfile,
-    NoiseLevelSampler,
-    NoiseParity,
-    Pipeline,
-    Proposal,
-    stream,
-)
+from carv_distill.accounting import measure_pairs
+from carv_distill.carv import NOISES, NoiseLevelProfile, NoiseLevelSampler, Pipeline, Proposal, stream
 
 from .draws import INDEPENDENT
 
 AUTO = "auto"
-PROPOSALS = ("uniform", "importance", "neyman")
 PILOT_STRATEGIES = (AUTO, *INDEPENDENT)
+PILOT_PROPOSALS = (AUTO, "uniform", "importance", "neyman")
 PILOT_NOISES = (AUTO, *NOISES)
 
 
@@ -31,31 +25,32 @@ def pilot_sampler(
     seed: int,
     device: torch.device,
     strategy: str = AUTO,
-    proposal: str = "importance",
+    proposal: str = AUTO,
     noise: str = AUTO,
     samples: int = 12,
     bins: int = 16,
     defensive: float = 0.1,
     progress: Callable[[str], None] | None = None,
 ) -> NoiseLevelSampler:
-    """Measures what is left to it. The noises are coupled as the parity gate allows; levels are paired where
-    that is antithetic, else stratified; the proposal is q ∝ √E‖g‖² (`importance`), or by the variance over ε
-    of draws so coupled (`neyman`).
+    """Of the samplers that are left to it, the one whose mean over K draws had the least variance, at
+    `samples` training samples with two independent sets of draws each.
 
-    Strata leave what levels differ by within each, most where gradients are large and change fast, so for a
-    few dozen draws `importance` serves strata too; `neyman` is the limit of many.
+    Left to it, levels are stratified or paired (with antithetic noises, K even), the proposal uniform or
+    q ∝ √E‖g‖² (`importance`), noises iid or antithetic. Which is best depends on K, on how much of the
+    variance is the level's, and on the parity in ε of what is the noise's.
 
     Its random streams are its own: the draws that are to be used are not known to it.
 
     Args:
         pipeline: see :func:`attribution_pipeline`.
-        draws: of a sample, or of a group: as many as are coupled and stratified together.
+        draws: K of a sample, or of a group: as many as are coupled and stratified together.
         seed: names the streams.
         device: of the streams.
         strategy, noise: of :class:`NoiseLevelSampler`, or auto.
-        proposal: uniform | importance | neyman.
-        samples, bins: training samples and bins of u; either question takes up to
-            8 · samples · min(draws, bins) draws.
+        proposal: uniform | importance | neyman (by the variance over ε alone, the limit of many strata) |
+            auto.
+        samples, bins: training samples and bins of u. Cost: 2 · samples · bins draws for a proposal, and
+            2 · samples · K for every sampler that is tried, up to six.
         defensive: share of the prior in the proposal.
 
     Raises:
@@ -63,42 +58,44 @@ def pilot_sampler(
     """
     for name, value, allowed in (
         ("strategy", strategy, PILOT_STRATEGIES),
-        ("proposal", proposal, PROPOSALS),
+        ("proposal", proposal, PILOT_PROPOSALS),
         ("noise", noise, PILOT_NOISES),
     ):
         if value not in allowed:
             raise ValueError(f"{name} must be one of {', '.join(allowed)}; found {value!r}")
     say = progress or (lambda message: None)
-    even = draws > 1 and draws % 2 == 0
-    if noise == AUTO and draws == 1:
-        noise = "iid"
-    elif noise == AUTO:
-        say("pilot: parity of the noise")
-        trial = strategy if strategy != AUTO else "paired" if even else "stratified"
-        parity = NoiseParity.measure(
-            pipeline,
-            (),
-            stream(seed, "attribution", "parity", device=device),
-            upstreams=samples,
-            draws=min(draws, bins) if even else draws,
-            strategy=trial,
+    proposals = {"uniform": Proposal.uniform()}
+    if proposal != "uniform":
+        say("pilot: gradients over noise levels")
+        profile = NoiseLevelProfile.measure(
+            pipeline, (), stream(seed, "attribution", "profile", device=device), bins, samples
         )
-        noise = parity.gate()
-    if strategy == AUTO:
-        strategy = "paired" if noise == "antithetic" and even else "stratified"
-    if proposal == "uniform":
-        return NoiseLevelSampler(Proposal.uniform(), strategy, noise)
-    say("pilot: gradients over noise levels")
-    profile = NoiseLevelProfile.measure(
-        pipeline,
-        (),
-        stream(seed, "attribution", "profile", device=device),
-        bins,
-        samples,
-        noise="antithetic" if noise == "antithetic" else "iid",
-    )
-    found = profile.importance if proposal == "importance" else profile.neyman
-    return NoiseLevelSampler(found(defensive), strategy, noise)
+        found = profile.neyman if proposal == "neyman" else profile.importance
+        proposals = {**(proposals if proposal == AUTO else {}), "by pilot": found(defensive)}
+    tried = {
+        f"{s}, {p}, {n}": NoiseLevelSampler(q, s, n)
+        for (p, q), (s, n) in product(proposals.items(), _plans(strategy, noise, draws))
+    }
+    if len(tried) == 1:
+        return next(iter(tried.values()))
+    variances = {}
+    for name, sampler in tried.items():
+        measured = measure_pairs(pipeline, (), sampler, 1, draws, samples, seed, device=device)
+        variances[name] = measured.within().value
+    best = min(variances, key=lambda name: variances[name])
+    share = variances[best] / max(variances.values())
+    say(f"pilot: of {len(tried)} samplers {best} has least variance, {share:.2f} of the most")
+    return tried[best]
+
+
+def _plans(strategy: str, noise: str, draws: int) -> list[tuple[str, str]]:
+    """(strategy, noise) that are to be tried; pairs only of opposite noises."""
+    even = draws > 1 and draws % 2 == 0
+    strategies = [strategy] if strategy != AUTO else ["stratified", *(["paired"] if even else [])]
+    noises = [noise] if noise != AUTO else ["iid", *(["antithetic"] if draws > 1 else [])]
+    plans = list(product(strategies, noises))
+    sensible = [(s, n) for s, n in plans if s != "paired" or n == "antithetic"]
+    return sensible or plans
 
 
 def sampler_dict(sampler: NoiseLevelSampler) -> dict[str, Any]:

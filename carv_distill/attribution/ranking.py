@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations, islice
+from itertools import combinations
+from math import comb
 
 import torch
 from scipy.stats import rankdata
 from torch import Tensor
+
+from carv_distill.carv import stream
 
 SPLITS = 35
 """Disjoint pairs of sets of groups that are looked at for each size, at most."""
@@ -36,8 +39,12 @@ class Reliability:
     """Mean over queries and splits of Spearman's correlation of the two."""
 
     @property
-    def with_limit(self) -> float:
-        """√between: about the correlation with the ranking that infinitely many draws would give."""
+    def with_mean(self) -> float:
+        """√between: about the correlation with the mean of all rankings like these.
+
+        Of debiased scores that is the ranking of infinitely many draws; naive ones are all disturbed alike,
+        and agree better than they are right.
+        """
         return max(self.between, 0.0) ** 0.5
 
     def predicted(self, draws: int) -> Reliability:
@@ -45,9 +52,9 @@ class Reliability:
         n = draws / self.draws
         return Reliability(draws, n * self.between / (1 + (n - 1) * self.between))
 
-    def needed(self, with_limit: float = 0.95) -> float:
-        """Draws for such a correlation with the limit; infinite if no two rankings agree."""
-        target, rho = with_limit**2, self.between
+    def needed(self, with_mean: float = 0.95) -> float:
+        """Draws for such a correlation with the mean; infinite if no two rankings agree."""
+        target, rho = with_mean**2, self.between
         if rho <= 0:
             return float("inf")
         return self.draws * target * (1 - rho) / (rho * (1 - target))
@@ -72,10 +79,13 @@ def reliability(
 
 
 def _splits(groups: int, size: int) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Unordered pairs of disjoint sets of groups."""
-    pairs = (
-        (first, second)
-        for first in combinations(range(groups), size)
-        for second in combinations([g for g in range(first[0] + 1, groups) if g not in first], size)
-    )
-    return islice(pairs, SPLITS)
+    """Unordered pairs of disjoint sets of groups: all, or some at random where there are many."""
+    if comb(groups, size) * comb(groups - size, size) // 2 > SPLITS:
+        g = stream("attribution", "splits", groups, size)
+        for _ in range(SPLITS):
+            order = torch.randperm(groups, generator=g).tolist()
+            yield tuple(order[:size]), tuple(order[size : 2 * size])
+        return
+    for first in combinations(range(groups), size):
+        for second in combinations([g for g in range(first[0] + 1, groups) if g not in first], size):
+            yield first, second

@@ -23,13 +23,13 @@ class GroupProducts:
 
     With f_qg the mean gradient of query q over group g, all groups independent,
 
-        naive      mean over all g, h of ⟨f_qg, f_xh⟩ = ⟨ḡ_q, ḡ_x⟩        E = ⟨μ_q, μ_x⟩ + tr Cov(g_q, g_x)/G
+        naive      mean over all g, h of ⟨f_qg, f_xh⟩ = ⟨ḡ_q, ḡ_x⟩        E = ⟨μ_q, μ_x⟩ + tr Cov(f_q, f_x)/G
         debiased   mean over g ≠ h of ⟨f_qg, f_xh⟩                         E = ⟨μ_q, μ_x⟩
 
-    with g a group's mean. As queries and training samples share their draws, the naive product counts the
-    noise that the two have in common. For iid draws in groups of one, the second is the U-statistic
-    (K² ⟨ḡ_q, ḡ_x⟩ − Σ_k ⟨g_qk, g_xk⟩)/(K(K−1)); for two stratified halves it is the mean of the two products
-    across them.
+    As queries and training samples share their draws, the naive product counts the noise that the two have
+    in common; how much differs between samples, so it disturbs a ranking in the same way each time. For iid
+    draws in groups of one, the second is the U-statistic (K² ⟨ḡ_q, ḡ_x⟩ − Σ_k ⟨g_qk, g_xk⟩)/(K(K−1)); for
+    two stratified halves it is the mean of the two products across them.
     """
 
     cross: Tensor
@@ -71,8 +71,8 @@ class GroupProducts:
         return (part.sum((-2, -1)) - same) / (count * (count - 1))
 
     def cosine(self, debias: bool, keep: Sequence[int] | None = None) -> Tensor:
-        """⟨ḡ_q, ḡ_x⟩/(‖ḡ_q‖ ‖ḡ_x‖), [Q, n]; debiased, its numerator is, while the norms stay those of the
-        means over the draws.
+        """⟨ḡ_q, ḡ_x⟩/(‖ḡ_q‖ ‖ḡ_x‖), [Q, n]. Debiased, its numerator is, while the norms stay those of the
+        means over the draws: cosines of gradients that the draws leave noisy are shrunk towards zero.
 
         Raises:
             UserError: a mean gradient is zero.
@@ -83,7 +83,7 @@ class GroupProducts:
         for of, products in (("query", self.query), ("training sample", self.train)):
             square = products[:, index[:, None], index].mean((-2, -1))
             if not (square > 0).all():
-                at = int((square <= 0).nonzero()[0, 0])
+                at = int((square > 0).int().argmin())
                 raise UserError(f"{of} {at}: its gradient is zero, so it has no direction for a cosine")
             norms.append(square.sqrt())
         return self.inner(debias, keep) / (norms[0][:, None] * norms[1])
@@ -94,7 +94,8 @@ class GroupProducts:
 
     def half_width(self, cosine: bool, debias: bool, level: float = 0.95) -> Tensor:
         """Half the confidence interval of each score over the draws, [Q, n], by the jackknife over groups;
-        NaN with too few groups for one.
+        NaN with too few groups for one. It knows the scatter of a score and not its bias: that of a naive
+        product, or of a cosine's norms, which are more where noise is large.
 
         se² = (G − 1)/G Σ_g (s_(−g) − mean)², s_(−g) the score without group g; Student's t, G − 1 degrees of
         freedom.
@@ -110,10 +111,16 @@ class GroupProducts:
         se = (left.var(0, unbiased=False) * (g - 1)).sqrt()
         return t_quantile((1 + level) / 2, g - 1) * se
 
-    def plus(self, other: GroupProducts, weight: float) -> GroupProducts:
-        """The products of several checkpoints, weighted: this + weight · other."""
-        return GroupProducts(
-            self.cross + weight * other.cross,
-            self.query + weight * other.query,
-            self.train + weight * other.train,
-        )
+    def added(self, other: GroupProducts, rows: slice, weight: float) -> None:
+        """Adds weight · other, the products with the training samples `rows`, in place; the queries' own are
+        added with the first of them."""
+        self.cross[:, rows] += weight * other.cross
+        self.train[rows] += weight * other.train
+        if rows.start == 0:
+            self.query.add_(other.query, alpha=weight)
+
+    @classmethod
+    def zeros(cls, queries: int, samples: int, groups: int) -> GroupProducts:
+        """For sums."""
+        of = [(queries, samples), (queries,), (samples,)]
+        return cls(*(torch.zeros(*n, groups, groups, dtype=torch.float64) for n in of))

@@ -15,6 +15,9 @@ class GramMatrix:
 
         s(q, x) = f̄_qᵀ (H + λ tr(H)/m · I)⁻¹ f̄_x
 
+    H is made of all groups of draws, the ones that it weighs too: debiased products are unbiased given H, and
+    intervals take it as it is.
+
     Sums are float64, [m, m]; the features pass by once, in blocks.
 
     Args:

@@ -84,7 +84,7 @@ def normal_quantile(p: float) -> float:
     return NormalDist().inv_cdf(p)
 
 
-def t_quantile(p: float, freedom: int) -> float:
+def t_quantile(p: float, freedom: float) -> float:
     """Where the distribution function of Student's t is p."""
     from scipy.special import stdtrit  # loads for a third of a second, and only intervals need it
 

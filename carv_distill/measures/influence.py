@@ -24,10 +24,11 @@ def _options(parser: argparse.ArgumentParser) -> None:
         help="samples:8, the model's own; data:3,14, of the training set; or an .npz with images and labels "
         "or prompts (samples:8)",
     )
+    # auto: what a pilot on a few training samples finds best
     add("--draws", type=whole_number(1), default=16, help="K, noise levels and noises of each sample (16)")
     add("--groups", type=whole_number(1), default=4, help="independent parts of them, for intervals (4)")
     add("--strategy", choices=("auto", "iid", "stratified", "paired", "systematic"), default="auto")
-    add("--proposal", choices=("uniform", "importance", "neyman"), default="importance")
+    add("--proposal", choices=("auto", "uniform", "importance", "neyman"), default="auto")
     add("--noise", choices=("auto", "iid", "antithetic", "zero_sum"), default="auto")
     add("--seed", type=whole_number(0), default=0, help="of draws, pilots and projection (0)")
     add(
@@ -41,7 +42,12 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add("--size", type=whole_number(1), default=4096, help="numbers that a gradient is projected to (4096)")
     add("--score", choices=SCORES, default="cosine")
     add("--normalise", choices=("mean", "draw"), default="mean", help="which gradients a cosine normalises")
-    add("--debias", action="store_true", help="without the bias of draws that samples share")
+    add(
+        "--debias",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="products across groups alone, without the bias of draws that samples share",
+    )
     add("--damping", type=number_from(0), default=0.1, help="of trak, relative to the mean eigenvalue (0.1)")
     add("--checkpoints", type=whole_number(0), nargs="+", metavar="STEP", help="of tracin")
     add("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="auto: bf16 on CUDA")
@@ -54,7 +60,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _measure(arguments: argparse.Namespace, run: Path | None, device: str) -> Found | None:
-    from carv_distill.training.influence import InfluenceOptions, measure_influence
+    from carv_distill.training.influence import measure_influence
+    from carv_distill.training.influence_options import InfluenceOptions
     from carv_distill.training.influence_report import draw_influence, influence_dict, influence_table
 
     folder = arguments.out.with_suffix("") if arguments.out else Path(run or "", "influence")

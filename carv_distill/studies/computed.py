@@ -14,6 +14,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from carv_distill.files import write_json
+from carv_distill.training.console import quiet_libraries
 
 Piece = partial[dict[str, Any]]
 """A function of a module with its arguments; its result is what JSON can hold."""
@@ -39,7 +40,7 @@ def computed(pieces: Mapping[str, Piece], folder: Path, workers: int) -> dict[st
     spawn = multiprocessing.get_context("spawn")
     with (
         Progress(*columns) as bar,
-        ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (1,)) as pool,
+        ProcessPoolExecutor(workers, spawn, _start) as pool,
     ):
         task = bar.add_task("pieces", total=len(missing))
         running = {pool.submit(piece): name for name, piece in missing.items()}
@@ -53,6 +54,12 @@ def computed(pieces: Mapping[str, Piece], folder: Path, workers: int) -> dict[st
             if not bar.console.is_terminal:
                 print(f"done: {name}", flush=True)
     return {name: found[name] for name in pieces}
+
+
+def _start() -> None:
+    """Of a worker."""
+    torch.set_num_threads(1)
+    quiet_libraries()
 
 
 def _kept(path: Path, piece: Piece) -> dict[str, Any] | None:

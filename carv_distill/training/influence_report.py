@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from carv_distill.figures import BLUE, GREY, new_figure, save_figure
 from .influence import InfluenceFound
 
 WANTED = 0.95
-"""Rank correlation with the ranking of infinitely many draws, for the number of draws that is named."""
+"""Rank correlation with the limit, for the number of draws that is named."""
 
 
 def influence_table(found: InfluenceFound, count: int) -> list[RenderableType]:
@@ -40,21 +41,30 @@ def influence_table(found: InfluenceFound, count: int) -> list[RenderableType]:
             cells.append(f"#{n} ({found.training.words[n]})\n{influence.scores[q, n].item():.3g}{error}")
         number = "" if found.queries.numbers is None else f"#{int(found.queries.numbers[q])} "
         table.add_row(f"{number}({found.queries.words[q]})", *cells)
-    table.caption = "± half the 95 % interval over the draws, by the jackknife over their groups."
+    table.caption = "± half the 95 % interval over the draws, by the jackknife over their groups" + (
+        "." if about["debias"] else "; it does not know the bias of shared draws."
+    )
     return [table, *conclusions(found)]
+
+
+def _limit(about: Mapping[str, Any]) -> str:
+    """What rankings of more and more draws come to."""
+    if about["debias"]:
+        return "that of infinitely many draws"
+    return "the mean of all such rankings, bias and all"
 
 
 def conclusions(found: InfluenceFound) -> list[str]:
     """How far the ranking is known, and the draws that would do."""
     about, known = found.influence.about, found.influence.reliability
     if not known:
-        return ["With one group of draws nothing is known of the ranking's reliability (--groups 4)."]
+        return ["With so few groups of draws nothing is known of the ranking's reliability (--groups 4)."]
     last = known[-1]
     whole = last.predicted(about["draws"])
     said = [
         f"Two rankings of {len(found.training)} samples by {last.draws} independent draws each agree to "
         f"{last.between:.3f} (Spearman's correlation, mean over queries); this one, of {about['draws']}, "
-        f"agrees with that of infinitely many draws to about {whole.with_limit:.3f}."
+        f"agrees with {_limit(about)} to about {whole.with_mean:.3f}."
     ]
     needed = last.needed(WANTED)
     if math.isfinite(needed):
@@ -85,7 +95,7 @@ def influence_dict(found: InfluenceFound, count: int) -> dict[str, Any]:
         for q in range(len(found.queries))
     ]
     known = [
-        {"draws": r.draws, "between": r.between, "with_limit": r.with_limit} for r in influence.reliability
+        {"draws": r.draws, "between": r.between, "with_mean": r.with_mean} for r in influence.reliability
     ]
     return {
         "model": found.subject,
@@ -142,7 +152,8 @@ def _draw_reliability(found: InfluenceFound, path: Path) -> None:
     end = max(4 * draws, min(2 * needed, 64 * draws) if math.isfinite(needed) else 0)
     places = [known[0].draws * (end / known[0].draws) ** (i / 60) for i in range(61)]
     curve = [last.predicted(p) for p in places]
-    axes.plot(places, [r.with_limit for r in curve], color=BLUE, label="with the ranking of infinitely many")
+    limit = f"with {_limit(found.influence.about)}"
+    axes.plot(places, [r.with_mean for r in curve], color=BLUE, label=limit)
     axes.plot(places, [r.between for r in curve], color=GREY, ls="--", label="of two rankings, predicted")
     axes.plot([r.draws for r in known], [r.between for r in known], "o", color=GREY, label="measured")
     axes.axvline(draws, color="0.4", ls=":", label=f"this one, {draws} draws")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,8 +69,10 @@ class Subject:
 
     name: str
     denoiser: NetworkDenoiser
+    architecture: str
+    """Of the network, beside its weights."""
     schedule: NoiseSchedule
-    """u → σ as in its training loss."""
+    """u → σ of the loss: the levels of its training where a run tells them, else its own, uniform in u."""
     training: Samples
     classes: int
     """Of the labels; 0 where samples have prompts."""
@@ -149,7 +152,9 @@ def labelled_subject(
         return prepare(made.cpu(), labels.tolist())
 
     training = _numbered(prepare(images.images, images.labels.tolist()))
-    return Subject(str(path), denoiser, levels or teacher.schedule, training, classes, prepare, generate)
+    architecture = _architecture(teacher.network.unet)
+    schedule = levels or teacher.schedule
+    return Subject(str(path), denoiser, architecture, schedule, training, classes, prepare, generate)
 
 
 def prompted_subject(
@@ -181,12 +186,23 @@ def prompted_subject(
         return samples(images.clamp(-1, 1), prompts, x)
 
     if keep is not None and isinstance(teacher, LatentTeacher):
-        key = digest([data.images, *teacher.vae.encoder.parameters()])
+        key = digest(
+            [data.images, *teacher.vae.state_dict().values()], str(teacher.vae.config.scaling_factor)
+        )
         x = kept_latents(keep / "latents.safetensors", key, lambda: encode(data.images))
     else:
         x = encode(data.images)
     training = _numbered(samples(data.images, data.prompts, x))
-    return Subject(str(path), teacher.denoiser, teacher.schedule, training, 0, prepare, generate)
+    architecture = _architecture(teacher.unet)
+    return Subject(
+        str(path), teacher.denoiser, architecture, teacher.schedule, training, 0, prepare, generate
+    )
+
+
+def _architecture(unet: Any) -> str:
+    """Its configuration, less where it was read from and by which version."""
+    plain = {k: v for k, v in unet.config.items() if not k.startswith("_")}
+    return json.dumps(plain, sort_keys=True, default=str)
 
 
 def _numbered(samples: Samples) -> Samples:

@@ -32,7 +32,7 @@ def test_stays_within_memory_and_the_number_of_samples() -> None:
         time.sleep(0.002)
 
     assert find_chunk(work, 4, 6, CPU) == 6
-    assert max(sizes) == 6
+    assert sorted(set(sizes)) == [1, 2, 4, 6]
     assert find_chunk(work, 2**50, 1000, CPU) == 1
 
 
@@ -43,6 +43,12 @@ def test_goes_back_when_memory_ran_out() -> None:
         time.sleep(0.002)
 
     assert find_chunk(work, 4, 1000, CPU) == 8
+
+    def hopeless(count: int) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        find_chunk(hopeless, 4, 1000, CPU)
 
     def broken(count: int) -> None:
         raise RuntimeError("shapes do not fit")

@@ -56,6 +56,14 @@ def test_a_query_is_no_candidate_of_its_own(tmp_path: Path) -> None:
     assert found.scores[1].isfinite().all()
 
 
+def test_gradients_that_are_not_finite_are_named(tmp_path: Path) -> None:
+    store = stored(tmp_path, features(5))
+    broken = features(3)
+    broken[1, 2, 3] = torch.nan
+    with pytest.raises(UserError, match="query 1: its gradient holds NaN or infinity"):
+        influence_of([broken], [store])
+
+
 def test_other_features_than_the_stores_are_refused(tmp_path: Path) -> None:
     store = stored(tmp_path, features(5))
     with pytest.raises(UserError, match=r"features \[4, 6\] \(groups, size\), the queries \[4, 5\]"):
@@ -64,14 +72,14 @@ def test_other_features_than_the_stores_are_refused(tmp_path: Path) -> None:
 
 def test_files_hold_every_score(tmp_path: Path) -> None:
     train, query = features(10), features(3)
-    found = influence_of([query], [stored(tmp_path / "s", train)], about={"draws": 8, "score": "cosine"})
+    found = influence_of([query], [stored(tmp_path / "s", train)], draws=2, about={"score": "cosine"})
     assert [r.draws for r in found.reliability] == [2, 4]
     found.save(tmp_path / "scores.npz")
     with np.load(tmp_path / "scores.npz", allow_pickle=False) as file:
         assert np.array_equal(file["scores"], found.scores.numpy())
         assert np.allclose(file["high"] - file["low"], 2 * found.half_width.numpy())
         assert np.array_equal(file["order"], found.top(10).numpy())
-        assert json.loads(str(file["about"])) == {"draws": 8, "score": "cosine"}
+        assert json.loads(str(file["about"])) == {"score": "cosine"}
     parquet = pytest.importorskip("pyarrow.parquet")
     found.save(tmp_path / "scores.parquet")
     rows = parquet.read_table(tmp_path / "scores.parquet").to_pylist()

@@ -7,24 +7,30 @@ from typing import Any
 
 import torch
 
-from carv_distill.attribution import fixed_grid, pilot_sampler
+from carv_distill.attribution import fixed_grid
 from carv_distill.attribution.pilot import sampler_dict, sampler_from_dict
 from carv_distill.carv import Draws, NoiseLevelProfile, NoiseLevelSampler, Proposal, VarianceBudget, stream
 
 from .models import pipeline_of
 
 ARMS = ("iid", "fixed grid", "systematic", "Strat", "IW", "IW+Strat", "best")
-"""fixed grid: midpoints, as D-TRAK takes them. best: what a pilot chooses."""
+"""fixed grid: midpoints, as D-TRAK takes them. best: antithetic pairs at one level in each of K/2 strata, by
+importance."""
 BUDGETS = (1, 2, 4, 8, 16, 32, 64)
-PILOT_DRAWS = 16
 
 
 def pilot(model: str, seed: int, samples: int, bins: int) -> dict[str, Any]:
-    """The sampler `best` of a model; its streams are not those of any measurement."""
-    sampler = pilot_sampler(
-        pipeline_of(model), PILOT_DRAWS, seed + 7919, torch.device("cpu"), samples=samples, bins=bins
+    """The sampler `best` of a model; its proposal q ∝ √E‖g‖² is that of all arms by importance, from
+    4 · samples · bins draws of streams that are not those of any measurement."""
+    profile = NoiseLevelProfile.measure(
+        pipeline_of(model),
+        (),
+        stream(seed + 7919, "attribution", "profile"),
+        bins,
+        samples,
+        noise="antithetic",
     )
-    return sampler_dict(sampler)
+    return sampler_dict(NoiseLevelSampler(profile.importance(), "paired", "antithetic"))
 
 
 def draws_of(arm: str, best: dict[str, Any], count: int, shape: Sequence[int], *key: int | str) -> Draws:

@@ -16,6 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from carv_distill.attribution import SampleGradients, attribution_pipeline, build_projector
+from carv_distill.attribution.latents import digest
 from carv_distill.carv import (
     Draws,
     Estimate,
@@ -92,7 +93,7 @@ def train(path: str, steps: int, seed: int) -> dict[str, Any]:
     with atomic_file(Path(path)) as file:
         file.write(save({k: v.contiguous() for k, v in denoiser.state_dict().items()}))
     last = losses[-max(1, steps // 10) :]
-    return {"path": path, "loss": sum(last) / len(last)}
+    return {"loss": sum(last) / len(last), "weights": digest(denoiser.state_dict().values())}
 
 
 @cache
@@ -102,8 +103,11 @@ def _gradients(path: str) -> SampleGradients:
     return SampleGradients(denoiser.requires_grad_(False).eval(), DIGITS_LEVELS)
 
 
-def replicate(path: str, size: int, number: int, seed: int) -> dict[str, Any]:
-    """One mosaic: the variance of single iid draws, and ‖ḡ − ḡ'‖²/2 of every sampler at every K."""
+def replicate(path: str, weights: str, size: int, number: int, seed: int) -> dict[str, Any]:
+    """One mosaic: the variance of single iid draws, and ‖ḡ − ḡ'‖²/2 of every sampler at every K.
+
+    `weights` is the digest of the file: gradients of another model are others.
+    """
     gradients = _gradients(path)
     x = mosaic(1, size, stream(seed, "dimension", size, number))
 
@@ -131,7 +135,7 @@ def replicate(path: str, size: int, number: int, seed: int) -> dict[str, Any]:
     return found
 
 
-def budget(path: str, size: int, samples: int, seed: int) -> dict[str, Any]:
+def budget(path: str, weights: str, size: int, samples: int, seed: int) -> dict[str, Any]:
     """V_level and V_noise of a single draw, [value, low, high]."""
     x = mosaic(max(samples, 64), size, stream(seed, "dimension", "budget", size))
     pipeline = attribution_pipeline(

@@ -48,13 +48,15 @@ def measurements(work: Workshop) -> dict[str, Any]:
 def mosaics(work: Workshop) -> dict[int, dict[str, Any]]:
     """Budget and replicates of every size of picture."""
     path = work.path("dimension.safetensors")
-    work.run({"dimension/train": partial(dimension.train, path, 30 if work.quick else 1500, work.seed)})
+    steps = 30 if work.quick else 1500
+    trained = work.run({"dimension/train": partial(dimension.train, path, steps, work.seed)})
+    model = trained["dimension/train"]["weights"]
     pieces: dict[str, Piece] = {}
     for size, count in reversed(work.mosaics.items()):
         samples = 3 if work.quick else 12
-        pieces[f"dimension/budget-{size}"] = partial(dimension.budget, path, size, samples, work.seed)
+        pieces[f"dimension/budget-{size}"] = partial(dimension.budget, path, model, size, samples, work.seed)
         for i in range(count):
-            pieces[f"dimension/{size}-{i}"] = partial(dimension.replicate, path, size, i, work.seed)
+            pieces[f"dimension/{size}-{i}"] = partial(dimension.replicate, path, model, size, i, work.seed)
     found = work.run(pieces)
     return {
         size: {
@@ -70,14 +72,15 @@ def retrained(work: Workshop) -> dict[str, Any]:
     random ones of the query's class, and without random ones: each {query or number: [loss by seed]}."""
     o, seed, best = work.retraining, work.seed, work.samplers()["digits"]
     path = work.path("retraining.safetensors")
-    work.run({"retraining/all": partial(retraining.train_on_all, path, o.steps, seed)})
+    whole = work.run({"retraining/all": partial(retraining.train_on_all, path, o.steps, seed)})
+    model = whole["retraining/all"]["weights"]
     pieces: dict[str, Piece] = {
         f"retraining/half-{m}": partial(retraining.train_on_half, m, o.steps, seed) for m in range(o.halves)
     }
     for arm in TESTED:
         for k in o.draws:
             pieces[f"retraining/{arm}-{k}"] = partial(
-                retraining.scores, path, best, arm, k, o.halves, o.removed, seed
+                retraining.scores, path, model, best, arm, k, o.halves, o.removed, seed
             )
     found = work.run(pieces)
     top = found[f"retraining/best-{o.draws[-1]}"]["top"]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import statistics
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from carv_distill.attribution import GroupProducts, build_projector, sample_features, spearman
-from carv_distill.carv import Draws, Estimate, stream
+from carv_distill.carv import Estimate, stream
 from carv_distill.carv.estimate import t_quantile
 
 from .arms import BUDGETS, draws_of
@@ -46,9 +45,8 @@ def _scores(
     for part in range(parts):
         shape = samples.x.shape[1:]
         draws = draws_of(arm, best, min(count, PART), shape, seed, "ranking", model, name, part)
-        drawn = Draws(draws.u, draws.weight, draws.eps)
         chunk = max(1, 128 // min(count, PART))
-        mean = sample_features(gradients, whole, samples.x, samples.cond, drawn, chunk) / parts
+        mean = sample_features(gradients, whole, samples.x, samples.cond, draws, chunk) / parts
         total = mean if total is None else total.add_(mean)
     assert total is not None
     products = [GroupProducts.of(total[:QUERIES], block).cosine(False) for block in total.split(8)]
@@ -56,27 +54,36 @@ def _scores(
 
 
 def correlations(replicates: list[dict[str, Any]], truth: list[list[float]]) -> dict[int, Estimate]:
-    """Spearman's correlation of each budget with the reference, mean over replicates and over queries, a
-    query being no candidate of its own; interval over the 11 queries, by leaving out one at a time."""
+    """Spearman's correlation of each budget with the reference, mean over sets of draws and over queries, a
+    query being no candidate of its own.
+
+    All queries of a set share its draws, so both vary: SE² = SE²_queries + SE²_sets, from the spread of the
+    means by query and by set; degrees of freedom by Satterthwaite's approximation.
+    """
     found = {}
+    right = torch.tensor(truth)
+    others = ~torch.eye(QUERIES, right.shape[1], dtype=torch.bool)
     for k in BUDGETS:
-        per_query = []
-        for q in range(QUERIES):
-            others = [i for i in range(len(truth[0])) if i != q]
-            right = torch.tensor(truth[q])[others]
-            per_query.append(
-                statistics.fmean(
-                    float(spearman(torch.tensor(r[str(k)][q])[others], right)) for r in replicates
-                )
+        values = []
+        for r in replicates:
+            scores = torch.tensor(r[str(k)])
+            values.append(
+                [float(spearman(scores[q][others[q]], right[q][others[q]])) for q in range(QUERIES)]
             )
-        found[k] = _jackknife(per_query)
+        found[k] = _two_way(torch.tensor(values, dtype=torch.float64))
     return found
 
 
-def _jackknife(values: list[float], level: float = 0.95) -> Estimate:
-    """Mean of values, its standard error by leaving out one at a time."""
-    n, mean = len(values), statistics.fmean(values)
-    left = [(n * mean - v) / (n - 1) for v in values]
-    se = math.sqrt((n - 1) / n * math.fsum((v - mean) ** 2 for v in left))
-    half = t_quantile((1 + level) / 2, n - 1) * se
-    return Estimate(mean, se, mean - half, mean + half)
+def _two_way(values: Tensor, level: float = 0.95) -> Estimate:
+    """Mean of values [sets, queries], both of them samples."""
+    parts, freedom = [], []
+    for means in (values.mean(0), values.mean(1)):
+        parts.append(float(means.var()) / len(means))
+        freedom.append(len(means) - 1)
+    square = sum(parts)
+    mean = float(values.mean())
+    if square == 0:
+        return Estimate(mean, 0.0, mean, mean)
+    degrees = square**2 / sum(p**2 / f for p, f in zip(parts, freedom, strict=True))
+    half = t_quantile((1 + level) / 2, degrees) * math.sqrt(square)
+    return Estimate(mean, math.sqrt(square), mean - half, mean + half)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from carv_distill.attribution import (
     sample_features,
     spearman,
 )
-from carv_distill.carv import NoiseLevelSampler, Proposal, stream
+from carv_distill.attribution.latents import digest
+from carv_distill.carv import Estimate, NoiseLevelSampler, Proposal, stream
+from carv_distill.carv.estimate import t_quantile
 from carv_distill.data import LabelledImages, load_images
 from carv_distill.diffusion import LogNormalSchedule, NetworkDenoiser
 from carv_distill.diffusion.pretrain import PretrainModule, build_teacher
@@ -89,7 +92,7 @@ def train_on_all(path: str, steps: int, seed: int) -> dict[str, Any]:
     denoiser = _train(list(range(POOL)), steps, seed)
     with atomic_file(Path(path)) as file:
         file.write(save({k: v.contiguous() for k, v in denoiser.state_dict().items()}))
-    return {"losses": query_losses(denoiser).tolist()}
+    return {"losses": query_losses(denoiser).tolist(), "weights": digest(denoiser.state_dict().values())}
 
 
 def train_on_half(number: int, steps: int, seed: int) -> dict[str, Any]:
@@ -112,10 +115,20 @@ def _attributed(path: str) -> SampleGradients:
 
 
 def scores(
-    path: str, best: dict[str, Any], arm: str, draws: int, halves: int, top: int, seed: int
+    path: str,
+    weights: str,
+    best: dict[str, Any],
+    arm: str,
+    draws: int,
+    halves: int,
+    top: int,
+    seed: int,
 ) -> dict[str, Any]:
     """By one set of draws and every kind of score: the predicted outcome of each half for each query, Σ over
-    its samples of their scores, [32][halves]; and the `top` places of each query by trak."""
+    its samples of their scores, [32][halves]; and the `top` places of each query by trak.
+
+    `weights` is the digest of the file: scores of another model are others.
+    """
     digits, pool, rows = data()
     drawn = draws_of(arm, best, draws, (1, 8, 8), seed, "retraining")
     projector, gradients = build_projector("countsketch", SIZE, 0), _attributed(path)
@@ -142,18 +155,36 @@ def scores(
     return result
 
 
-def lds(predicted: list[list[float]], losses: list[list[float]]) -> list[float]:
-    """Linear datamodeling score of each query: Spearman's correlation over the halves of the predicted
-    outcome with minus the loss.
+def lds(predicted: Tensor, losses: Tensor, keep: Tensor | None = None) -> float:
+    """Linear datamodeling score: Spearman's correlation over the halves of the predicted outcome with minus
+    the loss, mean over the queries.
 
     Args:
-        predicted: [32][halves].
-        losses: [halves][32].
+        predicted: [32, halves].
+        losses: [halves, 32].
+        keep: of the halves; all by default.
 
     Source: Park et al. 2023 (TRAK), definition 2.3.
     """
-    truth = -torch.tensor(losses, dtype=torch.float64).T
-    return [float(v) for v in spearman(torch.tensor(predicted, dtype=torch.float64), truth)]
+    rows = torch.arange(len(losses)) if keep is None else keep
+    return float(spearman(predicted[:, rows], -losses.T[:, rows]).mean())
+
+
+def lds_over_halves(predicted: Tensor, losses: Tensor, base: Tensor | None = None) -> Estimate:
+    """The score, or its difference from that of other predictions, with an interval by the jackknife over the
+    halves: all queries share these, so that they are no independent measurements."""
+
+    def value(keep: Tensor | None = None) -> float:
+        own = lds(predicted, losses, keep)
+        return own if base is None else own - lds(base, losses, keep)
+
+    n = len(losses)
+    left = [value(torch.tensor([m for m in range(n) if m != out])) for out in range(n)]
+    mean = math.fsum(left) / n
+    se = math.sqrt((n - 1) / n * math.fsum((v - mean) ** 2 for v in left))
+    half_width = t_quantile(0.975, n - 1) * se
+    full = value()
+    return Estimate(full, se, full - half_width, full + half_width)
 
 
 def same_class(query: int, count: int, seed: int) -> list[int]:

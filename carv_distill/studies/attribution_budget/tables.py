@@ -7,7 +7,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from carv_distill.carv import Estimate, mean_estimate
+import torch
+
+from carv_distill.carv import mean_estimate
 from carv_distill.studies.claims import show, show_column
 from carv_distill.studies.results import columns
 
@@ -63,13 +65,12 @@ def level_rows(found: Mapping[str, Any]) -> list[Row]:
             zip(second, levels["second_moment_se"], levels["noise_variance"], strict=True)
         ):
             norm = math.sqrt(square)
-            e = Estimate(norm, se / (2 * norm), 0, 0)
             rows.append(
                 {
                     "model": model,
                     "u": (b + 0.5) / len(second),
-                    "norm": e.value,
-                    "norm_se": e.se,
+                    "norm": norm,
+                    "norm_se": se / (2 * norm),
                     "noise_deviation": math.sqrt(noise),
                 }
             )
@@ -108,13 +109,20 @@ def dimension_rows(found: Mapping[int, Mapping[str, Any]]) -> list[Row]:
 
 
 def retraining_rows(found: Mapping[str, Any]) -> list[Row]:
-    """Linear datamodeling score of every sampler, budget and kind of score, mean over the queries."""
+    """Linear datamodeling score of every sampler, budget and kind of score, and its difference from that of
+    as many iid draws; intervals over the halves."""
+    losses = torch.tensor(found["halves"], dtype=torch.float64)
     rows = []
     for arm, budgets in found["scores"].items():
         for k, content in budgets.items():
             for kind in retraining.SCORES:
-                values = retraining.lds(content[kind], found["halves"])
-                rows.append({"arm": arm, "K": int(k), "score": kind, **columns("lds", mean_estimate(values))})
+                predicted = torch.tensor(content[kind], dtype=torch.float64)
+                iid = torch.tensor(found["scores"]["iid"][k][kind], dtype=torch.float64)
+                row: Row = {"arm": arm, "K": int(k), "score": kind}
+                row |= columns("lds", retraining.lds_over_halves(predicted, losses))
+                if arm != "iid":
+                    row |= columns("over_iid", retraining.lds_over_halves(predicted, losses, iid))
+                rows.append(row)
     return rows
 
 
@@ -163,11 +171,8 @@ def draws_verdict(variance: Sequence[Row], ranking: Sequence[Row], budgets: Sequ
         values = ", ".join(f"{show_column(r, 'ecm')} at {r['K']}" for r in best)
         said.append(f"{model}: best is worth {values}; target {TARGETS[model]:g} from 4 to 64 {met}.")
         said.append(_needed(model, ranking))
-        grid = ecm("fixed grid", 64)
-        said.append(
-            f"{model}: of the fixed grid's squared error at 4 and 64 draws, "
-            f"{_share(ecm('fixed grid', 4))} and {_share(grid)} is bias."
-        )
+        grid = ", ".join(_grid(ecm("fixed grid", k)) for k in (1, 4, 64))
+        said.append(f"{model}: a fixed grid, by squared error with its bias: {grid}.")
     return said
 
 
@@ -175,8 +180,9 @@ def dimension_verdict(mosaics: Sequence[Row]) -> list[str]:
     """What the mosaics say."""
     said = []
     for k, paper in PAPER_ECM.items():
-        reach = next((r for r in mosaics if r[f"Strat_{k}_low"] >= paper), None)
-        where = f"from {reach['dimension']:,} pixels on" if reach else "not reached"
+        above = [r[f"Strat_{k}_low"] >= paper for r in mosaics]
+        first = next((i for i in range(len(above)) if all(above[i:])), None)
+        where = "not reached" if first is None else f"from {mosaics[first]['dimension']:,} pixels on"
         last = mosaics[-1]
         said.append(
             f"On mosaics strata are worth {show_column(last, f'Strat_{k}')} at {k} draws and "
@@ -186,9 +192,11 @@ def dimension_verdict(mosaics: Sequence[Row]) -> list[str]:
     return said
 
 
-def _share(row: Row) -> str:
-    bias, whole = row["squared_bias"], row["variance"]
-    return f"{max(bias, 0) / whole:.0%}"
+def _grid(row: Row) -> str:
+    """What a grid is worth, and the part of its squared error that is bias."""
+    whole = row["variance"]
+    share = show(*(row[f"squared_bias{end}"] / whole for end in ("", "_low", "_high")))
+    return f"{show_column(row, 'ecm')} at {row['K']} (share of the bias {share})"
 
 
 def _needed(model: str, ranking: Sequence[Row]) -> str:
@@ -209,7 +217,10 @@ def retraining_verdict(rows: Sequence[Row], removal: Sequence[Row]) -> list[str]
     for kind in retraining.SCORES:
         mine = [r for r in rows if r["score"] == kind]
         parts = [f"{r['arm']} {r['K']}: {show_column(r, 'lds')}" for r in mine]
-        said.append(f"Linear datamodeling score, {kind}: {', '.join(parts)}.")
+        more = [f"{show_column(r, 'over_iid')} at {r['K']}" for r in mine if "over_iid" in r]
+        said.append(
+            f"Linear datamodeling score, {kind}: {', '.join(parts)}; best over iid: {', '.join(more)}."
+        )
     for r in removal:
         if r["query"] is None:
             what = "random ones" if r["against"] == "random" else "random ones of its class"

@@ -21,7 +21,7 @@ def replicate(model: str, best: dict[str, Any], number: int, seed: int, count: i
     two independent sets of K draws; all arms see the same samples.
 
     For the fixed grid, whose error is not all variance, also ⟨ḡ − r, ḡ' − r'⟩ with r, r' independent
-    stratified means: its expectation is the squared bias.
+    means of `best`: its expectation is the squared bias.
     """
     subject, gradients = subject_of(model), gradients_of(model)
     g = stream(seed, "variance", model, number)

@@ -68,7 +68,7 @@ class Workshop:
     @property
     def mosaics(self) -> dict[int, int]:
         """Replicates of each size."""
-        return {8: 3, 16: 3} if self.quick else {8: 64, 16: 48, 32: 32, 64: 16, 128: 10}
+        return {8: 3, 16: 3} if self.quick else {8: 48, 16: 32, 32: 24, 64: 12, 128: 8}
 
     @property
     def retraining(self) -> Retraining:
@@ -76,7 +76,7 @@ class Workshop:
         return (
             Retraining(20, 4, 50, 2, 2, (1, 4))
             if self.quick
-            else Retraining(500, 48, 100, 6, 2, (1, 4, 16, 64))
+            else Retraining(500, 32, 100, 6, 2, (1, 4, 16, 64))
         )
 
     def path(self, name: str) -> str:
