@@ -40,8 +40,10 @@ class Found:
 def common_options() -> Parser:
     """The options that every command has."""
     common = Parser(add_help=False)
-    common.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER")
-    common.add_argument("--out", type=Path, metavar="FILE.json", help="default: fid.json, … in the run")
+    common.add_argument(
+        "--runs", type=Path, default=Path("runs"), metavar="FOLDER", help="where runs are (runs)"
+    )
+    common.add_argument("--out", type=Path, metavar="FILE.json", help="default: <command>.json in the run")
     common.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     return common
 

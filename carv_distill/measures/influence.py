@@ -24,12 +24,14 @@ def _options(parser: argparse.ArgumentParser) -> None:
         help="samples:8, the model's own; data:3,14, of the training set; or an .npz with images and labels "
         "or prompts (samples:8)",
     )
-    # auto: what a pilot on a few training samples finds best
     add("--draws", type=whole_number(1), default=16, help="K, noise levels and noises of each sample (16)")
     add("--groups", type=whole_number(1), default=4, help="independent parts of them, for intervals (4)")
-    add("--strategy", choices=("auto", "iid", "stratified", "paired", "systematic"), default="auto")
-    add("--proposal", choices=("auto", "uniform", "importance", "neyman"), default="auto")
-    add("--noise", choices=("auto", "iid", "antithetic", "zero_sum"), default="auto")
+    strategies = ("auto", "iid", "stratified", "paired", "systematic")
+    add("--strategy", choices=strategies, default="auto", help="of noise levels; auto: a pilot tries some")
+    proposals = ("auto", "uniform", "importance", "neyman")
+    add("--proposal", choices=proposals, default="auto", help="density of noise levels; auto: likewise")
+    couplings = ("auto", "iid", "antithetic", "zero_sum")
+    add("--noise", choices=couplings, default="auto", help="coupling of noises; auto: likewise")
     add("--seed", type=whole_number(0), default=0, help="of draws, pilots and projection (0)")
     add(
         "--parameters",
@@ -38,10 +40,22 @@ def _options(parser: argparse.ArgumentParser) -> None:
         metavar="PATTERN",
         help="by name, as up_blocks.*.weight (all)",
     )
-    add("--projection", choices=("countsketch", "gaussian", "rademacher", "none"), default="countsketch")
+    kinds = ("countsketch", "gaussian", "rademacher", "none")
+    add("--projection", choices=kinds, default="countsketch", help="of gradients (countsketch)")
     add("--size", type=whole_number(1), default=4096, help="numbers that a gradient is projected to (4096)")
-    add("--score", choices=SCORES, default="cosine")
-    add("--normalise", choices=("mean", "draw"), default="mean", help="which gradients a cosine normalises")
+    add(
+        "--score",
+        choices=SCORES,
+        default="cosine",
+        help="of mean gradients; tracin: inner products summed over --checkpoints; trak: inner product with "
+        "the inverse of the projected Gram matrix (cosine)",
+    )
+    add(
+        "--normalise",
+        choices=("mean", "draw"),
+        default="mean",
+        help="which gradients a cosine normalises (mean)",
+    )
     add(
         "--debias",
         action=argparse.BooleanOptionalAction,
@@ -49,7 +63,13 @@ def _options(parser: argparse.ArgumentParser) -> None:
         help="products across groups alone, without the bias of draws that samples share",
     )
     add("--damping", type=number_from(0), default=0.1, help="of trak, relative to the mean eigenvalue (0.1)")
-    add("--checkpoints", type=whole_number(0), nargs="+", metavar="STEP", help="of tracin")
+    add(
+        "--checkpoints",
+        type=whole_number(0),
+        nargs="+",
+        metavar="STEP",
+        help="of tracin, those that the run kept",
+    )
     add("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="auto: bf16 on CUDA")
     add("--chunk", type=whole_number(1), help="samples at a time; default: found by trying")
     add("--store", type=Path, metavar="FOLDER", help="of the features; default: store beside the figures")
