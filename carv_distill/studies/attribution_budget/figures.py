@@ -132,10 +132,8 @@ def draw_top(top: Sequence[Sequence[int]], removal: Sequence[Row], count: int = 
         grid[q, -1].text(
             0, 0.5, f"{percent:+.1f} %", transform=grid[q, -1].transAxes, va="center", fontsize=9
         )
-    grid[0, 0].set_title("query", fontsize=9)
-    # kept out of the layout, which would widen its column
-    grid[0, 1].set_title("most influential training digits", fontsize=9, loc="left").set_in_layout(False)
-    grid[0, -1].set_title("loss", fontsize=9, loc="left")
+    words = "query, its most influential training digits, and what leaving 100 of these out does to its loss"
+    figure.suptitle(words, fontsize=9, x=0.01, ha="left")
     return figure
 
 
