@@ -38,7 +38,7 @@ def parse(words: list[str]) -> argparse.Namespace:
 
 def main() -> int:
     arguments = parse(sys.argv[1:])
-    return run_command(lambda: measure(arguments), "interrupted; nothing was written")
+    return run_command(lambda: measure(arguments), COMMANDS[arguments.command].interrupted)
 
 
 def measure(arguments: argparse.Namespace) -> None:
@@ -66,7 +66,7 @@ def measure(arguments: argparse.Namespace) -> None:
         raise UserError("--device: cuda, but there is no CUDA device here (allowed: cpu)")
     out: Path = arguments.out or (run or Path()) / f"{arguments.command}.json"
     if not os.access(out.parent, os.W_OK | os.X_OK):
-        raise UserError(f"--out: {out.parent} is no folder that can be written")
+        raise UserError(f"--out: {out.parent} does not exist or cannot be written")
     quiet_libraries()
     found = command.measure(arguments, run, device)
     if found is None:

@@ -103,7 +103,7 @@ def test_what_cannot_be_measured_is_one_line_and_exit_status_2(tmp_path: Path) -
         (("--samples", "1"), "--samples: '1' is not"),
         (("--draws", "4", "0"), "--draws: '0' is not"),
         (("--pair", "4"), "unrecognized arguments: --pair"),
-        (("--out", str(tmp_path / "none" / "x.json")), "is no folder that can be written"),
+        (("--out", str(tmp_path / "none" / "x.json")), "does not exist or cannot be written"),
         (("--upstream", "0"), "--upstream: '0' is not"),
     ):
         done = python("evaluate.py", "variance", "--run", str(tmp_path), *words)

@@ -37,7 +37,7 @@ def test_influence_own_model() -> None:
     """Most of the ten points that shaped a query's loss lie on its own ring, a third of all do."""
     shares, chosen = load("influence_own_model").main()
     assert sum(shares) / len(shares) > 0.8
-    assert chosen == "paired levels, antithetic noise"
+    assert "antithetic" in chosen
 
 
 def test_own_pipeline_needs_the_method_alone() -> None:

@@ -86,6 +86,8 @@ class Influence:
     half_width: Tensor
     """Half the 95 % interval over the draws, [Q, N]; NaN where there are too few groups for one."""
     reliability: list[Reliability]
+    numbers: Tensor
+    """[Q], of a query that is a training sample its number there, else −1."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """How it was made: kept in the files."""
 
@@ -94,26 +96,29 @@ class Influence:
         return self.scores.argsort(dim=1, descending=True, stable=True)[:, :count]
 
     def save(self, path: Path) -> None:
-        """Writes `.npz` (scores, low, high [Q, N], order [Q, N], about as JSON) or `.parquet` (a row for each
-        pair: query, train, rank, score, low, high), by the file's ending; atomically.
+        """Writes `.npz` (scores, low, high [Q, N], order [Q, N], query_numbers [Q], about as JSON) or
+        `.parquet` (a row for each pair: query, train, rank, score, low, high), by the file's ending;
+        atomically. The score of a query with itself is NaN, in parquet empty.
 
         Raises:
             UserError: another ending, or parquet without pyarrow.
         """
-        low, high = self.scores - self.half_width, self.scores + self.half_width
-        order = self.top(self.scores.shape[1])
+        scores = self.scores.masked_fill(self.scores.isinf(), torch.nan)
+        low, high = scores - self.half_width, scores + self.half_width
+        order = self.top(scores.shape[1])
         if path.suffix == ".npz":
             with atomic_file(path) as file:
                 np.savez_compressed(
                     file,
-                    scores=self.scores.numpy(),
+                    scores=scores.numpy(),
+                    query_numbers=self.numbers.numpy(),
                     low=low.numpy(),
                     high=high.numpy(),
                     order=order.to(torch.int32).numpy(),
                     about=json.dumps(dict(self.about), ensure_ascii=False),
                 )
         elif path.suffix == ".parquet":
-            _save_parquet(path, self.scores, low, high, order, self.about)
+            _save_parquet(path, scores, low, high, order, self.about)
         else:
             raise UserError(f"{path}: scores are saved as .npz or .parquet")
 
@@ -140,7 +145,7 @@ def influence_of(
         queries: features of the queries [Q, G, m] by each checkpoint; one of them but for tracin.
         stores: of the training set, as many.
         score: see above.
-        debias: without the bias of shared draws, see :class:`GroupProducts`.
+        debias: without the bias of shared draws, see :class:`GroupProducts`; not for trak.
         weights: η_c; 1 each by default.
         damping: λ of trak.
         left_out: [Q], for a query that is itself a training sample its number there, or −1; it is no
@@ -156,6 +161,8 @@ def influence_of(
     cosine = score == "cosine"
     if not stores:
         raise ValueError("influence needs a store")
+    if debias and score == "trak":
+        raise ValueError("trak has no debiased scores: its matrix is made of the draws that it weighs")
     count, groups = len(queries[0]), stores[0].groups
     products = GroupProducts.zeros(count, stores[0].samples, groups)
     for number, (query, store) in enumerate(zip(queries, stores, strict=True)):
@@ -175,10 +182,11 @@ def influence_of(
         weight = 1.0 if weights is None else weights[number]
         for part, block in store.blocks():
             products.added(GroupProducts.of(query, block), part, weight)
+    if left_out is None:
+        left_out = torch.full((count,), -1)
     own = torch.zeros(products.cross.shape[:2], dtype=torch.bool)
-    if left_out is not None:
-        rows = (left_out >= 0).nonzero()[:, 0]
-        own[rows, left_out[rows]] = True
+    rows = (left_out >= 0).nonzero()[:, 0]
+    own[rows, left_out[rows]] = True
 
     def candidates(keep: Sequence[int]) -> Tensor:
         # A left-out sample ranks last in both rankings, where it adds next to nothing to their agreement.
@@ -188,6 +196,7 @@ def influence_of(
         candidates(range(groups)),
         products.half_width(cosine, debias),
         reliability(candidates, groups, draws, 2 if debias else 1),
+        left_out,
         about or {},
     )
 
@@ -210,9 +219,10 @@ def _save_parquet(
             "query": np.repeat(np.arange(count, dtype=np.int32), samples),
             "train": np.tile(np.arange(samples, dtype=np.int32), count),
             "rank": rank.flatten().to(torch.int32).numpy(),
-            "score": scores.flatten().numpy(),
-            "low": low.flatten().numpy(),
-            "high": high.flatten().numpy(),
+            **{
+                name: pyarrow.array(values.flatten().numpy(), from_pandas=True)  # NaN is empty
+                for name, values in (("score", scores), ("low", low), ("high", high))
+            },
         }
     )
     table = table.replace_schema_metadata({"about": json.dumps(dict(about), ensure_ascii=False)})

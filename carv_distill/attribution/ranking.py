@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from math import comb
 
 import torch
 from scipy.stats import rankdata
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from carv_distill.carv import stream
 
+TOP = 8
 SPLITS = 35
 """Disjoint pairs of sets of groups that are looked at for each size, at most."""
 
@@ -37,6 +38,8 @@ class Reliability:
     draws: int
     between: float
     """Mean over queries and splits of Spearman's correlation of the two."""
+    top: float = math.nan
+    """Share of the first :data:`TOP` that the two have in common, likewise."""
 
     @property
     def with_mean(self) -> float:
@@ -73,14 +76,25 @@ def reliability(
     """
     found = []
     for size in range(least, groups // 2 + 1):
-        values = [spearman(score(a), score(b)).mean() for a, b in _splits(groups, size)]
-        found.append(Reliability(size * draws, float(torch.stack(values).mean())))
+        values = []
+        for a, b in _splits(groups, size):
+            one, other = score(a), score(b)
+            values.append(torch.stack([spearman(one, other).mean(), _common(one, other)]))
+        between, top = torch.stack(values).mean(0).tolist()
+        found.append(Reliability(size * draws, between, top))
     return found
+
+
+def _common(a: Tensor, b: Tensor) -> Tensor:
+    """Share of the TOP highest of each row of a that are among those of b, mean over rows."""
+    count = min(TOP, a.shape[-1])
+    first, second = (t.topk(count, -1).indices for t in (a, b))
+    return (first[..., None] == second[..., None, :]).any(-1).double().mean()
 
 
 def _splits(groups: int, size: int) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
     """Unordered pairs of disjoint sets of groups: all, or some at random where there are many."""
-    if comb(groups, size) * comb(groups - size, size) // 2 > SPLITS:
+    if math.comb(groups, size) * math.comb(groups - size, size) // 2 > SPLITS:
         g = stream("attribution", "splits", groups, size)
         for _ in range(SPLITS):
             order = torch.randperm(groups, generator=g).tolist()

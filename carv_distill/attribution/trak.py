@@ -15,8 +15,9 @@ class GramMatrix:
 
         s(q, x) = f̄_qᵀ (H + λ tr(H)/m · I)⁻¹ f̄_x
 
-    H is made of all groups of draws, the ones that it weighs too: debiased products are unbiased given H, and
-    intervals take it as it is.
+    H is made of the draws that it weighs. So products across groups would not be unbiased but spoilt: along
+    what is noise in one group it whitens them against the others. Scores are of the means over all draws, and
+    intervals take H as it is.
 
     Sums are float64, [m, m]; the features pass by once, in blocks.
 
@@ -27,7 +28,7 @@ class GramMatrix:
     Source: Park et al. 2023 (TRAK), equation 15; the square loss has no weights Q. Damping: arXiv 2311.00500.
     """
 
-    def __init__(self, size: int, damping: float = 0.1) -> None:
+    def __init__(self, size: int, damping: float = 1.0) -> None:
         if damping < 0:
             raise ValueError(f"damping must be at least 0, found {damping}")
         self.damping = damping

@@ -25,6 +25,8 @@ class Command:
     measure: Callable[[argparse.Namespace, Any, str], Found | None]
     """(arguments, folder of the run, device) → what to show and keep; None on a process that has nothing to
     say. There is no folder where a teacher is given instead of a run."""
+    interrupted: str = "interrupted; nothing was written"
+    """What to say after Ctrl-C."""
 
 
 @dataclass(frozen=True)

@@ -46,9 +46,9 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add(
         "--score",
         choices=SCORES,
-        default="cosine",
-        help="of mean gradients; tracin: inner products summed over --checkpoints; trak: inner product with "
-        "the inverse of the projected Gram matrix (cosine)",
+        default="trak",
+        help="of mean gradients: cosine, inner product, its sum over --checkpoints (tracin), or its value "
+        "with the inverse of the projected Gram matrix, which discounts what gradients share (trak)",
     )
     add(
         "--normalise",
@@ -59,10 +59,10 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add(
         "--debias",
         action=argparse.BooleanOptionalAction,
-        default=True,
-        help="products across groups alone, without the bias of draws that samples share",
+        default=None,
+        help="products across groups of draws alone, free of the bias of shared ones (all but trak)",
     )
-    add("--damping", type=number_from(0), default=0.1, help="of trak, relative to the mean eigenvalue (0.1)")
+    add("--damping", type=number_from(0), default=1.0, help="of trak, relative to the mean eigenvalue (1)")
     add(
         "--checkpoints",
         type=whole_number(0),
@@ -74,19 +74,25 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add("--chunk", type=whole_number(1), help="samples at a time; default: found by trying")
     add("--store", type=Path, metavar="FOLDER", help="of the features; default: store beside the figures")
     add(
-        "--scores", type=Path, metavar="FILE", help=".npz or .parquet; default: scores.npz beside the figures"
+        "--scores",
+        type=Path,
+        metavar="FILE",
+        help=".npz or .parquet; default: <score>.npz beside the figures",
     )
     add("--top", type=whole_number(1), default=8, help="training samples shown of each query (8)")
 
 
 def _measure(arguments: argparse.Namespace, run: Path | None, device: str) -> Found | None:
-    from carv_distill.training.influence import measure_influence
     from carv_distill.training.influence_options import InfluenceOptions
+
+    names = InfluenceOptions.__dataclass_fields__
+    options = InfluenceOptions(**{name: getattr(arguments, name) for name in names})
+
+    # after the options, so that a mistake in them does not wait for diffusers and Lightning
+    from carv_distill.training.influence import measure_influence
     from carv_distill.training.influence_report import draw_influence, influence_dict, influence_table
 
     folder = arguments.out.with_suffix("") if arguments.out else Path(run or "", "influence")
-    names = InfluenceOptions.__dataclass_fields__
-    options = InfluenceOptions(**{name: getattr(arguments, name) for name in names})
     found = measure_influence(run, options, folder, device)
     if found is None:
         return None
@@ -101,4 +107,5 @@ INFLUENCE = Command(
     "which training samples shaped given ones",
     _options,
     _measure,
+    interrupted="interrupted; the features made so far are in the store, the same command goes on with them",
 )

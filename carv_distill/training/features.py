@@ -88,6 +88,10 @@ def fill_store(
         UserError: a full disk, gradients that are not finite, or no memory for them.
     """
     missing = store.missing(rank, world_size)
+    if not rank and (there := store.count - len(store.missing())):
+        log.info(
+            "%s has %d of %d blocks of %d training samples already", store.folder, there, store.count, BLOCK
+        )
     try:
         if o.chunk is None:
             job = replace(job, chunk=_chunk(job, training, BLOCK if missing else 8))

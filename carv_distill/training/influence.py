@@ -91,19 +91,19 @@ def measure_influence(
             about.append(made)
     if rank:
         return None
-    asked = {"draws": o.draws, "groups": o.groups, "score": o.score, "debias": o.debias, "features": about}
+    asked = {"draws": o.draws, "groups": o.groups, "score": o.score, "debias": o.debiased, "features": about}
     result = influence_of(
         features,
         stores,
         o.score,
-        o.debias,
+        o.debiased,
         _rates(run, o),
         o.damping,
         queries.numbers,
         o.draws // o.groups,
         asked,
     )
-    path = o.scores or folder / "scores.npz"
+    path = o.scores or folder / f"{o.score}.npz"
     result.save(path)
     return InfluenceFound(subject.name, subject.training, queries, result, path)
 

@@ -27,10 +27,10 @@ class InfluenceOptions:
     parameters: tuple[str, ...] | list[str] = ("*",)
     projection: str = "countsketch"
     size: int = 4096
-    score: str = "cosine"
+    score: str = "trak"
     normalise: str = "mean"
-    debias: bool = True
-    damping: float = 0.1
+    debias: bool | None = None
+    damping: float = 1.0
     checkpoints: tuple[int, ...] | list[int] | None = None
     precision: str = "auto"
     chunk: int | None = None
@@ -45,14 +45,20 @@ class InfluenceOptions:
         each = self.draws // self.groups
         if self.strategy == "paired" and each % 2 and each > 1:
             raise UserError(f"--strategy: paired needs an even number of draws in a group, found {each}")
-        if self.debias and self.groups < 2:
+        if self.debias and self.score == "trak":
+            raise UserError(
+                "--debias: trak has no debiased scores; its matrix is made of the draws it weighs"
+            )
+        if self.debiased and self.groups < 2:
             raise UserError("--groups: products across groups need 2 or more, found 1 (or say --no-debias)")
         if self.normalise == "draw" and self.score != "cosine":
             raise UserError(f"--normalise: draw is for --score cosine, found {self.score}")
-        if (self.score == "tracin") != bool(self.checkpoints):
+        if self.score == "tracin" and not self.checkpoints:
             raise UserError(
-                "--checkpoints: steps of a teacher's training go with --score tracin, and only with it"
+                "--score: tracin needs --checkpoints, steps of a teacher's training that its run kept"
             )
+        if self.checkpoints and self.score != "tracin":
+            raise UserError(f"--checkpoints: they are for --score tracin, found {self.score}")
         if self.projection == "none" and self.score == "trak":
             raise UserError(
                 "--projection: trak inverts a matrix of --size numbers squared; none is no choice"
@@ -66,6 +72,11 @@ class InfluenceOptions:
                 f"--scores: {self.scores} needs the package pyarrow, which is not here (pip install "
                 "'carv-distill[parquet]'); .npz does not"
             )
+
+    @property
+    def debiased(self) -> bool:
+        """Whether scores are; by default all but those of trak."""
+        return self.score != "trak" if self.debias is None else self.debias
 
     def precision_on(self, device: str) -> str:
         """fp32 or bf16; auto is bf16 on CUDA."""

@@ -12,11 +12,15 @@ from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
 from rich.table import Table
 
+from carv_distill.accounting.tables import number
+from carv_distill.attribution.ranking import TOP
 from carv_distill.data import to_uint8
 from carv_distill.figures import BLUE, GREY, new_figure, save_figure
 
 from .influence import InfluenceFound
 
+POOR = 0.5
+"""Agreement of two rankings below which the reader is warned."""
 WANTED = 0.95
 """Rank correlation with the limit, for the number of draws that is named."""
 
@@ -29,7 +33,7 @@ def influence_table(found: InfluenceFound, count: int) -> list[RenderableType]:
         "query",
         *(f"{i + 1}." for i in range(count)),
         box=SIMPLE_HEAD,
-        title=f"Most influential training samples, {about['score']}",
+        title=f"Most influential training samples of {found.subject}, {about['score']}, the first {count}",
         title_justify="left",
         caption_justify="left",
     )
@@ -37,14 +41,26 @@ def influence_table(found: InfluenceFound, count: int) -> list[RenderableType]:
         cells = []
         for n in top[q].tolist():
             half = influence.half_width[q, n].item()
-            error = "" if math.isnan(half) else f" ± {half:.2g}"
-            cells.append(f"#{n} ({found.training.words[n]})\n{influence.scores[q, n].item():.3g}{error}")
-        number = "" if found.queries.numbers is None else f"#{int(found.queries.numbers[q])} "
-        table.add_row(f"{number}({found.queries.words[q]})", *cells)
-    table.caption = "± half the 95 % interval over the draws, by the jackknife over their groups" + (
-        "." if about["debias"] else "; it does not know the bias of shared draws."
+            error = "" if math.isnan(half) else f"\n± {number(half)}"
+            score = number(influence.scores[q, n].item())
+            cells.append(f"#{n} ({found.training.words[n]})\n{score}{error}")
+        table.add_row(_name(found, q), *cells)
+    known = not influence.half_width.isnan().any()
+    error = (
+        "± half the 95 % interval over the draws; where intervals overlap the order is not known"
+        if known
+        else "Too few groups of draws for intervals (--groups 4)"
     )
+    bias = "" if about["debias"] or not known else "; they do not know the bias of shared draws"
+    table.caption = f"{error}{bias}. A training sample is no candidate of its own."
     return [table, *conclusions(found)]
+
+
+def _name(found: InfluenceFound, q: int) -> str:
+    """As "#3 (3)" for a training sample, or "1st sample (0)"."""
+    words = f"({found.queries.words[q]})"
+    numbers = found.queries.numbers
+    return f"{q + 1}. {words}" if numbers is None else f"#{int(numbers[q])} {words}"
 
 
 def _limit(about: Mapping[str, Any]) -> str:
@@ -63,14 +79,21 @@ def conclusions(found: InfluenceFound) -> list[str]:
     whole = last.predicted(about["draws"])
     said = [
         f"Two rankings of {len(found.training)} samples by {last.draws} independent draws each agree to "
-        f"{last.between:.3f} (Spearman's correlation, mean over queries); this one, of {about['draws']}, "
+        f"{last.between:.3f} (Spearman's correlation, mean over queries), and have {last.top:.0%} of their "
+        f"first {TOP} in common; this one, of {about['draws']}, "
         f"agrees with {_limit(about)} to about {whole.with_mean:.3f}."
     ]
     needed = last.needed(WANTED)
-    if math.isfinite(needed):
-        said.append(f"For {WANTED:g} it takes about {math.ceil(needed)} draws.")
+    if not math.isfinite(needed):
+        said.append(
+            "They do not agree at all: nothing can be read from this ranking; take many more --draws."
+        )
     else:
-        said.append("They do not agree at all: many more draws are needed.")
+        poor = " Until then little can be read from it." if last.between < POOR else ""
+        said.append(f"For {WANTED:g} it takes about {math.ceil(needed)} draws.{poor}")
+    said.append(
+        "This is about the noise of the draws, not about whether such scores tell what shaped a sample."
+    )
     return said
 
 
@@ -81,6 +104,7 @@ def influence_dict(found: InfluenceFound, count: int) -> dict[str, Any]:
     queries = [
         {
             "query": found.queries.words[q],
+            "number": None if found.queries.numbers is None else int(found.queries.numbers[q]),
             "top": [
                 {
                     "train": n,
@@ -95,7 +119,8 @@ def influence_dict(found: InfluenceFound, count: int) -> dict[str, Any]:
         for q in range(len(found.queries))
     ]
     known = [
-        {"draws": r.draws, "between": r.between, "with_mean": r.with_mean} for r in influence.reliability
+        {"draws": r.draws, "between": r.between, "top": r.top, "with_mean": r.with_mean}
+        for r in influence.reliability
     ]
     return {
         "model": found.subject,
@@ -108,12 +133,13 @@ def influence_dict(found: InfluenceFound, count: int) -> dict[str, Any]:
 
 
 def draw_influence(found: InfluenceFound, count: int, folder: Path) -> list[Path]:
-    """Writes `influence.png`, each query beside its most influential training samples, and, if the draws are
-    in groups, `draws.png`, agreement of rankings over draws; returns their paths."""
-    paths = [folder / "influence.png"]
+    """Writes `<score>.png`, each query beside its most influential training samples, and, if there are groups
+    enough, `<score>_draws.png`, agreement of rankings over draws; returns their paths."""
+    score = found.influence.about["score"]
+    paths = [folder / f"{score}.png"]
     _draw_top(found, min(count, len(found.training)), paths[0])
     if found.influence.reliability:
-        paths.append(folder / "draws.png")
+        paths.append(folder / f"{score}_draws.png")
         _draw_reliability(found, paths[1])
     return paths
 

@@ -49,7 +49,7 @@ def _read_file(path: Path, subject: Subject) -> Samples:
                 raise UserError(f"--queries: {path} lacks {', '.join(missing)}; it has {', '.join(found)}")
             images, words = torch.from_numpy(found["images"]), found[word].tolist()
     except (ValueError, OSError, zipfile.BadZipFile, TypeError) as error:
-        raise UserError(f"--queries: {path} is no readable .npz ({' '.join(str(error).split())})") from error
+        raise UserError(f"--queries: {path} is no readable .npz of numbers") from error
     shape = list(subject.training.images.shape[1:])
     if list(images.shape[1:]) != shape or not len(images):
         raise UserError(f"--queries: {path} has images {list(images.shape)}, the model's are {['n', *shape]}")

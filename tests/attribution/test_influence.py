@@ -72,12 +72,22 @@ def test_other_features_than_the_stores_are_refused(tmp_path: Path) -> None:
 
 def test_files_hold_every_score(tmp_path: Path) -> None:
     train, query = features(10), features(3)
-    found = influence_of([query], [stored(tmp_path / "s", train)], draws=2, about={"score": "cosine"})
+    found = influence_of(
+        [query],
+        [stored(tmp_path / "s", train)],
+        left_out=torch.tensor([-1, 5, -1]),
+        draws=2,
+        about={"score": "cosine"},
+    )
     assert [r.draws for r in found.reliability] == [2, 4]
     found.save(tmp_path / "scores.npz")
     with np.load(tmp_path / "scores.npz", allow_pickle=False) as file:
-        assert np.array_equal(file["scores"], found.scores.numpy())
-        assert np.allclose(file["high"] - file["low"], 2 * found.half_width.numpy())
+        assert file["query_numbers"].tolist() == [-1, 5, -1]
+        assert np.isnan(file["scores"][1, 5])
+        others = np.isfinite(file["scores"])
+        assert others.sum() == 29
+        assert np.array_equal(file["scores"][others], found.scores.numpy()[others])
+        assert np.allclose((file["high"] - file["low"])[others], 2 * found.half_width.numpy()[others])
         assert np.array_equal(file["order"], found.top(10).numpy())
         assert json.loads(str(file["about"])) == {"score": "cosine"}
     parquet = pytest.importorskip("pyarrow.parquet")
@@ -87,5 +97,8 @@ def test_files_hold_every_score(tmp_path: Path) -> None:
     best = next(r for r in rows if r["query"] == 1 and r["rank"] == 0)
     assert best["train"] == int(found.top(1)[1])
     assert best["score"] == found.scores[1].max().item()
+    own = next(r for r in rows if r["query"] == 1 and r["train"] == 5)
+    assert own["score"] is None
+    assert own["rank"] == 9
     with pytest.raises(UserError, match=r"scores.csv: scores are saved as .npz or .parquet"):
         found.save(tmp_path / "scores.csv")

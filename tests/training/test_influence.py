@@ -49,6 +49,7 @@ def options(teacher: str | None, **changes: Any) -> InfluenceOptions:
         "teacher": teacher,
         "data": teacher and "digits",
         "queries": "data:3,14",
+        "score": "cosine",
         "draws": 4,
         "groups": 2,
         "projection": "none",
@@ -80,10 +81,10 @@ def test_cosines_of_mean_gradients(tmp_path: Path, teacher: str) -> None:
     own[0, 3] = own[1, 14] = True
     assert torch.allclose(scores[~own], expected[~own], atol=1e-6)
     assert (scores[own] == -torch.inf).all()
-    assert found.scores == tmp_path / "out/scores.npz"
+    assert found.scores == tmp_path / "out/cosine.npz"
 
     written = draw_influence(found, 5, tmp_path / "out")
-    assert [p.name for p in written] == ["influence.png"]
+    assert [p.name for p in written] == ["cosine.png"]
     assert all(p.stat().st_size > 5000 for p in written)
     said = influence_table(found, 3)
     assert "nothing is known" in str(said[1])  # two groups: none to hold against the other two
@@ -94,7 +95,7 @@ def test_cosines_of_mean_gradients(tmp_path: Path, teacher: str) -> None:
     assert biased is not None
     naive = torch.nn.functional.cosine_similarity(mean[[3, 14], None], mean[None], dim=-1)
     assert torch.allclose(biased.influence.scores[~own], naive[~own], atol=1e-6)
-    assert [p.name for p in draw_influence(biased, 5, tmp_path / "out")] == ["influence.png", "draws.png"]
+    assert [p.name for p in draw_influence(biased, 5, tmp_path / "out")] == ["cosine.png", "cosine_draws.png"]
     assert "bias and all" in str(influence_table(biased, 3)[1])
 
 
@@ -214,7 +215,9 @@ def test_options_that_do_not_fit_are_named() -> None:
         ({"groups": 1}, "--groups: products across groups need 2 or more"),
         ({"score": "tracin", "checkpoints": [1, 2]}, "--checkpoints: they are those of a teacher's run"),
         ({"normalise": "draw", "score": "inner"}, "--normalise: draw is for --score cosine"),
-        ({"score": "tracin"}, "--checkpoints: steps"),
+        ({"score": "tracin"}, "--score: tracin needs --checkpoints"),
+        ({"checkpoints": [1]}, "--checkpoints: they are for --score tracin"),
+        ({"score": "trak", "projection": "countsketch", "debias": True}, "--debias: trak has no debiased"),
         ({"score": "trak"}, "--projection: trak"),
         ({"strategy": "paired", "draws": 6}, "--strategy: paired needs an even number .* found 3"),
         ({"scores": Path("scores.csv")}, "--scores: scores.csv must end in"),
@@ -252,8 +255,8 @@ def test_two_processes_make_the_matrix_of_one(tmp_path: Path, teacher: str) -> N
     assert len(blocks) == -(-1797 // 64)
     for block in blocks:
         assert block.read_bytes() == (tmp_path / "two/store" / block.name).read_bytes()
-    with np.load(tmp_path / "one/scores.npz") as one, np.load(tmp_path / "two/scores.npz") as two:
-        assert np.array_equal(one["scores"], two["scores"])
+    with np.load(tmp_path / "one/trak.npz") as one, np.load(tmp_path / "two/trak.npz") as two:
+        assert np.array_equal(one["scores"], two["scores"], equal_nan=True)
     result = json.loads((tmp_path / "two.json").read_text())
     assert result["about"]["features"][0]["sampler"] == {"strategy": "stratified", "noise": "iid"}
 

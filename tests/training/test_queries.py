@@ -37,7 +37,7 @@ def test_queries_from_a_file_and_what_is_none(tmp_path: Path, monkeypatch: pytes
         ({"images": images, "labels": [1]}, "has 2 images and 1 labels"),
         ({"images": images * 3, "labels": [1, 2]}, "has pixels outside"),
         ({"images": images, "labels": [1, 12]}, "has labels outside 0 … 9"),
-        ({"images": np.array([None]), "labels": [1]}, "is no readable .npz"),
+        ({"images": np.array([None]), "labels": [1]}, "is no readable .npz of numbers"),
     ]
     for content, said in broken:
         np.savez(path, **{k: np.asarray(v) for k, v in content.items()}, allow_pickle=True)

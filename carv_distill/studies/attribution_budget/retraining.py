@@ -42,6 +42,7 @@ LEVELS = LogNormalSchedule(OPTIONS.p_mean, OPTIONS.p_std, OPTIONS.sigma_min, OPT
 SCORES = ("inner", "cosine", "trak")
 SIZE = 2048
 """Numbers that a gradient is projected to."""
+DAMPING = 0.1
 LOSS_DRAWS = 256
 
 
@@ -139,7 +140,7 @@ def scores(
         )
 
     query, train = features(rows), features(pool)
-    gram = GramMatrix(SIZE)
+    gram = GramMatrix(SIZE, DAMPING)
     gram.update(train)
     plain = GroupProducts.of(query, train)
     found = {
