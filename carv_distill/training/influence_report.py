@@ -20,7 +20,7 @@ from carv_distill.figures import BLUE, GREY, new_figure, save_figure
 from .influence import InfluenceFound
 
 POOR = 0.5
-"""Agreement of two rankings below which the reader is warned."""
+"""Agreement of two rankings, whole and at their heads, below which the reader is warned."""
 WANTED = 0.95
 """Rank correlation with the limit, for the number of draws that is named."""
 
@@ -89,7 +89,7 @@ def conclusions(found: InfluenceFound) -> list[str]:
             "They do not agree at all: nothing can be read from this ranking; take many more --draws."
         )
     else:
-        poor = " Until then little can be read from it." if last.between < POOR else ""
+        poor = " Until then little can be read from it." if max(last.between, last.top) < POOR else ""
         said.append(f"For {WANTED:g} it takes about {math.ceil(needed)} draws.{poor}")
     said.append(
         "This is about the noise of the draws, not about whether such scores tell what shaped a sample."
@@ -153,7 +153,7 @@ def _draw_top(found: InfluenceFound, count: int, path: Path) -> None:
         _show(grid[q, 0], found.queries.images[q], found.queries.words[q], bold=True)
         for place, n in enumerate(top[q].tolist()):
             score = found.influence.scores[q, n].item()
-            _show(grid[q, place + 1], found.training.images[n], f"{found.training.words[n]}  {score:.2g}")
+            _show(grid[q, place + 1], found.training.images[n], f"{found.training.words[n]}  {number(score)}")
     grid[0, 0].set_title("query", fontsize=9)
     for place in range(count):
         grid[0, place + 1].set_title(f"{place + 1}.", fontsize=9)
