@@ -21,7 +21,7 @@ DMD = ROOT / "configs/dmd_carv.yaml"
     [
         ("estimator.strategyy=iid", "unknown key estimator.strategyy (did you mean estimator.strategy?)"),
         ("estimatr.draws=4", "unknown key estimatr (did you mean estimator?)"),
-        ("estimator.strategy=stratifed", "'stratifed' is not one of iid, stratified, global"),
+        ("estimator.strategy=stratifed", "'stratifed' is not one of iid, stratified, paired, global"),
         ("estimator.noise=pink", "estimator.noise: 'pink' is not one of iid, antithetic, zero_sum"),
         ("estimator.upstream=0", "estimator.upstream: 0 is below the least allowed value, 1"),
         ("estimator.draws=-1", "estimator.draws: -1 is below the least allowed value, 1"),

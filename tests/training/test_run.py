@@ -156,6 +156,12 @@ def test_an_adaptive_proposal_needs_a_defensive_share(small_config: MakeConfig) 
         execute(small_config("estimator.proposal=adaptive", "estimator.defensive=0"))
 
 
+def test_pairs_need_an_even_number_of_draws() -> None:
+    with pytest.raises(UserError, match=r"estimator\.draws: 3 is odd, and estimator\.strategy: paired needs"):
+        build_sampler(EstimatorOptions(strategy="paired", draws=3), 50)
+    assert build_sampler(EstimatorOptions(strategy="paired", draws=4), 50).strategy == "paired"
+
+
 def test_neyman_needs_two_draws_of_a_sample(small_config: MakeConfig) -> None:
     words = ("estimator.proposal=adaptive", "estimator.statistic=neyman", "estimator.draws=1")
     with pytest.raises(UserError, match=r"estimator\.statistic: neyman .* at least 2, found 1"):
