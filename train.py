@@ -4,6 +4,7 @@ python train.py --config configs/dmd_carv.yaml
 python train.py --config configs/dmd_carv.yaml estimator.draws=16 name=dmd_k16
 python train.py --config configs/dmd_carv.yaml --resume
 torchrun --nproc-per-node 8 train.py --config configs/dmd_carv.yaml
+srun python train.py --config configs/cifar10/dmd_carv.yaml --requeue
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ def parse() -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument("--config", required=True, metavar="YAML", help="one self-contained YAML of configs/")
     parser.add_argument("--resume", action="store_true", help="go on from the run's newest good checkpoint")
+    parser.add_argument(
+        "--requeue", action="store_true", help="the same where there is one, else start: for schedulers"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any field, as estimator.draws=16")
     return parser.parse_intermixed_args()
 
@@ -37,7 +41,7 @@ def main() -> int:
         from carv_distill.training.run import execute
 
         quiet_libraries()
-        folder = execute(config, arguments.resume)
+        folder = execute(config, arguments.resume, arguments.requeue)
         logging.getLogger("carv_distill").info("done: %s", folder)
 
     return run_command(train)

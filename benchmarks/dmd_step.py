@@ -73,7 +73,9 @@ class Timed(DMDModule):
         sides: dict[str, Callable[[], object]] = {
             "student update": lambda: self.student_update(student_optimizer, step),
             "bare student": bare_student,
-            "fake-score update": lambda: self.fake_update(fake_optimizer, step, 0, x_fake, labels_fake),
+            "fake-score update": lambda: self.fake_update(
+                fake_optimizer, step, 0, [(x_fake, labels_fake)], [None]
+            ),
             "bare fake": bare_fake,
             "drawing": lambda: self.sampler.draw(r, k, self.shape, generator=stream(0)),
         }

@@ -8,8 +8,10 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from carv_distill.errors import UserError
+from carv_distill.errors import PreemptedError, UserError
 
+PREEMPTED = 75
+"""Exit status of a run that was told to stop and can be started again: sysexits' "temporary failure"."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 
@@ -60,7 +62,8 @@ def number_from(least: float) -> Callable[[str], float]:
 def run_command(work: Callable[[], None], interrupted: str = "interrupted") -> int:
     """Does the work; the exit status.
 
-    What the user can mend, and a disk that does not take the results, are one line and status 2.
+    What the user can mend, and a disk that does not take the results, are one line and status 2; work that a
+    scheduler stopped has status 75.
 
     Args:
         work: raises UserError or OSError where something does not fit.
@@ -71,6 +74,9 @@ def run_command(work: Callable[[], None], interrupted: str = "interrupted") -> i
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except PreemptedError as stop:
+        print(f"stopped by {stop}; --resume goes on from it", file=sys.stderr)
+        return PREEMPTED
     except OSError as error:
         print(f"error: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
         return 2

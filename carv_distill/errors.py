@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read."""
+"""The exceptions that a user is meant to read."""
 
 
 class UserError(Exception):
@@ -7,3 +7,7 @@ class UserError(Exception):
     The message is one line that names the key or file, what was found and what is allowed. The entry
     scripts print it without a traceback and leave with exit status 2.
     """
+
+
+class PreemptedError(Exception):
+    """The work stopped because it was told to; what it had done is kept, and the message says who told it."""

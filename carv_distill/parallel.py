@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 
 import torch
 from lightning.pytorch.strategies import ParallelStrategy, Strategy
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Share:
+    """One part of an update's batch; what happens in it depends on its number alone.
+
+    A process works through one share, or accumulates the gradient of several, one after the other: two
+    processes and one that works through both shares make the same update.
+    """
+
+    index: int
+    count: int
+    """Shares of the whole batch."""
+
+    @classmethod
+    def of_process(cls, rank: int, world_size: int, accumulate: int) -> list[Share]:
+        """The shares of one process: `accumulate` consecutive ones."""
+        first = rank * accumulate
+        return [cls(i, world_size * accumulate) for i in range(first, first + accumulate)]
 
 
 def unsynchronised(strategy: Strategy) -> contextlib.AbstractContextManager[None]:

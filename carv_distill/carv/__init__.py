@@ -10,12 +10,14 @@ with R expensive upstream samples x_r and K cheap draws (u, ε) of each (arXiv 2
 from .adaptive import STATISTICS, AdaptiveProposal
 from .advise import Advice, MeasuredWithin, VarianceModel, advise
 from .budget import VarianceBudget
+from .chunk import Chunk
 from .coefficient import NoiseCoefficient
 from .compute import CostModel, StageTimer, best_draws, ecm, largest_ecm, relative_efficiency
 from .estimate import Estimate, mean_estimate, paired_ratio, ratio, scaled
 from .estimator import average_residual, surrogate
 from .noise import NOISES
 from .parity import NoiseParity, hermite_factor
+from .past import Lessons
 from .pipeline import Pipeline, estimate_gradient, under
 from .profile import NoiseLevelProfile
 from .projection import CountSketch
@@ -31,10 +33,12 @@ __all__ = [
     "STRATEGIES",
     "AdaptiveProposal",
     "Advice",
+    "Chunk",
     "CostModel",
     "CountSketch",
     "Draws",
     "Estimate",
+    "Lessons",
     "MeasuredWithin",
     "NoiseCoefficient",
     "NoiseLevelProfile",

@@ -158,6 +158,10 @@ class AdaptiveProposal:
         ends = (order[:-1], order[1:])
         return torch.cat([self._past.rows(index[end], weight=same, value=apart) for end in ends])
 
+    def by_bin(self, rows: Tensor) -> Tensor:
+        """:meth:`rows` of many draws, summed to one for each bin, [N, 3]."""
+        return self._past.by_bin(rows)
+
     def add(self, step: int, rows: Tensor) -> None:
         """Records draws of `step` from their :meth:`rows`; those of several processes joined along the first
         axis, so that all of them learn the same.

@@ -71,6 +71,10 @@ class NoiseCoefficient:
             square=flat.square().sum(1, dtype=torch.float64),
         )
 
+    def by_bin(self, rows: Tensor) -> Tensor:
+        """:meth:`rows` of many draws, summed to one for each bin, [N, 3]."""
+        return self._sums.by_bin(rows)
+
     def add(self, step: int, rows: Tensor) -> None:
         """Records draws of `step` from their :meth:`rows`; those of several processes joined along the first
         axis, so that all of them learn the same.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .chunk import Chunk
 from .sampling import Draws
 
 Residual = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -32,7 +33,7 @@ def observed(residual: Residual, observe: Observer | None) -> Residual:
 
 
 @torch.no_grad()
-def average_residual(residual: Residual, x: Tensor, draws: Draws, chunk: int | None = None) -> Tensor:
+def average_residual(residual: Residual, x: Tensor, draws: Draws, chunk: int | Chunk | None = None) -> Tensor:
     """direction_r = 1/K Σ_k ω_rk · residual(x_r, u_rk, ε_rk), shape of a residual: [R, …].
 
     The networks inside `residual` are called without a gradient graph, on at most `chunk` rows at a time
@@ -43,30 +44,34 @@ def average_residual(residual: Residual, x: Tensor, draws: Draws, chunk: int | N
         residual: see :data:`Residual`.
         x: upstream samples, [R, …]; its graph, if it has one, is not touched.
         draws: K draws for each of the R samples.
-        chunk: rows per call of `residual`; None is all R·K at once.
+        chunk: rows per call of `residual`; None is all R·K at once. A :class:`Chunk` remembers from call to
+            call what did not fit the device's memory; where that runs out, half as many are tried.
 
     Raises:
         ValueError: R of x and of the draws differ, or chunk is below 1.
+        torch.OutOfMemoryError: a single row does not fit.
 
     Source: compute reuse, arXiv 2605.21489, section 3.
     """
     upstream, count = draws.u.shape
     if x.shape[0] != upstream:
         raise ValueError(f"x has {x.shape[0]} upstream samples, the draws have {upstream}")
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk must be at least 1, found {chunk}")
     rows = upstream * count
     x = x.detach()
     u, weight, eps = draws.u.flatten(), draws.weight.flatten(), draws.eps.flatten(0, 1)
     index = torch.arange(upstream, device=x.device).repeat_interleave(count, output_size=rows)
-    weighted = None
-    for start in range(0, rows, chunk or rows):
-        part = slice(start, start + (chunk or rows))
+    weighted: Tensor | None = None
+
+    def weigh(part: slice) -> None:
+        nonlocal weighted
         i = index[part]
         r = residual(x[i], u[part], eps[part], i)
         if weighted is None:
             weighted = eps.new_empty(rows, *r.shape[1:])
         torch.mul(r, weight[part].view(-1, *[1] * (r.ndim - 1)), out=weighted[part])
+
+    chunk = chunk if isinstance(chunk, Chunk) else Chunk(chunk)
+    chunk.run(rows, weigh)
     assert weighted is not None
     return weighted.view(upstream, count, *weighted.shape[1:]).mean(1)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -74,6 +75,13 @@ class BinSums:
         """
         return torch.stack([index.double(), *(values[name].double() for name in self.names)], 1)
 
+    def by_bin(self, rows: Tensor) -> Tensor:
+        """The same sums from one row per bin, [N, 1 + number of sums], however many draws there were."""
+        sums = rows.new_zeros(self.bins, rows.shape[1])
+        _add(sums, rows[:, 0].long(), rows)
+        sums[:, 0] = torch.arange(self.bins, device=rows.device)
+        return sums
+
     def add(self, step: int, rows: Tensor) -> None:
         """Adds draws of `step`, as :meth:`rows` gives them.
 
@@ -92,12 +100,7 @@ class BinSums:
                 sums.mul_(self.decay ** (step - self.step))
         self.step = step
         for name, value in zip(self.names, values, strict=True):
-            sums = self._sums[name]
-            # index_add_ adds in any order on a GPU, accumulation in a fixed one
-            if sums.device.type == "cpu":
-                sums.index_add_(0, index, value)
-            else:
-                sums.index_put_((index,), value, accumulate=True)
+            _add(self._sums[name], index, value)
 
     def state_dict(self) -> dict[str, Any]:
         """Step and sums; tensors are copies, on their device."""
@@ -116,3 +119,46 @@ class BinSums:
             raise ValueError(f"the saved sums have not {self.bins} bins")
         self.step = state["observed"]
         self._sums = {name: t.to(device or t.device, copy=True) for name, t in sums.items()}
+
+
+def _add(sums: Tensor, index: Tensor, values: Tensor) -> None:
+    """Adds values to the sums at their index, in place, in an order that is always the same."""
+    if sums.device.type == "cpu":
+        sums.index_add_(0, index, values)
+    else:  # index_add_ adds in any order on a GPU
+        sums.index_put_((index,), values, accumulate=True)
+
+
+class Learner(Protocol):
+    """What learns from the draws of past steps."""
+
+    def by_bin(self, rows: Tensor) -> Tensor:
+        """Rows of draws, summed to one for each bin."""
+
+    def add(self, step: int, rows: Tensor) -> None:
+        """Records draws of a step."""
+
+
+class Lessons:
+    """What the draws of one step teach, kept until the step is done.
+
+    Calls of the networks, parts of an accumulated batch and processes may be many: they are told of at once,
+    a row per bin, so that processes exchange equally much however each of them cut its draws into chunks.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[Learner, list[Tensor]] = {}
+
+    def keep(self, learner: Learner, rows: Tensor) -> None:
+        """Keeps rows that draws of this step gave."""
+        self._rows.setdefault(learner, []).append(learner.by_bin(rows))
+
+    def teach(self, step: int, gather: Callable[[Tensor], Tensor]) -> None:
+        """Tells every learner what was kept, on all processes, and forgets it.
+
+        Args:
+            gather: joins the rows of all processes along the first axis.
+        """
+        for learner, rows in self._rows.items():
+            learner.add(step, gather(learner.by_bin(torch.cat(rows))))
+        self._rows.clear()

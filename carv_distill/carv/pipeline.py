@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
+from .chunk import Chunk
 from .estimator import Residual, average_residual
 from .sampling import NoiseLevelSampler
 
@@ -97,15 +98,13 @@ def sample_residuals(
     Raises:
         ValueError: chunk is below 1.
     """
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk must be at least 1, found {chunk}")
-    parts = []
-    for start in range(0, len(u), chunk or len(u)):
-        part = slice(start, start + (chunk or len(u)))
+
+    def weighed(part: slice) -> Tensor:
         index = torch.zeros(len(u[part]), dtype=torch.long, device=x.device)
         r = residual(x.detach().expand_as(eps[part]), u[part], eps[part], index)
-        parts.append(r * weight[part].view(-1, *[1] * (r.ndim - 1)))
-    return torch.cat(parts)
+        return r * weight[part].view(-1, *[1] * (r.ndim - 1))
+
+    return torch.cat(Chunk(chunk).run(len(u), weighed))
 
 
 def row_gradients(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from carv_distill.carv import StageTimer
 from carv_distill.diffusion.ema import ema_update
 
@@ -19,14 +21,18 @@ def time_other(module: DMDModule, timer: StageTimer, repeats: int = 10) -> None:
         optimizer.param_groups[0].update(lr=0.0, weight_decay=0.0)
     module.student_vector.collect_gradient()
     ema = module.ema_vector.theta.clone()  # the run's own stays as it is
+    made: dict[int, tuple[Tensor, Tensor]] = {}
     for number in range(repeats + 1):
         counted = timer if number else StageTimer(module.device)
         with counted.stage("other"):
             for i in range(module.options.fake_updates_per_student):
-                if i == 0 or not module.options.fake_reuse:
-                    x, labels = module.student_samples(module.streams("cost", number, "samples", i)[0])
-                module.fake_loss(x, labels, *module.streams("cost", number, "fake", i)).backward()
+                for share in module.shares:
+                    if i == 0 or not module.options.fake_reuse:
+                        own, _ = module.streams(share, "cost", number, "samples", i)
+                        made[share.index] = module.student_samples(own)
+                    streams = module.streams(share, "cost", number, "fake", i)
+                    module.fake_loss(share, *made[share.index], *streams).backward()
                 module.fake_vector.collect_gradient()
                 fake_optimizer.step()
             student_optimizer.step()
-            ema_update([ema], [module.student_vector.theta], module.options.ema, number)
+            ema_update([ema], [module.student_vector.theta], module.ema_decay, number)

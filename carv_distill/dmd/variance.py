@@ -14,7 +14,7 @@ from .module import DMDModule
 def measure_variance(
     module: DMDModule, sampler: NoiseLevelSampler, draws: int, pairs: int, key: tuple[int | str, ...]
 ) -> PairedVariance:
-    """Pairs of gradients at the module's R and `draws` re-noisings; a pair shares latents and labels.
+    """Pairs of gradients of whole updates at `draws` re-noisings; a pair shares latents and labels.
 
     Args:
         sampler: the arm to measure.
@@ -24,30 +24,35 @@ def measure_variance(
     """
     variance = PairedVariance()
     for pair in range(pairs):
-        gradients = []
-        for half in range(2):
-            upstream, _ = module.streams(*key, pair, "upstream")
-            own, shared = module.streams(*key, pair, half, sampler.strategy, sampler.noise, draws)
-            gradients.append(student_gradient(module, upstream, own, shared, sampler, draws))
-        variance.update(*gradients)
+        names = [(half, sampler.strategy, sampler.noise, draws) for half in range(2)]
+        variance.update(*(student_gradient(module, sampler, draws, (*key, pair), own) for own in names))
     return variance
 
 
 def student_gradient(
     module: DMDModule,
-    upstream: torch.Generator,
-    draws: torch.Generator,
-    shared: torch.Generator,
     sampler: NoiseLevelSampler,
     count: int,
+    key: tuple[int | str, ...],
+    own_key: tuple[int | str, ...],
 ) -> Tensor:
-    """One replicate of the gradient as a vector, averaged over ranks; `.grad` is untouched.
+    """One replicate of an update's gradient as a vector, over all shares; `.grad` is untouched.
 
-    Args as for :meth:`DMDModule.student_loss`.
+    Args:
+        count: K.
+        key: names the stream of the upstream samples.
+        own_key: added to it, names those of the draws.
     """
-    with module.autocast():
-        loss, _ = module.student_loss(upstream, draws, shared, sampler, count)
-    gradients = torch.autograd.grad(loss, list(module.student.parameters()), allow_unused=True)
-    gradient = torch.cat([g.flatten() for g in gradients if g is not None])
+    parameters = list(module.student.parameters())
+    gradient: Tensor | None = None
+    for share in module.shares:
+        upstream, _ = module.streams(share, *key, "upstream")
+        own, shared = module.streams(share, *key, *own_key)
+        with module.autocast():
+            loss, _ = module.student_loss(share, upstream, own, shared, sampler, count)
+        parts = torch.autograd.grad(loss / module.accumulate, parameters, allow_unused=True)
+        flat = torch.cat([g.flatten() for g in parts if g is not None])
+        gradient = flat if gradient is None else gradient.add_(flat)
+    assert gradient is not None
     average_over_ranks(gradient, module.world_size)
     return gradient

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from carv_distill.carv import STRATEGIES
 
@@ -10,19 +10,40 @@ from .limits import at_least, between, more_than, one_of
 
 
 @dataclass
+class GANOptions:
+    """A discriminator on the fake score's features, beside distribution matching (DMD2, section 4.3)."""
+
+    student_weight: float = at_least(0, 0.0)
+    """Of the student's term −log D, where the matching term counts as a mean over a picture's entries, as in
+    published settings; 0 is none."""
+    fake_weight: float = at_least(0, 0.0)
+    """Of the discriminator's loss, beside the fake score's mean squared error."""
+
+    @property
+    def on(self) -> bool:
+        """Whether there is a discriminator."""
+        return self.fake_weight > 0
+
+
+@dataclass
 class DMDOptions:
     """Optimisation of the student and of the fake score."""
 
+    global_batch: int | None = at_least(1, None)
+    """Student samples per update over all processes; each accumulates as many shares of estimator.upstream
+    samples as that takes. Empty: one share per process."""
     fake_updates_per_student: int = at_least(1, 3)
     """Fake-score updates before each student update."""
     fake_batch: int = at_least(1, 48)
-    """Student samples per fake-score update and process."""
+    """Student samples per fake-score update and share."""
     fake_reuse: bool = True
     """One set of student samples for all fake-score updates of a student update, re-noised for each."""
     fake_strategy: str = one_of(STRATEGIES, "global")
     """How the noise levels of a fake-score batch, one per sample, are spread."""
     student_lr: float = more_than(0, 3e-4)
     fake_lr: float = more_than(0, 6e-4)
+    warmup: int = at_least(0, 0)
+    """Student updates of linear warm-up of both learning rates."""
     lr_decay: str = one_of(("none", "student", "both"), "none")
     """Whose learning rate falls by a half cosine to zero at trainer.max_steps."""
     beta1: float = between(0, 1, 0.0)
@@ -30,5 +51,10 @@ class DMDOptions:
     weight_decay: float = at_least(0, 0.0)
     ema: float = between(0, 1, 0.98)
     """Decay of the student's average, per student update."""
+    ema_half_life: float | None = more_than(0, None)
+    """The same as a half-life in thousands of student samples, whatever the batch; replaces ema."""
     clip_norm: float | None = more_than(0, None)
     """Largest norm of the student's gradient; the number of clipped updates is logged."""
+    gan: GANOptions = field(default_factory=GANOptions)
+    compile: bool = False
+    """torch.compile of the three networks: minutes at the start, then faster updates on a GPU."""

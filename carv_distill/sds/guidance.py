@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from carv_distill.carv import NoiseCoefficient, Proposal
+from carv_distill.carv import Lessons, NoiseCoefficient, Proposal
 from carv_distill.diffusion import NetworkDenoiser, VPSchedule
 
 
@@ -122,14 +121,14 @@ class Guidance:
         levels: of the present step.
         weighting: of w(t).
         coefficient: learns c from past draws; None is c = 1.
-        gather: joins what the draws of all processes teach along the first axis; None where there is one.
+        lessons: keeps what draws teach c until the step is done; None teaches it at once.
     """
 
     denoiser: NetworkDenoiser
     levels: TimestepRange
     weighting: str
     coefficient: NoiseCoefficient | None = None
-    gather: Callable[[Tensor], Tensor] | None = None
+    lessons: Lessons | None = None
 
     def residual(
         self, x: Tensor, u: Tensor, eps: Tensor, cond: Tensor, step: int, observe: bool = False
@@ -141,7 +140,10 @@ class Guidance:
         r, predicted = sds_residual(self.denoiser, x, self.levels.sigma(u), eps, cond, self.weighting, c)
         if observe and self.coefficient is not None:
             rows = self.coefficient.rows(self.levels.place(u), predicted, eps)
-            self.coefficient.add(step, rows if self.gather is None else self.gather(rows))
+            if self.lessons is None:
+                self.coefficient.add(step, rows)
+            else:
+                self.lessons.keep(self.coefficient, rows)
         return r
 
 

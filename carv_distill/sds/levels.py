@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from carv_distill.carv import AdaptiveProposal, NoiseLevelSampler, Proposal
+from carv_distill.carv import AdaptiveProposal, Lessons, NoiseLevelSampler, Proposal
 from carv_distill.carv.estimator import Observer
 from carv_distill.diffusion import VPSchedule
 from carv_distill.options.sds import SDSOptions
@@ -79,17 +78,13 @@ class AnnealedSampler:
             return sampler
         return replace(sampler, proposal=self.adaptive.proposal(step, self.levels(step).places))
 
-    def observer(self, step: int, gather: Callable[[Tensor], Tensor]) -> Observer | None:
-        """What tells the adaptive proposal of a step's draws.
-
-        Args:
-            gather: joins what the draws of all processes teach along the first axis.
-        """
+    def observer(self, step: int, lessons: Lessons) -> Observer | None:
+        """What keeps a step's draws for the adaptive proposal, until the lessons are taught."""
         if self.adaptive is None:
             return None
         learner, levels = self.adaptive, self.levels(step)
 
         def observe(u: Tensor, residual: Tensor, index: Tensor) -> None:
-            learner.add(step, gather(learner.rows(levels.place(u), residual, index)))
+            lessons.keep(learner, learner.rows(levels.place(u), residual, index))
 
         return observe

@@ -15,6 +15,8 @@ from torch.optim import Adam
 
 from carv_distill.carv import (
     AdaptiveProposal,
+    Chunk,
+    Lessons,
     NoiseCoefficient,
     NoiseLevelSampler,
     StageTimer,
@@ -84,6 +86,8 @@ class SDSModule(LightningModule):
         teacher.prompts.release()
         self.register_buffer("prompts", prompts, persistent=False)
         self.coefficient = NoiseCoefficient() if options.coefficient == "learned" else None
+        self.lessons = Lessons()
+        self.chunk = Chunk(estimator.chunk)
         self.latest_losses: dict[str, Tensor] = {}
         self.latest_opacity = torch.zeros(())
         self.step_measured: int | None = None
@@ -139,7 +143,7 @@ class SDSModule(LightningModule):
     def residual(self, cond: Tensor, step: int, learn: bool = False) -> Residual:
         """The SDS residual of pictures with these conditions, for :func:`average_residual`."""
         levels, weighting = self.levels(step), self.options.weighting
-        guidance = Guidance(self.denoiser, levels, weighting, self.coefficient, self.gather)
+        guidance = Guidance(self.denoiser, levels, weighting, self.coefficient, self.lessons)
 
         def residual(x: Tensor, u: Tensor, eps: Tensor, index: Tensor) -> Tensor:
             return guidance.residual(x, u, eps, cond[index], step, learn)
@@ -155,10 +159,10 @@ class SDSModule(LightningModule):
     # ---------------------------------------------------------------- one step
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        optimizer = self.optimizers()
+        step, optimizer = self.global_step, self.optimizers()
         optimizer.zero_grad()  # type: ignore[union-attr]
         norms, opacities = [], []
-        for loss, direction, seen in self.share(self.global_step):
+        for loss, direction, seen in self.share(step):
             with unsynchronised(self.trainer.strategy):
                 self.manual_backward(loss)
             norms.append(direction.flatten(1).norm(dim=1))
@@ -167,6 +171,7 @@ class SDSModule(LightningModule):
             if p.grad is not None:
                 average_over_ranks(p.grad, self.world_size)
         optimizer.step()  # type: ignore[union-attr]
+        self.lessons.teach(step, self.gather)
         self.latest_losses = {"scene": torch.cat(norms).mean()}
         self.latest_opacity = torch.stack(opacities).mean()
 
@@ -191,8 +196,8 @@ class SDSModule(LightningModule):
         seen = self.rendered(cameras, g)
         x = self.encoded(seen, g)
         residual = self.residual(self.conditions(cameras), step, learn=True)
-        residual = observed(residual, self.annealed.observer(step, self.gather))
-        direction = average_residual(residual, x, drawn, self.estimator.chunk)
+        residual = observed(residual, self.annealed.observer(step, self.lessons))
+        direction = average_residual(residual, x, drawn, self.chunk)
         if self.options.clip_direction is not None:
             direction = clip_norm(direction, self.options.clip_direction)
         return surrogate(x, direction) + self.regulariser(seen), direction, seen
@@ -239,11 +244,6 @@ class SDSModule(LightningModule):
     def draws(self) -> int:
         """K."""
         return self.estimator.draws
-
-    @property
-    def chunk(self) -> int | None:
-        """Re-noisings per network call."""
-        return self.estimator.chunk
 
     def time_other(self, timer: StageTimer, repeats: int = 10) -> None:
         """Times the optimiser's step as the stage ``other``, at learning rates of zero: the field stays."""

@@ -170,7 +170,7 @@ def account(
         cost,
         budget,
         seed=module.seed,
-        chunk=module.chunk,
+        chunk=module.chunk.rows,
         progress=progress,
     )
     spent = cost(module.upstream, module.draws)
@@ -190,10 +190,10 @@ def _check(
     """Measures variance and seconds at the advised R and K."""
     module, parameters = target.module, target.parameters
     timer = StageTimer(module.device)
-    time_stages(pipeline, parameters, sampler, a.upstream, a.draws, timer, chunk=module.chunk)
+    time_stages(pipeline, parameters, sampler, a.upstream, a.draws, timer, chunk=module.chunk.rows)
     seconds = c.cost.other + CostModel.measured(timer)(a.upstream, a.draws)
     total = measure_pairs(
-        pipeline, parameters, sampler, a.upstream, a.draws, pairs, module.seed, module.chunk
+        pipeline, parameters, sampler, a.upstream, a.draws, pairs, module.seed, module.chunk.rows
     ).total()
     base = c.base
     return Check(total, seconds, ecm(base.total, c.cost(base.upstream, base.draws), total, seconds))

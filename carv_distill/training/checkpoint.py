@@ -52,6 +52,7 @@ class Checkpoints(Callback):
     def __init__(self, folder: Path, options: CheckpointOptions, fid_every: int) -> None:
         self.folder, self.options, self.fid_every = folder, options, fid_every
         self.best: dict[int, float] = {}
+        self._kept: int | None = None
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         step = trainer.global_step
@@ -62,9 +63,16 @@ class Checkpoints(Callback):
             if step in self.best:
                 trainer.save_checkpoint(self.folder / f"best-step={step}.ckpt")
         if step % self.options.every == 0 or step == trainer.max_steps:
+            self.keep_newest(trainer)
+        self._prune(step)
+
+    def keep_newest(self, trainer: Trainer) -> None:
+        """A checkpoint of the present step, unless there is one already."""
+        step = trainer.global_step
+        if self._kept != step:
             trainer.save_checkpoint(self.folder / f"newest-step={step}.ckpt")
             self._link_last(step)
-        self._prune(step)
+            self._kept = step
 
     @rank_zero_only
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:

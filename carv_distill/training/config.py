@@ -44,6 +44,17 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     return {str(k): v for k, v in container.items()}
 
 
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A tree of sections as one dictionary, keys joined by dots."""
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
 def _build(given: DictConfig, origin: str) -> RunConfig:
     task = None if OmegaConf.is_missing(given, "task") else given.get("task")
     if task not in SCHEMAS:

@@ -19,14 +19,14 @@ from carv_distill.errors import UserError
 from carv_distill.files import write_json, write_text
 from carv_distill.origin import git_state
 
-from .config import config_from_dict, to_dict
+from .config import config_from_dict, flat, to_dict
 from .console import is_main_process
 from .schemas import SCHEMAS, Config, RunConfig
 
 # What may change when a run goes on: what it measures and keeps, and how long it is. Anything else would
 # make it another run.
 _MAY_CHANGE = re.compile(
-    r"(trainer\.(max_steps|log_every|accelerator)|folder|(fid|variance|preview|checkpoint)\..+)"
+    r"(trainer\.(max_steps|log_every|accelerator|devices|num_nodes|patience)|folder|(fid|variance|preview|checkpoint)\..+)"
 )
 _PACKAGES = ("carv-distill", "torch", "lightning", "diffusers", "torchmetrics", "torch-fidelity", "omegaconf")
 
@@ -55,7 +55,7 @@ def folder_to_resume(config: RunConfig) -> Path:
     folder = Path(config.folder, config.name)
     if not (folder / "config.yaml").is_file():
         raise UserError(f"--resume: there is no run {folder} to resume; start it without --resume")
-    before, now = _flat(read_run_config(folder)), _flat(to_dict(config))
+    before, now = flat(read_run_config(folder)), flat(to_dict(config))
     fixed_length = now.get("dmd.lr_decay", "cosine") != "none"  # a teacher's rate decays too
     for key in sorted(before | now):
         may_change = _MAY_CHANGE.fullmatch(key) and not (key == "trainer.max_steps" and fixed_length)
@@ -69,15 +69,19 @@ def folder_to_resume(config: RunConfig) -> Path:
     return folder
 
 
-def check_world_size(folder: Path, world_size: int) -> None:
-    """A run is resumed by as many processes as it was started with.
+def check_shares(folder: Path, shares: int) -> None:
+    """A resumed run cuts its batch into as many shares as it was started with, on any number of processes.
 
     Raises:
         UserError: the numbers differ.
     """
-    before = json.loads((folder / "environment.json").read_text())["world_size"]
-    if before != world_size:
-        raise UserError(f"--resume: {folder} was started with {before} processes, now {world_size}")
+    environment = json.loads((folder / "environment.json").read_text())
+    before = environment.get("shares", environment["world_size"])
+    if before != shares:
+        raise UserError(
+            f"--resume: {folder} was started with {before} shares of a batch (processes × accumulated ones), "
+            f"now {shares}; with dmd.global_batch other numbers of processes make the same shares"
+        )
 
 
 def newest_run(root: Path, tasks: Sequence[str]) -> Path:
@@ -96,7 +100,7 @@ def newest_run(root: Path, tasks: Sequence[str]) -> Path:
     return max(runs, key=lambda run: (run / "environment.json").stat().st_mtime_ns)
 
 
-def write_origin(folder: Path, config: RunConfig, device: str, world_size: int) -> None:
+def write_origin(folder: Path, config: RunConfig, device: str, world_size: int, shares: int) -> None:
     """config.yaml with every value, and environment.json with versions, git state and command."""
     text = yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
     write_text(folder / "config.yaml", text)
@@ -108,6 +112,7 @@ def write_origin(folder: Path, config: RunConfig, device: str, world_size: int) 
         "device": device,
         "threads": torch.get_num_threads(),
         "world_size": world_size,
+        "shares": shares,
     }
     write_json(folder / "environment.json", environment)
 
@@ -156,13 +161,3 @@ def _remove_leftovers(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat

@@ -5,37 +5,53 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from carv_distill.errors import UserError
 from carv_distill.files import write_json
 
 from .callbacks import Export, ProgressLine, StepLog, StopOnNonFinite
 from .checkpoint import AtomicCheckpointIO, Checkpoints, newest_checkpoint
+from .config import flat, to_dict
 from .console import is_main_process
-from .folder import check_world_size, folder_to_resume, new_folder, write_origin
+from .folder import check_shares, folder_to_resume, new_folder, write_origin
 from .metrics import MetricsLogger, read_metrics
+from .peers import Peers, code_digest, lost_message
+from .preemption import Preemption
 from .schemas import RunConfig, TrainerOptions
 from .tasks import Task, prepare
 
 log = logging.getLogger(__name__)
 
 
-def execute(config: RunConfig, resume: bool = False) -> Path:
+def execute(config: RunConfig, resume: bool = False, requeue: bool = False) -> Path:
     """Trains what the configuration describes and returns the run's folder.
 
     Everything that can be wrong with the input is found before the folder is made.
 
+    Args:
+        resume: go on from the newest checkpoint that can be read.
+        requeue: the same where there is one; else start, in the folder of an attempt that ended before its
+            first checkpoint if there was one.
+
     Raises:
-        UserError: input that does not fit, nothing to resume, a non-finite loss, a full disk.
+        UserError: input that does not fit, nothing to resume, a non-finite loss, a full disk or device, a
+            process of the run that is lost.
+        PreemptedError: told to stop; a checkpoint is kept.
     """
     device = resolve_device(config.trainer)
-    task = prepare(config, device)
+    devices, nodes = launched(config.trainer)
+    task = prepare(config, device, devices * nodes)
     checkpoint = None
+    if requeue:
+        checkpoint = newest_checkpoint(Path(config.folder, config.name) / "checkpoints")
+        resume = checkpoint is not None
     if resume:
         folder = folder_to_resume(config)
         checkpoint = newest_checkpoint(folder / "checkpoints")
@@ -50,15 +66,28 @@ def execute(config: RunConfig, resume: bool = False) -> Path:
         if checkpoint[1] >= config.trainer.max_steps:
             log.info("it has all of its %d steps already", config.trainer.max_steps)
     else:
-        folder = _make_folder(config)
+        folder = _make_folder(config, again=requeue)
         log.info("run folder: %s", folder)
     step = checkpoint[1] if checkpoint else 0
-    trainer = build_trainer(config, folder, _callbacks(config, folder, task), step, task.strategy)
+    shares = devices * nodes * task.accumulate
     if checkpoint:
-        check_world_size(folder, trainer.world_size)
+        check_shares(folder, shares)
+    peers = Peers(_program(config, step), config.trainer.patience)
+    trainer = build_trainer(config, folder, [peers, *_callbacks(config, folder, task)], step, task.strategy)
     if trainer.is_global_zero:
-        write_origin(folder, config, str(trainer.strategy.root_device), trainer.world_size)
-    trainer.fit(task.module, ckpt_path=checkpoint[0] if checkpoint else None, weights_only=True)
+        write_origin(folder, config, str(trainer.strategy.root_device), trainer.world_size, shares)
+    try:
+        trainer.fit(task.module, ckpt_path=checkpoint[0] if checkpoint else None, weights_only=True)
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"out of memory on {trainer.strategy.root_device} at update {trainer.global_step}; a smaller "
+            "estimator.upstream (with dmd.global_batch for the same batch), dmd.fake_batch or teacher.batch "
+            "takes less"
+        ) from error
+    except RuntimeError as error:
+        if peers.is_lost():
+            raise UserError(lost_message(config.trainer.patience)) from error
+        raise
     if trainer.is_global_zero:
         write_json(folder / "summary.json", summary(folder))
     return folder
@@ -71,7 +100,10 @@ def build_trainer(
     processes."""
     options = config.trainer
     device = resolve_device(options)
-    devices, nodes = _launched(options)
+    devices, nodes = launched(options)
+    plugins: list[Any] = [AtomicCheckpointIO()]
+    if "TORCHELASTIC_RUN_ID" not in os.environ and SLURMEnvironment.detect():
+        plugins.append(SLURMEnvironment(auto_requeue=False))  # Preemption sees to it, for all schedulers
     return Trainer(
         accelerator="gpu" if device == "cuda" else "cpu",
         devices=devices,
@@ -82,7 +114,7 @@ def build_trainer(
         max_epochs=-1,
         enable_checkpointing=False,
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
+        plugins=plugins,
         logger=[
             MetricsLogger(folder / "metrics.csv", resume_step),
             TensorBoardLogger(folder, name="tensorboard", version="", purge_step=resume_step + 1),
@@ -111,7 +143,7 @@ def resolve_device(options: TrainerOptions) -> str:
         return "cpu"
     if not torch.cuda.is_available():
         raise UserError("trainer.accelerator: cuda, but there is no CUDA device here (allowed: auto, cpu)")
-    present, (wanted, _) = torch.cuda.device_count(), _launched(options)
+    present, (wanted, _) = torch.cuda.device_count(), launched(options)
     if wanted > present:
         raise UserError(f"trainer.devices: {wanted} GPUs are asked for, {present} are here")
     return "cuda"
@@ -132,21 +164,30 @@ def summary(folder: Path) -> dict[str, float | dict[str, float]]:
 
 def _callbacks(config: RunConfig, folder: Path, task: Task) -> list[Callback]:
     log_every = config.trainer.log_every
+    checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint, task.fid_every)
     # In this order: what measures comes before what shows and keeps.
     return [
         StopOnNonFinite(log_every, config.checkpoint.every, *task.periods),
         StepLog(log_every),
         *task.callbacks(folder),
         ProgressLine(task.shown, log_every),
-        Checkpoints(folder / "checkpoints", config.checkpoint, task.fid_every),
+        checkpoints,
         Export(folder / task.product, config.checkpoint.every),
+        Preemption(checkpoints),
     ]
 
 
-def _make_folder(config: RunConfig) -> Path:
+def _program(config: RunConfig, step: int) -> dict[str, Any]:
+    """What all processes must have in common; the first one alone knows the name of a new folder."""
+    program = {**flat(to_dict(config)), "code": code_digest(), "update to start from": step}
+    return {key: value for key, value in program.items() if key != "name"}
+
+
+def _make_folder(config: RunConfig, again: bool = False) -> Path:
     """A new folder on rank 0; the other ranks write nothing and need only its name."""
-    if not is_main_process():
-        return Path(config.folder, config.name)
+    folder = Path(config.folder, config.name)
+    if not is_main_process() or (again and folder.is_dir()):
+        return folder
     folder = new_folder(config)
     if folder.name != config.name:
         log.warning("a run named %s exists; this one is %s", config.name, folder.name)
@@ -154,11 +195,20 @@ def _make_folder(config: RunConfig) -> Path:
     return folder
 
 
-def _launched(options: TrainerOptions) -> tuple[int, int]:
-    """(processes per node, nodes): as torchrun or srun launched us, else as the configuration says."""
+def launched(options: TrainerOptions) -> tuple[int, int]:
+    """(processes per node, nodes): as torchrun or srun launched us, else as the configuration says.
+
+    Raises:
+        UserError: nodes of a SLURM job with different numbers of tasks.
+    """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
         return local, world // local
-    if "SLURM_NTASKS_PER_NODE" in os.environ and "SLURM_PROCID" in os.environ:  # inside srun
-        return int(os.environ["SLURM_NTASKS_PER_NODE"]), int(os.environ["SLURM_NNODES"])
+    if SLURMEnvironment.detect():
+        tasks, nodes = int(os.environ["SLURM_NTASKS"]), int(os.environ["SLURM_NNODES"])
+        if tasks % nodes:
+            raise UserError(
+                f"srun: {tasks} tasks on {nodes} nodes; every node needs as many (--ntasks-per-node)"
+            )
+        return tasks // nodes, nodes
     return options.devices, options.num_nodes

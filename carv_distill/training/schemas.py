@@ -83,6 +83,8 @@ class TrainerOptions:
     """Processes per node; under torchrun, what torchrun says."""
     num_nodes: int = at_least(1, 1)
     log_every: int = at_least(1, 10)
+    patience: float = at_least(1, 45.0)
+    """Seconds without a sign of life after which a process of the run counts as lost."""
 
 
 @dataclass

@@ -112,7 +112,7 @@ def test_a_checkpoint_of_other_networks_is_refused(small_config: MakeConfig) -> 
 def test_one_backward_of_the_student_equals_the_mean_of_k_backwards(small_config: MakeConfig) -> None:
     """On the real networks, float64, to 1e-8."""
     module = with_moved_fake(build(small_config())).double()
-    upstream, _ = module.streams("one backward")
+    upstream, _ = module.streams(module.shares[0], "one backward")
     z, labels = module.upstream_noise(3, upstream)
     draws = module.sampler.draw(3, 4, module.shape, generator=upstream, dtype=torch.float64)
     parameters = list(module.student.parameters())

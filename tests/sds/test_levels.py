@@ -7,7 +7,7 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
-from carv_distill.carv import AdaptiveProposal, average_residual, stream
+from carv_distill.carv import AdaptiveProposal, Lessons, average_residual, stream
 from carv_distill.carv.estimator import observed
 from carv_distill.diffusion import GaussianDenoiser, VPSchedule
 from carv_distill.sds import Estimator, SDSOptions
@@ -33,11 +33,13 @@ def test_what_is_learned_of_a_timestep_stays_as_the_range_shrinks(bins: int) -> 
     for taught_at in (0, 9):
         adaptive = AdaptiveProposal(bins, 0.1, refresh=1)
         annealed = AnnealedSampler(SCHEDULE, Estimator(1, 1), OPTIONS, 10, adaptive)
-        levels, observe = annealed.levels(taught_at), annealed.observer(taught_at, alone)
+        lessons = Lessons()
+        levels, observe = annealed.levels(taught_at), annealed.observer(taught_at, lessons)
         assert observe is not None
         u = (torch.arange(levels.count) + 0.5) / levels.count
         t = torch.arange(levels.first, levels.last + 1)
         observe(u, of_timestep[t, None], torch.zeros_like(t))
+        lessons.teach(taught_at, alone)
         for step in range(taught_at + 1, 12):
             levels = annealed.levels(step)
             weights = of_timestep[levels.first : levels.last + 1]
@@ -56,7 +58,7 @@ def test_the_mean_over_all_timesteps_stays_exact_as_the_range_shrinks(strategy: 
     annealed = AnnealedSampler(SCHEDULE, Estimator(2, 4, strategy), OPTIONS, STEPS, adaptive)
     g = stream("annealed", strategy)
     x = torch.randn(2, DIM, generator=g, dtype=F64)
-    errors = []
+    errors, lessons = [], Lessons()
     for step in range(STEPS):
         levels = annealed.levels(step)
         drawn = annealed.at(step).draw(2, 4, (DIM,), g, dtype=F64)
@@ -64,10 +66,11 @@ def test_the_mean_over_all_timesteps_stays_exact_as_the_range_shrinks(strategy: 
         def residual(x: Tensor, u: Tensor, eps: Tensor, index: Tensor, at: TimestepRange = levels) -> Tensor:
             return sds_residual(teacher, x, at.sigma(u), eps, None)[0]
 
-        told = observed(residual, annealed.observer(step, alone))
+        told = observed(residual, annealed.observer(step, lessons))
         sigma = levels.levels[:, None, None]
         exact = timestep_weight(sigma, "sds") * sigma * (x - mean) / (variance + sigma.square())
         errors.append(average_residual(told, x, drawn) - exact.mean(0))
+        lessons.teach(step, alone)
     found = torch.stack(errors)
     assert (found.mean(0).abs() < 4 * found.std(0) / STEPS**0.5).all()
     mass = annealed.at(STEPS).proposal.mass

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,15 @@ from torch import Tensor
 from carv_distill.data import load_images
 from carv_distill.dmd import DMDModule
 from carv_distill.dmd.vector import ParameterVector
+from carv_distill.errors import UserError
+from carv_distill.training.config import load_config
 from carv_distill.training.metrics import read_metrics
+from carv_distill.training.run import execute
 from carv_distill.training.schemas import DMDConfig
 from carv_distill.training.tasks import build_dmd_module
+from carv_distill.training.tasks.distil import accumulated_shares
 from tests.conftest import ROOT, SMALL
+from tests.launch import launch_two, launch_two_nodes
 from tests.training.test_run import assert_same_run
 
 WORDS = (
@@ -28,6 +31,16 @@ WORDS = (
     "dmd.fake_updates_per_student=1",
     "estimator.strategy=global",
     "estimator.draws=1",
+)
+TEN = (
+    "trainer.max_steps=10",
+    "trainer.precision=64-true",
+    "dmd.global_batch=8",
+    "estimator.strategy=nested",
+    "estimator.proposal=adaptive",
+    "estimator.refresh=3",
+    "checkpoint.every=1",
+    "checkpoint.keep_newest=10",
 )
 
 
@@ -52,28 +65,14 @@ def descend(optimizer: torch.optim.Optimizer, vector: ParameterVector, losses: l
 
 def fake_loss(module: DMDModule, step: int) -> Tensor:
     """Of one rank's share of the first fake-score update of a step."""
-    samples = module.student_samples(module.streams(step, "samples", 0)[0])
-    return module.fake_loss(*samples, *module.streams(step, "fake", 0))
-
-
-def launch_two(config: str, *words: str) -> None:
-    """`torchrun --nproc-per-node 2 train.py --config …`."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, "train.py", "--config", config, *words],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr
+    (share,) = module.shares
+    samples = module.student_samples(module.streams(share, step, "samples", 0)[0])
+    return module.fake_loss(share, *samples, *module.streams(share, step, "fake", 0))
 
 
 def train_on_two(folder: Path, *words: str) -> None:
     """A small distillation on two processes, with runs under a folder."""
-    launch_two("configs/dmd_carv.yaml", *SMALL, *words, f"folder={folder}")
+    launch_two("--config", "configs/dmd_carv.yaml", *SMALL, *words, f"folder={folder}")
 
 
 @pytest.mark.ddp
@@ -90,12 +89,15 @@ def test_two_processes_update_as_one_that_works_through_both_shares(
     student, fake = ranks[0].configure_optimizers()
     for step in range(2):
         descend(fake, ranks[0].fake_vector, [fake_loss(m, step) for m in ranks])
-        streams = [m.streams(step, "student") for m in ranks]
+        streams = [m.streams(m.shares[0], step, "student") for m in ranks]
         pairs = zip(ranks, streams, strict=True)
         descend(
             student,
             ranks[0].student_vector,
-            [m.student_loss(own, own, common, m.sampler, m.draws)[0] for m, (own, common) in pairs],
+            [
+                m.student_loss(m.shares[0], own, own, common, m.sampler, m.draws)[0]
+                for m, (own, common) in pairs
+            ],
         )
     state = torch.load(run / "checkpoints/newest-step=2.ckpt", weights_only=True)["state_dict"]
     for name in ("student", "fake"):
@@ -131,9 +133,9 @@ def test_two_processes_learn_one_adaptive_proposal(
             seen.append((u, residual, index + 100 * len(seen)))  # numbers of their own for each share
 
         losses = [
-            m.student_loss(own, own, common, sampler, m.draws, see)[0]
+            m.student_loss(m.shares[0], own, own, common, sampler, m.draws, see)[0]
             for m in ranks
-            for own, common in [m.streams(step, "student")]
+            for own, common in [m.streams(m.shares[0], step, "student")]
         ]
         expected.observe(step, *(torch.cat(parts) for parts in zip(*seen, strict=True)))
         descend(student, ranks[0].student_vector, losses)
@@ -150,3 +152,53 @@ def test_resume_under_two_processes_is_exact_to_the_bit(tmp_path: Path) -> None:
         newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
     train_on_two(tmp_path, "name=cut", "trainer.max_steps=3", *traced, "--resume")
     assert_same_run(tmp_path / "whole", tmp_path / "cut", 3)
+
+
+@pytest.fixture(scope="module")
+def accumulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoints of ten updates of one process that works through two shares of R = 4."""
+    config = load_config(
+        ROOT / "configs/dmd_carv.yaml", [*SMALL, *TEN, f"folder={tmp_path_factory.mktemp('one')}"]
+    )
+    return execute(config) / "checkpoints"
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize("launch", [launch_two, launch_two_nodes])
+def test_two_processes_make_the_updates_of_one_that_accumulates(
+    launch: Callable[..., None], accumulated: Path, tmp_path: Path
+) -> None:
+    """2 × R = 4 against 1 × 2 shares of R = 4, in float64: weights, averages and both optimisers' moments, which
+    hold every gradient, agree to 1e-9 after each of ten updates. Two processes on one node, or on two nodes;
+    levels are dealt over both shares, and an adaptive proposal learns from both."""
+    launch("--config", "configs/dmd_carv.yaml", *SMALL, *TEN, f"folder={tmp_path}")
+    for step in range(1, 11):
+        one, two = (
+            torch.load(folder / f"newest-step={step}.ckpt", weights_only=True)
+            for folder in (accumulated, tmp_path / "dmd_carv/checkpoints")
+        )
+        for part in ("state_dict", "optimizer_states"):
+            torch.testing.assert_close(one[part], two[part], rtol=0, atol=1e-9)
+        torch.testing.assert_close(one["adaptive"]["sums"], two["adaptive"]["sums"], rtol=1e-9, atol=1e-9)
+
+
+def test_a_batch_that_the_processes_do_not_divide_is_refused(small_config: Callable[..., DMDConfig]) -> None:
+    config = small_config("dmd.global_batch=24")
+    assert [accumulated_shares(config, n) for n in (1, 2, 3, 6)] == [6, 3, 2, 1]
+    with pytest.raises(UserError, match=r"dmd\.global_batch: 24 is not a multiple of 20.* 4 × 5 processes"):
+        accumulated_shares(config, 5)
+
+
+@pytest.mark.ddp
+def test_a_run_goes_on_with_another_number_of_processes(accumulated: Path, tmp_path: Path) -> None:
+    """Started by one process that accumulates two shares, resumed by two with one each."""
+    run = tmp_path / "dmd_carv"
+    shutil.copytree(accumulated.parent, run, symlinks=True)
+    for step in range(6, 11):
+        (run / f"checkpoints/newest-step={step}.ckpt").unlink()
+    launch_two("--config", "configs/dmd_carv.yaml", *SMALL, *TEN, f"folder={tmp_path}", "--resume")
+    one, two = (
+        torch.load(folder / "newest-step=10.ckpt", weights_only=True)["state_dict"]
+        for folder in (accumulated, run / "checkpoints")
+    )
+    torch.testing.assert_close(one, two, rtol=0, atol=1e-9)

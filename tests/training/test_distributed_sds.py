@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
-from carv_distill.carv import AdaptiveProposal, NoiseCoefficient
 from carv_distill.sds import SDSModule
 from carv_distill.training.config import load_config
 from carv_distill.training.metrics import read_metrics
@@ -18,7 +16,7 @@ from carv_distill.training.schemas import SDSConfig
 from carv_distill.training.tasks import build_sds_module
 from tests.conftest import ROOT
 from tests.diffusion.tiny_latent import save_tiny_pipeline
-from tests.training.test_distributed import launch_two
+from tests.launch import launch_two
 
 LEARNED = (
     "estimator.strategy=nested",
@@ -63,48 +61,30 @@ def words(teacher: Path, folder: Path, *more: str) -> tuple[str, ...]:
 
 
 def train_on_two(teacher: Path, folder: Path, *more: str) -> None:
-    launch_two("configs/sds_carv.yaml", *words(teacher, folder, *more))
+    launch_two("--config", "configs/sds_carv.yaml", *words(teacher, folder, *more))
 
 
-class Share(SDSModule):
-    """One of two ranks, without the other: what its draws teach stays with it."""
+class RankZero(SDSModule):
+    """One of two ranks, without the other."""
 
-    world_size = 2
-
-    def gather(self, rows: Tensor) -> Tensor:
-        return rows
+    world_size, global_rank = 2, 0
 
 
-class RankZero(Share):
-    global_rank = 0
+class RankOne(SDSModule):
+    world_size, global_rank = 2, 1
 
 
-class RankOne(Share):
-    global_rank = 1
-
-
-class Waiting:
-    """Keeps the rows of a step until both shares are through."""
-
-    def __init__(self, learner: AdaptiveProposal | NoiseCoefficient) -> None:
-        self.learn, self.rows = learner.add, list[Tensor]()
-        learner.add = lambda step, rows: self.rows.append(rows)  # type: ignore[method-assign]
-
-    def release(self, step: int) -> None:
-        self.learn(step, torch.cat(self.rows))
-        self.rows.clear()
-
-
-def both_shares(config: SDSConfig) -> tuple[list[SDSModule], list[Waiting]]:
+def both_shares(config: SDSConfig) -> list[SDSModule]:
     """The module as ranks 0 and 1 see it, with one field and with what is learned in common."""
     ranks = [build_sds_module(config) for _ in range(2)]
     for module, kind in zip(ranks, (RankZero, RankOne), strict=True):
         module.__class__ = kind
     ranks[1].scene = ranks[0].scene
     ranks[1].annealed, ranks[1].coefficient = ranks[0].annealed, ranks[0].coefficient
+    ranks[1].lessons = ranks[0].lessons
     assert ranks[0].adaptive is not None
     assert ranks[0].coefficient is not None
-    return ranks, [Waiting(ranks[0].adaptive), Waiting(ranks[0].coefficient)]
+    return ranks
 
 
 @pytest.mark.ddp
@@ -121,7 +101,7 @@ def test_two_processes_make_the_field_of_one_that_works_through_both_shares(
 
     config = load_config(ROOT / "configs/sds_carv.yaml", words(teacher, tmp_path))
     assert isinstance(config, SDSConfig)
-    ranks, learners = both_shares(config)
+    ranks = both_shares(config)
     for module in ranks:
         module.double()
     start = {name: value.clone() for name, value in ranks[0].scene.state_dict().items()}
@@ -131,8 +111,7 @@ def test_two_processes_make_the_field_of_one_that_works_through_both_shares(
         for loss, _, _ in (part for module in ranks for part in module.share(step)):
             (loss / 2).backward()
         optimizer.step()
-        for learner in learners:
-            learner.release(step)
+        ranks[0].lessons.teach(step, lambda rows: rows)
     found = torch.load(run / "checkpoints/newest-step=4.ckpt", weights_only=True)
     for name, value in ranks[0].scene.state_dict().items():
         assert (value - start[name]).abs().max() > 1e-2

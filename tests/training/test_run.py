@@ -271,8 +271,8 @@ def test_a_full_disk_stops_the_run_and_keeps_what_was_written(small_config: Make
 def test_resume_refuses_another_number_of_processes(small_config: MakeConfig) -> None:
     folder = execute(small_config("trainer.max_steps=2"))
     environment = json.loads((folder / "environment.json").read_text())
-    (folder / "environment.json").write_text(json.dumps(environment | {"world_size": 8}))
-    with pytest.raises(UserError, match="was started with 8 processes, now 1"):
+    (folder / "environment.json").write_text(json.dumps(environment | {"shares": 8}))
+    with pytest.raises(UserError, match=r"was started with 8 shares of a batch .*, now 1"):
         execute(small_config("trainer.max_steps=4"), resume=True)
 
 

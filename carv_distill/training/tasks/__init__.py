@@ -15,11 +15,14 @@ from .text_teacher import prepare_text_teacher
 __all__ = ["FIDTools", "Task", "build_dmd_module", "build_sds_module", "prepare"]
 
 
-def prepare(config: RunConfig, device: str) -> Task:
-    """The task that a configuration describes; all that can be wrong with its input is found here."""
+def prepare(config: RunConfig, device: str, world_size: int = 1) -> Task:
+    """The task that a configuration describes, for one of so many processes.
+
+    All that can be wrong with its input is found here.
+    """
     match config:
         case DMDConfig():
-            return prepare_distillation(config, device)
+            return prepare_distillation(config, device, world_size)
         case TeacherConfig():
             return prepare_pretraining(config, device)
         case TextTeacherConfig():

@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from carv_distill.data import LabelledImages, load_images
 from carv_distill.diffusion import VPSchedule, load_teacher
 from carv_distill.dmd import DMDModule
+from carv_distill.errors import UserError
 from carv_distill.training.schemas import DMDConfig
 from carv_distill.training.traces import TraceFigure, VarianceTrace
 
@@ -17,14 +18,14 @@ from .samplers import build_adaptive, build_sampler
 from .task import Task
 
 
-def prepare_distillation(config: DMDConfig, device: str) -> Task:
+def prepare_distillation(config: DMDConfig, device: str, world_size: int) -> Task:
     """A :class:`DMDModule` with traces of variance and FID.
 
     Raises:
         UserError: data, teacher, features or estimator are missing, damaged, or do not fit.
     """
     data = load_images(config.data.name)
-    module = build_dmd_module(config, data)
+    module = build_dmd_module(config, data, world_size)
     tools = FIDTools.load(config.fid, data, device) if config.fid.every else None
     every = config.fid.every, config.variance.every
 
@@ -38,11 +39,11 @@ def prepare_distillation(config: DMDConfig, device: str) -> Task:
         return [*found, TraceFigure(folder / "metrics.csv", figure, every)]
 
     shown = {"fid": "FID {:.2f}", "variance/carv": "variance {:.3g}", "variance/iid": "(R,1) iid {:.3g}"}
-    return Task(module, callbacks, "student", shown, every, config.fid.every)
+    return Task(module, callbacks, "student", shown, every, config.fid.every, accumulate=module.accumulate)
 
 
-def build_dmd_module(config: DMDConfig, data: LabelledImages) -> DMDModule:
-    """The module of a distillation run.
+def build_dmd_module(config: DMDConfig, data: LabelledImages, world_size: int = 1) -> DMDModule:
+    """The module of a distillation run, for one of so many processes.
 
     Raises:
         UserError: the teacher is missing, damaged, or does not fit the data; or the estimator is no good.
@@ -62,4 +63,22 @@ def build_dmd_module(config: DMDConfig, data: LabelledImages) -> DMDModule:
         config.estimator.chunk,
         config.teacher.guidance,
         build_adaptive(config.estimator),
+        accumulated_shares(config, world_size),
     )
+
+
+def accumulated_shares(config: DMDConfig, world_size: int) -> int:
+    """Shares of estimator.upstream samples that each process works through in an update.
+
+    Raises:
+        UserError: the processes' shares do not make up dmd.global_batch.
+    """
+    batch, each = config.dmd.global_batch, config.estimator.upstream * world_size
+    if batch is None:
+        return 1
+    if batch % each:
+        raise UserError(
+            f"dmd.global_batch: {batch} is not a multiple of {each}, that is estimator.upstream "
+            f"{config.estimator.upstream} × {world_size} processes"
+        )
+    return batch // each

@@ -25,5 +25,7 @@ class Task:
     """Steps between the measurements, at which the host waits for the device anyway."""
     fid_every: int = 0
     """Steps between two values of the metric `fid`, by which the best checkpoints are kept."""
+    accumulate: int = 1
+    """Shares of the batch that each process works through in an update."""
     strategy: str = "ddp"
     """Lightning's strategy where there are several processes."""

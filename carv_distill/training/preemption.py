@@ -1,0 +1,84 @@
+"""Leaving in good order when a scheduler says so: a checkpoint, and a status that asks for another start."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from carv_distill.errors import PreemptedError
+
+from .checkpoint import Checkpoints
+
+log = logging.getLogger(__name__)
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+"""What schedulers send ahead of the end; SLURM's `--signal` lets one choose."""
+
+
+class Preemption(Callback):
+    """After SIGTERM or SIGUSR1 to any process, all finish the same update, keep a checkpoint and stop.
+
+    Whether somebody was told is asked by a reduction on the CPU that runs beside the next update: the device
+    is not waited for, and every process reads the same answer at the same update.
+
+    Args:
+        checkpoints: writes the checkpoint.
+
+    Raises:
+        PreemptedError: once the checkpoint is on disk.
+    """
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self.checkpoints = checkpoints
+        self.told: str | None = None
+        self._before: dict[signal.Signals, Any] = {}
+        self._group: Any = None
+        self._asked: tuple[Tensor, Any] | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        # Lightning's own way asks rank 0 alone, and waits for the device before every batch.
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+        if trainer.world_size > 1:
+            self._group = torch.distributed.new_group(backend="gloo")
+        if threading.current_thread() is threading.main_thread():
+            self._before = {s: signal.signal(s, self._on_signal) for s in SIGNALS}
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        if not self._all_leave():
+            return
+        step = trainer.global_step
+        if step < trainer.max_steps:
+            self.checkpoints.keep_newest(trainer)
+            raise PreemptedError(f"{self.told or 'another process was told to stop'}: update {step} is kept")
+
+    def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+        if self._asked is not None and trainer.global_step >= trainer.max_steps:
+            self._asked[1].wait()
+        self._asked = None
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.told = signal.Signals(number).name
+
+    def _all_leave(self) -> bool:
+        """Whether any process had been told when the update before this one ended."""
+        if self._group is None:
+            return self.told is not None
+        leave = False
+        if self._asked is not None:
+            answer, work = self._asked
+            work.wait()
+            leave = bool(answer.item())
+        answer = torch.tensor([self.told is not None], dtype=torch.int32)
+        self._asked = answer, torch.distributed.all_reduce(answer, group=self._group, async_op=True)
+        return leave
