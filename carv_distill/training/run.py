@@ -72,6 +72,8 @@ def execute(config: RunConfig, resume: bool = False, requeue: bool = False) -> P
     shares = devices * nodes * task.accumulate
     if checkpoint:
         check_shares(folder, shares)
+    if precision_of(config.trainer, device) == "64-true":
+        task.module.double()  # before Lightning would: a checkpoint is read into it as it was written
     peers = Peers(_program(config, step), config.trainer.patience)
     trainer = build_trainer(config, folder, [peers, *_callbacks(config, folder, task)], step, task.strategy)
     if trainer.is_global_zero:
