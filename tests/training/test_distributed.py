@@ -168,7 +168,7 @@ def accumulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_processes_make_the_updates_of_one_that_accumulates(
     launch: Callable[..., None], accumulated: Path, tmp_path: Path
 ) -> None:
-    """2 × R = 4 against 1 × 2 shares of R = 4, in float64: weights, averages and the optimisers' moments, that
+    """2 × R = 4 against 1 × 2 shares of R = 4, in float64: weights, averages and Adam's moments, that
     hold every gradient, agree to 1e-9 after each of ten updates. Two processes on one node, or on two nodes;
     levels are dealt over both shares, and an adaptive proposal learns from both."""
     launch("--config", "configs/dmd_carv.yaml", *SMALL, *TEN, f"folder={tmp_path}")
