@@ -35,7 +35,7 @@ def report(
     """Prints a table of (median, low, high) per ratio beside its bound; writes it if `out` is given."""
     table = Table("ratio", "median", "95 % interval", "bound", title=title)
     for name, (value, low, high) in results.items():
-        table.add_row(name, f"{value:.3f}", f"[{low:.3f}, {high:.3f}]", f"{bounds[name]}")
+        table.add_row(name, f"{value:.3g}", f"[{low:.3g}, {high:.3g}]", f"{bounds[name]}")
     Console().print(table)
     if out:
         named = {n: {"ratio": v, "interval": [a, b], "bound": bounds[n]} for n, (v, a, b) in results.items()}
