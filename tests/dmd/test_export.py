@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler
+import yaml
+from diffusers import DDIMScheduler, DDPMScheduler, DiffusionPipeline, EDMEulerScheduler
 from torch import Tensor
 
 from carv_distill.data import load_images
@@ -24,7 +25,7 @@ from carv_distill.dmd.one_step_pipeline import OneStepPipeline
 from carv_distill.errors import UserError
 from carv_distill.training.schemas import DMDConfig
 from carv_distill.training.tasks import build_dmd_module
-from tests.conftest import ROOT, largest_file
+from tests.conftest import largest_file
 from tests.diffusion.edm.filled import small
 from tests.diffusion.tiny import tiny_unet
 
@@ -34,39 +35,32 @@ EDM = edm_scheduler_config(EDMSchedule(), 0.5)
 LOAD = """\
 import sys, torch
 from diffusers import DiffusionPipeline
-folder, out, labelled = sys.argv[1], sys.argv[2], sys.argv[3] == "labelled"
+folder, out = sys.argv[1:]
 pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
 named = DiffusionPipeline.from_pretrained(
     folder, custom_pipeline=folder + "/pipeline.py", trust_remote_code=True
 )
-words = {"class_labels": [3, 7]} if labelled else {"batch_size": 2}
 made = [
-    p(**words, generator=torch.Generator().manual_seed(0), output_type=kind).images
+    p(class_labels=[3, 7], generator=torch.Generator().manual_seed(0), output_type=kind).images
     for p, kind in ((pipeline, "raw"), (named, "raw"), (named, "pt"))
 ]
-pictures = named(**words).images
+pictures = named(class_labels=[3, 7]).images
 assert len(pictures) == 2 and pictures[0].size == made[0].shape[2:]
-assert "carv_distill" not in sys.modules or sys.argv[4] == "installed"
+assert "carv_distill" not in sys.modules
 torch.save(made, out)
 """
 
 
-def loaded_elsewhere(folder: Path, labelled: bool, installed: bool = False) -> tuple[Tensor, ...]:
-    """Images x of seed 0 by diffusers in a process of its own, raw and in [0, 1]."""
+def loaded_elsewhere(folder: Path) -> Tensor:
+    """x of seed 0 and labels 3, 7 by diffusers, in a process where this package cannot be imported."""
     script, out = folder.parent / "load.py", folder.parent / "made.pt"
-    # a package of this name that cannot be imported stands before the real one
+    # a module of this name that cannot be imported stands before the real one
     (folder.parent / "carv_distill.py").write_text("raise ImportError('not here')\n")
     script.write_text(LOAD)
     home = {"HF_HOME": str(folder.parent / "hf"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    path = str(ROOT if installed else folder.parent)
-    if installed:
-        script = (folder.parent / "elsewhere").joinpath("load.py")
-        script.parent.mkdir()
-        script.write_text(LOAD)
-    words = [str(folder), str(out), "labelled" if labelled else "plain", "installed" if installed else ""]
     done = subprocess.run(
-        [sys.executable, str(script), *words],
-        env={**os.environ, **home, "PYTHONPATH": path},
+        [sys.executable, str(script), str(folder), str(out)],
+        env={**os.environ, **home, "PYTHONPATH": str(folder.parent)},
         capture_output=True,
         text=True,
         timeout=120,
@@ -76,7 +70,7 @@ def loaded_elsewhere(folder: Path, labelled: bool, installed: bool = False) -> t
     raw, named, unit = torch.load(out, weights_only=True)
     assert torch.equal(raw, named)
     torch.testing.assert_close(unit, (raw / 2 + 0.5).clamp(0, 1))
-    return raw, unit
+    return raw
 
 
 def noise(teacher: Teacher, count: int = 2) -> Tensor:
@@ -95,7 +89,7 @@ def test_a_student_needs_only_diffusers(small_config: MakeConfig, tmp_path: Path
     module = build_dmd_module(small_config(), load_images("digits"))
     folder = tmp_path / "student"
     module.save(folder, {"FID": 3.25, "images": 600, "teacher": "a|b"})
-    raw, _ = loaded_elsewhere(folder, labelled=True)
+    raw = loaded_elsewhere(folder)
     teacher = load_teacher(folder)
     expected = module.sample(noise(teacher), torch.tensor([3, 7]))
     torch.testing.assert_close(raw, expected.detach(), rtol=1e-4, atol=1e-4)
@@ -116,11 +110,16 @@ def test_a_student_needs_only_diffusers(small_config: MakeConfig, tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["ddpm++", "adm"])
-def test_a_student_of_an_edm_network(name: str, tmp_path: Path) -> None:
+def test_a_student_of_an_edm_network(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where this package is installed, diffusers finds the class by the file in unet/."""
+    monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
     folder, network = tmp_path / "student", raw_network(small(name))
     save_student(folder, network, EDM, student_card(network, {}))
-    raw, _ = loaded_elsewhere(folder, labelled=True, installed=True)
+    pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
+    assert type(pipeline.unet) is type(network.unet)
+    g = torch.Generator().manual_seed(0)
+    raw = pipeline(class_labels=[3, 7], generator=g, output_type="raw").images
     teacher = load_teacher(folder)
     expected = one_step(teacher, noise(teacher), torch.tensor([3, 7]))
     torch.testing.assert_close(raw, expected, rtol=1e-4, atol=1e-4)
@@ -144,8 +143,6 @@ def test_schedulers_with_betas(kind: Any, prediction: str, tmp_path: Path) -> No
 
 def test_what_the_pipeline_takes() -> None:
     """One label for all, a list, a tensor; what is missing or out of range is refused."""
-    from diffusers import EDMEulerScheduler
-
     pipeline = OneStepPipeline(tiny_unet(labels=4), EDMEulerScheduler())
 
     def made(labels: Any, count: int = 1) -> Tensor:
@@ -185,8 +182,6 @@ def test_the_pipeline_wins_over_an_older_flat_student(tmp_path: Path) -> None:
 
 def test_the_cards_front_matter() -> None:
     """YAML that model hubs read, without a licence; an unconditional student's call has no labels."""
-    import yaml
-
     card = student_card(raw_network(tiny_unet()), {"FID": 1.0, "R": 32})
     front = yaml.safe_load(card.split("---")[1])
     assert front["library_name"] == "diffusers"
