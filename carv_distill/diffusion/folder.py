@@ -23,10 +23,15 @@ def local_folder(path: str, patterns: Sequence[str] = ("*.json", "*.safetensors"
     Variants of the same weights (half precision and the like) are not fetched: they would not be read.
 
     Raises:
-        UserError: neither a folder nor a model of the hub.
+        UserError: neither a folder nor a model of the hub; a pickle.
     """
     if Path(path).is_dir():
         return Path(path)
+    if path.endswith(".pkl"):
+        raise UserError(
+            f"teacher.path: {path} is a pickle, which is never opened here; convert it first: "
+            f"python -m carv_distill.diffusion.convert {path} FOLDER"
+        )
     # runs/x or checkpoints/x, with the folder misspelt, is not meant for the hub
     if not _HUB_ID.fullmatch(path) or Path(path).parent.is_dir():
         raise UserError(f"teacher.path: {path} is not a folder, nor a hub id such as google/ddpm-cifar10-32")

@@ -1,36 +1,65 @@
-"""diffusers' UNets as raw networks F(x, c_noise, cond)."""
+"""Raw networks F(x, c_noise, cond): the face that they share, and diffusers' UNets behind it."""
 
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
 
 import torch
-from diffusers import UNet2DConditionModel, UNet2DModel
+from diffusers import ModelMixin, UNet2DConditionModel, UNet2DModel
 from torch import Tensor, nn
 
+from .float32 import Float32Conv2d
 
-class UNetNetwork(nn.Module):
-    """F(x, c_noise, cond) by a :class:`diffusers.UNet2DModel`; `cond` is a class label per row.
 
-    An unconditional network ignores the labels. Under autocast the last convolution still runs in
-    float32: DMD lives on the difference of two almost equal outputs, which bfloat16 would round away.
+class RawNetwork(nn.Module, ABC):
+    """F(x, c_noise, cond) of square images, by a network that diffusers saves and loads.
+
+    Args:
+        unet: the network itself, with a configuration.
     """
 
-    def __init__(self, unet: UNet2DModel) -> None:
+    def __init__(self, unet: ModelMixin) -> None:
         super().__init__()
         self.unet = unet
-        self.unet.conv_out.__class__ = _Float32Conv2d
 
     @property
+    def config(self) -> Mapping[str, Any]:
+        """The network's configuration, as its `config.json` has it."""
+        return self.unet.config
+
+    @property
+    def channels(self) -> int:
+        """Channels of one image."""
+        return self.unet.config.in_channels
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Side of one image in pixels."""
+
+    @property
+    @abstractmethod
     def labels(self) -> int:
-        """Number of class embeddings; 0 for an unconditional network."""
-        return self.unet.config.num_class_embeds or 0
+        """Class embeddings, the null label included where there is one; 0 for an unconditional network."""
 
+    @property
+    @abstractmethod
+    def bottleneck_channels(self) -> int:
+        """C of :meth:`bottleneck`."""
+
+    @abstractmethod
     def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None) -> Tensor:
-        labels = cond if self.labels else None
-        return self.unet(x, c_noise, class_labels=labels, return_dict=False)[0]
+        """x [n, C, s, s], c_noise [n], labels [n] or None → [n, C, s, s]."""
 
-    def trainable_copy(self) -> UNetNetwork:
+    @abstractmethod
+    def bottleneck(self, x: Tensor, c_noise: Tensor, cond: Tensor | None) -> Tensor:
+        """The features at the lowest resolution on the way to F, [n, C', h, w]."""
+
+    def trainable_copy(self) -> Self:
         """An independent copy whose parameters learn, in float32 at least.
 
         It stays in eval mode: dropout would put noise of its own, from the global generator, into a
@@ -38,6 +67,56 @@ class UNetNetwork(nn.Module):
         """
         network = copy.deepcopy(self).requires_grad_(True).eval()
         return network if network.unet.dtype == torch.float64 else network.float()
+
+    def save(self, folder: Path) -> None:
+        """`config.json` and safetensors, as diffusers has them."""
+        self.unet.save_pretrained(folder, safe_serialization=True)
+
+
+class UNetNetwork(RawNetwork):
+    """F(x, c_noise, cond) by a :class:`diffusers.UNet2DModel`; `cond` is a class label per row.
+
+    An unconditional network ignores the labels. Under autocast the last convolution still runs in
+    float32: DMD lives on the difference of two almost equal outputs, which bfloat16 would round away.
+    """
+
+    unet: UNet2DModel
+
+    def __init__(self, unet: UNet2DModel) -> None:
+        super().__init__(unet)
+        self.unet.conv_out.__class__ = Float32Conv2d
+
+    @property
+    def size(self) -> int:
+        return self.unet.config.sample_size
+
+    @property
+    def labels(self) -> int:
+        return self.unet.config.num_class_embeds or 0
+
+    @property
+    def bottleneck_channels(self) -> int:
+        return self.unet.config.block_out_channels[-1]
+
+    def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None) -> Tensor:
+        labels = cond if self.labels else None
+        return self.unet(x, c_noise, class_labels=labels, return_dict=False)[0]
+
+    def bottleneck(self, x: Tensor, c_noise: Tensor, cond: Tensor | None) -> Tensor:
+        """The output of the mid block, or of the last down block where there is no mid block; the whole
+        network is computed."""
+        found: list[Tensor] = []
+
+        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+            found.append(output[0] if isinstance(output, tuple) else output)
+
+        middle = self.unet.down_blocks[-1] if self.unet.mid_block is None else self.unet.mid_block
+        hook = middle.register_forward_hook(keep)
+        try:
+            self.forward(x, c_noise, cond)  # a compiled call would know nothing of the hook
+        finally:
+            hook.remove()
+        return found[0]
 
 
 class TextUNetNetwork(nn.Module):
@@ -54,12 +133,3 @@ class TextUNetNetwork(nn.Module):
             raise ValueError("a text-to-image network needs the embedding of a prompt")
         out = self.unet(x.to(dtype), c_noise, encoder_hidden_states=cond.to(dtype), return_dict=False)[0]
         return out[:, : x.shape[1]]
-
-
-class _Float32Conv2d(nn.Conv2d):
-    """A convolution that autocast leaves alone."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        # Whatever comes in: CUDA's autocast runs the group norm before it in float32, the CPU's does not.
-        with torch.autocast(input.device.type, enabled=False):
-            return super().forward(input.to(self.weight.dtype))

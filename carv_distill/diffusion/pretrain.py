@@ -134,7 +134,7 @@ class PretrainModule(LightningModule):
         card = (
             f"# Diffusion teacher\n\nEDM teacher after {self.global_step} steps; written by carv-distill.\n"
         )
-        save_teacher(folder, self.ema.network.unet, self.scheduler_config, card)
+        save_teacher(folder, self.ema.network, self.scheduler_config, card)
 
     def configure_optimizers(self) -> Any:
         o = self.options

@@ -1,26 +1,67 @@
 """The page that goes with a student's weights."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from carv_distill.diffusion.edm import EDMNetwork
+from carv_distill.diffusion.network import RawNetwork
+
 _CARD = """\
+---
+library_name: diffusers
+tags:
+- one-step
+- distillation
+- dmd
+- carv-distill
+# license: yours to choose; the teacher's may bind it
+---
+
 # One-step student
 
-A one-step generator distilled from a diffusion teacher with carv-distill, after {updates} student updates.
-The network is a `UNet2DModel`; the scheduler's configuration holds the parametrisation. With an
-`EDMEulerScheduler`:
+A one-step generator of {channels} × {size} × {size} images, distilled from a diffusion teacher with
+carv-distill: x = D(σ_max z; σ_max{label}), z ~ N(0, I). The network is a `{network}`{needs}.
 
-    import torch
-    from diffusers import EDMEulerScheduler, UNet2DModel
+## Use
 
-    unet, edm = UNet2DModel.from_pretrained("."), EDMEulerScheduler.from_pretrained(".")
-    sigma = torch.tensor([{sigma_max:g}])
-    x = sigma * torch.randn(1, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
-    labels = torch.tensor([3]) if unet.config.num_class_embeds else None
-    with torch.no_grad():
-        scaled, level = edm.precondition_inputs(x, sigma), edm.precondition_noise(sigma)
-        raw = unet(scaled, level, class_labels=labels).sample
-    image = edm.precondition_outputs(x, raw, sigma)  # in [-1, 1]
+```python
+from diffusers import DiffusionPipeline
+
+# pipeline.py in this folder is the pipeline's code
+pipeline = DiffusionPipeline.from_pretrained(".", custom_pipeline="./pipeline.py", trust_remote_code=True)
+images = pipeline({arguments}).images
+```
+
+`output_type="raw"` gives the generator's x itself, a tensor in [-1, 1] up to its error.
+
+## Figures
+
+| | |
+|---|---|
+{rows}
 """
+_NEEDS = " of `carv_distill.diffusion.edm`;\ncarv-distill must be installed beside diffusers"
 
 
-def student_card(sigma_max: float, updates: int) -> str:
-    """How to use the student with diffusers alone."""
-    return _CARD.format(sigma_max=sigma_max, updates=updates)
+def student_card(network: RawNetwork, figures: Mapping[str, str | float]) -> str:
+    """How to use the student, and the run's numbers as a table.
+
+    Args:
+        figures: name → text or number, in the order of the rows.
+    """
+    labelled = network.labels > 0
+    return _CARD.format(
+        channels=network.channels,
+        size=network.size,
+        label=", y" if labelled else "",
+        network=type(network.unet).__name__,
+        needs=_NEEDS if isinstance(network, EDMNetwork) else "; nothing but diffusers is needed",
+        arguments="class_labels=[0, 1, 2, 3]" if labelled else "batch_size=4",
+        rows="\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in figures.items()),
+    )
+
+
+def _cell(value: str | float) -> str:
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return " ".join(text.split()).replace("|", "\\|")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from carv_distill.carv import stream
 from carv_distill.diffusion import NetworkDenoiser
+from carv_distill.diffusion.network import RawNetwork
 
 
 class GANHead(nn.Module):
@@ -42,7 +45,8 @@ class GANHead(nn.Module):
         """h of x_t = x + σ ε under the fake score's first half, [n]; large for what looks real."""
         c = fake.coefficients(x, sigma)
         x_t = x + sigma.view(c.skip.shape) * eps
-        return self(fake.network.bottleneck(c.into * x_t, c.noise, cond))
+        network = cast(RawNetwork, fake.network)
+        return self(network.bottleneck(c.into * x_t, c.noise, cond))
 
 
 def discriminator_loss(generated: Tensor, real: Tensor) -> Tensor:

@@ -15,11 +15,12 @@ from torch.optim import AdamW, Optimizer
 
 from carv_distill.carv import Lessons
 from carv_distill.carv.estimator import Observer
-from carv_distill.diffusion import save_teacher
 from carv_distill.diffusion.ema import ema_update
+from carv_distill.diffusion.network import RawNetwork
 from carv_distill.parallel import average_over_ranks, gather_over_ranks, unsynchronised
 
 from .card import student_card
+from .export import save_student
 from .objective import DMDObjective
 from .vector import ParameterVector
 
@@ -176,10 +177,21 @@ class DMDModule(DMDObjective):
         """One-step samples of the student's average, in [−1, 1] up to its error."""
         return self.generate(self.student_ema, z.to(self._ema_parameters[0].dtype), labels)
 
-    def save(self, folder: Path) -> None:
-        """The student's average as a diffusers folder; needs only diffusers to be used."""
-        card = student_card(self.schedule.sigma_max, self.global_step)
-        save_teacher(folder, self.student_ema.network.unet, self.scheduler_config, card)
+    def save(self, folder: Path, figures: Mapping[str, str | float] | None = None) -> None:
+        """The student's average as a diffusers pipeline.
+
+        Args:
+            figures: the run's numbers for the model card, beside those that the module knows.
+        """
+        known: dict[str, str | float] = {
+            "updates": self.global_step,
+            "R": self.upstream,
+            "K": self.draws,
+            "strategy": self.sampler.strategy,
+        }
+        network = cast(RawNetwork, self.student_ema.network)
+        card = student_card(network, known | dict(figures or {}))
+        save_student(folder, network, self.scheduler_config, card)
 
     # ---------------------------------------------------------------- Lightning's wiring
 

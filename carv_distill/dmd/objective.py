@@ -21,6 +21,7 @@ from carv_distill.carv import (
 )
 from carv_distill.carv.estimator import Observer, Residual, observed
 from carv_distill.diffusion import NetworkDenoiser, NoiseSchedule, Teacher
+from carv_distill.diffusion.bfloat16 import Bfloat16Network
 from carv_distill.diffusion.ema import frozen_copy
 from carv_distill.diffusion.loss import denoising_loss
 from carv_distill.options.dmd import DMDOptions
@@ -46,6 +47,7 @@ class DMDObjective(LightningModule):
         chunk: re-noisings per call of the frozen networks; None is all R·K, fewer where memory ends.
         guidance: classifier-free guidance of the teacher; 1 is none.
         adaptive: learns the sampler's proposal from the residuals of past updates, of all shares.
+        teacher_bfloat16: keep the frozen teacher's weights in bfloat16.
         accumulate: shares that each process works through, one after the other, in an update.
     """
 
@@ -61,6 +63,7 @@ class DMDObjective(LightningModule):
         chunk: int | None = None,
         guidance: float = 1.0,
         adaptive: AdaptiveProposal | None = None,
+        teacher_bfloat16: bool = False,
         accumulate: int = 1,
     ) -> None:
         super().__init__()
@@ -76,6 +79,8 @@ class DMDObjective(LightningModule):
         self.student = NetworkDenoiser(teacher.network.trainable_copy(), precondition)
         self.fake = NetworkDenoiser(teacher.network.trainable_copy(), precondition)
         self.student_ema = frozen_copy(self.student)
+        if teacher_bfloat16:
+            self.teacher.network = Bfloat16Network(teacher.network)
         self.gan_head = GANHead(teacher.network.bottleneck_channels, seed) if options.gan.on else None
         # Walking a module's tree costs as much as an optimiser step of a small network: walked once.
         self._student_parameters = list(self.student.parameters())

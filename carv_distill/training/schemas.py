@@ -34,6 +34,8 @@ class TeacherSource:
     """A diffusers folder or hub id."""
     guidance: float = at_least(0, 1.0)
     """Classifier-free guidance scale; 1 is none."""
+    precision: str = one_of(("float32", "bfloat16"), "float32")
+    """Of the frozen weights; the last convolution stays in float32."""
 
 
 @dataclass

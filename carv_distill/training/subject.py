@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -152,7 +152,7 @@ def labelled_subject(
         return prepare(made.cpu(), labels.tolist())
 
     training = _numbered(prepare(images.images, images.labels.tolist()))
-    architecture = _architecture(teacher.network.unet)
+    architecture = _architecture(teacher.network.config)
     schedule = levels or teacher.schedule
     return Subject(str(path), denoiser, architecture, schedule, training, classes, prepare, generate)
 
@@ -193,15 +193,15 @@ def prompted_subject(
     else:
         x = encode(data.images)
     training = _numbered(samples(data.images, data.prompts, x))
-    architecture = _architecture(teacher.unet)
+    architecture = _architecture(teacher.unet.config)
     return Subject(
         str(path), teacher.denoiser, architecture, teacher.schedule, training, 0, prepare, generate
     )
 
 
-def _architecture(unet: Any) -> str:
-    """Its configuration, less where it was read from and by which version."""
-    plain = {k: v for k, v in unet.config.items() if not k.startswith("_")}
+def _architecture(config: Mapping[str, Any]) -> str:
+    """A network's configuration, less where it was read from and by which version."""
+    plain = {k: v for k, v in config.items() if not k.startswith("_")}
     return json.dumps(plain, sort_keys=True, default=str)
 
 

@@ -1,4 +1,7 @@
+from pathlib import Path
+
 import torch
+from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from carv_distill.carv import stream
@@ -94,3 +97,30 @@ def test_gradients_flow_to_every_parameter() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         NetworkDenoiser(network, EDMPreconditioning())(X, torch.ones(3)).square().mean().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in network.parameters())
+
+
+def test_the_bottleneck_is_the_mid_blocks_output() -> None:
+    """As many channels as it says, at half the size; a network without a mid block gives its last down
+    block's."""
+    for changes in ({}, {"mid_block_type": None}):
+        network = UNetNetwork(tiny_unet(block_out_channels=(8, 16), **changes))
+        middle = network.unet.mid_block or network.unet.down_blocks[-1]
+        seen: list[Tensor] = []
+        middle.register_forward_hook(
+            lambda m, i, out, seen=seen: seen.append(out[0] if isinstance(out, tuple) else out)
+        )
+        found = network.bottleneck(X, C_NOISE, None)
+        assert torch.equal(found, seen[0])
+        assert found.shape == (3, 16, 4, 4)
+        assert found.shape[1] == network.bottleneck_channels
+        network(X, C_NOISE, None)
+        assert len(seen) == 2
+
+
+def test_save_and_the_rest_of_the_interface(tmp_path: Path) -> None:
+    """What it saves diffusers loads; channels and size are the configuration's."""
+    network = UNetNetwork(tiny_unet(channels=2))
+    network.save(tmp_path)
+    loaded = UNet2DModel.from_pretrained(tmp_path)
+    assert all(map(torch.equal, loaded.state_dict().values(), network.unet.state_dict().values()))
+    assert (network.channels, network.size, network.config["in_channels"]) == (2, 8, 2)

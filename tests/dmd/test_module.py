@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import UNet2DModel
 from lightning.pytorch import Trainer
 
 from carv_distill.carv import NoiseLevelSampler, Proposal, average_residual, surrogate
@@ -149,25 +148,6 @@ def test_clipping_is_counted(small_config: MakeConfig) -> None:
         module = build(small_config(f"dmd.clip_norm={norm}"))
         bare_trainer(3).fit(module)
         assert int(module.metrics()["student/clipped_updates"]) == count
-
-
-def test_the_student_folder_needs_only_diffusers(small_config: MakeConfig, tmp_path: Path) -> None:
-    """The card's lines, run with diffusers alone, give the module's own sample."""
-    from diffusers import EDMEulerScheduler
-
-    module = build(small_config())
-    bare_trainer(2).fit(module)
-    module.save(tmp_path / "student")
-    unet = UNet2DModel.from_pretrained(tmp_path / "student").eval()
-    edm = EDMEulerScheduler.from_pretrained(tmp_path / "student")
-    z, labels = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([3, 7])
-    sigma = torch.tensor([edm.config.sigma_max])
-    with torch.no_grad():
-        scaled = edm.precondition_inputs(sigma * z, sigma)
-        raw = unet(scaled, edm.precondition_noise(sigma), class_labels=labels).sample
-        image = edm.precondition_outputs(sigma * z, raw, sigma)
-        torch.testing.assert_close(image, module.sample(z, labels), rtol=1e-4, atol=1e-4)
-    assert "EDMEulerScheduler" in (tmp_path / "student/README.md").read_text()
 
 
 def test_cosine_decay_follows_its_formula(small_config: MakeConfig) -> None:

@@ -80,7 +80,7 @@ def test_a_run_keeps_what_the_design_promises(finished: Path) -> None:
     assert list((finished / "tensorboard").glob("events*"))
     assert (finished / "figures/variance_vs_fid.png").read_bytes().startswith(b"\x89PNG")
     assert {p.stem for p in (finished / "samples").iterdir()} == {f"{s:06d}" for s in range(0, 11, 2)}
-    UNet2DModel.from_pretrained(finished / "student")
+    UNet2DModel.from_pretrained(finished / "student" / "unet")
     assert yaml.safe_load((finished / "config.yaml").read_text())["estimator"]["strategy"] == "stratified"
     rows = {int(r["step"]): r for r in read_metrics(finished / "metrics.csv")}
     assert sorted(rows) == list(range(11))

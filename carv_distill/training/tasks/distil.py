@@ -63,6 +63,7 @@ def build_dmd_module(config: DMDConfig, data: LabelledImages, world_size: int = 
         config.estimator.chunk,
         config.teacher.guidance,
         build_adaptive(config.estimator),
+        config.teacher.precision == "bfloat16",
         accumulated_shares(config, world_size),
     )
 

@@ -1,0 +1,110 @@
+"""A one-step generator for diffusers: x = D(σ_max z; σ_max, y) with z ~ N(0, I).
+
+D is the denoiser of `unet` under the parametrisation of `scheduler`: EDM's preconditioning, or ε-, v- or
+sample-prediction on betas. This file goes with the weights, and needs diffusers alone.
+"""
+
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
+from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
+from diffusers.utils.torch_utils import randn_tensor
+
+
+class OneStepPipeline(DiffusionPipeline):
+    """Images by one call of a network.
+
+    Args:
+        unet: F(x, c_noise, class labels).
+        scheduler: with EDM's `precondition_…`, or with `betas`.
+    """
+
+    model_cpu_offload_seq = "unet"
+
+    def __init__(self, unet: ModelMixin, scheduler: SchedulerMixin) -> None:
+        super().__init__()
+        self.register_modules(unet=unet, scheduler=scheduler)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        batch_size: int = 1,
+        class_labels: int | list[int] | torch.Tensor | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+    ) -> ImagePipelineOutput | tuple:
+        """Generates images.
+
+        Args:
+            batch_size: n; a list of labels has a length of its own.
+            class_labels: one for all, or one per image; a conditional network needs them.
+            generator: of the noise z.
+            output_type: pil, np ([n, H, W, C] in [0, 1]), pt ([n, C, H, W] in [0, 1]) or raw (x itself, in
+                [-1, 1] up to the network's error).
+            return_dict: gives an object with `.images`; else a tuple.
+
+        Raises:
+            ValueError: labels are missing or out of range; an unknown output type.
+        """
+        if output_type not in ("pil", "np", "pt", "raw"):
+            raise ValueError(f"output_type {output_type!r} is not one of pil, np, pt, raw")
+        labels = self._labels(batch_size, class_labels)
+        count = batch_size if labels is None else len(labels)
+        config = self.unet.config
+        side = config.get("sample_size") or config["img_resolution"]
+        shape = (count, config["in_channels"], side, side)
+        z = randn_tensor(shape, generator=generator, device=self._execution_device, dtype=torch.float32)
+        x = self.denoise(z, labels)
+        images = self._converted(x, output_type)
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def _converted(self, x: torch.Tensor, output_type: str) -> Any:
+        if output_type == "raw":
+            return x
+        images = (x / 2 + 0.5).clamp(0, 1)
+        if output_type == "pt":
+            return images
+        array = images.permute(0, 2, 3, 1).cpu().numpy()
+        return self.numpy_to_pil(array) if output_type == "pil" else array
+
+    def denoise(self, z: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:
+        """D(σ_max z; σ_max, labels): z [n, C, H, W], labels [n] or None → [n, C, H, W]."""
+        scheduler = self.scheduler
+        if hasattr(scheduler, "precondition_inputs"):
+            sigma = z.new_tensor([scheduler.config.sigma_max])
+            x = sigma * z
+            raw = self._raw(
+                scheduler.precondition_inputs(x, sigma), scheduler.precondition_noise(sigma), labels
+            )
+            return scheduler.precondition_outputs(x, raw, sigma)
+        kept = torch.cumprod(1 - scheduler.betas.double(), 0)[-1]
+        alpha, noise = float(kept.sqrt()), float((1 - kept).sqrt())
+        last = z.new_tensor([len(scheduler.betas) - 1])
+        raw = self._raw(noise * z, last, labels)
+        prediction = scheduler.config.prediction_type
+        if prediction == "epsilon":
+            return (z - raw) * (noise / alpha)
+        if prediction == "v_prediction":
+            return alpha * noise * z - noise * raw
+        return raw
+
+    def _raw(self, scaled: torch.Tensor, level: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:
+        """F in float32, whatever the network computes in."""
+        levels = level.expand(len(scaled))
+        out = self.unet(scaled.to(self.unet.dtype), levels, class_labels=labels, return_dict=False)
+        return out[0].float()
+
+    def _labels(self, count: int, given: int | list[int] | torch.Tensor | None) -> torch.Tensor | None:
+        config = self.unet.config
+        classes = config.get("num_class_embeds") or config.get("label_dim") or 0
+        if not classes:
+            return None
+        if given is None:
+            raise ValueError(f"class_labels are missing: this generator has labels 0 to {classes - 1}")
+        labels = torch.as_tensor(given, dtype=torch.long, device=self._execution_device)
+        labels = labels.expand(count) if labels.ndim == 0 else labels
+        if labels.ndim != 1 or not ((labels >= 0) & (labels < classes)).all():
+            raise ValueError(f"class_labels must be one integer per image, 0 to {classes - 1}")
+        return labels
