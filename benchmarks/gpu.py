@@ -1,0 +1,199 @@
+"""DMD updates of a CIFAR-10-size network: python -m benchmarks.gpu [--rounds 20] [--out benchmarks/results/gpu.json]
+
+The published DDPM++ (55.7 M parameters, 32×32, random weights), R = 128, K = 4, one fake-score update: seconds
+of an update, generated images per second, model FLOP utilisation (FLOPs of the network calls, counted, over the
+device's peak) and peak memory, for float32 and bf16-mixed, eager and compiled, the frozen teacher in float32 and
+bfloat16, and several chunks of re-noisings. `--small` is a small network, to try the script on a CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+from carv_distill.carv import NoiseLevelSampler, Proposal
+from carv_distill.commands import Parser, whole_number
+from carv_distill.diffusion import EDMSchedule, NetworkDenoiser, Teacher
+from carv_distill.diffusion.denoiser import EDMPreconditioning
+from carv_distill.diffusion.edm import EDMNetwork, SongUNet
+from carv_distill.diffusion.teacher import edm_scheduler_config
+from carv_distill.dmd import DMDModule
+from carv_distill.options.dmd import DMDOptions
+from carv_distill.training.console import quiet_libraries
+
+WARM_UP = 3
+PEAKS = {
+    "bf16-mixed": {"H100": 989e12, "H200": 989e12, "A100": 312e12},
+    "32-true": {"H100": 67e12, "H200": 67e12, "A100": 19.5e12},
+}
+"""Dense FLOP/s by the vendors' data sheets: bfloat16 on tensor cores, and float32 without them."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row."""
+
+    precision: str = "bf16-mixed"
+    compile: bool = False
+    teacher_bfloat16: bool = False
+    chunk: int | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What an update costs."""
+
+    seconds: float
+    images_per_second: float
+    utilisation: float | None
+    gigabytes: float | None
+
+
+def settings(rows: int) -> Iterator[Setting]:
+    """All rows of the table, for R·K = `rows`."""
+    for precision in ("32-true", "bf16-mixed"):
+        for compiled in (False, True):
+            yield Setting(precision, compiled)
+    yield Setting(compile=True, teacher_bfloat16=True)
+    for share in (2, 4, 16):
+        yield Setting(compile=True, teacher_bfloat16=True, chunk=rows // share)
+
+
+def build(setting: Setting, upstream: int, draws: int, small: bool) -> DMDModule:
+    """A module on random weights; its FLOPs are those of trained ones."""
+    torch.manual_seed(0)
+    size = {"model_channels": 32, "channel_mult": [1, 2], "num_blocks": 1} if small else {}
+    unet = SongUNet(
+        img_resolution=32,
+        in_channels=3,
+        out_channels=3,
+        label_dim=10,
+        augment_dim=9,
+        **size,  # type: ignore[arg-type]
+    )
+    schedule = EDMSchedule()
+    denoiser = NetworkDenoiser(EDMNetwork(unet), EDMPreconditioning()).requires_grad_(False).eval()
+    options = DMDOptions(fake_updates_per_student=1, fake_batch=upstream, compile=setting.compile)
+    return DMDModule(
+        Teacher(denoiser, schedule, edm_scheduler_config(schedule, 0.5)),
+        NoiseLevelSampler(Proposal.uniform(), "nested"),
+        upstream,
+        draws,
+        options,
+        classes=10,
+        seed=0,
+        chunk=setting.chunk,
+        teacher_bfloat16=setting.teacher_bfloat16,
+    )
+
+
+class Timed(DMDModule):
+    """Times its updates, the device synchronised, and counts the FLOPs of the first."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 0:
+            self.seconds: list[float] = []
+        self._wait()
+        start = time.perf_counter()
+        super().training_step(batch, batch_idx)
+        self._wait()
+        self.seconds.append(time.perf_counter() - start)
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+
+def count_flops(upstream: int, draws: int, small: bool) -> int:
+    """FLOPs of one update by torch's counter, on the meta of an eager float32 update."""
+    module = build(Setting("32-true"), upstream, draws, small)
+    with FlopCounterMode(display=False) as counter:
+        _fit(module, 1, "32-true")
+    return counter.get_total_flops()
+
+
+def measure(setting: Setting, upstream: int, draws: int, rounds: int, small: bool, flops: int) -> Measured:
+    """Medians over the rounds after the warm-up."""
+    module = build(setting, upstream, draws, small)
+    module.__class__ = Timed
+    assert isinstance(module, Timed)
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    _fit(module, rounds + WARM_UP, setting.precision)
+    seconds = statistics.median(module.seconds[WARM_UP:])
+    peaks = PEAKS[setting.precision]
+    peak = next((p for name, p in peaks.items() if cuda and name in torch.cuda.get_device_name()), None)
+    memory = torch.cuda.max_memory_allocated() / 2**30 if cuda else None
+    return Measured(seconds, upstream / seconds, flops / seconds / peak if peak else None, memory)
+
+
+def _fit(module: DMDModule, steps: int, precision: str) -> None:
+    Trainer(
+        max_steps=steps,
+        max_epochs=-1,
+        accelerator="auto",
+        devices=1,
+        precision=precision,  # type: ignore[arg-type]
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    ).fit(module)
+
+
+def parse() -> argparse.Namespace:
+    parser = Parser(__doc__)
+    parser.add_argument("--rounds", type=whole_number(1), default=20)
+    parser.add_argument("--upstream", type=whole_number(1), default=128)
+    parser.add_argument("--draws", type=whole_number(1), default=4)
+    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--out", type=Path)
+    return parser.parse_args()
+
+
+def main() -> None:
+    a = parse()
+    quiet_libraries()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    flops = count_flops(a.upstream, a.draws, a.small)
+    table = Table(
+        "precision", "compiled", "teacher", "chunk", "s/update", "images/s", "MFU", "GiB", title=device
+    )
+    rows = []
+    for setting in settings(a.upstream * a.draws):
+        m = measure(setting, a.upstream, a.draws, a.rounds, a.small, flops)
+        rows.append({**asdict(setting), **asdict(m)})
+        table.add_row(
+            setting.precision,
+            "yes" if setting.compile else "no",
+            "bf16" if setting.teacher_bfloat16 else "fp32",
+            str(setting.chunk or "all"),
+            f"{m.seconds:.3g}",
+            f"{m.images_per_second:.4g}",
+            "–" if m.utilisation is None else f"{m.utilisation:.0%}",
+            "–" if m.gigabytes is None else f"{m.gigabytes:.1f}",
+        )
+    Console().print(table)
+    if a.out:
+        head = {"device": device, "torch": torch.__version__, "R": a.upstream, "K": a.draws, "flops": flops}
+        a.out.write_text(
+            json.dumps({**head, "rounds": a.rounds, "small": a.small, "rows": rows}, indent=2) + "\n"
+        )
+
+
+if __name__ == "__main__":
+    main()
