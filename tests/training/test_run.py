@@ -59,9 +59,11 @@ def assert_same_run(a: Path, b: Path, step: int, same_files: bool = True) -> Non
     last = [without_seconds(json.loads((run / "summary.json").read_text())["last"]) for run in (a, b)]
     assert last[0] == last[1]
     for name in ("samples", "student", "figures"):
-        files = sorted(p.name for p in (a / name).glob("*"))
-        assert files == sorted(p.name for p in (b / name).glob("*"))
-        assert [n for n in files if (a / name / n).read_bytes() != (b / name / n).read_bytes()] == []
+        files, others = (
+            sorted(p.relative_to(run) for p in (run / name).rglob("*") if p.is_file()) for run in (a, b)
+        )
+        assert files == others
+        assert [n for n in files if (a / n).read_bytes() != (b / n).read_bytes()] == []
     kept = [sorted(p.name for p in (run / "checkpoints").iterdir()) for run in (a, b)]
     assert same_files is (kept[0] == kept[1])
 

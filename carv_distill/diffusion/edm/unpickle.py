@@ -11,7 +11,7 @@ import io
 import pickle
 import re
 import warnings
-from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,6 @@ _MALFORMED = (
 """What the unpicklers of Python and torch raise on bytes that are no sound pickle."""
 
 _INERT = {
-    "dnnlib.util.EasyDict",
     "numpy.dtype",
     "numpy.ndarray",
     "numpy.float16",
@@ -84,6 +83,21 @@ class Record:
         self.state = dict(state) if isinstance(state, dict) else {}
 
 
+class _Function:
+    """A stand-in for a function: it can be called, and a file's BUILD opcode can set nothing on it."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+
+    def __call__(self, *args: Any) -> Any:
+        return self._call(*args)
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("a state for a function")
+
+
 class _ForbiddenError(Exception):
     """A name that is not on the list."""
 
@@ -97,20 +111,20 @@ class _Unpickler(pickle.Unpickler):
     def __init__(self, file: io.BufferedIOBase) -> None:
         super().__init__(file)
         self._names: dict[str, Any] = {
-            "torch_utils.persistence._reconstruct_persistent_obj": self._persistent,
-            "torch.storage._load_from_bytes": self._storage,
-            "torch._utils._rebuild_tensor": self._tensor,
-            "torch._utils._rebuild_tensor_v2": self._tensor,
-            "torch._utils._rebuild_parameter": self._parameter,
-            "torch._utils._rebuild_parameter_with_state": self._parameter,
-            "collections.OrderedDict": OrderedDict,
-            "collections.defaultdict": self._mapping,
+            "torch_utils.persistence._reconstruct_persistent_obj": _Function(self._persistent),
+            "torch.storage._load_from_bytes": _Function(self._storage),
+            "torch._utils._rebuild_tensor": _Function(self._tensor),
+            "torch._utils._rebuild_tensor_v2": _Function(self._tensor),
+            "torch._utils._rebuild_parameter": _Function(self._parameter),
+            "torch._utils._rebuild_parameter_with_state": _Function(self._parameter),
+            "collections.OrderedDict": _inert_mapping(),
+            "dnnlib.util.EasyDict": _inert_mapping(),
             "builtins.set": set,
             "builtins.dict": dict,
             "builtins.list": list,
             "builtins.tuple": tuple,
-            "_codecs.encode": self._latin1,
-            "copyreg._reconstructor": self._reconstructor,
+            "_codecs.encode": _Function(self._latin1),
+            "copyreg._reconstructor": _Function(self._reconstructor),
         }
 
     def find_class(self, module: str, name: str) -> Any:
@@ -122,12 +136,10 @@ class _Unpickler(pickle.Unpickler):
         return self._names[full]
 
     def _stand_in(self, full: str) -> Any:
-        if full == "dnnlib.util.EasyDict":
-            return type("EasyDict", (dict,), {})
         if full in _INERT or _TORCH_LAYER.fullmatch(full):
             return _inert_class(full.rpartition(".")[2])
         if full in _INERT_CALLS:
-            return self._inert_call
+            return _Function(self._inert_call)
         raise _ForbiddenError(full)
 
     def persistent_load(self, pid: Any) -> Any:
@@ -163,9 +175,6 @@ class _Unpickler(pickle.Unpickler):
     def _parameter(self, data: Any, *rest: Any) -> Any:
         return data
 
-    def _mapping(self, *args: Any) -> dict[Any, Any]:
-        return {}
-
     def _latin1(self, text: str, encoding: str = "latin1") -> bytes:
         return text.encode("latin1")
 
@@ -176,6 +185,11 @@ class _Unpickler(pickle.Unpickler):
 
     def _inert_call(self, *args: Any) -> Record:
         return _inert_class("array")(*args)
+
+
+def _inert_mapping() -> type[dict[Any, Any]]:
+    """A dict that takes no attributes, whatever state the file has for it."""
+    return type("Mapping", (dict,), {"__slots__": (), "__setstate__": lambda mapping, state: None})
 
 
 def _inert_class(name: str) -> type[Record]:

@@ -132,6 +132,14 @@ def test_plain_bytes_within_a_storage_are_refused(refused: Refused) -> None:
     refused(write(Path("storage.pkl"), {"ema": hidden}))
 
 
+def test_a_state_for_a_function_is_refused(refused: Refused) -> None:
+    """BUILD on a stand-in: nothing of this process is changed by a file."""
+    for state in ({"__setstate__": 1}, (None, {"_call": 1}), (None, {"__class__": 1})):
+        name = b"ctorch._utils\n_rebuild_parameter\n"
+        Path("x.pkl").write_bytes(name + pickle.dumps(state, 0)[:-1] + b"b.")
+        assert "damaged: a state for a function" in refused(Path("x.pkl"))
+
+
 def test_persistent_source_never_runs() -> None:
     """A sound file whose module_src would leave a file behind: it is converted, and leaves none."""
     write(Path("edm.pkl"), content())
