@@ -16,9 +16,9 @@ from carv_distill.files import atomic_file
 BLUE, ORANGE, GREY, GREEN, RED = "#1f5fa8", "#d9822b", "#6b6b6b", "#3b8a5a", "#a4343a"
 
 
-def new_figure(height: float = 4.4) -> Figure:
-    """A figure 8 inches wide, 800 pixels in its PNG: the width of a README."""
-    return Figure(figsize=(8, height), layout="constrained")
+def new_figure(height: float = 4.4, width: float = 8) -> Figure:
+    """A figure, by default 8 inches wide, 800 pixels in its PNG: the width of a README."""
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def draw_band(

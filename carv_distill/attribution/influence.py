@@ -15,6 +15,7 @@ from torch import Tensor
 from carv_distill.carv import Draws
 from carv_distill.errors import UserError
 from carv_distill.files import atomic_file
+from carv_distill.options.influence import SCORES
 
 from .gradients import SampleGradients, sample_features
 from .projection import Projector
@@ -155,9 +156,12 @@ def influence_of(
 
     Raises:
         UserError: features that do not fit, or zero gradients under a cosine.
+        ValueError: another score, no store, or debiased scores of trak.
 
     Source: TracIn: Pruthi et al. 2020, equation 3. TRAK: Park et al. 2023.
     """
+    if score not in SCORES:
+        raise ValueError(f"score must be one of {', '.join(SCORES)}; found {score!r}")
     cosine = score == "cosine"
     if not stores:
         raise ValueError("influence needs a store")

@@ -96,7 +96,8 @@ def _measure(arguments: argparse.Namespace, run: Path | None, device: str) -> Fo
 
     # after the options, so that a mistake in them does not wait for diffusers and Lightning
     from carv_distill.training.influence import measure_influence
-    from carv_distill.training.influence_report import draw_influence, influence_dict, influence_table
+    from carv_distill.training.influence_figures import draw_influence
+    from carv_distill.training.influence_report import influence_dict, influence_table
 
     folder = arguments.out.with_suffix("") if arguments.out else Path(run or "", "influence")
     found = measure_influence(run, options, folder, device)

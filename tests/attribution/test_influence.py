@@ -85,6 +85,11 @@ def test_gradients_that_are_not_finite_are_named(tmp_path: Path) -> None:
     assert half.missing() == [1, 2]
 
 
+def test_a_score_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="score must be one of cosine, inner, tracin, trak; found 'dot'"):
+        influence_of([features(2)], [stored(tmp_path, features(5))], "dot")
+
+
 def test_other_features_than_the_stores_are_refused(tmp_path: Path) -> None:
     store = stored(tmp_path, features(5))
     with pytest.raises(UserError, match=r"features \[4, 6\] \(groups, size\), the queries \[4, 5\]"):

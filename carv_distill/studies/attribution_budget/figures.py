@@ -63,9 +63,11 @@ def draw_ranking(rows: Sequence[Row]) -> Figure:
             mine = [r for r in rows if (r["model"], r["arm"]) == (model, arm)]
             if mine:
                 draw_line(ax, mine, "K", "correlation", colour, arm)
-        ax.set(title=TITLES[model], xlabel="K, draws of each sample", ylim=(None, 1.01))
+        ax.set(title=TITLES[model], xlabel="K, draws of each sample")
         use_powers(ax, sorted({r["K"] for r in rows}))
         ax.grid(alpha=0.25)
+    # intervals of few sets of draws reach beyond what there is
+    axes[0].set_ylim(max(axes[0].get_ylim()[0], -1.01), 1.01)
     axes[0].set_ylabel("rank correlation with the reference")
     axes[1].legend(fontsize=8, framealpha=0.9)
     return figure
@@ -137,8 +139,8 @@ def draw_top(top: Sequence[Sequence[int]], removal: Sequence[Row], count: int = 
         grid[q, -1].text(
             0, 0.5, f"{percent:+.1f} %", transform=grid[q, -1].transAxes, va="center", fontsize=9
         )
-    words = "query, its most influential training digits, and what leaving 100 of these out does to its loss"
-    figure.suptitle(words, fontsize=9, x=0.01, ha="left")
+    words = "query, its most influential training digits, and what leaving"
+    figure.suptitle(f"{words} {len(top[0])} of these out does to its loss", fontsize=9, x=0.01, ha="left")
     return figure
 
 
