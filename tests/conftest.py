@@ -15,6 +15,9 @@ from carv_distill.training.schemas import DMDConfig
 
 ROOT = Path(__file__).parent.parent
 
+ON_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+"""The `pytestmark` of a module that needs a CUDA device."""
+
 SMALL = (
     f"teacher.path={ROOT}/checkpoints/digits-teacher",
     f"fid.weights={ROOT}/checkpoints/digits-features",

@@ -23,12 +23,10 @@ from carv_distill.training.metrics import read_metrics
 from carv_distill.training.run import execute
 from carv_distill.training.schemas import DMDConfig
 from carv_distill.training.tasks import build_dmd_module
+from tests.conftest import ON_GPU
 from tests.loops import fit_without_waiting
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = ON_GPU
 MakeConfig = Callable[..., DMDConfig]
 
 

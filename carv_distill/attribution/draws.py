@@ -7,9 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from carv_distill.carv import Draws, NoiseLevelSampler, stream
-
-INDEPENDENT = ("iid", "stratified", "paired", "systematic")
-"""Strategies under which the groups of draws are independent of each other."""
+from carv_distill.options.influence import INDEPENDENT
 
 
 def shared_draws(

@@ -17,10 +17,9 @@ from carv_distill.diffusion import NetworkDenoiser, NoiseSchedule
 from carv_distill.diffusion.loss import denoising_losses
 from carv_distill.errors import UserError
 from carv_distill.options import nearest
+from carv_distill.options.influence import PRECISIONS
 
 from .projection import Projector
-
-PRECISIONS = ("fp32", "bf16")
 
 
 class SampleGradients:
@@ -59,10 +58,6 @@ class SampleGradients:
         """Of the parameters, in their order in a gradient."""
         parameters = dict(denoiser.network.named_parameters())
         self._parameters = {f"denoiser.network.{n}": parameters[n].detach() for n in self.names}
-        self._gradient = vmap(grad(self._value), in_dims=(None, 0, 0, None, None, None))
-        self._unconditional = vmap(grad(self._value), in_dims=(None, 0, None, None, None, None))
-        self._each = vmap(grad(self._value), in_dims=(None, 0, 0, 0, 0, 0))
-        self._each_unconditional = vmap(grad(self._value), in_dims=(None, 0, None, 0, 0, 0))
 
     @property
     def dimension(self) -> int:
@@ -88,10 +83,7 @@ class SampleGradients:
             u, weight: [K], shared by the samples.
             eps: [K, …].
         """
-        gradient = self._unconditional if cond is None else self._gradient
-        with self._context():
-            parts = gradient(self._parameters, x, cond, u, weight, eps)
-        return self._joined(parts)
+        return self._by_sample(x, cond, u, weight, eps, draws_at=None)
 
     def of_draws(self, x: Tensor, cond: Tensor | None, u: Tensor, eps: Tensor) -> Tensor:
         """∇φ ℓ(φ; x_i, c_i, u_i, ε_i) of single draws, each at a sample of its own, [n, d].
@@ -101,14 +93,20 @@ class SampleGradients:
             cond: [n, …] or None.
             u: [n].
         """
-        gradient = self._each_unconditional if cond is None else self._each
-        with self._context(), warnings.catch_warnings():
+        u, eps = u[:, None], eps[:, None]
+        with warnings.catch_warnings():
             # of looking levels up in a table, which costs nothing beside the network
             warnings.filterwarnings("ignore", message="There is a performance drop")
-            parts = gradient(self._parameters, x, cond, u[:, None], torch.ones_like(u[:, None]), eps[:, None])
-        return self._joined(parts)
+            return self._by_sample(x, cond, u, torch.ones_like(u), eps, draws_at=0)
 
-    def _joined(self, parts: dict[str, Tensor]) -> Tensor:
+    def _by_sample(
+        self, x: Tensor, cond: Tensor | None, u: Tensor, weight: Tensor, eps: Tensor, draws_at: int | None
+    ) -> Tensor:
+        """Gradients [n, d]; `draws_at`: the samples' dimension in u, weight and eps, None of shared ones."""
+        cond_at = None if cond is None else 0
+        gradient = vmap(grad(self._value), in_dims=(None, 0, cond_at, draws_at, draws_at, draws_at))
+        with self._context():
+            parts = gradient(self._parameters, x, cond, u, weight, eps)
         return torch.cat([parts[name].flatten(1) for name in self._parameters], 1)
 
     @torch.no_grad()

@@ -15,6 +15,7 @@ from torch import Tensor
 from carv_distill.carv import Draws
 from carv_distill.errors import UserError
 from carv_distill.files import atomic_file
+from carv_distill.options.influence import SCORES
 
 from .gradients import SampleGradients, sample_features
 from .projection import Projector
@@ -65,14 +66,14 @@ class FeatureJob:
         Args:
             x, cond: of the whole training set.
             progress: called with the number of samples done after each block.
+
+        Raises:
+            UserError: a gradient that is not finite, or a full disk.
         """
         for block in store.missing(rank, world_size):
             part = store.rows(block)
-            made = self.features(x[part], None if cond is None else cond[part], part.start)
-            if not (finite := made.isfinite().flatten(1).all(1)).all():
-                number = part.start + int(finite.int().argmin())
-                raise UserError(f"training sample {number}: its gradient holds NaN or infinity")
-            store.write(block, made)
+            some = x[part], None if cond is None else cond[part]
+            store.write(block, self.features(*some, part.start))
             if progress is not None:
                 progress(part.stop - part.start)
 
@@ -129,7 +130,7 @@ def influence_of(
     score: str = "cosine",
     debias: bool = False,
     weights: Sequence[float] | None = None,
-    damping: float = 0.1,
+    damping: float = 1.0,
     left_out: Tensor | None = None,
     draws: int = 1,
     about: Mapping[str, Any] | None = None,
@@ -155,9 +156,12 @@ def influence_of(
 
     Raises:
         UserError: features that do not fit, or zero gradients under a cosine.
+        ValueError: another score, no store, or debiased scores of trak.
 
     Source: TracIn: Pruthi et al. 2020, equation 3. TRAK: Park et al. 2023.
     """
+    if score not in SCORES:
+        raise ValueError(f"score must be one of {', '.join(SCORES)}; found {score!r}")
     cosine = score == "cosine"
     if not stores:
         raise ValueError("influence needs a store")
@@ -181,7 +185,7 @@ def influence_of(
             query = gram.whiten(query)
         weight = 1.0 if weights is None else weights[number]
         for part, block in store.blocks():
-            products.added(GroupProducts.of(query, block), part, weight)
+            products.add(GroupProducts.of(query, block), part, weight)
     if left_out is None:
         left_out = torch.full((count,), -1)
     own = torch.zeros(products.cross.shape[:2], dtype=torch.bool)

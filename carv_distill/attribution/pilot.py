@@ -9,14 +9,8 @@ from typing import Any
 import torch
 
 from carv_distill.accounting import measure_pairs
-from carv_distill.carv import NOISES, NoiseLevelProfile, NoiseLevelSampler, Pipeline, Proposal, stream
-
-from .draws import INDEPENDENT
-
-AUTO = "auto"
-PILOT_STRATEGIES = (AUTO, *INDEPENDENT)
-PILOT_PROPOSALS = (AUTO, "uniform", "importance", "neyman")
-PILOT_NOISES = (AUTO, *NOISES)
+from carv_distill.carv import NoiseLevelProfile, NoiseLevelSampler, Pipeline, Proposal, stream
+from carv_distill.options.influence import AUTO, INDEPENDENT, NOISES, PROPOSALS
 
 
 def pilot_sampler(
@@ -57,9 +51,9 @@ def pilot_sampler(
         ValueError: an unknown name.
     """
     for name, value, allowed in (
-        ("strategy", strategy, PILOT_STRATEGIES),
-        ("proposal", proposal, PILOT_PROPOSALS),
-        ("noise", noise, PILOT_NOISES),
+        ("strategy", strategy, (AUTO, *INDEPENDENT)),
+        ("proposal", proposal, (AUTO, *PROPOSALS)),
+        ("noise", noise, (AUTO, *NOISES)),
     ):
         if value not in allowed:
             raise ValueError(f"{name} must be one of {', '.join(allowed)}; found {value!r}")

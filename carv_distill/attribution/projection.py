@@ -7,10 +7,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..carv import CountSketch, stream
-from ..carv.projection import random_signs
-
-PROJECTIONS = ("none", "countsketch", "gaussian", "rademacher")
+from carv_distill.carv import CountSketch, stream
+from carv_distill.carv.projection import random_signs
+from carv_distill.options.influence import PROJECTIONS
 
 # Entries of a dense projection drawn at a time. Another value names other projections.
 BLOCK = 1 << 22

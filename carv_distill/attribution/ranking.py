@@ -35,7 +35,7 @@ def spearman(a: Tensor, b: Tensor) -> Tensor:
 class Reliability:
     """Rank correlation between two rankings from independent draws, as many for each."""
 
-    draws: int
+    draws: float
     between: float
     """Mean over queries and splits of Spearman's correlation of the two."""
     top: float = math.nan
@@ -50,7 +50,7 @@ class Reliability:
         """
         return max(self.between, 0.0) ** 0.5
 
-    def predicted(self, draws: int) -> Reliability:
+    def predicted(self, draws: float) -> Reliability:
         """With n times as many draws: ρ_n = n ρ/(1 + (n − 1) ρ) (Spearman 1910, Brown 1910)."""
         n = draws / self.draws
         return Reliability(draws, n * self.between / (1 + (n - 1) * self.between))

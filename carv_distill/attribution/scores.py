@@ -12,10 +12,6 @@ from torch import Tensor
 from carv_distill.carv.estimate import t_quantile
 from carv_distill.errors import UserError
 
-SCORES = ("inner", "cosine", "tracin", "trak")
-NORMALISE = ("mean", "draw")
-"""Of a cosine: the mean gradient (an angle between means), or each draw's before the mean is taken."""
-
 
 @dataclass(frozen=True)
 class GroupProducts:
@@ -111,7 +107,7 @@ class GroupProducts:
         se = (left.var(0, unbiased=False) * (g - 1)).sqrt()
         return t_quantile((1 + level) / 2, g - 1) * se
 
-    def added(self, other: GroupProducts, rows: slice, weight: float) -> None:
+    def add(self, other: GroupProducts, rows: slice, weight: float) -> None:
         """Adds weight · other, the products with the training samples `rows`, in place; the queries' own are
         added with the first of them."""
         self.cross[:, rows] += weight * other.cross

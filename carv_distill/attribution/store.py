@@ -13,8 +13,8 @@ import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
-from ..errors import UserError
-from ..files import atomic_file
+from carv_distill.errors import UserError
+from carv_distill.files import atomic_file
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +97,9 @@ class FeatureStore:
         """Puts features [rows, G, m] of a block on disk, whole or not at all.
 
         Raises:
-            UserError: the file could not be written; all other blocks stay.
-            ValueError: another shape, or a NaN or infinity in float32, with the number of the sample.
+            UserError: a NaN or infinity in float32, with the number of the sample; or the file could not be
+                written. All other blocks stay.
+            ValueError: another shape.
         """
         rows, shape = self.rows(block), self._shape(block)
         if features.shape != shape:
@@ -106,9 +107,8 @@ class FeatureStore:
         features = features.detach().to("cpu", torch.float32).contiguous()
         finite = features.isfinite().flatten(1).all(1)
         if not finite.all():
-            raise ValueError(
-                f"sample {rows.start + int(finite.int().argmin())}: its features hold NaN or infinity"
-            )
+            number = rows.start + int(finite.int().argmin())
+            raise UserError(f"training sample {number}: its gradient holds NaN or infinity")
         array, path = features.numpy(), self._path(block)
         try:
             with atomic_file(path) as file:
@@ -131,8 +131,6 @@ class FeatureStore:
         if array is None:
             raise UserError(f"{self.folder}: block {block} is missing; run the same command again to make it")
         return torch.from_numpy(array)
-
-    __getitem__ = read
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """The rows and features of every block in order.

@@ -6,10 +6,19 @@ import argparse
 from pathlib import Path
 
 from carv_distill.commands import number_from, whole_number
+from carv_distill.options.influence import (
+    AUTO,
+    INDEPENDENT,
+    NOISES,
+    NORMALISE,
+    PRECISIONS,
+    PROJECTIONS,
+    PROPOSALS,
+    SCORES,
+    InfluenceOptions,
+)
 
 from .command import Command, Found, add_run_option
-
-SCORES = ("cosine", "inner", "tracin", "trak")
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -26,12 +35,12 @@ def _options(parser: argparse.ArgumentParser) -> None:
     )
     add("--draws", type=whole_number(1), default=16, help="K, noise levels and noises of each sample (16)")
     add("--groups", type=whole_number(1), default=4, help="independent parts of them, for intervals (4)")
-    strategies = ("auto", "iid", "stratified", "paired", "systematic")
-    add("--strategy", choices=strategies, default="auto", help="of noise levels; auto: a pilot tries some")
-    proposals = ("auto", "uniform", "importance", "neyman")
-    add("--proposal", choices=proposals, default="auto", help="density of noise levels; auto: likewise")
-    couplings = ("auto", "iid", "antithetic", "zero_sum")
-    add("--noise", choices=couplings, default="auto", help="coupling of noises; auto: likewise")
+    for name, names, what in (
+        ("--strategy", INDEPENDENT, "of noise levels; auto: a pilot tries some"),
+        ("--proposal", PROPOSALS, "density of noise levels; auto: likewise"),
+        ("--noise", NOISES, "coupling of noises; auto: likewise"),
+    ):
+        add(name, choices=(AUTO, *names), default=AUTO, help=what)
     add("--seed", type=whole_number(0), default=0, help="of draws, pilots and projection (0)")
     add(
         "--parameters",
@@ -40,8 +49,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
         metavar="PATTERN",
         help="by name, as up_blocks.*.weight (all)",
     )
-    kinds = ("countsketch", "gaussian", "rademacher", "none")
-    add("--projection", choices=kinds, default="countsketch", help="of gradients (countsketch)")
+    add("--projection", choices=PROJECTIONS, default="countsketch", help="of gradients (countsketch)")
     add("--size", type=whole_number(1), default=4096, help="numbers that a gradient is projected to (4096)")
     add(
         "--score",
@@ -52,7 +60,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--normalise",
-        choices=("mean", "draw"),
+        choices=NORMALISE,
         default="mean",
         help="which gradients a cosine normalises (mean)",
     )
@@ -70,7 +78,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
         metavar="STEP",
         help="of tracin, those that the run kept",
     )
-    add("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="auto: bf16 on CUDA")
+    add("--precision", choices=(AUTO, *PRECISIONS), default=AUTO, help="auto: bf16 on CUDA")
     add("--chunk", type=whole_number(1), help="samples at a time; default: found by trying")
     add("--store", type=Path, metavar="FOLDER", help="of the features; default: store beside the figures")
     add(
@@ -83,14 +91,13 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _measure(arguments: argparse.Namespace, run: Path | None, device: str) -> Found | None:
-    from carv_distill.training.influence_options import InfluenceOptions
-
     names = InfluenceOptions.__dataclass_fields__
     options = InfluenceOptions(**{name: getattr(arguments, name) for name in names})
 
     # after the options, so that a mistake in them does not wait for diffusers and Lightning
     from carv_distill.training.influence import measure_influence
-    from carv_distill.training.influence_report import draw_influence, influence_dict, influence_table
+    from carv_distill.training.influence_figures import draw_influence
+    from carv_distill.training.influence_report import influence_dict, influence_table
 
     folder = arguments.out.with_suffix("") if arguments.out else Path(run or "", "influence")
     found = measure_influence(run, options, folder, device)

@@ -24,13 +24,13 @@ from carv_distill.attribution import (
     shared_draws,
 )
 from carv_distill.attribution.latents import digest
-from carv_distill.attribution.pilot import AUTO, sampler_dict, sampler_from_dict
+from carv_distill.attribution.pilot import sampler_dict, sampler_from_dict
 from carv_distill.carv import Draws, NoiseLevelSampler
 from carv_distill.diffusion.folder import one_line
 from carv_distill.errors import UserError
 from carv_distill.files import write_json
+from carv_distill.options.influence import AUTO, InfluenceOptions
 
-from .influence_options import InfluenceOptions
 from .subject import Samples, Subject
 
 log = logging.getLogger(__name__)
@@ -69,11 +69,11 @@ def prepare_features(
     sampler = _sampler(o, place, gradients, subject)
     if not rank:
         wait()
-    about = _fingerprint(o, subject, gradients, sampler, device, model_id)
+    projector = build_projector(o.projection, o.size, o.seed)
+    about = _fingerprint(o, subject, gradients, sampler, projector.describe(), device, model_id)
     width = gradients.dimension if o.projection == "none" else o.size
     store = FeatureStore(place, len(subject.training), o.groups, width, about, BLOCK)
     draws = shared_draws(sampler, o.draws, o.groups, subject.training.x.shape[1:], o.seed)
-    projector = build_projector(o.projection, o.size, o.seed)
     job = FeatureJob(gradients, projector, draws, o.chunk or 1, o.normalise == "draw", model_id)
     used = {"strategy": sampler.strategy, "noise": sampler.noise}
     return job, store, {"sampler": used, "dimension": gradients.dimension, "made with": about}
@@ -138,17 +138,17 @@ def _fingerprint(
     subject: Subject,
     gradients: SampleGradients,
     sampler: NoiseLevelSampler,
+    projection: dict[str, str | int],
     device: str,
     model_id: int,
 ) -> dict[str, Any]:
     """Everything that the features of a training set depend on."""
     training = subject.training
     data = [training.x] if training.cond is None else [training.x, training.cond]
-    projection: dict[str, Any] = {"kind": o.projection}
     if o.projection != "none":
-        projection |= {"size": o.size, "seed": o.seed, "number": model_id}
+        projection = {**projection, "number": model_id}
     if o.projection == "gaussian":
-        projection["drawn on"] = torch.device(device).type
+        projection = {**projection, "drawn on": torch.device(device).type}
     sigma = subject.schedule.sigma(torch.linspace(0, 1, 101, dtype=torch.float64))
     return {
         "model": digest(subject.denoiser.state_dict().values(), subject.architecture),

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from torch import Tensor
 
-from carv_distill.figures import BLUE, GREY, ORANGE, draw_band, new_figure, save_figure
+from carv_distill.figures import BLUE, GREY, ORANGE, draw_band, draw_line, new_figure, save_figure
 
 from .metrics import Row, read_metrics
 
@@ -35,8 +34,9 @@ def draw_variance_vs_fid(rows: Sequence[Row], path: Path, carv: str, iid: str) -
     drawn = [first]
     if measured:
         for arm, colour, label in (("iid", ORANGE, iid), ("carv", BLUE, carv)):
-            _band(first, measured, f"variance/{arm}/total", colour, "-", f"{label}: total")
-            _band(first, measured, f"variance/{arm}/within", colour, "--", f"{label}: upstream fixed")
+            draw_line(first, measured, "step", f"variance/{arm}/total", colour, f"{label}: total")
+            part = f"{label}: upstream fixed"
+            draw_line(first, measured, "step", f"variance/{arm}/within", colour, part, "--")
         first.set(ylabel="variance of the student's gradient (trace)")
     if fid:
         if measured:
@@ -88,9 +88,3 @@ def draw_views(objects: Sequence[Tensor], names: Sequence[str], path: Path) -> N
     for i in range(1, len(names)):
         axes.axhline(i * side - 0.5, color="white", lw=2)
     save_figure(figure, path)
-
-
-def _band(axes: Axes, rows: Sequence[Row], name: str, colour: str, style: str, label: str) -> None:
-    steps = [r["step"] for r in rows]
-    axes.plot(steps, [r[name] for r in rows], style, color=colour, marker=".", label=label)
-    draw_band(axes, steps, [r[f"{name}_low"] for r in rows], [r[f"{name}_high"] for r in rows], colour)

@@ -15,9 +15,9 @@ from torch.distributed import barrier, init_process_group
 
 from carv_distill.attribution import FeatureStore, Influence, influence_of
 from carv_distill.errors import UserError
+from carv_distill.options.influence import InfluenceOptions
 
 from .features import fill_store, prepare_features
-from .influence_options import InfluenceOptions
 from .queries import read_queries
 from .subject import Samples, Subject, learning_rate_at, load_model, load_subject
 

@@ -1,21 +1,17 @@
-"""What `evaluate.py influence` says and draws."""
+"""What `evaluate.py influence` says."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
 from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
 from rich.table import Table
 
 from carv_distill.accounting.tables import number
 from carv_distill.attribution.ranking import TOP
-from carv_distill.data import to_uint8
-from carv_distill.figures import BLUE, GREY, new_figure, save_figure
 
 from .influence import InfluenceFound
 
@@ -63,7 +59,7 @@ def _name(found: InfluenceFound, q: int) -> str:
     return f"{q + 1}. {words}" if numbers is None else f"#{int(numbers[q])} {words}"
 
 
-def _limit(about: Mapping[str, Any]) -> str:
+def limit_of(about: Mapping[str, Any]) -> str:
     """What rankings of more and more draws come to."""
     if about["debias"]:
         return "that of infinitely many draws"
@@ -81,7 +77,7 @@ def conclusions(found: InfluenceFound) -> list[str]:
         f"Two rankings of {len(found.training)} samples by {last.draws} independent draws each agree to "
         f"{last.between:.3f} (Spearman's correlation, mean over queries), and have {last.top:.0%} of their "
         f"first {TOP} in common; this one, of {about['draws']}, "
-        f"agrees with {_limit(about)} to about {whole.with_mean:.3f}."
+        f"agrees with {limit_of(about)} to about {whole.with_mean:.3f}."
     ]
     needed = last.needed(WANTED)
     if not math.isfinite(needed):
@@ -130,62 +126,3 @@ def influence_dict(found: InfluenceFound, count: int) -> dict[str, Any]:
         "queries": queries,
         "conclusions": conclusions(found),
     }
-
-
-def draw_influence(found: InfluenceFound, count: int, folder: Path) -> list[Path]:
-    """Writes `<score>.png`, each query beside its most influential training samples, and, if there are groups
-    enough, `<score>_draws.png`, agreement of rankings over draws; returns their paths."""
-    score = found.influence.about["score"]
-    paths = [folder / f"{score}.png"]
-    _draw_top(found, min(count, len(found.training)), paths[0])
-    if found.influence.reliability:
-        paths.append(folder / f"{score}_draws.png")
-        _draw_reliability(found, paths[1])
-    return paths
-
-
-def _draw_top(found: InfluenceFound, count: int, path: Path) -> None:
-    rows = len(found.queries)
-    figure = new_figure(0.4 + 8 / (count + 1.2) * 1.18 * rows)
-    grid = figure.subplots(rows, count + 1, squeeze=False, gridspec_kw={"width_ratios": [1.2, *[1] * count]})
-    top = found.influence.top(count)
-    for q in range(rows):
-        _show(grid[q, 0], found.queries.images[q], found.queries.words[q], bold=True)
-        for place, n in enumerate(top[q].tolist()):
-            score = found.influence.scores[q, n].item()
-            _show(grid[q, place + 1], found.training.images[n], f"{found.training.words[n]}  {number(score)}")
-    grid[0, 0].set_title("query", fontsize=9)
-    for place in range(count):
-        grid[0, place + 1].set_title(f"{place + 1}.", fontsize=9)
-    save_figure(figure, path)
-
-
-def _show(axes: Axes, image: Any, caption: str, bold: bool = False) -> None:
-    pixels = to_uint8(image).permute(1, 2, 0).squeeze(-1).numpy()
-    axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.set_xlabel(caption.replace(", ", ",\n"), fontsize=7, weight="bold" if bold else None, labelpad=2)
-
-
-def _draw_reliability(found: InfluenceFound, path: Path) -> None:
-    known = found.influence.reliability
-    draws = found.influence.about["draws"]
-    figure = new_figure(3.4)
-    axes = figure.add_subplot()
-    last = known[-1]
-    needed = last.needed(WANTED)
-    end = max(4 * draws, min(2 * needed, 64 * draws) if math.isfinite(needed) else 0)
-    places = [known[0].draws * (end / known[0].draws) ** (i / 60) for i in range(61)]
-    curve = [last.predicted(p) for p in places]
-    limit = f"with {_limit(found.influence.about)}"
-    axes.plot(places, [r.with_mean for r in curve], color=BLUE, label=limit)
-    axes.plot(places, [r.between for r in curve], color=GREY, ls="--", label="of two rankings, predicted")
-    axes.plot([r.draws for r in known], [r.between for r in known], "o", color=GREY, label="measured")
-    axes.axvline(draws, color="0.4", ls=":", label=f"this one, {draws} draws")
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.set(xlabel="draws of each sample", ylabel="rank correlation", ylim=(0, 1.02))
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False, fontsize=8)
-    save_figure(figure, path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
 from carv_distill.attribution import (
@@ -15,12 +14,9 @@ from carv_distill.attribution import (
 from carv_distill.carv import Draws, NoiseLevelSampler, Proposal
 from carv_distill.data import load_images
 from carv_distill.diffusion import load_teacher
-from tests.conftest import ROOT
+from tests.conftest import ON_GPU, ROOT
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = ON_GPU
 
 
 def test_features_are_those_of_a_cpu_and_bf16_is_near() -> None:

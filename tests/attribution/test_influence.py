@@ -9,9 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from carv_distill.attribution import FeatureStore, GramMatrix, GroupProducts, influence_of
-from carv_distill.carv import stream
+from carv_distill.attribution import (
+    FeatureJob,
+    FeatureStore,
+    GramMatrix,
+    GroupProducts,
+    build_projector,
+    influence_of,
+)
+from carv_distill.carv import Draws, stream
 from carv_distill.errors import UserError
+from tests.attribution.linear import linear_gradients
 
 
 def stored(folder: Path, features: torch.Tensor) -> FeatureStore:
@@ -36,6 +44,10 @@ def test_scores_of_every_kind_are_those_of_their_formula(tmp_path: Path) -> None
     gram.update(train)
     trak = GroupProducts.of(gram.whiten(query), train).inner(False)
     assert torch.allclose(influence_of([query], [store], "trak", damping=0.2).scores, trak)
+    assert torch.equal(
+        influence_of([query], [store], "trak").scores,
+        influence_of([query], [store], "trak", damping=1).scores,
+    )
     other, query_there = features(10, "b"), features(3, "b")
     both = influence_of(
         [query, query_there], [store, stored(tmp_path / "b", other)], "tracin", weights=[0.1, 0.3]
@@ -62,6 +74,20 @@ def test_gradients_that_are_not_finite_are_named(tmp_path: Path) -> None:
     broken[1, 2, 3] = torch.nan
     with pytest.raises(UserError, match="query 1: its gradient holds NaN or infinity"):
         influence_of([broken], [store])
+
+    x = torch.ones(10, 3, dtype=torch.float64)
+    x[6, 1] = torch.nan
+    draws = Draws(torch.rand(2, 1), torch.ones(2, 1), torch.randn(2, 1, 3))
+    job = FeatureJob(linear_gradients(), build_projector("none", 1), draws, chunk=4)
+    half = FeatureStore(tmp_path / "half", 10, 2, 9, {"model": "m"}, block=4)
+    with pytest.raises(UserError, match=r"^training sample 6: its gradient holds NaN or infinity$"):
+        job.fill(half, x, None)
+    assert half.missing() == [1, 2]
+
+
+def test_a_score_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="score must be one of cosine, inner, tracin, trak; found 'dot'"):
+        influence_of([features(2)], [stored(tmp_path, features(5))], "dot")
 
 
 def test_other_features_than_the_stores_are_refused(tmp_path: Path) -> None:

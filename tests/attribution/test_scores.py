@@ -122,12 +122,12 @@ def test_what_has_no_score_is_named() -> None:
 def test_checkpoints_add_up() -> None:
     a, b = (GroupProducts.of(features(2, 3) * s, features(4, 3)) for s in (1.0, 2.0))
     both = GroupProducts.zeros(2, 4, 3)
-    both.added(a, slice(0, 4), 1.0)
-    both.added(b, slice(0, 4), 0.5)
+    both.add(a, slice(0, 4), 1.0)
+    both.add(b, slice(0, 4), 0.5)
     assert torch.allclose(both.inner(True), a.inner(True) + 0.5 * b.inner(True))
     parts = GroupProducts.zeros(2, 4, 3)
     for rows in (slice(0, 3), slice(3, 4)):
-        parts.added(GroupProducts.of(features(2, 3), features(4, 3)[rows]), rows, 1.0)
+        parts.add(GroupProducts.of(features(2, 3), features(4, 3)[rows]), rows, 1.0)
     assert torch.allclose(parts.cosine(True), a.cosine(True))
 
 

@@ -169,7 +169,7 @@ def test_features_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     for bad in (float("nan"), float("inf"), 1e300):
         features = FEATURES[4:8].double()
         features[2:, 1, 3] = bad
-        with pytest.raises(ValueError, match="sample 6: its features hold NaN or infinity"):
+        with pytest.raises(UserError, match=r"^training sample 6: its gradient holds NaN or infinity$"):
             store.write(1, features)
     for block in (-1, 3):
         with pytest.raises(IndexError, match=f"block {block} of a store with 3"):
@@ -184,8 +184,8 @@ def test_features_are_mapped_and_the_file_cannot_be_changed(tmp_path: Path) -> N
     fill(store)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        store[0].zero_()
-    assert torch.equal(store[0], FEATURES[:4])
+        store.read(0).zero_()
+    assert torch.equal(store.read(0), FEATURES[:4])
 
 
 def _create(folder: Path, model: str) -> str:

@@ -14,13 +14,11 @@ from carv_distill.sds import SDSModule, build_scene
 from carv_distill.training.config import load_config
 from carv_distill.training.metrics import read_metrics
 from carv_distill.training.run import execute
+from tests.conftest import ON_GPU
 from tests.loops import fit_without_waiting
 from tests.training.test_sds_run import words
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = ON_GPU
 
 
 @pytest.mark.parametrize("kind", ["voxels", "hash"])

@@ -20,11 +20,12 @@ from carv_distill.attribution.pilot import sampler_from_dict
 from carv_distill.data import PromptedImages, load_images, shape_images
 from carv_distill.diffusion import LogNormalSchedule, load_teacher
 from carv_distill.errors import UserError
+from carv_distill.options.influence import InfluenceOptions
 from carv_distill.training import subject
 from carv_distill.training.config import load_config
 from carv_distill.training.influence import measure_influence
-from carv_distill.training.influence_options import InfluenceOptions
-from carv_distill.training.influence_report import draw_influence, influence_dict, influence_table
+from carv_distill.training.influence_figures import draw_influence
+from carv_distill.training.influence_report import influence_dict, influence_table
 from carv_distill.training.queries import read_queries
 from carv_distill.training.run import execute
 from carv_distill.training.schemas import DMDConfig

@@ -36,7 +36,7 @@ def pilot(model: str, seed: int, samples: int, bins: int) -> dict[str, Any]:
 def draws_of(arm: str, best: dict[str, Any], count: int, shape: Sequence[int], *key: int | str) -> Draws:
     """K draws of an arm, u and weight [1, K], from the stream of that key."""
     if arm == "fixed grid":
-        return fixed_grid(count, 1, shape, hash_free(*key))
+        return fixed_grid(count, 1, shape, seed_of(*key))
     chosen = sampler_from_dict(best)
     uniform, importance = Proposal.uniform(), chosen.proposal
     sampler = {
@@ -50,7 +50,7 @@ def draws_of(arm: str, best: dict[str, Any], count: int, shape: Sequence[int], *
     return sampler.draw(1, count, shape, stream("arm", arm, count, *key))
 
 
-def hash_free(*key: int | str) -> int:
+def seed_of(*key: int | str) -> int:
     """A seed from a key."""
     return int(torch.randint(2**31, (), generator=stream("grid", *key)))
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
 from carv_distill.data import load_images, to_uint8
-from carv_distill.figures import BLUE, GREEN, GREY, ORANGE, RED, draw_band, new_figure
+from carv_distill.figures import BLUE, GREEN, GREY, ORANGE, RED, draw_band, draw_line, new_figure, use_powers
 
 from .models import MODELS
 from .retraining import data
@@ -37,13 +37,15 @@ def draw_ecm(rows: Sequence[Row]) -> Figure:
         for arm, colour in COLOURS.items():
             mine = [r for r in rows if (r["model"], r["arm"]) == (model, arm) and "ecm" in r]
             if mine:
-                _line(ax, mine, "K", "ecm", colour, arm, "--" if arm == "fixed grid" else "-")
+                draw_line(ax, mine, "K", "ecm", colour, arm, "--" if arm == "fixed grid" else "-")
         ax.plot(
             list(PAPER_ECM), list(PAPER_ECM.values()), "*", color=BLUE, ms=9, ls="", mfc="none",
             label="Strat, paper (video)",
         )  # fmt: skip
         ax.axhline(1, color=GREY, lw=1, ls=":")
         ax.set(title=TITLES[model], xlabel="K, draws of each sample", yscale="log")
+        use_powers(ax, sorted({r["K"] for r in rows}))
+        ax.grid(alpha=0.25)
         ax.yaxis.set_major_locator(FixedLocator([0.25, 0.5, 1, 2, 4, 8, 16]))
         ax.yaxis.set_major_formatter(ScalarFormatter())
         ax.yaxis.set_minor_locator(NullLocator())
@@ -53,15 +55,19 @@ def draw_ecm(rows: Sequence[Row]) -> Figure:
 
 
 def draw_ranking(rows: Sequence[Row]) -> Figure:
-    """Rank correlation with the high-budget ranking over K; bands: 95 % over the 11 queries."""
+    """Rank correlation with the high-budget ranking over K; bands: 95 % over queries and sets of draws."""
     figure = new_figure(3.8)
     axes = figure.subplots(1, 2, sharey=True)
     for ax, model in zip(axes, MODELS, strict=True):
         for arm, colour in COLOURS.items():
             mine = [r for r in rows if (r["model"], r["arm"]) == (model, arm)]
             if mine:
-                _line(ax, mine, "K", "correlation", colour, arm)
-        ax.set(title=TITLES[model], xlabel="K, draws of each sample", ylim=(None, 1.01))
+                draw_line(ax, mine, "K", "correlation", colour, arm)
+        ax.set(title=TITLES[model], xlabel="K, draws of each sample")
+        use_powers(ax, sorted({r["K"] for r in rows}))
+        ax.grid(alpha=0.25)
+    # intervals of few sets of draws reach beyond what there is
+    axes[0].set_ylim(max(axes[0].get_ylim()[0], -1.01), 1.01)
     axes[0].set_ylabel("rank correlation with the reference")
     axes[1].legend(fontsize=8, framealpha=0.9)
     return figure
@@ -101,10 +107,11 @@ def draw_dimension(rows: Sequence[Row]) -> Figure:
         strict=True,
     ):
         for k, colour in ((4, BLUE), (16, GREEN), (64, RED)):
-            _line(ax, rows, "dimension", f"{name}_{k}", colour, f"K = {k}")
+            draw_line(ax, rows, "dimension", f"{name}_{k}", colour, f"K = {k}")
             if name == "Strat" and k in PAPER_ECM:
                 ax.axhline(PAPER_ECM[k], color=colour, lw=1, ls=":", label=f"paper, K = {k}")
         ax.set(title=title, xlabel="pixels of a mosaic of digits", yscale="log")
+        ax.grid(alpha=0.25)
         ax.set_xscale("log", base=4)
         ax.xaxis.set_major_locator(FixedLocator([r["dimension"] for r in rows]))
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
@@ -132,8 +139,8 @@ def draw_top(top: Sequence[Sequence[int]], removal: Sequence[Row], count: int = 
         grid[q, -1].text(
             0, 0.5, f"{percent:+.1f} %", transform=grid[q, -1].transAxes, va="center", fontsize=9
         )
-    words = "query, its most influential training digits, and what leaving 100 of these out does to its loss"
-    figure.suptitle(words, fontsize=9, x=0.01, ha="left")
+    words = "query, its most influential training digits, and what leaving"
+    figure.suptitle(f"{words} {len(top[0])} of these out does to its loss", fontsize=9, x=0.01, ha="left")
     return figure
 
 
@@ -142,16 +149,3 @@ def _show(axes: Axes, image: Any, caption: str) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_xlabel(caption, fontsize=7, labelpad=1)
-
-
-def _line(
-    axes: Axes, rows: Sequence[Row], x: str, name: str, colour: str, label: str, style: str = "-"
-) -> None:
-    places = [r[x] for r in rows]
-    axes.plot(places, [r[name] for r in rows], style, color=colour, marker="o", ms=3, label=label)
-    draw_band(axes, places, [r[f"{name}_low"] for r in rows], [r[f"{name}_high"] for r in rows], colour)
-    if x == "K":
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_locator(FixedLocator(places))
-        axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.grid(alpha=0.25)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
 from carv_distill.accounting.figures import COLOURS
-from carv_distill.figures import BLUE, GREEN, GREY, ORANGE, RED, draw_band, new_figure
+from carv_distill.figures import BLUE, GREEN, GREY, ORANGE, RED, draw_band, draw_line, new_figure, use_powers
 
 from .quality import ARMS, Point, bands, on_grid
 
@@ -32,13 +30,13 @@ def draw_frontier(rows: Sequence[Row], kappa: float) -> Figure:
     ):
         for (arm, label), colour in zip(LABELS.items(), COLOURS, strict=True):
             mine = [r for r in rows if (r["arm"], r["cameras"]) == (arm, "iid")]
-            _line(ax, mine, "K", f"ecm_{name}", colour, "-", label)
+            draw_line(ax, mine, "K", f"ecm_{name}", colour, label)
         most = max(r["R"] for r in rows)
         sobol = sorted((r for r in rows if (r["cameras"], r["R"]) == ("sobol", most)), key=lambda r: r["K"])
-        _line(ax, sobol, "K", f"ecm_{name}", RED, ":", f"best, {most} Sobol cameras")
+        draw_line(ax, sobol, "K", f"ecm_{name}", RED, f"best, {most} Sobol cameras", ":")
         ax.axhline(1, color="black", lw=0.8, ls=":")
         ax.set(title=title, xlabel="K, re-noisings of each render")
-        _powers(ax, sorted({r["K"] for r in rows}))
+        use_powers(ax, sorted({r["K"] for r in rows}))
         ax.grid(alpha=0.25)
     axes[0].set_ylabel("effective compute against uniform (2, 1)")
     axes[0].legend(fontsize=8, framealpha=0.9)
@@ -51,9 +49,9 @@ def draw_cameras(rows: Sequence[Row]) -> Figure:
     axes = figure.subplots()
     for cameras, colour in CAMERA_COLOURS.items():
         mine = [r for r in rows if (r["cameras"], r["K"]) == (cameras, 4)]
-        _line(axes, mine, "R", "between", colour, "-", cameras)
+        draw_line(axes, mine, "R", "between", colour, cameras)
     axes.axhline(1, color=GREY, lw=1, ls="--", label="iid")
-    _powers(axes, sorted({r["R"] for r in rows}))
+    use_powers(axes, sorted({r["R"] for r in rows}))
     axes.set(
         xlabel="R, renders of a step", ylabel="variance between renders, iid cameras = 1", ylim=(0, None)
     )
@@ -77,16 +75,3 @@ def draw_quality(points: Sequence[Point]) -> Figure:
     axes.grid(alpha=0.25)
     axes.legend(title="(R, K) and estimator; bands: 95 % over seeds")
     return figure
-
-
-def _line(axes: Axes, rows: Sequence[Row], x: str, name: str, colour: str, style: str, label: str) -> None:
-    place = [r[x] for r in rows]
-    axes.plot(place, [r[name] for r in rows], style, color=colour, marker=".", label=label)
-    draw_band(axes, place, [r[f"{name}_low"] for r in rows], [r[f"{name}_high"] for r in rows], colour)
-
-
-def _powers(axes: Axes, ticks: Sequence[int]) -> None:
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_locator(FixedLocator(list(ticks)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(ScalarFormatter())

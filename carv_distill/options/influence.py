@@ -6,9 +6,19 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-import torch
-
 from carv_distill.errors import UserError
+
+AUTO = "auto"
+SCORES = ("cosine", "inner", "tracin", "trak")
+NORMALISE = ("mean", "draw")
+"""Of a cosine: the mean gradient (an angle between means), or each draw's before the mean is taken."""
+INDEPENDENT = ("iid", "stratified", "paired", "systematic")
+"""Strategies under which the groups of draws are independent of each other."""
+PROPOSALS = ("uniform", "importance", "neyman")
+NOISES = ("iid", "antithetic", "zero_sum")
+"""As in :mod:`carv_distill.carv`, which needs torch."""
+PROJECTIONS = ("none", "countsketch", "gaussian", "rademacher")
+PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -20,9 +30,9 @@ class InfluenceOptions:
     queries: str = "samples:8"
     draws: int = 16
     groups: int = 4
-    strategy: str = "auto"
-    proposal: str = "auto"
-    noise: str = "auto"
+    strategy: str = AUTO
+    proposal: str = AUTO
+    noise: str = AUTO
     seed: int = 0
     parameters: tuple[str, ...] | list[str] = ("*",)
     projection: str = "countsketch"
@@ -32,7 +42,7 @@ class InfluenceOptions:
     debias: bool | None = None
     damping: float = 1.0
     checkpoints: tuple[int, ...] | list[int] | None = None
-    precision: str = "auto"
+    precision: str = AUTO
     chunk: int | None = None
     store: Path | None = None
     scores: Path | None = None
@@ -80,6 +90,6 @@ class InfluenceOptions:
 
     def precision_on(self, device: str) -> str:
         """fp32 or bf16; auto is bf16 on CUDA."""
-        if self.precision != "auto":
+        if self.precision != AUTO:
             return self.precision
-        return "bf16" if torch.device(device).type == "cuda" else "fp32"
+        return "bf16" if device.startswith("cuda") else "fp32"
