@@ -27,7 +27,7 @@ def fid_reports(
         UserError: the run has no student yet, or features, reference or teacher do not fit.
     """
     config = run_config(run, DMDConfig)
-    data = load_images(config.data.name)
+    data = load_images(config.data)
     tools = FIDTools.load(options, data, device)
     if not (run / "student").is_dir():
         raise UserError(f"{run}: no student folder; the run has not reached its first checkpoint")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lightning.pytorch.callbacks import Callback
 
-from carv_distill.data import LabelledImages, load_images
+from carv_distill.data import ImageSet, load_images
 from carv_distill.diffusion import VPSchedule, load_teacher
 from carv_distill.dmd import DMDModule
 from carv_distill.training.schemas import DMDConfig
@@ -23,7 +23,7 @@ def prepare_distillation(config: DMDConfig, device: str) -> Task:
     Raises:
         UserError: data, teacher, features or estimator are missing, damaged, or do not fit.
     """
-    data = load_images(config.data.name)
+    data = load_images(config.data)
     module = build_dmd_module(config, data)
     tools = FIDTools.load(config.fid, data, device) if config.fid.every else None
     every = config.fid.every, config.variance.every
@@ -41,7 +41,7 @@ def prepare_distillation(config: DMDConfig, device: str) -> Task:
     return Task(module, callbacks, "student", shown, every, config.fid.every)
 
 
-def build_dmd_module(config: DMDConfig, data: LabelledImages) -> DMDModule:
+def build_dmd_module(config: DMDConfig, data: ImageSet) -> DMDModule:
     """The module of a distillation run.
 
     Raises:
@@ -57,7 +57,7 @@ def build_dmd_module(config: DMDConfig, data: LabelledImages) -> DMDModule:
         config.estimator.upstream,
         config.estimator.draws,
         config.dmd,
-        data.spec.classes,
+        max(data.spec.classes, 1),  # without labels, all are 0
         config.seed,
         config.estimator.chunk,
         config.teacher.guidance,

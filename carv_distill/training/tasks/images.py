@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from carv_distill.data import LabelledImages
+from carv_distill.data import ImageSet, in_memory, originals, to_uint8
 from carv_distill.diffusion import Teacher
 from carv_distill.errors import UserError
 from carv_distill.evaluation.features import DigitsFeatures, FeatureExtractor, InceptionFeatures
@@ -16,7 +16,7 @@ from carv_distill.training.traces import FIDTrace
 DIGITS_FEATURES = "checkpoints/digits-features"
 
 
-def check_fit(teacher: Teacher, data: LabelledImages, path: str) -> None:
+def check_fit(teacher: Teacher, data: ImageSet, path: str) -> None:
     """Teacher and data must have one image shape, and the labels must be known to the teacher."""
     spec = data.spec
     if (teacher.channels, teacher.size) != (spec.channels, spec.size):
@@ -39,7 +39,7 @@ class FIDTools:
     reference: Reference
 
     @classmethod
-    def load(cls, options: FIDOptions, data: LabelledImages, device: str) -> FIDTools:
+    def load(cls, options: FIDOptions, data: ImageSet, device: str) -> FIDTools:
         """The configured features, and the reference: a file of statistics, or the data set itself.
 
         Reference and generated images go through the network on one device, in one arithmetic.
@@ -52,9 +52,12 @@ class FIDTools:
         extractor.to(device)
         if options.reference is not None:
             return cls(extractor, Reference.from_file(options.reference, extractor))
-        return cls(extractor, Reference.from_images(data.spec.name, data.to_uint8(), extractor))
+        return cls(
+            extractor,
+            Reference.from_images(data.spec.name, to_uint8(in_memory(originals(data)).images), extractor),
+        )
 
-    def trace(self, options: FIDOptions, data: LabelledImages, folder: Path) -> FIDTrace:
+    def trace(self, options: FIDOptions, data: ImageSet, folder: Path) -> FIDTrace:
         """The callback that measures FID of the module's samples and draws their grids."""
         tools = (data.spec, self.extractor, self.reference, folder / "samples")
         return FIDTrace(options.every, options.images, *tools)
