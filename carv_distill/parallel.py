@@ -69,7 +69,7 @@ class Processes:
         return cls(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), device)
 
     def batches(self, count: int, size: int, rank: int | None = None) -> list[range]:
-        """This rank's (or another's) share of 0..count-1, cut in batches of `size`; the last may be shorter."""
+        """This rank's (or another's) share of 0..count-1, cut in batches of `size` (the last: the rest)."""
         rank = self.rank if rank is None else rank
         starts = range(0, count, size)[rank :: self.world_size]
         return [range(start, min(start + size, count)) for start in starts]
@@ -81,8 +81,7 @@ class Processes:
             return rows.cpu()
         shares = [self.batches(count, size, rank) for rank in range(self.world_size)]
         lengths = [sum(map(len, share)) for share in shares]
-        transport = self.device if torch.distributed.get_backend() == "nccl" else "cpu"
-        sent = torch.zeros(max(lengths), *rows.shape[1:], dtype=rows.dtype, device=transport)
+        sent = torch.zeros(max(lengths), *rows.shape[1:], dtype=rows.dtype, device=self._transport)
         sent[: len(rows)] = rows
         parts = [torch.empty_like(sent) for _ in shares] if self.rank == 0 else None
         torch.distributed.gather(sent, parts)
@@ -97,9 +96,11 @@ class Processes:
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, on each of them."""
-        if self.world_size > 1:
-            torch.distributed.all_reduce(tensor)
-        return tensor
+        if self.world_size == 1:
+            return tensor
+        sent = tensor.to(self._transport, copy=True)
+        torch.distributed.all_reduce(sent)
+        return sent.to(tensor.device)
 
     def tell(self, value: T) -> T:
         """What rank 0 has, on every process."""
@@ -108,3 +109,8 @@ class Processes:
         told = [value]
         torch.distributed.broadcast_object_list(told)
         return told[0]
+
+    @property
+    def _transport(self) -> torch.device | str:
+        """Where tensors must lie to be sent."""
+        return self.device if torch.distributed.get_backend() == "nccl" else "cpu"

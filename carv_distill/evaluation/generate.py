@@ -19,9 +19,9 @@ def image_latents(
 ) -> tuple[Tensor, Tensor]:
     """Latent and label of each seed, from that seed alone: z from its own generator, label seed mod classes.
 
-    Consecutive seeds so have every label equally often. Labels drawn at random add the noise of their counts to
-    every metric: on digits, 1,797 images a range, that noise was the larger part of FID's spread. Published
-    numbers are of random ones.
+    Consecutive seeds so have every label equally often. Labels drawn at random add the noise of their counts
+    to every metric: on digits, 1,797 images a range, that noise was the larger part of FID's spread.
+    Published numbers are of random ones.
 
     Args:
         seeds: n seeds, one per image.

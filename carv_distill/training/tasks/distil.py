@@ -25,7 +25,7 @@ def prepare_distillation(config: DMDConfig, device: str) -> Task:
     """
     data = load_images(config.data)
     module = build_dmd_module(config, data)
-    tools = FIDTools.load(config.fid, data, device) if config.fid.every else None
+    tools = FIDTools.load(config, data, device) if config.fid.every else None
     every = config.fid.every, config.variance.every
 
     def callbacks(folder: Path) -> list[Callback]:
@@ -33,7 +33,7 @@ def prepare_distillation(config: DMDConfig, device: str) -> Task:
         if config.variance.every:
             found.append(VarianceTrace(config.variance.every, config.variance.pairs))
         if tools:
-            found.append(tools.trace(config.fid, data, folder))
+            found.append(tools.trace(folder))
         figure = folder / "figures" / "variance_vs_fid.png"
         return [*found, TraceFigure(folder / "metrics.csv", figure, every)]
 

@@ -34,10 +34,10 @@ def prepare_pretraining(config: TeacherConfig, device: str) -> Task:
         config.fid.sampler_steps,
         config.data.workers,
     )
-    tools = FIDTools.load(config.fid, data, device) if config.fid.every else None
+    tools = FIDTools.load(config, data, device) if config.fid.every else None
 
     def callbacks(folder: Path) -> list[Callback]:
-        return [tools.trace(config.fid, data, folder)] if tools else []
+        return [tools.trace(folder)] if tools else []
 
     every = config.fid.every
     return Task(module, callbacks, "teacher", {"fid": "FID {:.2f}"}, (every,), every)
