@@ -3,6 +3,8 @@
 python evaluate.py                                    FID, KID, precision and recall of the student
 python evaluate.py fid --run runs/dmd_carv --out fid.json
 python evaluate.py fid --features inception --weights inception.pth --reference cifar10.npz --images 50000
+python evaluate.py reference --data cifar10 --path data --out cifar10-32x32.npz    statistics for --reference
+torchrun --nproc-per-node 8 -- evaluate.py fid …      the same numbers, made by eight GPUs
 python evaluate.py clip --run runs/sds_carv           CLIP score of an object's views, or of several runs
 python evaluate.py variance --run runs/dmd_carv       where the gradient's variance comes from, what each fix
                                                       buys per second, which (R, K) to use; three figures
@@ -22,9 +24,10 @@ from carv_distill.measures.clip import CLIP
 from carv_distill.measures.command import common_options
 from carv_distill.measures.fid import FID
 from carv_distill.measures.influence import INFLUENCE
+from carv_distill.measures.reference import REFERENCE
 from carv_distill.measures.variance import VARIANCE
 
-COMMANDS = {command.name: command for command in (FID, CLIP, VARIANCE, INFLUENCE)}
+COMMANDS = {command.name: command for command in (FID, REFERENCE, CLIP, VARIANCE, INFLUENCE)}
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -52,8 +55,9 @@ def measure(arguments: argparse.Namespace) -> None:
     from carv_distill.training.folder import newest_run, origin_of, read_run_config
 
     command = COMMANDS[arguments.command]
-    runs: list[Path | None] = arguments.run if isinstance(arguments.run, list) else [arguments.run]
-    if getattr(arguments, "teacher", None) is None:
+    asked = getattr(arguments, "run", None)
+    runs: list[Path | None] = asked if isinstance(asked, list) else [asked]
+    if command.tasks and getattr(arguments, "teacher", None) is None:
         runs[0] = runs[0] or newest_run(arguments.runs, command.tasks)
     for folder in filter(None, runs):
         read_run_config(folder)  # says so where it is not a run's folder
@@ -73,6 +77,7 @@ def measure(arguments: argparse.Namespace) -> None:
         return
     Console().print(*found.shown, sep="\n")
     origin = {"run": str(run), "trained": origin_of(run)} if run else {}
+    out = out.with_suffix(".json") if out.suffix == ".npz" else out  # the command has written that one
     write_json(out, {"command": sys.argv, **found.result, **origin})
     print(f"written to {out}")
 

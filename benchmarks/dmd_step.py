@@ -39,7 +39,7 @@ def build(config: Path, *overrides: str) -> DMDModule:
     """The module of a configuration, outside a trainer."""
     loaded = load_config(config, overrides)
     assert isinstance(loaded, DMDConfig)
-    module = build_dmd_module(loaded, load_images(loaded.data.name))
+    module = build_dmd_module(loaded, load_images(loaded.data))
     assert isinstance(module, DMDModule)
     return module
 

@@ -1,13 +1,18 @@
-"""Gradients of several processes, without DDP's hooks."""
+"""Work of several processes: gradients without DDP's hooks, and batches dealt out."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Self, TypeVar
 
 import torch
 from lightning.pytorch.strategies import ParallelStrategy, Strategy
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -50,3 +55,81 @@ def gather_over_ranks(tensor: Tensor, world_size: int) -> Tensor:
     parts = [torch.empty_like(tensor) for _ in range(world_size)]
     torch.distributed.all_gather(parts, tensor.contiguous())
     return torch.cat(parts)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Several processes that share a list of batches, each with a device of its own.
+
+    Batches, not their members, are dealt out: what a network makes of an image may depend in its last bits on
+    the others of the batch, and so does not depend on the number of processes.
+
+    Attributes:
+        rank: of this process.
+        world_size: number of processes; above 1 a process group must be up.
+        device: of this process.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    device: torch.device | str = "cpu"
+
+    @classmethod
+    def launched(cls, device: str) -> Self:
+        """As torchrun says, with a gloo group for them; or this process alone."""
+        if "TORCHELASTIC_RUN_ID" not in os.environ:
+            return cls(device=device)
+        if not torch.distributed.is_initialized():
+            # gloo: what goes through it is small or rare; a slow rank may take long
+            torch.distributed.init_process_group("gloo", timeout=timedelta(days=7))
+        if device == "cuda":
+            device = f"cuda:{os.environ['LOCAL_RANK']}"
+            torch.cuda.set_device(device)
+        return cls(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), device)
+
+    def batches(self, count: int, size: int, rank: int | None = None) -> list[range]:
+        """This rank's (or another's) share of 0..count-1, cut in batches of `size` (the last: the rest)."""
+        rank = self.rank if rank is None else rank
+        starts = range(0, count, size)[rank :: self.world_size]
+        return [range(start, min(start + size, count)) for start in starts]
+
+    def join(self, rows: Tensor, count: int, size: int) -> Tensor:
+        """The rows [n, …] that every rank made of its batches, [count, …] in order on the CPU of rank 0; no
+        rows on the others."""
+        if self.world_size == 1:
+            return rows.cpu()
+        shares = [self.batches(count, size, rank) for rank in range(self.world_size)]
+        lengths = [sum(map(len, share)) for share in shares]
+        sent = torch.zeros(max(lengths), *rows.shape[1:], dtype=rows.dtype, device=self._transport)
+        sent[: len(rows)] = rows
+        parts = [torch.empty_like(sent) for _ in shares] if self.rank == 0 else None
+        torch.distributed.gather(sent, parts)
+        if parts is None:
+            return rows[:0].cpu()
+        joined = torch.empty(count, *rows.shape[1:], dtype=rows.dtype)
+        for part, share in zip(parts, shares, strict=True):
+            for batch in share:
+                joined[batch.start : batch.stop] = part[: len(batch)].cpu()
+                part = part[len(batch) :]
+        return joined
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over all processes, on each of them."""
+        if self.world_size == 1:
+            return tensor
+        sent = tensor.to(self._transport, copy=True)
+        torch.distributed.all_reduce(sent)
+        return sent.to(tensor.device)
+
+    def tell(self, value: T) -> T:
+        """What rank 0 has, on every process."""
+        if self.world_size == 1:
+            return value
+        told = [value]
+        torch.distributed.broadcast_object_list(told)
+        return told[0]
+
+    @property
+    def _transport(self) -> torch.device | str:
+        """Where tensors must lie to be sent."""
+        return self.device if torch.distributed.get_backend() == "nccl" else "cpu"

@@ -1,6 +1,7 @@
-"""What a set of labelled images is, and the one rounding from [-1, 1] to bytes."""
+"""What a set of images is, and the one rounding from [-1, 1] to bytes."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -28,9 +29,36 @@ class ImageSpec:
         return self.channels, self.size, self.size
 
 
+class ImageSet(Protocol):
+    """A data set, wherever its images lie."""
+
+    @property
+    def spec(self) -> ImageSpec:
+        """Shape, name and number of classes."""
+        ...
+
+    @property
+    def decodes(self) -> bool:
+        """Whether :meth:`batch` reads and decodes files, so that worker processes are worth their while."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Some of the images, int64 [n] in 0..N-1 -> float32 [n, C, H, W] in [-1, 1] and labels int64 [n].
+
+        Labels are 0 where `spec.classes` is. Images that were bytes x are x / 127.5 - 1, which
+        :func:`to_uint8` turns back into x.
+
+        Raises:
+            UserError: a file that cannot be read, or is not as the others; the message names it.
+        """
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """A data set in memory.
+    """An :class:`ImageSet` of floating point images in memory.
 
     Attributes:
         images: float32 [N, C, H, W] in [-1, 1].
@@ -42,8 +70,14 @@ class LabelledImages:
     labels: Tensor
     spec: ImageSpec
 
+    decodes = False
+
     def __len__(self) -> int:
         return len(self.images)
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Images and labels of some indices; see :meth:`ImageSet.batch`."""
+        return self.images[indices], self.labels[indices]
 
     def to_uint8(self) -> Tensor:
         """The images as bytes, uint8 [N, C, H, W]; see :func:`to_uint8`."""
@@ -64,3 +98,8 @@ def to_uint8(images: Tensor) -> Tensor:
     """
     # float32 before the product: bfloat16 has 8 bits of mantissa and would merge neighbouring grey levels
     return (images.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+
+
+def from_uint8(pixels: Tensor) -> Tensor:
+    """x / 127.5 - 1, float32 in [-1, 1] of bytes of any shape; :func:`to_uint8` undoes it exactly."""
+    return pixels.to(torch.float32) / 127.5 - 1

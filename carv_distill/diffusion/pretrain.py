@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +9,11 @@ import torch
 from diffusers import UNet2DModel
 from lightning.pytorch import LightningModule
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from carv_distill.carv import stream
+from carv_distill.data import ImageSet
+from carv_distill.data.batches import Batch, step_loader
 from carv_distill.errors import UserError
 from carv_distill.options.pretrain import PretrainOptions
 
@@ -23,6 +24,9 @@ from .network import UNetNetwork
 from .sampler import heun_sample
 from .schedule import EDMSchedule
 from .teacher import Teacher, edm_scheduler_config, save_teacher
+
+KEY = "teacher"
+"""Names the random streams of the training."""
 
 
 def build_teacher(options: PretrainOptions, channels: int, size: int, classes: int) -> Teacher:
@@ -61,29 +65,29 @@ def build_teacher(options: PretrainOptions, channels: int, size: int, classes: i
 
 
 class PretrainModule(LightningModule):
-    """Denoising training of a teacher on images in memory.
+    """Denoising training of a teacher on images.
 
     The batch, its noise levels and its noises are a function of (seed, rank, step).
 
     Args:
         teacher: the untrained teacher, from :func:`build_teacher`.
-        images: [N, C, H, W] in [−1, 1].
-        labels: [N], below the null label.
+        data: the images, their labels below the null label.
         options: see :class:`PretrainOptions`.
         max_steps: length of the cosine decay.
         seed: names the random streams.
         sampler_steps: Heun steps of :meth:`sample`.
+        workers: processes that decode files ahead.
     """
 
     def __init__(
         self,
         teacher: Teacher,
-        images: Tensor,
-        labels: Tensor,
+        data: ImageSet,
         options: PretrainOptions,
         max_steps: int,
         seed: int,
         sampler_steps: int = 18,
+        workers: int = 0,
     ) -> None:
         super().__init__()
         self.options, self.max_steps, self.seed = options, max_steps, seed
@@ -92,22 +96,23 @@ class PretrainModule(LightningModule):
         self.denoiser = teacher.denoiser
         self.ema = frozen_copy(teacher.denoiser)
         self._averaged = list(self.ema.parameters()), list(self.denoiser.parameters())
-        self.register_buffer("images", images, persistent=False)
-        self.register_buffer("labels", labels, persistent=False)
+        self.data, self.workers = data, workers
         self.null_label = teacher.labels - 1
         self.latest_losses: dict[str, Tensor] = {}
 
-    images: Tensor
-    labels: Tensor
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """The batches of this rank from the present step on."""
+        shares = [self.global_rank]
+        return step_loader(
+            self.data, self.options.batch, self.seed, KEY, shares, self.global_step, self.workers
+        )
 
-    def train_dataloader(self) -> Iterator[int]:
-        return repeat(0)
-
-    def training_step(self, batch: int, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         o = self.options
-        g = stream(self.seed, self.global_rank, self.global_step, "teacher", device=self.device)
-        pick = torch.randint(len(self.images), (o.batch,), generator=g, device=self.device)
-        x, labels = self.images[pick], self.labels[pick]
+        g = stream(self.seed, self.global_rank, self.global_step, KEY, device=self.device)
+        # the loader's draw of the batch, from a stream of the same name: what follows must not repeat it
+        torch.randint(len(self.data), (o.batch,), generator=g, device=self.device)
+        x, labels = batch
         drop = torch.rand(o.batch, generator=g, device=self.device) < o.label_dropout
         labels = torch.where(drop, self.null_label, labels)
         sigma = (o.p_mean + o.p_std * torch.randn(o.batch, generator=g, device=self.device)).exp()

@@ -17,6 +17,26 @@ from carv_distill.data import to_uint8
 from carv_distill.errors import UserError
 
 
+def load_clip(path: str | Path, key: str) -> tuple[CLIPModel, CLIPProcessor]:
+    """A frozen CLIP model and its processor, from a folder or hub id; weights from safetensors only.
+
+    Args:
+        key: of the configuration, for messages.
+
+    Raises:
+        UserError: no such model, or a damaged one.
+    """
+    if not Path(path).is_dir() and (Path(path).is_absolute() or Path(path).parent.is_dir()):
+        raise UserError(f"{key}: {path} is not a folder")
+    try:
+        model = CLIPModel.from_pretrained(path, use_safetensors=True)
+        processor = CLIPProcessor.from_pretrained(path)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{key}: {path} holds no readable CLIP model: {reason}") from error
+    return model.requires_grad_(False).eval(), processor
+
+
 class ClipScorer:
     """100 · max(cos(image, text), 0) of pictures and one prompt.
 
@@ -31,15 +51,8 @@ class ClipScorer:
     """
 
     def __init__(self, path: str | Path, device: torch.device | str = "cpu") -> None:
-        if not Path(path).is_dir() and (Path(path).is_absolute() or Path(path).parent.is_dir()):
-            raise UserError(f"clip.model: {path} is not a folder")
-        try:
-            model = CLIPModel.from_pretrained(path, use_safetensors=True)
-            processor = CLIPProcessor.from_pretrained(path)
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"clip.model: {path} holds no readable CLIP model: {reason}") from error
-        self._parts = lambda: (_Features(model.requires_grad_(False).eval()), processor)
+        model, processor = load_clip(path, "clip.model")
+        self._parts = lambda: (CLIPFeatures(model), processor)
         self._metric = CLIPScore(self._parts).to(device)  # type: ignore[arg-type]
         self.device = device
 
@@ -81,7 +94,7 @@ class ClipScorer:
         return mean_estimate(self(images, prompt).tolist())
 
 
-class _Features(nn.Module):
+class CLIPFeatures(nn.Module):
     """A CLIP model whose features are tensors, as torchmetrics takes them: from release 5 on, transformers
     wraps them."""
 

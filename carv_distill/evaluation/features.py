@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import logging
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,16 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from carv_distill.data import ImageSpec
 from carv_distill.errors import UserError
 from carv_distill.evaluation.classifier import DigitsClassifier
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
+INCEPTION_SHA256 = "6726825d"
+"""Beginning of the SHA-256 of the published file, which has it in its name."""
 INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
+
+log = logging.getLogger(__name__)
 
 
 class FeatureExtractor(Protocol):
@@ -37,6 +43,10 @@ class FeatureExtractor(Protocol):
 
     def __call__(self, images_uint8: Tensor) -> Tensor:
         """Features float32 [n, D] of images uint8 [n, C, H, W], on the extractor's device."""
+        ...
+
+    def takes(self, spec: ImageSpec) -> bool:
+        """Whether it is for images of this shape."""
         ...
 
     def to(self, device: torch.device | str) -> Self:
@@ -106,6 +116,10 @@ class DigitsFeatures:
             raise UserError(f"{path}: not the weights of DigitsClassifier ({reason}); {remedy}") from error
         self._network.eval().requires_grad_(False)
 
+    def takes(self, spec: ImageSpec) -> bool:
+        """Grey images of 8×8."""
+        return spec.shape == (1, 8, 8)
+
     def __call__(self, images_uint8: Tensor) -> Tensor:
         """Features float32 [n, 64] of uint8 [n, 1, 8, 8]; UserError for images of another shape or dtype."""
         _check_images(images_uint8, "[n, 1, 8, 8]", images_uint8.shape[1:] == (1, 8, 8))
@@ -145,6 +159,8 @@ class InceptionFeatures:
             path = Path(weights_path)
         remedy = f"fetch {INCEPTION_URL} and put it there, or give its path as {key}"
         content, self.fingerprint = _read(path, remedy)
+        digest = hashlib.sha256(content).hexdigest()
+        remedy = f"its SHA-256 is {digest}, the published one begins with {INCEPTION_SHA256}; {remedy}"
         state = _load_tensors(content, path, remedy)
 
         # imported here: torch-fidelity takes seconds to import, and digits do without it
@@ -164,6 +180,18 @@ class InceptionFeatures:
             reason = " ".join(str(error).split())[:300]
             raise UserError(f"{path}: not the weights of Inception-v3 ({reason}); {remedy}") from error
         self._network: torch.nn.Module = network
+        if not digest.startswith(INCEPTION_SHA256):
+            log.warning(
+                "%s: its SHA-256 is %s, that of the published weights begins with %s; these FIDs cannot be "
+                "compared with published ones",
+                path,
+                digest,
+                INCEPTION_SHA256,
+            )
+
+    def takes(self, spec: ImageSpec) -> bool:
+        """Grey or colour images of any size."""
+        return spec.channels in (1, 3)
 
     def __call__(self, images_uint8: Tensor) -> Tensor:
         """Features float32 [n, 2048] of uint8 [n, 1 or 3, H, W]; grey is repeated to three channels."""

@@ -1,10 +1,11 @@
 """Metrics between two sets of features: Fréchet distance, KID, precision and recall."""
 
+import re
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from carv_distill.files import atomic_file
 
 NEIGHBOURS = 3
 KID_SUBSET_SIZE = 1000
+BLOCK = 4096
+"""Rows of features that become float64 at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,26 +35,36 @@ class FeatureStatistics:
     @classmethod
     def from_features(cls, features: Tensor) -> Self:
         """mu = mean(f), sigma = sum (f - mu)(f - mu)^T / (N - 1) of features [N, D], N >= 2, in float64."""
-        features = features.double()
-        mu = features.mean(0)
-        centred = features - mu
-        return cls(mu, centred.T @ centred / (len(features) - 1))
+        mu = features.mean(0, dtype=torch.float64)
+        sigma = mu.new_zeros(len(mu), len(mu))
+        for part in features.split(BLOCK):  # so that 50,000 float32 features are never copied as float64
+            centred = part.double() - mu
+            sigma += centred.T @ centred
+        return cls(mu, sigma / (len(features) - 1))
 
     @classmethod
-    def load(cls, path: Path | str, dim: int | None = None) -> Self:
+    def load(
+        cls, path: Path | str, dim: int | None = None, size: int | None = None, fingerprint: str | None = None
+    ) -> Self:
         """Read an `.npz` with `mu` and `sigma`, the format of EDM's reference statistics.
 
         Args:
             path: the file. Pickled arrays in it are refused, not executed.
             dim: D of the extractor that the statistics must fit; None accepts any.
+            size: pixels along one side of the images that they must fit, by the key `size` or, in files
+                without it, by a name as imagenet-64x64.npz; None accepts any.
+            fingerprint: of the extractor that they must be by, where the file has the key `extractor`; None
+                accepts any.
 
         Raises:
-            UserError: no file, no `.npz`, a missing key, a wrong shape or another dimension than `dim`.
+            UserError: no file, no `.npz`, a missing key, a wrong shape, another dimension than `dim`, or
+                statistics of images of another size or by another extractor.
         """
         try:
             with np.load(path, allow_pickle=False) as file:
                 found = sorted(file.files)
                 arrays = {key: file[key] for key in ("mu", "sigma") if key in found}
+                about = {key: file[key].item() for key in ("size", "extractor") if key in found}
         except FileNotFoundError as error:
             raise UserError(f"{path}: no such file of reference statistics") from error
         # np.load gives a bare array, which is no context manager, for an .npy
@@ -68,12 +81,24 @@ class FeatureStatistics:
             raise UserError(f"{path}: statistics of {len(mu)} features; the feature extractor gives {dim}")
         if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
             raise UserError(f"{path}: mu or sigma holds NaN or infinity")
+        named = re.search(r"(\d+)x\1(?!\d)", Path(path).stem)
+        of = about.get("size", int(named[1]) if named else size)
+        if size is not None and of != size:
+            raise UserError(f"{path}: statistics of {of}×{of} images; the data has {size}×{size}")
+        by = about.get("extractor", fingerprint)
+        if fingerprint is not None and by != fingerprint:
+            raise UserError(f"{path}: statistics by the extractor {by}; fid.features gives {fingerprint}")
         return cls(torch.from_numpy(mu.astype(np.float64)), torch.from_numpy(sigma.astype(np.float64)))
 
-    def save(self, path: Path | str) -> None:
-        """Write `mu` and `sigma` as an `.npz`, atomically."""
+    def save(self, path: Path | str, **about: int | str) -> None:
+        """Write `mu` and `sigma` as an `.npz`, atomically.
+
+        Args:
+            about: further keys; `size` and `extractor` are compared when the file is read.
+        """
         with atomic_file(path) as file:
-            np.savez(file, mu=self.mu.cpu().numpy(), sigma=self.sigma.cpu().numpy())
+            arrays: dict[str, Any] = {key: np.array(value) for key, value in about.items()}
+            np.savez(file, mu=self.mu.cpu().numpy(), sigma=self.sigma.cpu().numpy(), **arrays)
 
 
 def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
@@ -176,11 +201,10 @@ def compute_metrics(
         if reference_features is None:
             raise UserError("reference: found neither features nor statistics; the metrics need one of them")
         reference_statistics = FeatureStatistics.from_features(reference_features)
-    generated_features = generated_features.double()
     fid = frechet_distance(FeatureStatistics.from_features(generated_features), reference_statistics)
     kid = precision = recall = None
     if reference_features is not None:
-        reference_features = reference_features.double()
+        generated_features, reference_features = generated_features.double(), reference_features.double()
         kid = kernel_distance(generated_features, reference_features, kid_subsets)
         precision, recall = precision_recall(generated_features, reference_features)
     return Metrics(fid, kid, precision, recall, len(generated_features))

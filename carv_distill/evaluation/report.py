@@ -10,42 +10,17 @@ import torch
 from rich.box import SIMPLE_HEAD
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from torch import Tensor
 
 from carv_distill.data import ImageSpec
 from carv_distill.errors import UserError
-from carv_distill.evaluation.features import FeatureExtractor, extract_features
-from carv_distill.evaluation.fid import FeatureStatistics, Metrics, compute_metrics
-from carv_distill.evaluation.generate import Sample, generate_uint8
+from carv_distill.evaluation.features import FeatureExtractor
+from carv_distill.evaluation.fid import Metrics, compute_metrics
+from carv_distill.evaluation.generate import Sample, generated_features
+from carv_distill.evaluation.reference import Reference
 from carv_distill.files import write_json
+from carv_distill.parallel import Processes
 
 METRICS = ("fid", "kid", "precision", "recall")
-
-
-@dataclass(frozen=True, eq=False)
-class Reference:
-    """What generated images are compared with.
-
-    Attributes:
-        name: of the data or the file, for the report.
-        statistics: mean and covariance of the features.
-        features: float64 [M, D], or None where only statistics are known.
-    """
-
-    name: str
-    statistics: FeatureStatistics
-    features: Tensor | None = None
-
-    @classmethod
-    def from_images(cls, name: str, images_uint8: Tensor, extractor: FeatureExtractor) -> Self:
-        """The features of real images, uint8 [M, C, H, W]."""
-        features = extract_features(extractor, images_uint8)
-        return cls(name, FeatureStatistics.from_features(features), features)
-
-    @classmethod
-    def from_file(cls, path: Path | str, extractor: FeatureExtractor) -> Self:
-        """Statistics from an `.npz`; UserError where :meth:`FeatureStatistics.load` raises it."""
-        return cls(Path(path).name, FeatureStatistics.load(path, extractor.dim))
 
 
 @dataclass(frozen=True)
@@ -75,6 +50,7 @@ class Report:
         extractor: name of the feature extractor.
         fingerprint: of the extractor's weights.
         reference: name of the reference.
+        labels: how a seed's label was chosen.
     """
 
     name: str
@@ -83,6 +59,7 @@ class Report:
     extractor: str
     fingerprint: str
     reference: str
+    labels: str = "turn"
 
     @property
     def images(self) -> int:
@@ -103,6 +80,7 @@ class Report:
             "extractor": self.extractor,
             "extractor_fingerprint": self.fingerprint,
             "reference": self.reference,
+            "labels": self.labels,
             "summary": {key: asdict(summary) for key, summary in self.summary().items()},
             "ranges": [asdict(metrics) for metrics in self.metrics],
         }
@@ -125,6 +103,8 @@ def evaluate_generator(
     device: torch.device | str = "cpu",
     kid_subsets: int = 100,
     progress: bool = False,
+    labels: str = "turn",
+    processes: Processes | None = None,
 ) -> Report:
     """Score a generator on the seeds 0..N-1, N..2N-1, … (three ranges, as EDM reports FID).
 
@@ -132,7 +112,10 @@ def evaluate_generator(
         sample: see :data:`carv_distill.evaluation.generate.Sample`.
         images: N per range; FID is biased upwards by about 1/N, so compare only equal N.
         ranges: number of seed ranges; the spread over them is the generator's sampling error alone.
+        device: of this process, where `processes` does not say.
         progress: show a bar on the terminal.
+        labels: turn or random; see :func:`carv_distill.evaluation.generate.image_latents`.
+        processes: they make and embed the images together, rank 0 measures, all get the same report.
 
     Raises:
         UserError: `ranges` or `batch_size` below 1, `images` below 4, or a failing generator.
@@ -140,25 +123,32 @@ def evaluate_generator(
     for key, value, least in (("images", images, 4), ("ranges", ranges, 1), ("batch_size", batch_size, 1)):
         if value < least:
             raise UserError(f"{key}: found {value}; at least {least} is allowed")
+    p = processes or Processes(device=device)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     scores = []
-    with Progress(*columns, disable=not progress) as bar:
+    with Progress(*columns, disable=not progress or p.rank > 0) as bar:
         task = bar.add_task(name, total=ranges * images)
         for start in range(0, ranges * images, images):
-            made = generate_uint8(
+            features = generated_features(
                 sample,
                 range(start, start + images),
                 spec,
+                extractor,
                 batch_size,
-                device,
-                progress=lambda count: bar.advance(task, count),
+                p,
+                lambda count: bar.advance(task, count),
+                labels,
             )
-            features = extract_features(extractor, made, batch_size)
-            scores.append(compute_metrics(features, reference.features, reference.statistics, kid_subsets))
+            measured = None
+            if p.rank == 0:
+                measured = compute_metrics(features, reference.features, reference.statistics, kid_subsets)
+            found = p.tell(measured)
+            assert found is not None
+            scores.append(found)
             best = min(metrics.fid for metrics in scores)
             bar.update(task, description=f"{name}  FID {best:.2f}")
     limits = tuple((i * images, (i + 1) * images - 1) for i in range(ranges))
-    return Report(name, limits, tuple(scores), extractor.name, extractor.fingerprint, reference.name)
+    return Report(name, limits, tuple(scores), extractor.name, extractor.fingerprint, reference.name, labels)
 
 
 def render_table(reports: Iterable[Report]) -> Table:

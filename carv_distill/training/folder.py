@@ -26,7 +26,8 @@ from .schemas import SCHEMAS, Config, RunConfig
 # What may change when a run goes on: what it measures and keeps, and how long it is. Anything else would
 # make it another run.
 _MAY_CHANGE = re.compile(
-    r"(trainer\.(max_steps|log_every|accelerator|devices|num_nodes|patience)|folder|(fid|variance|preview|checkpoint)\..+)"
+    r"(trainer\.(max_steps|log_every|accelerator|devices|num_nodes|patience)|folder|data\.(path|workers)"
+    r"|(fid|variance|preview|checkpoint)\..+)"
 )
 _PACKAGES = ("carv-distill", "torch", "lightning", "diffusers", "torchmetrics", "torch-fidelity", "omegaconf")
 
@@ -55,7 +56,9 @@ def folder_to_resume(config: RunConfig) -> Path:
     folder = Path(config.folder, config.name)
     if not (folder / "config.yaml").is_file():
         raise UserError(f"--resume: there is no run {folder} to resume; start it without --resume")
-    before, now = flat(read_run_config(folder)), flat(to_dict(config))
+    # through the schema, so that a key which is younger than the run has its default
+    saved = config_from_dict(read_run_config(folder), str(folder / "config.yaml"))
+    before, now = flat(to_dict(saved)), flat(to_dict(config))
     fixed_length = now.get("dmd.lr_decay", "cosine") != "none"  # a teacher's rate decays too
     for key in sorted(before | now):
         may_change = _MAY_CHANGE.fullmatch(key) and not (key == "trainer.max_steps" and fixed_length)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.distributed import barrier, init_process_group
+from torch.distributed import barrier
 
 from carv_distill.attribution import FeatureStore, Influence, influence_of
 from carv_distill.errors import UserError
 from carv_distill.options.influence import InfluenceOptions
+from carv_distill.parallel import Processes
 
 from .features import fill_store, prepare_features
 from .queries import read_queries
@@ -54,7 +52,8 @@ def measure_influence(
     o = options
     if run is not None and o.teacher is not None:
         raise UserError(f"--teacher: {o.teacher} is given beside the run {run}; one of the two is meant")
-    rank, world_size, device = _processes(device)
+    processes = Processes.launched(device)
+    rank, world_size, device = processes.rank, processes.world_size, str(processes.device)
     kept = o.store or folder / "store"
 
     def load(step: int | None) -> Subject:
@@ -119,16 +118,3 @@ def _rates(run: Path | None, o: InfluenceOptions) -> list[float] | None:
                 "--checkpoints: the learning rate had come to zero at step %d, which does not count", step
             )
     return rates
-
-
-def _processes(device: str) -> tuple[int, int, str]:
-    """(rank, processes, device of this one), as torchrun says."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return 0, 1, device
-    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    # gloo: nothing but waiting goes through it; a slow rank may take long
-    init_process_group("gloo", timeout=timedelta(days=7))
-    if device == "cuda":
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
-        torch.cuda.set_device(device)
-    return rank, world_size, device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from carv_distill.data import load_images
@@ -10,6 +11,7 @@ from carv_distill.diffusion import heun_sample, load_teacher
 from carv_distill.errors import UserError
 from carv_distill.evaluation.generate import Sample
 from carv_distill.evaluation.report import Report, evaluate_generator
+from carv_distill.parallel import Processes
 
 from .folder import run_config
 from .schemas import DMDConfig, FIDOptions
@@ -20,29 +22,36 @@ log = logging.getLogger(__name__)
 
 def fid_reports(
     run: Path, options: FIDOptions, ranges: int, device: str, with_teacher: bool, progress: bool = True
-) -> list[Report]:
+) -> list[Report] | None:
     """Reports of the run's student and, if asked, of its teacher by Heun steps, under one evaluator.
+
+    Under torchrun all processes make and embed the images; all but the first then return None.
 
     Raises:
         UserError: the run has no student yet, or features, reference or teacher do not fit.
     """
-    config = run_config(run, DMDConfig)
-    data = load_images(config.data.name)
-    tools = FIDTools.load(options, data, device)
+    config = replace(run_config(run, DMDConfig), fid=options)
+    processes = Processes.launched(device)
+    device = str(processes.device)
+    data = load_images(config.data)
+    tools = FIDTools.load(config, data, device)
     if not (run / "student").is_dir():
         raise UserError(f"{run}: no student folder; the run has not reached its first checkpoint")
+
+    reference = tools.reference(processes)
 
     def report(name: str, sample: Sample) -> Report:
         return evaluate_generator(
             sample,
             data.spec,
             tools.extractor,
-            tools.reference,
+            reference,
             name=name,
             images=options.images,
             ranges=ranges,
-            device=device,
             progress=progress,
+            labels=options.labels,
+            processes=processes,
         )
 
     student = load_teacher(run / "student")
@@ -58,4 +67,4 @@ def fid_reports(
         reports.append(
             report(f"teacher, Heun {steps}", lambda z, y: heun_sample(guided, teacher.schedule, z, y, steps))
         )
-    return reports
+    return None if processes.rank else reports

@@ -20,8 +20,10 @@ Row = dict[str, float]
 class MetricsLogger(Logger):
     """A Lightning logger that keeps `metrics.csv`: a row per step, a column per metric.
 
-    Metrics logged at one step share its row; a new metric adds a column. The file is replaced whole, so
-    it never holds half a row.
+    Metrics logged at one step share its row; a new metric adds a column. The newest row is written at the
+    file's end, so that a long run does not copy its past at every step; the file is replaced whole where a
+    column is new, an older row grows, or a run goes on. A process that is killed may leave half a row at the
+    end, which :func:`read_metrics` drops.
 
     Args:
         path: the file.
@@ -32,6 +34,9 @@ class MetricsLogger(Logger):
         super().__init__()
         self.path = path
         self.rows = {int(r["step"]): r for r in read_metrics(path) if r["step"] <= resume_step}
+        self._columns: list[str] = []
+        self._last_row = 0
+        """Where in the file the newest row begins."""
 
     @property
     def name(self) -> str:
@@ -47,23 +52,47 @@ class MetricsLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Adds to the row of a step and rewrites the file."""
+        """Adds to the row of a step and writes it."""
         assert step is not None
-        self.rows.setdefault(step, {"step": step}).update(metrics)
-        columns = list(dict.fromkeys(name for row in self.rows.values() for name in row))
+        newest = next(reversed(self.rows), -1)
+        row = self.rows.setdefault(step, {"step": step})
+        row.update(metrics)
+        if step < newest or not metrics.keys() <= set(self._columns) or not self.path.is_file():
+            self._rewrite()
+        else:
+            self._write_last(row, new=step > newest)
+
+    def _rewrite(self) -> None:
+        self.rows = {step: self.rows[step] for step in sorted(self.rows)}
+        self._columns = list(dict.fromkeys(name for row in self.rows.values() for name in row))
+        *earlier, last = (self._line(row) for row in self.rows.values())
+        before = ",".join(self._columns) + "\n" + "".join(earlier)
+        self._last_row = len(before.encode())
+        write_text(self.path, before + last)
+
+    def _write_last(self, row: Row, new: bool) -> None:
+        with self.path.open("r+b") as file:
+            if new:
+                self._last_row = file.seek(0, io.SEEK_END)
+            file.seek(self._last_row)
+            file.write(self._line(row).encode())
+            file.truncate()
+
+    def _line(self, row: Row) -> str:
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows[step] for step in sorted(self.rows))
-        write_text(self.path, text.getvalue())
+        csv.DictWriter(text, self._columns, restval="", lineterminator="\n").writerow(row)
+        return text.getvalue()
 
 
 def read_metrics(path: Path) -> list[Row]:
-    """The rows of a metrics.csv, empty cells left out; no rows for a file that is not there."""
+    """The rows of a metrics.csv, empty cells left out; no rows for a file that is not there.
+
+    A last line without its end is dropped: its writer was killed, or is writing.
+    """
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
-        rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+    whole = path.read_bytes().rpartition(b"\n")[0].decode()
+    rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(io.StringIO(whole))]
     for row in rows:
         row["step"] = int(row["step"])
     return rows

@@ -8,8 +8,8 @@ from typing import TypeVar
 from omegaconf import MISSING
 
 from carv_distill.carv import NOISES, STATISTICS, STRATEGIES
-from carv_distill.data.images import NAMES as DATA_SETS
 from carv_distill.options import at_least, between, one_of
+from carv_distill.options.data import DataOptions
 from carv_distill.options.dmd import DMDOptions
 from carv_distill.options.pretrain import PretrainOptions
 from carv_distill.options.sds import CameraOptions, SceneOptions, SDSOptions
@@ -17,13 +17,6 @@ from carv_distill.options.text_teacher import TextTeacherOptions
 
 PROPOSALS = ("uniform", "weights", "weighting", "adaptive")
 PRECISIONS = ("auto", "32-true", "64-true", "bf16-mixed")
-
-
-@dataclass
-class DataOptions:
-    """The real images: FID's reference, and a teacher's training set."""
-
-    name: str = one_of(DATA_SETS, "digits")
 
 
 @dataclass
@@ -106,12 +99,14 @@ class FIDOptions:
     every: int = at_least(0, 50)
     """Updates between two measurements; 0 turns it off."""
     images: int = at_least(4, 1797)
-    features: str = one_of(("digits", "inception"), "digits")
+    features: str = one_of(("digits", "inception", "clip"), "digits")
     weights: str | None = None
-    """Folder of the digits classifier (empty: the shipped one), or file of the Inception weights (empty:
-    torch hub's folder, if the file is there)."""
+    """Folder of the digits classifier (empty: the shipped one); file of the Inception weights (empty: torch
+    hub's folder, if the file is there); or folder or hub id of a CLIP model (empty: the shipped one)."""
     reference: str | None = None
     """Statistics (.npz with mu, sigma); empty: the data set itself."""
+    labels: str = one_of(("turn", "random"), "turn")
+    """Label of seed i: i mod classes in turn, or drawn by the seed's own generator as EDM does."""
     sampler_steps: int = at_least(2, 18)
     """Heun steps when a teacher is sampled."""
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from carv_distill.attribution.latents import digest, kept_latents
 from carv_distill.carv import stream
-from carv_distill.data import PromptedImages, load_images, shape_images
-from carv_distill.data.images import NAMES as LABELLED
+from carv_distill.data import PromptedImages, in_memory, load_images, originals, shape_images
+from carv_distill.data.images import IN_MEMORY
 from carv_distill.diffusion import (
     LogNormalSchedule,
     NetworkDenoiser,
@@ -28,6 +28,7 @@ from carv_distill.diffusion.pipelines import load_text_teacher
 from carv_distill.diffusion.text import TextTeacher
 from carv_distill.errors import UserError
 from carv_distill.evaluation.generate import image_latents
+from carv_distill.options.data import DataOptions
 
 from .checkpoint import checkpoint_at
 from .config import config_from_dict
@@ -35,7 +36,7 @@ from .folder import read_run_config
 from .schemas import DMDConfig, TeacherConfig, TextTeacherConfig
 from .tasks.images import check_fit
 
-DATA = (*LABELLED, "shapes")
+DATA = (*IN_MEMORY, "shapes")
 
 
 @dataclass(frozen=True)
@@ -99,12 +100,12 @@ def load_subject(run: Path, device: str, checkpoint: int | None = None, keep: Pa
         raise UserError(f"--checkpoints: {run} is of task {config.task}; only a teacher's are read")
     match config:
         case DMDConfig():
-            subject = labelled_subject(config.teacher.path, config.data.name, device)
+            subject = labelled_subject(config.teacher.path, config.data, device)
             return replace(subject, generate=_student(run, subject, device))
         case TeacherConfig():
             o = config.teacher
             levels = LogNormalSchedule(o.p_mean, o.p_std, o.sigma_min, o.sigma_max)
-            subject = labelled_subject(_product(run), config.data.name, device, levels)
+            subject = labelled_subject(_product(run), config.data, device, levels)
             if checkpoint is not None:
                 subject.denoiser.load_state_dict(_trained(run, checkpoint))
             return subject
@@ -130,14 +131,16 @@ def load_model(path: str, data: str, device: str, keep: Path | None = None) -> S
 
 
 def labelled_subject(
-    path: str | Path, data: str, device: str, levels: NoiseSchedule | None = None
+    path: str | Path, data: str | DataOptions, device: str, levels: NoiseSchedule | None = None
 ) -> Subject:
     """A teacher of labelled images.
 
     Args:
+        data: its training set, all of it held in memory; mirror images are left out.
         levels: of its training loss; its own schedule, uniform in u, by default.
     """
-    teacher, images = load_teacher(path), load_images(data)
+    options = DataOptions(data) if isinstance(data, str) else data
+    teacher, images = load_teacher(path), in_memory(originals(load_images(options)))
     check_fit(teacher, images, str(path))
     denoiser = teacher.denoiser.to(device)
     classes = images.spec.classes

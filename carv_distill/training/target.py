@@ -55,7 +55,7 @@ def load_target(run: Path, device: str, step: int | None = None) -> Target:
     module: DMDModule | SDSModule
     match config:
         case DMDConfig():
-            module = build_dmd_module(config, load_images(config.data.name))
+            module = build_dmd_module(config, load_images(config.data))
         case SDSConfig():
             module = build_sds_module(config)
         case _:

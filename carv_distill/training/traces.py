@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from carv_distill.carv import Estimate, NoiseLevelSampler, PairedVariance, Propo
 from carv_distill.data import ImageSpec
 from carv_distill.dmd.module import DMDModule
 from carv_distill.dmd.variance import measure_variance
-from carv_distill.evaluation.features import FeatureExtractor, extract_features
+from carv_distill.evaluation.features import FeatureExtractor
 from carv_distill.evaluation.fid import FeatureStatistics, frechet_distance, precision_recall
-from carv_distill.evaluation.generate import generate_uint8
+from carv_distill.evaluation.generate import generated_features
 from carv_distill.evaluation.grids import save_grid
-from carv_distill.evaluation.report import Reference
+from carv_distill.evaluation.reference import Reference
+from carv_distill.parallel import Processes
 
 from .callbacks import write_metrics
 from .figures import draw_variance_vs_fid
@@ -74,7 +76,17 @@ def _columns(prefix: str, measured: PairedVariance) -> dict[str, float]:
 class FIDTrace(Callback):
     """FID, precision and recall of the averaged network every few updates, and a grid of its samples.
 
-    Image i has seed i at every measurement, so the curve moves by training alone.
+    Image i has seed i at every measurement, so the curve moves by training alone. All processes make and
+    embed the images, rank 0 measures.
+
+    Args:
+        every: updates between two measurements; the last one is measured too.
+        images: how many.
+        spec: their shape and classes.
+        extractor: of the features.
+        reference: makes the reference when training starts, by all processes together.
+        samples: folder for the grids.
+        labels: turn or random; see :func:`carv_distill.evaluation.generate.image_latents`.
     """
 
     def __init__(
@@ -83,14 +95,18 @@ class FIDTrace(Callback):
         images: int,
         spec: ImageSpec,
         extractor: FeatureExtractor,
-        reference: Reference,
+        reference: Callable[[Processes], Reference],
         samples: Path,
+        labels: str = "turn",
     ) -> None:
-        self.every, self.images, self.spec = every, images, spec
-        self.extractor, self.reference, self.samples = extractor, reference, samples
+        self.every, self.images, self.spec, self.labels = every, images, spec, labels
+        self.extractor, self.samples = extractor, samples
+        self._make_reference = reference
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.extractor.to(pl_module.device)
+        self.processes = Processes(trainer.global_rank, trainer.world_size, pl_module.device)
+        self.reference = self._make_reference(self.processes)
         if trainer.global_step == 0:
             self._measure(trainer, pl_module)
 
@@ -100,17 +116,29 @@ class FIDTrace(Callback):
 
     def _measure(self, trainer: Trainer, pl_module: Any) -> None:
         with torch.no_grad():
-            made = generate_uint8(pl_module.sample, range(self.images), self.spec, 256, pl_module.device)
+            features = generated_features(
+                pl_module.sample,
+                range(self.images),
+                self.spec,
+                self.extractor,
+                processes=self.processes,
+                labels=self.labels,
+            )
             self._draw(trainer.global_step, pl_module)
-        features = extract_features(self.extractor, made)
+        # checkpoints are kept by FID: every process must know the same one
+        values = self.processes.tell(self._scores(features) if self.processes.rank == 0 else {})
+        write_metrics(trainer, values)
+        if trainer.global_step:
+            pl_module.log("fid", values["fid/fid"], logger=False)
+
+    def _scores(self, features: Tensor) -> dict[str, float]:
         fid = frechet_distance(FeatureStatistics.from_features(features), self.reference.statistics)
         values = {"fid/fid": fid}
         if self.reference.features is not None:
-            precision, recall = precision_recall(features, self.reference.features)
+            real = self.reference.features.double()
+            precision, recall = precision_recall(features.double(), real)
             values |= {"fid/precision": precision, "fid/recall": recall}
-        write_metrics(trainer, values)
-        if trainer.global_step:
-            pl_module.log("fid", fid, logger=False)
+        return values
 
     @rank_zero_only
     def _draw(self, step: int, pl_module: Any) -> None:

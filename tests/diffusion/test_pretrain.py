@@ -16,6 +16,7 @@ from carv_distill.training.metrics import read_metrics
 from carv_distill.training.run import execute
 from carv_distill.training.schemas import TeacherConfig
 from tests.conftest import ROOT
+from tests.data.test_images import as_zip, pictures
 
 
 def small_config(folder: Path, *overrides: str) -> TeacherConfig:
@@ -75,9 +76,34 @@ def test_dropped_labels_become_the_null_label(monkeypatch: pytest.MonkeyPatch) -
     seen: list[torch.Tensor] = []
     for dropout in (0.0, 1.0):
         options = PretrainOptions(channels=[8, 16], head_channels=8, batch=16, label_dropout=dropout)
-        module = PretrainModule(build_teacher(options, 1, 8, 10), data.images, data.labels, options, 1, 0)
+        module = PretrainModule(build_teacher(options, 1, 8, 10), data, options, 1, 0)
         module.denoiser.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[2]))
         monkeypatch.setattr(PretrainModule, "global_step", 0)
-        module.training_step(0, 0)
+        module.training_step(next(iter(module.train_dataloader())), 0)
     assert (seen[0] < 10).all()
     assert (seen[1] == 10).all()
+
+
+def test_a_teacher_learns_from_files_and_resumes_to_the_bit(tmp_path: Path) -> None:
+    """Colour images in a zip, decoded by a worker, with mirror images; cut at 4 of 6 steps."""
+    path = as_zip(tmp_path, pictures())
+    words = (
+        "data.name=images",
+        f"data.path={path}",
+        "data.flip=true",
+        "data.workers=1",
+        "teacher.batch=4",
+        "trainer.max_steps=6",
+        "checkpoint.every=2",
+    )
+    whole = execute(small_config(tmp_path, *words, "name=whole"))
+    cut = execute(small_config(tmp_path, *words, "name=cut"))
+    next((cut / "checkpoints").glob("*step=6.ckpt")).unlink()
+    execute(small_config(tmp_path, *words, "name=cut", "data.workers=0"), resume=True)
+    a, b = (
+        torch.load(run / "checkpoints/newest-step=6.ckpt", weights_only=True)["state_dict"]
+        for run in (whole, cut)
+    )
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    teacher = load_teacher(whole / "teacher")
+    assert (teacher.channels, teacher.size, teacher.labels) == (3, 8, 4)

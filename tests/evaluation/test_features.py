@@ -16,6 +16,7 @@ from carv_distill.evaluation.features import (
     InceptionFeatures,
     extract_features,
 )
+from carv_distill.evaluation.fid import compute_metrics
 from tests.evaluation.conftest import SHIPPED
 
 
@@ -145,15 +146,62 @@ def test_inception_without_a_path_never_downloads(tmp_path: Path, monkeypatch: p
         InceptionFeatures()
 
 
-@pytest.mark.slow
-def test_inception_of_random_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def random_inception(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """torch-fidelity's network with initial weights."""
     from torch_fidelity import feature_extractor_inceptionv3 as upstream
 
     with monkeypatch.context() as patch:
         patch.setattr(upstream, "load_state_dict_from_url", lambda *args, **kwargs: {})
         patch.setattr(upstream.FeatureExtractorInceptionV3, "load_state_dict", lambda *args: None)
         torch.manual_seed(0)
-        network = upstream.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
+        return upstream.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
+
+
+@pytest.mark.slow
+def test_metrics_equal_torch_fidelitys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """FID, KID, precision and recall of 24 images against 30, from the images on."""
+    from torch_fidelity import calculate_metrics
+
+    path = tmp_path / "weights.pth"
+    torch.save(random_inception(monkeypatch).state_dict(), path)
+    g = torch.Generator().manual_seed(1)
+    made, real = (torch.randint(256, (n, 3, 32, 32), generator=g, dtype=torch.uint8) for n in (24, 30))
+    made //= 2
+    extractor = InceptionFeatures(path)
+    assert f"{hashlib.sha256(path.read_bytes()).hexdigest()}, that of the published" in caplog.text
+    ours = compute_metrics(
+        extract_features(extractor, made), extract_features(extractor, real), kid_subsets=7
+    )
+    theirs = calculate_metrics(
+        input1=Images(made), input2=Images(real), cuda=False, fid=True, kid=True, prc=True, verbose=False,
+        feature_extractor="inception-v3-compat", feature_extractor_weights_path=str(path), cache=False,
+        feature_layer_fid="2048", feature_layer_kid="2048", feature_layer_prc="2048", kid_subsets=7,
+        kid_subset_size=24, batch_size=16,
+    )  # fmt: skip
+    assert ours.fid == pytest.approx(theirs["frechet_inception_distance"], rel=1e-3)
+    assert ours.kid == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-3)
+    assert ours.precision == pytest.approx(theirs["precision"], abs=1e-3)
+    assert ours.recall == pytest.approx(theirs["recall"], abs=1e-3)
+
+
+class Images(torch.utils.data.Dataset[torch.Tensor]):
+    """Bytes as torch-fidelity takes them."""
+
+    def __init__(self, images: torch.Tensor) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, number: int) -> torch.Tensor:
+        return self.images[number]
+
+
+@pytest.mark.slow
+def test_inception_of_random_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = random_inception(monkeypatch)
     # in the place where torch hub would keep it, so that no path is needed either
     path = tmp_path / "checkpoints" / INCEPTION_FILE
     path.parent.mkdir()

@@ -76,3 +76,23 @@ def test_a_failing_generator_is_named() -> None:
         generate_uint8(lambda z, labels: z / (labels != labels[-1])[:, None, None, None], [8, 9], DIGITS)
     with pytest.raises(UserError, match=r"found images \[2, 1, 4, 4\]; digits has \[2, 1, 8, 8\]"):
         generate_uint8(lambda z, labels: z[..., :4, :4], [0, 1], DIGITS)
+
+
+def test_random_labels_are_drawn_after_the_latent() -> None:
+    """As EDM's StackedRandomGenerator: one generator per seed, randn and then randint."""
+    turn, _ = image_latents(range(50), (1, 4, 4), 10)
+    latents, labels = image_latents(range(50), (1, 4, 4), 10, "random")
+    assert torch.equal(latents, turn)
+    for seed in range(50):
+        generator = torch.Generator().manual_seed(seed)
+        torch.randn(1, 4, 4, generator=generator)
+        assert labels[seed] == torch.randint(10, (), generator=generator)
+    assert image_latents(range(5), (1, 4, 4), 0, "random")[1].tolist() == [0] * 5
+    seen: list[Tensor] = []
+
+    def sample(z: Tensor, y: Tensor) -> Tensor:
+        seen.append(y)
+        return z
+
+    generate_uint8(sample, range(8), DIGITS, labels="random")
+    assert torch.equal(seen[0], image_latents(range(8), DIGITS.shape, 10, "random")[1])

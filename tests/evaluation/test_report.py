@@ -13,7 +13,8 @@ from carv_distill.errors import UserError
 from carv_distill.evaluation.features import DigitsFeatures, extract_features
 from carv_distill.evaluation.fid import compute_metrics
 from carv_distill.evaluation.generate import generate_uint8
-from carv_distill.evaluation.report import Reference, Report, Summary, evaluate_generator, render_table
+from carv_distill.evaluation.reference import Reference
+from carv_distill.evaluation.report import Report, Summary, evaluate_generator, render_table
 
 
 def blurred(z: Tensor, labels: Tensor) -> Tensor:

@@ -47,3 +47,38 @@ def test_a_figure_is_drawn_once_there_is_something_to_draw(tmp_path: Path) -> No
             row |= {f"variance/{arm}/{name}{s}": v for s, v in (("", 2.0), ("_low", 1.0), ("_high", 3.0))}
     draw_variance_vs_fid([row], figure, "a", "b")
     assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_row_is_written_without_the_rows_before_it(tmp_path: Path) -> None:
+    """Once the columns are known, the file grows at its end, and holds what a rewrite would."""
+    path = tmp_path / "metrics.csv"
+    log = MetricsLogger(path)
+    log.log_metrics({"a": 0.1, "b": 1.0}, 1)
+    place = path.stat().st_ino
+    log.log_metrics({"a": 1e-7}, 2)
+    log.log_metrics({"b": 2.0}, 2)  # of the same row, later
+    log.log_metrics({"a": 123456.0}, 3)
+    log.log_metrics({"a": 4.0}, 3)  # shorter than what it replaces
+    assert path.stat().st_ino == place
+    assert path.read_text() == "step,a,b\n1,0.1,1.0\n2,1e-07,2.0\n3,4.0,\n"
+    log.log_metrics({"b": 5.0}, 1)  # an older row
+    assert path.stat().st_ino != place
+    log.log_metrics({"a": 6.0}, 4)
+    assert path.read_text() == "step,a,b\n1,0.1,5.0\n2,1e-07,2.0\n3,4.0,\n4,6.0,\n"
+    path.unlink()
+    log.log_metrics({"a": 7.0}, 4)
+    assert path.read_text() == "step,a,b\n1,0.1,5.0\n2,1e-07,2.0\n3,4.0,\n4,7.0,\n"
+
+
+def test_half_a_row_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    log = MetricsLogger(path)
+    for step in (1, 2):
+        log.log_metrics({"a": step + 0.25, "b": 1.0}, step)
+    whole = path.read_bytes()
+    for cut in range(1, 8):
+        path.write_bytes(whole[:-cut])
+        assert read_metrics(path) == [{"step": 1, "a": 1.25, "b": 1.0}]
+    resumed = MetricsLogger(path, resume_step=1)
+    resumed.log_metrics({"a": 2.25, "b": 1.0}, 2)
+    assert path.read_bytes() == whole

@@ -68,7 +68,8 @@ def _train(places: list[int], steps: int, seed: int) -> NetworkDenoiser:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         untrained = build_teacher(OPTIONS, 1, 8, 10)
-    module = PretrainModule(untrained, digits.images[rows], digits.labels[rows], OPTIONS, steps, seed)
+    chosen = LabelledImages(*digits.batch(rows), digits.spec)
+    module = PretrainModule(untrained, chosen, OPTIONS, steps, seed)
     Trainer(
         max_steps=steps, max_epochs=-1, accelerator="cpu", logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False,

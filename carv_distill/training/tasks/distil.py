@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lightning.pytorch.callbacks import Callback
 
-from carv_distill.data import LabelledImages, load_images
+from carv_distill.data import ImageSet, load_images
 from carv_distill.diffusion import VPSchedule, load_teacher
 from carv_distill.dmd import DMDModule
 from carv_distill.errors import UserError
@@ -24,9 +24,9 @@ def prepare_distillation(config: DMDConfig, device: str, world_size: int) -> Tas
     Raises:
         UserError: data, teacher, features or estimator are missing, damaged, or do not fit.
     """
-    data = load_images(config.data.name)
+    data = load_images(config.data)
     module = build_dmd_module(config, data, world_size)
-    tools = FIDTools.load(config.fid, data, device) if config.fid.every else None
+    tools = FIDTools.load(config, data, device) if config.fid.every else None
     every = config.fid.every, config.variance.every
 
     def callbacks(folder: Path) -> list[Callback]:
@@ -34,7 +34,7 @@ def prepare_distillation(config: DMDConfig, device: str, world_size: int) -> Tas
         if config.variance.every:
             found.append(VarianceTrace(config.variance.every, config.variance.pairs))
         if tools:
-            found.append(tools.trace(config.fid, data, folder))
+            found.append(tools.trace(folder))
         figure = folder / "figures" / "variance_vs_fid.png"
         return [*found, TraceFigure(folder / "metrics.csv", figure, every)]
 
@@ -42,7 +42,7 @@ def prepare_distillation(config: DMDConfig, device: str, world_size: int) -> Tas
     return Task(module, callbacks, "student", shown, every, config.fid.every, accumulate=module.accumulate)
 
 
-def build_dmd_module(config: DMDConfig, data: LabelledImages, world_size: int = 1) -> DMDModule:
+def build_dmd_module(config: DMDConfig, data: ImageSet, world_size: int = 1) -> DMDModule:
     """The module of a distillation run, for one of so many processes.
 
     Raises:
@@ -58,7 +58,7 @@ def build_dmd_module(config: DMDConfig, data: LabelledImages, world_size: int = 
         config.estimator.upstream,
         config.estimator.draws,
         config.dmd,
-        data.spec.classes,
+        max(data.spec.classes, 1),  # without labels, all are 0
         config.seed,
         config.estimator.chunk,
         config.teacher.guidance,

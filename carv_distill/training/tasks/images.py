@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from carv_distill.data import LabelledImages
+from carv_distill.data import ImageSet, originals
 from carv_distill.diffusion import Teacher
 from carv_distill.errors import UserError
-from carv_distill.evaluation.features import DigitsFeatures, FeatureExtractor, InceptionFeatures
-from carv_distill.evaluation.report import Reference
-from carv_distill.training.schemas import FIDOptions
+from carv_distill.evaluation.extractors import load_extractor
+from carv_distill.evaluation.features import FeatureExtractor
+from carv_distill.evaluation.reference import Reference
+from carv_distill.parallel import Processes
+from carv_distill.training.schemas import FIDOptions, ImageConfig
 from carv_distill.training.traces import FIDTrace
 
-DIGITS_FEATURES = "checkpoints/digits-features"
 
-
-def check_fit(teacher: Teacher, data: LabelledImages, path: str) -> None:
+def check_fit(teacher: Teacher, data: ImageSet, path: str) -> None:
     """Teacher and data must have one image shape, and the labels must be known to the teacher."""
     spec = data.spec
     if (teacher.channels, teacher.size) != (spec.channels, spec.size):
@@ -35,26 +35,45 @@ def check_fit(teacher: Teacher, data: LabelledImages, path: str) -> None:
 class FIDTools:
     """What an FID needs besides the generator."""
 
+    options: FIDOptions
     extractor: FeatureExtractor
-    reference: Reference
+    data: ImageSet
+    """What generators are measured against: no mirror images."""
+    workers: int
+    published: Reference | None
+    """Statistics from a file."""
 
     @classmethod
-    def load(cls, options: FIDOptions, data: LabelledImages, device: str) -> FIDTools:
-        """The configured features, and the reference: a file of statistics, or the data set itself.
+    def load(cls, config: ImageConfig, data: ImageSet, device: str) -> FIDTools:
+        """The configured features, and the statistics where there is a file of them.
+
+        Raises:
+            UserError: weights or statistics are missing or damaged, or do not fit the data or each other.
+        """
+        options, data = config.fid, originals(data)
+        extractor = load_extractor(options.features, options.weights)
+        extractor.to(device)
+        if not extractor.takes(data.spec):
+            c, s = data.spec.channels, data.spec.size
+            raise UserError(
+                f"fid.features: {options.features} does not take the {c}×{s}×{s} images of {data.spec.name}; "
+                "allowed for them: inception, clip"
+            )
+        published = None
+        if options.reference is not None:
+            published = Reference.from_file(options.reference, extractor, data.spec.size)
+        return cls(options, extractor, data, config.data.workers, published)
+
+    def reference(self, processes: Processes) -> Reference:
+        """The file of statistics, or the data set itself.
 
         Reference and generated images go through the network on one device, in one arithmetic.
         """
-        extractor: FeatureExtractor
-        if options.features == "inception":
-            extractor = InceptionFeatures(options.weights)
-        else:
-            extractor = DigitsFeatures(options.weights or DIGITS_FEATURES)
-        extractor.to(device)
-        if options.reference is not None:
-            return cls(extractor, Reference.from_file(options.reference, extractor))
-        return cls(extractor, Reference.from_images(data.spec.name, data.to_uint8(), extractor))
+        if self.published is not None:
+            return self.published
+        return Reference.from_set(self.data, self.extractor, processes, self.workers)
 
-    def trace(self, options: FIDOptions, data: LabelledImages, folder: Path) -> FIDTrace:
+    def trace(self, folder: Path) -> FIDTrace:
         """The callback that measures FID of the module's samples and draws their grids."""
-        tools = (data.spec, self.extractor, self.reference, folder / "samples")
-        return FIDTrace(options.every, options.images, *tools)
+        o, spec = self.options, self.data.spec
+        return FIDTrace(o.every, o.images, spec, self.extractor, self.reference, folder / "samples", o.labels)

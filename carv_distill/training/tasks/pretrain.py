@@ -21,23 +21,23 @@ def prepare_pretraining(config: TeacherConfig, device: str) -> Task:
     Raises:
         UserError: data, features or the network's sizes do not fit.
     """
-    data = load_images(config.data.name)
+    data = load_images(config.data)
     spec = data.spec
     seed_everything(config.seed, verbose=False)  # initial weights
     untrained = build_teacher(config.teacher, spec.channels, spec.size, spec.classes)
     module = PretrainModule(
         untrained,
-        data.images,
-        data.labels,
+        data,
         config.teacher,
         config.trainer.max_steps,
         config.seed,
         config.fid.sampler_steps,
+        config.data.workers,
     )
-    tools = FIDTools.load(config.fid, data, device) if config.fid.every else None
+    tools = FIDTools.load(config, data, device) if config.fid.every else None
 
     def callbacks(folder: Path) -> list[Callback]:
-        return [tools.trace(config.fid, data, folder)] if tools else []
+        return [tools.trace(folder)] if tools else []
 
     every = config.fid.every
     return Task(module, callbacks, "teacher", {"fid": "FID {:.2f}"}, (every,), every)

@@ -1,0 +1,47 @@
+"""CIFAR-10's training set, from the files that torchvision keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from carv_distill.errors import UserError
+
+from .sets import ByteImages
+from .spec import ImageSpec
+
+CIFAR10 = ImageSpec("cifar10", channels=3, size=32, classes=10)
+
+
+def load_cifar10_images(root: str) -> ByteImages:
+    """All 50,000 training images, as bytes.
+
+    torchvision compares every file with its published MD5 before it unpickles any. Nothing is downloaded.
+
+    Args:
+        root: the folder that holds `cifar-10-batches-py`.
+
+    Returns:
+        uint8 [50000, 3, 32, 32] and labels int64 [50000] in 0..9, in the order of the files.
+
+    Raises:
+        UserError: a file is missing or damaged; the message names it and says how to fetch them.
+
+    Source:
+        Krizhevsky, Learning Multiple Layers of Features from Tiny Images (2009).
+    """
+    from torchvision.datasets import CIFAR10 as FILES  # slow: other data sets do without it
+    from torchvision.datasets.utils import check_integrity
+
+    folder = Path(root, FILES.base_folder)
+    for name, md5 in (*FILES.train_list, *FILES.test_list, (FILES.meta["filename"], FILES.meta["md5"])):
+        if not check_integrity(folder / name, md5):
+            what = "has another MD5 than the published file" if (folder / name).is_file() else "is missing"
+            raise UserError(
+                f"data.path: {folder / name} {what}; fetch CIFAR-10 with python -c "
+                f"\"from torchvision.datasets import CIFAR10; CIFAR10('{root}', download=True)\""
+            )
+    files = FILES(root, train=True, download=False)
+    pixels = torch.from_numpy(files.data).permute(0, 3, 1, 2).contiguous()
+    return ByteImages(pixels, torch.tensor(files.targets), CIFAR10)

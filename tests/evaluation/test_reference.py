@@ -1,0 +1,73 @@
+"""References: from a set, summed or kept, and files that say what they are of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from carv_distill.data import load_digits_images
+from carv_distill.data.sets import ByteImages
+from carv_distill.errors import UserError
+from carv_distill.evaluation.features import DigitsFeatures
+from carv_distill.evaluation.fid import FeatureStatistics
+from carv_distill.evaluation.reference import Reference
+from carv_distill.parallel import Processes
+
+
+def test_a_set_gives_what_its_images_give(digits_features: DigitsFeatures) -> None:
+    """Kept or summed; the covariance's divisor is N − 1 in both."""
+    data = load_digits_images()
+    images = Reference.from_images("digits", data.to_uint8(), digits_features)
+    counts: list[int] = []
+    kept = Reference.from_set(data, digits_features, progress=counts.append)
+    summed = Reference.from_set(data, digits_features, kept=100)
+    assert sum(counts) == len(data)
+    assert kept.name == summed.name == "digits"
+    assert kept.features is not None
+    assert images.features is not None
+    assert torch.equal(kept.features.double(), images.features)
+    assert summed.features is None
+    for found in (kept, summed):
+        torch.testing.assert_close(found.statistics.mu, images.statistics.mu, rtol=0, atol=1e-9)
+        torch.testing.assert_close(found.statistics.sigma, images.statistics.sigma, rtol=0, atol=1e-9)
+    pixels = data.to_uint8()
+    again = Reference.from_set(ByteImages(pixels, data.labels, data.spec), digits_features)
+    assert torch.equal(again.statistics.sigma, kept.statistics.sigma)
+    few = ByteImages(pixels[:1], data.labels[:1], data.spec)
+    with pytest.raises(UserError, match="digits has 1 images; statistics need at least 2"):
+        Reference.from_set(few, digits_features)
+
+
+def test_a_file_says_what_it_is_of(digits_features: DigitsFeatures, tmp_path: Path) -> None:
+    statistics = FeatureStatistics(torch.zeros(64).double(), torch.eye(64).double())
+    path = tmp_path / "statistics.npz"
+    own = digits_features.fingerprint
+    statistics.save(path, images=7, size=8, extractor=own)
+    assert torch.equal(Reference.from_file(path, digits_features, 8).statistics.sigma, statistics.sigma)
+    with pytest.raises(UserError, match="statistics of 8×8 images; the data has 32×32"):
+        Reference.from_file(path, digits_features, 32)
+    statistics.save(path, size=8, extractor="0123456789abcdef")
+    with pytest.raises(UserError, match=f"the extractor 0123456789abcdef; fid.features gives {own}"):
+        Reference.from_file(path, digits_features, 8)
+
+
+def test_a_files_name_may_say_its_resolution(digits_features: DigitsFeatures, tmp_path: Path) -> None:
+    statistics = FeatureStatistics(torch.zeros(64).double(), torch.eye(64).double())
+    for name, fits in (("imagenet-64x64.npz", False), ("digits-8x8.npz", True), ("plain.npz", True)):
+        statistics.save(tmp_path / name)
+        if fits:
+            Reference.from_file(tmp_path / name, digits_features, 8)
+            continue
+        with pytest.raises(UserError, match=r"imagenet-64x64\.npz: statistics of 64×64 images; .* 8×8"):
+            Reference.from_file(tmp_path / name, digits_features, 8)
+
+
+@pytest.mark.parametrize(("count", "world"), [(10, 3), (2, 3), (9, 1), (12, 2)])
+def test_batches_are_dealt_out_once(count: int, world: int) -> None:
+    shares = [Processes(rank, world).batches(count, 4) for rank in range(world)]
+    numbers = sorted(n for share in shares for batch in share for n in batch)
+    assert numbers == list(range(count))
+    whole = {(b.start, b.stop) for b in Processes().batches(count, 4)}
+    assert {(b.start, b.stop) for share in shares for b in share} == whole
