@@ -1,15 +1,14 @@
-"""DMD updates of a CIFAR-10-size network: python -m benchmarks.gpu [--rounds 20] [--out benchmarks/results/gpu.json]
+"""DMD updates of a CIFAR-10-size network: python -m benchmarks.gpu [--rounds 20] [--out FILE.json]
 
-The published DDPM++ (55.7 M parameters, 32×32, random weights), R = 128, K = 4, one fake-score update: seconds
-of an update, generated images per second, model FLOP utilisation (FLOPs of the network calls, counted, over the
-device's peak) and peak memory, for float32 and bf16-mixed, eager and compiled, the frozen teacher in float32 and
-bfloat16, and several chunks of re-noisings. `--small` is a small network, to try the script on a CPU.
+The published DDPM++ (55.7 M parameters, 32×32, random weights), R = 128, K = 4, one fake-score update: what
+an update takes in seconds, generated images per second, model FLOP utilisation (FLOPs of the network calls
+over the device's peak) and peak memory, for float32 and bf16-mixed, eager and compiled, the frozen teacher in
+float32 and bfloat16, and several chunks of re-noisings. `--small` tries the script on a CPU.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Iterator
@@ -30,6 +29,7 @@ from carv_distill.diffusion.denoiser import EDMPreconditioning
 from carv_distill.diffusion.edm import EDMNetwork, SongUNet
 from carv_distill.diffusion.teacher import edm_scheduler_config
 from carv_distill.dmd import DMDModule
+from carv_distill.files import write_json
 from carv_distill.options.dmd import DMDOptions
 from carv_distill.training.console import quiet_libraries
 
@@ -81,7 +81,7 @@ def build(setting: Setting, upstream: int, draws: int, small: bool) -> DMDModule
         out_channels=3,
         label_dim=10,
         augment_dim=9,
-        **size,  # type: ignore[arg-type]
+        **size,
     )
     schedule = EDMSchedule()
     denoiser = NetworkDenoiser(EDMNetwork(unet), EDMPreconditioning()).requires_grad_(False).eval()
@@ -117,7 +117,7 @@ class Timed(DMDModule):
 
 
 def count_flops(upstream: int, draws: int, small: bool) -> int:
-    """FLOPs of one update by torch's counter, on the meta of an eager float32 update."""
+    """FLOPs of one update by torch's counter, of an eager update."""
     module = build(Setting("32-true"), upstream, draws, small)
     with FlopCounterMode(display=False) as counter:
         _fit(module, 1, "32-true")
@@ -190,9 +190,7 @@ def main() -> None:
     Console().print(table)
     if a.out:
         head = {"device": device, "torch": torch.__version__, "R": a.upstream, "K": a.draws, "flops": flops}
-        a.out.write_text(
-            json.dumps({**head, "rounds": a.rounds, "small": a.small, "rows": rows}, indent=2) + "\n"
-        )
+        write_json(a.out, {**head, "rounds": a.rounds, "small": a.small, "rows": rows})
 
 
 if __name__ == "__main__":

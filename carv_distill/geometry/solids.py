@@ -15,6 +15,8 @@ Solid = Callable[[Tensor], Tensor]
 LIGHT = (0.4, 0.8, 0.45)
 """Direction to the light; the camera's own is added, so that no side is dark."""
 BACKGROUND = 0.5
+REACH = 0.75
+"""Every solid lies within this distance of the origin."""
 
 
 def ball(p: Tensor) -> Tensor:
@@ -86,21 +88,39 @@ def trace(
     Sphere tracing: a ray goes on by the distance it is from the surface (Hart, 1996).
     """
     origins, directions = cameras.rays(size * samples)
-    depth = (cameras.distance - 1.0)[:, None, None].expand(directions.shape[:-1]).clamp(min=0).clone()
-    for _ in range(steps):
-        depth += solid(origins + depth[..., None] * directions)
-    points = origins + depth[..., None] * directions
-    hit = (solid(points).abs() < 5e-3) & (depth < cameras.distance[:, None, None] + 1)
+    place, toward = origins.expand_as(directions).reshape(-1, 3), directions.reshape(-1, 3)
+    near = (cameras.distance - 1.0)[:, None, None].expand(directions.shape[:-1]).clamp(min=0).flatten()
+    far = (cameras.distance + 1)[:, None, None].expand(directions.shape[:-1]).flatten()
+    # Only rays that may still meet the solid cost anything: none far beside it, none already past it.
+    closest = place - (place * toward).sum(-1, keepdim=True) * toward
+    seen = (closest.norm(dim=-1) < REACH).nonzero().squeeze(1)
+    rays = torch.cat([place, toward, near[:, None], far[:, None]], 1)[seen]
+    for step in range(steps):
+        rays[:, 6] += solid(_along(rays))
+        if step % 8 == 7:
+            going = rays[:, 6] < rays[:, 7]
+            seen, rays = seen[going], rays[going]
+    points = _along(rays)
+    on = (solid(points).abs() < 5e-3) & (rays[:, 6] < rays[:, 7])
+    seen, points = seen[on], points[on]
     h = 1e-3
     axes = torch.eye(3, dtype=points.dtype, device=points.device) * h
     normals = torch.stack([solid(points + e) - solid(points - e) for e in axes], -1)
     normals = torch.nn.functional.normalize(normals, dim=-1)
     light = torch.tensor(LIGHT, dtype=points.dtype, device=points.device)
     light = torch.nn.functional.normalize(light, dim=0)
-    lit = 0.35 + 0.4 * (normals @ light).clamp(min=0) + 0.25 * (-(normals * directions).sum(-1)).clamp(min=0)
-    matt = lit[:, None] * torch.tensor(colour, dtype=points.dtype, device=points.device)[:, None, None]
-    image = torch.where(hit[:, None], matt, BACKGROUND)
+    lit = (
+        0.35 + 0.4 * (normals @ light).clamp(min=0) + 0.25 * (-(normals * toward[seen]).sum(-1)).clamp(min=0)
+    )
+    image = torch.full_like(toward, BACKGROUND)
+    image[seen] = lit[:, None] * torch.tensor(colour, dtype=points.dtype, device=points.device)
+    image = image.view(directions.shape).permute(0, 3, 1, 2)
     return torch.nn.functional.avg_pool2d(image, samples)
+
+
+def _along(rays: Tensor) -> Tensor:
+    """The points that rays (origin, direction, depth, greatest depth), [m, 8], have reached, [m, 3]."""
+    return rays[:, :3] + rays[:, 6:7] * rays[:, 3:6]
 
 
 def _box(p: Tensor, half: tuple[float, float, float]) -> Tensor:

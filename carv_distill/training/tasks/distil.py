@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lightning.pytorch.callbacks import Callback
 
 from carv_distill.data import ImageSet, load_images
+from carv_distill.data.batches import step_loader
 from carv_distill.diffusion import VPSchedule, load_teacher
 from carv_distill.dmd import DMDModule
+from carv_distill.dmd.module import RealImages, Samples
 from carv_distill.errors import UserError
 from carv_distill.training.schemas import DMDConfig
 from carv_distill.training.traces import TraceFigure, VarianceTrace
@@ -48,6 +51,11 @@ def build_dmd_module(config: DMDConfig, data: ImageSet, world_size: int = 1) -> 
     Raises:
         UserError: the teacher is missing, damaged, or does not fit the data; or the estimator is no good.
     """
+    if config.dmd.gan.student_weight and not config.dmd.gan.on:
+        raise UserError(
+            f"dmd.gan.fake_weight: 0, but dmd.gan.student_weight is {config.dmd.gan.student_weight:g}; a "
+            "discriminator that does not learn has nothing to say (give a weight above 0)"
+        )
     teacher = load_teacher(config.teacher.path)
     check_fit(teacher, data, config.teacher.path)
     schedule = teacher.schedule
@@ -65,7 +73,19 @@ def build_dmd_module(config: DMDConfig, data: ImageSet, world_size: int = 1) -> 
         build_adaptive(config.estimator),
         config.teacher.precision == "bfloat16",
         accumulated_shares(config, world_size),
+        real=_real_images(config, data) if config.dmd.gan.on else None,
     )
+
+
+def _real_images(config: DMDConfig, data: ImageSet) -> RealImages:
+    """Real images for the discriminator, as many for each share as its student samples."""
+    o = config.dmd
+    batch = o.fake_batch * (1 if o.fake_reuse else o.fake_updates_per_student)
+
+    def real(shares: Sequence[int], start: int) -> Iterable[Samples]:
+        return step_loader(data, batch, config.seed, "real", shares, start, config.data.workers)
+
+    return real
 
 
 def accumulated_shares(config: DMDConfig, world_size: int) -> int:
