@@ -79,9 +79,9 @@ class DMDObjective(LightningModule):
         self.student = NetworkDenoiser(teacher.network.trainable_copy(), precondition)
         self.fake = NetworkDenoiser(teacher.network.trainable_copy(), precondition)
         self.student_ema = frozen_copy(self.student)
-        if teacher_bfloat16:
-            self.teacher.network = Bfloat16Network(teacher.network)
         self.gan_head = GANHead(teacher.network.bottleneck_channels, seed) if options.gan.on else None
+        if teacher_bfloat16:  # once student and fake score have their copies
+            self.teacher.network = Bfloat16Network(teacher.network)
         # Walking a module's tree costs as much as an optimiser step of a small network: walked once.
         self._student_parameters = list(self.student.parameters())
         self._fake_parameters = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import pickle
@@ -20,6 +19,7 @@ from carv_distill.data import from_uint8, in_memory, load_images, originals, to_
 from carv_distill.data.solids import load_solids_images
 from carv_distill.errors import UserError
 from carv_distill.options.data import DataOptions
+from tests.data.stored import save_cifar10
 
 Files = dict[str, bytes]
 
@@ -179,33 +179,20 @@ def test_paths_that_do_not_fit_are_named(options: DataOptions, message: str) -> 
 
 def test_cifar10_is_read_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A data set of six images in CIFAR-10's layout, under its own checksums."""
-    folder = tmp_path / CIFAR10.base_folder
-    folder.mkdir()
-    pixels = np.random.default_rng(0).integers(256, size=(6, 3072), dtype=np.uint8)
-    content = {
-        "data_batch_1": {"data": pixels[:4], "labels": [3, 1, 0, 9]},
-        "data_batch_2": {"data": pixels[4:], "labels": [2, 2]},
-        "test_batch": {"data": pixels[:1], "labels": [0]},
-        "batches.meta": {"label_names": list("abcdefghij")},
-    }
-    sums = {}
-    for name, entry in content.items():
-        (folder / name).write_bytes(pickle.dumps(entry))
-        sums[name] = hashlib.md5((folder / name).read_bytes()).hexdigest()
-    monkeypatch.setattr(CIFAR10, "train_list", [[n, sums[n]] for n in ("data_batch_1", "data_batch_2")])
-    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", sums["test_batch"]]])
-    monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": sums["batches.meta"]})
+    pixels = save_cifar10(tmp_path, monkeypatch, [3, 1, 0, 9, 2, 2])
     data = load_images(DataOptions("cifar10", str(tmp_path)))
     assert (len(data), data.spec.shape, data.spec.classes) == (6, (3, 32, 32), 10)
     x, labels = data.batch(torch.arange(6))
     assert labels.tolist() == [3, 1, 0, 9, 2, 2]
     assert np.array_equal(to_uint8(x).numpy(), pixels.reshape(6, 3, 32, 32))
 
+    folder = tmp_path / CIFAR10.base_folder
+    second = (folder / "data_batch_2").read_bytes()
     (folder / "data_batch_2").write_bytes(b"not a pickle")
     with pytest.raises(UserError, match="data_batch_2 has another MD5 than the published file"):
         load_images(DataOptions("cifar10", str(tmp_path)))
     (folder / "batches.meta").unlink()
-    (folder / "data_batch_2").write_bytes(pickle.dumps(content["data_batch_2"]))
+    (folder / "data_batch_2").write_bytes(second)
     with pytest.raises(UserError, match=r"batches\.meta is missing"):
         load_images(DataOptions("cifar10", str(tmp_path)))
 

@@ -36,7 +36,10 @@ DMD = ROOT / "configs/dmd_carv.yaml"
         ("seed=null", "seed: it is empty; give a value"),
         ("estimator.draws", "'estimator.draws' has no '='; write key=value"),
         ("task=dms", "task: 'dms' is not one of dmd, teacher"),
-        ("data.name=digitz", "data.name: 'digitz' is not one of digits (did you mean digits?)"),
+        (
+            "data.name=digitz",
+            "data.name: 'digitz' is not one of digits, solids, cifar10, images (did you mean digits?)",
+        ),
         ("estimator.statistic=neymann", "'neymann' is not one of second_moment, neyman"),
         ("estimator.bins=0", "estimator.bins: 0 is below"),
         ("estimator.proposal=adaptve", "'adaptve' is not one of uniform, weights, weighting, adaptive"),

@@ -169,7 +169,7 @@ def test_two_processes_make_the_updates_of_one_that_accumulates(
     launch: Callable[..., None], accumulated: Path, tmp_path: Path
 ) -> None:
     """2 × R = 4 against 1 × 2 shares of R = 4, in float64: weights, averages and Adam's moments, that
-    hold every gradient, agree to 1e-9 after each of ten updates. Two processes on one node, or on two nodes;
+    hold every gradient, agree to 1e-8 after each of ten updates. Two processes on one node, or on two nodes;
     levels are dealt over both shares, and an adaptive proposal learns from both."""
     launch("--config", "configs/dmd_carv.yaml", *SMALL, *TEN, f"folder={tmp_path}")
     for step in range(1, 11):
@@ -178,7 +178,7 @@ def test_two_processes_make_the_updates_of_one_that_accumulates(
             for folder in (accumulated, tmp_path / "dmd_carv/checkpoints")
         )
         for part in ("state_dict", "optimizer_states"):
-            torch.testing.assert_close(one[part], two[part], rtol=0, atol=1e-9)
+            torch.testing.assert_close(one[part], two[part], rtol=0, atol=1e-8)
         torch.testing.assert_close(one["adaptive"]["sums"], two["adaptive"]["sums"], rtol=1e-9, atol=1e-9)
 
 

@@ -225,7 +225,7 @@ def test_options_that_do_not_fit_are_named() -> None:
     ):
         with pytest.raises(UserError, match=said):
             options("teacher", **change)  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="--data: 'cats' is not one of digits, shapes"):
+    with pytest.raises(UserError, match="--data: 'cats' is not one of digits, solids, shapes"):
         subject.load_model("teacher", "cats", "cpu")
 
 

@@ -52,7 +52,7 @@ def test_the_trace_of_two_processes_is_that_of_one(
     """Before the first update the students are equal; 300 images are two batches."""
     words = ("fid.every=1", "fid.images=300", "trainer.max_steps=1", "fid.labels=random")
     alone = execute(small_config(*words))
-    launch_two("configs/dmd_carv.yaml", *SMALL, *words, f"folder={tmp_path}/two")
+    launch_two("--config", "configs/dmd_carv.yaml", *SMALL, *words, f"folder={tmp_path}/two")
     one, other = (read_metrics(run / "metrics.csv")[0] for run in (alone, tmp_path / "two/dmd_carv"))
     assert one["step"] == 0
     for name in ("fid/fid", "fid/precision", "fid/recall"):

@@ -1,0 +1,50 @@
+"""Small data sets on disk, in the layouts of the real ones."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision.datasets import CIFAR10
+
+
+def save_cifar10(root: Path, monkeypatch: pytest.MonkeyPatch, labels: list[int]) -> np.ndarray:
+    """A data set in CIFAR-10's layout, under its own checksums, in two parts; its pixels, [n, 3072] bytes."""
+    folder = root / CIFAR10.base_folder
+    folder.mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(256, size=(len(labels), 3072), dtype=np.uint8)
+    half = (len(labels) + 1) // 2
+    content = {
+        "data_batch_1": {"data": pixels[:half], "labels": labels[:half]},
+        "data_batch_2": {"data": pixels[half:], "labels": labels[half:]},
+        "test_batch": {"data": pixels[:1], "labels": [0]},
+        "batches.meta": {"label_names": list("abcdefghij")},
+    }
+    sums = {}
+    for name, entry in content.items():
+        (folder / name).write_bytes(pickle.dumps(entry))
+        sums[name] = hashlib.md5((folder / name).read_bytes()).hexdigest()
+    monkeypatch.setattr(CIFAR10, "train_list", [[n, sums[n]] for n in ("data_batch_1", "data_batch_2")])
+    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", sums["test_batch"]]])
+    monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": sums["batches.meta"]})
+    return pixels
+
+
+def save_zip(path: Path, size: int, labels: list[int]) -> None:
+    """A zip of PNG files in EDM's layout, with dataset.json."""
+    rng = np.random.default_rng(0)
+    entries = []
+    with zipfile.ZipFile(path, "w") as archive:
+        for i, label in enumerate(labels):
+            name, content = f"00000/img{i:08d}.png", io.BytesIO()
+            Image.fromarray(rng.integers(256, size=(size, size, 3), dtype=np.uint8)).save(content, "PNG")
+            archive.writestr(name, content.getvalue())
+            entries.append([name, label])
+        archive.writestr("dataset.json", json.dumps({"labels": entries}))
