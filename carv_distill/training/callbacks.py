@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -116,10 +117,16 @@ class StepLog(Callback):
 
 
 class Export(Callback):
-    """Keeps a diffusers folder of the averaged network up to date, at checkpoints and at the end."""
+    """Keeps the folder of what is made, as of the averaged network, up to date: at checkpoints and last of all.
 
-    def __init__(self, folder: Path, every: int) -> None:
-        self.folder, self.every = folder, every
+    Args:
+        folder: where.
+        every: steps.
+        save: writes the module's product into a folder.
+    """
+
+    def __init__(self, folder: Path, every: int, save: Callable[[Any, Path], None]) -> None:
+        self.folder, self.every, self.save = folder, every, save
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         if trainer.global_step % self.every == 0:
@@ -130,7 +137,7 @@ class Export(Callback):
 
     @rank_zero_only
     def _save(self, module: DistillModule) -> None:
-        module.save(self.folder)
+        self.save(module, self.folder)
 
 
 class ProgressLine(Callback):

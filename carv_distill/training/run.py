@@ -174,7 +174,7 @@ def _callbacks(config: RunConfig, folder: Path, task: Task) -> list[Callback]:
         *task.callbacks(folder),
         ProgressLine(task.shown, log_every),
         checkpoints,
-        Export(folder / task.product, config.checkpoint.every),
+        Export(folder / task.product, config.checkpoint.every, task.save),
         Preemption(checkpoints),
     ]
 

@@ -13,6 +13,7 @@ from carv_distill.diffusion import VPSchedule, load_teacher
 from carv_distill.dmd import DMDModule
 from carv_distill.dmd.module import RealImages, Samples
 from carv_distill.errors import UserError
+from carv_distill.training.metrics import read_metrics
 from carv_distill.training.schemas import DMDConfig
 from carv_distill.training.traces import TraceFigure, VarianceTrace
 
@@ -42,7 +43,44 @@ def prepare_distillation(config: DMDConfig, device: str, world_size: int) -> Tas
         return [*found, TraceFigure(folder / "metrics.csv", figure, every)]
 
     shown = {"fid": "FID {:.2f}", "variance/carv": "variance {:.3g}", "variance/iid": "(R,1) iid {:.3g}"}
-    return Task(module, callbacks, "student", shown, every, config.fid.every, accumulate=module.accumulate)
+
+    def save(trained: DMDModule, folder: Path) -> None:
+        trained.save(folder, student_figures(config, folder.parent / "metrics.csv"))
+
+    return Task(
+        module,
+        callbacks,
+        "student",
+        shown,
+        every,
+        config.fid.every,
+        accumulate=module.accumulate,
+        save=save,
+    )
+
+
+def student_figures(config: DMDConfig, metrics: Path) -> dict[str, str | float]:
+    """What the student's page says of its run: where it comes from, and the last FID that was measured."""
+    figures: dict[str, str | float] = {
+        "teacher": config.teacher.path,
+        "data": config.data.name,
+        "proposal": config.estimator.proposal,
+        "noise": config.estimator.noise,
+        "fake-score updates per update": config.dmd.fake_updates_per_student,
+    }
+    if config.dmd.global_batch is not None:
+        figures["samples per update"] = config.dmd.global_batch
+    measured = [row for row in read_metrics(metrics) if "fid/fid" in row]
+    if measured:
+        last = measured[-1]
+        setting = (
+            f"{config.fid.images:,} images, {config.fid.features} features, at update {last['step']:.0f}"
+        )
+        figures["FID"] = f"{last['fid/fid']:.2f} ({setting})"
+        for name in ("precision", "recall"):
+            if f"fid/{name}" in last:
+                figures[name] = round(last[f"fid/{name}"], 3)
+    return figures
 
 
 def build_dmd_module(config: DMDConfig, data: ImageSet, world_size: int = 1) -> DMDModule:

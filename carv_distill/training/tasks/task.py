@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import Callback
+
+
+def save_product(module: Any, folder: Path) -> None:
+    """As the module itself does it."""
+    module.save(folder)
 
 
 @dataclass(frozen=True)
@@ -29,3 +35,5 @@ class Task:
     """Shares of the batch that each process works through in an update."""
     strategy: str = "ddp"
     """Lightning's strategy where there are several processes."""
+    save: Callable[[Any, Path], None] = save_product
+    """Writes the module's product into its folder."""
