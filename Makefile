@@ -1,7 +1,7 @@
 # make train    set everything up and distil a one-step student of the digits teacher (offline, no GPU)
 # make test     set everything up and run the tests
 # make check    lint, format and types
-# make bench    speed and memory of a DMD step, as ratios
+# make bench    speed and memory of a DMD step and of several processes, as ratios
 
 PYTHON ?= python3
 VENV := .venv
@@ -29,7 +29,7 @@ evaluate: setup
 	$(BIN)/python evaluate.py
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: setup
 	$(BIN)/python -m pytest -m 'not gpu'
@@ -41,6 +41,7 @@ check: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.dmd_step
+	$(BIN)/python -m benchmarks.scale
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -117,7 +117,7 @@ class StepLog(Callback):
 
 
 class Export(Callback):
-    """Keeps the folder of what is made, as of the averaged network, up to date: at checkpoints and last of all.
+    """Keeps the folder of what is made up to date: at checkpoints and at the end.
 
     Args:
         folder: where.
