@@ -11,6 +11,7 @@ import torch
 from carv_distill.carv import (
     STRATEGIES,
     AdaptiveProposal,
+    Chunk,
     CountSketch,
     NoiseLevelSampler,
     Proposal,
@@ -116,3 +117,48 @@ def test_the_residual_in_bf16_is_close_to_the_one_in_float32(
     with torch.autocast("cuda", torch.bfloat16):
         rough = average_residual(module.residual(labels), x, draws)
     assert (rough - exact).norm() < 0.05 * exact.norm()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("dmd.gan.student_weight=0.001", "dmd.gan.fake_weight=0.01"),
+        ("dmd.global_batch=12", "estimator.proposal=adaptive"),
+        ("teacher.precision=bfloat16",),
+    ],
+)
+def test_updates_of_every_kind_do_not_wait(small_config: MakeConfig, words: tuple[str, ...]) -> None:
+    """With a discriminator on real images, over three shares, and with the teacher in bfloat16."""
+    fit_without_waiting(build_dmd_module(small_config(*words), load_images("digits")))
+
+
+def test_a_full_device_halves_the_chunk(small_config: MakeConfig) -> None:
+    """With little memory beyond what is held, 4,096 re-noisings do not go through at once; the direction is that
+    of a device with room, to rounding."""
+    module = build_dmd_module(small_config(), load_images("digits")).to("cuda")
+    z, labels = module.upstream_noise(64, stream(0, device="cuda"))
+    with torch.no_grad():
+        x = module.generate(module.student, z, labels)
+    draws = module.sampler.draw(64, 64, module.shape, generator=stream(1, device="cuda"))
+    expected = average_residual(module.residual(labels), x, draws, 256)
+    torch.cuda.empty_cache()
+    room = torch.cuda.memory_reserved() + 64 * 2**20
+    torch.cuda.set_per_process_memory_fraction(room / torch.cuda.get_device_properties(0).total_memory)
+    chunk = Chunk()
+    try:
+        found = average_residual(module.residual(labels), x, draws, chunk)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert chunk.rows is not None
+    assert chunk.rows < 4096
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_compiled_update_is_close_to_an_eager_one(small_config: MakeConfig) -> None:
+    """Losses of four updates, to 2 %."""
+    losses = []
+    for compiled in ("false", "true"):
+        module = build_dmd_module(small_config(f"dmd.compile={compiled}"), load_images("digits"))
+        fit_without_waiting(module)
+        losses.append(torch.stack(list(module.latest_losses.values())))
+    torch.testing.assert_close(*losses, rtol=0.02, atol=1e-3)

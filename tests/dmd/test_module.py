@@ -159,3 +159,34 @@ def test_cosine_decay_follows_its_formula(small_config: MakeConfig) -> None:
     student, fake = (o.param_groups[0]["lr"] for o in trainer.optimizers)
     assert student == pytest.approx(expected * module.options.student_lr)
     assert fake == pytest.approx(expected * module.options.fake_lr)
+
+
+def test_the_average_may_be_given_as_a_half_life(small_config: MakeConfig) -> None:
+    """Half-life of 12 samples and batches of 4: a weight counts half after three updates."""
+    module = build(small_config("dmd.ema_half_life=0.012"))
+    assert module.ema_decay**3 == pytest.approx(0.5)
+    assert build(small_config("dmd.ema_half_life=0.012", "dmd.global_batch=12")).ema_decay == pytest.approx(
+        0.5
+    )
+    assert build(small_config()).ema_decay == module.options.ema
+
+
+def test_learning_rates_warm_up(small_config: MakeConfig) -> None:
+    """The third of four steps of warm-up is made at three quarters of the rates."""
+    module = build(small_config("dmd.warmup=4"))
+    trainer = bare_trainer(3)
+    trainer.fit(module)
+    student, fake = (o.param_groups[0]["lr"] for o in trainer.optimizers)
+    assert student == pytest.approx(0.75 * module.options.student_lr)
+    assert fake == pytest.approx(0.75 * module.options.fake_lr)
+
+
+@pytest.mark.slow
+def test_compiled_networks_make_the_same_updates(small_config: MakeConfig) -> None:
+    """Three updates against eager ones: losses to 1e-4."""
+    losses = []
+    for compiled in ("false", "true"):
+        module = build(small_config(f"dmd.compile={compiled}"))
+        bare_trainer(3).fit(module)
+        losses.append(torch.stack(list(module.latest_losses.values())))
+    torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-5)
