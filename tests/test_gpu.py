@@ -133,8 +133,8 @@ def test_updates_of_every_kind_do_not_wait(small_config: MakeConfig, words: tupl
 
 
 def test_a_full_device_halves_the_chunk(small_config: MakeConfig) -> None:
-    """With little memory beyond what is held, 4,096 re-noisings do not go through at once; the direction is that
-    of a device with room, to rounding."""
+    """With little memory beyond what is held, 4,096 re-noisings do not go through at once; the direction is
+    that of a device with room, to rounding."""
     module = build_dmd_module(small_config(), load_images("digits")).to("cuda")
     z, labels = module.upstream_noise(64, stream(0, device="cuda"))
     with torch.no_grad():
