@@ -20,6 +20,7 @@ from carv_distill.carv import (
     surrogate,
 )
 from carv_distill.carv.estimator import Observer, Residual, observed
+from carv_distill.carv.sampling import Draws
 from carv_distill.diffusion import NetworkDenoiser, NoiseSchedule, Teacher
 from carv_distill.diffusion.bfloat16 import Bfloat16Network
 from carv_distill.diffusion.ema import frozen_copy
@@ -163,16 +164,7 @@ class DMDObjective(LightningModule):
         """
         z, labels = self.upstream_noise(self.upstream, upstream)
         x = self.generate(self.student, z, labels)
-        drawn = sampler.draw(
-            self.upstream,
-            count,
-            self.shape,
-            generator=draws,
-            rank=share.index,
-            world_size=share.count,
-            shared=shared,
-            dtype=x.dtype,
-        )
+        drawn = self._drawn(sampler, count, share, x, draws, shared)
         told = observed(self.residual(labels), observe)
         direction = average_residual(told, x, drawn, self.chunk)
         if self.gan_head is not None and self.options.gan.student_weight:
@@ -208,17 +200,22 @@ class DMDObjective(LightningModule):
         self, share: Share, x: Tensor, own: torch.Generator, shared: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """(σ [n], ε [n, …]) for pictures that are noised once each."""
-        drawn = self.fake_sampler.draw(
-            len(x),
-            1,
-            self.shape,
-            generator=own,
-            rank=share.index,
-            world_size=share.count,
-            shared=shared,
-            dtype=x.dtype,
-        )
+        drawn = self._drawn(self.fake_sampler, 1, share, x, own, shared)
         return self.schedule.sigma(drawn.u[:, 0]), drawn.eps[:, 0]
+
+    def _drawn(
+        self,
+        sampler: NoiseLevelSampler,
+        count: int,
+        share: Share,
+        x: Tensor,
+        own: torch.Generator,
+        shared: torch.Generator,
+    ) -> Draws:
+        """A share's `count` draws of each x, dealt out over all shares."""
+        return sampler.draw(
+            len(x), count, self.shape, own, share.index, share.count, shared=shared, dtype=x.dtype
+        )
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
         """The trainer's precision, outside of `training_step` too."""
