@@ -19,21 +19,14 @@ Observer = Callable[[Tensor, Tensor, Tensor], None]
 """observe(u_flat [n], residual [n, …], index [n]): told of draws after they were made."""
 
 
-def observed(residual: Residual, observe: Observer | None) -> Residual:
-    """The same residual; what it gives, before its importance weight, is passed on too."""
-    if observe is None:
-        return residual
-
-    def told(x: Tensor, u: Tensor, eps: Tensor, index: Tensor) -> Tensor:
-        r = residual(x, u, eps, index)
-        observe(u, r, index)
-        return r
-
-    return told
-
-
 @torch.no_grad()
-def average_residual(residual: Residual, x: Tensor, draws: Draws, chunk: int | Chunk | None = None) -> Tensor:
+def average_residual(
+    residual: Residual,
+    x: Tensor,
+    draws: Draws,
+    chunk: int | Chunk | None = None,
+    observe: Observer | None = None,
+) -> Tensor:
     """direction_r = 1/K Σ_k ω_rk · residual(x_r, u_rk, ε_rk), shape of a residual: [R, …].
 
     The networks inside `residual` are called without a gradient graph, on at most `chunk` rows at a time
@@ -46,6 +39,7 @@ def average_residual(residual: Residual, x: Tensor, draws: Draws, chunk: int | C
         draws: K draws for each of the R samples.
         chunk: rows per call of `residual`; None is all R·K at once. A :class:`Chunk` remembers from call to
             call what did not fit the device's memory; where that runs out, half as many are tried.
+        observe: is told of every draw once, and of its residual before the importance weight.
 
     Raises:
         ValueError: R of x and of the draws differ, or chunk is below 1.
@@ -69,6 +63,8 @@ def average_residual(residual: Residual, x: Tensor, draws: Draws, chunk: int | C
         if weighted is None:
             weighted = eps.new_empty(rows, *r.shape[1:])
         torch.mul(r, weight[part].view(-1, *[1] * (r.ndim - 1)), out=weighted[part])
+        if observe is not None:
+            observe(u[part], r, i)
 
     chunk = chunk if isinstance(chunk, Chunk) else Chunk(chunk)
     chunk.run(rows, weigh)

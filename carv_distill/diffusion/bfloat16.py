@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from diffusers.models.embeddings import GaussianFourierProjection
 from torch import Tensor, nn
 
 from .float32 import Float32Conv2d
@@ -12,17 +13,17 @@ from .network import RawNetwork
 class Bfloat16Network(nn.Module):
     """F(x, c_noise, cond) with weights kept in bfloat16, but for layers that autocast leaves alone.
 
-    The network itself is changed. It computes under autocast: embeddings of the noise level and the last
-    convolution stay in float32, as DMD lives on the difference of two almost equal outputs.
+    The network itself is changed, and computes under autocast. Frequencies of the noise level's embedding,
+    as all buffers, stay in float32: of large phases little is left otherwise. So does the last convolution,
+    as DMD lives on the difference of two almost equal outputs.
     """
 
     def __init__(self, network: RawNetwork) -> None:
         super().__init__()
         for module in network.modules():
-            if not isinstance(module, Float32Conv2d):
-                for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
-                    if tensor.is_floating_point():
-                        tensor.data = tensor.data.to(torch.bfloat16)
+            if not isinstance(module, Float32Conv2d | GaussianFourierProjection):
+                for parameter in module.parameters(recurse=False):
+                    parameter.data = parameter.data.to(torch.bfloat16)
         self.network = network
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None) -> Tensor:

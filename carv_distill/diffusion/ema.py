@@ -17,11 +17,16 @@ def frozen_copy(network: Network) -> Network:
     return copy.deepcopy(network).requires_grad_(False).eval()
 
 
-def ema_update(average: Sequence[Tensor], parameters: Sequence[Tensor], decay: float, updates: int) -> None:
-    """θ̄ ← δ θ̄ + (1 − δ) θ with δ = min(decay, (1 + n)/(10 + n)) after n updates, in place.
+def ramped(decay: float, updates: int) -> float:
+    """min(decay, (1 + n)/(10 + n)) after n updates: forgets the initial network while the run is young, and
+    caps the decay at 0.999 for the first 9,000 updates."""
+    return min(decay, (1 + updates) / (10 + updates))
 
-    The ramp forgets the initial network while the run is young. Sequences of tensors and not modules, as
-    walking a module's tree costs more than the update of a small network; one long vector costs least.
+
+def ema_update(average: Sequence[Tensor], parameters: Sequence[Tensor], decay: float) -> None:
+    """θ̄ ← δ θ̄ + (1 − δ) θ, in place.
+
+    Sequences of tensors and not modules, as walking a module's tree costs more than the update of a small
+    network; one long vector costs least.
     """
-    ramped = min(decay, (1 + updates) / (10 + updates))
-    get_ema_multi_avg_fn(ramped)(list(average), list(parameters), updates)
+    get_ema_multi_avg_fn(decay)(list(average), list(parameters), 0)

@@ -18,7 +18,7 @@ from carv_distill.errors import UserError
 from carv_distill.options.pretrain import PretrainOptions
 
 from .denoiser import EDMPreconditioning, NetworkDenoiser
-from .ema import ema_update, frozen_copy
+from .ema import ema_update, frozen_copy, ramped
 from .loss import denoising_loss
 from .network import UNetNetwork
 from .sampler import heun_sample
@@ -123,7 +123,7 @@ class PretrainModule(LightningModule):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
-        ema_update(*self._averaged, self.options.ema, self.global_step)
+        ema_update(*self._averaged, ramped(self.options.ema, self.global_step))
 
     def metrics(self) -> dict[str, Tensor]:
         """What is worth a row in the log after a step; tensors on the device."""

@@ -31,8 +31,9 @@ def time_other(module: DMDModule, timer: StageTimer, repeats: int = 10) -> None:
                         own, _ = module.streams(share, "cost", number, "samples", i)
                         made[share.index] = module.student_samples(own)
                     streams = module.streams(share, "cost", number, "fake", i)
-                    module.fake_loss(share, *made[share.index], *streams).backward()
+                    real = made[share.index] if module.gan_head is not None else None  # as dear as real ones
+                    module.fake_loss(share, *made[share.index], *streams, real).backward()
                 module.fake_vector.collect_gradient()
                 fake_optimizer.step()
             student_optimizer.step()
-            ema_update([ema], [module.student_vector.theta], module.ema_decay, number)
+            ema_update([ema], [module.student_vector.theta], module.ema_decay(number))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 import torch
@@ -25,8 +26,8 @@ class GANHead(nn.Module):
 
     def __init__(self, channels: int, seed: int) -> None:
         super().__init__()
-        self.reduce = nn.Conv2d(channels, channels, 4, 2, 1)
-        self.norm = nn.GroupNorm(min(32, channels // 4), channels)
+        self.reduce = nn.Conv2d(channels, channels, 3, 2, 1)
+        self.norm = nn.GroupNorm(math.gcd(32, max(1, channels // 4), channels), channels)
         self.out = nn.Conv2d(channels, 1, 1)
         g = stream(seed, "gan head")
         for layer in (self.reduce, self.out):
@@ -35,9 +36,10 @@ class GANHead(nn.Module):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, features: Tensor) -> Tensor:
-        """[n, C, h, w] → [n], in float32."""
+        """[n, C, h, w] → [n], in float32 at least."""
         hidden = F.silu(self.norm(self.reduce(features)))
-        return self.out(hidden).float().mean((1, 2, 3))
+        places = self.out(hidden)
+        return places.to(torch.promote_types(places.dtype, torch.float32)).mean((1, 2, 3))
 
     def logits(
         self, fake: NetworkDenoiser, x: Tensor, sigma: Tensor, eps: Tensor, cond: Tensor | None

@@ -15,7 +15,7 @@ from torch.optim import AdamW, Optimizer
 
 from carv_distill.carv import Lessons
 from carv_distill.carv.estimator import Observer
-from carv_distill.diffusion.ema import ema_update
+from carv_distill.diffusion.ema import ema_update, ramped
 from carv_distill.diffusion.network import RawNetwork
 from carv_distill.parallel import average_over_ranks, gather_over_ranks, unsynchronised
 
@@ -125,19 +125,18 @@ class DMDModule(DMDObjective):
         if (greatest := self.options.clip_norm) is not None:
             self.clipped += torch.nn.utils.clip_grad_norm_(self.student_vector.theta, greatest) > greatest
         optimizer.step()
-        ema_update([self.ema_vector.theta], [self.student_vector.theta], self.ema_decay, step)
+        ema_update([self.ema_vector.theta], [self.student_vector.theta], self.ema_decay(step))
         return torch.stack(norms).mean()
 
-    @property
-    def ema_decay(self) -> float:
-        """Decay of the student's average per update: as given, or ½^(batch/half-life).
+    def ema_decay(self, step: int) -> float:
+        """Decay of the student's average at an update: as given, or ½^(batch/half-life); ramped if so asked.
 
         Source: Karras et al. 2022 (EDM), appendix F.2.
         """
-        if self.options.ema_half_life is None:
-            return self.options.ema
-        batch = self.upstream * self.shares[0].count
-        return 0.5 ** (batch / (1000 * self.options.ema_half_life))
+        o, decay = self.options, self.options.ema
+        if o.ema_half_life is not None:
+            decay = 0.5 ** (self.upstream * self.shares[0].count / (1000 * o.ema_half_life))
+        return ramped(decay, step) if o.ema_ramp else decay
 
     def _observer(self) -> Observer | None:
         if self.adaptive is None:

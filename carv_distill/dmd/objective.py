@@ -19,7 +19,7 @@ from carv_distill.carv import (
     stream,
     surrogate,
 )
-from carv_distill.carv.estimator import Observer, Residual, observed
+from carv_distill.carv.estimator import Observer, Residual
 from carv_distill.carv.sampling import Draws
 from carv_distill.diffusion import NetworkDenoiser, NoiseSchedule, Teacher
 from carv_distill.diffusion.bfloat16 import Bfloat16Network
@@ -165,8 +165,7 @@ class DMDObjective(LightningModule):
         z, labels = self.upstream_noise(self.upstream, upstream)
         x = self.generate(self.student, z, labels)
         drawn = self._drawn(sampler, count, share, x, draws, shared)
-        told = observed(self.residual(labels), observe)
-        direction = average_residual(told, x, drawn, self.chunk)
+        direction = average_residual(self.residual(labels), x, drawn, self.chunk, observe)
         if self.gan_head is not None and self.options.gan.student_weight:
             sigma, eps = self._fake_draw(share, x, draws, shared)
             pull = generator_direction(self.fake, self.gan_head, x, sigma, eps, labels)

@@ -53,6 +53,8 @@ class DMDOptions:
     """Decay of the student's average, per student update."""
     ema_half_life: float | None = more_than(0, None)
     """The same as a half-life in thousands of student samples, whatever the batch; replaces ema."""
+    ema_ramp: bool = True
+    """Let the decay be at most (1 + n)/(10 + n) at update n, so that the first student is forgotten."""
     clip_norm: float | None = more_than(0, None)
     """Largest norm of the student's gradient; the number of clipped updates is logged."""
     gan: GANOptions = field(default_factory=GANOptions)

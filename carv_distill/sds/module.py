@@ -24,7 +24,7 @@ from carv_distill.carv import (
     stream,
     surrogate,
 )
-from carv_distill.carv.estimator import Residual, observed
+from carv_distill.carv.estimator import Residual
 from carv_distill.carv.sampling import Draws
 from carv_distill.diffusion.text import TextTeacher
 from carv_distill.geometry import VIEWS, Cameras, CameraSampler
@@ -196,8 +196,8 @@ class SDSModule(LightningModule):
         seen = self.rendered(cameras, g)
         x = self.encoded(seen, g)
         residual = self.residual(self.conditions(cameras), step, learn=True)
-        residual = observed(residual, self.annealed.observer(step, self.lessons))
-        direction = average_residual(residual, x, drawn, self.chunk)
+        observe = self.annealed.observer(step, self.lessons)
+        direction = average_residual(residual, x, drawn, self.chunk, observe)
         if self.options.clip_direction is not None:
             direction = clip_norm(direction, self.options.clip_direction)
         return surrogate(x, direction) + self.regulariser(seen), direction, seen

@@ -22,7 +22,7 @@ from carv_distill.diffusion import (
     VPSchedule,
     heun_sample,
 )
-from carv_distill.diffusion.ema import ema_update, frozen_copy
+from carv_distill.diffusion.ema import ema_update, frozen_copy, ramped
 from carv_distill.diffusion.loss import denoising_loss
 from carv_distill.diffusion.network import TextUNetNetwork
 from carv_distill.options.text_teacher import TextTeacherOptions
@@ -148,7 +148,7 @@ class TextTeacherModule(LightningModule):
         stage, step = self.stage, self.global_step
         super().optimizer_step(*args, **kwargs)
         if stage == "unet":
-            ema_update(*self._averaged, self.options.ema, step - self.starts[1])
+            ema_update(*self._averaged, ramped(self.options.ema, step - self.starts[1]))
         elif stage == "clip":
             clamp_scale(self.clip)
 

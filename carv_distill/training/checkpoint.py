@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import pickle
@@ -114,6 +115,9 @@ def newest_checkpoint(folder: Path) -> tuple[Path, int] | None:
     """The checkpoint with the most steps that can be read whole, and its step; damaged ones are named.
 
     Only plain tensors and containers are read: no code in the file is executed.
+
+    Raises:
+        UserError: the disk does not give one of them.
     """
     found = []
     for path in sorted(folder.glob("*.ckpt")):
@@ -125,7 +129,14 @@ def newest_checkpoint(folder: Path) -> tuple[Path, int] | None:
                     raise zipfile.BadZipFile(f"checksum of {bad}")
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             found.append((int(content["global_step"]), path))
-        except (zipfile.BadZipFile, OSError, pickle.UnpicklingError, RuntimeError, KeyError) as error:
+        except OSError as error:
+            # A file that is there and cannot be read is no damage: a disk may be away for a while.
+            if error.errno not in (None, errno.EINVAL):
+                raise UserError(
+                    f"{path} cannot be read now ({error.strerror}); nothing was changed"
+                ) from error
+            log.warning("%s is damaged (%s) and is passed over", path, error)
+        except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, KeyError) as error:
             log.warning("%s is damaged (%s) and is passed over", path, error)
     if not found:
         return None

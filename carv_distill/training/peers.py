@@ -17,7 +17,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 
 import carv_distill
-from carv_distill.errors import UserError
+from carv_distill.errors import PreemptedError, UserError
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,10 @@ class Peers(Callback):
         self._done.set()
         if self._thread is not None:
             self._thread.join(self.patience)
+
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        if isinstance(exception, PreemptedError):  # all leave, each in its own time
+            self._done.set()
 
     def is_lost(self) -> bool:
         """Whether a peer is gone, asked after an exchange with the others has failed."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -16,8 +17,6 @@ from torch import Tensor
 from carv_distill.errors import PreemptedError
 
 from .checkpoint import Checkpoints
-
-log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """What schedulers send ahead of the end; SLURM's `--signal` lets one choose."""
@@ -39,33 +38,40 @@ class Preemption(Callback):
     def __init__(self, checkpoints: Checkpoints) -> None:
         self.checkpoints = checkpoints
         self.told: str | None = None
-        self._before: dict[signal.Signals, Any] = {}
         self._group: Any = None
         self._asked: tuple[Tensor, Any] | None = None
 
-    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        # Lightning's own way asks rank 0 alone, and waits for the device before every batch.
+    @contextmanager
+    def listening(self, trainer: Trainer) -> Iterator[None]:
+        """Takes note of the signals, from before the first measurement on.
+
+        Lightning's own handlers are kept out: they exchange tensors from inside a signal, and end a run as if
+        it were done, with no checkpoint.
+        """
+        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+        before = {}
+        if threading.current_thread() is threading.main_thread():
+            before = {s: signal.signal(s, self._on_signal) for s in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.world_size > 1:
             self._group = torch.distributed.new_group(backend="gloo")
-        if threading.current_thread() is threading.main_thread():
-            self._before = {s: signal.signal(s, self._on_signal) for s in SIGNALS}
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        if not self._all_leave():
-            return
         step = trainer.global_step
-        if step < trainer.max_steps:
+        if self._all_leave() and step < trainer.max_steps:
             self.checkpoints.keep_newest(trainer)
             raise PreemptedError(f"{self.told or 'another process was told to stop'}: update {step} is kept")
 
-    def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before.clear()
-        if self._asked is not None and trainer.global_step >= trainer.max_steps:
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if self._asked is not None:
             self._asked[1].wait()
-        self._asked = None
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.told = signal.Signals(number).name

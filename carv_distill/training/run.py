@@ -48,26 +48,7 @@ def execute(config: RunConfig, resume: bool = False, requeue: bool = False) -> P
     device = resolve_device(config.trainer)
     devices, nodes = launched(config.trainer)
     task = prepare(config, device, devices * nodes)
-    checkpoint = None
-    if requeue:
-        checkpoint = newest_checkpoint(Path(config.folder, config.name) / "checkpoints")
-        resume = checkpoint is not None
-    if resume:
-        folder = folder_to_resume(config)
-        checkpoint = newest_checkpoint(folder / "checkpoints")
-        if checkpoint is None:
-            if any((folder / "checkpoints").glob("*.ckpt")):
-                raise UserError(f"--resume: {folder / 'checkpoints'} holds no checkpoint that can be read")
-            raise UserError(
-                f"--resume: {folder} ended before its first checkpoint (checkpoint.every: "
-                f"{config.checkpoint.every}); start it anew, without --resume"
-            )
-        log.info("resuming %s from %s, step %d", folder, checkpoint[0].name, checkpoint[1])
-        if checkpoint[1] >= config.trainer.max_steps:
-            log.info("it has all of its %d steps already", config.trainer.max_steps)
-    else:
-        folder = _make_folder(config, again=requeue)
-        log.info("run folder: %s", folder)
+    folder, checkpoint = _start(config, resume, requeue)
     step = checkpoint[1] if checkpoint else 0
     shares = devices * nodes * task.accumulate
     if checkpoint:
@@ -75,11 +56,15 @@ def execute(config: RunConfig, resume: bool = False, requeue: bool = False) -> P
     if precision_of(config.trainer, device) == "64-true":
         task.module.double()  # before Lightning would: a checkpoint is read into it as it was written
     peers = Peers(_program(config, step), config.trainer.patience)
-    trainer = build_trainer(config, folder, [peers, *_callbacks(config, folder, task)], step, task.strategy)
+    checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint, task.fid_every)
+    preemption = Preemption(checkpoints)
+    callbacks = [peers, *_callbacks(config, folder, task, checkpoints), preemption]
+    trainer = build_trainer(config, folder, callbacks, step, task.strategy)
     if trainer.is_global_zero:
         write_origin(folder, config, str(trainer.strategy.root_device), trainer.world_size, shares)
     try:
-        trainer.fit(task.module, ckpt_path=checkpoint[0] if checkpoint else None, weights_only=True)
+        with preemption.listening(trainer):
+            trainer.fit(task.module, ckpt_path=checkpoint[0] if checkpoint else None, weights_only=True)
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"out of memory on {trainer.strategy.root_device} at update {trainer.global_step}; a smaller "
@@ -164,9 +149,8 @@ def summary(folder: Path) -> dict[str, float | dict[str, float]]:
     return result
 
 
-def _callbacks(config: RunConfig, folder: Path, task: Task) -> list[Callback]:
+def _callbacks(config: RunConfig, folder: Path, task: Task, checkpoints: Checkpoints) -> list[Callback]:
     log_every = config.trainer.log_every
-    checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint, task.fid_every)
     # In this order: what measures comes before what shows and keeps.
     return [
         StopOnNonFinite(log_every, config.checkpoint.every, *task.periods),
@@ -175,7 +159,6 @@ def _callbacks(config: RunConfig, folder: Path, task: Task) -> list[Callback]:
         ProgressLine(task.shown, log_every),
         checkpoints,
         Export(folder / task.product, config.checkpoint.every, task.save),
-        Preemption(checkpoints),
     ]
 
 
@@ -185,16 +168,38 @@ def _program(config: RunConfig, step: int) -> dict[str, Any]:
     return {key: value for key, value in program.items() if key != "name"}
 
 
-def _make_folder(config: RunConfig, again: bool = False) -> Path:
-    """A new folder on rank 0; the other ranks write nothing and need only its name."""
+def _start(config: RunConfig, resume: bool, requeue: bool) -> tuple[Path, tuple[Path, int] | None]:
+    """The run's folder, and the checkpoint to go on from with its step.
+
+    Raises:
+        UserError: nothing to resume, checkpoints of which none can be read, or a folder of another run.
+    """
     folder = Path(config.folder, config.name)
-    if not is_main_process() or (again and folder.is_dir()):
-        return folder
-    folder = new_folder(config)
+    if resume or (requeue and any((folder / "checkpoints").glob("*.ckpt"))):
+        folder = folder_to_resume(config)
+        checkpoint = newest_checkpoint(folder / "checkpoints")
+        if checkpoint is None:
+            if any((folder / "checkpoints").glob("*.ckpt")):
+                raise UserError(f"--resume: {folder / 'checkpoints'} holds no checkpoint that can be read")
+            raise UserError(
+                f"--resume: {folder} ended before its first checkpoint (checkpoint.every: "
+                f"{config.checkpoint.every}); start it anew, without --resume, or with --requeue"
+            )
+        log.info("resuming %s from %s, step %d", folder, checkpoint[0].name, checkpoint[1])
+        if checkpoint[1] >= config.trainer.max_steps:
+            log.info("it has all of its %d steps already", config.trainer.max_steps)
+        return folder, checkpoint
+    # The first process alone makes folders; the others write nothing and need only the name.
+    if is_main_process():
+        if not (requeue and folder.is_dir()):
+            folder = new_folder(config)
+        elif any(folder.iterdir()):
+            folder_to_resume(config)  # an attempt that ended before its first checkpoint, or a refusal
     if folder.name != config.name:
         log.warning("a run named %s exists; this one is %s", config.name, folder.name)
         config.name = folder.name
-    return folder
+    log.info("run folder: %s", folder)
+    return folder, None
 
 
 def launched(options: TrainerOptions) -> tuple[int, int]:

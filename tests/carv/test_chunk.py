@@ -17,7 +17,6 @@ from carv_distill.carv import (
     average_residual,
     stream,
 )
-from carv_distill.carv.estimator import observed
 
 
 def network_of(memory: int, calls: list[int]) -> object:
@@ -64,11 +63,13 @@ def test_what_draws_teach_does_not_depend_on_the_chunk() -> None:
     learned = []
     for memory in (12, 4):
         adaptive, lessons = AdaptiveProposal(4), Lessons()
-        residual = observed(
+        average_residual(
             network_of(memory, []),  # type: ignore[arg-type]
+            x,
+            draws,
+            Chunk(),
             lambda u, r, index, a=adaptive, to=lessons: to.keep(a, a.rows(u, r, index)),  # type: ignore[misc]
         )
-        average_residual(residual, x, draws, Chunk())
         assert "sums" not in adaptive.state_dict() or not adaptive.state_dict()["sums"]
         lessons.teach(0, lambda rows: rows)
         learned.append(adaptive.state_dict()["sums"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from carv_distill.diffusion.edm import EDMNetwork, SongUNet
 from carv_distill.diffusion.network import RawNetwork, UNetNetwork
 
 
-def unet() -> RawNetwork:
+def unet(embedding: str = "positional") -> RawNetwork:
     return UNetNetwork(
         UNet2DModel(
             sample_size=8,
@@ -26,12 +27,22 @@ def unet() -> RawNetwork:
             up_block_types=("AttnUpBlock2D", "UpBlock2D"),
             norm_num_groups=8,
             num_class_embeds=4,
+            time_embedding_type=embedding,
         )
     )
 
 
-def song() -> RawNetwork:
+def fourier_unet() -> RawNetwork:
+    return unet("fourier")
+
+
+def ncsn() -> RawNetwork:
+    return song(embedding_type="fourier", channel_mult_noise=2, encoder_type="residual")
+
+
+def song(**kind: Any) -> RawNetwork:
     network = SongUNet(
+        **kind,
         img_resolution=8,
         in_channels=1,
         out_channels=1,
@@ -46,14 +57,15 @@ def song() -> RawNetwork:
     return EDMNetwork(network)
 
 
-@pytest.mark.parametrize("build", [unet, song])
+@pytest.mark.parametrize("build", [unet, fourier_unet, song, ncsn])
 def test_half_the_memory_and_an_output_close_to_float32(build: object) -> None:
     """Relative error below 2 %, a float32 result, and weights of half the size but for the last layer."""
     torch.manual_seed(0)
     network: RawNetwork = build().eval().requires_grad_(False)  # type: ignore[operator]
     half = Bfloat16Network(copy.deepcopy(network))
     x = torch.randn(6, 1, 8, 8, generator=stream("x"))
-    c_noise, labels = torch.randn(6, generator=stream("c")), torch.tensor([0, 1, 2, 3, 0, 1])
+    c_noise = torch.tensor([80.0, 10, 1, 0.1, 0.01, 0.002])
+    labels = torch.tensor([0, 1, 2, 3, 0, 1])
     exact, found = network(x, c_noise, labels), half(x, c_noise, labels)
     assert found.dtype == torch.float32
     assert 0 < (found - exact).norm() < 0.02 * exact.norm()

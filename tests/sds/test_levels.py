@@ -8,7 +8,6 @@ from diffusers import DDPMScheduler
 from torch import Tensor
 
 from carv_distill.carv import AdaptiveProposal, Lessons, average_residual, stream
-from carv_distill.carv.estimator import observed
 from carv_distill.diffusion import GaussianDenoiser, VPSchedule
 from carv_distill.sds import Estimator, SDSOptions
 from carv_distill.sds.guidance import TimestepRange, sds_residual, timestep_weight
@@ -66,10 +65,10 @@ def test_the_mean_over_all_timesteps_stays_exact_as_the_range_shrinks(strategy: 
         def residual(x: Tensor, u: Tensor, eps: Tensor, index: Tensor, at: TimestepRange = levels) -> Tensor:
             return sds_residual(teacher, x, at.sigma(u), eps, None)[0]
 
-        told = observed(residual, annealed.observer(step, lessons))
+        observe = annealed.observer(step, lessons)
         sigma = levels.levels[:, None, None]
         exact = timestep_weight(sigma, "sds") * sigma * (x - mean) / (variance + sigma.square())
-        errors.append(average_residual(told, x, drawn) - exact.mean(0))
+        errors.append(average_residual(residual, x, drawn, observe=observe) - exact.mean(0))
         lessons.teach(step, alone)
     found = torch.stack(errors)
     assert (found.mean(0).abs() < 4 * found.std(0) / STEPS**0.5).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -21,7 +22,7 @@ import yaml
 from diffusers import UNet2DModel
 
 from carv_distill.dmd import DMDModule
-from carv_distill.errors import UserError
+from carv_distill.errors import PreemptedError, UserError
 from carv_distill.training import run as run_module
 from carv_distill.training.accounting import AccountingOptions, account
 from carv_distill.training.config import load_config
@@ -29,6 +30,7 @@ from carv_distill.training.metrics import read_metrics
 from carv_distill.training.run import execute
 from carv_distill.training.schemas import DMDConfig, EstimatorOptions
 from carv_distill.training.tasks.samplers import build_sampler
+from carv_distill.training.traces import FIDTrace
 from tests.conftest import ROOT, SMALL, largest_file
 
 MakeConfig = Callable[..., DMDConfig]
@@ -373,3 +375,51 @@ def test_resume_after_kill_9_is_exact_to_the_bit(small_config: MakeConfig, tmp_p
     subprocess.run([*command, "name=killed", "--resume"], cwd=ROOT, env=environment, check=True, timeout=200)
     config = small_config("name=whole", *words[len(SMALL) :])
     assert_same_run(execute(config), tmp_path / "killed", 30)
+
+
+def test_a_signal_before_the_first_update_is_not_lost(
+    small_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM while the first FID is measured: the first update is made, kept, and the run leaves."""
+    monkeypatch.setattr(
+        FIDTrace, "on_train_start", lambda self, trainer, module: os.kill(os.getpid(), signal.SIGTERM)
+    )
+    config = small_config("fid.every=6", "fid.images=16")
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(PreemptedError, match="SIGTERM: update 1 is kept"):
+        execute(config)
+    assert signal.getsignal(signal.SIGTERM) is before
+    monkeypatch.undo()
+    folder = execute(config, requeue=True)
+    assert read_metrics(folder / "metrics.csv")[-1]["step"] == 6
+
+
+def test_requeue_starts_where_there_is_nothing_and_leaves_others_alone(
+    small_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes an empty folder or an attempt of its own without a checkpoint; not another run's folder, nor
+    one whose checkpoints the disk does not give at present: those are kept."""
+    config = small_config("trainer.max_steps=2")
+    folder = Path(config.folder, config.name)
+    folder.mkdir(parents=True)
+    assert execute(config, requeue=True) == folder
+    for path in (folder / "checkpoints").iterdir():
+        path.unlink()
+    assert execute(config, requeue=True) == folder
+    kept = sorted((folder / "checkpoints").iterdir())
+
+    def away(*args: object, **options: object) -> None:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("zipfile.ZipFile.__init__", away)
+        with pytest.raises(UserError, match=r"cannot be read .*nothing was changed"):
+            execute(config, requeue=True)
+    assert sorted((folder / "checkpoints").iterdir()) == kept
+    for path in kept:
+        path.unlink()
+    with pytest.raises(UserError, match=r"dmd\.ema was 0\.98"):
+        execute(small_config("dmd.ema=0.5"), requeue=True)
+    (folder / "config.yaml").unlink()
+    with pytest.raises(UserError, match="there is no run"):
+        execute(config, requeue=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +24,10 @@ from .unpickle import Record
 
 _NETWORKS: dict[str, type[EDMUNet]] = {"SongUNet": SongUNet, "DhariwalUNet": DhariwalUNet}
 
+_LARGEST = 100_000
+"""Of a network's arguments; ImageNet's has 1,000 classes."""
+_MOST = 64
+"""Blocks at a side, or entries of a list."""
 _DEEPEST = 8
 """Modules within modules; a file may be made to contain itself."""
 
@@ -58,6 +64,7 @@ def published_teacher(content: Any, source: str) -> PublishedTeacher:
     outer = _record(content["ema"], ("EDMPrecond",), "ema", source)
     inner = _record(_child(outer, "_modules").get("model"), tuple(_NETWORKS), "ema.model", source)
     network = _build(inner, source)
+    _check_size(network, source)
     _fill(network, _tensors(inner), source)
     paper = EDMSchedule()
     low = _number(outer, "sigma_min", 0, source) or paper.sigma_min
@@ -82,10 +89,11 @@ def _child(record: Record, key: str) -> Mapping[str, Any]:
 
 
 def _number(record: Record, key: str, default: float, source: str) -> float:
-    value = record.state.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value) or value < 0:
-        raise UserError(f"{source}: ema.{key} is {value!r}, not a number from 0 on")
-    return float(value)
+    found = record.state.get(key, default)
+    value = float(found) if type(found) is int and abs(found) < 1 << 53 else found
+    if type(value) is not float or not value >= 0:
+        raise UserError(f"{source}: ema.{key} is {reprlib.repr(found)}, not a number from 0 on")
+    return value
 
 
 def _build(record: Record, source: str) -> EDMUNet:
@@ -99,7 +107,12 @@ def _build(record: Record, source: str) -> EDMUNet:
         if name not in names:
             raise UserError(f"{source}: {record.class_name} takes no {name!r}; allowed: {', '.join(names)}")
         if not _is_plain(value):
-            raise UserError(f"{source}: {record.class_name}'s {name} is a {type(value).__name__}, not plain")
+            raise UserError(
+                f"{source}: {record.class_name}'s {name} is a {type(value).__name__}, not plain: a word, a "
+                f"number up to {_LARGEST:,}, or at most {_MOST} numbers"
+            )
+    if isinstance(blocks := arguments.get("num_blocks"), int | float) and blocks > _MOST:
+        raise UserError(f"{source}: {record.class_name}'s num_blocks is {blocks}; at most {_MOST} are read")
     try:
         with torch.device("meta"):
             return kind(**arguments)
@@ -109,8 +122,16 @@ def _build(record: Record, source: str) -> EDMUNet:
 
 def _is_plain(value: Any) -> bool:
     if isinstance(value, list | tuple):
-        return all(isinstance(v, int | float) for v in value)
-    return isinstance(value, str | int | float)
+        return len(value) <= _MOST and all(_is_plain(v) and not isinstance(v, list | tuple) for v in value)
+    return isinstance(value, str) or (isinstance(value, int | float) and abs(value) <= _LARGEST)
+
+
+def _check_size(network: EDMUNet, source: str) -> None:
+    """A file that holds a network is at least as large as its numbers in half precision."""
+    numbers = sum(t.numel() for t in network.state_dict().values())
+    size = Path(source).stat().st_size
+    if 2 * numbers > size:
+        raise UserError(f"{source}: a network of {numbers:,} numbers does not fit into {size:,} bytes")
 
 
 def _tensors(record: Record, prefix: str = "") -> dict[str, Any]:

@@ -94,6 +94,8 @@ def build_dmd_module(config: DMDConfig, data: ImageSet, world_size: int = 1) -> 
             f"dmd.gan.fake_weight: 0, but dmd.gan.student_weight is {config.dmd.gan.student_weight:g}; a "
             "discriminator that does not learn has nothing to say (give a weight above 0)"
         )
+    if config.teacher.precision == "bfloat16" and config.trainer.precision == "64-true":
+        raise UserError("teacher.precision: bfloat16 does not go with trainer.precision: 64-true")
     teacher = load_teacher(config.teacher.path)
     check_fit(teacher, data, config.teacher.path)
     schedule = teacher.schedule

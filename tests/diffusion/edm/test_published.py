@@ -55,6 +55,10 @@ def test_other_contents(found: Any, message: str, refused: Refused) -> None:
         ({"depth": 3}, "SongUNet takes no 'depth'; allowed: img_resolution, in_channels"),
         ({"dropout": {}}, "SongUNet's dropout is a dict, not plain"),
         ({"encoder_type": "other"}, "no SongUNet of that kind: encoder_type 'other' is not one of standard"),
+        ({"num_blocks": 10_000}, "SongUNet's num_blocks is 10000; at most 64 are read"),
+        ({"channel_mult": [1] * 65}, "SongUNet's channel_mult is a list, not plain"),
+        ({"model_channels": 10**7}, "SongUNet's model_channels is a int, not plain"),
+        ({"model_channels": 4096}, "numbers does not fit into"),
         ({"num_blocks": 2}, "of the network's tensors, such as dec.4x4_block2.affine.bias"),
         ({"augment_dim": 0}, "has 1 tensors that the network has no place for, such as 'map_augment.weight'"),
         ({"in_channels": 1}, "enc.8x8_conv.weight has shape (8, 3, 3, 3), the network (8, 1, 3, 3)"),
@@ -81,7 +85,7 @@ def test_a_tensor_beyond_its_storage(refused: Refused) -> None:
     assert "is not a pickle, or is cut off or damaged" in refused(write(Path("x.pkl"), {"ema": beyond}))
 
 
-@pytest.mark.parametrize("value", ["wide", -1.0, float("nan"), None, True])
+@pytest.mark.parametrize("value", ["wide", -1.0, float("nan"), None, True, [1]])
 def test_noise_levels_that_are_none(value: Any, refused: Refused) -> None:
     line = refused(write(Path("x.pkl"), content(sigma_data=value)))
     assert f"ema.sigma_data is {value!r}, not a number from 0 on" in line
@@ -128,3 +132,7 @@ def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
         main(["edm.pkl"])
     assert caught.value.code == 2
     assert capsys.readouterr().err == "error: the following arguments are required: OUT\n"
+
+
+def test_a_number_too_large_for_a_float_is_one_line(refused: Refused) -> None:
+    assert "ema.sigma_data is 1000" in refused(write(Path("x.pkl"), content(sigma_data=10**400)))
