@@ -19,8 +19,9 @@ from carv_distill.commands import Parser, run_command
 def parse() -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument("--config", required=True, metavar="YAML", help="one self-contained YAML of configs/")
-    parser.add_argument("--resume", action="store_true", help="go on from the run's newest good checkpoint")
-    parser.add_argument(
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on from the run's newest good checkpoint")
+    again.add_argument(
         "--requeue", action="store_true", help="the same where there is one, else start: for schedulers"
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any field, as estimator.draws=16")

@@ -75,7 +75,7 @@ def run_command(work: Callable[[], None], interrupted: str = "interrupted") -> i
         print(f"error: {error}", file=sys.stderr)
         return 2
     except PreemptedError as stop:
-        print(f"stopped by {stop}; --resume goes on from it", file=sys.stderr)
+        print(f"stopped: {stop}, --resume goes on from it", file=sys.stderr)
         return PREEMPTED
     except OSError as error:
         print(f"error: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)

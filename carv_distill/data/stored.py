@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from carv_distill.errors import UserError
@@ -104,7 +104,8 @@ def _decode(storage: Storage, number: int) -> Image.Image:
         picture = Image.open(io.BytesIO(content))
         picture.load()
     except (*DAMAGE, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split())[:100]
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "of no known format" if unknown else " ".join(str(error).split())[:100]
         raise UserError(f"{storage.path}: {storage.name(number)} is no whole image ({reason})") from error
     return picture
 

@@ -44,10 +44,11 @@ images = pipeline({arguments}).images
 _NEEDS = " of `carv_distill.diffusion.edm`;\ncarv-distill must be installed beside diffusers"
 
 
-def student_card(network: RawNetwork, figures: Mapping[str, str | float]) -> str:
+def student_card(network: RawNetwork, classes: int, figures: Mapping[str, str | float]) -> str:
     """How to use the student, and the run's numbers as a table.
 
     Args:
+        classes: that there are labels of; a network may have one more for "no label".
         figures: name → text or number, in the order of the rows.
     """
     labelled = network.labels > 0
@@ -57,7 +58,7 @@ def student_card(network: RawNetwork, figures: Mapping[str, str | float]) -> str
         label=", y" if labelled else "",
         network=type(network.unet).__name__,
         needs=_NEEDS if isinstance(network, EDMNetwork) else "; nothing but diffusers is needed",
-        arguments="class_labels=[0, 1, 2, 3]" if labelled else "batch_size=4",
+        arguments=f"class_labels={list(range(min(classes, 4)))}" if labelled else "batch_size=4",
         rows="\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in figures.items()),
     )
 

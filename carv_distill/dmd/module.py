@@ -168,6 +168,8 @@ class DMDModule(DMDObjective):
             "student/direction_norm": self.latest_losses["student"],
             "student/grad_norm": torch.linalg.vector_norm(gradient),
         }
+        if self.latest_discriminator is not None:
+            values["loss/discriminator"] = self.latest_discriminator
         if self.options.clip_norm is not None:
             values["student/clipped_updates"] = self.clipped
         return values
@@ -189,7 +191,7 @@ class DMDModule(DMDObjective):
             "strategy": self.sampler.strategy,
         }
         network = cast(RawNetwork, self.student_ema.network)
-        card = student_card(network, known | dict(figures or {}))
+        card = student_card(network, self.classes, known | dict(figures or {}))
         save_student(folder, network, self.scheduler_config, card)
 
     # ---------------------------------------------------------------- Lightning's wiring

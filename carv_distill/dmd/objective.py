@@ -83,6 +83,8 @@ class DMDObjective(LightningModule):
         self.gan_head = GANHead(teacher.network.bottleneck_channels, seed) if options.gan.on else None
         if teacher_bfloat16:  # once student and fake score have their copies
             self.teacher.network = Bfloat16Network(teacher.network)
+        self.latest_discriminator: Tensor | None = None
+        """Its loss in the last update, of the last share; 2 ln 2 where it cannot tell."""
         # Walking a module's tree costs as much as an optimiser step of a small network: walked once.
         self._student_parameters = list(self.student.parameters())
         self._fake_parameters = [
@@ -193,7 +195,9 @@ class DMDObjective(LightningModule):
             self.gan_head.logits(self.fake, seen, *level, cond)
             for seen, level, cond in zip((x, images), levels, (labels, real_labels), strict=True)
         )
-        return loss + self.options.gan.fake_weight * discriminator_loss(*logits)
+        told_apart = discriminator_loss(*logits)
+        self.latest_discriminator = told_apart.detach()
+        return loss + self.options.gan.fake_weight * told_apart
 
     def _fake_draw(
         self, share: Share, x: Tensor, own: torch.Generator, shared: torch.Generator

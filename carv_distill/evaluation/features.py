@@ -177,7 +177,7 @@ class InceptionFeatures:
                     "inception-v3-compat", ["2048"], feature_extractor_weights_path=checked
                 )
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = " ".join(str(error).split())[:120]
             raise UserError(f"{path}: not the weights of Inception-v3 ({reason}); {remedy}") from error
         self._network: torch.nn.Module = network
         if not digest.startswith(INCEPTION_SHA256):
@@ -208,11 +208,23 @@ class InceptionFeatures:
         return self
 
 
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+)
+"""What torch's unpickler raises at bytes that are none of its own: it takes them for instructions."""
+
+
 def _load_tensors(content: bytes, path: Path, remedy: str) -> dict[str, Tensor]:
     """A state dict from bytes, by the unpickler that runs no code."""
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except _UNREADABLE as error:
         raise UserError(f"{path}: torch.load(weights_only=True) refuses this file; {remedy}") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path}: found {type(state).__name__}, expected a state dict of tensors; {remedy}")

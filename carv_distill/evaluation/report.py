@@ -136,7 +136,9 @@ def evaluate_generator(
                 extractor,
                 batch_size,
                 p,
-                lambda count: bar.advance(task, count),
+                lambda count, end=start + images: bar.update(  # type: ignore[misc]
+                    task, completed=min(bar.tasks[0].completed + count, end)
+                ),
                 labels,
             )
             measured = None

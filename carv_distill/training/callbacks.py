@@ -20,6 +20,9 @@ from carv_distill.errors import UserError
 
 log = logging.getLogger(__name__)
 
+SILENCE = 120.0
+"""Seconds after which a log shows where the run is."""
+
 
 class DistillModule(Protocol):
     """What the callbacks ask of a module."""
@@ -164,6 +167,7 @@ class ProgressLine(Callback):
             "updates", total=trainer.max_steps, completed=trainer.global_step, figures=""
         )
         self.progress.start()
+        self.spoken = time.perf_counter()
 
     @rank_zero_only
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
@@ -179,9 +183,10 @@ class ProgressLine(Callback):
             self._line(trainer)
 
     def _line(self, trainer: Trainer) -> None:
-        """One line of a log for every twentieth of the updates."""
+        """One line of a log for every twentieth of the updates, and once in two minutes."""
         step, last = trainer.global_step, trainer.max_steps
-        if step % max(last // 20, 1) == 0:
+        if step % max(last // 20, 1) == 0 or time.perf_counter() > self.spoken + SILENCE:
+            self.spoken = time.perf_counter()
             task = self.progress.tasks[self.task]
             seconds = task.time_remaining or 0
             left = (

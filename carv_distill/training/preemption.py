@@ -67,7 +67,8 @@ class Preemption(Callback):
         step = trainer.global_step
         if self._all_leave() and step < trainer.max_steps:
             self.checkpoints.keep_newest(trainer)
-            raise PreemptedError(f"{self.told or 'another process was told to stop'}: update {step} is kept")
+            told = f"{self.told} received" if self.told else "another process was told to stop"
+            raise PreemptedError(f"{told}; update {step} is kept")
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         if self._asked is not None:

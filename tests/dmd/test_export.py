@@ -115,7 +115,7 @@ def test_a_student_of_an_edm_network(name: str, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setattr(sys, "path", list(sys.path))
     folder, network = tmp_path / "student", raw_network(small(name))
-    save_student(folder, network, EDM, student_card(network, {}))
+    save_student(folder, network, EDM, student_card(network, 10, {}))
     pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
     assert type(pipeline.unet) is type(network.unet)
     g = torch.Generator().manual_seed(0)
@@ -132,7 +132,7 @@ def test_schedulers_with_betas(kind: Any, prediction: str, tmp_path: Path) -> No
     """The pipeline's D at the last timestep is the denoiser's, for each prediction."""
     config = json.loads(kind(prediction_type=prediction, beta_schedule="linear").to_json_string())
     network = raw_network(tiny_unet(channels=3))
-    save_student(tmp_path, network, config, student_card(network, {}))
+    save_student(tmp_path, network, config, student_card(network, 10, {}))
     teacher = load_teacher(tmp_path)
     pipeline = OneStepPipeline(network.unet, kind.from_config(config))
     made = pipeline(2, generator=torch.Generator().manual_seed(0), output_type="raw").images
@@ -182,7 +182,7 @@ def test_the_pipeline_wins_over_an_older_flat_student(tmp_path: Path) -> None:
 
 def test_the_cards_front_matter() -> None:
     """YAML that model hubs read, without a licence; an unconditional student's call has no labels."""
-    card = student_card(raw_network(tiny_unet()), {"FID": 1.0, "R": 32})
+    card = student_card(raw_network(tiny_unet()), 10, {"FID": 1.0, "R": 32})
     front = yaml.safe_load(card.split("---")[1])
     assert front["library_name"] == "diffusers"
     assert "license" not in front

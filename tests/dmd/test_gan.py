@@ -75,6 +75,7 @@ def test_an_update_with_a_discriminator_trains_head_and_student(small_config: Ma
     after = [module.gan_head.out.weight, next(module.student.parameters())]
     assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert {"fake", "student"} == set(module.latest_losses)
+    assert 0 < module.metrics()["loss/discriminator"] < 10
 
 
 def test_one_process_that_accumulates_makes_the_discriminators_gradient_too(small_config: MakeConfig) -> None:

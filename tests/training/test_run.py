@@ -386,7 +386,7 @@ def test_a_signal_before_the_first_update_is_not_lost(
     )
     config = small_config("fid.every=6", "fid.images=16")
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(PreemptedError, match="SIGTERM: update 1 is kept"):
+    with pytest.raises(PreemptedError, match="SIGTERM received; update 1 is kept"):
         execute(config)
     assert signal.getsignal(signal.SIGTERM) is before
     monkeypatch.undo()

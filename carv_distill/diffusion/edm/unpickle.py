@@ -205,6 +205,9 @@ def read_pickle(path: Path) -> Any:
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
+        if file.read(2) == b"PK":
+            raise UserError(f"{path} is a zip, such as a torch checkpoint, and not a pickle of EDM's")
+        file.seek(0)
         try:
             return _Unpickler(file).load()
         except _ForbiddenError as error:

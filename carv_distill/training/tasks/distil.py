@@ -68,6 +68,9 @@ def student_figures(config: DMDConfig, metrics: Path) -> dict[str, str | float]:
         "noise": config.estimator.noise,
         "fake-score updates per update": config.dmd.fake_updates_per_student,
     }
+    if config.dmd.gan.on:
+        gan = config.dmd.gan
+        figures["weights of the discriminator"] = f"{gan.student_weight:g}, {gan.fake_weight:g}"
     if config.dmd.global_batch is not None:
         figures["samples per update"] = config.dmd.global_batch
     measured = [row for row in read_metrics(metrics) if "fid/fid" in row]

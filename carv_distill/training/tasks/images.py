@@ -24,6 +24,11 @@ def check_fit(teacher: Teacher, data: ImageSet, path: str) -> None:
             f"teacher.path: {path} makes {teacher.channels}×{teacher.size}×{teacher.size} images, but data "
             f"{spec.name} has {spec.channels}×{spec.size}×{spec.size}"
         )
+    if teacher.labels and not spec.classes:
+        raise UserError(
+            f"teacher.path: {path} has {teacher.labels} class embeddings, but the images of {spec.name} have "
+            "no labels (data.labels: false, or null in dataset.json); an unconditional teacher fits"
+        )
     if teacher.labels not in (0, spec.classes, spec.classes + 1):
         raise UserError(
             f"teacher.path: {path} has {teacher.labels} class embeddings, but data {spec.name} has "
