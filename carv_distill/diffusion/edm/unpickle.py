@@ -206,7 +206,7 @@ def read_pickle(path: Path) -> Any:
     """
     with path.open("rb") as file:
         if file.read(2) == b"PK":
-            raise UserError(f"{path} is a zip, such as a torch checkpoint, and not a pickle of EDM's")
+            raise UserError(f"{path} is not a pickle, but a zip, such as a torch checkpoint")
         file.seek(0)
         try:
             return _Unpickler(file).load()
