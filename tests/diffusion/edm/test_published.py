@@ -16,10 +16,15 @@ from .filled import CONFIGS, small
 from .pickles import Call, Persistent, Refused, content, persistent_module, published, write
 
 
-@pytest.mark.parametrize("data", [b"", b"hello", b"PK\x03\x04", b"\x80\x04.", b"\x80\x04}", b"[1, 2]\n"])
+@pytest.mark.parametrize("data", [b"", b"hello", b"\x80\x04.", b"\x80\x04}", b"[1, 2]\n"])
 def test_not_a_pickle(data: bytes, refused: Refused) -> None:
     Path("x.pkl").write_bytes(data)
     assert "is not a pickle, or is cut off or damaged" in refused(Path("x.pkl"))
+
+
+def test_a_torch_checkpoint(refused: Refused) -> None:
+    torch.save({"ema": torch.zeros(2)}, "x.pkl")
+    assert "is not a pickle, but a zip, such as a torch checkpoint" in refused(Path("x.pkl"))
 
 
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.9, 0.999])
