@@ -72,7 +72,7 @@ class Peers(Callback):
 
     def is_lost(self) -> bool:
         """Whether a peer is gone, asked after an exchange with the others has failed."""
-        return self._thread is not None and self.lost.wait(self.patience + GRACE)
+        return self._thread is not None and self.lost.wait(2 * BEAT + GRACE)
 
     def _watch(self, group: Any) -> None:
         finished = False
