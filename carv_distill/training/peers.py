@@ -47,7 +47,8 @@ class Peers(Callback):
     def __init__(self, program: dict[str, Any], patience: float) -> None:
         self.program, self.patience = program, patience
         self.lost = threading.Event()
-        self._done = threading.Event()
+        self._stop = threading.Event()
+        self._together = False
         self._thread: threading.Thread | None = None
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
@@ -62,33 +63,47 @@ class Peers(Callback):
         self._thread.start()
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        self._done.set()
-        if self._thread is not None:
-            self._thread.join(self.patience)
+        self._end(together=True, seconds=self.patience)
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
-        if isinstance(exception, PreemptedError):  # all leave, each in its own time
-            self._done.set()
+        # An exchange that failed is a RuntimeError: whether a peer is lost is asked before the thread ends.
+        if not isinstance(exception, RuntimeError):
+            self._end(together=isinstance(exception, PreemptedError), seconds=2 * BEAT + GRACE)
+
+    def _end(self, together: bool, seconds: float) -> None:
+        """Ends the thread: a process that exits while one of its threads waits in C++ is aborted.
+
+        Args:
+            together: all processes leave now, and none is to think another lost.
+        """
+        self._together = together
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(seconds)
 
     def is_lost(self) -> bool:
-        """Whether a peer is gone, asked after an exchange with the others has failed."""
-        return self._thread is not None and self.lost.wait(2 * BEAT + GRACE)
+        """Whether a peer is gone, asked after a RuntimeError, as an exchange that fails raises; ends the
+        thread."""
+        lost = self._thread is not None and self.lost.wait(2 * BEAT + GRACE)
+        self._end(together=False, seconds=2 * BEAT + GRACE)
+        return lost
 
     def _watch(self, group: Any) -> None:
-        finished = False
-        while not finished:
-            here = self._done.wait(BEAT)
-            working = torch.tensor([0 if here else 1], dtype=torch.int32)
+        working = torch.ones(1, dtype=torch.int32)
+        while working.item():
+            stopped = self._stop.wait(BEAT)
+            if stopped and not self._together:
+                return
+            working.fill_(0 if stopped else 1)
             try:
                 torch.distributed.all_reduce(working, group=group)
             except RuntimeError:
                 self.lost.set()
                 # The training usually notices too, and leaves with its own word; if it hangs, it is stopped.
-                if not self._done.wait(GRACE):
+                if not self._stop.wait(GRACE):
                     log.error("%s", lost_message(self.patience))
                     os._exit(LOST)
                 return
-            finished = not working.item()
 
 
 def lost_message(patience: float) -> str:

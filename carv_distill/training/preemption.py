@@ -81,11 +81,11 @@ class Preemption(Callback):
         """Whether any process had been told when the update before this one ended."""
         if self._group is None:
             return self.told is not None
-        leave = False
         if self._asked is not None:
             answer, work = self._asked
             work.wait()
-            leave = bool(answer.item())
+            if answer.item():
+                return True
         answer = torch.tensor([self.told is not None], dtype=torch.int32)
         self._asked = answer, torch.distributed.all_reduce(answer, group=self._group, async_op=True)
-        return leave
+        return False

@@ -65,15 +65,15 @@ def execute(config: RunConfig, resume: bool = False, requeue: bool = False) -> P
     try:
         with preemption.listening(trainer):
             trainer.fit(task.module, ckpt_path=checkpoint[0] if checkpoint else None, weights_only=True)
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"out of memory on {trainer.strategy.root_device} at update {trainer.global_step}; a smaller "
-            "estimator.upstream (with dmd.global_batch for the same batch), dmd.fake_batch or teacher.batch "
-            "takes less"
-        ) from error
     except RuntimeError as error:
         if peers.is_lost():
             raise UserError(lost_message(config.trainer.patience)) from error
+        if isinstance(error, torch.OutOfMemoryError):
+            raise UserError(
+                f"out of memory on {trainer.strategy.root_device} at update {trainer.global_step}; a smaller "
+                "estimator.upstream (with dmd.global_batch for the same batch), dmd.fake_batch or "
+                "teacher.batch takes less"
+            ) from error
         raise
     if trainer.is_global_zero:
         write_json(folder / "summary.json", summary(folder))
