@@ -19,13 +19,13 @@ import os
 import sys
 from pathlib import Path
 
-from carv_distill.commands import Parser, run_command
-from carv_distill.measures.clip import CLIP
-from carv_distill.measures.command import common_options
-from carv_distill.measures.fid import FID
-from carv_distill.measures.influence import INFLUENCE
-from carv_distill.measures.reference import REFERENCE
-from carv_distill.measures.variance import VARIANCE
+from carv_distill.cli import Parser, run_command
+from carv_distill.commands.clip import CLIP
+from carv_distill.commands.command import common_options
+from carv_distill.commands.fid import FID
+from carv_distill.commands.influence import INFLUENCE
+from carv_distill.commands.reference import REFERENCE
+from carv_distill.commands.variance import VARIANCE
 
 COMMANDS = {command.name: command for command in (FID, REFERENCE, CLIP, VARIANCE, INFLUENCE)}
 
@@ -49,10 +49,10 @@ def measure(arguments: argparse.Namespace) -> None:
     import torch
     from rich.console import Console
 
+    from carv_distill.engine.console import quiet_libraries
+    from carv_distill.engine.folder import newest_run, origin_of, read_run_config
     from carv_distill.errors import UserError
     from carv_distill.files import write_json
-    from carv_distill.training.console import quiet_libraries
-    from carv_distill.training.folder import newest_run, origin_of, read_run_config
 
     command = COMMANDS[arguments.command]
     asked = getattr(arguments, "run", None)

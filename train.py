@@ -13,7 +13,7 @@ import argparse
 import logging
 import sys
 
-from carv_distill.commands import Parser, run_command
+from carv_distill.cli import Parser, run_command
 
 
 def parse() -> argparse.Namespace:
@@ -34,12 +34,12 @@ def main() -> int:
     def train() -> None:
         # After the parser, so that --help and a misspelt option answer at once; what only a run needs comes
         # after the configuration, so that a mistake in it does not wait for diffusers and Lightning.
-        from carv_distill.training.config import load_config
+        from carv_distill.engine.config import load_config
 
         config = load_config(arguments.config, arguments.overrides)
 
-        from carv_distill.training.console import quiet_libraries
-        from carv_distill.training.run import execute
+        from carv_distill.engine.console import quiet_libraries
+        from carv_distill.engine.run import execute
 
         quiet_libraries()
         folder = execute(config, arguments.resume, arguments.requeue)

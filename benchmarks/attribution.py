@@ -19,11 +19,13 @@ import torch
 
 from benchmarks.measure import peak_bytes, ratio_of
 from benchmarks.report import options, report
-from carv_distill.attribution import SampleGradients, build_projector, sample_features, shared_draws
+from carv_distill.attribution.draws import shared_draws
+from carv_distill.attribution.gradients import SampleGradients, sample_features
+from carv_distill.attribution.projection import build_projector
 from carv_distill.carv import NoiseLevelSampler, Proposal
-from carv_distill.data import load_images
-from carv_distill.diffusion import load_teacher
-from carv_distill.diffusion.loss import denoising_losses
+from carv_distill.data.images import load_images
+from carv_distill.teachers.loss import denoising_losses
+from carv_distill.teachers.teacher import load_teacher
 
 DRAWS, SAMPLES, LOOPED, CHUNK = 16, 32, 2, 16
 WARM_UP = 2

@@ -24,12 +24,12 @@ from torch.optim import Optimizer
 from benchmarks.measure import bare_fit, peak_bytes, ratio_of
 from benchmarks.report import options, report
 from carv_distill.carv import average_residual, stream
-from carv_distill.data import load_images
-from carv_distill.dmd import DMDModule
-from carv_distill.training.config import load_config
-from carv_distill.training.console import quiet_libraries
-from carv_distill.training.schemas import DMDConfig
-from carv_distill.training.tasks import build_dmd_module
+from carv_distill.data.images import load_images
+from carv_distill.distillation.module import DMDModule
+from carv_distill.distillation.options import DMDConfig
+from carv_distill.distillation.task import build_dmd_module
+from carv_distill.engine.config import load_config
+from carv_distill.engine.console import quiet_libraries
 
 WARM_UP = 3
 BOUNDS = {"student update": 1.04, "fake-score update": 1.08, "drawing": 0.02, "memory": 1.3}

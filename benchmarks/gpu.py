@@ -23,15 +23,16 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from carv_distill.carv import NoiseLevelSampler, Proposal
-from carv_distill.commands import Parser, whole_number
-from carv_distill.diffusion import EDMSchedule, NetworkDenoiser, Teacher
-from carv_distill.diffusion.denoiser import EDMPreconditioning
-from carv_distill.diffusion.edm import EDMNetwork, SongUNet
-from carv_distill.diffusion.teacher import edm_scheduler_config
-from carv_distill.dmd import DMDModule
+from carv_distill.cli import Parser, whole_number
+from carv_distill.distillation.module import DMDModule
+from carv_distill.distillation.options import DMDOptions
+from carv_distill.engine.console import quiet_libraries
 from carv_distill.files import write_json
-from carv_distill.options.dmd import DMDOptions
-from carv_distill.training.console import quiet_libraries
+from carv_distill.teachers.denoiser import EDMPreconditioning, NetworkDenoiser
+from carv_distill.teachers.edm.network import EDMNetwork
+from carv_distill.teachers.edm.song import SongUNet
+from carv_distill.teachers.schedule import EDMSchedule
+from carv_distill.teachers.teacher import Teacher, edm_scheduler_config
 
 WARM_UP = 3
 PEAKS = {

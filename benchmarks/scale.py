@@ -21,16 +21,16 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-import carv_distill.dmd.module as dmd_module
+import carv_distill.distillation.module as dmd_module
 from benchmarks.measure import peak_bytes, ratio_of
 from benchmarks.report import options, report
-from carv_distill.data import load_images
-from carv_distill.dmd import DMDModule
-from carv_distill.parallel import average_over_ranks
-from carv_distill.training.config import load_config
-from carv_distill.training.console import quiet_libraries
-from carv_distill.training.schemas import DMDConfig
-from carv_distill.training.tasks import build_dmd_module
+from carv_distill.data.images import load_images
+from carv_distill.distillation.module import DMDModule
+from carv_distill.distillation.options import DMDConfig
+from carv_distill.distillation.task import build_dmd_module
+from carv_distill.engine.config import load_config
+from carv_distill.engine.console import quiet_libraries
+from carv_distill.processes import average_over_ranks
 
 WARM_UP = 3
 UPSTREAM = 8

@@ -23,11 +23,11 @@ import torch
 from benchmarks.measure import bare_fit, peak_bytes, ratio_of
 from benchmarks.report import options, report
 from carv_distill.carv import stream
-from carv_distill.sds import SDSModule
-from carv_distill.training.config import load_config
-from carv_distill.training.console import quiet_libraries
-from carv_distill.training.schemas import SDSConfig
-from carv_distill.training.tasks import build_sds_module
+from carv_distill.engine.config import load_config
+from carv_distill.engine.console import quiet_libraries
+from carv_distill.text_to_3d.module import SDSModule
+from carv_distill.text_to_3d.options import SDSConfig
+from carv_distill.text_to_3d.task import build_sds_module
 
 WARM_UP = 3
 BOUNDS = {"step": 1.10, "memory over R": 1.1, "memory over K": 1.1}

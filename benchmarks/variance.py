@@ -17,8 +17,9 @@ import torch
 
 from benchmarks.dmd_step import build, ratio_of
 from benchmarks.report import options, report
-from carv_distill.carv import NoiseLevelSampler, Proposal, VarianceBudget, stream
-from carv_distill.training.console import quiet_libraries
+from carv_distill.carv import NoiseLevelSampler, Proposal, stream
+from carv_distill.engine.console import quiet_libraries
+from carv_distill.variance import VarianceBudget
 
 UPSTREAMS, LEVELS, NOISES = 32, 4, 2
 BOUNDS = {"variance budget": 1.2, "noise levels": 1.5}

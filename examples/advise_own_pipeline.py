@@ -15,9 +15,19 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from carv_distill.accounting import compare, comparison_tables, standard_arms, time_stages
-from carv_distill.carv import CostModel, NoiseLevelProfile, NoiseParity, StageTimer, VarianceBudget, stream
+from carv_distill.carv import stream
 from carv_distill.carv.estimator import Residual
+from carv_distill.variance import (
+    CostModel,
+    NoiseLevelProfile,
+    NoiseParity,
+    StageTimer,
+    VarianceBudget,
+    compare,
+    comparison_tables,
+    standard_arms,
+    time_stages,
+)
 
 SIDE, POINTS = 12, 40
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from carv_distill.carv import NoiseLevelSampler, Proposal, VarianceMeter, average_residual, stream, surrogate
+from carv_distill.carv import NoiseLevelSampler, Proposal, average_residual, stream, surrogate
+from carv_distill.variance import VarianceMeter
 
 T, SIDE, K, STEPS = 1000, 16, 8, 400
 

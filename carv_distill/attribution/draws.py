@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from carv_distill.carv import Draws, NoiseLevelSampler, stream
-from carv_distill.options.influence import INDEPENDENT
+
+from .options import INDEPENDENT
 
 
 def shared_draws(

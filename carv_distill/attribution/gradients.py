@@ -13,12 +13,13 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from carv_distill.carv import Draws
-from carv_distill.diffusion import NetworkDenoiser, NoiseSchedule
-from carv_distill.diffusion.loss import denoising_losses
 from carv_distill.errors import UserError
 from carv_distill.options import nearest
-from carv_distill.options.influence import PRECISIONS
+from carv_distill.teachers.denoiser import NetworkDenoiser
+from carv_distill.teachers.loss import denoising_losses
+from carv_distill.teachers.schedule import NoiseSchedule
 
+from .options import PRECISIONS
 from .projection import Projector
 
 

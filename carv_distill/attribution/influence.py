@@ -15,9 +15,9 @@ from torch import Tensor
 from carv_distill.carv import Draws
 from carv_distill.errors import UserError
 from carv_distill.files import atomic_file
-from carv_distill.options.influence import SCORES
 
 from .gradients import SampleGradients, sample_features
+from .options import SCORES
 from .projection import Projector
 from .ranking import Reliability, reliability
 from .scores import GroupProducts

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from carv_distill.accounting import measure_pairs
-from carv_distill.carv import NoiseLevelProfile, NoiseLevelSampler, Pipeline, Proposal, stream
-from carv_distill.options.influence import AUTO, INDEPENDENT, NOISES, PROPOSALS
+from carv_distill.carv import NoiseLevelSampler, Proposal, stream
+from carv_distill.variance import NoiseLevelProfile, Pipeline, measure_pairs
+
+from .options import AUTO, INDEPENDENT, NOISES, PROPOSALS
 
 
 def pilot_sampler(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from carv_distill.carv import Pipeline
 from carv_distill.carv.estimator import Residual
+from carv_distill.variance import Pipeline
 
 from .gradients import SampleGradients
 from .projection import Projector

@@ -7,9 +7,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from carv_distill.carv import CountSketch, stream
-from carv_distill.carv.projection import random_signs
-from carv_distill.options.influence import PROJECTIONS
+from carv_distill.carv import stream
+from carv_distill.variance import CountSketch
+from carv_distill.variance.projection import random_signs
+
+from .options import PROJECTIONS
 
 # Entries of a dense projection drawn at a time. Another value names other projections.
 BLOCK = 1 << 22

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from carv_distill.carv.estimate import t_quantile
 from carv_distill.errors import UserError
+from carv_distill.variance.estimate import t_quantile
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .past import BinSums
 from .proposal import Proposal
+from .running_sums import BinSums
 
 STATISTICS = ("second_moment", "neyman")
 

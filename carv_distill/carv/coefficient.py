@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .past import BinSums
+from .running_sums import BinSums
 
 
 class NoiseCoefficient:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .chunk import Chunk
-from .sampling import Draws
+from .sampler import Draws
 
 Residual = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """residual(x_flat [n, …], u_flat [n], eps_flat [n, …], index [n]) → [n, …]; `index` names the upstream

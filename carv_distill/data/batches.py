@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from carv_distill.carv.streams import stream
+from carv_distill.carv import stream
 from carv_distill.errors import UserError
 
 from .spec import ImageSet

@@ -2,7 +2,7 @@
 
 import torch
 
-from carv_distill.data.spec import ImageSpec, LabelledImages
+from .spec import ImageSpec, LabelledImages
 
 DIGITS = ImageSpec("digits", channels=1, size=8, classes=10)
 

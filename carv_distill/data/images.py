@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import overload
 
 from carv_distill.errors import UserError
-from carv_distill.options.data import DATA_SETS as NAMES
-from carv_distill.options.data import NEED_PATH, DataOptions
 
 from .digits import load_digits_images
+from .options import DATA_SETS as NAMES
+from .options import NEED_PATH, DataOptions
 from .sets import Mirrored, Unlabelled
 from .spec import ImageSet, LabelledImages
 
@@ -51,7 +51,7 @@ def _read(options: DataOptions) -> ImageSet:
         case "digits":
             return load_digits_images()
         case "solids":
-            from .solids import load_solids_images  # renders
+            from .solids import load_solids_images
 
             return load_solids_images()
         case "cifar10":

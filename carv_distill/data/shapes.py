@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from carv_distill.carv.streams import stream
-from carv_distill.geometry import SOLIDS, VIEWS, CameraSampler, trace
+from carv_distill.carv import stream
+from carv_distill.geometry.camera import VIEWS, CameraSampler
+from carv_distill.geometry.solids import SOLIDS, trace
 
 COLOURS = {
     "red": (0.85, 0.10, 0.10),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from carv_distill.carv.streams import stream
-from carv_distill.geometry import SOLIDS, trace
+from carv_distill.carv import stream
+from carv_distill.geometry.solids import SOLIDS, trace
 
 from .shapes import CAMERAS, COLOURS
 from .spec import ImageSpec, LabelledImages

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from carv_distill.data import LabelledImages, load_digits_images, to_uint8
+from carv_distill.data.digits import load_digits_images
+from carv_distill.data.spec import LabelledImages, to_uint8
 from carv_distill.errors import UserError
 from carv_distill.files import atomic_file, write_json
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torchmetrics.multimodal import CLIPScore
 from transformers import CLIPModel, CLIPProcessor
 
-from carv_distill.carv import Estimate, mean_estimate
-from carv_distill.data import to_uint8
+from carv_distill.data.spec import to_uint8
 from carv_distill.errors import UserError
+from carv_distill.variance import Estimate, mean_estimate
 
 
 def load_clip(path: str | Path, key: str) -> tuple[CLIPModel, CLIPProcessor]:

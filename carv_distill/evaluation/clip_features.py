@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from carv_distill.data import ImageSpec
+from carv_distill.data.spec import ImageSpec
 from carv_distill.errors import UserError
 
 from .clip import CLIPFeatures, load_clip

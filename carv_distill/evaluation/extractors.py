@@ -30,7 +30,7 @@ def load_extractor(
         case "inception":
             return InceptionFeatures(weights, key=key)
         case "clip":
-            from .clip_features import ClipFeatures  # imports transformers
+            from .clip_features import ClipFeatures
 
             return ClipFeatures(weights or SOLIDS_CLIP, key=key)
     raise UserError(f"fid.features: {features!r} is not one of {', '.join(FEATURES)}")

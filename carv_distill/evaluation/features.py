@@ -13,9 +13,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from carv_distill.data import ImageSpec
+from carv_distill.data.spec import ImageSpec
 from carv_distill.errors import UserError
-from carv_distill.evaluation.classifier import DigitsClassifier
+
+from .classifier import DigitsClassifier
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_SHA256 = "6726825d"

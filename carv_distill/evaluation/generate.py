@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from carv_distill.data import ImageSpec, to_uint8
+from carv_distill.data.spec import ImageSpec, to_uint8
 from carv_distill.errors import UserError
-from carv_distill.evaluation.features import FeatureExtractor
-from carv_distill.parallel import Processes
+from carv_distill.processes import Processes
+
+from .features import FeatureExtractor
 
 Sample = Callable[[Tensor, Tensor], Tensor]
 """`sample(z, labels) -> images`: z float32 [n, C, H, W], labels int64 [n], images [n, C, H, W] in [-1, 1]."""

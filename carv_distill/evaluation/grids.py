@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from carv_distill.data import to_uint8
+from carv_distill.data.spec import to_uint8
 from carv_distill.files import atomic_file
 
 

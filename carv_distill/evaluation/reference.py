@@ -10,10 +10,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from carv_distill.data import ImageSet, to_uint8
 from carv_distill.data.batches import ordered_loader
+from carv_distill.data.spec import ImageSet, to_uint8
 from carv_distill.errors import UserError
-from carv_distill.parallel import Processes
+from carv_distill.processes import Processes
 
 from .features import FeatureExtractor, extract_features
 from .fid import FeatureStatistics

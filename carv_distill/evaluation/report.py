@@ -11,14 +11,15 @@ from rich.box import SIMPLE_HEAD
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from carv_distill.data import ImageSpec
+from carv_distill.data.spec import ImageSpec
 from carv_distill.errors import UserError
-from carv_distill.evaluation.features import FeatureExtractor
-from carv_distill.evaluation.fid import Metrics, compute_metrics
-from carv_distill.evaluation.generate import Sample, generated_features
-from carv_distill.evaluation.reference import Reference
 from carv_distill.files import write_json
-from carv_distill.parallel import Processes
+from carv_distill.processes import Processes
+
+from .features import FeatureExtractor
+from .fid import Metrics, compute_metrics
+from .generate import Sample, generated_features
+from .reference import Reference
 
 METRICS = ("fid", "kid", "precision", "recall")
 

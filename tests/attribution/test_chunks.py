@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from carv_distill.attribution import find_chunk
+from carv_distill.attribution.chunks import find_chunk
 
 CPU = torch.device("cpu")
 

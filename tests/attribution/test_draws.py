@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from carv_distill.attribution import fixed_grid, shared_draws
+from carv_distill.attribution.draws import fixed_grid, shared_draws
 from carv_distill.carv import NoiseLevelSampler, Proposal
 
 SAMPLER = NoiseLevelSampler(Proposal.uniform(), "stratified")

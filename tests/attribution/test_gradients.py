@@ -8,15 +8,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from carv_distill.attribution import SampleGradients, build_projector, sample_features
+from carv_distill.attribution.gradients import SampleGradients, sample_features
+from carv_distill.attribution.projection import build_projector
 from carv_distill.carv import Draws, NoiseLevelSampler, Proposal, stream
-from carv_distill.diffusion import EDMPreconditioning, EDMSchedule, NetworkDenoiser
-from carv_distill.diffusion.network import UNetNetwork
-from carv_distill.diffusion.pipelines import load_text_teacher
 from carv_distill.errors import UserError
-from tests.attribution.linear import linear_gradients, mean_gradient
-from tests.diffusion.tiny import tiny_unet
-from tests.diffusion.tiny_latent import save_tiny_pipeline
+from carv_distill.teachers.denoiser import EDMPreconditioning, NetworkDenoiser
+from carv_distill.teachers.network import UNetNetwork
+from carv_distill.teachers.pipelines import load_text_teacher
+from carv_distill.teachers.schedule import EDMSchedule
+from tests.helpers.linear import linear_gradients, mean_gradient
+from tests.helpers.tiny_latent import save_tiny_pipeline
+from tests.helpers.tiny_unet import tiny_unet
 
 SAMPLER = NoiseLevelSampler(Proposal.from_weights(torch.tensor([1.0, 2.0, 3.0]), 0.1), "stratified")
 PLAIN = build_projector("none", 1, 0)

@@ -9,17 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from carv_distill.attribution import (
-    FeatureJob,
-    FeatureStore,
-    GramMatrix,
-    GroupProducts,
-    build_projector,
-    influence_of,
-)
+from carv_distill.attribution.influence import FeatureJob, influence_of
+from carv_distill.attribution.projection import build_projector
+from carv_distill.attribution.scores import GroupProducts
+from carv_distill.attribution.store import FeatureStore
+from carv_distill.attribution.trak import GramMatrix
 from carv_distill.carv import Draws, stream
 from carv_distill.errors import UserError
-from tests.attribution.linear import linear_gradients
+from tests.helpers.linear import linear_gradients
 
 
 def stored(folder: Path, features: torch.Tensor) -> FeatureStore:

@@ -8,10 +8,10 @@ import sys
 from dataclasses import fields
 
 import carv_distill.attribution as attribution
+from carv_distill.attribution import options
 from carv_distill.carv import NOISES, STRATEGIES
-from carv_distill.measures.influence import INFLUENCE
-from carv_distill.options import influence as options
-from tests.conftest import ROOT
+from carv_distill.commands.influence import INFLUENCE
+from tests.helpers.small import ROOT
 
 
 def test_names_are_those_of_the_samplers() -> None:
@@ -23,7 +23,7 @@ def test_names_are_those_of_the_samplers() -> None:
 
 def test_options_of_a_command_line_are_known_without_torch() -> None:
     """So that --help and a mistake do not wait for it."""
-    words = "import sys, carv_distill.measures.influence; sys.exit('torch' in sys.modules)"
+    words = "import sys, carv_distill.commands.influence; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", words], cwd=ROOT, timeout=60).returncode == 0
 
 

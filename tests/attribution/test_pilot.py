@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from carv_distill.attribution import pilot_sampler
-from carv_distill.attribution.pilot import sampler_dict, sampler_from_dict
-from carv_distill.carv import Pipeline
+from carv_distill.attribution.pilot import pilot_sampler, sampler_dict, sampler_from_dict
 from carv_distill.carv.estimator import Residual
+from carv_distill.variance import Pipeline
 
 CPU = torch.device("cpu")
 

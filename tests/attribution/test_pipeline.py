@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from carv_distill.attribution import attribution_pipeline, build_projector
-from carv_distill.carv import NoiseLevelProfile, VarianceBudget, stream
-from tests.attribution.linear import SCHEDULE, linear_gradients, mean_gradient
-from tests.carv.linear_gaussian import holds
+from carv_distill.attribution.pipeline import attribution_pipeline
+from carv_distill.attribution.projection import build_projector
+from carv_distill.carv import stream
+from carv_distill.variance import NoiseLevelProfile, VarianceBudget
+from tests.helpers.linear import SCHEDULE, linear_gradients, mean_gradient
+from tests.helpers.linear_gaussian import holds
 
 X = torch.tensor([[1.0, 0.5, -0.3], [0.2, -1.0, 0.8], [0.9, 0.1, 0.1]], dtype=torch.float64)
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from carv_distill.attribution import GroupProducts, reliability, spearman
-from carv_distill.attribution.ranking import Reliability
+from carv_distill.attribution.ranking import Reliability, reliability, spearman
+from carv_distill.attribution.scores import GroupProducts
 from carv_distill.carv import stream
 
 

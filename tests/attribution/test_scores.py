@@ -7,10 +7,11 @@ import math
 import pytest
 import torch
 
-from carv_distill.attribution import GramMatrix, GroupProducts
+from carv_distill.attribution.scores import GroupProducts
+from carv_distill.attribution.trak import GramMatrix
 from carv_distill.carv import NoiseLevelSampler, Proposal, stream
 from carv_distill.errors import UserError
-from tests.attribution.linear import linear_gradients, mean_gradient
+from tests.helpers.linear import linear_gradients, mean_gradient
 
 
 def features(n: int, groups: int, size: int = 7) -> torch.Tensor:

@@ -16,7 +16,7 @@ import torch
 from carv_distill.attribution.store import FeatureStore
 from carv_distill.carv import stream
 from carv_distill.errors import UserError
-from tests.conftest import largest_file
+from tests.helpers.small import largest_file
 
 FINGERPRINT: dict[str, Any] = {
     "model": "a1b2",

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from carv_distill.carv import stream
-from carv_distill.data import load_images
 from carv_distill.data.batches import ordered_loader, step_loader
+from carv_distill.data.images import load_images
 from carv_distill.errors import UserError
 from tests.data.test_images import LAST, as_folder, as_zip, pictures, stored
 

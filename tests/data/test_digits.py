@@ -2,7 +2,9 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from carv_distill.data import DIGITS, load_digits_images, load_images, to_uint8
+from carv_distill.data.digits import DIGITS, load_digits_images
+from carv_distill.data.images import load_images
+from carv_distill.data.spec import to_uint8
 from carv_distill.errors import UserError
 
 

@@ -15,11 +15,13 @@ import torch
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
-from carv_distill.data import from_uint8, in_memory, load_images, originals, to_uint8
+from carv_distill.data.images import load_images
+from carv_distill.data.options import DataOptions
+from carv_distill.data.sets import in_memory, originals
 from carv_distill.data.solids import load_solids_images
+from carv_distill.data.spec import from_uint8, to_uint8
 from carv_distill.errors import UserError
-from carv_distill.options.data import DataOptions
-from tests.data.stored import save_cifar10
+from tests.helpers.image_files import save_cifar10
 
 Files = dict[str, bytes]
 

@@ -7,7 +7,7 @@ import time
 import torch
 
 from carv_distill.data.shapes import COLOURS, combinations, shape_images, vocabulary
-from carv_distill.geometry import SOLIDS
+from carv_distill.geometry.solids import SOLIDS
 
 
 def test_eight_combinations_are_held_out_one_of_every_colour_and_solid() -> None:

@@ -10,8 +10,8 @@ import torch
 from carv_distill.data.shapes import COLOURS, combinations, object_prompt
 from carv_distill.errors import UserError
 from carv_distill.evaluation.clip import ClipScorer
-from carv_distill.geometry import SOLIDS, trace
-from carv_distill.sds.export import turntable
+from carv_distill.geometry.solids import SOLIDS, trace
+from carv_distill.text_to_3d.export import turntable
 
 MODEL = Path("checkpoints/shapes-teacher/clip")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from carv_distill.data import to_uint8
 from carv_distill.data.solids import load_solids_images
+from carv_distill.data.spec import to_uint8
 from carv_distill.errors import UserError
 from carv_distill.evaluation.clip_features import ClipFeatures
 from carv_distill.evaluation.extractors import load_extractor

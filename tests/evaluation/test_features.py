@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from carv_distill.data import load_digits_images
+from carv_distill.data.digits import load_digits_images
 from carv_distill.errors import UserError
 from carv_distill.evaluation.classifier import DigitsClassifier
 from carv_distill.evaluation.features import (

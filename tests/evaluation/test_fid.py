@@ -7,7 +7,7 @@ from torch import Tensor
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
 from torch_fidelity.metric_prc import calculate_precision_recall_full
 
-from carv_distill.data import load_digits_images
+from carv_distill.data.digits import load_digits_images
 from carv_distill.errors import UserError
 from carv_distill.evaluation.features import DigitsFeatures, extract_features
 from carv_distill.evaluation.fid import (

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from carv_distill.data import DIGITS, to_uint8
+from carv_distill.data.digits import DIGITS
+from carv_distill.data.spec import to_uint8
 from carv_distill.errors import UserError
 from carv_distill.evaluation.generate import generate_uint8, image_latents
 

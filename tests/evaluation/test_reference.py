@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from carv_distill.data import load_digits_images
+from carv_distill.data.digits import load_digits_images
 from carv_distill.data.sets import ByteImages
 from carv_distill.errors import UserError
 from carv_distill.evaluation.features import DigitsFeatures
 from carv_distill.evaluation.fid import FeatureStatistics
 from carv_distill.evaluation.reference import Reference
-from carv_distill.parallel import Processes
+from carv_distill.processes import Processes
 
 
 def test_a_set_gives_what_its_images_give(digits_features: DigitsFeatures) -> None:

@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from carv_distill.data import DIGITS, load_digits_images
+from carv_distill.data.digits import DIGITS, load_digits_images
 from carv_distill.errors import UserError
 from carv_distill.evaluation.features import DigitsFeatures, extract_features
 from carv_distill.evaluation.fid import compute_metrics

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from carv_distill.carv import stream
-from carv_distill.geometry import SAMPLINGS, Cameras, CameraSampler
+from carv_distill.geometry.camera import SAMPLINGS, Cameras, CameraSampler
 
 F64 = torch.float64
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from carv_distill.carv import stream
-from carv_distill.geometry import BACKGROUND, SOLIDS, Cameras, Solid, trace
+from carv_distill.geometry.camera import Cameras
+from carv_distill.geometry.solids import BACKGROUND, SOLIDS, Solid, trace
 
 F64 = torch.float64
 

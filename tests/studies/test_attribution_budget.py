@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from carv_distill.carv import stream
-from carv_distill.data import load_images
-from carv_distill.studies.attribution_budget import dimension, figures, retraining, tables
-from carv_distill.studies.attribution_budget.arms import ARMS, BUDGETS, draws_of
-from carv_distill.studies.attribution_budget.ranking import QUERIES, correlations
-from carv_distill.studies.attribution_budget.variance import ecm_over_iid, variances
+from carv_distill.data.images import load_images
+from studies.attribution_budget import dimension, figures, retraining, tables
+from studies.attribution_budget.arms import ARMS, BUDGETS, draws_of
+from studies.attribution_budget.ranking import QUERIES, correlations
+from studies.attribution_budget.variance import ecm_over_iid, variances
 
 BEST = {"strategy": "paired", "noise": "antithetic", "mass": [0.7, 0.3]}
 

@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
-from carv_distill.carv import Estimate, stream
-from carv_distill.studies.blocks import block_differences, exponential
+from carv_distill.carv import stream
+from carv_distill.variance import Estimate
+from studies.blocks import block_differences, exponential
 
 
 def test_two_treatments_are_a_paired_t_test() -> None:

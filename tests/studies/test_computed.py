@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from carv_distill.studies.computed import computed
+from studies.computed import computed
 
 
 def piece(number: int, scale: float = 1.0) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from carv_distill.errors import UserError
-from carv_distill.studies import dmd_gap, jobs
-from carv_distill.studies.dmd_gap import arms, log_ratio, summarise, traces, verdict
-from carv_distill.studies.dmd_gap_figures import draw_gap
-from carv_distill.studies.dmd_gap_pilot import Plan, equal_upstream
-from carv_distill.studies.jobs import Job, run_jobs, seconds_per_update
+from studies import dmd_gap, jobs
+from studies.dmd_gap import arms, log_ratio, summarise, traces, verdict
+from studies.dmd_gap_figures import draw_gap
+from studies.dmd_gap_pilot import Plan, equal_upstream
+from studies.jobs import Job, run_jobs, seconds_per_update
 
 PLAN = Plan(upstream=40, noise="antithetic", base=0.2, reuse=0.3, more=0.3)
 SEEDS = [0, 1, 2]

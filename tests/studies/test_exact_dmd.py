@@ -6,15 +6,9 @@ import pytest
 import torch
 
 from carv_distill.carv import stream
-from carv_distill.studies.exact_control import (
-    ESTIMATORS,
-    FAKE_UPDATES,
-    exact_points,
-    exact_rows,
-    exact_verdict,
-)
-from carv_distill.studies.exact_dmd import Estimator, ExactDMD
-from carv_distill.studies.levers import LEVERS, Lever
+from studies.exact_control import ESTIMATORS, FAKE_UPDATES, exact_points, exact_rows, exact_verdict
+from studies.exact_dmd import Estimator, ExactDMD
+from studies.levers import LEVERS, Lever
 
 SMALL = Estimator(8, 4, "stratified")
 

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from carv_distill.carv import Estimate, mean_estimate
-from carv_distill.studies.pooling import pooled_mean, pooled_ratio
+from carv_distill.variance import Estimate, mean_estimate
+from studies.pooling import pooled_mean, pooled_ratio
 
 
 def states(rng: np.random.Generator, count: int, shared: float) -> list[tuple[Estimate, Estimate]]:

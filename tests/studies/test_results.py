@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from carv_distill.carv import mean_estimate
 from carv_distill.errors import UserError
 from carv_distill.figures import new_figure
-from carv_distill.studies.results import Study, columns, read_csv, run_study, study_parser
-from tests.conftest import largest_file
+from carv_distill.variance import mean_estimate
+from studies.results import Study, columns, read_csv, run_study, study_parser
+from tests.helpers.small import largest_file
 
 ROWS = [
     {"strategy": "iid, uniform", "K": 1, "variance": 1 / 3, "holds": True},
@@ -33,7 +33,7 @@ def test_json_and_csv_hold_the_rows_and_say_how_they_came_about(tmp_path: Path) 
     content = json.loads((folder / "rates.json").read_text())
     assert content["rows"] == ROWS
     assert content["verdict"] == ["all is well"]
-    assert content["command"] == "python -m carv_distill.studies.toy_importance --quick --seed 3"
+    assert content["command"] == "python -m studies.toy_importance --quick --seed 3"
     assert content["seeds"] == [3, 4]
     assert content["seconds"] >= 0
     assert {"cpu", "cores", "torch", "python", "os"} <= content["machine"].keys()

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from carv_distill.carv import Estimate, mean_estimate
-from carv_distill.studies.sds_frontier import quality
-from carv_distill.studies.sds_frontier.figures import draw_cameras, draw_frontier, draw_quality
-from carv_distill.studies.sds_frontier.prices import Prices
-from carv_distill.studies.sds_frontier.quality import BASE, Point, curves, on_grid, share_to_reach, summarise
-from carv_distill.studies.sds_frontier.states import CAMERAS, DRAWS, RENDERS, Confirmation, Measurement, State
-from carv_distill.studies.sds_frontier.tables import ARMS, rows, state_rows, worth
-from carv_distill.studies.sds_frontier.verdict import confirmed, highest, verdict
+from carv_distill.variance import Estimate, mean_estimate
+from studies.sds_frontier import quality
+from studies.sds_frontier.figures import draw_cameras, draw_frontier, draw_quality
+from studies.sds_frontier.prices import Prices
+from studies.sds_frontier.quality import BASE, Point, curves, on_grid, share_to_reach, summarise
+from studies.sds_frontier.states import CAMERAS, DRAWS, RENDERS, Confirmation, Measurement, State
+from studies.sds_frontier.tables import ARMS, rows, state_rows, worth
+from studies.sds_frontier.verdict import confirmed, highest, verdict
 
 FULL = quality.ARMS[2].name
 BETWEEN, WITHIN = 1.0, 4.0

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from carv_distill.carv import NoiseLevelSampler, Proposal, stream
-from carv_distill.studies.integrands import EXPONENTIAL, PERIODIC, cosine, exact_variance, measure
-from carv_distill.studies.results import read_csv
-from carv_distill.studies.toy_importance import PEAK, main, proposals
+from studies.integrands import EXPONENTIAL, PERIODIC, cosine, exact_variance, measure
+from studies.results import read_csv
+from studies.toy_importance import PEAK, main, proposals
 
 UNIFORM = Proposal.uniform(100)
 

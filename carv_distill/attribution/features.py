@@ -1,0 +1,191 @@
+"""Features of a training set by one model, in a store of their own."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from carv_distill.carv import Draws, NoiseLevelSampler
+from carv_distill.errors import UserError
+from carv_distill.files import write_json
+from carv_distill.teachers.folder import one_line
+
+from .chunks import find_chunk
+from .draws import shared_draws
+from .gradients import SampleGradients
+from .influence import FeatureJob
+from .latents import digest
+from .models import Samples, Subject
+from .options import AUTO, InfluenceOptions
+from .pilot import pilot_sampler, sampler_dict, sampler_from_dict
+from .pipeline import attribution_pipeline
+from .projection import build_projector
+from .store import FeatureStore
+
+log = logging.getLogger(__name__)
+
+BLOCK = 64
+"""Training samples in a file of the store."""
+PILOT_CHUNK = 32
+"""Draws of the pilot whose gradients are held at a time."""
+
+
+def prepare_features(
+    o: InfluenceOptions,
+    subject: Subject,
+    place: Path,
+    device: str,
+    model_id: int,
+    wait: Callable[[], None],
+    rank: int,
+) -> tuple[FeatureJob, FeatureStore, dict[str, Any]]:
+    """What makes a sample's features, the store of the training set's, and what both depend on.
+
+    The sampler lies in the store's folder: its pilot runs once, on the first process, so that whoever goes on
+    with the store has the same draws.
+
+    Args:
+        place: the store's folder.
+        model_id: names the projection of this checkpoint.
+        wait: until all processes are here.
+
+    Raises:
+        UserError: parameters that match nothing, or a folder made by another set-up.
+    """
+    gradients = SampleGradients(subject.denoiser, subject.schedule, o.parameters, o.precision_on(device))
+    if rank:
+        wait()
+    sampler = _sampler(o, place, gradients, subject)
+    if not rank:
+        wait()
+    projector = build_projector(o.projection, o.size, o.seed)
+    about = _fingerprint(o, subject, gradients, sampler, projector.describe(), device, model_id)
+    width = gradients.dimension if o.projection == "none" else o.size
+    store = FeatureStore(place, len(subject.training), o.groups, width, about, BLOCK)
+    draws = shared_draws(sampler, o.draws, o.groups, subject.training.x.shape[1:], o.seed)
+    job = FeatureJob(gradients, projector, draws, o.chunk or 1, o.normalise == "draw", model_id)
+    used = {"strategy": sampler.strategy, "noise": sampler.noise}
+    return job, store, {"sampler": used, "dimension": gradients.dimension, "made with": about}
+
+
+def fill_store(
+    o: InfluenceOptions, job: FeatureJob, store: FeatureStore, training: Samples, rank: int, world_size: int
+) -> FeatureJob:
+    """Makes this process's share of what the store lacks; the job with the chunk that serves it.
+
+    Raises:
+        UserError: a full disk, gradients that are not finite, or no memory for them.
+    """
+    missing = store.missing(rank, world_size)
+    if not rank and (there := store.count - len(store.missing())):
+        log.info(
+            "%s has %d of %d blocks of %d training samples already", store.folder, there, store.count, BLOCK
+        )
+    try:
+        if o.chunk is None:
+            job = replace(job, chunk=_chunk(job, training, BLOCK if missing else 8))
+        with _progress(sum(store.rows(b).stop - store.rows(b).start for b in missing), rank) as advance:
+            job.fill(store, training.x, training.cond, rank, world_size, advance)
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"--chunk: {job.chunk} samples do not fit into memory; give fewer, or more --groups, as the "
+            "draws of a group go through the network together; what is in the store stays"
+        ) from error
+    return job
+
+
+def _sampler(
+    o: InfluenceOptions, place: Path, gradients: SampleGradients, subject: Subject
+) -> NoiseLevelSampler:
+    path = place / "sampler.json"
+    if not path.is_file():
+        training = subject.training
+        pipeline = attribution_pipeline(
+            gradients, build_projector("countsketch", 4096, o.seed), training.x, training.cond, PILOT_CHUNK
+        )
+        # A proposal by norms suits gradients that keep theirs.
+        proposal = "uniform" if o.proposal == AUTO and o.normalise == "draw" else o.proposal
+        found = pilot_sampler(
+            pipeline,
+            o.draws // o.groups,
+            o.seed,
+            gradients.device,
+            o.strategy,
+            proposal,
+            o.noise,
+            progress=log.info,
+        )
+        write_json(path, sampler_dict(found))
+    try:
+        return sampler_from_dict(json.loads(path.read_text()))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({one_line(error)}); remove the folder {place}") from error
+
+
+def _fingerprint(
+    o: InfluenceOptions,
+    subject: Subject,
+    gradients: SampleGradients,
+    sampler: NoiseLevelSampler,
+    projection: dict[str, str | int],
+    device: str,
+    model_id: int,
+) -> dict[str, Any]:
+    """Everything that the features of a training set depend on."""
+    training = subject.training
+    data = [training.x] if training.cond is None else [training.x, training.cond]
+    if o.projection != "none":
+        projection = {**projection, "number": model_id}
+    if o.projection == "gaussian":
+        projection = {**projection, "drawn on": torch.device(device).type}
+    sigma = subject.schedule.sigma(torch.linspace(0, 1, 101, dtype=torch.float64))
+    return {
+        "model": digest(subject.denoiser.state_dict().values(), subject.architecture),
+        "data": digest(data),
+        "parameters": digest([], " ".join(gradients.names)),
+        "projection": projection,
+        "draws": {
+            "draws": o.draws,
+            "strategy": o.strategy,
+            "proposal": o.proposal,
+            "noise": o.noise,
+            "seed": o.seed,
+        },
+        "sampler": digest([sampler.proposal.mass], f"{sampler.strategy} {sampler.noise}"),
+        "loss": digest([sigma, *subject.denoiser.precondition(sigma)]),
+        "normalise": o.normalise,
+        "precision": o.precision_on(device),
+    }
+
+
+def _chunk(job: FeatureJob, training: Samples, largest: int) -> int:
+    """By trying a single group of draws."""
+    draws, gradients = job.draws, job.gradients
+    one = replace(job, draws=Draws(draws.u[:1], draws.weight[:1], draws.eps[:1]))
+
+    def work(count: int) -> object:
+        x, cond = training.x[:count], None if training.cond is None else training.cond[:count]
+        return replace(one, chunk=count).features(x, cond)
+
+    row_bytes = gradients.dimension * gradients.dtype.itemsize
+    return find_chunk(work, row_bytes, min(largest, len(training)), gradients.device)
+
+
+@contextmanager
+def _progress(total: int, rank: int) -> Iterator[Callable[[int], None]]:
+    """A bar over this process's samples, on the first process; nothing where all is there already."""
+    if rank or not total:
+        yield lambda count: None
+        return
+    columns = (TextColumn("training samples"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda count: bar.advance(task, count)

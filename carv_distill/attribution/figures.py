@@ -1,0 +1,118 @@
+"""What `evaluate.py influence` draws."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from textwrap import wrap
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
+from torch import Tensor
+
+from carv_distill.data.spec import to_uint8
+from carv_distill.figures import BLUE, GREY, new_figure, save_figure
+from carv_distill.variance.report import number
+
+from .measure import InfluenceFound
+from .report import WANTED, limit_of
+
+COLUMN = 0.85
+"""Least inches of a training sample with its caption; with more of them the picture grows wider."""
+GAP = 0.07
+"""Inches between two captions."""
+PLAIN, BOLD = FontProperties(size=7), FontProperties(size=7, weight="bold")
+LINES = 4
+"""Of a prompt, at most."""
+
+
+def draw_influence(found: InfluenceFound, count: int, folder: Path) -> list[Path]:
+    """Writes `<score>.png`, each query beside its most influential training samples, and, if there are groups
+    enough, `<score>_draws.png`, agreement of rankings over draws; returns their paths."""
+    score = found.influence.about["score"]
+    paths = [folder / f"{score}.png"]
+    save_figure(top_figure(found, min(count, len(found.training))), paths[0])
+    if found.influence.reliability:
+        paths.append(folder / f"{score}_draws.png")
+        _draw_reliability(found, paths[1])
+    return paths
+
+
+def top_figure(found: InfluenceFound, count: int) -> Figure:
+    """A row for each query: itself, then its most influential training samples with their scores."""
+    queries, training, scores = found.queries, found.training, found.influence.scores
+    column = max(8 / (count + 1.2), COLUMN)
+    rows: list[list[tuple[Tensor, str]]] = []
+    for q, top in enumerate(found.influence.top(count).tolist()):
+        row = [(queries.images[q], _caption(queries.words[q], BOLD, 1.2 * column - GAP))]
+        for n in top:
+            score = number(scores[q, n].item())
+            row.append((training.images[n], _caption(training.words[n], PLAIN, column - GAP, score)))
+        rows.append(row)
+    lines = max(caption.count("\n") + 1 for row in rows for _, caption in row)
+    height = 1.18 * column + 0.13 * max(0, lines - 2)
+    figure = new_figure(0.4 + height * len(rows), column * (count + 1.2))
+    grid = figure.subplots(
+        len(rows), count + 1, squeeze=False, gridspec_kw={"width_ratios": [1.2, *[1] * count]}
+    )
+    for q, row in enumerate(rows):
+        for place, (image, caption) in enumerate(row):
+            _show(grid[q, place], image, caption, PLAIN if place else BOLD)
+    for place in range(count + 1):
+        grid[0, place].set_title(f"{place}." if place else "query", fontsize=9)
+    return figure
+
+
+def _caption(words: str, font: FontProperties, inches: float, score: str = "") -> str:
+    """As many lines as it takes, each within so many inches: a label or prompt, and the score."""
+    letters = max(4, int(30 * inches))
+    while True:
+        lines = _lines(words, score, letters)
+        widths = [text_to_path.get_text_width_height_descent(line, font, False)[0] / 72 for line in lines]
+        if letters == 4 or max(widths, default=0) <= inches:
+            return "\n".join(lines)
+        letters -= 1
+
+
+def _lines(words: str, score: str, letters: int) -> list[str]:
+    """The same in lines of so many letters, broken after commas too; of a long prompt the beginning."""
+    lines = [line for part in words.replace(", ", ",\n").splitlines() for line in wrap(part, letters)]
+    if len(lines) > LINES:
+        lines = [*lines[: LINES - 1], f"{lines[LINES - 1][: letters - 1]}…"]
+    if score and lines and len(lines[-1]) + 2 + len(score) <= letters:
+        return [*lines[:-1], f"{lines[-1]}  {score}"]
+    return [*lines, score] if score else lines
+
+
+def _show(axes: Axes, image: Tensor, caption: str, font: FontProperties) -> None:
+    pixels = to_uint8(image).permute(1, 2, 0).squeeze(-1).numpy()
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_anchor("S")  # so that captions are in a line, and the layout knows where
+    axes.set_xlabel(caption, font=font, labelpad=2, parse_math=False)
+
+
+def _draw_reliability(found: InfluenceFound, path: Path) -> None:
+    known = found.influence.reliability
+    draws = found.influence.about["draws"]
+    figure = new_figure(3.4)
+    axes = figure.add_subplot()
+    last = known[-1]
+    needed = last.needed(WANTED)
+    end = max(4 * draws, min(2 * needed, 64 * draws) if math.isfinite(needed) else 0)
+    places = [known[0].draws * (end / known[0].draws) ** (i / 60) for i in range(61)]
+    curve = [last.predicted(p) for p in places]
+    limit = f"with {limit_of(found.influence.about)}"
+    axes.plot(places, [r.with_mean for r in curve], color=BLUE, label=limit)
+    axes.plot(places, [r.between for r in curve], color=GREY, ls="--", label="of two rankings, predicted")
+    axes.plot([r.draws for r in known], [r.between for r in known], "o", color=GREY, label="measured")
+    axes.axvline(draws, color="0.4", ls=":", label=f"this one, {draws} draws")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set(xlabel="draws of each sample", ylabel="rank correlation", ylim=(0, 1.02))
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=8)
+    save_figure(figure, path)

@@ -1,0 +1,1 @@
+"""What `evaluate.py` measures: a module for each command."""

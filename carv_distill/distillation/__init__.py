@@ -1,0 +1,1 @@
+"""Distribution matching distillation: a frozen teacher becomes a one-step generator."""

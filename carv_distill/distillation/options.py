@@ -1,0 +1,96 @@
+"""How a student and its fake score are optimised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from carv_distill.carv import STRATEGIES
+from carv_distill.engine.options import EstimatorOptions, ImageConfig
+from carv_distill.options import at_least, between, more_than, one_of
+
+
+@dataclass
+class GANOptions:
+    """A discriminator on the fake score's features, beside distribution matching (DMD2, section 4.3)."""
+
+    student_weight: float = at_least(0, 0.0)
+    """Of the student's term −log D, where the matching term counts as a mean over a picture's entries, as in
+    published settings; 0 is none."""
+    fake_weight: float = at_least(0, 0.0)
+    """Of the discriminator's loss, beside the fake score's mean squared error."""
+
+    @property
+    def on(self) -> bool:
+        """Whether there is a discriminator."""
+        return self.fake_weight > 0
+
+
+@dataclass
+class DMDOptions:
+    """Optimisation of the student and of the fake score."""
+
+    global_batch: int | None = at_least(1, None)
+    """Student samples per update over all processes; each accumulates as many shares of estimator.upstream
+    samples as that takes. Empty: one share per process."""
+    fake_updates_per_student: int = at_least(1, 3)
+    """Fake-score updates before each student update."""
+    fake_batch: int = at_least(1, 48)
+    """Student samples per fake-score update and share."""
+    fake_reuse: bool = True
+    """One set of student samples for all fake-score updates of a student update, re-noised for each."""
+    fake_strategy: str = one_of(STRATEGIES, "global")
+    """How the noise levels of a fake-score batch, one per sample, are spread."""
+    student_lr: float = more_than(0, 3e-4)
+    fake_lr: float = more_than(0, 6e-4)
+    warmup: int = at_least(0, 0)
+    """Student updates of linear warm-up of both learning rates."""
+    lr_decay: str = one_of(("none", "student", "both"), "none")
+    """Whose learning rate falls by a half cosine to zero at trainer.max_steps."""
+    beta1: float = between(0, 1, 0.0)
+    beta2: float = between(0, 1, 0.99)
+    weight_decay: float = at_least(0, 0.0)
+    ema: float = between(0, 1, 0.98)
+    """Decay of the student's average, per student update."""
+    ema_half_life: float | None = more_than(0, None)
+    """The same as a half-life in thousands of student samples, whatever the batch; replaces ema."""
+    ema_ramp: bool = True
+    """Let the decay be at most (1 + n)/(10 + n) at update n, so that the first student is forgotten."""
+    clip_norm: float | None = more_than(0, None)
+    """Largest norm of the student's gradient; the number of clipped updates is logged."""
+    gan: GANOptions = field(default_factory=GANOptions)
+    compile: bool = False
+    """torch.compile of the three networks: minutes at the start, then faster updates on a GPU."""
+
+
+@dataclass
+class TeacherSource:
+    """Where the frozen teacher comes from."""
+
+    path: str = MISSING
+    """A diffusers folder or hub id."""
+    guidance: float = at_least(0, 1.0)
+    """Classifier-free guidance scale; 1 is none."""
+    precision: str = one_of(("float32", "bfloat16"), "float32")
+    """Of the frozen weights; the last convolution stays in float32."""
+
+
+@dataclass
+class VarianceOptions:
+    """The variance trace."""
+
+    every: int = at_least(0, 100)
+    """Student updates between two measurements; 0 turns it off."""
+    pairs: int = at_least(3, 8)
+    """Pairs of gradients that share their upstream draw, for each of the two samplers."""
+
+
+@dataclass
+class DMDConfig(ImageConfig):
+    """One-step distillation."""
+
+    teacher: TeacherSource = field(default_factory=TeacherSource)
+    estimator: EstimatorOptions = field(default_factory=EstimatorOptions)
+    dmd: DMDOptions = field(default_factory=DMDOptions)
+    variance: VarianceOptions = field(default_factory=VarianceOptions)

@@ -1,0 +1,1 @@
+"""One run, whatever its task: configuration, folder, checkpoints, processes."""

@@ -1,0 +1,28 @@
+"""What an FID is measured with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from carv_distill.options import at_least, one_of
+
+
+@dataclass
+class FIDOptions:
+    """The FID trace."""
+
+    every: int = at_least(0, 50)
+    """Updates between two measurements; 0 turns it off."""
+    images: int = at_least(4, 1797)
+    features: str = one_of(("digits", "inception", "clip"), "digits")
+    weights: str | None = None
+    """Folder of the digits classifier (empty: the shipped one); file of the Inception weights (empty: torch
+    hub's folder, if the file is there); or folder or hub id of a CLIP model (empty: the shipped one)."""
+    reference: str | None = None
+    """Statistics (.npz with mu, sigma); empty: the data set itself."""
+    labels: str = one_of(("turn", "random"), "turn")
+    """Label of seed i: i mod classes in turn, or drawn by the seed's own generator as EDM does. In turn, all
+    classes are equally many and FID is steadier; KID, whose estimate takes images to be independent, comes
+    out too low."""
+    sampler_steps: int = at_least(2, 18)
+    """Heun steps when a teacher is sampled."""

@@ -1,0 +1,111 @@
+"""The networks of a miniature Stable Diffusion and of its CLIP model, untrained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from carv_distill.errors import UserError
+from carv_distill.teachers.prompts import word_tokenizer
+
+from .text_options import TextTeacherOptions
+
+GROUPS = 8
+
+
+@dataclass
+class TextTeacherNetworks:
+    """The parts of a StableDiffusionPipeline, and a CLIP model that shares the tokenizer."""
+
+    vae: AutoencoderKL
+    unet: UNet2DConditionModel
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    clip: CLIPModel
+
+
+def build_networks(
+    options: TextTeacherOptions, size: int, words: Sequence[str], length: int
+) -> TextTeacherNetworks:
+    """Networks for pictures of `size` pixels and prompts of these words, at most `length` tokens long.
+
+    Raises:
+        UserError: channels, widths or a picture size that do not divide.
+    """
+    o = options
+    for key in ("vae_channels", "unet_channels"):
+        channels = getattr(o, key)
+        if not channels or any(c < 1 or c % GROUPS for c in channels):
+            raise UserError(f"teacher.{key}: {channels} must be one or more multiples of {GROUPS}")
+    shrink = 2 ** (len(o.vae_channels) - 1)
+    least = shrink * 2 ** (len(o.unet_channels) - 1)
+    if size % least:
+        raise UserError(
+            f"data.size: {size} is no multiple of {least}, by which autoencoder and denoiser shrink it"
+        )
+    if size % o.clip_patch:
+        raise UserError(f"teacher.clip_patch: {o.clip_patch} does not divide data.size, {size}")
+    for key in ("text_width", "clip_width"):
+        if getattr(o, key) % 8:
+            raise UserError(f"teacher.{key}: {getattr(o, key)} is no multiple of 8")
+    tokenizer = word_tokenizer(words, length)
+    levels = len(o.vae_channels)
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=tuple(o.vae_channels),
+        latent_channels=o.latent_channels,
+        norm_num_groups=GROUPS,
+        sample_size=size,
+        mid_block_add_attention=False,
+    )
+    levels = len(o.unet_channels)
+    unet = UNet2DConditionModel(
+        sample_size=size // shrink,
+        in_channels=o.latent_channels,
+        out_channels=o.latent_channels,
+        down_block_types=("CrossAttnDownBlock2D",) * levels,
+        up_block_types=("CrossAttnUpBlock2D",) * levels,
+        block_out_channels=tuple(o.unet_channels),
+        layers_per_block=1,
+        cross_attention_dim=o.text_width,
+        # diffusers reads this as the number of heads
+        attention_head_dim=tuple(max(c // 16, 1) for c in o.unet_channels),
+        norm_num_groups=GROUPS,
+    )
+    text: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": length,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    text_encoder = CLIPTextModel(CLIPTextConfig(**text, **_transformer(o.text_width, o.text_layers)))
+    vision = {"image_size": size, "patch_size": o.clip_patch}
+    wide = _transformer(o.clip_width, o.clip_layers)
+    clip = CLIPModel(
+        CLIPConfig(
+            text_config={**text, **wide}, vision_config={**vision, **wide}, projection_dim=o.clip_width
+        )
+    )
+    return TextTeacherNetworks(vae, unet, text_encoder, tokenizer, clip)
+
+
+def build_scheduler() -> DDIMScheduler:
+    """Stable Diffusion's noise levels: 1,000 timesteps, scaled-linear betas, ε-prediction."""
+    return DDIMScheduler(
+        1000, 0.00085, 0.012, "scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1
+    )
+
+
+def _transformer(width: int, layers: int) -> dict[str, Any]:
+    return {
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": max(width // 16, 1),
+    }

@@ -1,0 +1,163 @@
+"""Loading and saving a teacher: a folder (or hub id) that diffusers reads, nothing else."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import EDMEulerScheduler, ModelMixin, UNet2DModel
+from safetensors import SafetensorError
+
+from carv_distill.errors import UserError
+from carv_distill.files import updated_folder
+
+from .denoiser import GuidedDenoiser, NetworkDenoiser
+from .edm.dhariwal import DhariwalUNet
+from .edm.network import EDMNetwork
+from .edm.song import SongUNet
+from .edm.unet import EDMUNet
+from .folder import local_folder, one_line, read_json
+from .network import RawNetwork, UNetNetwork
+from .parametrisation import parametrisation
+from .schedule import EDMSchedule, NoiseSchedule
+
+NETWORKS: dict[str, type[ModelMixin]] = {k.__name__: k for k in (UNet2DModel, SongUNet, DhariwalUNet)}
+"""The networks of a teacher of images, by the `_class_name` in their `config.json`."""
+
+
+@dataclass
+class Teacher:
+    """A network denoiser with the noise schedule it was trained on."""
+
+    denoiser: NetworkDenoiser
+    schedule: NoiseSchedule
+    scheduler_config: dict[str, Any]
+    """The scheduler's diffusers configuration: kept so that a student is saved with the same one."""
+
+    @property
+    def network(self) -> RawNetwork:
+        """The raw network."""
+        network = self.denoiser.network
+        assert isinstance(network, RawNetwork)
+        return network
+
+    @property
+    def channels(self) -> int:
+        """Channels of one image."""
+        return self.network.channels
+
+    @property
+    def size(self) -> int:
+        """Side of one image in pixels."""
+        return self.network.size
+
+    @property
+    def labels(self) -> int:
+        """Class embeddings, the null label included; 0 for an unconditional teacher."""
+        return self.network.labels
+
+    def guided(self, scale: float, classes: int) -> NetworkDenoiser:
+        """The teacher under classifier-free guidance; scale 1 is the plain teacher.
+
+        Raises:
+            UserError: the teacher has no label beyond its `classes` that could stand for "no condition".
+        """
+        if scale == 1:
+            return self.denoiser
+        if self.labels != classes + 1:
+            raise UserError(
+                f"teacher.guidance: {scale:g} needs a teacher trained with dropped labels, that is "
+                f"{classes + 1} class embeddings for {classes} classes; found {self.labels}"
+            )
+        return GuidedDenoiser(self.denoiser, scale, torch.tensor(classes))
+
+
+def load_teacher(path: str | Path) -> Teacher:
+    """A frozen teacher from a diffusers folder or hub id with a network and a scheduler.
+
+    The two may lie in the folder itself (`config.json`, `scheduler_config.json`, as
+    ``google/ddpm-cifar10-32`` has them) or in `unet/` and `scheduler/`. The network is a UNet2DModel or one
+    of EDM's, by the `_class_name` in its configuration. An EDM scheduler gives the EDM preconditioning; one
+    with betas gives ε-, v- or sample-prediction, as its `prediction_type` says. Weights are read from
+    safetensors only: a pickle is never opened.
+
+    Raises:
+        UserError: nothing to load there, a part missing or damaged, or a network or parametrisation not known
+            here.
+    """
+    folder = local_folder(str(path))
+    unet_folder = folder / "unet" if (folder / "unet").is_dir() else folder
+    scheduler_folder = folder / "scheduler" if (folder / "scheduler").is_dir() else folder
+    name = read_json(unet_folder / "config.json").get("_class_name", UNet2DModel.__name__)
+    config = read_json(scheduler_folder / "scheduler_config.json")
+    if name not in NETWORKS:
+        raise UserError(
+            f"{unet_folder / 'config.json'}: _class_name {name!r} is not one of {', '.join(NETWORKS)}"
+        )
+    unet = _read_network(unet_folder, NETWORKS[name])
+    if unet.config.out_channels != unet.config.in_channels:
+        raise UserError(
+            f"{unet_folder} predicts {unet.config.out_channels} channels for "
+            f"{unet.config.in_channels}; learned variances are not supported"
+        )
+    schedule, precondition = parametrisation(config, scheduler_folder)
+    denoiser = NetworkDenoiser(raw_network(unet), precondition).requires_grad_(False).eval()
+    return Teacher(denoiser, schedule, config)
+
+
+def _read_network(folder: Path, kind: Any) -> Any:
+    try:
+        unet, loading = kind.from_pretrained(
+            folder, use_safetensors=True, low_cpu_mem_usage=False, output_loading_info=True
+        )
+    except (OSError, SafetensorError, RuntimeError, ValueError, TypeError) as error:
+        raise UserError(f"{folder} has no readable {kind.__name__}: {one_line(error)}") from error
+    if loading["missing_keys"]:
+        # diffusers would leave them at random values
+        raise UserError(
+            f"{folder} lacks {len(loading['missing_keys'])} of the network's weights, "
+            f"such as {min(loading['missing_keys'])}"
+        )
+    return unet
+
+
+def raw_network(unet: ModelMixin) -> RawNetwork:
+    """F(x, c_noise, cond) by one of :data:`NETWORKS`."""
+    return EDMNetwork(unet) if isinstance(unet, EDMUNet) else UNetNetwork(unet)
+
+
+def save_teacher(
+    folder: Path, network: RawNetwork | ModelMixin, scheduler_config: dict[str, Any], card: str
+) -> None:
+    """Writes `config.json`, safetensors, `scheduler_config.json` and a model card, each file atomically.
+
+    Args:
+        network: one of :data:`NETWORKS`, or the raw network around it.
+
+    Raises:
+        UserError: a file could not be written; those that were there before are kept.
+    """
+    raw = network if isinstance(network, RawNetwork) else raw_network(network)
+    try:
+        with updated_folder(folder) as scratch:
+            raw.save(scratch)
+            text = json.dumps(scheduler_config, indent=2, sort_keys=True) + "\n"
+            (scratch / "scheduler_config.json").write_text(text)
+            (scratch / "README.md").write_text(card)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{folder}: could not be written ({one_line(error)})") from error
+
+
+def edm_scheduler_config(schedule: EDMSchedule, sigma_data: float) -> dict[str, Any]:
+    """The diffusers configuration of an EDM parametrisation."""
+    scheduler = EDMEulerScheduler(
+        sigma_min=schedule.sigma_min,
+        sigma_max=schedule.sigma_max,
+        sigma_data=sigma_data,
+        rho=schedule.rho,
+        prediction_type="epsilon",  # diffusers' name for c_out = +σ σ_d/√(σ² + σ_d²)
+    )
+    return json.loads(scheduler.to_json_string())

@@ -1,0 +1,170 @@
+"""A finished field as files: itself, a mesh, a turntable."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as iio
+import numpy as np
+import torch
+import trimesh
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from skimage.measure import marching_cubes
+from torch import Tensor
+
+from carv_distill.data.spec import to_uint8
+from carv_distill.errors import UserError
+from carv_distill.evaluation.grids import save_grid
+from carv_distill.files import atomic_file, updated_folder
+from carv_distill.geometry.camera import Cameras
+
+from .fields import HashScene, Scene, VoxelScene
+from .gaussians import GaussianScene
+from .options import GaussianOptions, HashOptions, SceneOptions
+
+log = logging.getLogger(__name__)
+
+OPAQUE = 0.5
+"""The surface is where a stretch of a tenth of the cube's side lets half of the light through."""
+
+
+def build_scene(view: SceneOptions) -> Scene:
+    """An untrained scene of the configured kind."""
+    if view.kind == "hash":
+        return HashScene(view.resolution, view.extent, view.hash)
+    if view.kind == "gaussians":
+        return GaussianScene(view.extent, view.gaussians)
+    return VoxelScene(view.resolution, view.extent)
+
+
+def save_scene(folder: Path, scene: Scene, view: SceneOptions, prompt: str, step: int) -> None:
+    """`scene.safetensors` and `scene.json`.
+
+    Raises:
+        UserError: a file could not be written; those that were there before are kept.
+    """
+    about = {"prompt": prompt, "step": step, "view": asdict(view)}
+    try:
+        with updated_folder(folder) as scratch:
+            state = {name: t.detach().contiguous().cpu() for name, t in scene.state_dict().items()}
+            save_file(state, scratch / "scene.safetensors")
+            (scratch / "scene.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{folder}: could not be written ({error})") from error
+
+
+def load_scene(folder: Path) -> tuple[Scene, SceneOptions, str]:
+    """(scene, view, prompt) as :func:`save_scene` left them; what splats Gaussians is chosen anew (auto).
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    try:
+        about = json.loads((folder / "scene.json").read_text())
+        view = _view_from(about["view"])
+        scene = build_scene(view)
+        scene.load_state_dict(load_file(folder / "scene.safetensors"))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{folder} holds no readable scene: {' '.join(str(error).split())[:200]}") from error
+    return scene.eval(), view, about["prompt"]
+
+
+def _view_from(values: dict[str, Any]) -> SceneOptions:
+    # Where a scene was saved without the sections of other kinds, theirs are the defaults.
+    grid, gaussians = HashOptions(**values.get("hash", {})), GaussianOptions(**values.get("gaussians", {}))
+    # What rendered them in training may be missing where they are shown.
+    gaussians = replace(gaussians, backend="auto")
+    return SceneOptions(**{**values, "hash": grid, "gaussians": gaussians})
+
+
+def turntable(count: int, elevation: float = 15.0, distance: float = 1.75, fov: float = 55.0) -> Cameras:
+    """`count` cameras once around, starting from the front; degrees."""
+    ones = torch.ones(count)
+    return Cameras(
+        2 * math.pi * torch.arange(count) / count,
+        math.radians(elevation) * ones,
+        distance * ones,
+        math.radians(fov) * ones,
+    )
+
+
+@torch.no_grad()
+def pictures(scene: Scene, cameras: Cameras, size: int, samples: int, background: str = "grey") -> Tensor:
+    """Renders without jitter, one after the other, [n, 3, S, S] in [0, 1] on the CPU."""
+    like = next(scene.parameters())
+    shade = "grey" if background == "random" else background
+    return torch.cat(
+        [
+            scene.render(cameras[i : i + 1].to(like), size, samples, background=shade).image.cpu()
+            for i in range(len(cameras))
+        ]
+    )
+
+
+def write_turntable(
+    folder: Path, scene: Scene, view: SceneOptions, frames: int = 60, size: int = 128, fps: int = 20
+) -> None:
+    """`turntable.mp4` once around the object, and `views.png`, eight of its frames.
+
+    Raises:
+        UserError: the video could not be written; one that was there before is kept.
+    """
+    images = pictures(scene, turntable(frames), size, 2 * view.samples, view.background)
+    save_grid(2 * images[:: max(frames // 8, 1)][:8] - 1, folder / "views.png", columns=8)
+    video = to_uint8(2 * images - 1).permute(0, 2, 3, 1).numpy()
+    try:
+        data = iio.imwrite(
+            "<bytes>", video, plugin="FFMPEG", extension=".mp4", fps=fps, codec="libx264", macro_block_size=8
+        )
+        with atomic_file(folder / "turntable.mp4") as file:
+            file.write(data)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{folder / 'turntable.mp4'} could not be written ({error})") from error
+
+
+@torch.no_grad()
+def extract_mesh(scene: Scene, resolution: int = 96) -> trimesh.Trimesh | None:
+    """The surface where density is ln 2 per tenth of the cube's side, with the field's colours; None if there
+    is none.
+
+    Source: Lorensen & Cline 1987 (marching cubes).
+    """
+    like = next(scene.parameters())
+    line = torch.linspace(-scene.extent, scene.extent, resolution, device=like.device, dtype=like.dtype)
+    points = torch.stack(torch.meshgrid(line, line, line, indexing="ij"), -1).view(-1, 3)
+    parts = [scene(p)[0] for p in points.split(2**18)]
+    density = torch.cat(parts).view(*[resolution] * 3).cpu().numpy()
+    # Empty around, so that the surface is closed.
+    density = np.pad(density, 1)
+    level = -math.log(OPAQUE) / (0.2 * scene.extent)
+    if not density.min() < level < density.max():
+        return None
+    spacing = 2 * scene.extent / (resolution - 1)
+    vertices, faces, _, _ = marching_cubes(density, level, spacing=(spacing,) * 3)
+    vertices = vertices - scene.extent - spacing
+    at = torch.from_numpy(vertices.copy()).to(like)
+    colour = torch.cat([scene(p)[1] for p in at.split(2**18)]).cpu().numpy()
+    # Marching cubes orders faces towards greater density, meshes are seen from outside.
+    return trimesh.Trimesh(vertices, faces[:, ::-1], vertex_colors=(colour * 255).round().astype(np.uint8))
+
+
+def write_mesh(folder: Path, scene: Scene, resolution: int = 96) -> bool:
+    """`mesh.glb` and `mesh.obj`, coloured at the vertices; without a surface it says so and gives False."""
+    mesh = extract_mesh(scene, resolution)
+    if mesh is None:
+        log.warning(
+            "%s: no mesh, as the density nowhere crosses the surface's level; the field itself is written",
+            folder,
+        )
+        return False
+    for kind in ("glb", "obj"):
+        data: Any = mesh.export(file_type=kind)
+        with atomic_file(folder / f"mesh.{kind}") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+    return True

@@ -1,1 +1,0 @@
-"""Configuration, run folder, traces and checkpoints: what makes a run of a module."""

@@ -1,0 +1,155 @@
+"""Where a gradient's variance comes from: upstream samples, noise levels, noises."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from carv_distill.carv import Proposal
+
+from .estimate import Estimate, mean_estimate
+from .meter import VarianceMeter
+from .pipeline import Pipeline, row_gradients, sample_residuals
+
+
+@dataclass(frozen=True)
+class VarianceBudget:
+    """The variance of a single draw's gradient g = J(x)ᵀ ω r(x, u, ε), as traces of covariances:
+
+        between       tr Cov_x  E[g | x]              what only more upstream samples lower
+        within_level  E_x tr Cov_u  E[g | x, u]       what stratified noise levels remove
+        within_noise  E_x,u tr Cov_ε (g | x, u)       what couplings of the noise lower
+
+    Their sum is the variance at R = K = 1. For iid draws V(R, K) = between/R + (level + noise)/(R K).
+    """
+
+    between: Estimate
+    within_level: Estimate
+    within_noise: Estimate
+    within: Estimate
+    """within_level + within_noise, with the interval of the sum."""
+    total: Estimate
+    """The sum of all three."""
+    squared_norm: Estimate
+    """‖E g‖²."""
+    upstreams: int
+    """Independent upstream samples behind the intervals."""
+
+    @classmethod
+    def measure(
+        cls,
+        pipeline: Pipeline,
+        parameters: Sequence[Tensor],
+        generator: torch.Generator,
+        proposal: Proposal | None = None,
+        upstreams: int = 32,
+        levels: int = 4,
+        noises: int = 2,
+        project: Callable[[Tensor], Tensor] | None = None,
+        level: float = 0.95,
+        progress: Callable[[int], None] | None = None,
+    ) -> VarianceBudget:
+        """Nested replicates: `upstreams` samples, at each `levels` noise levels, at each `noises` noises.
+
+        With n levels and m noises, the means over m and over n·m draws give the unbiased components of
+        a nested analysis of variance:
+
+            s = mean_j var_k(g_jk)                    E s = within_noise
+            l = var_j(ḡ_j) − s/m                      E l = within_level
+            c − var_j(ḡ_j)/n                          its expectation is between
+
+        with c the upstream means' Helmert contrast (see :class:`VarianceMeter`). Every upstream sample
+        gives one term of each, and the intervals come from the spread of the terms. Memory: a few vectors.
+
+        Args:
+            pipeline: see :data:`Pipeline`; called with one sample at a time.
+            parameters: differentiate by these; pass some of a network's to look at those alone, and none
+                where the residual is the gradient.
+            generator: of everything that is drawn.
+            proposal: q of the noise levels; uniform by default.
+            upstreams, levels, noises: at least 2 each.
+            project: a linear map of the gradient that keeps squared norms, as :class:`CountSketch`.
+            level: of the intervals.
+            progress: called with the number of finished upstream samples.
+
+        Raises:
+            ValueError: fewer than two replicates of a kind.
+
+        Source: Searle, Casella, McCulloch, Variance Components (1992), chapter 3.
+        """
+        for name, count in (("upstreams", upstreams), ("levels", levels), ("noises", noises)):
+            if count < 2:
+                raise ValueError(f"{name} must be at least 2 replicates, found {count}")
+        proposal = proposal or Proposal.uniform()
+        terms: dict[str, list[float]] = {
+            name: [] for name in ("between", "level", "noise", "within", "total")
+        }
+        dtype, buffer = torch.float64, None
+        if parameters:
+            dtype = torch.promote_types(parameters[0].dtype, torch.float32)
+            buffer = torch.cat([p.detach().flatten() for p in parameters])
+        means, per_level, per_noise = VarianceMeter(), VarianceMeter(dtype), VarianceMeter(dtype)
+        for done in range(upstreams):
+            per_level.clear()
+            noise = 0.0
+            gradients = _draw_gradients(pipeline, parameters, generator, proposal, levels, noises, buffer)
+            for _ in range(levels):
+                per_noise.clear()
+                for _ in range(noises):
+                    g = next(gradients)
+                    per_noise.update(g if project is None else project(g))
+                per_level.update(per_noise.mean)
+                noise += per_noise.variance / levels
+            of_level = per_level.variance - noise / noises
+            terms["noise"].append(noise)
+            terms["level"].append(of_level)
+            terms["within"].append(noise + of_level)
+            contrast = means.update(per_level.mean)
+            if done:
+                terms["between"].append(contrast - per_level.variance / levels)
+                terms["total"].append(terms["between"][-1] + noise + of_level)
+            if progress is not None:
+                progress(done + 1)
+        # the first sample has no contrast to others before it; its part of the mean is dealt over them
+        first = (terms["within"][0] - math.fsum(terms["within"][1:]) / (upstreams - 1)) / upstreams
+        return cls(
+            between=mean_estimate(terms["between"], level),
+            within_level=mean_estimate(terms["level"], level),
+            within_noise=mean_estimate(terms["noise"], level, positive=True),
+            within=mean_estimate(terms["within"], level),
+            total=mean_estimate([t + first for t in terms["total"]], level, positive=True),
+            squared_norm=means.squared_norm(level),
+            upstreams=upstreams,
+        )
+
+    def variance(self, upstream: int, draws: int) -> float:
+        """V(R, K) of iid draws; a negative estimate of a component counts as zero.
+
+        Raises:
+            ValueError: R or K below 1.
+        """
+        if upstream < 1 or draws < 1:
+            raise ValueError(f"R and K must be at least 1, found {upstream} and {draws}")
+        return (max(self.between.value, 0.0) + max(self.within.value, 0.0) / draws) / upstream
+
+
+def _draw_gradients(
+    pipeline: Pipeline,
+    parameters: Sequence[Tensor],
+    generator: torch.Generator,
+    proposal: Proposal,
+    levels: int,
+    noises: int,
+    buffer: Tensor | None,
+) -> Iterator[Tensor]:
+    """Gradients of one upstream sample's single draws, level by level, each over the last in the buffer;
+    one forward, one graph for all."""
+    x, residual = pipeline(1, generator)
+    v = torch.rand(levels, generator=generator, device=x.device, dtype=torch.float64)
+    u, weight = (t.repeat_interleave(noises) for t in proposal.sample(v, x.dtype))
+    eps = torch.randn(levels * noises, *x.shape[1:], generator=generator, device=x.device, dtype=x.dtype)
+    return row_gradients(x, sample_residuals(residual, x, u, weight, eps), parameters, buffer)

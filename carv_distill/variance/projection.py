@@ -1,0 +1,86 @@
+"""A seeded random projection that keeps squared norms and inner products in expectation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from carv_distill.carv import stream
+
+# Coordinates whose signs are drawn at a time, a multiple of 64. Another value names other projections.
+BLOCK = 1 << 20
+
+
+class CountSketch:
+    """S g ∈ ℝ^m of vectors g ∈ ℝ^d: (S g)_b = Σ_{i: h(i) = b} s(i) g_i with independent signs s = ±1.
+
+    Coordinates come in consecutive blocks of m, each turned by its own uniform shift: h(i) = (i + c) mod m,
+    so that vectors are read once and in order. Two coordinates of one block never meet, two of different
+    blocks do with probability 1/m. With independent signs, a probability of at most 1/m for each pair is all
+    it takes: over the seeds E⟨S g, S g'⟩ = ⟨g, g'⟩ and
+
+        Var ‖S g‖² = 2 Σ_{i≠j} P[h(i) = h(j)] g_i² g_j² ≤ 2‖g‖⁴/m,
+
+    so every variance that is a trace survives, with one sketch for all replicates. What one sketch gets
+    wrong, up to √(2/m) of the whole, is common to all replicates and in no interval; for d ≤ m it is
+    nothing. Shifts and signs are drawn again at each call: memory is O(m) for each vector and one working
+    block. They are drawn on the CPU, so the projection is the same on every device.
+
+    Args:
+        size: m ≥ 1.
+        seed: names the projection.
+
+    Source: Charikar, Chen, Farach-Colton (2002); Weinberger et al. (2009), feature hashing.
+    """
+
+    def __init__(self, size: int, seed: int = 0) -> None:
+        if size < 1:
+            raise ValueError(f"a projection's size must be at least 1, found {size}")
+        self.size, self.seed = size, seed
+
+    def __call__(self, vectors: Tensor) -> Tensor:
+        """g [..., d] → S g [..., m], on the same device, summed and returned in at least float32."""
+        dtype = torch.promote_types(vectors.dtype, torch.float32)
+        x = vectors.reshape(-1, vectors.shape[-1])
+        sums = torch.zeros(len(x), 2 * self.size, dtype=dtype, device=x.device)
+        add = _add_gathered if x.is_cuda else _add_slices
+        for number, part in enumerate(x.split(max(1, BLOCK // self.size) * self.size, dim=1)):
+            g = stream(self.seed, "sketch", number)
+            shifts = torch.randint(self.size, (-(-part.shape[1] // self.size),), generator=g)
+            add(sums, part, shifts, random_signs(part.shape[1], g, x.device).to(dtype))
+        return (sums[:, : self.size] + sums[:, self.size :]).reshape(*vectors.shape[:-1], self.size)
+
+
+def random_signs(count: int, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
+    """Independent ±1 [count] int8 of a CPU generator, one bit each, unpacked on `device`."""
+    words = torch.empty(-(-count // 64), dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    eight = torch.arange(8, dtype=torch.uint8, device=device)
+    bits = (_moved(words.view(torch.uint8), device)[:, None] >> eight) & 1
+    return (1 - 2 * bits.view(torch.int8)).flatten()[:count]
+
+
+def _add_slices(sums: Tensor, x: Tensor, shifts: Tensor, signs: Tensor) -> None:
+    """Adds each block, shifted, to sums [n, 2m], whose halves are one circle: one pass, nothing is copied."""
+    size = sums.shape[1] // 2
+    for shift, part, s in zip(shifts.tolist(), x.split(size, dim=1), signs.split(size), strict=True):
+        sums[:, shift : shift + part.shape[1]].addcmul_(part, s)
+
+
+def _add_gathered(sums: Tensor, x: Tensor, shifts: Tensor, signs: Tensor) -> None:
+    """The same with few kernels, for a device where one of a block's size is all overhead."""
+    size, blocks = sums.shape[1] // 2, len(shifts)
+    column = torch.arange(size, device=x.device)
+    source = (column - _moved(shifts, x.device)[:, None]) % size
+    source += size * torch.arange(blocks, device=x.device)[:, None]
+    rows = max(1, BLOCK // x.shape[1])  # as many vectors at a time as fit the working block
+    for part, out in zip(x.split(rows), sums[:, :size].split(rows), strict=True):
+        signed = pad(part * signs, (0, blocks * size - x.shape[1]))
+        out += signed.index_select(1, source.flatten()).view(len(part), blocks, size).sum(1)
+
+
+def _moved(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """A CPU tensor on `device`; page-locked, so that the host does not wait for a GPU."""
+    if torch.device(device).type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

@@ -1,0 +1,60 @@
+"""Pictures of influence: captions that can be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from carv_distill.attribution.figures import top_figure
+from carv_distill.attribution.influence import Influence
+from carv_distill.attribution.measure import InfluenceFound
+from carv_distill.attribution.models import Samples
+
+PROMPTS = (
+    "a yellow octahedron, front view",
+    "a photograph of an astronaut who rides a horse on the moon, trending, highly detailed, 8k, by nobody",
+    "Rindfleischetikettierungsüberwachungsaufgabenübertragungsgesetz",
+    r"what $5 and $\bad buy",
+    "",
+)
+
+
+def samples(words: list[str]) -> Samples:
+    x = torch.zeros(len(words), 3, 4, 4)
+    return Samples(x, words, x, None)
+
+
+@pytest.mark.parametrize("count", [3, 8, 20])
+def test_captions_do_not_overlap(count: int) -> None:
+    """Long prompts side by side and below each other, few and many of them."""
+    queries, training = samples(list(PROMPTS)), samples([PROMPTS[i % 5] for i in range(24)])
+    scores = torch.linspace(-2e6, 2e6, 5 * 24, dtype=torch.float64).view(5, 24)
+    influence = Influence(scores, torch.full_like(scores, torch.nan), [], torch.full((5,), -1))
+    figure = top_figure(InfluenceFound("m", training, queries, influence, Path()), count)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    whole, renderer = figure.bbox, canvas.get_renderer()
+    boxes = []
+    for axes in figure.axes:
+        caption = axes.xaxis.label.get_window_extent(renderer)
+        boxes += [axes.get_window_extent(renderer), *([caption] if axes.get_xlabel() else [])]
+    for i, box in enumerate(boxes):
+        assert whole.x0 <= box.x0
+        assert box.x1 <= whole.x1
+        assert whole.y0 <= box.y0
+        for other in boxes[:i]:
+            width = min(box.x1, other.x1) - max(box.x0, other.x0)
+            height = min(box.y1, other.y1) - max(box.y0, other.y0)
+            assert min(width, height) <= 0
+    assert all(axes.get_window_extent(renderer).width > 40 for axes in figure.axes)
+
+
+def test_short_captions_hold_the_score_on_their_last_line() -> None:
+    queries, training = samples(["3"]), samples(["a red cube, side view", "7"])
+    scores = torch.tensor([[99.64, 0.5]], dtype=torch.float64)
+    influence = Influence(scores, torch.full_like(scores, torch.nan), [], torch.tensor([-1]))
+    figure = top_figure(InfluenceFound("m", training, queries, influence, Path()), 2)
+    assert [axes.get_xlabel() for axes in figure.axes] == ["3", "a red cube,\nside view  99.6", "7  0.5"]

@@ -1,0 +1,53 @@
+"""What may be asked about, and what is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from carv_distill.attribution import models as subject
+from carv_distill.attribution.queries import read_queries
+from carv_distill.data.images import load_images
+from carv_distill.errors import UserError
+from tests.helpers.attributed import few_digits, tiny_teacher
+
+
+def test_queries_from_a_file_and_what_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few_digits(monkeypatch)
+    whole = subject.load_model(tiny_teacher(tmp_path), "digits", "cpu")
+    images = load_images("digits").images[:2]
+    path = tmp_path / "queries.npz"
+    np.savez(path, images=images.numpy(), labels=np.array([3, 4]))
+    queries = read_queries(str(path), whole)
+    assert queries.words == ["3", "4"]
+    assert queries.numbers is None
+    assert torch.equal(queries.x, images)
+    np.savez(path, images=((images + 1) * 127.5).to(torch.uint8).numpy(), labels=np.array([3, 4]))
+    assert torch.allclose(read_queries(str(path), whole).x, images, atol=0.01)
+    broken: list[tuple[dict[str, Any], str]] = [
+        ({"images": images}, "lacks labels; it has images"),
+        (
+            {"images": images[:, 0], "labels": [1, 2]},
+            r"has images \[2, 8, 8\], the model's are \['n', 1, 8, 8\]",
+        ),
+        ({"images": images, "labels": [1]}, "has 2 images and 1 labels"),
+        ({"images": images * 3, "labels": [1, 2]}, "has pixels outside"),
+        ({"images": images, "labels": [1, 12]}, "has labels outside 0 … 9"),
+        ({"images": np.array([None]), "labels": [1]}, "is no readable .npz of numbers"),
+    ]
+    for content, said in broken:
+        np.savez(path, **{k: np.asarray(v) for k, v in content.items()}, allow_pickle=True)
+        with pytest.raises(UserError, match=rf"--queries: .*queries.npz {said}"):
+            read_queries(str(path), whole)
+    for words, said in (
+        ("samples:0", "samples:8 asks for eight"),
+        ("data:70", "numbers from 0 to 69"),
+        ("data:x", "numbers from 0 to 69"),
+        (str(tmp_path / "none.npz"), "is no file"),
+    ):
+        with pytest.raises(UserError, match=f"--queries: .*{said}"):
+            read_queries(words, whole)

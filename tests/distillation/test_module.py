@@ -1,0 +1,190 @@
+"""What one student update does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from carv_distill.carv import NoiseLevelSampler, Proposal, average_residual, surrogate
+from carv_distill.data.images import load_images
+from carv_distill.distillation.gradient import measure_variance
+from carv_distill.distillation.module import DMDModule
+from carv_distill.distillation.options import DMDConfig
+from carv_distill.distillation.task import build_dmd_module
+
+GOLDEN = Path(__file__).with_name("golden_losses.json")
+MakeConfig = Callable[..., DMDConfig]
+
+
+def build(config: DMDConfig) -> DMDModule:
+    module = build_dmd_module(config, load_images("digits"))
+    assert isinstance(module, DMDModule)
+    return module
+
+
+def with_moved_fake(module: DMDModule) -> DMDModule:
+    """The fake score starts as the teacher: moved a little, so that there is a residual to measure."""
+    with torch.no_grad():
+        for i, p in enumerate(module.fake.parameters()):
+            p += 0.03 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i))
+    return module
+
+
+def bare_trainer(max_steps: int, precision: str = "32-true") -> Trainer:
+    return Trainer(
+        max_steps=max_steps,
+        max_epochs=-1,
+        precision=precision,  # type: ignore[arg-type]
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+class Losses(DMDModule):
+    """Keeps every update's losses."""
+
+    def training_step(self, batch: object, batch_idx: int) -> None:
+        super().training_step(batch, batch_idx)
+        if not hasattr(self, "history"):
+            self.history: list[list[float]] = []
+        self.history.append([float(v) for v in self.latest_losses.values()])
+
+
+def test_the_first_twenty_updates_give_the_stored_losses(small_config: MakeConfig) -> None:
+    """Float64 losses of fake score and student, to 1e-6: a refactor is known to change nothing.
+
+    To store new ones after a change that is meant to alter them, delete golden_losses.json and run this.
+    """
+    rates = ("dmd.student_lr=6e-4", "dmd.fake_lr=1e-3")
+    config = small_config("estimator.draws=4", "estimator.chunk=6", *rates)
+    module = build(config)
+    module.__class__ = Losses
+    bare_trainer(20, "64-true").fit(module)
+    history = torch.tensor(module.history, dtype=torch.float64)  # type: ignore[attr-defined]
+    if not GOLDEN.exists():
+        GOLDEN.write_text(json.dumps(history.tolist(), indent=1) + "\n")
+        pytest.fail("there were no stored losses; they are stored now")
+    stored = torch.tensor(json.loads(GOLDEN.read_text()), dtype=torch.float64)
+    torch.testing.assert_close(history, stored, rtol=1e-6, atol=1e-6)
+
+
+def test_only_the_student_counts_as_a_step(small_config: MakeConfig) -> None:
+    """global_step is the number of student updates, at any number of fake-score updates."""
+    module = build(small_config("dmd.fake_updates_per_student=3"))
+    trainer = bare_trainer(4)
+    trainer.fit(module)
+    assert trainer.global_step == 4
+    student, fake = trainer.optimizers
+    assert {int(s["step"]) for s in student.state.values()} == {4}
+    assert {int(s["step"]) for s in fake.state.values()} == {12}
+
+
+def test_the_teacher_stays_frozen_and_out_of_the_checkpoint(small_config: MakeConfig, tmp_path: Path) -> None:
+    module = build(small_config())
+    before = {k: v.clone() for k, v in module.teacher.state_dict().items()}
+    trainer = bare_trainer(2)
+    trainer.fit(module)
+    after = module.teacher.state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+    assert not any(p.requires_grad or p.grad is not None for p in module.teacher.parameters())
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    state = torch.load(tmp_path / "x.ckpt", weights_only=True)["state_dict"]
+    assert {k.split(".")[0] for k in state} == {"student", "fake", "student_ema", "clipped"}
+
+
+def test_a_checkpoint_of_other_networks_is_refused(small_config: MakeConfig) -> None:
+    module = build(small_config())
+    state = dict(module.state_dict())
+    state.pop("student.network.unet.conv_in.weight")
+    with pytest.raises(RuntimeError, match=r"student\.network\.unet\.conv_in\.weight"):
+        module.on_load_checkpoint({"state_dict": state})
+
+
+def test_one_backward_of_the_student_equals_the_mean_of_k_backwards(small_config: MakeConfig) -> None:
+    """On the real networks, float64, to 1e-8."""
+    module = with_moved_fake(build(small_config())).double()
+    upstream, _ = module.streams(module.shares[0], "one backward")
+    z, labels = module.upstream_noise(3, upstream)
+    draws = module.sampler.draw(3, 4, module.shape, generator=upstream, dtype=torch.float64)
+    parameters = list(module.student.parameters())
+
+    def gradient(direction: torch.Tensor) -> torch.Tensor:
+        loss = surrogate(module.generate(module.student, z, labels), direction)
+        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
+
+    x = module.generate(module.student, z, labels).detach()
+    together = gradient(average_residual(module.residual(labels), x, draws))
+    apart = []
+    for k in range(4):
+        one = type(draws)(draws.u[:, k : k + 1], draws.weight[:, k : k + 1], draws.eps[:, k : k + 1])
+        apart.append(gradient(average_residual(module.residual(labels), x, one)))
+    torch.testing.assert_close(together, torch.stack(apart).mean(0), rtol=0, atol=1e-8)
+    assert together.norm() > 1e-3
+
+
+def test_stratified_levels_and_reuse_lower_the_variance_with_the_upstream_fixed(
+    small_config: MakeConfig,
+) -> None:
+    """(4, 1) iid against (4, 8) stratified: at least 4 × lower within; total is lower too."""
+    module = with_moved_fake(build(small_config()))
+    proposal = Proposal.uniform()
+    arms = ((NoiseLevelSampler(proposal, "iid"), 1), (NoiseLevelSampler(proposal, "stratified"), 8))
+    iid, stratified = (measure_variance(module, s, k, 12, ("test",)) for s, k in arms)
+    assert iid.within().low > 4 * stratified.within().high
+    assert iid.total().value > stratified.total().value
+
+
+def test_clipping_is_counted(small_config: MakeConfig) -> None:
+    """Every update is clipped at a tiny norm, none at a huge one; the count is a metric."""
+    for norm, count in ((1e-6, 3), (1e9, 0)):
+        module = build(small_config(f"dmd.clip_norm={norm}"))
+        bare_trainer(3).fit(module)
+        assert int(module.metrics()["student/clipped_updates"]) == count
+
+
+def test_cosine_decay_follows_its_formula(small_config: MakeConfig) -> None:
+    """Learning rate of both networks at update n is (1 + cos πn/N)/2 of the configured one."""
+    module = build(small_config("dmd.lr_decay=both"))
+    trainer = bare_trainer(4)
+    trainer.fit(module)
+    expected = (1 + torch.tensor(torch.pi * 3 / 4).cos().item()) / 2
+    student, fake = (o.param_groups[0]["lr"] for o in trainer.optimizers)
+    assert student == pytest.approx(expected * module.options.student_lr)
+    assert fake == pytest.approx(expected * module.options.fake_lr)
+
+
+def test_the_average_may_be_given_as_a_half_life(small_config: MakeConfig) -> None:
+    """Half-life of 12 samples and batches of 4: a weight counts half after three updates. A ramp caps it."""
+    half_life = ("dmd.ema_half_life=0.012", "dmd.ema_ramp=false")
+    assert build(small_config(*half_life)).ema_decay(0) ** 3 == pytest.approx(0.5)
+    assert build(small_config(*half_life, "dmd.global_batch=12")).ema_decay(0) == pytest.approx(0.5)
+    assert [build(small_config("dmd.ema=0.98")).ema_decay(n) for n in (0, 10, 10_000)] == [0.1, 0.55, 0.98]
+
+
+def test_learning_rates_warm_up(small_config: MakeConfig) -> None:
+    """The third of four steps of warm-up is made at three quarters of the rates."""
+    module = build(small_config("dmd.warmup=4"))
+    trainer = bare_trainer(3)
+    trainer.fit(module)
+    student, fake = (o.param_groups[0]["lr"] for o in trainer.optimizers)
+    assert student == pytest.approx(0.75 * module.options.student_lr)
+    assert fake == pytest.approx(0.75 * module.options.fake_lr)
+
+
+@pytest.mark.slow
+def test_compiled_networks_make_the_same_updates(small_config: MakeConfig) -> None:
+    """Three updates against eager ones: losses to 1e-4."""
+    losses = []
+    for compiled in ("false", "true"):
+        module = build(small_config(f"dmd.compile={compiled}"))
+        bare_trainer(3).fit(module)
+        losses.append(torch.stack(list(module.latest_losses.values())))
+    torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,129 @@
+"""Every configuration under configs/ describes a run that starts: one step on tiny networks and data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from carv_distill.data import solids
+from carv_distill.engine.config import load_config
+from carv_distill.engine.metrics import read_metrics
+from carv_distill.engine.run import execute
+from carv_distill.teachers.schedule import EDMSchedule
+from carv_distill.teachers.teacher import edm_scheduler_config, save_teacher
+from tests.helpers.edm_networks import small
+from tests.helpers.image_files import save_cifar10, save_zip
+from tests.helpers.small import ROOT
+from tests.helpers.tiny_latent import save_tiny_pipeline
+from tests.helpers.tiny_pixel import save_tiny_if_pipeline
+from tests.helpers.tiny_unet import tiny_unet
+
+CONFIGS = ROOT / "configs"
+LABELS = [3, 1, 0, 9, 2, 2, 4, 5, 6, 7, 8, 9]
+Prepare = Callable[[Path, pytest.MonkeyPatch], list[str]]
+
+STUDENT = [
+    "estimator.upstream=2",
+    "dmd.fake_batch=2",
+    "variance.every=1",
+    "variance.pairs=3",
+    "fid.every=0",
+]
+SMALL_VIEW = ["scene.size=8", "scene.resolution=8", "scene.samples=8", "scene.hash.log_size=4"]
+SMALL_OBJECT = [
+    *SMALL_VIEW,
+    "scene.hash.base_resolution=2",
+    "scene.gaussians.count=30",
+    "export.frames=8",
+    "export.size=16",
+    "export.mesh=8",
+    "clip.every=0",
+]
+SMALL_TEXT = ["teacher.vae_channels=[8,8]", "teacher.unet_channels=[32]", "teacher.batch=2", "data.views=1"]
+
+
+def digits(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
+    return [*STUDENT, f"teacher.path={ROOT}/checkpoints/digits-teacher"]
+
+
+def edm(kind: str, **changes: int) -> Callable[[Path], list[str]]:
+    """A small teacher of one of EDM's kinds."""
+
+    def save(folder: Path) -> list[str]:
+        save_teacher(folder / "teacher", small(kind, **changes), edm_scheduler_config(EDMSchedule(), 0.5), "")
+        return [*STUDENT, "dmd.global_batch=4", "dmd.compile=false", f"teacher.path={folder}/teacher"]
+
+    return save
+
+
+def cifar10(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
+    save_cifar10(folder / "data", patch, LABELS)
+    return [*edm("ddpm++", img_resolution=32)(folder), f"data.path={folder}/data"]
+
+
+def imagenet64(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
+    """Labels 0 … 9 of a thousand."""
+    save_zip(folder / "imagenet.zip", 64, LABELS)
+    return [*edm("adm", img_resolution=64)(folder), f"data.path={folder}/imagenet.zip", "data.workers=0"]
+
+
+def few_solids(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
+    patch.setattr(solids.load_solids_images, "__defaults__", (1,))
+    return ["teacher.batch=2", "teacher.channels=[8]", "teacher.head_channels=8", "fid.every=0"]
+
+
+def student_of_solids(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
+    few_solids(folder, patch)
+    unet = tiny_unet(channels=3, labels=9, sample_size=32)
+    save_teacher(folder / "teacher", unet, edm_scheduler_config(EDMSchedule(), 0.32), "")
+    return [*STUDENT, f"teacher.path={folder}/teacher"]
+
+
+def latent(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
+    return [*SMALL_OBJECT, f"teacher.path={save_tiny_pipeline(folder / 'teacher')}"]
+
+
+def pixel(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
+    return [*SMALL_OBJECT, f"teacher.path={save_tiny_if_pipeline(folder / 'teacher')}"]
+
+
+RUNS: dict[str, Prepare] = {
+    "dmd_carv.yaml": digits,
+    "cifar10/dmd_carv.yaml": cifar10,
+    "cifar10/dmd_iid.yaml": cifar10,
+    "imagenet64/dmd_carv.yaml": imagenet64,
+    "solids/teacher.yaml": few_solids,
+    "solids/dmd_carv.yaml": student_of_solids,
+    "teacher_digits.yaml": lambda folder, patch: ["teacher.batch=2", "fid.every=0"],
+    "teacher_shapes.yaml": lambda folder, patch: SMALL_TEXT,
+    "large/teacher_shapes_64.yaml": lambda folder, patch: [*SMALL_TEXT, "data.size=16"],
+    "sds_carv.yaml": latent,
+    "sds_gaussians.yaml": latent,
+    "sd21/sds_carv.yaml": latent,
+    "deepfloyd/sds_carv.yaml": pixel,
+}
+
+
+def test_every_file_is_among_them() -> None:
+    assert sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml")) == sorted(RUNS)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_configuration_takes_a_step(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that it says stays, but for sizes, paths, measures of quality and the device."""
+    words = RUNS[name](tmp_path, monkeypatch)
+    where = ["trainer.accelerator=cpu", "trainer.precision=32-true", f"folder={tmp_path}/runs"]
+    config = load_config(CONFIGS / name, [*words, *where, "trainer.max_steps=1", "trainer.log_every=1"])
+    run = execute(config)
+    assert [row["step"] for row in read_metrics(run / "metrics.csv")][-1] == 1
+    assert (run / "checkpoints/last.ckpt").is_file()
+
+
+def test_the_baseline_differs_in_the_estimator_alone() -> None:
+    """CARV and iid on CIFAR-10: strategy, K and the name."""
+    carv, iid = (load_config(CONFIGS / f"cifar10/dmd_{arm}.yaml") for arm in ("carv", "iid"))
+    carv.name = iid.name
+    carv.estimator.draws, carv.estimator.strategy = 1, "iid"  # type: ignore[attr-defined]
+    assert carv == iid

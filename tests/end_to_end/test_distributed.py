@@ -1,0 +1,203 @@
+"""Two processes: the update is that of one process which works through both shares."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from carv_distill.data.images import load_images
+from carv_distill.distillation.module import DMDModule
+from carv_distill.distillation.options import DMDConfig
+from carv_distill.distillation.parameter_vector import ParameterVector
+from carv_distill.distillation.task import accumulated_shares, build_dmd_module
+from carv_distill.engine.config import load_config
+from carv_distill.engine.metrics import read_metrics
+from carv_distill.engine.run import execute
+from carv_distill.errors import UserError
+from tests.engine.test_run import assert_same_run
+from tests.helpers.launch import launch_two, launch_two_nodes
+from tests.helpers.small import ROOT, SMALL
+
+WORDS = (
+    "trainer.max_steps=2",
+    "dmd.fake_updates_per_student=1",
+    "estimator.strategy=global",
+    "estimator.draws=1",
+)
+TEN = (
+    "trainer.max_steps=10",
+    "trainer.precision=64-true",
+    "dmd.global_batch=8",
+    "estimator.strategy=nested",
+    "estimator.proposal=adaptive",
+    "estimator.refresh=3",
+    "checkpoint.every=1",
+    "checkpoint.keep_newest=10",
+)
+
+
+def shares(config: DMDConfig) -> list[DMDModule]:
+    """The module as ranks 0 and 1 of two see it, with the networks of rank 0 in both."""
+    ranks = []
+    for rank in range(2):
+        module = build_dmd_module(config, load_images("digits"))
+        assert isinstance(module, DMDModule)
+        module.__class__ = type("Share", (DMDModule,), {"global_rank": rank, "world_size": 2})
+        ranks.append(module)
+    for name in ("student", "fake"):
+        setattr(ranks[1], name, getattr(ranks[0], name))
+    return ranks
+
+
+def descend(optimizer: torch.optim.Optimizer, vector: ParameterVector, losses: list[Tensor]) -> None:
+    torch.stack(losses).mean().backward()
+    vector.collect_gradient()
+    optimizer.step()
+
+
+def fake_loss(module: DMDModule, step: int) -> Tensor:
+    """Of one rank's share of the first fake-score update of a step."""
+    (share,) = module.shares
+    samples = module.student_samples(module.streams(share, step, "samples", 0)[0])
+    return module.fake_loss(share, *samples, *module.streams(share, step, "fake", 0))
+
+
+def train_on_two(folder: Path, *words: str) -> None:
+    """A small distillation on two processes, with runs under a folder."""
+    launch_two("--config", "configs/dmd_carv.yaml", *SMALL, *words, f"folder={folder}")
+
+
+@pytest.mark.ddp
+def test_two_processes_update_as_one_that_works_through_both_shares(
+    small_config: Callable[..., DMDConfig], tmp_path: Path
+) -> None:
+    """Weights after two updates agree to 1e-6; the strata of `global` are dealt over both ranks."""
+    train_on_two(tmp_path / "runs", *WORDS)
+    run = tmp_path / "runs/dmd_carv"
+    assert json.loads((run / "environment.json").read_text())["world_size"] == 2
+    assert [r["step"] for r in read_metrics(run / "metrics.csv")] == [1, 2]
+
+    ranks = shares(small_config(*WORDS))
+    student, fake = ranks[0].configure_optimizers()
+    for step in range(2):
+        descend(fake, ranks[0].fake_vector, [fake_loss(m, step) for m in ranks])
+        streams = [m.streams(m.shares[0], step, "student") for m in ranks]
+        pairs = zip(ranks, streams, strict=True)
+        descend(
+            student,
+            ranks[0].student_vector,
+            [
+                m.student_loss(m.shares[0], own, own, common, m.sampler, m.draws)[0]
+                for m, (own, common) in pairs
+            ],
+        )
+    state = torch.load(run / "checkpoints/newest-step=2.ckpt", weights_only=True)["state_dict"]
+    for name in ("student", "fake"):
+        for key, value in getattr(ranks[0], name).state_dict().items():
+            torch.testing.assert_close(state[f"{name}.{key}"], value, rtol=0, atol=1e-6)
+
+
+@pytest.mark.ddp
+def test_two_processes_learn_one_adaptive_proposal(
+    small_config: Callable[..., DMDConfig], tmp_path: Path
+) -> None:
+    """What two ranks saw in an update is what one process saw of both shares, rank by rank; 1e-6."""
+    adaptive = ("estimator.proposal=adaptive", "estimator.statistic=neyman")
+    words = (*WORDS, *adaptive, "estimator.draws=3", "estimator.bins=4", "estimator.refresh=1")
+    train_on_two(tmp_path / "runs", *words)
+    path = tmp_path / "runs/dmd_carv/checkpoints/newest-step=2.ckpt"
+    found = torch.load(path, weights_only=True)["adaptive"]
+    # 8 samples, of each the two pairs of neighbours at both their ends
+    assert found["sums"]["weight"].sum() == pytest.approx(32 * (1 + 0.98))
+    ranks = shares(small_config(*words))
+    expected = ranks[0].adaptive
+    assert expected is not None
+    for m in ranks:
+        m.fake.load_state_dict(ranks[0].fake.state_dict())
+    student, fake = ranks[0].configure_optimizers()
+    seen: list[tuple[Tensor, Tensor, Tensor]] = []
+    for step in range(2):
+        descend(fake, ranks[0].fake_vector, [fake_loss(m, step) for m in ranks])
+        sampler = ranks[0].sampler_at(step)
+        seen.clear()
+
+        def see(u: Tensor, residual: Tensor, index: Tensor, seen: list[Any] = seen) -> None:
+            seen.append((u, residual, index + 100 * len(seen)))  # numbers of their own for each share
+
+        losses = [
+            m.student_loss(m.shares[0], own, own, common, sampler, m.draws, see)[0]
+            for m in ranks
+            for own, common in [m.streams(m.shares[0], step, "student")]
+        ]
+        expected.observe(step, *(torch.cat(parts) for parts in zip(*seen, strict=True)))
+        descend(student, ranks[0].student_vector, losses)
+    torch.testing.assert_close(found["sums"], expected.state_dict()["sums"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.ddp
+def test_resume_under_two_processes_is_exact_to_the_bit(tmp_path: Path) -> None:
+    """A run whose newest checkpoint was cut short goes on from the one before, on both ranks."""
+    traced = ("variance.every=2", "variance.pairs=3", "fid.every=2", "fid.images=32", "checkpoint.every=1")
+    train_on_two(tmp_path, "name=whole", "trainer.max_steps=3", *traced)
+    train_on_two(tmp_path, "name=cut", "trainer.max_steps=2", *traced)
+    for newest in (tmp_path / "cut/checkpoints").glob("*-step=2.ckpt"):
+        newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+    train_on_two(tmp_path, "name=cut", "trainer.max_steps=3", *traced, "--resume")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut", 3)
+
+
+@pytest.fixture(scope="module")
+def accumulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoints of ten updates of one process that works through two shares of R = 4."""
+    config = load_config(
+        ROOT / "configs/dmd_carv.yaml", [*SMALL, *TEN, f"folder={tmp_path_factory.mktemp('one')}"]
+    )
+    return execute(config) / "checkpoints"
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize("launch", [launch_two, launch_two_nodes])
+def test_two_processes_make_the_updates_of_one_that_accumulates(
+    launch: Callable[..., None], accumulated: Path, tmp_path: Path
+) -> None:
+    """2 × R = 4 against 1 × 2 shares of R = 4, in float64: weights, averages and Adam's moments, that
+    hold every gradient, agree to 1e-8 after each of ten updates. Two processes on one node, or on two nodes;
+    levels are dealt over both shares, and an adaptive proposal learns from both."""
+    launch("--config", "configs/dmd_carv.yaml", *SMALL, *TEN, f"folder={tmp_path}")
+    for step in range(1, 11):
+        one, two = (
+            torch.load(folder / f"newest-step={step}.ckpt", weights_only=True)
+            for folder in (accumulated, tmp_path / "dmd_carv/checkpoints")
+        )
+        for part in ("state_dict", "optimizer_states"):
+            torch.testing.assert_close(one[part], two[part], rtol=0, atol=1e-8)
+        torch.testing.assert_close(one["adaptive"]["sums"], two["adaptive"]["sums"], rtol=1e-9, atol=1e-9)
+
+
+def test_a_batch_that_the_processes_do_not_divide_is_refused(small_config: Callable[..., DMDConfig]) -> None:
+    config = small_config("dmd.global_batch=24")
+    assert [accumulated_shares(config, n) for n in (1, 2, 3, 6)] == [6, 3, 2, 1]
+    with pytest.raises(UserError, match=r"dmd\.global_batch: 24 is not a multiple of 20.* 4 × 5 processes"):
+        accumulated_shares(config, 5)
+
+
+@pytest.mark.ddp
+def test_a_run_goes_on_with_another_number_of_processes(accumulated: Path, tmp_path: Path) -> None:
+    """Started by one process that accumulates two shares, resumed by two with one each."""
+    run = tmp_path / "dmd_carv"
+    shutil.copytree(accumulated.parent, run, symlinks=True)
+    for step in range(6, 11):
+        (run / f"checkpoints/newest-step={step}.ckpt").unlink()
+    launch_two("--config", "configs/dmd_carv.yaml", *SMALL, *TEN, f"folder={tmp_path}", "--resume")
+    one, two = (
+        torch.load(folder / "newest-step=10.ckpt", weights_only=True)["state_dict"]
+        for folder in (accumulated, run / "checkpoints")
+    )
+    torch.testing.assert_close(one, two, rtol=0, atol=1e-9)

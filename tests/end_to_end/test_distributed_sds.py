@@ -1,0 +1,144 @@
+"""Two processes: text-to-3D is that of one process which works through both shares."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from carv_distill.engine.config import load_config
+from carv_distill.engine.metrics import read_metrics
+from carv_distill.text_to_3d.module import SDSModule
+from carv_distill.text_to_3d.options import SDSConfig
+from carv_distill.text_to_3d.task import build_sds_module
+from tests.helpers.launch import launch_two
+from tests.helpers.small import ROOT
+from tests.helpers.tiny_latent import save_tiny_pipeline
+
+LEARNED = (
+    "estimator.strategy=nested",
+    "estimator.proposal=adaptive",
+    "estimator.statistic=neyman",
+    "estimator.bins=6",
+    "estimator.refresh=1",
+    "sds.coefficient=learned",
+    "sds.t_max_end=0.5",
+)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_pipeline(tmp_path_factory.mktemp("teacher"))
+
+
+def words(teacher: Path, folder: Path, *more: str) -> tuple[str, ...]:
+    return (
+        f"teacher.path={teacher}",
+        f"folder={folder}",
+        "sds.prompt=a red torus",
+        "sds.renders_at_once=1",
+        "camera.sampling=sobol",
+        "estimator.upstream=2",
+        "estimator.draws=3",
+        "scene.size=8",
+        "scene.resolution=8",
+        "scene.samples=8",
+        "trainer.max_steps=4",
+        "trainer.log_every=1",
+        "trainer.accelerator=cpu",
+        "checkpoint.every=1",
+        "clip.every=0",
+        "preview.every=0",
+        "export.frames=8",
+        "export.size=16",
+        "export.mesh=8",
+        *LEARNED,
+        *more,
+    )
+
+
+def train_on_two(teacher: Path, folder: Path, *more: str) -> None:
+    launch_two("--config", "configs/sds_carv.yaml", *words(teacher, folder, *more))
+
+
+class RankZero(SDSModule):
+    """One of two ranks, without the other."""
+
+    world_size, global_rank = 2, 0
+
+
+class RankOne(SDSModule):
+    world_size, global_rank = 2, 1
+
+
+def both_shares(config: SDSConfig) -> list[SDSModule]:
+    """The module as ranks 0 and 1 see it, with one field and with what is learned in common."""
+    ranks = [build_sds_module(config) for _ in range(2)]
+    for module, kind in zip(ranks, (RankZero, RankOne), strict=True):
+        module.__class__ = kind
+    ranks[1].scene = ranks[0].scene
+    ranks[1].annealed, ranks[1].coefficient = ranks[0].annealed, ranks[0].coefficient
+    ranks[1].lessons = ranks[0].lessons
+    assert ranks[0].adaptive is not None
+    assert ranks[0].coefficient is not None
+    return ranks
+
+
+@pytest.mark.ddp
+def test_two_processes_make_the_field_of_one_that_works_through_both_shares(
+    teacher: Path, tmp_path: Path
+) -> None:
+    """After four steps of two renders in turn on each rank the fields agree to 1e-6, and what is learned too;
+    strata are dealt over both ranks, timesteps are annealed. In float64, as Adam's first steps are of one
+    length whatever the gradient: where parts cancel, float32's rounding would turn them."""
+    train_on_two(teacher, tmp_path, "trainer.precision=64-true")
+    run = tmp_path / "sds_carv"
+    assert json.loads((run / "environment.json").read_text())["world_size"] == 2
+    assert [r["step"] for r in read_metrics(run / "metrics.csv")] == [1, 2, 3, 4]
+
+    config = load_config(ROOT / "configs/sds_carv.yaml", words(teacher, tmp_path))
+    assert isinstance(config, SDSConfig)
+    ranks = both_shares(config)
+    for module in ranks:
+        module.double()
+    start = {name: value.clone() for name, value in ranks[0].scene.state_dict().items()}
+    optimizer = ranks[0].configure_optimizers()
+    for step in range(4):
+        optimizer.zero_grad()
+        for loss, _, _ in (part for module in ranks for part in module.share(step)):
+            (loss / 2).backward()
+        optimizer.step()
+        ranks[0].lessons.teach(step, lambda rows: rows)
+    found = torch.load(run / "checkpoints/newest-step=4.ckpt", weights_only=True)
+    for name, value in ranks[0].scene.state_dict().items():
+        assert (value - start[name]).abs().max() > 1e-2
+        torch.testing.assert_close(found["state_dict"][f"scene.{name}"], value, rtol=0, atol=1e-6)
+    expected = {"state_dict": ranks[0].state_dict()}
+    ranks[0].on_save_checkpoint(expected)
+    # 4 samples, of each the two pairs of neighbours at both their ends; 12 draws
+    for name in ("adaptive", "coefficient"):
+        assert found[name]["observed"] == 3
+        torch.testing.assert_close(found[name]["sums"], expected[name]["sums"], rtol=1e-5, atol=1e-5)
+    assert found["adaptive"]["sums"]["weight"].sum() == pytest.approx(16 * sum(0.98**i for i in range(4)))
+
+
+@pytest.mark.ddp
+def test_resume_under_two_processes_is_exact_to_the_bit(teacher: Path, tmp_path: Path) -> None:
+    """The checkpoint is rank 0's: what rank 1 learned must have been the same."""
+    runs = [tmp_path / name / "sds_carv" for name in ("whole", "cut")]
+    train_on_two(teacher, runs[0].parent)
+    shutil.copytree(*runs)
+    for path in (runs[1] / "checkpoints").iterdir():
+        if path.name != "newest-step=3.ckpt":
+            path.unlink()
+    (runs[1] / "object/scene.safetensors").unlink()
+    train_on_two(teacher, runs[1].parent, "--resume")
+    whole, cut = (torch.load(run / "checkpoints/newest-step=4.ckpt", weights_only=True) for run in runs)
+    assert whole["adaptive"].pop("statistic") == cut["adaptive"].pop("statistic") == "neyman"
+    for part in ("state_dict", "optimizer_states", "adaptive", "coefficient"):
+        torch.testing.assert_close(whole[part], cut[part], rtol=0, atol=0)
+    objects = [(run / "object/scene.safetensors").read_bytes() for run in runs]
+    assert objects[0] == objects[1]

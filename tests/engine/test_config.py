@@ -1,0 +1,111 @@
+"""Bad input is answered by one line that names key, value and what is allowed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from carv_distill.distillation.options import DMDConfig
+from carv_distill.engine.config import config_from_dict, load_config, to_dict
+from carv_distill.errors import UserError
+from carv_distill.teacher_training.image_options import TeacherConfig
+
+ROOT = Path(__file__).parents[2]
+DMD = ROOT / "configs/dmd_carv.yaml"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("estimator.strategyy=iid", "unknown key estimator.strategyy (did you mean estimator.strategy?)"),
+        ("estimatr.draws=4", "unknown key estimatr (did you mean estimator?)"),
+        ("estimator.strategy=stratifed", "'stratifed' is not one of iid, stratified, paired, global"),
+        ("estimator.noise=pink", "estimator.noise: 'pink' is not one of iid, antithetic, zero_sum"),
+        ("estimator.upstream=0", "estimator.upstream: 0 is below the least allowed value, 1"),
+        ("estimator.draws=-1", "estimator.draws: -1 is below the least allowed value, 1"),
+        ("estimator.chunk=0", "estimator.chunk: 0 is below"),
+        ("trainer.max_steps=0", "trainer.max_steps: 0 is below"),
+        ("estimator.draws=many", "estimator.draws: Value 'many' of type 'str' could not be converted"),
+        ("estimator.draws=2.5", "estimator.draws: Value '2.5' of type 'float' could not be converted"),
+        ("dmd.student_lr=0", "dmd.student_lr: 0.0 is not above 0"),
+        ("dmd.student_lr=nan", "dmd.student_lr: nan is not above 0"),
+        ("dmd.ema=1.5", "dmd.ema: 1.5 is above the greatest allowed value, 1"),
+        ("trainer=5", "trainer: 5 is not a section"),
+        ("seed=null", "seed: it is empty; give a value"),
+        ("estimator.draws", "'estimator.draws' has no '='; write key=value"),
+        ("task=dms", "task: 'dms' is not one of dmd, teacher"),
+        (
+            "data.name=digitz",
+            "data.name: 'digitz' is not one of digits, solids, cifar10, images (did you mean digits?)",
+        ),
+        ("estimator.statistic=neymann", "'neymann' is not one of second_moment, neyman"),
+        ("estimator.bins=0", "estimator.bins: 0 is below"),
+        ("estimator.proposal=adaptve", "'adaptve' is not one of uniform, weights, weighting, adaptive"),
+        ("estimator.weights=[1,2]", "weights go with proposal: weights"),
+        ("estimator.proposal=weights", "0 weights with estimator.proposal: weights"),
+    ],
+)
+def test_a_bad_override_is_one_line_that_names_it(override: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_config(DMD, [override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1,\n", "not a valid YAML"),
+        ("- 1\n- 2\n", "a configuration is a mapping"),
+        ("name: x\n", "task: None is not one of dmd, teacher"),
+        ("task: dmd\nname: x\n", "teacher.path"),
+    ],
+)
+def test_a_bad_file_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        load_config(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "''", "."])
+def test_a_name_stays_in_its_folder(name: str) -> None:
+    with pytest.raises(UserError, match="is not a plain name"):
+        load_config("configs/dmd_carv.yaml", [f"name={name}"])
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere\.yaml is not a file"):
+        load_config(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_configuration_loads_and_survives_a_round_trip(path: Path) -> None:
+    needs_teacher = "path: ???" in path.read_text()
+    if needs_teacher:
+        with pytest.raises(UserError, match=r"^teacher.path: it has no value yet; give one, as"):
+            load_config(path)
+    config = load_config(path, ["teacher.path=here"] if needs_teacher else [])
+    assert config_from_dict(to_dict(config), "round trip") == config
+
+
+def test_a_configuration_is_checked_without_what_only_a_run_needs() -> None:
+    """In an interpreter of its own: of the large libraries it takes torch, whose strategies it names."""
+    slow = ("transformers", "diffusers", "lightning", "trimesh", "skimage", "sklearn", "scipy", "matplotlib")
+    check = "from carv_distill.engine.config import load_config; load_config('configs/dmd_carv.yaml')"
+    script = f"import sys; {check}; print(*sorted(set({slow}) & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=100
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+def test_overrides_reach_their_fields() -> None:
+    config = load_config(DMD, ["estimator.draws=16", "dmd.clip_norm=2", "estimator.chunk=8"])
+    assert isinstance(config, DMDConfig)
+    assert (config.estimator.draws, config.dmd.clip_norm, config.estimator.chunk) == (16, 2.0, 8)
+    assert isinstance(load_config(ROOT / "configs/teacher_digits.yaml"), TeacherConfig)

@@ -1,0 +1,133 @@
+"""Costs, effective compute multipliers, the optimum of iid draws."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+
+import pytest
+
+from carv_distill.carv import NoiseLevelSampler, Proposal, stream
+from carv_distill.variance import (
+    CostModel,
+    Estimate,
+    StageTimer,
+    VarianceMeter,
+    best_draws,
+    ecm,
+    estimate_gradient,
+    largest_ecm,
+    relative_efficiency,
+)
+from tests.helpers.linear_gaussian import LinearGaussian
+
+
+def exactly(value: float) -> Estimate:
+    return Estimate(value, 0.0, value, value)
+
+
+def test_cost_is_linear_in_r_and_k() -> None:
+    cost = CostModel(upstream=2, draw=0.5, backward=3, other=7)
+    assert cost(1, 1) == 7 + 5 + 0.5
+    assert cost(3, 4) == 7 + 3 * (5 + 2)
+    assert cost.kappa == 10
+    assert CostModel.declared(4)(2, 3) == 2 * 7
+
+
+@pytest.mark.parametrize("wrong", [{"upstream": -1.0}, {"draw": 0.0}, {"other": math.nan}])
+def test_an_impossible_cost_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        CostModel(**{"upstream": 1.0, "draw": 1.0, **wrong})
+
+
+def test_a_timer_gives_medians_per_piece() -> None:
+    timer = StageTimer()
+    for _ in range(3):
+        with timer.stage("upstream", units=4):
+            time.sleep(0.02)
+        with timer.stage("draw"), timer.stage("backward"):
+            pass
+    assert 0.005 <= timer.median("upstream") < 0.02
+    cost = CostModel.measured(timer)
+    assert cost.upstream == timer.median("upstream")
+    assert cost.other == 0
+    with pytest.raises(ValueError, match="'render' was never timed"):
+        timer.median("render")
+
+
+def test_the_spread_of_a_stage_tells_a_busy_machine() -> None:
+    timer = StageTimer()
+    timer.seconds["draw"] = [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert timer.spread("draw") == 2  # quartiles 2 and 4
+    timer.seconds["once"] = [1.0]
+    with pytest.raises(ValueError, match="'once' was timed once"):
+        timer.spread("once")
+
+
+def test_a_ratio_carries_both_errors() -> None:
+    a, b = Estimate(8, 0.8, 6.4, 9.6), Estimate(2, 0.2, 1.6, 2.4)
+    re = relative_efficiency(a, b)
+    assert re.value == 4
+    assert re.se == pytest.approx(4 * math.hypot(0.1, 0.1))
+    assert ecm(a, 3, b, 6).value == 2
+    assert ecm(a, 3, b, 6).se == pytest.approx(re.se / 2)
+
+
+def test_predicted_and_measured_ecm_agree() -> None:
+    """(1, K) against (2, 1) at κ = 5 for K = 1 … 16: prediction and measurement within 4 SE."""
+    model, cost = LinearGaussian(between=1, level=4, noise=6), CostModel.declared(5)
+    theta = model.parameters()
+    pipeline, sampler = model.pipeline(theta), NoiseLevelSampler(Proposal.uniform(), "iid")
+
+    def measured(upstream: int, draws: int) -> Estimate:
+        g, meter = stream("ecm", upstream, draws), VarianceMeter()
+        for _ in range(600):
+            meter.update(estimate_gradient(pipeline, [theta], sampler, upstream, draws, g, g))
+        return meter.estimate()
+
+    def variance(upstream: int, draws: int) -> float:
+        return (model.between + (model.level + model.noise) / draws) / upstream
+
+    base = measured(2, 1)
+    for k in (1, 2, 4, 8, 16):
+        predicted = variance(2, 1) * cost(2, 1) / (variance(1, k) * cost(1, k))
+        found = ecm(base, cost(2, 1), measured(1, k), cost(1, k))
+        assert abs(found.value - predicted) < 4 * found.se, k
+        assert found.se < 0.1 * found.value
+
+
+def test_no_iid_choice_beats_the_largest_ecm_and_its_optimum_reaches_it() -> None:
+    for between, within, kappa in itertools.product((0.2, 1, 5), (0.5, 3, 40), (0.3, 2, 20)):
+        cost = CostModel.declared(kappa)
+        base = (between + within) * cost(1, 1)
+        bound = largest_ecm(between, within, cost)
+        star = best_draws(between, within, cost)
+
+        def efficiency(
+            k: float, base: float = base, b: float = between, w: float = within, c: float = kappa
+        ) -> float:
+            return base / ((b + w / k) * (c + k))
+
+        assert efficiency(star) == pytest.approx(bound, rel=1e-12)
+        # against K = 3, which is efficiency(3) times better than K = 1
+        assert largest_ecm(between, within, cost, 3) == pytest.approx(bound / efficiency(3), rel=1e-12)
+        assert all(efficiency(k) <= bound * (1 + 1e-12) for k in range(1, 200))
+
+
+def test_a_negative_estimate_of_a_component_counts_as_zero() -> None:
+    """Without variance between samples only draws count: (c_u + c_d)/c_d."""
+    assert largest_ecm(-0.1, 5.0, CostModel.declared(4)) == pytest.approx(5, rel=1e-12)
+
+
+def test_twice_the_best_draws_regret_at_most_an_eighth() -> None:
+    """variance × cost at 2K* over that at K*, over 961 settings; 12.5 % is the sharp bound."""
+    worst = 0.0
+    for i, j in itertools.product(range(-15, 16), repeat=2):
+        between, kappa = 10 ** (i / 5), 10 ** (j / 5)
+        cost = CostModel.declared(kappa)
+        star = best_draws(between, 1.0, cost)
+        price = lambda k, b=between, c=kappa: (b + 1 / k) * (c + k)  # noqa: E731
+        worst = max(worst, price(2 * star) / price(star) - 1)
+    assert worst <= 0.125 + 1e-12
+    assert worst > 0.12  # the bound is sharp
