@@ -1,26 +1,35 @@
 # make train    set everything up and distil a one-step student of the digits teacher (offline, no GPU)
 # make test     set everything up and run the tests
-# make check    lint, format and types
+# make check    lint, format, types, and the direction of imports
 # make bench    speed and memory of a DMD step and of several processes, as ratios
+# make docs     the documentation as a site, in site/
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup train evaluate test test-all check bench clean
+.PHONY: help setup setup-dev train evaluate test test-all check bench docs clean
 
 help:
 	@sed -n 's/^# //p' Makefile
 
-# The stamp is renewed when the dependencies change.
-$(VENV)/.installed: pyproject.toml
+$(VENV)/bin/pip:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, found " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+
+# The stamps are renewed when the dependencies change.
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/pip
+	$(BIN)/python -m pip install --quiet --editable '.[text-to-3d,attribution]'
 	@touch $@
 
+$(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev,docs]'
+	@touch $@ $(VENV)/.installed
+
 setup: $(VENV)/.installed
+
+setup-dev: $(VENV)/.installed-dev
 
 train: setup
 	$(BIN)/python train.py --config configs/dmd_carv.yaml
@@ -28,20 +37,25 @@ train: setup
 evaluate: setup
 	$(BIN)/python evaluate.py
 
-test: setup
+test: setup-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-all: setup
+test-all: setup-dev
 	$(BIN)/python -m pytest -m 'not gpu'
 
-check: setup
+check: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
-bench: setup
+bench: setup-dev
 	$(BIN)/python -m benchmarks.dmd_step
 	$(BIN)/python -m benchmarks.scale
 
+docs: setup-dev
+	$(BIN)/python docs/reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache site

@@ -24,7 +24,7 @@ from carv_distill.attribution.gradients import SampleGradients, sample_features
 from carv_distill.attribution.projection import build_projector
 from carv_distill.carv import NoiseLevelSampler, Proposal
 from carv_distill.data.images import load_images
-from carv_distill.teachers.loss import denoising_losses
+from carv_distill.teachers.denoiser import denoising_losses
 from carv_distill.teachers.teacher import load_teacher
 
 DRAWS, SAMPLES, LOOPED, CHUNK = 16, 32, 2, 16

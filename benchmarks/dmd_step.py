@@ -27,9 +27,9 @@ from carv_distill.carv import average_residual, stream
 from carv_distill.data.images import load_images
 from carv_distill.distillation.module import DMDModule
 from carv_distill.distillation.options import DMDConfig
-from carv_distill.distillation.task import build_dmd_module
-from carv_distill.engine.config import load_config
+from carv_distill.distillation.preparation import build_module
 from carv_distill.engine.console import quiet_libraries
+from carv_distill.tasks import load_config
 
 WARM_UP = 3
 BOUNDS = {"student update": 1.04, "fake-score update": 1.08, "drawing": 0.02, "memory": 1.3}
@@ -39,7 +39,7 @@ def build(config: Path, *overrides: str) -> DMDModule:
     """The module of a configuration, outside a trainer."""
     loaded = load_config(config, overrides)
     assert isinstance(loaded, DMDConfig)
-    module = build_dmd_module(loaded, load_images(loaded.data))
+    module = build_module(loaded, load_images(loaded.data))
     assert isinstance(module, DMDModule)
     return module
 
@@ -53,22 +53,23 @@ class Timed(DMDModule):
         step = self.global_step
         fake_optimizer = cast(list[Optimizer], self.optimizers(use_pl_optimizer=False))[1]
         student_optimizer = cast(list[LightningOptimizer], self.optimizers())[0]
-        r, k, n = self.upstream, self.draws, self.options.fake_batch
-        z, labels = self.upstream_noise(r, stream(0))
-        x_fake, labels_fake = self.student_samples(stream(1))
-        x_many = torch.randn(r * k, *self.shape)
+        o, e = self.objective, self.estimator
+        r, k, n = e.upstream, e.draws, self.options.fake_batch
+        z, labels = o.upstream_noise(r, stream(0))
+        x_fake, labels_fake = o.student_samples(stream(1))
+        x_many = torch.randn(r * k, *o.shape)
         labels_many = labels.repeat_interleave(k)
         one = torch.ones(max(r * k, n))
 
         def bare_student() -> None:
-            x = self.student.network(z, one[:r], labels)
+            x = o.student.network(z, one[:r], labels)
             with torch.no_grad():
-                self.teacher.network(x_many, one[: r * k], labels_many)
-                self.fake.network(x_many, one[: r * k], labels_many)
+                o.teacher.network(x_many, one[: r * k], labels_many)
+                o.fake.network(x_many, one[: r * k], labels_many)
             x.sum().backward()
 
         def bare_fake() -> None:
-            self.fake.network(x_fake, one[:n], labels_fake).sum().backward()
+            o.fake.network(x_fake, one[:n], labels_fake).sum().backward()
 
         sides: dict[str, Callable[[], object]] = {
             "student update": lambda: self.student_update(student_optimizer, step),
@@ -77,7 +78,7 @@ class Timed(DMDModule):
                 fake_optimizer, step, 0, [(x_fake, labels_fake)], [None]
             ),
             "bare fake": bare_fake,
-            "drawing": lambda: self.sampler.draw(r, k, self.shape, generator=stream(0)),
+            "drawing": lambda: e.sampler.draw(r, k, o.shape, generator=stream(0)),
         }
         # In a new order each round: what ran before leaves the caches as it does.
         for name in random.Random(step).sample(list(sides), len(sides)):
@@ -100,12 +101,13 @@ def timed(module: DMDModule, rounds: int) -> dict[str, list[float]]:
 
 def peak_memory(module: DMDModule, draws: int, chunk: int) -> int:
     """Peak of the bytes that torch holds beyond what it held before, while a direction is averaged."""
-    z, labels = module.upstream_noise(module.upstream, stream(0))
-    x = module.generate(module.student_ema, z, labels)
+    o, e = module.objective, module.estimator
+    z, labels = o.upstream_noise(e.upstream, stream(0))
+    x = o.generate(o.student_ema, z, labels)
 
     def average() -> None:
-        drawn = module.sampler.draw(module.upstream, draws, module.shape, generator=stream(1))
-        average_residual(module.residual(labels), x, drawn, chunk)
+        drawn = e.sampler.draw(e.upstream, draws, o.shape, generator=stream(1))
+        average_residual(o.residual(labels), x, drawn, chunk)
 
     return peak_bytes(average)
 

@@ -22,15 +22,17 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from carv_distill.carv import NoiseLevelSampler, Proposal
-from carv_distill.cli import Parser, whole_number
+from carv_distill.carv import Chunk, NoiseLevelSampler, Proposal
+from carv_distill.command_line import Parser, whole_number
 from carv_distill.distillation.module import DMDModule
+from carv_distill.distillation.objective import DMDObjective
 from carv_distill.distillation.options import DMDOptions
 from carv_distill.engine.console import quiet_libraries
+from carv_distill.engine.estimator import Estimator
 from carv_distill.files import write_json
 from carv_distill.teachers.denoiser import EDMPreconditioning, NetworkDenoiser
-from carv_distill.teachers.edm.network import EDMNetwork
-from carv_distill.teachers.edm.song import SongUNet
+from carv_distill.teachers.edm.networks import SongUNet
+from carv_distill.teachers.edm.unet import EDMNetwork
 from carv_distill.teachers.schedule import EDMSchedule
 from carv_distill.teachers.teacher import Teacher, edm_scheduler_config
 
@@ -87,17 +89,12 @@ def build(setting: Setting, upstream: int, draws: int, small: bool) -> DMDModule
     schedule = EDMSchedule()
     denoiser = NetworkDenoiser(EDMNetwork(unet), EDMPreconditioning()).requires_grad_(False).eval()
     options = DMDOptions(fake_updates_per_student=1, fake_batch=upstream, compile=setting.compile)
-    return DMDModule(
-        Teacher(denoiser, schedule, edm_scheduler_config(schedule, 0.5)),
-        NoiseLevelSampler(Proposal.uniform(), "nested"),
-        upstream,
-        draws,
-        options,
-        classes=10,
-        seed=0,
-        chunk=setting.chunk,
-        teacher_bfloat16=setting.teacher_bfloat16,
-    )
+    teacher = Teacher(denoiser, schedule, edm_scheduler_config(schedule, 0.5))
+    bfloat16 = setting.teacher_bfloat16
+    objective = DMDObjective(teacher, options, classes=10, seed=0, teacher_bfloat16=bfloat16)
+    sampler = NoiseLevelSampler(Proposal.uniform(), "nested")
+    estimator = Estimator(sampler, upstream, draws, Chunk(setting.chunk))
+    return DMDModule(objective=objective, estimator=estimator, seed=0)
 
 
 class Timed(DMDModule):

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from carv_distill.cli import Parser
+from carv_distill.command_line import Parser
 
 
 def options(

@@ -27,10 +27,10 @@ from benchmarks.report import options, report
 from carv_distill.data.images import load_images
 from carv_distill.distillation.module import DMDModule
 from carv_distill.distillation.options import DMDConfig
-from carv_distill.distillation.task import build_dmd_module
-from carv_distill.engine.config import load_config
+from carv_distill.distillation.preparation import build_module
 from carv_distill.engine.console import quiet_libraries
 from carv_distill.processes import average_over_ranks
+from carv_distill.tasks import load_config
 
 WARM_UP = 3
 UPSTREAM = 8
@@ -66,7 +66,7 @@ def build(config: str, shares: int, processes: int = 1) -> Timed:
     words = (f"estimator.upstream={UPSTREAM}", f"dmd.fake_batch={UPSTREAM}", "dmd.lr_decay=none")
     loaded = load_config(config, [*words, f"dmd.global_batch={shares * UPSTREAM}"])
     assert isinstance(loaded, DMDConfig)
-    module = build_dmd_module(loaded, load_images(loaded.data.name), processes)
+    module = build_module(loaded, load_images(loaded.data.name), processes)
     module.__class__ = Timed
     assert isinstance(module, Timed)
     return module

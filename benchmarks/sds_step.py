@@ -23,11 +23,11 @@ import torch
 from benchmarks.measure import bare_fit, peak_bytes, ratio_of
 from benchmarks.report import options, report
 from carv_distill.carv import stream
-from carv_distill.engine.config import load_config
 from carv_distill.engine.console import quiet_libraries
+from carv_distill.tasks import load_config
 from carv_distill.text_to_3d.module import SDSModule
 from carv_distill.text_to_3d.options import SDSConfig
-from carv_distill.text_to_3d.task import build_sds_module
+from carv_distill.text_to_3d.preparation import build_module
 
 WARM_UP = 3
 BOUNDS = {"step": 1.10, "memory over R": 1.1, "memory over K": 1.1}
@@ -37,7 +37,7 @@ def build(config: Path, *overrides: str) -> SDSModule:
     """The module of a configuration, outside a trainer."""
     loaded = load_config(config, overrides)
     assert isinstance(loaded, SDSConfig)
-    return build_sds_module(loaded)
+    return build_module(loaded)
 
 
 class Timed(SDSModule):
@@ -46,16 +46,16 @@ class Timed(SDSModule):
     seconds: dict[str, list[float]]
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        step, k = self.global_step, self.estimator.draws
-        cameras = self.camera_sampler.sample(1, stream(0))
-        noisy = torch.randn(2 * k, *self.teacher.shape)
-        cond = self.conditions(cameras).expand(2 * k, -1, -1)
+        step, k, o = self.global_step, self.estimator.draws, self.objective
+        cameras = o.camera_sampler.sample(1, stream(0))
+        noisy = torch.randn(2 * k, *o.teacher.shape)
+        cond = o.conditions(cameras).expand(2 * k, -1, -1)
         levels = torch.linspace(1, 999, 2 * k)
 
         def bare() -> None:
-            x = self.encoded(self.rendered(cameras, stream(1)), stream(2))
+            x = o.encoded(o.rendered(cameras, stream(1)), stream(2))
             with torch.no_grad():
-                self.denoiser.network(noisy, levels, cond)
+                o.denoiser.network(noisy, levels, cond)
             x.sum().backward()
 
         sides: dict[str, Callable[[], object]] = {

@@ -40,23 +40,23 @@ def alternate(a: Callable[[], object], b: Callable[[], object], rounds: int) -> 
 
 def budget_ratio(config: Path, rounds: int) -> Interval:
     """`VarianceBudget.measure` against one forward and 8 backwards for each of 32 samples."""
-    module = build(config)
-    parameters = list(module.student.parameters())
+    o = build(config).objective
+    parameters = list(o.student.parameters())
     draws = LEVELS * NOISES
     one = torch.ones(draws)
 
     def bare() -> None:
         for number in range(UPSTREAMS):
-            z, label = module.upstream_noise(1, stream(number))
-            x = module.student.network(z, one[:1], label)
+            z, label = o.upstream_noise(1, stream(number))
+            x = o.student.network(z, one[:1], label)
             with torch.no_grad():
                 many, labels = z.expand(draws, *z.shape[1:]), label.expand(draws)
-                r = module.teacher.network(many, one, labels) - module.fake.network(many, one, labels)
+                r = o.teacher.network(many, one, labels) - o.fake.network(many, one, labels)
             for k in range(draws):
                 torch.autograd.grad(x, parameters, r[k : k + 1], retain_graph=k + 1 < draws)
 
     def budget() -> None:
-        VarianceBudget.measure(module.pipeline, parameters, stream("budget"), None, UPSTREAMS, LEVELS, NOISES)
+        VarianceBudget.measure(o.pipeline(), parameters, stream("budget"), None, UPSTREAMS, LEVELS, NOISES)
 
     return alternate(budget, bare, rounds)
 

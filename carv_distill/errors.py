@@ -9,5 +9,10 @@ class UserError(Exception):
     """
 
 
+def one_line(error: BaseException, limit: int = 200) -> str:
+    """A library's message without line breaks, cut to so many characters."""
+    return " ".join(str(error).split())[:limit]
+
+
 class PreemptedError(Exception):
     """The work stopped because it was told to; what it had done is kept, and the message says who told it."""

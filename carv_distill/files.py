@@ -10,6 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from safetensors import SafetensorError
+
+from carv_distill.errors import UserError
+
 
 @contextmanager
 def atomic_file(path: Path | str, replace: bool = True) -> Iterator[BinaryIO]:
@@ -67,6 +71,21 @@ def updated_folder(folder: Path | str) -> Iterator[Path]:
             file.replace(target)
 
 
+@contextmanager
+def saved_folder(folder: Path | str) -> Iterator[Path]:
+    """:func:`updated_folder` for what a user wants to keep.
+
+    Raises:
+        UserError: a file could not be written; those that were there before are kept.
+    """
+    try:
+        with updated_folder(folder) as scratch:
+            yield scratch
+    except (OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{folder}: could not be written ({reason})") from error
+
+
 def write_text(path: Path | str, text: str) -> None:
     """Write `text` as UTF-8, atomically."""
     with atomic_file(path) as file:
@@ -80,3 +99,10 @@ def write_json(path: Path | str, content: dict[str, Any]) -> None:
         ValueError: a NaN or an infinity, which JSON cannot hold.
     """
     write_text(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def shipped(name: str) -> Path:
+    """`configs` or `checkpoints` as they come with the package: inside it where it was installed, beside it
+    in a checkout."""
+    package = Path(__file__).parent
+    return package / name if (package / name).is_dir() else package.parent / name

@@ -1,18 +1,37 @@
-"""Fields of a configuration that carry their own limits, checked with their full key."""
+"""Fields of a configuration that carry what is allowed, and what a resumed run may change."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING, Field, field, fields, is_dataclass
 from difflib import get_close_matches
-from typing import Any
+from itertools import pairwise
+from typing import Any, TypeVar
 
 from carv_distill.errors import UserError
 
+Section = TypeVar("Section")
 
-def at_least(low: float, default: Any = MISSING) -> Any:
-    """A number ≥ low; None is allowed where it is the default."""
-    return field(default=default, metadata={"low": low})
+
+def option(default: Any = MISSING, *, metavar: str | None = None) -> Any:
+    """A value of any kind.
+
+    Args:
+        metavar: what a command's help calls it.
+    """
+    return field(default=default, metadata={"metavar": metavar})
+
+
+def at_least(low: float, default: Any = MISSING, *, resume: bool = False) -> Any:
+    """A number ≥ low; None is allowed where it is the default.
+
+    Args:
+        resume: a run that goes on may have another value, as nothing that is trained depends on it.
+    """
+    return field(default=default, metadata={"low": low, "resume": resume})
 
 
 def more_than(low: float, default: Any = MISSING) -> Any:
@@ -25,9 +44,47 @@ def between(low: float, high: float, default: Any = MISSING) -> Any:
     return field(default=default, metadata={"low": low, "high": high})
 
 
-def one_of(choices: tuple[str, ...], default: Any = MISSING) -> Any:
-    """One of the names."""
-    return field(default=default, metadata={"choices": choices})
+def one_of(choices: Iterable[str], default: Any = MISSING, *, resume: bool = False) -> Any:
+    """One of the names; `resume` as for :func:`at_least`."""
+    return field(default=default, metadata={"choices": tuple(choices), "resume": resume})
+
+
+def place(default: Any = MISSING, *, hub: bool = False, resume: bool = False) -> Any:
+    """A file or folder, looked for beside the configuration first, then in the working folder.
+
+    Args:
+        hub: a model's id on the hub is allowed too.
+        resume: as for :func:`at_least`.
+    """
+    return field(default=default, metadata={"place": True, "hub": hub, "resume": resume})
+
+
+def as_in(kind: type, name: str) -> Any:
+    """A value with the limits of a section's field; None, its default, leaves that field as it is."""
+    metadata = next(spec.metadata for spec in fields(kind) if spec.name == name)
+    return field(default=None, metadata=metadata)
+
+
+def section(kind: Callable[[], Section], *, resume: bool = False) -> Section:
+    """A section of its own; with `resume` a run that goes on may change all of it."""
+    made: Section = field(default_factory=kind, metadata={"resume": resume})
+    return made
+
+
+def field_texts(kind: type) -> dict[str, str]:
+    """The string below each field of a dataclass, and of those it inherits from."""
+    texts: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        if not is_dataclass(base):
+            continue
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        assert isinstance(tree, ast.ClassDef)
+        for spec, text in pairwise(tree.body):
+            if not isinstance(spec, ast.AnnAssign) or not isinstance(spec.target, ast.Name):
+                continue
+            if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                texts[spec.target.id] = " ".join(str(text.value.value).split())
+    return texts
 
 
 def nearest(word: str, known: list[str]) -> str:
@@ -36,13 +93,27 @@ def nearest(word: str, known: list[str]) -> str:
     return f" (did you mean {match[0]}?)" if match else ""
 
 
-def check_limits(options: Any, prefix: str = "") -> None:
+def leaves(
+    options: Any, prefix: str = "", resume: bool = False
+) -> Iterator[tuple[str, Field[Any], Any, bool]]:
+    """Every value of a tree of dataclasses: (key with dots, its field, the value, whether a resumed run may
+    change it)."""
+    for spec in fields(options):
+        value = getattr(options, spec.name)
+        free = resume or bool(spec.metadata.get("resume"))
+        if is_dataclass(value):
+            yield from leaves(value, f"{prefix}{spec.name}.", free)
+        else:
+            yield f"{prefix}{spec.name}", spec, value, free
+
+
+def check_limits(options: Any) -> None:
     """Checks every field of a tree of dataclasses against its limits.
 
     Raises:
         UserError: naming the key, what was found and what is allowed.
     """
-    for key, spec, value in _leaves(options, prefix):
+    for key, spec, value, _ in leaves(options):
         limits = spec.metadata
         if value is None and spec.default is None:
             continue
@@ -55,12 +126,3 @@ def check_limits(options: Any, prefix: str = "") -> None:
             raise UserError(f"{key}: {value} is not above {limits['above']:g}")
         if "high" in limits and not value <= limits["high"]:
             raise UserError(f"{key}: {value} is above the greatest allowed value, {limits['high']:g}")
-
-
-def _leaves(options: Any, prefix: str) -> Iterator[tuple[str, Field[Any], Any]]:
-    for spec in fields(options):
-        value = getattr(options, spec.name)
-        if is_dataclass(value):
-            yield from _leaves(value, f"{prefix}{spec.name}.")
-        else:
-            yield f"{prefix}{spec.name}", spec, value

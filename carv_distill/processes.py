@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import torch
-from lightning.pytorch.strategies import ParallelStrategy, Strategy
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from lightning.pytorch.strategies import Strategy
 
 T = TypeVar("T")
 
@@ -36,6 +39,8 @@ class Share:
 
 def unsynchronised(strategy: Strategy) -> contextlib.AbstractContextManager[None]:
     """A backward without DDP's hooks, which expect every network in every backward."""
+    from lightning.pytorch.strategies import ParallelStrategy  # measuring does without Lightning
+
     if isinstance(strategy, ParallelStrategy):
         return strategy.block_backward_sync()
     return contextlib.nullcontext()
@@ -64,6 +69,9 @@ class Processes:
     Batches, not their members, are dealt out: what a network makes of an image may depend in its last bits on
     the others of the batch, and so does not depend on the number of processes.
 
+    Not accelerate's PartialState, which has ranks from the environment alone: in a group made without it, it
+    takes itself for the only process, and waits for no one.
+
     Attributes:
         rank: of this process.
         world_size: number of processes; above 1 a process group must be up.
@@ -86,6 +94,20 @@ class Processes:
             device = f"cuda:{os.environ['LOCAL_RANK']}"
             torch.cuda.set_device(device)
         return cls(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), device)
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.world_size > 1:
+            torch.distributed.barrier()
+
+    @contextlib.contextmanager
+    def first(self) -> Iterator[None]:
+        """The first process goes through the block before the others: what it keeps on disk they find."""
+        if self.rank:
+            self.wait()
+        yield
+        if not self.rank:
+            self.wait()
 
     def batches(self, count: int, size: int, rank: int | None = None) -> list[range]:
         """This rank's (or another's) share of 0..count-1, cut in batches of `size` (the last: the rest)."""
@@ -125,9 +147,9 @@ class Processes:
         """What rank 0 has, on every process."""
         if self.world_size == 1:
             return value
-        told = [value]
-        torch.distributed.broadcast_object_list(told)
-        return told[0]
+        values = [value]
+        torch.distributed.broadcast_object_list(values)
+        return values[0]
 
     @property
     def _transport(self) -> torch.device | str:

@@ -1,40 +1,45 @@
-"""The list of tasks."""
+"""The list of tasks, and the engine's functions handed it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from carv_distill.distillation.options import DMDConfig
+from carv_distill.distillation.task import DMD
+from carv_distill.engine import config as engine_config
+from carv_distill.engine import folder as engine_folder
 from carv_distill.engine.options import RunConfig
-from carv_distill.errors import UserError
-from carv_distill.teacher_training.image_options import TeacherConfig
-from carv_distill.teacher_training.text_options import TextTeacherConfig
-from carv_distill.text_to_3d.options import SDSConfig
+from carv_distill.engine.task import Task
+from carv_distill.teacher_training.task import TEACHER, TEXT_TEACHER
+from carv_distill.text_to_3d.task import SDS
 
-SCHEMAS: dict[str, type[RunConfig]] = {
-    "dmd": DMDConfig,
-    "teacher": TeacherConfig,
-    "text_teacher": TextTeacherConfig,
-    "sds": SDSConfig,
-}
+TASKS: dict[str, Task] = {task.name: task for task in (DMD, TEACHER, TEXT_TEACHER, SDS)}
 
 
-def prepare(config: RunConfig, device: str, world_size: int = 1) -> Any:
-    match config:
-        case DMDConfig():
-            from carv_distill.distillation.task import prepare_distillation
+def load_config(config: str | Path, overrides: Sequence[str] = (), *, complete: bool = False) -> RunConfig:
+    """See :func:`carv_distill.engine.config.load_config`."""
+    return engine_config.load_config(TASKS, config, overrides, complete=complete)
 
-            return prepare_distillation(config, device, world_size)
-        case TeacherConfig():
-            from carv_distill.teacher_training.image_task import prepare_pretraining
 
-            return prepare_pretraining(config, device)
-        case TextTeacherConfig():
-            from carv_distill.teacher_training.text_task import prepare_text_teacher
+def config_from_dict(values: dict[str, Any], source: str) -> RunConfig:
+    """See :func:`carv_distill.engine.config.config_from_dict`."""
+    return engine_config.config_from_dict(TASKS, values, source)
 
-            return prepare_text_teacher(config, device)
-        case SDSConfig():
-            from carv_distill.text_to_3d.task import prepare_sds
 
-            return prepare_sds(config, device)
-    raise UserError(f"task: {config.task!r} is not known here")
+def open_run(folder: Path) -> tuple[Task, RunConfig]:
+    """The task and the configuration of a run."""
+    return engine_folder.open_run(TASKS, folder)
+
+
+def require_resumable(config: RunConfig) -> None:
+    """Says what is wrong with --resume before torch and Lightning are loaded."""
+    folder = engine_folder.folder_to_resume(TASKS[config.task], config)
+    engine_folder.require_checkpoints(folder, config)
+
+
+def train(config: RunConfig, resume: bool = False, requeue: bool = False) -> Path:
+    """Trains what the configuration describes; see :func:`carv_distill.engine.run.execute`."""
+    from carv_distill.engine.run import execute  # Lightning, for which a mistake should not wait
+
+    return execute(TASKS[config.task], config, resume, requeue)

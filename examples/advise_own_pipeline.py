@@ -12,22 +12,10 @@ from __future__ import annotations
 import time
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
-from carv_distill.carv import stream
-from carv_distill.carv.estimator import Residual
-from carv_distill.variance import (
-    CostModel,
-    NoiseLevelProfile,
-    NoiseParity,
-    StageTimer,
-    VarianceBudget,
-    compare,
-    comparison_tables,
-    standard_arms,
-    time_stages,
-)
+from carv_distill.carv import NoiseLevelSampler, Proposal, Residual, stream
+from carv_distill.variance import MeasuredGradient, analyse, analysis_tables, conclusions
 
 SIDE, POINTS = 12, 40
 
@@ -52,19 +40,11 @@ def main() -> dict[str, float]:
         columns = torch.exp(-4 * (seen[..., 1:] - grid).square())
         return torch.einsum("cpi,cpj->cij", rows, columns), residual
 
-    profile = NoiseLevelProfile.measure(pipeline, [scene], stream("profile"), bins=16, upstreams=16)
-    importance, neyman = profile.importance(), profile.neyman()
-    noise = NoiseParity.measure(pipeline, [scene], stream("parity"), upstreams=16).gate()
-    arms = standard_arms(importance, neyman, noise)
-
-    timer = StageTimer()
-    time_stages(pipeline, [scene], arms[0].sampler, 2, 8, timer)
-    cost = CostModel.measured(timer)
-    budget = VarianceBudget.measure(pipeline, [scene], stream("budget"), upstreams=32)
-    found = compare(pipeline, [scene], arms, 2, (1, 2, 4, 8), 16, cost, budget)
-    advice = {arm: found.advice(arm) for arm in found.arms()}
-    Console().print(*comparison_tables(found, advice))
-    return {arm: a.ecm for arm, a in advice.items()}
+    sampler = NoiseLevelSampler(Proposal.uniform())
+    gradient = MeasuredGradient(pipeline, [scene], sampler, 2, 8, seed=0, device=scene.device)
+    analysis = analyse(gradient, 2, (1, 2, 4, 8), progress=print)
+    print(*analysis_tables(analysis), *conclusions(analysis), sep="\n\n")
+    return {arm: a.ecm for arm, a in analysis.advice.items()}
 
 
 if __name__ == "__main__":

@@ -13,14 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from carv_distill.attribution.draws import shared_draws
-from carv_distill.attribution.gradients import SampleGradients, sample_features
+from carv_distill.attribution.gradients import SampleGradients, attribution_pipeline, sample_features
 from carv_distill.attribution.pilot import pilot_sampler
-from carv_distill.attribution.pipeline import attribution_pipeline
 from carv_distill.attribution.projection import build_projector
 from carv_distill.attribution.scores import GroupProducts
 from carv_distill.carv import stream
-from carv_distill.teachers.denoiser import EDMPreconditioning, NetworkDenoiser
-from carv_distill.teachers.loss import denoising_losses
+from carv_distill.teachers.denoiser import EDMPreconditioning, NetworkDenoiser, denoising_losses
 from carv_distill.teachers.schedule import LogNormalSchedule
 
 LEVELS = LogNormalSchedule(-1.2, 1.2, 0.02, 10.0)  # u in [0, 1) → σ, as the network was trained

@@ -2,8 +2,9 @@
 
     python examples/own_pipeline.py
 
-Nothing of this file but `carv_distill.carv` is from this project: no Lightning, no diffusers, no YAML. Three
-Gaussian blobs are rendered to a 16 × 16 image and pulled towards the modes of a diffusion teacher by
+Of this project it takes `carv_distill.carv`, and `carv_distill.variance` to measure: no Lightning, no
+diffusers, no YAML. Three Gaussian blobs are rendered to a 16 × 16 image and pulled towards the modes of a
+diffusion teacher by
 
     ∇θ L = E_{t,ε} [ w(t) (ε̂(x_t, t) − ε) ∂x/∂θ ],    x_t = √ᾱ_t x + √(1 − ᾱ_t) ε,    w(t) = 1 − ᾱ_t.
 """

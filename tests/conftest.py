@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from carv_distill.distillation.options import DMDConfig
-from carv_distill.engine.config import load_config
+from carv_distill.tasks import load_config
 from tests.helpers.small import ROOT, SMALL
 
 

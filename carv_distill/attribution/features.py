@@ -6,28 +6,27 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
 from carv_distill.carv import Draws, NoiseLevelSampler
-from carv_distill.errors import UserError
+from carv_distill.errors import UserError, one_line
 from carv_distill.files import write_json
-from carv_distill.teachers.folder import one_line
+from carv_distill.processes import Processes
 
 from .chunks import find_chunk
 from .draws import shared_draws
-from .gradients import SampleGradients
-from .influence import FeatureJob
+from .gradients import SampleGradients, attribution_pipeline, sample_features
 from .latents import digest
-from .models import Samples, Subject
+from .models import AttributedModel, Samples
 from .options import AUTO, InfluenceOptions
 from .pilot import pilot_sampler, sampler_dict, sampler_from_dict
-from .pipeline import attribution_pipeline
-from .projection import build_projector
+from .projection import Projector, build_projector
 from .store import FeatureStore
 
 log = logging.getLogger(__name__)
@@ -38,14 +37,41 @@ PILOT_CHUNK = 32
 """Draws of the pilot whose gradients are held at a time."""
 
 
+@dataclass(frozen=True)
+class FeatureJob:
+    """How a sample becomes features [G, m], the same for training samples and queries."""
+
+    gradients: SampleGradients
+    projector: Projector
+    draws: Draws
+    chunk: int
+    normalise_draws: bool = False
+    model_id: int = 0
+
+    def features(self, x: Tensor, cond: Tensor | None, first: int = 0) -> Tensor:
+        """[n, G, m], on the CPU; `first` is the number of the first sample, for what is said of one."""
+        device, dtype = self.gradients.device, self.gradients.dtype
+        draws = Draws(*(t.to(device, dtype) for t in (self.draws.u, self.draws.weight, self.draws.eps)))
+        return sample_features(
+            self.gradients,
+            self.projector,
+            x.to(device, dtype),
+            None if cond is None else cond.to(device),
+            draws,
+            self.chunk,
+            self.normalise_draws,
+            self.model_id,
+            first,
+        ).cpu()
+
+
 def prepare_features(
     o: InfluenceOptions,
-    subject: Subject,
+    model: AttributedModel,
     place: Path,
     device: str,
     model_id: int,
-    wait: Callable[[], None],
-    rank: int,
+    processes: Processes,
 ) -> tuple[FeatureJob, FeatureStore, dict[str, Any]]:
     """What makes a sample's features, the store of the training set's, and what both depend on.
 
@@ -55,65 +81,64 @@ def prepare_features(
     Args:
         place: the store's folder.
         model_id: names the projection of this checkpoint.
-        wait: until all processes are here.
-
-    Raises:
-        UserError: parameters that match nothing, or a folder made by another set-up.
     """
-    gradients = SampleGradients(subject.denoiser, subject.schedule, o.parameters, o.precision_on(device))
-    if rank:
-        wait()
-    sampler = _sampler(o, place, gradients, subject)
-    if not rank:
-        wait()
+    gradients = SampleGradients(model.denoiser, model.schedule, o.parameters, o.precision_on(device))
+    with processes.first():
+        sampler = _sampler(o, place, gradients, model)
     projector = build_projector(o.projection, o.size, o.seed)
-    about = _fingerprint(o, subject, gradients, sampler, projector.describe(), device, model_id)
+    about = _fingerprint(o, model, gradients, sampler, projector.describe(), device, model_id)
     width = gradients.dimension if o.projection == "none" else o.size
-    store = FeatureStore(place, len(subject.training), o.groups, width, about, BLOCK)
-    draws = shared_draws(sampler, o.draws, o.groups, subject.training.x.shape[1:], o.seed)
+    store = FeatureStore(place, len(model.training), o.groups, width, about, BLOCK)
+    draws = shared_draws(sampler, o.draws, o.groups, model.training.x.shape[1:], o.seed)
     job = FeatureJob(gradients, projector, draws, o.chunk or 1, o.normalise == "draw", model_id)
     used = {"strategy": sampler.strategy, "noise": sampler.noise}
     return job, store, {"sampler": used, "dimension": gradients.dimension, "made with": about}
 
 
 def fill_store(
-    o: InfluenceOptions, job: FeatureJob, store: FeatureStore, training: Samples, rank: int, world_size: int
+    o: InfluenceOptions, job: FeatureJob, store: FeatureStore, training: Samples, processes: Processes
 ) -> FeatureJob:
-    """Makes this process's share of what the store lacks; the job with the chunk that serves it.
+    """Makes this process's share of what the store lacks, and waits for the others'; the job with the chunk
+    that serves it.
 
     Raises:
-        UserError: a full disk, gradients that are not finite, or no memory for them.
+        UserError: no memory for a chunk of gradients.
     """
-    missing = store.missing(rank, world_size)
-    if not rank and (there := store.count - len(store.missing())):
+    missing = store.missing(processes.rank, processes.world_size)
+    if not processes.rank and (there := store.count - len(store.missing())):
         log.info(
             "%s has %d of %d blocks of %d training samples already", store.folder, there, store.count, BLOCK
         )
+    parts = [store.rows(block) for block in missing]
     try:
         if o.chunk is None:
             job = replace(job, chunk=_chunk(job, training, BLOCK if missing else 8))
-        with _progress(sum(store.rows(b).stop - store.rows(b).start for b in missing), rank) as advance:
-            job.fill(store, training.x, training.cond, rank, world_size, advance)
+        with _progress(sum(part.stop - part.start for part in parts), processes.rank) as advance:
+            for block, part in zip(missing, parts, strict=True):
+                cond = None if training.cond is None else training.cond[part]
+                store.write(block, job.features(training.x[part], cond, part.start))
+                advance(part.stop - part.start)
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"--chunk: {job.chunk} samples do not fit into memory; give fewer, or more --groups, as the "
             "draws of a group go through the network together; what is in the store stays"
         ) from error
+    processes.wait()
     return job
 
 
 def _sampler(
-    o: InfluenceOptions, place: Path, gradients: SampleGradients, subject: Subject
+    o: InfluenceOptions, place: Path, gradients: SampleGradients, model: AttributedModel
 ) -> NoiseLevelSampler:
     path = place / "sampler.json"
     if not path.is_file():
-        training = subject.training
+        training = model.training
         pipeline = attribution_pipeline(
             gradients, build_projector("countsketch", 4096, o.seed), training.x, training.cond, PILOT_CHUNK
         )
         # A proposal by norms suits gradients that keep theirs.
         proposal = "uniform" if o.proposal == AUTO and o.normalise == "draw" else o.proposal
-        found = pilot_sampler(
+        best = pilot_sampler(
             pipeline,
             o.draws // o.groups,
             o.seed,
@@ -123,7 +148,7 @@ def _sampler(
             o.noise,
             progress=log.info,
         )
-        write_json(path, sampler_dict(found))
+        write_json(path, sampler_dict(best))
     try:
         return sampler_from_dict(json.loads(path.read_text()))
     except (ValueError, KeyError, TypeError) as error:
@@ -132,7 +157,7 @@ def _sampler(
 
 def _fingerprint(
     o: InfluenceOptions,
-    subject: Subject,
+    model: AttributedModel,
     gradients: SampleGradients,
     sampler: NoiseLevelSampler,
     projection: dict[str, str | int],
@@ -140,15 +165,15 @@ def _fingerprint(
     model_id: int,
 ) -> dict[str, Any]:
     """Everything that the features of a training set depend on."""
-    training = subject.training
+    training = model.training
     data = [training.x] if training.cond is None else [training.x, training.cond]
     if o.projection != "none":
         projection = {**projection, "number": model_id}
     if o.projection == "gaussian":
         projection = {**projection, "drawn on": torch.device(device).type}
-    sigma = subject.schedule.sigma(torch.linspace(0, 1, 101, dtype=torch.float64))
+    sigma = model.schedule.sigma(torch.linspace(0, 1, 101, dtype=torch.float64))
     return {
-        "model": digest(subject.denoiser.state_dict().values(), subject.architecture),
+        "model": digest(model.denoiser.state_dict().values(), model.architecture),
         "data": digest(data),
         "parameters": digest([], " ".join(gradients.names)),
         "projection": projection,
@@ -160,7 +185,7 @@ def _fingerprint(
             "seed": o.seed,
         },
         "sampler": digest([sampler.proposal.mass], f"{sampler.strategy} {sampler.noise}"),
-        "loss": digest([sigma, *subject.denoiser.precondition(sigma)]),
+        "loss": digest([sigma, *model.denoiser.precondition(sigma)]),
         "normalise": o.normalise,
         "precision": o.precision_on(device),
     }

@@ -12,11 +12,11 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 from torch import Tensor
 
-from carv_distill.data.spec import to_uint8
+from carv_distill.data.sets import to_uint8
 from carv_distill.figures import BLUE, GREY, new_figure, save_figure
 from carv_distill.variance.report import number
 
-from .measure import InfluenceFound
+from .measure import InfluenceResult
 from .report import WANTED, limit_of
 
 COLUMN = 0.85
@@ -28,24 +28,24 @@ LINES = 4
 """Of a prompt, at most."""
 
 
-def draw_influence(found: InfluenceFound, count: int, folder: Path) -> list[Path]:
+def draw_influence(result: InfluenceResult, count: int, folder: Path) -> list[Path]:
     """Writes `<score>.png`, each query beside its most influential training samples, and, if there are groups
     enough, `<score>_draws.png`, agreement of rankings over draws; returns their paths."""
-    score = found.influence.about["score"]
+    score = result.ranking.about["score"]
     paths = [folder / f"{score}.png"]
-    save_figure(top_figure(found, min(count, len(found.training))), paths[0])
-    if found.influence.reliability:
+    save_figure(top_figure(result, min(count, len(result.training))), paths[0])
+    if result.ranking.reliability:
         paths.append(folder / f"{score}_draws.png")
-        _draw_reliability(found, paths[1])
+        _draw_reliability(result, paths[1])
     return paths
 
 
-def top_figure(found: InfluenceFound, count: int) -> Figure:
+def top_figure(result: InfluenceResult, count: int) -> Figure:
     """A row for each query: itself, then its most influential training samples with their scores."""
-    queries, training, scores = found.queries, found.training, found.influence.scores
+    queries, training, scores = result.queries, result.training, result.ranking.scores
     column = max(8 / (count + 1.2), COLUMN)
     rows: list[list[tuple[Tensor, str]]] = []
-    for q, top in enumerate(found.influence.top(count).tolist()):
+    for q, top in enumerate(result.ranking.top(count).tolist()):
         row = [(queries.images[q], _caption(queries.words[q], BOLD, 1.2 * column - GAP))]
         for n in top:
             score = number(scores[q, n].item())
@@ -95,9 +95,9 @@ def _show(axes: Axes, image: Tensor, caption: str, font: FontProperties) -> None
     axes.set_xlabel(caption, font=font, labelpad=2, parse_math=False)
 
 
-def _draw_reliability(found: InfluenceFound, path: Path) -> None:
-    known = found.influence.reliability
-    draws = found.influence.about["draws"]
+def _draw_reliability(result: InfluenceResult, path: Path) -> None:
+    known = result.ranking.reliability
+    draws = result.ranking.about["draws"]
     figure = new_figure(3.4)
     axes = figure.add_subplot()
     last = known[-1]
@@ -105,7 +105,7 @@ def _draw_reliability(found: InfluenceFound, path: Path) -> None:
     end = max(4 * draws, min(2 * needed, 64 * draws) if math.isfinite(needed) else 0)
     places = [known[0].draws * (end / known[0].draws) ** (i / 60) for i in range(61)]
     curve = [last.predicted(p) for p in places]
-    limit = f"with {limit_of(found.influence.about)}"
+    limit = f"with {limit_of(result.ranking.about)}"
     axes.plot(places, [r.with_mean for r in curve], color=BLUE, label=limit)
     axes.plot(places, [r.between for r in curve], color=GREY, ls="--", label="of two rankings, predicted")
     axes.plot([r.draws for r in known], [r.between for r in known], "o", color=GREY, label="measured")

@@ -13,11 +13,12 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from carv_distill.carv import Draws
+from carv_distill.carv.estimator import Residual
 from carv_distill.errors import UserError
 from carv_distill.options import nearest
-from carv_distill.teachers.denoiser import NetworkDenoiser
-from carv_distill.teachers.loss import denoising_losses
+from carv_distill.teachers.denoiser import NetworkDenoiser, denoising_losses
 from carv_distill.teachers.schedule import NoiseSchedule
+from carv_distill.variance import Pipeline
 
 from .options import PRECISIONS
 from .projection import Projector
@@ -37,9 +38,6 @@ class SampleGradients:
         patterns: the gradient is by the parameters whose names in the network match one of these, as
             ``up_blocks.*.weight``.
         precision: fp32 | bf16, in which the network computes; gradients have the parameters' type.
-
-    Raises:
-        UserError: a pattern matches no parameter.
 
     Source: arXiv 2303.14186 (TRAK), section 3; arXiv 2605.21489, section 5.
     """
@@ -148,9 +146,6 @@ def sample_features(
         normalise_draws: average g/‖g‖ of each draw instead of g.
         model_id: names the projection, for several checkpoints.
         first: number of the first sample, for what is said of one.
-
-    Raises:
-        UserError: a draw's gradient is zero and shall be normalised.
     """
     rows = []
     for start in range(0, len(x), chunk):
@@ -176,7 +171,11 @@ def _mean_of_directions(
     eps: Tensor,
     first: int,
 ) -> Tensor:
-    """1/K Σ_k ω_k g_k/‖g_k‖, [n, d]."""
+    """1/K Σ_k ω_k g_k/‖g_k‖, [n, d].
+
+    Raises:
+        UserError: a draw's gradient is zero.
+    """
     mean = torch.zeros(len(x), gradients.dimension, device=x.device, dtype=gradients.dtype)
     for k in range(len(u)):
         g = gradients(x, cond, u[k : k + 1], torch.ones_like(weight[:1]), eps[k : k + 1])
@@ -188,6 +187,37 @@ def _mean_of_directions(
             )
         mean += g / norm * (weight[k] / len(u))
     return mean
+
+
+def attribution_pipeline(
+    gradients: SampleGradients, projector: Projector, x: Tensor, cond: Tensor | None, chunk: int
+) -> Pipeline:
+    """Attribution as what :mod:`carv_distill.variance` measures: the upstream draw is a training sample; the
+    residual of a draw is its parameter gradient, projected to [n, m]; there are no parameters behind it.
+
+    Args:
+        projector: keeps squared norms in expectation; all variances are of what it makes.
+        x, cond: of the training set.
+        chunk: draws whose gradients are held at a time.
+    """
+    device, dtype = gradients.device, gradients.dtype
+
+    def pipeline(count: int, generator: torch.Generator) -> tuple[Tensor, Residual]:
+        pick = torch.randint(len(x), (count,), generator=generator, device=generator.device).to(x.device)
+        some = None if cond is None else cond[pick].to(device)
+
+        def residual(x_flat: Tensor, u: Tensor, eps: Tensor, index: Tensor) -> Tensor:
+            rows = []
+            for start in range(0, len(u), chunk):
+                part = slice(start, start + chunk)
+                label = None if some is None else some[index[part]]
+                gradient = gradients.of_draws(x_flat[part], label, u[part], eps[part])
+                rows.append(projector.project(gradient, 0))
+            return torch.cat(rows)
+
+        return x[pick].to(device, dtype), residual
+
+    return pipeline
 
 
 def matching(names: Sequence[str], patterns: Sequence[str]) -> list[str]:

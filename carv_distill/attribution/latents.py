@@ -17,12 +17,12 @@ from carv_distill.files import atomic_file
 
 def digest(tensors: Iterable[Tensor], words: str = "") -> str:
     """Sixteen hexadecimal digits of words and of the tensors' bytes, types and shapes (BLAKE2b)."""
-    found = hashlib.blake2b(words.encode(), digest_size=8)
+    hashed = hashlib.blake2b(words.encode(), digest_size=8)
     for tensor in tensors:
         t = tensor.detach().cpu().contiguous()
-        found.update(f"{t.dtype}{list(t.shape)}".encode())
-        found.update(t.flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+        hashed.update(f"{t.dtype}{list(t.shape)}".encode())
+        hashed.update(t.flatten().view(torch.uint8).numpy().tobytes())
+    return hashed.hexdigest()
 
 
 def kept_latents(path: Path, key: str, encode: Callable[[], Tensor]) -> Tensor:
@@ -39,13 +39,13 @@ def kept_latents(path: Path, key: str, encode: Callable[[], Tensor]) -> Tensor:
     if path.is_file():
         try:
             with safe_open(path, "pt") as file:
-                made = (file.metadata() or {}).get("key")
-                if made == key:
+                there = (file.metadata() or {}).get("key")
+                if there == key:
                     return file.get_tensor("latents")
         except SafetensorError as error:
             raise UserError(f"{path} cannot be read ({error}); remove it to have it made anew") from error
         raise UserError(
-            f"{path} holds latents of other pictures or another autoencoder (key {made}, now {key}); give "
+            f"{path} holds latents of other pictures or another autoencoder (key {there}, now {key}); give "
             "another folder by --store, or remove this one"
         )
     latents = encode()

@@ -6,46 +6,71 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from carv_distill.carv.couplings import NOISES
+from carv_distill.carv.strategies import STRATEGIES
+from carv_distill.data.options import IN_MEMORY, PROMPTED
 from carv_distill.errors import UserError
+from carv_distill.options import at_least, one_of, option
 
 AUTO = "auto"
 SCORES = ("cosine", "inner", "tracin", "trak")
 NORMALISE = ("mean", "draw")
 """Of a cosine: the mean gradient (an angle between means), or each draw's before the mean is taken."""
-INDEPENDENT = ("iid", "stratified", "paired", "systematic")
+INDEPENDENT = tuple(name for name, s in STRATEGIES.items() if s.independent)
 """Strategies under which the groups of draws are independent of each other."""
 PROPOSALS = ("uniform", "importance", "neyman")
-NOISES = ("iid", "antithetic", "zero_sum")
-"""As in :mod:`carv_distill.carv`, which needs torch."""
 PROJECTIONS = ("none", "countsketch", "gaussian", "rademacher")
 PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True)
 class InfluenceOptions:
-    """What evaluate.py influence is told; see its --help."""
+    """What evaluate.py influence is told."""
 
-    teacher: str | None = None
-    data: str | None = None
-    queries: str = "samples:8"
-    draws: int = 16
-    groups: int = 4
-    strategy: str = AUTO
-    proposal: str = AUTO
-    noise: str = AUTO
-    seed: int = 0
-    parameters: tuple[str, ...] | list[str] = ("*",)
-    projection: str = "countsketch"
-    size: int = 4096
-    score: str = "trak"
-    normalise: str = "mean"
+    teacher: str | None = option(None, metavar="FOLDER")
+    """a teacher's folder or hub id instead of a run; needs --data"""
+    data: str | None = one_of((*IN_MEMORY, *PROMPTED), None)
+    """with --teacher, its training set"""
+    queries: str = option("samples:8", metavar="WHAT")
+    """samples:8, the model's own; data:3,14, of the training set; or an .npz with images and labels or
+    prompts"""
+    draws: int = at_least(1, 16)
+    """K, noise levels and noises of each sample"""
+    groups: int = at_least(1, 4)
+    """independent parts of them, for intervals"""
+    strategy: str = one_of((AUTO, *INDEPENDENT), AUTO)
+    """of noise levels; auto: a pilot tries some"""
+    proposal: str = one_of((AUTO, *PROPOSALS), AUTO)
+    """density of noise levels; auto: likewise"""
+    noise: str = one_of((AUTO, *NOISES), AUTO)
+    """coupling of noises; auto: likewise"""
+    seed: int = at_least(0, 0)
+    """of draws, pilots and projection"""
+    parameters: tuple[str, ...] = option(("*",), metavar="PATTERN")
+    """by name, as up_blocks.*.weight"""
+    projection: str = one_of(PROJECTIONS, "countsketch")
+    """of gradients"""
+    size: int = at_least(1, 4096)
+    """numbers that a gradient is projected to"""
+    score: str = one_of(SCORES, "trak")
+    """of mean gradients: cosine; inner product; tracin, its sum over --checkpoints; trak, its value with the
+    inverse of the projected Gram matrix, which discounts what gradients share"""
+    normalise: str = one_of(NORMALISE, "mean")
+    """which gradients a cosine normalises"""
     debias: bool | None = None
-    damping: float = 1.0
-    checkpoints: tuple[int, ...] | list[int] | None = None
-    precision: str = AUTO
-    chunk: int | None = None
-    store: Path | None = None
-    scores: Path | None = None
+    """products across groups of draws alone, free of the bias of shared ones; default: all but trak's"""
+    damping: float = at_least(0, 1.0)
+    """of trak, relative to the mean eigenvalue"""
+    checkpoints: tuple[int, ...] | None = option(None, metavar="STEP")
+    """of tracin, those that the run kept"""
+    precision: str = one_of((AUTO, *PRECISIONS), AUTO)
+    """auto: bf16 on CUDA"""
+    chunk: int | None = at_least(1, None)
+    """samples at a time; default: found by trying"""
+    store: Path | None = option(None, metavar="FOLDER")
+    """of the features; default: store beside the figures"""
+    scores: Path | None = option(None, metavar="FILE")
+    """.npz or .parquet; default: <score>.npz beside the figures"""
 
     def __post_init__(self) -> None:
         if (self.teacher is None) != (self.data is None):
@@ -53,8 +78,10 @@ class InfluenceOptions:
         if self.draws % self.groups:
             raise UserError(f"--draws: {self.draws} is no multiple of --groups, {self.groups}")
         each = self.draws // self.groups
-        if self.strategy == "paired" and each % 2 and each > 1:
-            raise UserError(f"--strategy: paired needs an even number of draws in a group, found {each}")
+        if self.strategy != AUTO and not STRATEGIES[self.strategy].allows(each):
+            raise UserError(
+                f"--strategy: {self.strategy} needs an even number of draws in a group, found {each}"
+            )
         if self.debias and self.score == "trak":
             raise UserError(
                 "--debias: trak has no debiased scores; its matrix is made of the draws it weighs"
@@ -80,7 +107,7 @@ class InfluenceOptions:
         if self.scores is not None and self.scores.suffix == ".parquet" and find_spec("pyarrow") is None:
             raise UserError(
                 f"--scores: {self.scores} needs the package pyarrow, which is not here (pip install "
-                "'carv-distill[parquet]'); .npz does not"
+                "'carv-distill[attribution]'); .npz does not"
             )
 
     @property

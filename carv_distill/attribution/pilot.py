@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from carv_distill.carv import NoiseLevelSampler, Proposal, stream
+from carv_distill.carv import NOISES, STRATEGIES, NoiseLevelSampler, Proposal, stream
 from carv_distill.variance import NoiseLevelProfile, Pipeline, measure_pairs
 
-from .options import AUTO, INDEPENDENT, NOISES, PROPOSALS
+from .options import AUTO, INDEPENDENT, PROPOSALS
 
 
 def pilot_sampler(
@@ -65,8 +65,8 @@ def pilot_sampler(
         profile = NoiseLevelProfile.measure(
             pipeline, (), stream(seed, "attribution", "profile", device=device), bins, samples
         )
-        found = profile.neyman if proposal == "neyman" else profile.importance
-        proposals = {**(proposals if proposal == AUTO else {}), "by pilot": found(defensive)}
+        make = profile.neyman if proposal == "neyman" else profile.importance
+        proposals = {**(proposals if proposal == AUTO else {}), "by pilot": make(defensive)}
     tried = {
         f"{s}, {p}, {n}": NoiseLevelSampler(q, s, n)
         for (p, q), (s, n) in product(proposals.items(), _plans(strategy, noise, draws))
@@ -89,7 +89,7 @@ def _plans(strategy: str, noise: str, draws: int) -> list[tuple[str, str]]:
     strategies = [strategy] if strategy != AUTO else ["stratified", *(["paired"] if even else [])]
     noises = [noise] if noise != AUTO else ["iid", *(["antithetic"] if draws > 1 else [])]
     plans = list(product(strategies, noises))
-    sensible = [(s, n) for s, n in plans if s != "paired" or n == "antithetic"]
+    sensible = [(s, n) for s, n in plans if not STRATEGIES[s].even_draws or NOISES[n].even_draws]
     return sensible or plans
 
 

@@ -1,105 +1,173 @@
-"""How well a ranking is known: rank correlations, and the draws that a reliable one takes."""
+"""From features to a ranking of the training set."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
-from carv_distill.carv import stream
+from carv_distill.errors import UserError
+from carv_distill.files import atomic_file
 
-TOP = 8
-SPLITS = 35
-"""Disjoint pairs of sets of groups that are looked at for each size, at most."""
-
-
-def spearman(a: Tensor, b: Tensor) -> Tensor:
-    """Spearman's rank correlation along the last dimension, ties at their mean rank; shapes [..., n] → [...].
-
-    NaN where one side is constant.
-
-    Source: Spearman (1904).
-    """
-    ranks = [torch.from_numpy(rankdata(t.detach().cpu().double().numpy(), axis=-1)) for t in (a, b)]
-    centred = [r - r.mean(-1, keepdim=True) for r in ranks]
-    product = (centred[0] * centred[1]).sum(-1)
-    return product / (centred[0].square().sum(-1) * centred[1].square().sum(-1)).sqrt()
+from .options import SCORES
+from .reliability import Reliability, reliability
+from .scores import GramMatrix, GroupProducts
+from .store import FeatureStore
 
 
 @dataclass(frozen=True)
-class Reliability:
-    """Rank correlation between two rankings from independent draws, as many for each."""
+class Ranking:
+    """Ranking of N training samples on Q queries."""
 
-    draws: float
-    between: float
-    """Mean over queries and splits of Spearman's correlation of the two."""
-    top: float = math.nan
-    """Share of the first :data:`TOP` that the two have in common, likewise."""
+    scores: Tensor
+    """[Q, N], float64; −∞ for a query that is this training sample itself."""
+    half_width: Tensor
+    """Half the 95 % interval over the draws, [Q, N]; NaN where there are too few groups for one."""
+    reliability: list[Reliability]
+    numbers: Tensor
+    """[Q], of a query that is a training sample its number there, else −1."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """How it was made: kept in the files."""
 
-    @property
-    def with_mean(self) -> float:
-        """√between: about the correlation with the mean of all rankings like these.
+    def top(self, count: int) -> Tensor:
+        """Numbers of the most influential training samples of each query, [Q, count], highest first."""
+        return self.scores.argsort(dim=1, descending=True, stable=True)[:, :count]
 
-        Of debiased scores that is the ranking of infinitely many draws; naive ones are all disturbed alike,
-        and agree better than they are right.
+    def save(self, path: Path) -> None:
+        """Writes `.npz` (scores, low, high [Q, N], order [Q, N], query_numbers [Q], about as JSON) or
+        `.parquet` (a row for each pair: query, train, rank, score, low, high), by the file's ending;
+        atomically. The score of a query with itself is NaN, in parquet empty.
+
+        Raises:
+            UserError: another ending.
+            ModuleNotFoundError: parquet without pyarrow.
         """
-        return max(self.between, 0.0) ** 0.5
+        scores = self.scores.masked_fill(self.scores.isinf(), torch.nan)
+        low, high = scores - self.half_width, scores + self.half_width
+        order = self.top(scores.shape[1])
+        if path.suffix == ".npz":
+            with atomic_file(path) as file:
+                np.savez_compressed(
+                    file,
+                    scores=scores.numpy(),
+                    query_numbers=self.numbers.numpy(),
+                    low=low.numpy(),
+                    high=high.numpy(),
+                    order=order.to(torch.int32).numpy(),
+                    about=json.dumps(dict(self.about), ensure_ascii=False),
+                )
+        elif path.suffix == ".parquet":
+            _save_parquet(path, scores, low, high, order, self.about)
+        else:
+            raise UserError(f"{path}: scores are saved as .npz or .parquet")
 
-    def predicted(self, draws: float) -> Reliability:
-        """With n times as many draws: ρ_n = n ρ/(1 + (n − 1) ρ) (Spearman 1910, Brown 1910)."""
-        n = draws / self.draws
-        return Reliability(draws, n * self.between / (1 + (n - 1) * self.between))
 
-    def needed(self, with_mean: float = 0.95) -> float:
-        """Draws for such a correlation with the mean; infinite if no two rankings agree."""
-        target, rho = with_mean**2, self.between
-        if rho <= 0:
-            return float("inf")
-        return self.draws * target * (1 - rho) / (rho * (1 - target))
+def rank(
+    queries: Sequence[Tensor],
+    stores: Sequence[FeatureStore],
+    score: str = "cosine",
+    debias: bool = False,
+    weights: Sequence[float] | None = None,
+    damping: float = 1.0,
+    left_out: Tensor | None = None,
+    draws: int = 1,
+    about: Mapping[str, Any] | None = None,
+) -> Ranking:
+    """Scores of every training sample in the stores for every query.
 
-
-def reliability(
-    score: Callable[[Sequence[int]], Tensor], groups: int, draws: int, least: int = 1
-) -> list[Reliability]:
-    """Agreement of rankings by disjoint sets of 1, 2, … G/2 groups of draws.
+        inner     ⟨ḡ_q, ḡ_x⟩
+        cosine    the same over both norms
+        tracin    Σ_c η_c ⟨ḡ_q, ḡ_x⟩ over checkpoints c
+        trak      ḡ_qᵀ (H + λ)⁻¹ ḡ_x, see :class:`GramMatrix`
 
     Args:
-        score: the scores [Q, n] by some of the groups alone, for queries and training samples alike.
-        groups: G.
-        draws: of one group.
-        least: groups that a score needs, 2 for debiased ones.
+        queries: features of the queries [Q, G, m] by each checkpoint; one of them but for tracin.
+        stores: of the training set, as many.
+        score: see above.
+        debias: without the bias of shared draws, see :class:`GroupProducts`; not for trak.
+        weights: η_c; 1 each by default.
+        damping: λ of trak.
+        left_out: [Q], for a query that is itself a training sample its number there, or −1; it is no
+            candidate of its own (score −∞, and not in the reliability).
+        draws: of a group, for the reliability.
+        about: kept with the result.
+
+    Raises:
+        UserError: features that do not fit, or that are not finite.
+        ValueError: another score, no store, or debiased scores of trak.
+
+    Source: TracIn: Pruthi et al. 2020, equation 3. TRAK: Park et al. 2023.
     """
-    found = []
-    for size in range(least, groups // 2 + 1):
-        values = []
-        for a, b in _splits(groups, size):
-            one, other = score(a), score(b)
-            values.append(torch.stack([spearman(one, other).mean(), _common(one, other)]))
-        between, top = torch.stack(values).mean(0).tolist()
-        found.append(Reliability(size * draws, between, top))
-    return found
+    if score not in SCORES:
+        raise ValueError(f"score must be one of {', '.join(SCORES)}; found {score!r}")
+    cosine = score == "cosine"
+    if not stores:
+        raise ValueError("influence needs a store")
+    if debias and score == "trak":
+        raise ValueError("trak has no debiased scores: its matrix is made of the draws that it weighs")
+    count, groups = len(queries[0]), stores[0].groups
+    products = GroupProducts.zeros(count, stores[0].samples, groups)
+    for number, (query, store) in enumerate(zip(queries, stores, strict=True)):
+        shape = [store.groups, store.size]
+        if list(query.shape[1:]) != shape:
+            raise UserError(
+                f"{store.folder}: its samples have features {shape} (groups, size), the queries "
+                f"{list(query.shape[1:])}"
+            )
+        if not (finite := query.isfinite().flatten(1).all(1)).all():
+            raise UserError(f"query {int(finite.int().argmin())}: its gradient holds NaN or infinity")
+        if score == "trak":
+            gram = GramMatrix(store.size, damping)
+            for _, block in store.blocks():
+                gram.update(block)
+            query = gram.whiten(query)
+        weight = 1.0 if weights is None else weights[number]
+        for part, block in store.blocks():
+            products.add(GroupProducts.of(query, block), part, weight)
+    if left_out is None:
+        left_out = torch.full((count,), -1)
+    own = torch.zeros(products.cross.shape[:2], dtype=torch.bool)
+    rows = (left_out >= 0).nonzero()[:, 0]
+    own[rows, left_out[rows]] = True
+
+    def candidates(keep: Sequence[int]) -> Tensor:
+        # A left-out sample ranks last in both rankings, where it adds next to nothing to their agreement.
+        return products.score(cosine, debias, keep).masked_fill(own, -torch.inf)
+
+    return Ranking(
+        candidates(range(groups)),
+        products.half_width(cosine, debias),
+        reliability(candidates, groups, draws, 2 if debias else 1),
+        left_out,
+        about or {},
+    )
 
 
-def _common(a: Tensor, b: Tensor) -> Tensor:
-    """Share of the TOP highest of each row of a that are among those of b, mean over rows."""
-    count = min(TOP, a.shape[-1])
-    first, second = (t.topk(count, -1).indices for t in (a, b))
-    return (first[..., None] == second[..., None, :]).any(-1).double().mean()
+def _save_parquet(
+    path: Path, scores: Tensor, low: Tensor, high: Tensor, order: Tensor, about: Mapping[str, Any]
+) -> None:
+    import pyarrow
+    from pyarrow import parquet
 
-
-def _splits(groups: int, size: int) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Unordered pairs of disjoint sets of groups: all, or some at random where there are many."""
-    if math.comb(groups, size) * math.comb(groups - size, size) // 2 > SPLITS:
-        g = stream("attribution", "splits", groups, size)
-        for _ in range(SPLITS):
-            order = torch.randperm(groups, generator=g).tolist()
-            yield tuple(order[:size]), tuple(order[size : 2 * size])
-        return
-    for first in combinations(range(groups), size):
-        for second in combinations([g for g in range(first[0] + 1, groups) if g not in first], size):
-            yield first, second
+    count, samples = scores.shape
+    rank = torch.empty_like(order).scatter_(1, order, torch.arange(samples).expand(count, -1))
+    table = pyarrow.table(
+        {
+            "query": np.repeat(np.arange(count, dtype=np.int32), samples),
+            "train": np.tile(np.arange(samples, dtype=np.int32), count),
+            "rank": rank.flatten().to(torch.int32).numpy(),
+            **{
+                name: pyarrow.array(values.flatten().numpy(), from_pandas=True)  # NaN is empty
+                for name, values in (("score", scores), ("low", low), ("high", high))
+            },
+        }
+    )
+    table = table.replace_schema_metadata({"about": json.dumps(dict(about), ensure_ascii=False)})
+    with atomic_file(path) as file:
+        parquet.write_table(table, file)

@@ -6,14 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import RenderableType
-from rich.table import Table
+from carv_distill.variance import Table, number
 
-from carv_distill.variance.report import number
-
-from .measure import InfluenceFound
-from .ranking import TOP
+from .measure import InfluenceResult
+from .reliability import TOP
 
 POOR = 0.5
 """Agreement of two rankings, whole and at their heads, below which the reader is warned."""
@@ -21,41 +17,38 @@ WANTED = 0.95
 """Rank correlation with the limit, for the number of draws that is named."""
 
 
-def influence_table(found: InfluenceFound, count: int) -> list[RenderableType]:
-    """The most influential samples of each query with their scores, and how well the ranking is known."""
-    influence, top = found.influence, found.influence.top(count)
-    about = influence.about
-    table = Table(
-        "query",
-        *(f"{i + 1}." for i in range(count)),
-        box=SIMPLE_HEAD,
-        title=f"Most influential training samples of {found.subject}, {about['score']}, the first {count}",
-        title_justify="left",
-        caption_justify="left",
-    )
-    for q in range(len(found.queries)):
+def influence_table(result: InfluenceResult, count: int) -> Table:
+    """The most influential samples of each query with their scores, and how well these are known."""
+    ranking, top = result.ranking, result.ranking.top(count)
+    about = ranking.about
+    rows = []
+    for q in range(len(result.queries)):
         cells = []
         for n in top[q].tolist():
-            half = influence.half_width[q, n].item()
+            half = ranking.half_width[q, n].item()
             error = "" if math.isnan(half) else f"\n± {number(half)}"
-            score = number(influence.scores[q, n].item())
-            cells.append(f"#{n} ({found.training.words[n]})\n{score}{error}")
-        table.add_row(_name(found, q), *cells)
-    known = not influence.half_width.isnan().any()
+            score = number(ranking.scores[q, n].item())
+            cells.append(f"#{n} ({result.training.words[n]})\n{score}{error}")
+        rows.append((_name(result, q), *cells))
+    known = not ranking.half_width.isnan().any()
     error = (
         "± half the 95 % interval over the draws; where intervals overlap the order is not known"
         if known
         else "Too few groups of draws for intervals (--groups 4)"
     )
     bias = "" if about["debias"] or not known else "; they do not know the bias of shared draws"
-    table.caption = f"{error}{bias}. A training sample is no candidate of its own."
-    return [table, *conclusions(found)]
+    return Table(
+        f"Most influential training samples of {result.model}, {about['score']}, the first {count}",
+        ("query", *(f"{i + 1}." for i in range(count))),
+        rows,
+        f"{error}{bias}. A training sample is no candidate of its own.",
+    )
 
 
-def _name(found: InfluenceFound, q: int) -> str:
+def _name(result: InfluenceResult, q: int) -> str:
     """As "#3 (3)" for a training sample, or "1st sample (0)"."""
-    words = f"({found.queries.words[q]})"
-    numbers = found.queries.numbers
+    words = f"({result.queries.words[q]})"
+    numbers = result.queries.numbers
     return f"{q + 1}. {words}" if numbers is None else f"#{int(numbers[q])} {words}"
 
 
@@ -66,15 +59,15 @@ def limit_of(about: Mapping[str, Any]) -> str:
     return "the mean of all such rankings, bias and all"
 
 
-def conclusions(found: InfluenceFound) -> list[str]:
+def conclusions(result: InfluenceResult) -> list[str]:
     """How far the ranking is known, and the draws that would do."""
-    about, known = found.influence.about, found.influence.reliability
+    about, known = result.ranking.about, result.ranking.reliability
     if not known:
         return ["With so few groups of draws nothing is known of the ranking's reliability (--groups 4)."]
     last = known[-1]
     whole = last.predicted(about["draws"])
     said = [
-        f"Two rankings of {len(found.training)} samples by {last.draws} independent draws each agree to "
+        f"Two rankings of {len(result.training)} samples by {last.draws} independent draws each agree to "
         f"{last.between:.3f} (Spearman's correlation, mean over queries), and have {last.top:.0%} of their "
         f"first {TOP} in common; this one, of {about['draws']}, "
         f"agrees with {limit_of(about)} to about {whole.with_mean:.3f}."
@@ -93,36 +86,36 @@ def conclusions(found: InfluenceFound) -> list[str]:
     return said
 
 
-def influence_dict(found: InfluenceFound, count: int) -> dict[str, Any]:
+def influence_dict(result: InfluenceResult, count: int) -> dict[str, Any]:
     """The same for JSON; all scores are in their own file."""
-    influence, count = found.influence, min(count, len(found.training))
-    top = influence.top(count)
+    ranking, count = result.ranking, min(count, len(result.training))
+    top = ranking.top(count)
     queries = [
         {
-            "query": found.queries.words[q],
-            "number": None if found.queries.numbers is None else int(found.queries.numbers[q]),
+            "query": result.queries.words[q],
+            "number": None if result.queries.numbers is None else int(result.queries.numbers[q]),
             "top": [
                 {
                     "train": n,
-                    "about": found.training.words[n],
-                    "score": influence.scores[q, n].item(),
-                    "half_width": None if math.isnan(h := influence.half_width[q, n].item()) else h,
+                    "about": result.training.words[n],
+                    "score": ranking.scores[q, n].item(),
+                    "half_width": None if math.isnan(h := ranking.half_width[q, n].item()) else h,
                 }
                 for n in top[q].tolist()
-                if math.isfinite(influence.scores[q, n].item())
+                if math.isfinite(ranking.scores[q, n].item())
             ],
         }
-        for q in range(len(found.queries))
+        for q in range(len(result.queries))
     ]
     known = [
         {"draws": r.draws, "between": r.between, "top": r.top, "with_mean": r.with_mean}
-        for r in influence.reliability
+        for r in ranking.reliability
     ]
     return {
-        "model": found.subject,
-        "about": dict(influence.about),
-        "scores": str(found.scores),
+        "model": result.model,
+        "about": dict(ranking.about),
+        "scores": str(result.scores),
         "reliability": known,
         "queries": queries,
-        "conclusions": conclusions(found),
+        "conclusions": conclusions(result),
     }

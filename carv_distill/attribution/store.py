@@ -73,14 +73,14 @@ class FeatureStore:
                 raise UserError(f"{self.folder}: not a folder; give another with --store") from None
         except OSError as error:
             raise UserError(f"{self.folder}: could not be written ({error.strerror})") from error
-        made, asked = _entries(self.folder, _read(path)), _entries(self.folder, text)
-        unlike = [key for key in {**made, **asked} if made.get(key) != asked.get(key)]
+        there, wanted = _entries(self.folder, _read(path)), _entries(self.folder, text)
+        unlike = [key for key in {**there, **wanted} if there.get(key) != wanted.get(key)]
         if unlike:
             first, *others = unlike
             more = f"; unlike are also {', '.join(name for _, name in others)}" if others else ""
             raise UserError(
-                f"{self.folder}: made with {first[1]} {made.get(first, 'absent')}, asked for now is "
-                f"{asked.get(first, 'absent')}{more}; {REMEDY}"
+                f"{self.folder}: made with {first[1]} {there.get(first, 'absent')}, asked for now is "
+                f"{wanted.get(first, 'absent')}{more}; {REMEDY}"
             )
 
     def rows(self, block: int) -> slice:

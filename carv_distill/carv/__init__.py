@@ -7,29 +7,39 @@ Pure mathematics on tensors: lift this folder into any SDS, DMD or attribution c
 with R expensive upstream samples x_r and K cheap draws (u, ε) of each (arXiv 2605.21489).
 """
 
-from .adaptive import STATISTICS, AdaptiveProposal
-from .chunk import Chunk
-from .coefficient import NoiseCoefficient
-from .couplings import NOISES
-from .estimator import average_residual, surrogate
-from .proposal import Proposal
-from .running_sums import Lessons
-from .sampler import Draws, NoiseLevelSampler
-from .strategies import STRATEGIES
-from .streams import stream
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "NOISES",
-    "STATISTICS",
-    "STRATEGIES",
-    "AdaptiveProposal",
-    "Chunk",
-    "Draws",
-    "Lessons",
-    "NoiseCoefficient",
-    "NoiseLevelSampler",
-    "Proposal",
-    "average_residual",
-    "stream",
-    "surrogate",
-]
+from .lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .adaptive import AdaptiveProposal as AdaptiveProposal
+    from .chunk import Chunk as Chunk
+    from .coefficient import NoiseCoefficient as NoiseCoefficient
+    from .couplings import NOISES as NOISES
+    from .estimator import Observer as Observer
+    from .estimator import Residual as Residual
+    from .estimator import Upstream as Upstream
+    from .estimator import average_residual as average_residual
+    from .estimator import carv_loss as carv_loss
+    from .estimator import surrogate as surrogate
+    from .proposal import Proposal as Proposal
+    from .running_sums import StepStatistics as StepStatistics
+    from .sampler import Draws as Draws
+    from .sampler import NoiseLevelSampler as NoiseLevelSampler
+    from .strategies import STATISTICS as STATISTICS
+    from .strategies import STRATEGIES as STRATEGIES
+    from .streams import stream as stream
+else:  # what needs no torch, such as names of strategies, is had without it
+    __all__, __getattr__ = lazy_names(
+        __name__,
+        adaptive="AdaptiveProposal",
+        chunk="Chunk",
+        coefficient="NoiseCoefficient",
+        couplings="NOISES",
+        estimator="Observer Residual Upstream average_residual carv_loss surrogate",
+        proposal="Proposal",
+        running_sums="StepStatistics",
+        sampler="Draws NoiseLevelSampler",
+        strategies="STATISTICS STRATEGIES",
+        streams="stream",
+    )

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from .proposal import Proposal
-from .running_sums import BinSums
+from .running_sums import Learner, RunningSums
+from .strategies import STATISTICS
 
-STATISTICS = ("second_moment", "neyman")
 
-
-class AdaptiveProposal:
+class AdaptiveProposal(Learner):
     """q of each step from the draws of the steps before it, on N equal bins of u.
 
     With the running means over past draws that fell into a bin, of the unweighted residual r(x, u, ε),
@@ -66,10 +65,10 @@ class AdaptiveProposal:
             raise ValueError(f"statistic must be one of {', '.join(STATISTICS)}; found {statistic!r}")
         self.bins, self.defensive, self.statistic, self.refresh = bins, defensive, statistic, refresh
         # Σ w and Σ w · (what is averaged), with w what a draw still counts
-        self._past = BinSums(bins, ("weight", "value"), decay)
+        super().__init__(RunningSums(bins, ("weight", "value"), decay))
         self._built: int | None = None
         self._weights = torch.ones(bins, dtype=torch.float64)
-        self._made: tuple[Tensor | None, Proposal] | None = None
+        self._latest: tuple[Tensor | None, Proposal] | None = None
 
     def proposal(self, step: int, at: Tensor | None = None) -> Proposal:
         """The proposal in force at `step`; what it follows is renewed at the first call after an observation,
@@ -87,19 +86,18 @@ class AdaptiveProposal:
                 timesteps of a range; by default the N bins themselves.
 
         Raises:
-            ValueError: draws of `step` or of a later one were observed already, or a residual that was
-                observed on a GPU was not finite.
+            ValueError: draws of `step` or of a later one were observed already, or a value was not finite.
         """
-        self._past.refuse_present(step, "proposal")
-        if self._past.seen and (self._built is None or step >= self._built + self.refresh):
+        self._sums.refuse_present(step, "proposal")
+        if self._sums.seen and (self._built is None or step >= self._built + self.refresh):
             self._weights = self._learned_weights()
-            self._built, self._made = step, None
-        if self._made is None or not _equal(self._made[0], at):
-            self._made = at, self._restricted(at)
-        return self._made[1]
+            self._built, self._latest = step, None
+        if self._latest is None or not _equal(self._latest[0], at):
+            self._latest = at, self._restricted(at)
+        return self._latest[1]
 
     def _restricted(self, at: Tensor | None) -> Proposal:
-        weights = self._weights if at is None else self._weights[self._past.index(at.cpu())]
+        weights = self._weights if at is None else self._weights[self._sums.index(at.cpu())]
         if not weights.any():  # nothing but residuals of zero there
             weights = torch.ones_like(weights)
         return Proposal.from_weights(weights, self.defensive)
@@ -116,12 +114,7 @@ class AdaptiveProposal:
             residual: r without its importance weight, [*u.shape, …].
             sample: number of the upstream sample of each draw, shape of u; by default the place along the
                 first axis.
-
-        Raises:
-            ValueError: a step back in time, shapes that do not fit, a u outside [0, 1) or a value that is not
-                finite; on a GPU the last two are found by :meth:`proposal`.
         """
-        self._past.refuse_earlier(step)
         self.add(step, self.rows(u, residual, sample))
 
     @torch.no_grad()
@@ -148,36 +141,30 @@ class AdaptiveProposal:
         square = vectors.square().sum(1, dtype=torch.float64)
         # NaN marks what is wrong, so that a GPU need not be waited for
         square = torch.where((u >= 0) & (u < 1), square, torch.nan)
-        index = self._past.index(u)
+        index = self._sums.index(u)
         if self.statistic == "second_moment":
-            return self._past.rows(index, weight=torch.ones_like(square), value=square)
+            return self._sums.rows(index, weight=torch.ones_like(square), value=square)
         order = (sample + u.double()).argsort()
         same = (sample[order].diff() == 0).double()
         apart = vectors[order].diff(dim=0).square().sum(1, dtype=torch.float64) / 2
         apart = apart * same + 0 * square.sum()  # NaN goes on
         ends = (order[:-1], order[1:])
-        return torch.cat([self._past.rows(index[end], weight=same, value=apart) for end in ends])
-
-    def by_bin(self, rows: Tensor) -> Tensor:
-        """:meth:`rows` of many draws, summed to one for each bin, [N, 3]."""
-        return self._past.by_bin(rows)
+        return torch.cat([self._sums.rows(index[end], weight=same, value=apart) for end in ends])
 
     def add(self, step: int, rows: Tensor) -> None:
-        """Records draws of `step` from their :meth:`rows`; those of several processes joined along the first
-        axis, so that all of them learn the same.
+        """As of every :class:`Learner`.
 
         Raises:
-            ValueError: a step back in time, or a value that is not finite; on a GPU the latter is found by
-                :meth:`proposal`.
+            ValueError: a value that is not finite; on a GPU :meth:`proposal` finds it.
         """
         # Not where rows are made: all processes must find what one of them saw.
         if rows.device.type == "cpu" and not rows.isfinite().all():
             raise ValueError("observed residuals must be finite and u in [0, 1)")
-        self._past.add(step, rows)
+        self._sums.add(step, rows)
 
     def _learned_weights(self) -> Tensor:
         """√ of each bin's statistic, [N], float64 on the host."""
-        weight, value = torch.stack([self._past["weight"], self._past["value"]]).cpu()
+        weight, value = torch.stack([self._sums["weight"], self._sums["value"]]).cpu()
         if not value.isfinite().all():
             raise ValueError("observed residuals must be finite and u in [0, 1)")
         seen = weight > 0
@@ -190,7 +177,7 @@ class AdaptiveProposal:
     def state_dict(self) -> dict[str, Any]:
         """Everything that what follows depends on; tensors are copies, on their device."""
         return {
-            **self._past.state_dict(),
+            **self._sums.state_dict(),
             "statistic": self.statistic,
             "built": self._built,
             "weights": self._weights,
@@ -210,10 +197,10 @@ class AdaptiveProposal:
             raise ValueError(f"the saved proposal has {len(weights)} bins, this one {self.bins}")
         if state.get("statistic") != self.statistic:
             raise ValueError(f"the saved proposal learned another statistic than {self.statistic}")
-        self._past.load_state_dict(state, device)
+        self._sums.load_state_dict(state, device)
         self._built = state["built"]
         self._weights = weights.to("cpu", torch.float64, copy=True)
-        self._made = None
+        self._latest = None
 
 
 def _equal(a: Tensor | None, b: Tensor | None) -> bool:

@@ -41,8 +41,8 @@ class Chunk:
         start = 0
         while start < total:
             size = min(self.rows or total, total - start)
-            made = _unless_full(work, slice(start, start + size), size)
-            if made is None:
+            result = _unless_full(work, slice(start, start + size), size)
+            if result is None:
                 # Out here the failed call's tensors are no longer held by its exception.
                 self.rows = -(-size // 2)
                 torch.cuda.empty_cache()
@@ -52,7 +52,7 @@ class Chunk:
                     self.rows,
                 )
                 continue
-            results.append(made[0])
+            results.append(result[0])
             start += size
         return results
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .running_sums import BinSums
+from .running_sums import Learner, RunningSums
 
 
-class NoiseCoefficient:
+class NoiseCoefficient(Learner):
     """c(u) = E⟨ε̂, ε⟩ / E⟨ε, ε⟩ on N equal bins of u, from the draws of the steps before.
 
     The residual ε̂ − c ε has the same mean for every c that does not depend on its ε, as E ε = 0; this c has
@@ -24,23 +24,16 @@ class NoiseCoefficient:
         bins: N ≥ 1.
         decay: what a draw still counts one step later, in (0, 1].
 
-    Raises:
-        ValueError: an argument outside its range.
-
     Source: control variates: Owen, Monte Carlo theory, section 8.9; with stepwise fit as in arXiv 1711.00123.
     """
 
     def __init__(self, bins: int = 20, decay: float = 0.99) -> None:
-        self._sums = BinSums(bins, ("product", "square"), decay)
+        super().__init__(RunningSums(bins, ("product", "square"), decay))
         self._at: tuple[int, Tensor] | None = None
 
     @torch.no_grad()
     def at(self, step: int, u: Tensor) -> Tensor:
-        """c at places u in [0, 1), same shape.
-
-        Raises:
-            ValueError: draws of `step` or a later one were observed already.
-        """
+        """c at places u in [0, 1), same shape; of a step whose draws were not observed yet."""
         if self._at is None or self._at[0] != step:
             self._sums.refuse_present(step, "coefficient")
             self._at = step, self._coefficients(u)
@@ -55,9 +48,6 @@ class NoiseCoefficient:
         Args:
             u: [n].
             predicted, eps: ε̂ and ε, [n, …].
-
-        Raises:
-            ValueError: a step back in time.
         """
         self.add(step, self.rows(u, predicted, eps))
 
@@ -71,19 +61,6 @@ class NoiseCoefficient:
             square=flat.square().sum(1, dtype=torch.float64),
         )
 
-    def by_bin(self, rows: Tensor) -> Tensor:
-        """:meth:`rows` of many draws, summed to one for each bin, [N, 3]."""
-        return self._sums.by_bin(rows)
-
-    def add(self, step: int, rows: Tensor) -> None:
-        """Records draws of `step` from their :meth:`rows`; those of several processes joined along the first
-        axis, so that all of them learn the same.
-
-        Raises:
-            ValueError: a step back in time.
-        """
-        self._sums.add(step, rows)
-
     def _coefficients(self, like: Tensor) -> Tensor:
         if not self._sums.seen:
             return torch.ones(self._sums.bins, dtype=torch.float64, device=like.device)
@@ -95,10 +72,6 @@ class NoiseCoefficient:
         return self._sums.state_dict()
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device | str | None = None) -> None:
-        """Goes on from :meth:`state_dict`, bit for bit.
-
-        Raises:
-            ValueError: the state is of another number of bins.
-        """
+        """Goes on from :meth:`state_dict`, bit for bit."""
         self._sums.load_state_dict(state, device)
         self._at = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +18,21 @@ parameters."""
 
 Observer = Callable[[Tensor, Tensor, Tensor], None]
 """observe(u_flat [n], residual [n, …], index [n]): told of draws after they were made."""
+
+
+class Upstream(NamedTuple):
+    """One forward of a pipeline, R upstream samples, and what its objective adds to the residual."""
+
+    x: Tensor
+    """[R, …], with its graph to the parameters."""
+    residual: Residual
+    push: Callable[[torch.Generator], Tensor] | None = None
+    """What is added to the direction beside the residual, [R, …], as by a discriminator: one draw for each
+    upstream sample, from the stream of the upstream samples, as its variance is theirs."""
+    penalty: Tensor | None = None
+    """What is added to the surrogate, a scalar: regularisers, a mean over the R samples."""
+    clip: Callable[[Tensor], Tensor] | None = None
+    """What the averaged direction goes through, [R, …] → [R, …]."""
 
 
 @torch.no_grad()
@@ -42,8 +58,7 @@ def average_residual(
         observe: is told of every draw once, and of its residual before the importance weight.
 
     Raises:
-        ValueError: R of x and of the draws differ, or chunk is below 1.
-        torch.OutOfMemoryError: a single row does not fit.
+        ValueError: R of x and of the draws differ.
 
     Source: compute reuse, arXiv 2605.21489, section 3.
     """
@@ -79,3 +94,27 @@ def surrogate(x: Tensor, direction: Tensor) -> Tensor:
     parameters through x. Its value means nothing: log the norm of the direction instead.
     """
     return (x * direction.detach()).sum() / x.shape[0]
+
+
+def carv_loss(
+    upstream: Upstream,
+    draws: Draws,
+    generator: torch.Generator,
+    chunk: int | Chunk | None = None,
+    observe: Observer | None = None,
+) -> tuple[Tensor, Tensor]:
+    """(loss, direction) of one estimate: the loss's gradient is what is descended,
+
+        d_r = clip(1/K Σ_k ω_rk r(x_r, u_rk, ε_rk) + push_r),    loss = 1/R Σ_r ⟨x_r, d_r⟩ + penalty.
+
+    Args:
+        generator: of the push, the stream of the upstream samples.
+        chunk, observe: as for :func:`average_residual`.
+    """
+    direction = average_residual(upstream.residual, upstream.x, draws, chunk, observe)
+    if upstream.push is not None:
+        direction = direction + upstream.push(generator)
+    if upstream.clip is not None:
+        direction = upstream.clip(direction)
+    loss = surrogate(upstream.x, direction)
+    return loss if upstream.penalty is None else loss + upstream.penalty, direction

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
-class BinSums:
+class RunningSums:
     """Named sums on N equal bins of u, in which a draw counts less with every step since it was made.
 
     Nothing waits for the device. On a GPU the sums are added in a fixed order.
@@ -54,15 +54,6 @@ class BinSums:
                 "it may depend on draws of earlier steps only"
             )
 
-    def refuse_earlier(self, step: int) -> None:
-        """Steps come in order.
-
-        Raises:
-            ValueError: a step before the last one.
-        """
-        if self.step is not None and step < self.step:
-            raise ValueError(f"step {step} was observed after step {self.step}")
-
     def index(self, u: Tensor) -> Tensor:
         """Bin of each u."""
         return (u * self.bins).long().clamp_(0, self.bins - 1)
@@ -88,7 +79,8 @@ class BinSums:
         Raises:
             ValueError: a step before the last one.
         """
-        self.refuse_earlier(step)
+        if self.step is not None and step < self.step:
+            raise ValueError(f"step {step} was observed after step {self.step}")
         index, *values = rows.unbind(1)
         index = index.long()
         if not self._sums:
@@ -129,32 +121,39 @@ def _add(sums: Tensor, index: Tensor, values: Tensor) -> None:
         sums.index_put_((index,), values, accumulate=True)
 
 
-class Learner(Protocol):
+class Learner:
     """What learns from the draws of past steps."""
 
+    def __init__(self, sums: RunningSums) -> None:
+        self._sums = sums
+
     def by_bin(self, rows: Tensor) -> Tensor:
-        """Rows of draws, summed to one for each bin."""
+        """Rows of many draws, summed to one for each bin: [n, 1 + sums] → [N, 1 + sums]."""
+        return self._sums.by_bin(rows)
 
     def add(self, step: int, rows: Tensor) -> None:
-        """Records draws of a step."""
+        """Records draws of `step` from their rows; those of several processes joined along the first axis, so
+        that all of them learn the same."""
+        self._sums.add(step, rows)
 
 
-class Lessons:
-    """What the draws of one step teach, kept until the step is done.
+class StepStatistics:
+    """What learners are to know of the draws of one step, held back until the step is done.
 
-    Calls of the networks, parts of an accumulated batch and processes may be many: they are told of at once,
-    a row per bin, so that processes exchange equally much however each of them cut its draws into chunks.
+    Calls of the networks, parts of an accumulated batch and processes may be many: they are committed at
+    once, a row per bin, so that processes exchange equally much however each of them cut its draws into
+    chunks.
     """
 
     def __init__(self) -> None:
         self._rows: dict[Learner, list[Tensor]] = {}
 
-    def keep(self, learner: Learner, rows: Tensor) -> None:
-        """Keeps rows that draws of this step gave."""
+    def record(self, learner: Learner, rows: Tensor) -> None:
+        """Holds back rows that draws of this step gave."""
         self._rows.setdefault(learner, []).append(learner.by_bin(rows))
 
-    def teach(self, step: int, gather: Callable[[Tensor], Tensor]) -> None:
-        """Tells every learner what was kept, on all processes, and forgets it.
+    def commit(self, step: int, gather: Callable[[Tensor], Tensor]) -> None:
+        """Adds what was recorded on all processes to every learner, and forgets it.
 
         Args:
             gather: joins the rows of all processes along the first axis.

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .couplings import NOISES, draw_noise
+from .couplings import NOISES
 from .proposal import Proposal
-from .strategies import STRATEGIES, probabilities
+from .random_numbers import Uniforms, draw_noise
+from .strategies import STRATEGIES
 
 
 @dataclass(frozen=True)
@@ -33,36 +34,17 @@ class Draws:
 class NoiseLevelSampler:
     """Draws u = Q⁻¹(v) with weight p/q; the strategy says how the R·K probabilities v are spread.
 
-    ===============  =======================================================================================
-    iid              v ~ U[0, 1), independent
-    stratified       v_rk = (k + U_rk)/K: the K draws of one upstream sample hit K strata once each
-    paired           v_rk = (j + U_rj)/(K/2) for k = 2j and 2j + 1: K/2 strata, each level twice, so that
-                     antithetic pairs differ in nothing but the sign; K even, or 1
-    global           v = (π(r, k) + U_rk)/(R·K) over a random permutation π: all draws of the batch, on all
-                     ranks, hit R·K·world_size strata once each (the useful one at K = 1)
-    nested           v_rk = (k + (π_k(r) + U_rk)/R)/K with a permutation π_k of all ranks' samples for each k:
-                     both at once, K strata per upstream sample and R·K·world_size over the batch. What
-                     depends on u alone keeps 1/(R·world_size)² of stratified's variance
-    latin_hypercube  v_rk = (π_k(r) + U_rk)/R: the k-th draws of all samples, on all ranks, hit
-                     R·world_size strata once each, while the K draws of one sample are independent
-    systematic       v_rk = (k + U_r)/K: one shift for the K strata; fails on periodic integrands
-    sobol            consecutive points of a one-dimensional Sobol sequence under a random digital shift
-    ===============  =======================================================================================
-
     One of an upstream sample's K probabilities, picked at random, is uniform on [0, 1) given x, so the mean
-    over them is unbiased (``global``, ``nested`` and ``latin_hypercube`` over several ranks need their
-    `shared` stream for it, see :meth:`draw`). A single v_rk of a given k need not be: stratified draw k lies
-    in stratum k.
+    over them is unbiased (strategies of a batch need their `shared` stream for it over several ranks, see
+    :meth:`draw`).
 
     Args:
         proposal: density q of the noise levels.
-        strategy: one of the above.
-        noise: coupling of the ε of one upstream sample: iid | antithetic | zero_sum.
+        strategy: one of :data:`STRATEGIES`.
+        noise: coupling of the ε of one upstream sample, one of :data:`NOISES`.
 
     Raises:
         ValueError: an unknown strategy or noise.
-
-    Source: arXiv 2605.21489, section 3; :func:`carv_distill.carv.strategies.probabilities` for the others.
     """
 
     proposal: Proposal
@@ -103,9 +85,6 @@ class NoiseLevelSampler:
                 one distribution; ``sobol`` shifts each rank's points by itself: unbiased given x,
                 stratified within a rank only.
             dtype: of the result, float32 or float64.
-
-        Raises:
-            ValueError: R or K below 1, or a rank outside 0 … world_size − 1.
         """
         u, weight = self.levels(upstream, draws, generator, rank, world_size, shared, dtype)
         eps = draw_noise(upstream, draws, shape, self.noise, generator, u.device, dtype)
@@ -123,17 +102,20 @@ class NoiseLevelSampler:
     ) -> tuple[Tensor, Tensor]:
         """(u, ω) alone, [R, K] each: what :meth:`draw` gives from the same streams, without the noises.
 
-        Args and errors as for :meth:`draw`.
+        Raises:
+            ValueError: R or K below 1, a K that the strategy does not allow, or a rank outside
+                0 … world_size − 1.
         """
         if upstream < 1 or draws < 1:
             raise ValueError(f"upstream and draws must be at least 1, found {upstream} and {draws}")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must lie in 0 … {world_size - 1}, found {rank}")
+        strategy = STRATEGIES[self.strategy]
+        if not strategy.allows(draws):
+            raise ValueError(f"{strategy.name} draws must be even in number, found {draws}")
         device = generator.device if generator is not None else torch.device("cpu")
         # Where there is float64 (all but Apple's GPUs), v is drawn in it: float32 has only 2^24 values,
         # too few for bins of little mass, whose large weights then bias the estimate.
         precise = dtype if device.type == "mps" else torch.float64
-        v = probabilities(
-            self.strategy, upstream, draws, rank, world_size, generator, shared, device, precise
-        )
-        return self.proposal.sample(v, dtype)
+        numbers = Uniforms(upstream, draws, rank, world_size, generator, shared, device, precise)
+        return self.proposal.sample(strategy.probabilities(numbers), dtype)

@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
-import argparse
+import logging
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from carv_distill.cli import Parser
+from carv_distill.engine.console import quiet_libraries, show_messages
+from carv_distill.engine.folder import newest_run, open_run, read_run_config, trained_by
+from carv_distill.engine.task import Task
+from carv_distill.errors import UserError
+from carv_distill.files import write_json
+from carv_distill.options import one_of, option
+from carv_distill.tasks import TASKS
 
-NEWEST = "default: the newest under --runs"
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command: nothing slow is imported before `measure` is called."""
-
-    name: str
-    tasks: tuple[str, ...]
-    """Of the runs that it measures."""
-    help: str
-    add_options: Callable[[argparse.ArgumentParser], None]
-    measure: Callable[[argparse.Namespace, Any, str], Found | None]
-    """(arguments, folder of the run, device) → what to show and keep; None on a process that has nothing to
-    say. There is no folder where a teacher is given instead of a run."""
-    interrupted: str = "interrupted; nothing was written"
-    """What to say after Ctrl-C."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a command found."""
+class CommonOptions:
+    """What every command is told."""
+
+    runs: Path = option(Path("runs"), metavar="FOLDER")
+    """where runs are"""
+    out: Path | None = option(None, metavar="FILE.json")
+    """default: <command>.json in the run"""
+    device: str | None = one_of(("cpu", "cuda"), None)
+    """default: cuda where there is one"""
+
+
+@dataclass(frozen=True)
+class RunOptions(CommonOptions):
+    """What a command on one run is told."""
+
+    run: Path | None = option(None, metavar="FOLDER")
+    """default: the newest under --runs"""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a command has measured."""
 
     shown: list[Any]
     """For the screen."""
@@ -39,17 +51,81 @@ class Found:
     """For the JSON."""
 
 
-def common_options() -> Parser:
-    """The options that every command has."""
-    common = Parser(add_help=False)
-    common.add_argument(
-        "--runs", type=Path, default=Path("runs"), metavar="FOLDER", help="where runs are (runs)"
-    )
-    common.add_argument("--out", type=Path, metavar="FILE.json", help="default: <command>.json in the run")
-    common.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
-    return common
+@dataclass(frozen=True)
+class Command:
+    """A command: nothing slow is imported before `measure` is called."""
+
+    name: str
+    help: str
+    options: type[CommonOptions]
+    measure: Callable[[Any, list[Path], str], Measurement | None]
+    """(options, folders of the runs, device) → what to show and keep; None on a process that has nothing to
+    say. There is no folder where the command needs no run."""
+    needs: str | None = None
+    """The capability of a task whose runs it measures, a field of :class:`Task`."""
+    interrupted: str = "interrupted; nothing was written"
+    """What to say after Ctrl-C."""
+
+    @property
+    def tasks(self) -> list[Task]:
+        """Those whose runs it measures."""
+        return [task for task in TASKS.values() if self.needs and getattr(task, self.needs)]
+
+    def open(self, run: Path) -> tuple[Task, Any]:
+        """A run's task and configuration.
+
+        Raises:
+            UserError: it is of a task that the command does not measure.
+        """
+        task, config = open_run(TASKS, run)
+        if task not in self.tasks:
+            names = " and ".join(t.name for t in self.tasks)
+            raise UserError(
+                f"{run}: {self.name} is measured for runs of task {names}, this run's is {task.name}"
+            )
+        return task, config
 
 
-def add_run_option(parser: argparse.ArgumentParser) -> None:
-    """--run, for a command on one run."""
-    parser.add_argument("--run", type=Path, metavar="FOLDER", help=NEWEST)
+def measure(command: Command, options: CommonOptions) -> None:
+    """Measures what is asked for: tables on the screen, JSON in the run's folder, figures.
+
+    Raises:
+        UserError: no run, no place for the results, or no such device.
+    """
+    runs = _runs(command, options)
+    for run in runs:
+        read_run_config(run)  # says so where it is not a run's folder
+    if len(runs) != 1 and options.out is None:
+        what = "several runs need a file of their own" if runs else "without a run results need a place"
+        raise UserError(f"--out: {what}, as --out scores.json")
+    out = options.out or runs[0] / f"{command.name}.json"
+    if not os.access(out.parent, os.W_OK | os.X_OK):
+        raise UserError(f"--out: {out.parent} does not exist or cannot be written")
+    for run in runs:
+        command.open(run)
+
+    show_messages()
+    log.info("loading torch …")
+
+    import torch  # after all that can be wrong before it
+
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device: cuda, but there is no CUDA device here (allowed: cpu)")
+    quiet_libraries()
+    measurement = command.measure(options, runs, device)
+    if measurement is None:
+        return
+    out = out.with_suffix(".json") if out.suffix == ".npz" else out  # the command has written that one
+    trained = {"run": str(runs[0]), "trained": trained_by(runs[0])} if runs else {}
+    write_json(out, {"command": sys.argv, **measurement.result, **trained})
+    print(*measurement.shown, f"written to {out}", sep="\n")
+
+
+def _runs(command: Command, options: CommonOptions) -> list[Path]:
+    named = getattr(options, "run", None)
+    if named is not None:
+        return list(named) if isinstance(named, tuple) else [named]
+    if not command.tasks or getattr(options, "teacher", None) is not None:
+        return []
+    return [newest_run(options.runs, command.tasks)]

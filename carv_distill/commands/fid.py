@@ -1,44 +1,74 @@
-"""python evaluate.py fid: sample quality over several ranges of seeds."""
+"""evaluate.py fid: sample quality over several ranges of seeds."""
 
 from __future__ import annotations
 
-import argparse
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from carv_distill.cli import whole_number
+from carv_distill.evaluation.options import FIDOptions
+from carv_distill.options import as_in, at_least
 
-from .command import Command, Found, add_run_option
-
-
-def _options(parser: argparse.ArgumentParser) -> None:
-    add_run_option(parser)
-    parser.add_argument(
-        "--images", type=whole_number(4), help="per seed range; default: what the run's config says"
-    )
-    parser.add_argument("--ranges", type=whole_number(1), default=3, help="seed ranges (3)")
-    parser.add_argument("--features", choices=("digits", "inception", "clip"), help="default: the run's")
-    parser.add_argument("--weights", help="classifier folder, Inception weights file, or CLIP folder")
-    parser.add_argument("--reference", help=".npz with mu and sigma; default: the run's, or the data set")
-    parser.add_argument("--labels", choices=("turn", "random"), help="of the seeds; random: as EDM has them")
-    parser.add_argument("--no-teacher", action="store_true", help="leave the teacher's own samples out")
+from .command import Command, Measurement, RunOptions
 
 
-def _measure(arguments: argparse.Namespace, run: Path, device: str) -> Found | None:
-    from carv_distill.distillation.evaluate import fid_reports
-    from carv_distill.distillation.options import DMDConfig
-    from carv_distill.engine.folder import run_config
-    from carv_distill.evaluation.report import render_table
+@dataclass(frozen=True)
+class FIDCommandOptions(RunOptions):
+    """What `evaluate.py fid` is told; by default features and images are those of the run's own FIDs."""
 
-    given = {k: getattr(arguments, k) for k in ("images", "features", "weights", "reference", "labels")}
+    images: int | None = as_in(FIDOptions, "images")
+    """per seed range"""
+    ranges: int = at_least(1, 3)
+    """seed ranges"""
+    features: str | None = as_in(FIDOptions, "features")
+    """whose distances are measured"""
+    weights: str | None = as_in(FIDOptions, "weights")
+    """classifier folder, Inception weights file, or CLIP folder"""
+    reference: str | None = as_in(FIDOptions, "reference")
+    """.npz with mu and sigma, instead of the data set"""
+    labels: str | None = as_in(FIDOptions, "labels")
+    """of the seeds; random: as EDM has them"""
+    no_teacher: bool = False
+    """leave the teacher's own samples out"""
+
+
+def _measure(options: FIDCommandOptions, runs: list[Path], device: str) -> Measurement | None:
+    from carv_distill.data.images import load_images
+    from carv_distill.evaluation.reference import FIDSetup
+    from carv_distill.evaluation.report import evaluate_generator, report_table
+    from carv_distill.processes import Processes
+
+    (run,) = runs
+    task, config = FID.open(run)
+    given = {k: getattr(options, k) for k in ("images", "features", "weights", "reference", "labels")}
     given = {k: v for k, v in given.items() if v is not None}
-    options = run_config(run, DMDConfig).fid
-    if given.get("features", options.features) != options.features:
-        options = replace(options, weights=None, reference=None)  # those were for other features
-    reports = fid_reports(run, replace(options, **given), arguments.ranges, device, not arguments.no_teacher)
-    if reports is None:
+    if given.get("features", config.fid.features) != config.fid.features:
+        config.fid = replace(config.fid, weights=None, reference=None)  # those were for other features
+    config.fid = replace(config.fid, **given)
+    processes = Processes.launched(device)
+    data = load_images(config.data)
+    setup = FIDSetup.load(config.fid, data, config.data.workers, str(processes.device))
+    assert task.generators is not None
+    generators = task.generators(config, run, str(processes.device))
+    samples = {g.name: g.load() for g in (generators[:1] if options.no_teacher else generators)}
+    reference = setup.reference(processes)
+    reports = [
+        evaluate_generator(
+            sample,
+            data.spec,
+            setup.extractor,
+            reference,
+            name=name,
+            images=config.fid.images,
+            ranges=options.ranges,
+            progress=True,
+            labels=config.fid.labels,
+            processes=processes,
+        )
+        for name, sample in samples.items()
+    ]
+    if processes.rank:
         return None
-    return Found([f"run {run}", render_table(reports)], {r.name: r.to_dict() for r in reports})
+    return Measurement([f"run {run}\n", report_table(reports)], {r.name: r.to_dict() for r in reports})
 
 
-FID = Command("fid", ("dmd",), "sample quality over several ranges of seeds", _options, _measure)
+FID = Command("fid", "sample quality over several ranges of seeds", FIDCommandOptions, _measure, "generators")

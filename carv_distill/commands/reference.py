@@ -1,51 +1,64 @@
-"""python evaluate.py reference: a data set's statistics, for FIDs against it."""
+"""evaluate.py reference: a data set's statistics, for FIDs against it."""
 
 from __future__ import annotations
 
-import argparse
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
 
-from carv_distill.cli import whole_number
 from carv_distill.data.options import DATA_SETS, DataOptions
+from carv_distill.errors import UserError
+from carv_distill.evaluation.options import FEATURES
+from carv_distill.options import at_least, one_of, option
 
-from .command import Command, Found
-
-
-def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", choices=DATA_SETS, required=True, help="the data set")
-    parser.add_argument("--path", help="its folder or zip, where it needs one")
-    parser.add_argument("--features", choices=("digits", "inception", "clip"), default="inception")
-    parser.add_argument("--weights", help="classifier folder, Inception weights file, or CLIP folder")
-    parser.add_argument("--workers", type=whole_number(0), default=2, help="processes that decode files (2)")
+from .command import Command, CommonOptions, Measurement
 
 
-def _measure(arguments: argparse.Namespace, run: Any, device: str) -> Found | None:
+@dataclass(frozen=True, kw_only=True)
+class ReferenceOptions(CommonOptions):
+    """What `evaluate.py reference` is told."""
+
+    data: str = one_of(DATA_SETS)
+    """the data set"""
+    path: str | None = option(None, metavar="FOLDER")
+    """its folder or zip, where it needs one"""
+    features: str = one_of(FEATURES, "inception")
+    """of the statistics"""
+    weights: str | None = None
+    """classifier folder, Inception weights file, or CLIP folder"""
+    workers: int = at_least(0, 2)
+    """processes that decode files"""
+
+    @property
+    def source(self) -> DataOptions:
+        """Labels do not matter here, and a file without them is as good."""
+        return DataOptions(self.data, self.path, labels=False, workers=self.workers)
+
+    def __post_init__(self) -> None:
+        self.source.require_labelled()
+        if self.out is not None and self.out.suffix != ".npz":
+            raise UserError(f"--out: {self.out} must end in .npz; that is what statistics are kept in")
+
+
+def _measure(options: ReferenceOptions, runs: list[Path], device: str) -> Measurement | None:
     from rich.progress import Progress
 
     from carv_distill.data.images import load_images
-    from carv_distill.errors import UserError
-    from carv_distill.evaluation.extractors import load_extractor
+    from carv_distill.evaluation.features import load_extractor
     from carv_distill.evaluation.reference import Reference
     from carv_distill.processes import Processes
 
-    if arguments.out.suffix != ".npz":
-        raise UserError(f"--out: {arguments.out} must end in .npz; that is what statistics are kept in")
-    # labels do not matter here, and a file without them is as good
-    data = load_images(DataOptions(arguments.data, arguments.path, labels=False, workers=arguments.workers))
+    o, out = options, options.out
+    assert out is not None
+    data = load_images(o.source)
     processes = Processes.launched(device)
-    extractor = load_extractor(arguments.features, arguments.weights, key="--weights")
+    extractor = load_extractor(o.features, o.weights, key="--weights")
     extractor.to(processes.device)
     if not extractor.takes(data.spec):
-        raise UserError(f"--features: {arguments.features} does not take the images of {data.spec.name}")
+        raise UserError(f"--features: {o.features} does not take the images of {data.spec.name}")
     with Progress(disable=processes.rank > 0) as bar:
         task = bar.add_task(data.spec.name, total=len(data))
         reference = Reference.from_set(
-            data,
-            extractor,
-            processes,
-            arguments.workers,
-            lambda count: bar.advance(task, count),
-            kept=0,
+            data, extractor, processes, o.workers, lambda count: bar.advance(task, count), most_features=0
         )
     if processes.rank:
         return None
@@ -54,9 +67,9 @@ def _measure(arguments: argparse.Namespace, run: Any, device: str) -> Found | No
         "size": data.spec.size,
         "extractor": extractor.fingerprint,
     }
-    reference.statistics.save(arguments.out, **about)
-    shown = f"statistics of {len(data):,} images, {extractor.name} features: {arguments.out}"
-    return Found([shown], {"data": data.spec.name, "features": extractor.name, **about})
+    reference.statistics.save(out, **about)
+    shown = f"statistics of {len(data):,} images, {extractor.name} features: {out}"
+    return Measurement([shown], {"data": data.spec.name, "features": extractor.name, **about})
 
 
-REFERENCE = Command("reference", (), "a data set's statistics, for FIDs against it", _options, _measure)
+REFERENCE = Command("reference", "a data set's statistics, for FIDs against it", ReferenceOptions, _measure)

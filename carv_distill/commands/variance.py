@@ -1,40 +1,43 @@
-"""python evaluate.py variance: where a gradient's variance comes from, and what to do about it."""
+"""evaluate.py variance: where a gradient's variance comes from, and what to do about it."""
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
-from carv_distill.cli import whole_number
+from carv_distill.options import at_least
 
-from .command import Command, Found, add_run_option
-
-
-def _options(parser: argparse.ArgumentParser) -> None:
-    add_run_option(parser)
-    parser.add_argument("--upstream", type=whole_number(1), default=8, help="R of every sampler (8)")
-    parser.add_argument(
-        "--draws", type=whole_number(1), nargs="+", default=[1, 2, 4, 8, 16], help="K (1 2 4 8 16)"
-    )
-    parser.add_argument("--pairs", type=whole_number(3), default=16, help="pairs of gradients per row (16)")
-    parser.add_argument(
-        "--samples", type=whole_number(3), default=32, help="upstream samples of the budget (32)"
-    )
+from .command import Command, Measurement, RunOptions
 
 
-def _measure(arguments: argparse.Namespace, run: Path, device: str) -> Found:
-    from .variance_analysis import AccountingOptions, account
-    from .variance_figures import draw_accounting
-    from .variance_report import accounting_dict, accounting_report
+@dataclass(frozen=True)
+class VarianceCommandOptions(RunOptions):
+    """What `evaluate.py variance` is told."""
 
-    options = AccountingOptions(
-        arguments.upstream, tuple(arguments.draws), arguments.pairs, arguments.samples
-    )
-    found = account(run, options, device)
-    folder = arguments.out.with_suffix("") if arguments.out else run / "figures"
-    drawn = draw_accounting(found.comparison, found.profile, found.proposals, folder)
-    said = [f"run {run} at update {found.step}", *accounting_report(found)]
-    return Found([*said, *(f"drawn: {path}" for path in drawn)], accounting_dict(found))
+    upstream: int = at_least(1, 8)
+    """R of every sampler"""
+    draws: tuple[int, ...] = at_least(1, (1, 2, 4, 8, 16))
+    """K"""
+    pairs: int = at_least(3, 16)
+    """pairs of gradients per row"""
+    samples: int = at_least(3, 32)
+    """upstream samples of the budget"""
 
 
-VARIANCE = Command("variance", ("dmd", "sds"), "variance, compute and advice", _options, _measure)
+def _measure(options: VarianceCommandOptions, runs: list[Path], device: str) -> Measurement:
+    from carv_distill.variance import analyse, analysis_dict, analysis_tables, conclusions
+
+    from .variance_figures import draw_analysis
+
+    o, (run,) = options, runs
+    task, config = VARIANCE.open(run)
+    assert task.gradient is not None
+    analysis = analyse(task.gradient(config, run, device, None), o.upstream, o.draws, o.pairs, o.samples)
+    folder = o.out.with_suffix("") if o.out else run / "figures"
+    drawn = draw_analysis(analysis.comparison, analysis.profile, analysis.proposals, folder)
+    tables = (f"{table}\n" for table in analysis_tables(analysis))
+    shown = [f"run {run} at update {analysis.step}\n", *tables, *conclusions(analysis)]
+    return Measurement([*shown, *(f"drawn: {path}" for path in drawn)], analysis_dict(analysis))
+
+
+VARIANCE = Command("variance", "variance, compute and advice", VarianceCommandOptions, _measure, "gradient")

@@ -15,7 +15,7 @@ from carv_distill.variance import Comparison, NoiseLevelProfile, largest_ecm
 COLOURS = (GREY, ORANGE, BLUE, GREEN, RED)
 
 
-def draw_accounting(
+def draw_analysis(
     c: Comparison, profile: NoiseLevelProfile, proposals: dict[str, Proposal], folder: Path
 ) -> list[Path]:
     """Writes `variance_vs_compute.png`, `ecm.png` and `noise_levels.png`; returns their paths."""

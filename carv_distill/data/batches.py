@@ -2,76 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from carv_distill.carv import stream
 from carv_distill.errors import UserError
 
-from .spec import ImageSet
+from .sets import ImageSet
 
 Batch = tuple[Tensor, Tensor]
 """Images float32 [n, C, H, W] in [-1, 1] and labels int64 [n]."""
 
 
-def step_indices(size: int, batch: int, seed: int, key: str, share: int, step: int) -> Tensor:
-    """The images of one share of one step: the first draw of ``stream(seed, share, step, key)``, uniform with
-    replacement, int64 [batch] in 0..size-1."""
-    return torch.randint(size, (batch,), generator=stream(seed, share, step, key))
-
-
 def step_loader(
     images: ImageSet, batch: int, seed: int, key: str, shares: Sequence[int], start: int, workers: int
 ) -> DataLoader[Batch]:
-    """Endless batches, one for each step from `start` on.
+    """Endless batches of len(shares)·batch images, one for each step from `start` on.
 
     What is in them depends on (seed, key, share, step) alone, so neither a resume nor the number of processes
-    changes it.
+    changes it: the first draw of ``stream(seed, share, step, key)``, uniform with replacement.
 
     Args:
-        images: the data set.
         batch: images of one share.
         seed: names the random streams, with `key`.
         shares: which shares to draw, joined in this order; a rank's own number, as a rule.
-        start: the first step.
         workers: processes that decode files ahead; sets in memory use none.
-
-    Returns:
-        a loader of :data:`Batch`, images float32 [len(shares)·batch, C, H, W].
     """
     return _loader(images, _Steps(len(images), batch, seed, key, shares, start), workers)
 
 
 def ordered_loader(images: ImageSet, batches: Sequence[range], workers: int) -> DataLoader[Batch]:
     """The images of these numbers, a batch for each range."""
-    return _loader(images, _Ranges(batches), workers)
+    return _loader(images, [torch.arange(b.start, b.stop, b.step) for b in batches], workers)
 
 
-class _Steps(Sampler[Tensor]):
+class _Steps:
+    """The images of each step, int64, for ever; begun again, from `start`."""
+
     def __init__(self, size: int, batch: int, seed: int, key: str, shares: Sequence[int], start: int) -> None:
         self.size, self.batch, self.seed, self.key = size, batch, seed, key
         self.shares, self.start = shares, start
 
     def __iter__(self) -> Iterator[Tensor]:
         for step in count(self.start):
-            drawn = [step_indices(self.size, self.batch, self.seed, self.key, s, step) for s in self.shares]
-            yield torch.cat(drawn)
-
-
-class _Ranges(Sampler[Tensor]):
-    def __init__(self, batches: Sequence[range]) -> None:
-        self.batches = batches
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return (torch.arange(b.start, b.stop, b.step) for b in self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
+            streams = (stream(self.seed, share, step, self.key) for share in self.shares)
+            yield torch.cat([torch.randint(self.size, (self.batch,), generator=s) for s in streams])
 
 
 class _Batches(Dataset[Any]):
@@ -97,17 +77,16 @@ class _Loader(DataLoader[Any]):
             yield item
 
 
-def _loader(images: ImageSet, sampler: Sampler[Tensor], workers: int) -> DataLoader[Batch]:
-    decodes = images.decodes
+def _loader(images: ImageSet, sampler: Iterable[Tensor], workers: int) -> DataLoader[Batch]:
     return _Loader(
         _Batches(images),
         sampler=sampler,
         batch_size=None,
-        collate_fn=_as_it_is,
-        num_workers=workers if decodes else 0,
+        collate_fn=_unchanged,
+        num_workers=workers if images.decodes else 0,
         pin_memory=torch.cuda.is_available(),
     )
 
 
-def _as_it_is(item: Any) -> Any:
+def _unchanged(item: Any) -> Any:
     return item

@@ -8,28 +8,20 @@ import torch
 
 from carv_distill.errors import UserError
 
-from .sets import ByteImages
-from .spec import ImageSpec
+from .sets import ImageSpec, LabelledImages
 
 CIFAR10 = ImageSpec("cifar10", channels=3, size=32, classes=10)
 
 
-def load_cifar10_images(root: str) -> ByteImages:
-    """All 50,000 training images, as bytes.
+def load_cifar10_images(root: str) -> LabelledImages:
+    """All 50,000 training images as bytes, in the order of the files; `root` holds `cifar-10-batches-py`.
 
     torchvision compares every file with its published MD5 before it unpickles any. Nothing is downloaded.
-
-    Args:
-        root: the folder that holds `cifar-10-batches-py`.
-
-    Returns:
-        uint8 [50000, 3, 32, 32] and labels int64 [50000] in 0..9, in the order of the files.
 
     Raises:
         UserError: a file is missing or damaged; the message names it and says how to fetch them.
 
-    Source:
-        Krizhevsky, Learning Multiple Layers of Features from Tiny Images (2009).
+    Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images (2009).
     """
     from torchvision.datasets import CIFAR10 as FILES  # slow: other data sets do without it
     from torchvision.datasets.utils import check_integrity
@@ -44,4 +36,4 @@ def load_cifar10_images(root: str) -> ByteImages:
             )
     files = FILES(root, train=True, download=False)
     pixels = torch.from_numpy(files.data).permute(0, 3, 1, 2).contiguous()
-    return ByteImages(pixels, torch.tensor(files.targets), CIFAR10)
+    return LabelledImages(pixels, torch.tensor(files.targets), CIFAR10)

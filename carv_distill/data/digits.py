@@ -2,19 +2,15 @@
 
 import torch
 
-from .spec import ImageSpec, LabelledImages
+from .sets import ImageSpec, LabelledImages
 
 DIGITS = ImageSpec("digits", channels=1, size=8, classes=10)
 
 
 def load_digits_images() -> LabelledImages:
-    """All the scans, x / 8 - 1 of the grey levels 0..16.
+    """All the scans in the library's order: x / 8 - 1 of the grey levels 0..16, labels 0..9.
 
-    Returns:
-        images float32 [1797, 1, 8, 8] in [-1, 1] and labels int64 [1797] in 0..9, in the library's order.
-
-    Source:
-        Alpaydin and Kaynak, Optical Recognition of Handwritten Digits (UCI, 1998), test part.
+    Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits (UCI, 1998), test part.
     """
     from sklearn.datasets import load_digits  # half a second, for those who load them
 

@@ -1,19 +1,14 @@
-"""From a configuration to the images."""
+"""From a configuration to the images, and whether a teacher goes with them."""
 
 from __future__ import annotations
 
 from typing import overload
 
 from carv_distill.errors import UserError
+from carv_distill.teachers.teacher import Teacher
 
-from .digits import load_digits_images
-from .options import DATA_SETS as NAMES
-from .options import NEED_PATH, DataOptions
-from .sets import Mirrored, Unlabelled
-from .spec import ImageSet, LabelledImages
-
-IN_MEMORY = tuple(name for name in NAMES if name not in NEED_PATH)
-"""The data sets that need no file."""
+from .options import DATA_SETS, DataOptions
+from .sets import ImageSet, ImageSpec, LabelledImages, Mirrored, Unlabelled
 
 
 @overload
@@ -25,50 +20,33 @@ def load_images(source: DataOptions) -> ImageSet: ...
 
 
 def load_images(source: str | DataOptions) -> ImageSet:
-    """A data set, by the name of one that needs no file, or as a configuration describes it.
-
-    Raises:
-        UserError: no such data set (the message lists those there are), a path that is missing or not needed,
-            or files that are missing or damaged.
-    """
+    """A data set, by the name of one that needs no file, or as a configuration describes it."""
     options = DataOptions(source) if isinstance(source, str) else source
-    images: ImageSet = _read(options)
+    options.require_labelled()
+    images = DATA_SETS[options.name].load(options)
     if not options.labels:
         images = Unlabelled(images)
     return Mirrored(images) if options.flip else images
 
 
-def _read(options: DataOptions) -> ImageSet:
-    name, path = options.name, options.path
-    if name not in NAMES:
-        raise UserError(f"data.name: no data set {name!r}; allowed: {', '.join(NAMES)}")
-    if name in IN_MEMORY and path is not None:
+def check_fit(teacher: Teacher, spec: ImageSpec, path: str) -> None:
+    """Teacher and data must have one image shape, and the labels must be known to the teacher.
+
+    Raises:
+        UserError: naming what differs.
+    """
+    if (teacher.channels, teacher.size) != (spec.channels, spec.size):
         raise UserError(
-            f"data.path: {path} is given, but data.name: {name} is made in memory "
-            f"(a path goes with {', '.join(NEED_PATH)})"
+            f"teacher.path: {path} makes {teacher.channels}×{teacher.size}×{teacher.size} images, but data "
+            f"{spec.name} has {spec.channels}×{spec.size}×{spec.size}"
         )
-    match name:
-        case "digits":
-            return load_digits_images()
-        case "solids":
-            from .solids import load_solids_images
-
-            return load_solids_images()
-        case "cifar10":
-            from .cifar import load_cifar10_images
-
-            if path is None:
-                raise UserError(
-                    "data.path: data.name: cifar10 needs the folder that holds cifar-10-batches-py; fetch it "
-                    "with python -c \"from torchvision.datasets import CIFAR10; CIFAR10('data', "
-                    'download=True)" and give data.path=data'
-                )
-            return load_cifar10_images(path)
-    from .stored import load_stored_images
-
-    if path is None:
+    if teacher.labels and not spec.classes:
         raise UserError(
-            "data.path: data.name: images needs a folder or zip of square PNG or JPEG files, as EDM's "
-            "dataset_tool.py writes them; give data.path=…"
+            f"teacher.path: {path} has {teacher.labels} class embeddings, but the images of {spec.name} have "
+            "no labels (data.labels: false, or null in dataset.json); an unconditional teacher fits"
         )
-    return load_stored_images(path, options.labels)
+    if teacher.labels not in (0, spec.classes, spec.classes + 1):
+        raise UserError(
+            f"teacher.path: {path} has {teacher.labels} class embeddings, but data {spec.name} has "
+            f"{spec.classes} classes (allowed: 0, {spec.classes}, or {spec.classes + 1} with a null label)"
+        )

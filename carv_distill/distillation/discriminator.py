@@ -14,12 +14,8 @@ from carv_distill.teachers.denoiser import NetworkDenoiser
 from carv_distill.teachers.network import RawNetwork
 
 
-class GANHead(nn.Module):
+class Discriminator(nn.Module):
     """h(x_t) ∈ ℝ from the fake score's bottleneck: a strided convolution, a 1×1 one, the mean over places.
-
-    Args:
-        channels: of the bottleneck.
-        seed: of the initial weights, which every process must share.
 
     Source: Yin et al. 2024 (DMD2), section 4.3.
     """
@@ -60,13 +56,10 @@ def discriminator_loss(generated: Tensor, real: Tensor) -> Tensor:
 
 
 def generator_direction(
-    fake: NetworkDenoiser, head: GANHead, x: Tensor, sigma: Tensor, eps: Tensor, cond: Tensor | None
+    fake: NetworkDenoiser, head: Discriminator, x: Tensor, sigma: Tensor, eps: Tensor, cond: Tensor | None
 ) -> Tensor:
-    """∂ softplus(−h(x_t))/∂x of each sample, [R, …]: what the discriminator adds to a direction.
-
-    Taken in x-space, so that one backward through the generator serves both terms, and no gradient reaches
-    the fake score or the head.
-    """
+    """∂ softplus(−h(x_t))/∂x of each sample, [R, …]: what the discriminator adds to a direction. Taken in
+    x-space, so that one backward through the generator serves both terms."""
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
         loss = F.softplus(-head.logits(fake, leaf, sigma, eps, cond)).sum()

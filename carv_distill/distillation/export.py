@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import diffusers
-from safetensors import SafetensorError
+from huggingface_hub import ModelCardData
 
-from carv_distill.errors import UserError
-from carv_distill.files import updated_folder
-from carv_distill.teachers.edm.network import EDMNetwork
-from carv_distill.teachers.folder import one_line
+from carv_distill.files import saved_folder, write_json
+from carv_distill.teachers.edm.unet import EDMNetwork
 from carv_distill.teachers.network import RawNetwork
 
 _PIPELINE = Path(__file__).with_name("one_step_pipeline.py")
@@ -20,10 +18,41 @@ _EDM = "edm_network"
 _EDM_SOURCE = '''\
 """The class of these weights; it is part of carv-distill."""
 
-from carv_distill.diffusion.edm import DhariwalUNet, SongUNet
+from carv_distill.teachers.edm import DhariwalUNet, SongUNet
 
 __all__ = ["DhariwalUNet", "SongUNet"]
 '''
+_TAGS = ["one-step", "distillation", "dmd", "carv-distill"]
+_CARD = """\
+---
+{head}
+# license: yours to choose; the teacher's may bind it
+---
+
+# One-step student
+
+A one-step generator of {channels} × {size} × {size} images, distilled from a diffusion teacher with
+carv-distill: x = D(σ_max z; σ_max{label}), z ~ N(0, I). The network is a `{network}`{needs}.
+
+## Use
+
+```python
+from diffusers import DiffusionPipeline
+
+# pipeline.py in this folder is the pipeline's code
+pipeline = DiffusionPipeline.from_pretrained(".", custom_pipeline="./pipeline.py", trust_remote_code=True)
+images = pipeline({arguments}).images
+```
+
+`output_type="raw"` gives the generator's x itself, a tensor in [-1, 1] up to its error.
+
+## Figures
+
+| | |
+|---|---|
+{rows}
+"""
+_NEEDS = " of `carv_distill.teachers.edm`;\ncarv-distill must be installed beside diffusers"
 
 
 def save_student(folder: Path, network: RawNetwork, scheduler_config: dict[str, Any], card: str) -> None:
@@ -31,9 +60,6 @@ def save_student(folder: Path, network: RawNetwork, scheduler_config: dict[str, 
 
     A UNet2DModel student needs diffusers alone. The class of EDM's networks is this package's: diffusers
     finds it through a small file in `unet/`, where carv-distill is installed.
-
-    Raises:
-        UserError: a file could not be written; those that were there before are kept.
     """
     kind = type(network.unet).__name__
     of_edm = isinstance(network, EDMNetwork)
@@ -43,19 +69,32 @@ def save_student(folder: Path, network: RawNetwork, scheduler_config: dict[str, 
         "scheduler": ["diffusers", scheduler_config.get("_class_name", "DDPMScheduler")],
         "unet": [_EDM if of_edm else "diffusers", kind],
     }
-    try:
-        with updated_folder(folder) as scratch:
-            network.save(scratch / "unet")
-            if of_edm:
-                (scratch / "unet" / f"{_EDM}.py").write_text(_EDM_SOURCE)
-            (scratch / "scheduler").mkdir()
-            (scratch / "scheduler" / "scheduler_config.json").write_text(_json(scheduler_config))
-            (scratch / "model_index.json").write_text(_json(index))
-            (scratch / "pipeline.py").write_text(_PIPELINE.read_text())
-            (scratch / "README.md").write_text(card)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder}: could not be written ({one_line(error)})") from error
+    with saved_folder(folder) as scratch:
+        network.save(scratch / "unet")
+        if of_edm:
+            (scratch / "unet" / f"{_EDM}.py").write_text(_EDM_SOURCE)
+        write_json(scratch / "scheduler" / "scheduler_config.json", dict(sorted(scheduler_config.items())))
+        write_json(scratch / "model_index.json", index)
+        (scratch / "pipeline.py").write_text(_PIPELINE.read_text())
+        (scratch / "README.md").write_text(card)
 
 
-def _json(content: dict[str, Any]) -> str:
-    return json.dumps(content, indent=2, sort_keys=True) + "\n"
+def student_card(network: RawNetwork, classes: int, figures: Mapping[str, str | float]) -> str:
+    """How to use the student, and the run's numbers, by name, as a table; `classes`: that there are labels
+    of, as a network may have one more for "no label"."""
+    labelled = network.labels > 0
+    return _CARD.format(
+        head=ModelCardData(library_name="diffusers", tags=_TAGS).to_yaml(),
+        channels=network.channels,
+        size=network.size,
+        label=", y" if labelled else "",
+        network=type(network.unet).__name__,
+        needs=_NEEDS if isinstance(network, EDMNetwork) else "; nothing but diffusers is needed",
+        arguments=f"class_labels={list(range(min(classes, 4)))}" if labelled else "batch_size=4",
+        rows="\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in figures.items()),
+    )
+
+
+def _cell(value: str | float) -> str:
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return " ".join(text.split()).replace("|", "\\|")

@@ -1,59 +1,97 @@
-"""Variance of the student's gradient, total and with the upstream held fixed."""
+"""The student's gradient as it is measured: by the trace, by evaluate.py, for advice and prices."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from carv_distill.carv import NoiseLevelSampler
-from carv_distill.processes import average_over_ranks
-from carv_distill.variance import PairedVariance
+from carv_distill.engine.optimisation import time_at_rest
+from carv_distill.processes import Share, average_over_ranks
+from carv_distill.variance import (
+    MeasuredGradient,
+    PairedVariance,
+    StageTimer,
+    estimate_gradient,
+    paired_variance,
+)
 
 from .module import DMDModule
+from .objective import ALONE
 
 
 def measure_variance(
     module: DMDModule, sampler: NoiseLevelSampler, draws: int, pairs: int, key: tuple[int | str, ...]
 ) -> PairedVariance:
-    """Pairs of gradients of whole updates at `draws` re-noisings; a pair shares latents and labels.
+    """Pairs of gradients of whole updates at `draws` re-noisings; a pair shares its upstream samples. `key`
+    names the random streams: the same key gives the same upstream samples to every sampler."""
 
-    Args:
-        sampler: the arm to measure.
-        pairs: at least two.
-        key: names the random streams, apart from those of training; the same key gives the same
-            upstream samples to every arm.
-    """
-    variance = PairedVariance()
-    for pair in range(pairs):
-        names = [(half, sampler.strategy, sampler.noise, draws) for half in range(2)]
-        variance.update(*(student_gradient(module, sampler, draws, (*key, pair), own) for own in names))
-    return variance
+    def estimate(pair: int, half: int) -> Tensor:
+        own = (half, sampler.strategy, sampler.noise, draws)
+        return update_gradient(module, sampler, draws, (*key, pair), own)
+
+    return paired_variance(estimate, pairs)
 
 
-def student_gradient(
+def update_gradient(
     module: DMDModule,
     sampler: NoiseLevelSampler,
-    count: int,
+    draws: int,
     key: tuple[int | str, ...],
     own_key: tuple[int | str, ...],
 ) -> Tensor:
-    """One replicate of an update's gradient as a vector, over all shares; `.grad` is untouched.
+    """One replicate of an update's gradient at K draws, over all shares, [d]; `.grad` is untouched.
 
     Args:
-        count: K.
         key: names the stream of the upstream samples.
         own_key: added to it, names those of the draws.
     """
-    parameters = list(module.student.parameters())
-    gradient: Tensor | None = None
+    gradients = []
     for share in module.shares:
-        upstream, _ = module.streams(share, *key, "upstream")
-        own, shared = module.streams(share, *key, *own_key)
-        with module.autocast():
-            loss, _ = module.student_loss(share, upstream, own, shared, sampler, count)
-        parts = torch.autograd.grad(loss / module.accumulate, parameters, allow_unused=True)
-        flat = torch.cat([g.flatten() for g in parts if g is not None])
-        gradient = flat if gradient is None else gradient.add_(flat)
-    assert gradient is not None
+        upstream, _ = module.streams(share.index, *key, "upstream")
+        own, shared = module.streams(share.index, *key, *own_key)
+        g = gradient_of(module, share, shared)
+        estimate = partial(estimate_gradient, rank=share.index, world_size=share.count, shared=shared)
+        sizes = g.upstream, draws, upstream, own, g.chunk
+        gradients.append(estimate(g.sample, g.parameters, sampler, *sizes))
+    gradient = torch.stack(gradients).mean(0)
     average_over_ranks(gradient, module.world_size)
     return gradient
+
+
+def gradient_of(
+    module: DMDModule, share: Share = ALONE, shared: torch.Generator | None = None, step: int = 0
+) -> MeasuredGradient:
+    """The gradient that a module descends, of the whole batch or of one share of it."""
+    e = module.estimator
+    return MeasuredGradient(
+        pipeline=module.objective.pipeline(share, shared),
+        parameters=list(module.objective.student_parameters),
+        sampler=e.sampler,
+        upstream=e.upstream,
+        draws=e.draws,
+        seed=module.seed,
+        device=module.device,
+        chunk=e.chunk.rows,
+        step=step,
+        context=module.autocast,
+        time_other=partial(time_other, module),
+        learned=e.adaptive is not None,
+    )
+
+
+def time_other(module: DMDModule, timer: StageTimer) -> None:
+    """Times what an update does besides its gradient: the fake score's updates, the optimiser, the average,
+    which is put back. Gradients are used up."""
+    student, fake = optimizers = module.configure_optimizers()
+    average, batch = module.ema_vector.theta.clone(), module.stand_in_images()
+
+    def update(number: int) -> None:
+        module.fake_updates(fake, f"cost {number}", batch)
+        module.apply_student(student, number)
+
+    time_at_rest(timer, module.device, optimizers, update)
+    with torch.no_grad():
+        module.ema_vector.theta.copy_(average)

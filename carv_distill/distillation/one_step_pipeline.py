@@ -4,21 +4,15 @@ D is the denoiser of `unet` under the parametrisation of `scheduler`: EDM's prec
 sample-prediction on betas. This file goes with the weights, and needs diffusers alone.
 """
 
-from typing import Any
-
 import torch
 from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
+from diffusers.image_processor import VaeImageProcessor
 from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 
 
 class OneStepPipeline(DiffusionPipeline):
-    """Images by one call of a network.
-
-    Args:
-        unet: F(x, c_noise, class labels).
-        scheduler: with EDM's `precondition_…`, or with `betas`.
-    """
+    """Images by one call of `unet`, F(x, c_noise, class labels)."""
 
     model_cpu_offload_seq = "unet"
 
@@ -40,10 +34,8 @@ class OneStepPipeline(DiffusionPipeline):
         Args:
             batch_size: n; a list of labels has a length of its own.
             class_labels: one for all, or one per image; a conditional network needs them.
-            generator: of the noise z.
             output_type: pil, np ([n, H, W, C] in [0, 1]), pt ([n, C, H, W] in [0, 1]) or raw (x itself, in
                 [-1, 1] up to the network's error).
-            return_dict: gives an object with `.images`; else a tuple.
 
         Raises:
             ValueError: labels are missing or out of range; an unknown output type.
@@ -57,17 +49,8 @@ class OneStepPipeline(DiffusionPipeline):
         shape = (count, config["in_channels"], side, side)
         z = randn_tensor(shape, generator=generator, device=self._execution_device, dtype=torch.float32)
         x = self.denoise(z, labels)
-        images = self._converted(x, output_type)
+        images = x if output_type == "raw" else VaeImageProcessor().postprocess(x, output_type)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
-
-    def _converted(self, x: torch.Tensor, output_type: str) -> Any:
-        if output_type == "raw":
-            return x
-        images = (x / 2 + 0.5).clamp(0, 1)
-        if output_type == "pt":
-            return images
-        array = images.permute(0, 2, 3, 1).cpu().numpy()
-        return self.numpy_to_pil(array) if output_type == "pil" else array
 
     def denoise(self, z: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:
         """D(σ_max z; σ_max, labels): z [n, C, H, W], labels [n] or None → [n, C, H, W]."""
@@ -79,8 +62,8 @@ class OneStepPipeline(DiffusionPipeline):
                 scheduler.precondition_inputs(x, sigma), scheduler.precondition_noise(sigma), labels
             )
             return scheduler.precondition_outputs(x, raw, sigma)
-        kept = torch.cumprod(1 - scheduler.betas.double(), 0)[-1]
-        alpha, noise = float(kept.sqrt()), float((1 - kept).sqrt())
+        signal = torch.cumprod(1 - scheduler.betas.double(), 0)[-1]
+        alpha, noise = float(signal.sqrt()), float((1 - signal).sqrt())
         last = z.new_tensor([len(scheduler.betas) - 1])
         raw = self._raw(noise * z, last, labels)
         prediction = scheduler.config.prediction_type

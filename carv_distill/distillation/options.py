@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from carv_distill.carv import STRATEGIES
+from carv_distill.carv.strategies import STRATEGIES
 from carv_distill.engine.options import EstimatorOptions, ImageConfig
-from carv_distill.options import at_least, between, more_than, one_of
+from carv_distill.options import at_least, between, more_than, one_of, place, section
 
 
 @dataclass
@@ -65,10 +65,10 @@ class DMDOptions:
 
 
 @dataclass
-class TeacherSource:
-    """Where the frozen teacher comes from."""
+class TeacherOptions:
+    """The frozen teacher."""
 
-    path: str = MISSING
+    path: str = place(MISSING, hub=True)
     """A diffusers folder or hub id."""
     guidance: float = at_least(0, 1.0)
     """Classifier-free guidance scale; 1 is none."""
@@ -90,7 +90,7 @@ class VarianceOptions:
 class DMDConfig(ImageConfig):
     """One-step distillation."""
 
-    teacher: TeacherSource = field(default_factory=TeacherSource)
+    teacher: TeacherOptions = field(default_factory=TeacherOptions)
     estimator: EstimatorOptions = field(default_factory=EstimatorOptions)
     dmd: DMDOptions = field(default_factory=DMDOptions)
-    variance: VarianceOptions = field(default_factory=VarianceOptions)
+    variance: VarianceOptions = section(VarianceOptions, resume=True)

@@ -1,24 +1,25 @@
-"""The trace of the gradient's variance, and its figure."""
+"""The trace of the gradient's variance, and the picture of a run."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from carv_distill.carv import NoiseLevelSampler, Proposal
-from carv_distill.distillation.figures import draw_variance_vs_fid
-from carv_distill.distillation.gradient import measure_variance
-from carv_distill.distillation.module import DMDModule
-from carv_distill.engine.callbacks import write_metrics
-from carv_distill.engine.metrics import read_metrics
-from carv_distill.variance import Estimate, PairedVariance
+from carv_distill.engine.callbacks import Periodic, write_metrics
+from carv_distill.engine.metrics import Row, read_metrics
+from carv_distill.figures import BLUE, GREY, ORANGE, draw_line, new_figure, save_figure
+from carv_distill.variance import PairedVariance
+
+from .gradient import measure_variance
+from .module import DMDModule
 
 
-class VarianceTrace(Callback):
+class VarianceTrace(Periodic):
     """Measures the gradient's variance every few updates and after the last one, for the configured sampler
     and for (R, 1) iid.
 
@@ -28,26 +29,23 @@ class VarianceTrace(Callback):
     """
 
     def __init__(self, every: int, pairs: int) -> None:
-        self.every, self.pairs = every, pairs
+        super().__init__(every, last=True)
+        self.pairs = pairs
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        if trainer.global_step % self.every and trainer.global_step != trainer.max_steps:
-            return
-        module: DMDModule = pl_module
-        iid = NoiseLevelSampler(Proposal.uniform(module.sampler.proposal.bins), "iid")
+    def act(self, trainer: Trainer, module: DMDModule) -> None:
+        step, e = trainer.global_step, module.estimator
+        iid = NoiseLevelSampler(Proposal.uniform(e.sampler.proposal.bins), "iid")
         values: dict[str, float] = {}
-        ours = module.sampler_at(trainer.global_step)
-        for arm, sampler, draws in (("carv", ours, module.draws), ("iid", iid, 1)):
-            key = (trainer.global_step, "variance")
-            measured = measure_variance(module, sampler, draws, self.pairs, key)
+        for arm, sampler, draws in (("carv", e.sampler_at(step), e.draws), ("iid", iid, 1)):
+            measured = measure_variance(module, sampler, draws, self.pairs, (step, "variance"))
             values |= _columns(f"variance/{arm}", measured)
         write_metrics(trainer, values)
         for arm in ("carv", "iid"):
-            pl_module.log(f"variance/{arm}", values[f"variance/{arm}/total"], logger=False)
+            module.log(f"variance/{arm}", values[f"variance/{arm}/total"], logger=False)
 
 
 def _columns(prefix: str, measured: PairedVariance) -> dict[str, float]:
-    quantities: dict[str, Estimate] = {
+    quantities = {
         "total": measured.total(),
         "within": measured.within(),
         "between": measured.between(),
@@ -61,22 +59,55 @@ def _columns(prefix: str, measured: PairedVariance) -> dict[str, float]:
     }
 
 
-class TraceFigure(Callback):
-    """Redraws `figures/variance_vs_fid.png` after every measurement."""
+class TraceFigure(Periodic):
+    """Redraws `figures/variance_vs_fid.png` after every measurement, and at the end."""
 
     def __init__(self, metrics: Path, figure: Path, every: tuple[int, ...]) -> None:
+        super().__init__(*every)
         self.metrics, self.figure = metrics, figure
-        self.every = [e for e in every if e]
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        if any(trainer.global_step % e == 0 for e in self.every):
-            self._draw(pl_module)
-
-    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        self._draw(pl_module)
+    def on_train_end(self, trainer: Trainer, pl_module: DMDModule) -> None:  # type: ignore[override]
+        self.act(trainer, pl_module)
 
     @rank_zero_only
-    def _draw(self, module: DMDModule) -> None:
-        r, k, strategy = module.upstream, module.draws, module.sampler.strategy
-        rows = read_metrics(self.metrics)
-        draw_variance_vs_fid(rows, self.figure, f"({r}, {k}) {strategy}", f"({r}, 1) iid")
+    def act(self, trainer: Trainer, module: DMDModule) -> None:
+        e = module.estimator
+        rows, r = read_metrics(self.metrics), e.upstream
+        draw_variance_vs_fid(rows, self.figure, f"({r}, {e.draws}) {e.sampler.strategy}", f"({r}, 1) iid")
+
+
+def draw_variance_vs_fid(rows: Sequence[Row], path: Path, carv: str, iid: str) -> None:
+    """Variance of the student's gradient (left axis) and FID (right axis) over student updates.
+
+    Solid: total variance; dashed: the upstream held fixed; bands: 95 % intervals. While one of the two was
+    never measured the other is alone, and with neither nothing is drawn. `carv` and `iid`: what the legend
+    calls the configured estimator and its baseline.
+    """
+    fid = [(r["step"], r["fid/fid"]) for r in rows if "fid/fid" in r and r["step"] > 0]
+    measured = [r for r in rows if "variance/carv/total" in r]
+    if not fid and not measured:
+        return
+    figure = new_figure()
+    first = figure.add_subplot()
+    drawn = [first]
+    if measured:
+        for arm, colour, label in (("iid", ORANGE, iid), ("carv", BLUE, carv)):
+            draw_line(first, measured, "step", f"variance/{arm}/total", colour, f"{label}: total")
+            part = f"{label}: upstream fixed"
+            draw_line(first, measured, "step", f"variance/{arm}/within", colour, part, "--")
+        first.set(ylabel="variance of the student's gradient (trace)")
+    if fid:
+        if measured:
+            drawn.append(first.twinx())
+        drawn[-1].plot(*zip(*fid, strict=True), color=GREY, marker="o", ms=3.5, lw=1.5, label="FID")
+        drawn[-1].set(ylabel="FID of the one-step student")
+    for axes in drawn:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    first.set(xlabel="student updates")
+    first.grid(alpha=0.25)
+    handles = [line for axes in drawn for line in axes.get_legend_handles_labels()[0]]
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False)
+    save_figure(figure, path)

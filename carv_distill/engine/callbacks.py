@@ -1,4 +1,4 @@
-"""What happens beside the updates: watch for NaN, log, export, show progress."""
+"""What happens beside the updates: watch for NaN, log, measure FID, draw, export, show progress."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -17,26 +17,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from carv_distill.errors import UserError
+from carv_distill.evaluation.fid import FeatureStatistics, frechet_distance, precision_recall
+from carv_distill.evaluation.generate import generated_features
+from carv_distill.evaluation.grids import save_grid
+from carv_distill.evaluation.reference import FIDSetup
+from carv_distill.processes import Processes
 
 log = logging.getLogger(__name__)
 
 SILENCE = 120.0
 """Seconds after which a log shows where the run is."""
-
-
-class DistillModule(Protocol):
-    """What the callbacks ask of a module."""
-
-    latest_losses: dict[str, Tensor]
-
-    def metrics(self) -> dict[str, Tensor]:
-        """Values for one row of the log."""
-
-    def sample(self, z: Tensor, labels: Tensor) -> Tensor:
-        """Images in [−1, 1] from latents and labels."""
-
-    def save(self, folder: Path) -> None:
-        """The averaged network as a diffusers folder."""
+GRID_ROWS = 8
 
 
 def write_metrics(trainer: Trainer, values: dict[str, float]) -> None:
@@ -45,55 +36,71 @@ def write_metrics(trainer: Trainer, values: dict[str, float]) -> None:
         logger.log_metrics(values, trainer.global_step)
 
 
-class StopOnNonFinite(Callback):
+class Periodic(Callback):
+    """Acts after every so many updates.
+
+    Args:
+        periods: numbers of updates at whose multiples it acts; 0 is none, and without any it never acts.
+        last: whether it acts after the last update too.
+    """
+
+    def __init__(self, *periods: int, last: bool = False) -> None:
+        self.periods, self.last = [p for p in periods if p], last
+
+    def is_due(self, trainer: Trainer) -> bool:
+        """Whether it acts after the present update."""
+        step, at_end = trainer.global_step, bool(self.periods) and trainer.global_step == trainer.max_steps
+        return any(step % p == 0 for p in self.periods) or (self.last and at_end)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        if self.is_due(trainer):
+            self.act(trainer, pl_module)
+
+    def act(self, trainer: Trainer, module: Any) -> None:
+        """What is done."""
+        raise NotImplementedError
+
+
+class StopOnNonFinite(Periodic):
     """Stops a run whose losses or weights are no longer finite, before anything of it is kept.
 
     The first bad step of each network is noted on the device; the host looks at every step on a CPU,
     and on a GPU only at the given periods, where it waits anyway (log, checkpoint, FID).
-
-    Args:
-        periods: numbers of steps at whose multiples the host looks.
-
-    Raises:
-        UserError: naming step and network.
     """
 
     def __init__(self, *periods: int) -> None:
-        self.periods = [p for p in periods if p]
+        super().__init__(*periods, last=True)
         self.first_bad: dict[str, Tensor] = {}
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        step = trainer.global_step
         for name, loss in pl_module.latest_losses.items():
-            bad = torch.where(loss.isfinite(), torch.inf, float(step))
+            bad = torch.where(loss.isfinite(), torch.inf, float(trainer.global_step))
             self.first_bad[name] = torch.minimum(self.first_bad.get(name, bad), bad)
-        last = step == trainer.max_steps
-        if last or pl_module.device.type == "cpu" or any(step % p == 0 for p in self.periods):
-            self._look(step, pl_module)
+        if pl_module.device.type == "cpu" or self.is_due(trainer):
+            self.act(trainer, pl_module)
 
-    def _look(self, step: int, module: LightningModule) -> None:
+    def act(self, trainer: Trainer, module: LightningModule) -> None:
         name, first = min(self.first_bad.items(), key=lambda item: float(item[1]))
-        if first.isfinite():
-            raise UserError(
-                f"non-finite loss of the {name} network at step {int(first)}; the run stops, and what it has "
-                "kept is good (lower the learning rate, or clip)"
-            )
         weights = torch.nn.utils.get_total_norm([p for p in module.parameters() if p.requires_grad])
-        if not weights.isfinite():
-            raise UserError(
-                f"non-finite weights after step {step}; the run stops, and what it has kept is good "
-                "(lower the learning rate, or clip)"
-            )
+        if first.isfinite():
+            fault = f"non-finite loss of the {name} network at step {int(first)}"
+        elif not weights.isfinite():
+            fault = f"non-finite weights after step {trainer.global_step}"
+        else:
+            return
+        raise UserError(
+            f"{fault}; the run stops, and what it has kept is good (lower the learning rate, or clip)"
+        )
 
 
-class StepLog(Callback):
+class StepLog(Periodic):
     """Logs the module's metrics and the seconds spent, every few steps.
 
     `seconds` counts from the run's first start, pauses between attempts left out.
     """
 
     def __init__(self, every: int) -> None:
-        self.every = every
+        super().__init__(every)
         self.before = 0.0
         self.start = time.perf_counter()
 
@@ -105,12 +112,10 @@ class StepLog(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.start = time.perf_counter()
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        if trainer.global_step % self.every:
-            return
-        values = {name: float(value) for name, value in pl_module.metrics().items()}
+    def act(self, trainer: Trainer, module: Any) -> None:
+        values = {name: float(value) for name, value in module.metrics().items()}
         write_metrics(trainer, {"seconds": round(self.seconds, 2), **values})
-        pl_module.log_dict(values, logger=False)
+        module.log_dict(values, logger=False)
 
     def state_dict(self) -> dict[str, Any]:
         return {"seconds": self.seconds}
@@ -119,35 +124,120 @@ class StepLog(Callback):
         self.before = state_dict["seconds"]
 
 
-class Export(Callback):
+class FIDTrace(Periodic):
+    """FID, precision and recall of the averaged network every few updates, and a grid of its samples.
+
+    Image i has seed i at every measurement, so the curve moves by training alone. All processes make and
+    embed the images, rank 0 measures.
+
+    Args:
+        setup: how often, of how many images, with which features.
+        samples: folder for the grids.
+    """
+
+    def __init__(self, setup: FIDSetup, samples: Path) -> None:
+        super().__init__(setup.options.every, last=True)
+        self.fid, self.samples, self.spec = setup, samples, setup.data.spec
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self.fid.extractor.to(pl_module.device)
+        self.processes = Processes(trainer.global_rank, trainer.world_size, pl_module.device)
+        self.reference = self.fid.reference(self.processes)
+        if trainer.global_step == 0:
+            self.act(trainer, pl_module)
+
+    @torch.no_grad()
+    def act(self, trainer: Trainer, module: Any) -> None:
+        options = self.fid.options
+        features = generated_features(
+            module.sample,
+            range(options.images),
+            self.spec,
+            self.fid.extractor,
+            processes=self.processes,
+            labels=options.labels,
+        )
+        self._draw(trainer.global_step, module)
+        # checkpoints are kept by FID: every process must know the same one
+        values = self.processes.tell(self._scores(features) if self.processes.rank == 0 else {})
+        write_metrics(trainer, values)
+        if trainer.global_step:
+            module.log("fid", values["fid/fid"], logger=False)
+
+    def _scores(self, features: Tensor) -> dict[str, float]:
+        fid = frechet_distance(FeatureStatistics.from_features(features), self.reference.statistics)
+        if self.reference.features is None:
+            return {"fid/fid": fid}
+        precision, recall = precision_recall(features.double(), self.reference.features.double())
+        return {"fid/fid": fid, "fid/precision": precision, "fid/recall": recall}
+
+    @rank_zero_only
+    def _draw(self, step: int, module: Any) -> None:
+        classes = max(self.spec.classes, 1)
+        g = torch.Generator().manual_seed(0)
+        z = torch.randn(GRID_ROWS, classes, *self.spec.shape, generator=g).flatten(0, 1)
+        labels = torch.arange(classes).repeat(GRID_ROWS)
+        images: Tensor = module.sample(z.to(module.device), labels.to(module.device))
+        save_grid(images.float().cpu(), self.samples / f"{step:06d}.png", columns=classes, scale=4)
+
+
+class PictureGrid(Periodic):
+    """Pictures of what is trained, every few steps.
+
+    Args:
+        folder: of the files, named by the step.
+        every: steps.
+        draw: module → [n, 3, S, S] in [−1, 1].
+        columns: pictures per row.
+        scale: pixels along the side of one.
+        last: whether the last step has its pictures too.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        every: int,
+        draw: Callable[[Any], Tensor],
+        columns: int,
+        scale: int = 1,
+        last: bool = False,
+    ) -> None:
+        super().__init__(every, last=last)
+        self.folder, self.draw, self.columns, self.scale = folder, draw, columns, scale
+
+    @rank_zero_only
+    def act(self, trainer: Trainer, module: Any) -> None:
+        path = self.folder / f"{trainer.global_step:06d}.png"
+        save_grid(self.draw(module), path, self.columns, self.scale)
+
+
+class Export(Periodic):
     """Keeps the folder of what is made up to date: at checkpoints and at the end.
 
     Args:
-        folder: where.
-        every: steps.
         save: writes the module's product into a folder.
     """
 
     def __init__(self, folder: Path, every: int, save: Callable[[Any, Path], None]) -> None:
-        self.folder, self.every, self.save = folder, every, save
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        if trainer.global_step % self.every == 0:
-            self._save(pl_module)
-
-    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        self._save(pl_module)
+        super().__init__(every)
+        self.folder, self.save = folder, save
 
     @rank_zero_only
-    def _save(self, module: DistillModule) -> None:
+    def act(self, trainer: Trainer, module: Any) -> None:
         self.save(module, self.folder)
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self.act(trainer, pl_module)
 
 
 class ProgressLine(Callback):
     """A bar with the updates done, the latest figures and the time left; twenty lines where that is no
-    terminal.
+    terminal. (Lightning's bars count the batches of an epoch, of which ours have no end, and say nothing in
+    a redirected log.)
 
-    Other callbacks put their figures into `trainer.callback_metrics`; those named in `shown` appear.
+    Args:
+        shown: names in `trainer.callback_metrics`, with their format.
+        every: steps between two looks at them.
     """
 
     def __init__(self, shown: dict[str, str], every: int) -> None:
@@ -167,32 +257,23 @@ class ProgressLine(Callback):
             "updates", total=trainer.max_steps, completed=trainer.global_step, figures=""
         )
         self.progress.start()
-        self.spoken = time.perf_counter()
+        self.latest_line = time.perf_counter()
 
     @rank_zero_only
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        figures = [
-            template.format(float(trainer.callback_metrics[name]))
-            for name, template in self.shown.items()
-            if trainer.global_step % self.every == 0 and name in trainer.callback_metrics
-        ]
-        self.progress.update(self.task, completed=trainer.global_step)
-        if figures:
-            self.progress.tasks[self.task].fields["figures"] = " · ".join(figures)
-        if not self.progress.console.is_terminal:
-            self._line(trainer)
-
-    def _line(self, trainer: Trainer) -> None:
-        """One line of a log for every twentieth of the updates, and once in two minutes."""
         step, last = trainer.global_step, trainer.max_steps
-        if step % max(last // 20, 1) == 0 or time.perf_counter() > self.spoken + SILENCE:
-            self.spoken = time.perf_counter()
-            task = self.progress.tasks[self.task]
+        metrics = trainer.callback_metrics if step % self.every == 0 else {}
+        figures = [form.format(float(metrics[name])) for name, form in self.shown.items() if name in metrics]
+        self.progress.update(self.task, completed=step)
+        task = self.progress.tasks[self.task]
+        if figures:
+            task.fields["figures"] = " · ".join(figures)
+        silent = time.perf_counter() > self.latest_line + SILENCE
+        if not self.progress.console.is_terminal and (step % max(last // 20, 1) == 0 or silent):
+            self.latest_line = time.perf_counter()
             seconds = task.time_remaining or 0
-            left = (
-                f"{seconds / 60:.0f} min left" if seconds > 90 else f"{seconds:.0f} s left" if seconds else ""
-            )
-            parts = (f"update {step} of {last}", task.fields["figures"], left)
+            left = f"{seconds / 60:.0f} min left" if seconds > 90 else f"{seconds:.0f} s left"
+            parts = (f"update {step} of {last}", task.fields["figures"], left if seconds else "")
             log.info(" · ".join(p for p in parts if p))
 
     @rank_zero_only

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
@@ -19,6 +19,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from carv_distill.errors import UserError
 from carv_distill.files import atomic_file
 
+from .callbacks import FIDTrace
+from .folder import require_layout
 from .options import CheckpointOptions
 
 log = logging.getLogger(__name__)
@@ -42,25 +44,22 @@ class Checkpoints(Callback):
     """Keeps the newest checkpoints, with `last.ckpt` naming the newest, and those of the lowest FID.
 
     A checkpoint is written every few updates and after the last one. Which are the best is part of the
-    checkpoint, so that a resumed run keeps the files that an uninterrupted one would.
-
-    Args:
-        folder: `checkpoints/` of the run.
-        options: how often and how many.
-        fid_every: updates between two values of the metric `fid`; 0 for none.
+    checkpoint, so that a resumed run keeps the files that an uninterrupted one would. (Lightning's
+    ModelCheckpoint never removes the file that a run was resumed from, stores absolute paths, replaces
+    last.ckpt in two steps, and warns at each save under manual optimisation.)
     """
 
-    def __init__(self, folder: Path, options: CheckpointOptions, fid_every: int) -> None:
-        self.folder, self.options, self.fid_every = folder, options, fid_every
+    def __init__(self, folder: Path, options: CheckpointOptions) -> None:
+        self.folder, self.options = folder, options
         self.best: dict[int, float] = {}
-        self._kept: int | None = None
+        self._newest: int | None = None
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         step = trainer.global_step
-        if self.fid_every and (step % self.fid_every == 0 or step == trainer.max_steps):
+        if any(isinstance(c, FIDTrace) and c.is_due(trainer) for c in trainer.callbacks):  # type: ignore[attr-defined]
             self.best[step] = float(trainer.callback_metrics["fid"])
-            kept = sorted(self.best, key=self.best.__getitem__)[: self.options.keep_best]
-            self.best = {s: self.best[s] for s in kept}
+            best = sorted(self.best, key=self.best.__getitem__)[: self.options.keep_best]
+            self.best = {s: self.best[s] for s in best}
             if step in self.best:
                 trainer.save_checkpoint(self.folder / f"best-step={step}.ckpt")
         if step % self.options.every == 0 or step == trainer.max_steps:
@@ -70,21 +69,18 @@ class Checkpoints(Callback):
     def keep_newest(self, trainer: Trainer) -> None:
         """A checkpoint of the present step, unless there is one already."""
         step = trainer.global_step
-        if self._kept != step:
+        if self._newest != step:
             trainer.save_checkpoint(self.folder / f"newest-step={step}.ckpt")
             self._link_last(step)
-            self._kept = step
+            self._newest = step
 
     @rank_zero_only
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         if isinstance(exception, KeyboardInterrupt):
             last = self.folder / "last.ckpt"
-            kept = (
-                f"{last.resolve().name} is kept: --resume goes on from it"
-                if last.exists()
-                else "nothing is kept"
-            )
-            log.warning("interrupted at update %d; %s", trainer.global_step, kept)
+            name = last.resolve().name
+            rest = f"{name} is kept: --resume goes on from it" if last.exists() else "nothing is kept"
+            log.warning("interrupted at update %d; %s", trainer.global_step, rest)
 
     @rank_zero_only
     def _link_last(self, step: int) -> None:
@@ -117,9 +113,9 @@ def newest_checkpoint(folder: Path) -> tuple[Path, int] | None:
     Only plain tensors and containers are read: no code in the file is executed.
 
     Raises:
-        UserError: the disk does not give one of them.
+        UserError: the disk does not give one of them at present.
     """
-    found = []
+    whole = []
     for path in sorted(folder.glob("*.ckpt")):
         if path.is_symlink():
             continue
@@ -128,31 +124,23 @@ def newest_checkpoint(folder: Path) -> tuple[Path, int] | None:
                 if (bad := archive.testzip()) is not None:
                     raise zipfile.BadZipFile(f"checksum of {bad}")
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            found.append((int(content["global_step"]), path))
+            whole.append((int(content["global_step"]), path))
         except OSError as error:
             # A file that is there and cannot be read is no damage: a disk may be away for a while.
             if error.errno not in (None, errno.EINVAL):
-                raise UserError(
-                    f"{path} cannot be read now ({error.strerror}); nothing was changed"
-                ) from error
+                reason = f"cannot be read now ({error.strerror})"
+                raise UserError(f"{path} {reason}; nothing was changed") from error
             log.warning("%s is damaged (%s) and is passed over", path, error)
         except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, KeyError) as error:
             log.warning("%s is damaged (%s) and is passed over", path, error)
-    if not found:
-        return None
-    step, path = max(found)
-    return path, step
+    step, path = max(whole, default=(0, folder))
+    return (path, step) if whole else None
 
 
 def checkpoint_at(folder: Path, step: int | None) -> tuple[Path, int]:
-    """The checkpoint of a step, or the newest one that can be read whole, and its step.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The checkpoint of a step (None: the newest that can be read whole), and its step; UserError without."""
     if step is None:
-        newest = newest_checkpoint(folder)
-        if newest is None:
+        if (newest := newest_checkpoint(folder)) is None:
             raise UserError(f"{folder} holds no checkpoint to measure")
         return newest
     path = folder / f"newest-step={step}.ckpt"
@@ -160,3 +148,14 @@ def checkpoint_at(folder: Path, step: int | None) -> tuple[Path, int]:
         there = sorted(int(p.stem.split("=")[1]) for p in folder.glob("newest-step=*.ckpt"))
         raise UserError(f"{folder} holds no checkpoint of step {step}; there are {there}")
     return path, step
+
+
+def load_checkpoint(module: LightningModule, run: Path, device: str, step: int | None) -> int:
+    """Puts a module where a run was at a checkpoint (None: the newest); its step."""
+    require_layout(run, "--run")
+    path, step = checkpoint_at(run / "checkpoints", step)
+    checkpoint: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    module.to(device)
+    module.on_load_checkpoint(checkpoint)
+    module.load_state_dict(checkpoint["state_dict"], strict=False)
+    return step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -9,35 +10,62 @@ from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from carv_distill.distillation.options import DMDConfig
 from carv_distill.errors import UserError
-from carv_distill.options import check_limits, nearest
-from carv_distill.tasks import SCHEMAS
-from carv_distill.text_to_3d.options import SDSConfig
+from carv_distill.files import shipped
+from carv_distill.options import check_limits, leaves, nearest
 
-from .options import PROPOSALS, EstimatorOptions, RunConfig
+from .options import RunConfig
+from .task import Task
+
+Tasks = Mapping[str, Task]
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Reads a YAML, applies `key=value` overrides, checks types and limits.
+def load_config(
+    tasks: Tasks, config: str | Path, overrides: Sequence[str] = (), *, complete: bool = False
+) -> RunConfig:
+    """Reads a YAML, applies `key=value` overrides, checks types, limits, and what goes together.
+
+    Args:
+        config: as for :func:`find_config`.
+        complete: files and folders that it names must be there.
 
     Raises:
-        UserError: a missing or malformed file, an unknown key (with the nearest one), a wrong type, a value
-            outside its limits, an override without `=`.
+        UserError: an override without `=`.
     """
-    given = _read_yaml(Path(path))
+    path = find_config(config)
+    given = read_yaml(path)
     for override in overrides:
         if "=" not in override:
             raise UserError(f"override {override!r} has no '='; write key=value, as in estimator.draws=16")
         given = _merge_override(given, override)
-    return _build(given, str(path))
+    filled = _build(tasks, given, str(path))
+    _find_places(filled, _bases(path), complete)
+    return filled
 
 
-def config_from_dict(values: dict[str, Any], origin: str) -> RunConfig:
-    """The same checks for values already read; `origin` names them in messages."""
-    return _build(OmegaConf.create(values), origin)
+def config_from_dict(tasks: Tasks, values: dict[str, Any], source: str) -> RunConfig:
+    """The same checks for values already read; `source` names them in messages."""
+    return _build(tasks, OmegaConf.create(values), source)
+
+
+def find_config(config: str | Path) -> Path:
+    """The file itself, or the shipped configuration of that name, as dmd_carv or cifar10/dmd_carv; UserError
+    if it is neither."""
+    path = Path(config)
+    if path.is_file():
+        return path
+    name = path if path.suffix == ".yaml" else path.with_name(f"{path.name}.yaml")
+    for candidate in (shipped("configs") / name, shipped("configs").parent / name):
+        if candidate.is_file():
+            return candidate
+    home = shipped("configs")
+    known = sorted(str(p.relative_to(home).with_suffix("")) for p in home.rglob("*.yaml"))
+    raise UserError(
+        f"--config: {config} is not a file, nor the name of a shipped configuration: {', '.join(known)}"
+    )
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
@@ -47,68 +75,79 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     return {str(k): v for k, v in container.items()}
 
 
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A tree of sections as one dictionary, keys joined by dots."""
-    found: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = value
-    return found
+def flat(config: RunConfig) -> dict[str, Any]:
+    """Every value under its key with dots."""
+    return {key: value for key, _, value, _ in leaves(config)}
 
 
-def _build(given: DictConfig, origin: str) -> RunConfig:
-    task = None if OmegaConf.is_missing(given, "task") else given.get("task")
-    if task not in SCHEMAS:
-        raise UserError(f"task: {task!r} is not one of {', '.join(SCHEMAS)} (in {origin})")
-    known = sorted(_keys(SCHEMAS[task]))
-    for spec in fields(SCHEMAS[task]):
-        section = None if OmegaConf.is_missing(given, spec.name) else given.get(spec.name, {})
-        if any(k.startswith(f"{spec.name}.") for k in known) and not isinstance(
-            section, Mapping | DictConfig
-        ):
-            keys = ", ".join(k for k in known if k.startswith(f"{spec.name}."))
-            raise UserError(f"{spec.name}: {section!r} is not a section in {origin}; its keys are {keys}")
-    for key in _given_keys(given):
-        if key not in known:
-            raise UserError(
-                f"unknown key {key}{nearest(key, known)} in {origin}; known are {_siblings(key, known)}"
-            )
+def _build(tasks: Tasks, given: DictConfig, source: str) -> RunConfig:
+    name = None if OmegaConf.is_missing(given, "task") else given.get("task")
+    if not isinstance(name, str) or name not in tasks:
+        raise UserError(f"task: {name!r} is not one of {', '.join(tasks)} (in {source})")
+    task = tasks[name]
+    known = sorted(_keys(task.config))
+    for spec in fields(task.config):
+        value = None if OmegaConf.is_missing(given, spec.name) else given.get(spec.name, {})
+        keys = [k for k in known if k.startswith(f"{spec.name}.")]
+        if keys and not isinstance(value, Mapping | DictConfig):
+            listed = ", ".join(keys)
+            raise UserError(f"{spec.name}: {value!r} is not a section in {source}; its keys are {listed}")
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SCHEMAS[task]), given))
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(task.config), given))
+    except ConfigKeyError as error:
+        key = str(error.full_key)
+        hint = f"{nearest(key, known)} in {source}; known are {_siblings(key, known)}"
+        raise UserError(f"unknown key {key}{hint}") from error
     except OmegaConfBaseException as error:
         raise UserError(_explain(error)) from error
     assert isinstance(config, RunConfig)
     check_limits(config)
     if Path(config.name).name != config.name or config.name in ("", "."):
-        raise UserError(
-            f"name: {config.name!r} is not a plain name; a run's folder has it (folder: says where)"
-        )
-    if isinstance(config, DMDConfig | SDSConfig):
-        _check_proposal(config.task, config.estimator)
+        why = "a run's folder has it (folder: says where)"
+        raise UserError(f"name: {config.name!r} is not a plain name; {why}")
+    task.check(config)
     return config
 
 
-def _check_proposal(task: str, estimator: EstimatorOptions) -> None:
-    refused = {"dmd": "weighting", "sds": "weights"}[task]
-    if estimator.proposal == refused:
-        allowed = ", ".join(p for p in PROPOSALS if p != refused)
-        raise UserError(f"estimator.proposal: {refused} is not for task {task} (allowed: {allowed})")
-    if (estimator.proposal == "weights") != bool(estimator.weights):
-        raise UserError(
-            f"estimator.weights: {len(estimator.weights)} weights with estimator.proposal: "
-            f"{estimator.proposal}; weights go with proposal: weights, and only with it"
-        )
+def _bases(config: Path) -> list[Path]:
+    """Where a relative path of a configuration is looked for: beside the file, beside the folder `configs`
+    that it lies in, in the working folder, and beside what ships."""
+    above = [p.parent for p in config.resolve().parents if p.name == "configs"]
+    return [config.parent, *above[:1], Path(), shipped("checkpoints").parent]
 
 
-def _read_yaml(path: Path) -> DictConfig:
-    if not path.is_file():
-        raise UserError(f"--config: {path} is not a file")
+def _find_places(options: Any, bases: Sequence[Path], complete: bool, prefix: str = "") -> None:
+    """Puts the place of every file and folder that an option names, where that is not the working folder."""
+    for spec in fields(options):
+        value, key = getattr(options, spec.name), f"{prefix}{spec.name}"
+        if is_dataclass(value):
+            _find_places(value, bases, complete, f"{key}.")
+        elif spec.metadata.get("place") and isinstance(value, str):
+            setattr(options, spec.name, _place(key, value, bases, spec.metadata["hub"], complete))
+
+
+def _place(key: str, value: str, bases: Sequence[Path], hub: bool, complete: bool) -> str:
+    """The path from the working folder; UserError if it must be there, is nowhere, and can be no hub id."""
+    for base in bases:
+        if (base / value).exists():
+            return value if Path(value).exists() and (base / value).samefile(value) else str(base / value)
+    # checkpoints/x with x misspelt is not meant for the hub
+    if not complete or (
+        hub and _HUB_ID.fullmatch(value) and not any((base / value).parent.is_dir() for base in bases)
+    ):
+        return value
+    places = " and ".join(dict.fromkeys(str(base.resolve()) for base in bases))
+    where = "" if Path(value).is_absolute() else f" (looked in {places})"
+    what = "folder, nor a hub id such as google/ddpm-cifar10-32" if hub else "file or folder"
+    raise UserError(f"{key}: {value} is not a {what}{where}")
+
+
+def read_yaml(path: Path) -> DictConfig:
+    """A mapping of keys to values; UserError for a file that holds something else."""
     try:
         given = OmegaConf.load(path)
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path}: not a valid YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path}: not a valid YAML: {_one_line(error)}") from error
     if not isinstance(given, DictConfig):
         raise UserError(f"{path}: a configuration is a mapping of keys to values")
     return given
@@ -118,7 +157,7 @@ def _merge_override(given: DictConfig, override: str) -> DictConfig:
     try:
         merged = OmegaConf.merge(given, OmegaConf.from_dotlist([override]))
     except (OmegaConfBaseException, yaml.YAMLError) as error:
-        raise UserError(f"override {override!r}: {' '.join(str(error).split())}") from error
+        raise UserError(f"override {override!r}: {_one_line(error)}") from error
     assert isinstance(merged, DictConfig)
     return merged
 
@@ -132,19 +171,14 @@ def _keys(schema: Any, prefix: str = "") -> Iterator[str]:
             yield from _keys(value, f"{prefix}{spec.name}.")
 
 
-def _given_keys(given: DictConfig, prefix: str = "") -> Iterator[str]:
-    for name in given:
-        yield f"{prefix}{name}"
-        node = None if OmegaConf.is_missing(given, name) else given._get_node(name)
-        if isinstance(node, DictConfig) and not node._is_none():
-            yield from _given_keys(node, f"{prefix}{name}.")
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _siblings(key: str, known: list[str]) -> str:
-    section = key.rpartition(".")[0]
-    return ", ".join(k for k in known if k.rpartition(".")[0] == section) or ", ".join(
-        k for k in known if "." not in k
-    )
+    parent = key.rpartition(".")[0]
+    beside = [k for k in known if k.rpartition(".")[0] == parent]
+    return ", ".join(beside or [k for k in known if "." not in k])
 
 
 def _explain(error: OmegaConfBaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 
 from rich.console import Console
@@ -11,20 +12,24 @@ from rich.logging import RichHandler
 
 def is_main_process() -> bool:
     """Whether this is rank 0, by the launcher's environment; known before any process group is."""
-    # slow: a run's configuration is read without it
-    from lightning.pytorch.utilities.rank_zero import rank_zero_only
-
-    return getattr(rank_zero_only, "rank", 0) == 0
+    ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"))
+    return int(next(filter(None, ranks), 0)) == 0
 
 
-def quiet_libraries() -> None:
-    """Our own messages from rank 0; of the libraries only warnings that a user can act on."""
-    import transformers  # slow: a bad argument is answered without it
-
+def show_messages() -> None:
+    """Our own messages from rank 0, on standard error."""
     handler = RichHandler(console=Console(stderr=True), show_path=False, show_time=False)
     ours = logging.getLogger("carv_distill")
     ours.setLevel(logging.INFO if is_main_process() else logging.WARNING)
-    ours.addHandler(handler)
+    if not ours.handlers:
+        ours.addHandler(handler)
+
+
+def quiet_libraries() -> None:
+    """Our own messages; of the libraries only warnings that a user can act on."""
+    show_messages()
+    import transformers  # slow
+
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
     transformers.utils.logging.disable_progress_bar()

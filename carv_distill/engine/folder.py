@@ -1,10 +1,9 @@
-"""A run's folder: its name, what it says about its origin, and where the newest one is."""
+"""A run's folder: its name, what it says of itself, and which one is meant."""
 
 from __future__ import annotations
 
 import json
 import platform
-import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -12,29 +11,25 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
+from omegaconf import OmegaConf
 
 from carv_distill.errors import UserError
 from carv_distill.files import write_json, write_text
+from carv_distill.options import leaves
 from carv_distill.provenance import git_state
-from carv_distill.tasks import SCHEMAS
 
-from .config import config_from_dict, flat, to_dict
-from .console import is_main_process
-from .options import Config, RunConfig
+from .config import Tasks, config_from_dict, read_yaml, to_dict
+from .options import RunConfig
+from .task import Task
 
-# What may change when a run goes on: what it measures and keeps, and how long it is. Anything else would
-# make it another run.
-_MAY_CHANGE = re.compile(
-    r"(trainer\.(max_steps|log_every|accelerator|devices|num_nodes|patience)|folder|data\.(path|workers)"
-    r"|(fid|variance|preview|checkpoint)\..+)"
-)
+LAYOUT = 2
+"""Of a run's folder and its checkpoints; runs before 0.2.0 have another."""
 _PACKAGES = ("carv-distill", "torch", "lightning", "diffusers", "torchmetrics", "torch-fidelity", "omegaconf")
 
 
 def new_folder(config: RunConfig) -> Path:
-    """The first free folder of this name; another run is never written into."""
+    """The first free folder of this name, as another run is never written into; UserError if it cannot be."""
     base = Path(config.folder, config.name)
     folder, suffix = base, 2
     while True:
@@ -48,39 +43,54 @@ def new_folder(config: RunConfig) -> Path:
             raise UserError(f"folder: {folder} cannot be made ({error.strerror})") from error
 
 
-def folder_to_resume(config: RunConfig) -> Path:
+def folder_to_resume(task: Task, config: RunConfig) -> Path:
     """The run named by the config.
 
     Raises:
-        UserError: there is none, or it was made with values that must not change.
+        UserError: there is none, or it has other values that must not change.
     """
     folder = Path(config.folder, config.name)
     if not (folder / "config.yaml").is_file():
         raise UserError(f"--resume: there is no run {folder} to resume; start it without --resume")
+    require_layout(folder, "--resume")
     # through the schema, so that a key which is younger than the run has its default
-    saved = config_from_dict(read_run_config(folder), str(folder / "config.yaml"))
-    before, now = flat(to_dict(saved)), flat(to_dict(config))
-    fixed_length = now.get("dmd.lr_decay", "cosine") != "none"  # a teacher's rate decays too
-    for key in sorted(before | now):
-        may_change = _MAY_CHANGE.fullmatch(key) and not (key == "trainer.max_steps" and fixed_length)
-        if before.get(key) != now.get(key) and not may_change:
+    saved = config_from_dict({task.name: task}, read_run_config(folder), str(folder / "config.yaml"))
+    before = {key: value for key, _, value, _ in leaves(saved)}
+    for key, _, value, free in leaves(config):
+        if key == "trainer.max_steps" and task.fixed_length(config):
+            free = False
+        if before[key] != value and not free:
             raise UserError(
-                f"--resume: {key} was {before.get(key)!r} in {folder}, now {now.get(key)!r}; "
-                "a resumed run keeps its values (give another name to start a new one)"
+                f"--resume: {key} was {before[key]!r} in {folder}, now {value!r}; a resumed run keeps its "
+                "values (give another name to start a new one)"
             )
-    if is_main_process():  # a slower rank would remove what rank 0 is writing by then
-        _remove_leftovers(folder)
     return folder
 
 
-def check_shares(folder: Path, shares: int) -> None:
-    """A resumed run cuts its batch into as many shares as it was started with, on any number of processes.
+def require_checkpoints(folder: Path, config: RunConfig) -> None:
+    """UserError for a run that ended before its first checkpoint."""
+    if not any((folder / "checkpoints").glob("*.ckpt")):
+        raise UserError(
+            f"--resume: {folder} ended before its first checkpoint (checkpoint.every: "
+            f"{config.checkpoint.every}); start it anew, without --resume, or with --requeue"
+        )
 
-    Raises:
-        UserError: the numbers differ.
-    """
-    environment = json.loads((folder / "environment.json").read_text())
-    before = environment.get("shares", environment["world_size"])
+
+def require_layout(folder: Path, key: str) -> None:
+    """UserError for a run whose checkpoints are of an earlier version."""
+    environment = read_environment(folder)
+    if environment.get("layout") != LAYOUT:
+        by = environment.get("packages", {}).get("carv-distill", "an earlier version")
+        raise UserError(
+            f"{key}: the checkpoints of {folder} were written by carv-distill {by}, this is "
+            f"{version('carv-distill')}, which has another layout; go on with that version, or start a new "
+            "run"
+        )
+
+
+def check_shares(folder: Path, shares: int) -> None:
+    """UserError unless a resumed run cuts its batch into as many shares as it was started with."""
+    before = read_environment(folder)["shares"]
     if before != shares:
         raise UserError(
             f"--resume: {folder} was started with {before} shares of a batch (processes × accumulated ones), "
@@ -88,79 +98,84 @@ def check_shares(folder: Path, shares: int) -> None:
         )
 
 
-def newest_run(root: Path, tasks: Sequence[str]) -> Path:
-    """The run of one of these tasks whose last attempt is newest.
-
-    Raises:
-        UserError: there is no such run.
-    """
+def newest_run(root: Path, tasks: Sequence[Task]) -> Path:
+    """The run of one of these tasks whose last attempt is newest; UserError without any."""
+    names = [task.name for task in tasks]
     runs = [path.parent for path in root.glob("*/environment.json")]
-    runs = [run for run in runs if read_run_config(run).get("task") in tasks]
+    runs = [run for run in runs if read_run_config(run).get("task") in names]
     if not runs:
         raise UserError(
-            f"{root} holds no run of task {' or '.join(tasks)}; make one with "
-            f"python train.py --config configs/{tasks[0]}_carv.yaml"
+            f"{root} holds no run of task {' or '.join(names)}; make one with "
+            f"python train.py --config configs/{tasks[0].example}"
         )
     return max(runs, key=lambda run: (run / "environment.json").stat().st_mtime_ns)
 
 
-def write_origin(folder: Path, config: RunConfig, device: str, world_size: int, shares: int) -> None:
+def open_run(tasks: Tasks, folder: Path) -> tuple[Task, RunConfig]:
+    """The task and the configuration of a run.
+
+    Raises:
+        UserError: the run is of an earlier version, whose configuration cannot be read.
+    """
+    values = read_run_config(folder)
+    try:
+        config = config_from_dict(tasks, values, str(folder / "config.yaml"))
+    except UserError as error:
+        if (folder / "environment.json").is_file() and read_environment(folder).get("layout") != LAYOUT:
+            raise UserError(f"{folder} is a run of an earlier version: {error}") from error
+        raise
+    return tasks[config.task], config
+
+
+def write_environment(folder: Path, config: RunConfig, device: str, processes: int, shares: int) -> None:
     """config.yaml with every value, and environment.json with versions, git state and command."""
+    import torch  # whoever only reads a folder does without
+
     text = yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
     write_text(folder / "config.yaml", text)
     environment = {
+        "layout": LAYOUT,
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "git": git_state(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in _PACKAGES},
         "device": device,
         "threads": torch.get_num_threads(),
-        "world_size": world_size,
+        "world_size": processes,
         "shares": shares,
     }
     write_json(folder / "environment.json", environment)
 
 
-def origin_of(folder: Path) -> dict[str, Any]:
+def read_environment(folder: Path) -> dict[str, Any]:
+    """A run's environment.json."""
+    content: dict[str, Any] = json.loads((folder / "environment.json").read_text())
+    return content
+
+
+def trained_by(folder: Path) -> dict[str, Any]:
     """What a measurement says about the training it measured: configuration and commit."""
-    environment = json.loads((folder / "environment.json").read_text())
-    return {"git": environment["git"], "config": read_run_config(folder)}
-
-
-def run_config(folder: Path, kind: type[Config]) -> Config:
-    """The configuration of a run of one task.
-
-    Raises:
-        UserError: not a run's folder, or a run of another task.
-    """
-    config = config_from_dict(read_run_config(folder), str(folder / "config.yaml"))
-    if not isinstance(config, kind):
-        wanted = next(task for task, schema in SCHEMAS.items() if schema is kind)
-        raise UserError(f"{folder}: its task is {config.task}; this is for runs of task {wanted}")
-    return config
+    return {"git": read_environment(folder)["git"], "config": read_run_config(folder)}
 
 
 def read_run_config(folder: Path) -> dict[str, Any]:
-    """A run's own config.yaml.
-
-    Raises:
-        UserError: the file is missing or damaged.
-    """
+    """A run's own config.yaml; UserError for another folder."""
     path = folder / "config.yaml"
     if not path.is_file():
         raise UserError(f"{folder} is not a run's folder: it has no config.yaml")
-    try:
-        values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not a valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: a configuration is a mapping of keys to values")
-    return values
+    return {str(key): value for key, value in OmegaConf.to_object(read_yaml(path)).items()}
 
 
-def _remove_leftovers(folder: Path) -> None:
+def product_of(run: Path, name: str) -> Path:
+    """The folder of what a run made; UserError where there is none yet."""
+    if not (run / name).is_dir():
+        raise UserError(f"{run}: no {name} folder; the run has not reached its first checkpoint")
+    return run / name
+
+
+def remove_leftovers(folder: Path, product: str) -> None:
     """Half-written files of a process that was killed."""
-    for path in [*folder.rglob(".*.tmp"), *folder.glob(".student-*"), *folder.glob(".teacher-*")]:
+    for path in [*folder.rglob(".*.tmp"), *folder.glob(f".{product}-*")]:
         if path.is_dir():
             shutil.rmtree(path)
         else:

@@ -20,10 +20,11 @@ Row = dict[str, float]
 class MetricsLogger(Logger):
     """A Lightning logger that keeps `metrics.csv`: a row per step, a column per metric.
 
-    Metrics logged at one step share its row; a new metric adds a column. The newest row is written at the
-    file's end, so that a long run does not copy its past at every step; the file is replaced whole where a
-    column is new, an older row grows, or a run goes on. A process that is killed may leave half a row at the
-    end, which :func:`read_metrics` drops.
+    Metrics logged at one step share its row; a new metric adds a column. (Lightning's CSVLogger writes a row
+    for each call, and removes the file of an earlier attempt.) The newest row is written at the file's end,
+    so that a long run does not copy its past at every step; the file is replaced whole where a column is new,
+    an older row grows, or a run goes on. A process that is killed may leave half a row at the end, which
+    :func:`read_metrics` drops.
 
     Args:
         path: the file.

@@ -1,16 +1,17 @@
-"""What a configuration may say: one dataclass per section, one per task."""
+"""Sections of a configuration that several tasks share."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from omegaconf import MISSING
 
-from carv_distill.carv import NOISES, STATISTICS, STRATEGIES
+from carv_distill.carv.couplings import NOISES
+from carv_distill.carv.strategies import STATISTICS, STRATEGIES
 from carv_distill.data.options import DataOptions
+from carv_distill.errors import UserError
 from carv_distill.evaluation.options import FIDOptions
-from carv_distill.options import at_least, between, one_of
+from carv_distill.options import at_least, between, one_of, section
 
 PROPOSALS = ("uniform", "weights", "weighting", "adaptive")
 PRECISIONS = ("auto", "32-true", "64-true", "bf16-mixed")
@@ -25,8 +26,9 @@ class EstimatorOptions:
     draws: int = at_least(1, 4)
     """K, re-noisings of each."""
     strategy: str = one_of(STRATEGIES, "stratified")
+    """How the noise levels of a sample, or of the batch, are spread."""
     proposal: str = one_of(PROPOSALS, "uniform")
-    """weighting: q ∝ w(t), for task sds."""
+    """Density q of the noise levels. weights: task dmd alone; weighting: q ∝ w(t), task sds alone."""
     weights: list[float] = field(default_factory=list)
     """With `proposal: weights`: relative weight of each of N equal bins of u."""
     statistic: str = one_of(STATISTICS, "second_moment")
@@ -38,24 +40,64 @@ class EstimatorOptions:
     defensive: float = between(0, 1, 0.1)
     """α of the mixture (1−α) q + α p; bounds the importance weights by 1/α."""
     noise: str = one_of(NOISES, "iid")
+    """Coupling of the noises of a sample's draws."""
     chunk: int | None = at_least(1, None)
     """Re-noisings per call of the frozen networks; empty for all at once."""
+
+    def check(self, task: str, refused: str) -> None:
+        """What the fields say together; `refused` is the proposal that is another task's.
+
+        Raises:
+            UserError: naming what does not go together.
+        """
+        if self.proposal == refused:
+            allowed = ", ".join(p for p in PROPOSALS if p != refused)
+            raise UserError(f"estimator.proposal: {refused} is not for task {task} (allowed: {allowed})")
+        if (self.proposal == "weights") != bool(self.weights):
+            raise UserError(
+                f"estimator.weights: {len(self.weights)} weights with estimator.proposal: {self.proposal}; "
+                "weights go with proposal: weights, and only with it"
+            )
+        if not STRATEGIES[self.strategy].allows(self.draws):
+            raise UserError(
+                f"estimator.draws: {self.draws} is odd, and estimator.strategy: {self.strategy} needs an "
+                "even number"
+            )
+        if self.proposal == "adaptive":
+            self._check_adaptive()
+
+    def _check_adaptive(self) -> None:
+        if self.defensive == 0:
+            raise UserError("estimator.defensive: an adaptive proposal needs a value above 0, found 0")
+        if self.statistic == "neyman" and self.draws < 2:
+            raise UserError(
+                "estimator.statistic: neyman compares draws of one sample; estimator.draws must be at least "
+                f"2, found {self.draws}"
+            )
+        if self.statistic == "neyman" and self.chunk == 1:
+            raise UserError(
+                "estimator.chunk: neyman compares draws of one network call; chunk must be at least 2, "
+                "found 1"
+            )
 
 
 @dataclass
 class TrainerOptions:
     """Lightning's trainer."""
 
-    max_steps: int = at_least(1, 600)
-    """Student updates (dmd) or optimiser steps (teacher)."""
+    max_steps: int = at_least(1, 600, resume=True)
+    """Student updates (dmd) or optimiser steps. A run whose rates decay over them keeps its number."""
     precision: str = one_of(PRECISIONS, "auto")
     """auto: bf16-mixed on CUDA, 32-true on a CPU."""
-    accelerator: str = one_of(("auto", "cpu", "cuda"), "auto")
-    devices: int = at_least(1, 1)
+    accelerator: str = one_of(("auto", "cpu", "cuda"), "auto", resume=True)
+    devices: int = at_least(1, 1, resume=True)
     """Processes per node; under torchrun, what torchrun says."""
-    num_nodes: int = at_least(1, 1)
-    log_every: int = at_least(1, 10)
-    patience: float = at_least(1, 45.0)
+    num_nodes: int = at_least(1, 1, resume=True)
+    threads: int | None = at_least(1, None, resume=True)
+    """Of a CPU, for one process; empty: as OMP_NUM_THREADS says, or one for each core. A run that goes on
+    keeps its number, as sums depend on it in their last bits."""
+    log_every: int = at_least(1, 10, resume=True)
+    patience: float = at_least(1, 45.0, resume=True)
     """Seconds without a sign of life after which a process of the run counts as lost."""
 
 
@@ -83,11 +125,12 @@ class RunConfig:
 
     task: str = MISSING
     name: str = MISSING
+    """Of the run's folder."""
     seed: int = at_least(0, 0)
-    folder: str = "runs"
+    folder: str = field(default="runs", metadata={"resume": True})
     """Where run folders are made."""
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
-    checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
+    checkpoint: CheckpointOptions = section(CheckpointOptions, resume=True)
 
 
 @dataclass
@@ -95,7 +138,4 @@ class ImageConfig(RunConfig):
     """A task on a set of real images, followed by FID."""
 
     data: DataOptions = field(default_factory=DataOptions)
-    fid: FIDOptions = field(default_factory=FIDOptions)
-
-
-Config = TypeVar("Config", bound=RunConfig)
+    fid: FIDOptions = section(FIDOptions, resume=True)

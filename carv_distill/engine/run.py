@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,30 +10,36 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from carv_distill.errors import UserError
 from carv_distill.files import write_json
-from carv_distill.tasks import prepare
 
-from .callbacks import Export, ProgressLine, StepLog, StopOnNonFinite
+from .callbacks import Export, Periodic, ProgressLine, StepLog, StopOnNonFinite
 from .checkpoints import AtomicCheckpointIO, Checkpoints, newest_checkpoint
-from .config import flat, to_dict
+from .config import flat
 from .console import is_main_process
-from .folder import check_shares, folder_to_resume, new_folder, write_origin
+from .devices import launched, precision_of, resolve_device, scheduler_plugins, use_threads
+from .folder import (
+    check_shares,
+    folder_to_resume,
+    new_folder,
+    read_environment,
+    remove_leftovers,
+    require_checkpoints,
+    write_environment,
+)
+from .interruptions import Preemption, Watchdog, code_digest, lost_message
 from .metrics import MetricsLogger, read_metrics
-from .options import RunConfig, TrainerOptions
-from .preemption import Preemption
-from .task import Task
-from .watchdog import Peers, code_digest, lost_message
+from .options import RunConfig
+from .task import Prepared, Task
 
 log = logging.getLogger(__name__)
 
 
-def execute(config: RunConfig, resume: bool = False, requeue: bool = False) -> Path:
+def execute(task: Task, config: RunConfig, resume: bool = False, requeue: bool = False) -> Path:
     """Trains what the configuration describes and returns the run's folder.
 
-    Everything that can be wrong with the input is found before the folder is made.
+    Everything that can be wrong with the input is reported before the folder is made.
 
     Args:
         resume: go on from the newest checkpoint that can be read.
@@ -42,38 +47,36 @@ def execute(config: RunConfig, resume: bool = False, requeue: bool = False) -> P
             first checkpoint if there was one.
 
     Raises:
-        UserError: input that does not fit, nothing to resume, a non-finite loss, a full disk or device, a
-            process of the run that is lost.
-        PreemptedError: told to stop; a checkpoint is kept.
+        UserError: a process of the run that is lost, or memory that is full.
     """
     device = resolve_device(config.trainer)
     devices, nodes = launched(config.trainer)
-    task = prepare(config, device, devices * nodes)
-    folder, checkpoint = _start(config, resume, requeue)
+    use_threads(config.trainer.threads, device, _threads_before(config, resume or requeue))
+    prepared = task.prepare(config, device, devices * nodes)
+    folder, checkpoint = _start(task, config, resume, requeue)
     step = checkpoint[1] if checkpoint else 0
-    shares = devices * nodes * task.accumulate
+    shares = devices * nodes * prepared.accumulate
     if checkpoint:
         check_shares(folder, shares)
     if precision_of(config.trainer, device) == "64-true":
-        task.module.double()  # before Lightning would: a checkpoint is read into it as it was written
-    peers = Peers(_program(config, step), config.trainer.patience)
-    checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint, task.fid_every)
+        prepared.module.double()  # before Lightning would: a checkpoint is read into it as it was written
+    watchdog = Watchdog(_program(config, step), config.trainer.patience)
+    checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint)
     preemption = Preemption(checkpoints)
-    callbacks = [peers, *_callbacks(config, folder, task, checkpoints), preemption]
-    trainer = build_trainer(config, folder, callbacks, step, task.strategy)
+    callbacks = [watchdog, *_callbacks(task, config, folder, prepared, checkpoints), preemption]
+    trainer = build_trainer(config, folder, callbacks, step, prepared.strategy)
     if trainer.is_global_zero:
-        write_origin(folder, config, str(trainer.strategy.root_device), trainer.world_size, shares)
+        write_environment(folder, config, str(trainer.strategy.root_device), trainer.world_size, shares)
     try:
         with preemption.listening(trainer):
-            trainer.fit(task.module, ckpt_path=checkpoint[0] if checkpoint else None, weights_only=True)
+            trainer.fit(prepared.module, ckpt_path=checkpoint[0] if checkpoint else None, weights_only=True)
     except RuntimeError as error:
-        if peers.is_lost():
+        if watchdog.is_lost():
             raise UserError(lost_message(config.trainer.patience)) from error
         if isinstance(error, torch.OutOfMemoryError):
             raise UserError(
-                f"out of memory on {trainer.strategy.root_device} at update {trainer.global_step}; a smaller "
-                "estimator.upstream (with dmd.global_batch for the same batch), dmd.fake_batch or "
-                "teacher.batch takes less"
+                f"out of memory on {trainer.strategy.root_device} at update {trainer.global_step}; "
+                f"{task.out_of_memory} takes less"
             ) from error
         raise
     if trainer.is_global_zero:
@@ -84,14 +87,10 @@ def execute(config: RunConfig, resume: bool = False, requeue: bool = False) -> P
 def build_trainer(
     config: RunConfig, folder: Path, callbacks: list[Callback], resume_step: int = 0, strategy: str = "ddp"
 ) -> Trainer:
-    """Lightning's trainer for one run, alone or under torchrun or SLURM; the strategy is for several
-    processes."""
-    options = config.trainer
-    device = resolve_device(options)
+    """Lightning's trainer for one run, alone or under torchrun or SLURM."""
+    options, device = config.trainer, resolve_device(config.trainer)
     devices, nodes = launched(options)
-    plugins: list[Any] = [AtomicCheckpointIO()]
-    if "TORCHELASTIC_RUN_ID" not in os.environ and SLURMEnvironment.detect():
-        plugins.append(SLURMEnvironment(auto_requeue=False))  # Preemption sees to it, for all schedulers
+    plugins: list[Any] = [AtomicCheckpointIO(), *scheduler_plugins()]
     return Trainer(
         accelerator="gpu" if device == "cuda" else "cpu",
         devices=devices,
@@ -114,29 +113,6 @@ def build_trainer(
     )
 
 
-def precision_of(options: TrainerOptions, device: str) -> str:
-    """The configured precision; auto is bf16-mixed on CUDA and 32-true on a CPU."""
-    if options.precision != "auto":
-        return options.precision
-    return "bf16-mixed" if device == "cuda" else "32-true"
-
-
-def resolve_device(options: TrainerOptions) -> str:
-    """cuda or cpu.
-
-    Raises:
-        UserError: a GPU is asked for that is not there.
-    """
-    if options.accelerator == "cpu" or (options.accelerator == "auto" and not torch.cuda.is_available()):
-        return "cpu"
-    if not torch.cuda.is_available():
-        raise UserError("trainer.accelerator: cuda, but there is no CUDA device here (allowed: auto, cpu)")
-    present, (wanted, _) = torch.cuda.device_count(), launched(options)
-    if wanted > present:
-        raise UserError(f"trainer.devices: {wanted} GPUs are asked for, {present} are here")
-    return "cuda"
-
-
 def summary(folder: Path) -> dict[str, float | dict[str, float]]:
     """The final numbers: the last value of every metric, and the lowest FID with its step."""
     rows = read_metrics(folder / "metrics.csv")
@@ -150,42 +126,42 @@ def summary(folder: Path) -> dict[str, float | dict[str, float]]:
     return result
 
 
-def _callbacks(config: RunConfig, folder: Path, task: Task, checkpoints: Checkpoints) -> list[Callback]:
-    log_every = config.trainer.log_every
+def _callbacks(
+    task: Task, config: RunConfig, folder: Path, prepared: Prepared, checkpoints: Checkpoints
+) -> list[Callback]:
+    log_every, own = config.trainer.log_every, prepared.callbacks(folder)
+    # where something is measured the host waits for the device anyway
+    waits = [period for callback in own if isinstance(callback, Periodic) for period in callback.periods]
     # In this order: what measures comes before what shows and keeps.
     return [
-        StopOnNonFinite(log_every, config.checkpoint.every, *task.periods),
+        StopOnNonFinite(log_every, config.checkpoint.every, *waits),
         StepLog(log_every),
-        *task.callbacks(folder),
-        ProgressLine(task.shown, log_every),
+        *own,
+        ProgressLine(prepared.shown, log_every),
         checkpoints,
-        Export(folder / task.product, config.checkpoint.every, task.save),
+        Export(folder / task.product, config.checkpoint.every, prepared.save),
     ]
 
 
 def _program(config: RunConfig, step: int) -> dict[str, Any]:
     """What all processes must have in common; the first one alone knows the name of a new folder."""
-    program = {**flat(to_dict(config)), "code": code_digest(), "update to start from": step}
+    program = {**flat(config), "code": code_digest(), "update to start from": step}
     return {key: value for key, value in program.items() if key != "name"}
 
 
-def _start(config: RunConfig, resume: bool, requeue: bool) -> tuple[Path, tuple[Path, int] | None]:
-    """The run's folder, and the checkpoint to go on from with its step.
-
-    Raises:
-        UserError: nothing to resume, checkpoints of which none can be read, or a folder of another run.
-    """
+def _start(
+    task: Task, config: RunConfig, resume: bool, requeue: bool
+) -> tuple[Path, tuple[Path, int] | None]:
+    """The run's folder, and the checkpoint to go on from with its step."""
     folder = Path(config.folder, config.name)
     if resume or (requeue and any((folder / "checkpoints").glob("*.ckpt"))):
-        folder = folder_to_resume(config)
+        folder = folder_to_resume(task, config)
+        require_checkpoints(folder, config)
+        if is_main_process():  # a slower rank would remove what rank 0 is writing by then
+            remove_leftovers(folder, task.product)
         checkpoint = newest_checkpoint(folder / "checkpoints")
         if checkpoint is None:
-            if any((folder / "checkpoints").glob("*.ckpt")):
-                raise UserError(f"--resume: {folder / 'checkpoints'} holds no checkpoint that can be read")
-            raise UserError(
-                f"--resume: {folder} ended before its first checkpoint (checkpoint.every: "
-                f"{config.checkpoint.every}); start it anew, without --resume, or with --requeue"
-            )
+            raise UserError(f"--resume: {folder / 'checkpoints'} holds no checkpoint that can be read")
         log.info("resuming %s from %s, step %d", folder, checkpoint[0].name, checkpoint[1])
         if checkpoint[1] >= config.trainer.max_steps:
             log.info("it has all of its %d steps already", config.trainer.max_steps)
@@ -195,7 +171,7 @@ def _start(config: RunConfig, resume: bool, requeue: bool) -> tuple[Path, tuple[
         if not (requeue and folder.is_dir()):
             folder = new_folder(config)
         elif any(folder.iterdir()):
-            folder_to_resume(config)  # an attempt that ended before its first checkpoint, or a refusal
+            folder_to_resume(task, config)  # an attempt that ended before its first checkpoint, or a refusal
     if folder.name != config.name:
         log.warning("a run named %s exists; this one is %s", config.name, folder.name)
         config.name = folder.name
@@ -203,20 +179,10 @@ def _start(config: RunConfig, resume: bool, requeue: bool) -> tuple[Path, tuple[
     return folder, None
 
 
-def launched(options: TrainerOptions) -> tuple[int, int]:
-    """(processes per node, nodes): as torchrun or srun launched us, else as the configuration says.
-
-    Raises:
-        UserError: nodes of a SLURM job with different numbers of tasks.
-    """
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
-        return local, world // local
-    if SLURMEnvironment.detect():
-        tasks, nodes = int(os.environ["SLURM_NTASKS"]), int(os.environ["SLURM_NNODES"])
-        if tasks % nodes:
-            raise UserError(
-                f"srun: {tasks} tasks on {nodes} nodes; every node needs as many (--ntasks-per-node)"
-            )
-        return tasks // nodes, nodes
-    return options.devices, options.num_nodes
+def _threads_before(config: RunConfig, again: bool) -> int | None:
+    """The threads of the attempt that is gone on with."""
+    folder = Path(config.folder, config.name)
+    if again and (folder / "environment.json").is_file():
+        threads: int = read_environment(folder)["threads"]
+        return threads
+    return None

@@ -1,39 +1,98 @@
-"""What a task hands to the run."""
+"""What the engine is handed: a task, all that others must know of it, and what it prepares for one run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch import LightningModule
-from lightning.pytorch.callbacks import Callback
+from carv_distill.data.options import DataOptions
 
+from .options import RunConfig
 
-def save_product(module: Any, folder: Path) -> None:
-    """As the module itself does it."""
-    module.save(folder)
+if TYPE_CHECKING:  # a configuration is checked without them
+    from lightning.pytorch import LightningModule
+    from lightning.pytorch.callbacks import Callback
+    from torch import Tensor
+
+    from carv_distill.evaluation.generate import Sample
+    from carv_distill.teachers.schedule import NoiseSchedule
+    from carv_distill.variance import MeasuredGradient
 
 
 @dataclass(frozen=True)
-class Task:
+class Prepared:
     """A module, and what is to happen beside its updates."""
 
     module: LightningModule
     callbacks: Callable[[Path], list[Callback]]
     """The task's own, given the run's folder."""
-    product: str
-    """Sub-folder of the run that the module is exported to."""
+    save: Callable[[Any, Path], None]
+    """Writes the module's product into its folder."""
     shown: dict[str, str] = field(default_factory=dict)
     """Metrics that the progress line shows, with their format."""
-    periods: tuple[int, ...] = ()
-    """Steps between the measurements, at which the host waits for the device anyway."""
-    fid_every: int = 0
-    """Steps between two values of the metric `fid`, by which the best checkpoints are kept."""
     accumulate: int = 1
     """Shares of the batch that each process works through in an update."""
     strategy: str = "ddp"
     """Lightning's strategy where there are several processes."""
-    save: Callable[[Any, Path], None] = save_product
-    """Writes the module's product into its folder."""
+
+
+@dataclass(frozen=True)
+class Generator:
+    """What makes images of a run: its product, or the teacher it learned from."""
+
+    name: str
+    """Its row in the table of `evaluate.py fid`."""
+    load: Callable[[], Sample]
+    """Reads it: one that is not asked for need not be there."""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A diffusion model and what it learned from, as data attribution takes them."""
+
+    path: str | Path
+    """Folder or hub id."""
+    data: DataOptions
+    seed: int = 0
+    """Of the training set, where that is rendered."""
+    levels: NoiseSchedule | None = None
+    """u → σ of the training's loss; None is the model's own schedule, uniform in u."""
+    weights: dict[str, Tensor] | None = None
+    """The denoiser's as they were at a step of the training, instead of those that were exported."""
+    learning_rate: float | None = None
+    """At that step."""
+    student: Path | None = None
+    """Whose samples are the queries; None is the model itself."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A capability as a value: its folder makes one, and `tasks.py` lists it.
+
+    What is needed before a run starts is plain; what needs torch is a function that imports it when called.
+    """
+
+    name: str
+    config: type[RunConfig]
+    example: str
+    """A configuration of it that ships, as dmd_carv.yaml."""
+    product: str
+    """Sub-folder of the run for what it makes."""
+    prepare: Callable[[Any, str, int], Prepared]
+    """(config, device, number of processes) → what is trained; UserError for input that does not fit."""
+    out_of_memory: str
+    """What takes less memory, for one who has run out of it."""
+    check: Callable[[Any], None] = lambda config: None
+    """Raises UserError for values that do not go together."""
+    fixed_length: Callable[[Any], bool] = lambda config: True
+    """Whether trainer.max_steps enters the updates, so that a resumed run must keep it."""
+    gradient: Callable[[Any, Path, str, int | None], MeasuredGradient] | None = None
+    """(config, run, device, step of the checkpoint or None for the newest) → for `evaluate.py variance`."""
+    generators: Callable[[Any, Path, str], list[Generator]] | None = None
+    """(config, run, device) → for `evaluate.py fid`: the product first, then its teacher."""
+    model: Callable[[Any, Path, int | None], TrainedModel] | None = None
+    """(config, run, step of a checkpoint or None for the product) → for `evaluate.py influence`."""
+    renders: bool = False
+    """Whether the product is an object that `evaluate.py clip` can look at."""

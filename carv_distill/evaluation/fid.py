@@ -1,4 +1,8 @@
-"""Metrics between two sets of features: Fréchet distance, KID, precision and recall."""
+"""Metrics between two sets of features: Fréchet distance, KID, precision and recall.
+
+KID, precision and recall are torch-fidelity's. The Fréchet distance is ours: torch-fidelity and torchmetrics
+take the root of a product that is not symmetric, and singular where there are fewer images than features.
+"""
 
 import re
 import zipfile
@@ -22,15 +26,12 @@ BLOCK = 4096
 
 @dataclass(frozen=True, eq=False)
 class FeatureStatistics:
-    """Mean and covariance of features.
-
-    Attributes:
-        mu: float64 [D].
-        sigma: float64 [D, D], the covariance with divisor N - 1.
-    """
+    """Mean and covariance of features."""
 
     mu: Tensor
+    """float64 [D]."""
     sigma: Tensor
+    """float64 [D, D], with divisor N - 1."""
 
     @classmethod
     def from_features(cls, features: Tensor) -> Self:
@@ -50,28 +51,26 @@ class FeatureStatistics:
 
         Args:
             path: the file. Pickled arrays in it are refused, not executed.
-            dim: D of the extractor that the statistics must fit; None accepts any.
+            dim: D of the extractor that the statistics must fit; here and below, None accepts any.
             size: pixels along one side of the images that they must fit, by the key `size` or, in files
-                without it, by a name as imagenet-64x64.npz; None accepts any.
-            fingerprint: of the extractor that they must be by, where the file has the key `extractor`; None
-                accepts any.
+                without it, by a name as imagenet-64x64.npz.
+            fingerprint: of the extractor that they must be by, where the file has the key `extractor`.
 
         Raises:
-            UserError: no file, no `.npz`, a missing key, a wrong shape, another dimension than `dim`, or
-                statistics of images of another size or by another extractor.
+            UserError: no such file, or one that does not fit.
         """
         try:
             with np.load(path, allow_pickle=False) as file:
-                found = sorted(file.files)
-                arrays = {key: file[key] for key in ("mu", "sigma") if key in found}
-                about = {key: file[key].item() for key in ("size", "extractor") if key in found}
+                keys = sorted(file.files)
+                arrays = {key: file[key] for key in ("mu", "sigma") if key in keys}
+                about = {key: file[key].item() for key in ("size", "extractor") if key in keys}
         except FileNotFoundError as error:
             raise UserError(f"{path}: no such file of reference statistics") from error
         # np.load gives a bare array, which is no context manager, for an .npy
         except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"{path}: not an .npz of numbers with the keys mu and sigma") from error
         if len(arrays) < 2:
-            raise UserError(f"{path}: found the keys {', '.join(found)}; mu and sigma are needed")
+            raise UserError(f"{path}: found the keys {', '.join(keys)}; mu and sigma are needed")
         mu, sigma = arrays["mu"], arrays["sigma"]
         if mu.dtype.kind not in "fiu" or sigma.dtype.kind not in "fiu":
             raise UserError(f"{path}: found mu {mu.dtype} and sigma {sigma.dtype}; real numbers are needed")
@@ -91,11 +90,7 @@ class FeatureStatistics:
         return cls(torch.from_numpy(mu.astype(np.float64)), torch.from_numpy(sigma.astype(np.float64)))
 
     def save(self, path: Path | str, **about: int | str) -> None:
-        """Write `mu` and `sigma` as an `.npz`, atomically.
-
-        Args:
-            about: further keys; `size` and `extractor` are compared when the file is read.
-        """
+        """Write `mu`, `sigma` and what else is said as an `.npz`, atomically; see :meth:`load`."""
         with atomic_file(path) as file:
             arrays: dict[str, Any] = {key: np.array(value) for key, value in about.items()}
             np.savez(file, mu=self.mu.cpu().numpy(), sigma=self.sigma.cpu().numpy(), **arrays)
@@ -108,8 +103,7 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     a symmetric problem that stays well posed for covariances of deficient rank (fewer images than features);
     eigenvalues that rounding made negative count as 0.
 
-    Source:
-        Dowson and Landau (1982); Heusel et al. (2017), FID.
+    Source: Dowson and Landau (1982); Heusel et al. (2017), FID.
     """
     values, vectors = torch.linalg.eigh(a.sigma)
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
@@ -122,23 +116,18 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
 
 @dataclass(frozen=True)
 class Metrics:
-    """What one set of generated images scored.
-
-    Attributes:
-        fid: Fréchet distance, >= 0 up to rounding; lower is better.
-        kid: squared maximum mean discrepancy, cubic kernel; unbiased, so it may fall below 0.
-        precision: share of generated images within the reference's manifold, 0..1.
-        recall: share of reference images within the generated manifold, 0..1.
-        images: number of generated images.
-
-    All but `fid` are None where the reference is known by its statistics alone.
-    """
+    """What one set of generated images scored: against statistics alone, FID and nothing else."""
 
     fid: float
+    """Fréchet distance, >= 0 up to rounding; lower is better."""
     kid: float | None
+    """Squared maximum mean discrepancy, cubic kernel; unbiased, so it may fall below 0."""
     precision: float | None
+    """Share of generated images within the reference's manifold, 0..1."""
     recall: float | None
+    """Share of reference images within the generated manifold, 0..1."""
     images: int
+    """Number of generated images."""
 
 
 def kernel_distance(generated: Tensor, reference: Tensor, subsets: int = 100, seed: int = 2020) -> float:
@@ -188,14 +177,13 @@ def compute_metrics(
         generated_features: [N, D].
         reference_features: [M, D]; without them KID, precision and recall are None.
         reference_statistics: for the Fréchet distance; computed from `reference_features` if None.
-        kid_subsets: number of subsets that KID averages over.
 
     Raises:
         UserError: neither reference is given, or a set has fewer than 4 images.
     """
-    least = NEIGHBOURS + 1
     for name, features in (("generated", generated_features), ("reference", reference_features)):
-        if features is not None and len(features) < least:
+        if features is not None and len(features) <= NEIGHBOURS:
+            least = NEIGHBOURS + 1
             raise UserError(f"{name} images: found {len(features)}; the metrics need at least {least}")
     if reference_statistics is None:
         if reference_features is None:

@@ -7,20 +7,18 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from carv_distill.data.spec import to_uint8
+from carv_distill.data.sets import to_uint8
 from carv_distill.files import atomic_file
 
 
 def save_grid(images: Tensor, path: Path | str, columns: int, scale: int = 1) -> None:
-    """Write images as a PNG, row by row, each pixel drawn as a square of `scale` pixels.
+    """Write images as a PNG, atomically, row by row, each pixel drawn as a square of `scale` pixels.
 
     Images go in the order given: with `columns` of each class one after another, every row is a class.
 
     Args:
         images: [n, C, H, W] in [-1, 1], C = 1 or 3, on any device; rounded as for the metrics.
-        path: the PNG; written atomically.
         columns: images per row; the last row may be short.
-        scale: nearest-neighbour magnification, >= 1.
     """
     grid = make_grid(to_uint8(images.detach().cpu()), nrow=columns, padding=1, pad_value=64)
     grid = grid.repeat_interleave(scale, 1).repeat_interleave(scale, 2)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from carv_distill.options import at_least, one_of
+from carv_distill.options import at_least, one_of, place
+
+FEATURES = ("digits", "inception", "clip")
+LABELS = ("turn", "random")
 
 
 @dataclass
@@ -14,13 +17,13 @@ class FIDOptions:
     every: int = at_least(0, 50)
     """Updates between two measurements; 0 turns it off."""
     images: int = at_least(4, 1797)
-    features: str = one_of(("digits", "inception", "clip"), "digits")
-    weights: str | None = None
+    features: str = one_of(FEATURES, "digits")
+    weights: str | None = place(None, hub=True)
     """Folder of the digits classifier (empty: the shipped one); file of the Inception weights (empty: torch
     hub's folder, if the file is there); or folder or hub id of a CLIP model (empty: the shipped one)."""
-    reference: str | None = None
+    reference: str | None = place(None)
     """Statistics (.npz with mu, sigma); empty: the data set itself."""
-    labels: str = one_of(("turn", "random"), "turn")
+    labels: str = one_of(LABELS, "turn")
     """Label of seed i: i mod classes in turn, or drawn by the seed's own generator as EDM does. In turn, all
     classes are equally many and FID is steadier; KID, whose estimate takes images to be independent, comes
     out too low."""

@@ -1,4 +1,4 @@
-"""What generated images are compared with: a data set's features, or their statistics alone."""
+"""What an FID needs besides the generator: features, and what generators are compared with."""
 
 from __future__ import annotations
 
@@ -11,37 +11,28 @@ import torch
 from torch import Tensor
 
 from carv_distill.data.batches import ordered_loader
-from carv_distill.data.spec import ImageSet, to_uint8
+from carv_distill.data.sets import ImageSet, originals, to_uint8
 from carv_distill.errors import UserError
 from carv_distill.processes import Processes
 
-from .features import FeatureExtractor, extract_features
+from .features import FeatureExtractor, load_extractor
 from .fid import FeatureStatistics
+from .options import FIDOptions
 
-KEPT = 100_000
-"""Images up to which features are kept: KID, precision and recall against more would take hours."""
+MOST_FEATURES = 100_000
+"""Images up to which the features of each stay: KID, precision and recall against more would take hours."""
 BATCH = 256
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What generated images are compared with.
-
-    Attributes:
-        name: of the data or the file, for the report.
-        statistics: mean and covariance of the features.
-        features: [M, D], or None where only statistics are known.
-    """
+    """What generated images are compared with: a data set's features, or their statistics alone."""
 
     name: str
+    """Of the data or the file, for the report."""
     statistics: FeatureStatistics
     features: Tensor | None = None
-
-    @classmethod
-    def from_images(cls, name: str, images_uint8: Tensor, extractor: FeatureExtractor) -> Self:
-        """The features of real images, uint8 [M, C, H, W]."""
-        features = extract_features(extractor, images_uint8)
-        return cls(name, FeatureStatistics.from_features(features), features)
+    """[M, D], or None where only statistics are known."""
 
     @classmethod
     def from_set(
@@ -51,13 +42,12 @@ class Reference:
         processes: Processes | None = None,
         workers: int = 0,
         progress: Callable[[int], None] | None = None,
-        kept: int = KEPT,
+        most_features: int = MOST_FEATURES,
     ) -> Self:
         """The features of a data set, made by all processes together.
 
-        Up to `kept` images rank 0 has the features, and the other ranks the statistics alone. Beyond,
-        μ = Σ f / M and Σ = (Σ f fᵀ − M μ μᵀ) / (M − 1) are summed in float64 and no features are kept, as in
-        EDM's `fid.py`.
+        Up to `most_features` images rank 0 has the features, the other ranks the statistics alone. Beyond,
+        μ = Σ f / M and Σ = (Σ f fᵀ − M μ μᵀ) / (M − 1) are summed in float64, as in EDM's `fid.py`.
 
         Args:
             processes: each reads and embeds its batches; this one alone by default.
@@ -65,24 +55,24 @@ class Reference:
             progress: called after each batch with the number of images that all have read meanwhile, about.
 
         Raises:
-            UserError: fewer than 2 images, or a file that cannot be read.
+            UserError: fewer than 2 images.
         """
         p, count = processes or Processes(), len(data)
         if count < 2:
             raise UserError(f"data.name: {data.spec.name} has {count} images; statistics need at least 2")
-        dim, keep = extractor.dim, count <= kept
+        dim, all_features = extractor.dim, count <= most_features
         features = [torch.empty(0, dim)]
         total, squares = torch.zeros(dim, dtype=torch.float64), torch.zeros(dim, dim, dtype=torch.float64)
         for images, _ in ordered_loader(data, p.batches(count, BATCH), workers):
-            found = extractor(to_uint8(images)).float().cpu()
-            if keep:
-                features.append(found)
+            part = extractor(to_uint8(images)).float().cpu()
+            if all_features:
+                features.append(part)
             else:
-                total += found.double().sum(0)
-                squares += found.double().T @ found.double()
+                total += part.double().sum(0)
+                squares += part.double().T @ part.double()
             if progress is not None:
-                progress(len(found) * p.world_size)
-        if keep:
+                progress(len(part) * p.world_size)
+        if all_features:
             joined = p.join(torch.cat(features), count, BATCH)
             statistics = p.tell(FeatureStatistics.from_features(joined) if p.rank == 0 else None)
             assert statistics is not None
@@ -93,6 +83,49 @@ class Reference:
 
     @classmethod
     def from_file(cls, path: Path | str, extractor: FeatureExtractor, size: int | None = None) -> Self:
-        """Statistics from an `.npz`; UserError where :meth:`FeatureStatistics.load` raises it."""
+        """Statistics from an `.npz`."""
         statistics = FeatureStatistics.load(path, extractor.dim, size, extractor.fingerprint)
         return cls(Path(path).name, statistics)
+
+
+@dataclass
+class FIDSetup:
+    """Features and reference of the FIDs of a run."""
+
+    options: FIDOptions
+    extractor: FeatureExtractor
+    data: ImageSet
+    """What generators are measured against: no mirror images."""
+    workers: int
+    published: Reference | None
+    """Statistics from a file."""
+
+    @classmethod
+    def load(cls, options: FIDOptions, data: ImageSet, workers: int, device: str) -> FIDSetup:
+        """The configured features, and the statistics where there is a file of them.
+
+        Raises:
+            UserError: features that do not take the images.
+        """
+        data = originals(data)
+        extractor = load_extractor(options.features, options.weights)
+        extractor.to(device)
+        if not extractor.takes(data.spec):
+            c, s = data.spec.channels, data.spec.size
+            raise UserError(
+                f"fid.features: {options.features} does not take the {c}×{s}×{s} images of {data.spec.name}; "
+                "allowed for them: inception, clip"
+            )
+        published = None
+        if options.reference is not None:
+            published = Reference.from_file(options.reference, extractor, data.spec.size)
+        return cls(options, extractor, data, workers, published)
+
+    def reference(self, processes: Processes) -> Reference:
+        """The file of statistics, or the data set itself.
+
+        Reference and generated images go through the network on one device, in one arithmetic.
+        """
+        if self.published is not None:
+            return self.published
+        return Reference.from_set(self.data, self.extractor, processes, self.workers)

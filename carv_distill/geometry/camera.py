@@ -10,7 +10,8 @@ from torch import Tensor
 
 from carv_distill.carv.sobol import shifted_sobol
 
-SAMPLINGS = ("iid", "stratified", "antipodal", "sobol")
+from .samplings import SAMPLINGS
+
 VIEWS = ("front", "side", "back", "overhead")
 OVERHEAD = math.radians(60)
 """Elevation from which on a view is from overhead (DreamFusion, section 3.2)."""
@@ -18,18 +19,15 @@ OVERHEAD = math.radians(60)
 
 @dataclass(frozen=True)
 class Cameras:
-    """n pinhole cameras that look at the origin; y is up, azimuth 0 stands on +z and grows towards +x.
-
-    Args:
-        azimuth, elevation: [n], radians.
-        distance: [n], from the origin.
-        fov: [n], full angle of view over the image's height, radians.
-    """
+    """n pinhole cameras that look at the origin; y is up, azimuth 0 stands on +z and grows towards +x."""
 
     azimuth: Tensor
     elevation: Tensor
+    """[n], radians."""
     distance: Tensor
+    """[n], from the origin."""
     fov: Tensor
+    """[n], full angle of view over the image's height, radians."""
 
     def __len__(self) -> int:
         return len(self.azimuth)
@@ -38,9 +36,9 @@ class Cameras:
         """Some of them."""
         return Cameras(self.azimuth[part], self.elevation[part], self.distance[part], self.fov[part])
 
-    def to(self, target: torch.device | str | Tensor) -> Cameras:
+    def to(self, device: torch.device | str | Tensor) -> Cameras:
         """The same cameras on another device; or on the device of a tensor, and of its type."""
-        return Cameras(*(t.to(target) for t in (self.azimuth, self.elevation, self.distance, self.fov)))
+        return Cameras(*(t.to(device) for t in (self.azimuth, self.elevation, self.distance, self.fov)))
 
     @property
     def position(self) -> Tensor:

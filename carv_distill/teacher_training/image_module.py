@@ -7,23 +7,22 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DModel
-from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from carv_distill.carv import stream
 from carv_distill.data.batches import Batch, step_loader
-from carv_distill.data.spec import ImageSet
-from carv_distill.engine.ema import ema_update, frozen_copy, ramped
+from carv_distill.data.sets import ImageSet
+from carv_distill.engine.estimator import RunModule
+from carv_distill.engine.optimisation import ema_update, frozen_copy, ramped, warm_then_cosine
 from carv_distill.errors import UserError
-from carv_distill.teachers.denoiser import EDMPreconditioning, NetworkDenoiser
-from carv_distill.teachers.loss import denoising_loss
+from carv_distill.teachers.denoiser import EDMPreconditioning, NetworkDenoiser, denoising_loss
 from carv_distill.teachers.network import UNetNetwork
 from carv_distill.teachers.sampler import heun_sample
 from carv_distill.teachers.schedule import EDMSchedule
 from carv_distill.teachers.teacher import Teacher, edm_scheduler_config, save_teacher
 
-from .image_options import PretrainOptions
+from .options import PretrainOptions
 
 KEY = "teacher"
 """Names the random streams of the training."""
@@ -33,20 +32,19 @@ def build_teacher(options: PretrainOptions, channels: int, size: int, classes: i
     """An untrained EDM teacher; its last class embedding is the null label.
 
     Raises:
-        UserError: channels that the network's groups or heads do not divide, noise levels in the wrong order.
+        UserError: numbers that do not divide or are in the wrong order.
     """
     levels = len(options.channels)
     if not levels or any(c < 1 or c % 8 for c in options.channels):
-        raise UserError(f"teacher.channels: {options.channels} must be one or more multiples of 8")
+        raise UserError(f"training.channels: {options.channels} must be one or more multiples of 8")
     if options.channels[-1] % options.head_channels:
         raise UserError(
-            f"teacher.head_channels: {options.head_channels} does not divide the last of teacher.channels, "
+            f"training.head_channels: {options.head_channels} does not divide the last of training.channels, "
             f"{options.channels[-1]}"
         )
-    if options.sigma_min >= options.sigma_max:
-        raise UserError(
-            f"teacher.sigma_min: {options.sigma_min:g} is not below teacher.sigma_max, {options.sigma_max:g}"
-        )
+    low, high = options.sigma_min, options.sigma_max
+    if low >= high:
+        raise UserError(f"training.sigma_min: {low:g} is not below training.sigma_max, {high:g}")
     unet = UNet2DModel(
         sample_size=size,
         in_channels=channels,
@@ -59,22 +57,19 @@ def build_teacher(options: PretrainOptions, channels: int, size: int, classes: i
         attention_head_dim=options.head_channels,
         num_class_embeds=classes + 1,
     )
-    schedule = EDMSchedule(options.sigma_min, options.sigma_max, options.rho)
+    schedule = EDMSchedule(low, high, options.rho)
     denoiser = NetworkDenoiser(UNetNetwork(unet), EDMPreconditioning(options.sigma_data))
     return Teacher(denoiser, schedule, edm_scheduler_config(schedule, options.sigma_data))
 
 
-class PretrainModule(LightningModule):
+class PretrainModule(RunModule):
     """Denoising training of a teacher on images.
 
     The batch, its noise levels and its noises are a function of (seed, rank, step).
 
     Args:
-        teacher: the untrained teacher, from :func:`build_teacher`.
-        data: the images, their labels below the null label.
-        options: see :class:`PretrainOptions`.
+        teacher: untrained; its last label is the null label.
         max_steps: length of the cosine decay.
-        seed: names the random streams.
         sampler_steps: Heun steps of :meth:`sample`.
         workers: processes that decode files ahead.
     """
@@ -89,8 +84,8 @@ class PretrainModule(LightningModule):
         sampler_steps: int = 18,
         workers: int = 0,
     ) -> None:
-        super().__init__()
-        self.options, self.max_steps, self.seed = options, max_steps, seed
+        super().__init__(seed)
+        self.options, self.max_steps = options, max_steps
         self.schedule, self.sampler_steps = teacher.schedule, sampler_steps
         self.scheduler_config = teacher.scheduler_config
         self.denoiser = teacher.denoiser
@@ -98,14 +93,11 @@ class PretrainModule(LightningModule):
         self._averaged = list(self.ema.parameters()), list(self.denoiser.parameters())
         self.data, self.workers = data, workers
         self.null_label = teacher.labels - 1
-        self.latest_losses: dict[str, Tensor] = {}
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """The batches of this rank from the present step on."""
-        shares = [self.global_rank]
-        return step_loader(
-            self.data, self.options.batch, self.seed, KEY, shares, self.global_step, self.workers
-        )
+        place = [self.global_rank], self.global_step
+        return step_loader(self.data, self.options.batch, self.seed, KEY, *place, self.workers)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         o = self.options
@@ -125,10 +117,6 @@ class PretrainModule(LightningModule):
         super().optimizer_step(*args, **kwargs)
         ema_update(*self._averaged, ramped(self.options.ema, self.global_step))
 
-    def metrics(self) -> dict[str, Tensor]:
-        """What is worth a row in the log after a step; tensors on the device."""
-        return {"loss/teacher": self.latest_losses["teacher"]}
-
     def sample(self, z: Tensor, labels: Tensor) -> Tensor:
         """Heun samples of the averaged network."""
         dtype = next(self.ema.parameters()).dtype
@@ -136,17 +124,13 @@ class PretrainModule(LightningModule):
 
     def save(self, folder: Path) -> None:
         """The averaged teacher as a diffusers folder."""
-        card = (
-            f"# Diffusion teacher\n\nEDM teacher after {self.global_step} steps; written by carv-distill.\n"
-        )
-        save_teacher(folder, self.ema.network, self.scheduler_config, card)
+        about = f"EDM teacher after {self.global_step} steps; written by carv-distill."
+        save_teacher(folder, self.ema.network, self.scheduler_config, f"# Diffusion teacher\n\n{about}\n")
 
     def configure_optimizers(self) -> Any:
         o = self.options
         optimizer = torch.optim.AdamW(
             self.denoiser.parameters(), o.learning_rate, weight_decay=o.weight_decay, fused=True
         )
-        warm = torch.optim.lr_scheduler.LinearLR(optimizer, 1e-3, total_iters=max(o.warmup, 1))
-        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(self.max_steps - o.warmup, 1))
-        scheduler = torch.optim.lr_scheduler.SequentialLR(optimizer, [warm, cosine], [o.warmup])
+        scheduler = warm_then_cosine(optimizer, o.warmup, self.max_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

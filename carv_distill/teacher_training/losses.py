@@ -1,4 +1,4 @@
-"""What the three stages minimise."""
+"""What the three stages minimise, and pictures beyond the data to do so on."""
 
 from __future__ import annotations
 
@@ -8,13 +8,42 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from transformers import CLIPModel
 
+COARSE = 4
+"""Cells along one side of a random mask."""
 
-def autoencoder_loss(vae: AutoencoderKL, images: Tensor, noise: Tensor, kl_weight: float) -> Tensor:
-    """mean |x̂ − x| + w · mean over pictures of KL(q(z|x) ‖ N(0, I)).
+
+def mixed(images: Tensor, g: torch.Generator) -> Tensor:
+    """Each picture blended with another by a smooth random mask, under a random change of colours.
+
+    Score distillation descends through the encoder's Jacobian from pictures that are no data yet. An encoder
+    that knows clean solids alone maps garbage to good latents; one that must keep any smooth mixture of
+    colours is close to invertible there.
 
     Args:
-        images: [n, 3, S, S] in [−1, 1].
-        noise: of the latents, [n, C, s, s]: z = μ + σ · noise.
+        images: [n, 3, S, S] in [−1, 1], as the result.
+    """
+    n, size = len(images), images.shape[-1]
+
+    def randn(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=g, device=images.device, dtype=images.dtype)
+
+    def smooth(channels: int) -> Tensor:
+        coarse = randn(n, channels, COARSE, COARSE)
+        return F.interpolate(coarse, (size, size), mode="bicubic", align_corners=False)
+
+    share = (2 * smooth(1)).sigmoid()
+    other = images[torch.randperm(n, generator=g, device=images.device)]
+    blend = share * images + (1 - share) * other
+    turn = torch.linalg.qr(randn(n, 3, 3)).Q
+    turned = torch.einsum("nij,njhw->nihw", turn, blend) + 0.4 * randn(n, 3, 1, 1) + 0.3 * smooth(3)
+    # Two thirds of the batch stay data, so that data are kept best.
+    data = (torch.arange(n, device=images.device) % 3 > 0).view(-1, 1, 1, 1)
+    return torch.where(data, images, turned.clamp(-1, 1))
+
+
+def autoencoder_loss(vae: AutoencoderKL, images: Tensor, noise: Tensor, kl_weight: float) -> Tensor:
+    """mean |x̂ − x| + w · mean over pictures of KL(q(z|x) ‖ N(0, I)), with latents z = μ + σ · noise, of
+    images [n, 3, S, S] in [−1, 1].
 
     Source: Rombach et al. 2022, section 3.1, without perceptual and adversarial parts.
     """
@@ -34,7 +63,6 @@ def jacobian_loss(vae: AutoencoderKL, images: Tensor, noise: Tensor, g: torch.Ge
     Args:
         images: [n, 3, S, S]; they are faded towards grey by random shares, as fields begin.
         noise: of d, [n, C, s, s]; the rest of d leads to the latents of another picture.
-        g: of the shares.
     """
     share = torch.rand(len(images), 1, 1, 1, generator=g, device=images.device)
     faded = (share * images).requires_grad_()
@@ -51,10 +79,6 @@ def contrastive_loss(clip: CLIPModel, images: Tensor, tokens: Tensor) -> Tensor:
 
     With s_ij = scale · cos(image_i, text_j) and m_ij = 1 for equal prompts, the mean over rows and columns
     of the cross-entropy of softmax(s) to m normalised.
-
-    Args:
-        images: [n, 3, S, S] in [−1, 1].
-        tokens: [n, L].
 
     Source: Radford et al. 2021, section 2.3; several positives: Khosla et al. 2020, L_out.
     """

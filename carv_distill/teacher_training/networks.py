@@ -1,18 +1,29 @@
-"""The networks of a miniature Stable Diffusion and of its CLIP model, untrained."""
+"""The networks of a miniature Stable Diffusion and of its CLIP model: untrained, and as a folder."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPProcessor,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+)
 
 from carv_distill.errors import UserError
+from carv_distill.files import saved_folder
 from carv_distill.teachers.prompts import word_tokenizer
+from carv_distill.teachers.text import save_latent_teacher
 
-from .text_options import TextTeacherOptions
+from .options import TextTeacherOptions
 
 GROUPS = 8
 
@@ -40,18 +51,17 @@ def build_networks(
     for key in ("vae_channels", "unet_channels"):
         channels = getattr(o, key)
         if not channels or any(c < 1 or c % GROUPS for c in channels):
-            raise UserError(f"teacher.{key}: {channels} must be one or more multiples of {GROUPS}")
+            raise UserError(f"training.{key}: {channels} must be one or more multiples of {GROUPS}")
     shrink = 2 ** (len(o.vae_channels) - 1)
     least = shrink * 2 ** (len(o.unet_channels) - 1)
     if size % least:
-        raise UserError(
-            f"data.size: {size} is no multiple of {least}, by which autoencoder and denoiser shrink it"
-        )
+        why = "by which autoencoder and denoiser shrink it"
+        raise UserError(f"data.size: {size} is no multiple of {least}, {why}")
     if size % o.clip_patch:
-        raise UserError(f"teacher.clip_patch: {o.clip_patch} does not divide data.size, {size}")
+        raise UserError(f"training.clip_patch: {o.clip_patch} does not divide data.size, {size}")
     for key in ("text_width", "clip_width"):
         if getattr(o, key) % 8:
-            raise UserError(f"teacher.{key}: {getattr(o, key)} is no multiple of 8")
+            raise UserError(f"training.{key}: {getattr(o, key)} is no multiple of 8")
     tokenizer = word_tokenizer(words, length)
     levels = len(o.vae_channels)
     vae = AutoencoderKL(
@@ -109,3 +119,35 @@ def _transformer(width: int, layers: int) -> dict[str, Any]:
         "num_hidden_layers": layers,
         "num_attention_heads": max(width // 16, 1),
     }
+
+
+def save_networks(folder: Path, networks: TextTeacherNetworks, scheduler: DDIMScheduler, step: int) -> None:
+    """A StableDiffusionPipeline that diffusers reads, its CLIP model with processor in clip/, and a page on
+    both; written whole or not at all."""
+    size = networks.vae.config.sample_size
+    half, side = [0.5, 0.5, 0.5], {"height": size, "width": size}
+    images = CLIPImageProcessor(
+        size=side, crop_size=side, do_center_crop=False, image_mean=half, image_std=half
+    )
+    parts = networks.vae, networks.unet, networks.tokenizer, networks.text_encoder
+    with saved_folder(folder) as scratch:
+        save_latent_teacher(scratch, *parts, scheduler)
+        networks.clip.save_pretrained(scratch / "clip")
+        CLIPProcessor(images, networks.tokenizer).save_pretrained(scratch / "clip")
+        (scratch / "README.md").write_text(_card(size, step))
+
+
+def _card(size: int, step: int) -> str:
+    return f"""# A miniature Stable Diffusion
+
+Text to {size}×{size} pictures of one coloured solid on grey, as "a red torus, side view"; trained by
+carv-distill for {step} steps on pictures it rendered itself. A `StableDiffusionPipeline`:
+
+```python
+from diffusers import StableDiffusionPipeline
+pipeline = StableDiffusionPipeline.from_pretrained(".", safety_checker=None)
+pipeline("a red torus, side view", height={size}, width={size}).images[0]
+```
+
+`clip/` is a `CLIPModel` with its processor, trained on the same pairs.
+"""

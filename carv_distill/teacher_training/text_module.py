@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from carv_distill.carv import stream
-from carv_distill.data.shapes import PromptedImages
-from carv_distill.engine.ema import ema_update, frozen_copy, ramped
-from carv_distill.teachers.denoiser import EpsPreconditioning, GuidedDenoiser, NetworkDenoiser
-from carv_distill.teachers.loss import denoising_loss
+from carv_distill.data.solids import PromptedImages, combinations, object_prompt, view_prompt
+from carv_distill.engine.estimator import RunModule
+from carv_distill.engine.optimisation import ema_update, frozen_copy, ramped, stage_rate
+from carv_distill.geometry.camera import VIEWS
+from carv_distill.teachers.denoiser import EpsPreconditioning, GuidedDenoiser, NetworkDenoiser, denoising_loss
 from carv_distill.teachers.network import TextUNetNetwork
 from carv_distill.teachers.sampler import heun_sample
 from carv_distill.teachers.schedule import VPSchedule
 
-from .augmentation import mixed
-from .losses import autoencoder_loss, clamp_scale, contrastive_loss, jacobian_loss
-from .networks import TextTeacherNetworks, build_scheduler
-from .save import save_text_teacher
-from .text_options import TextTeacherOptions
+from .losses import autoencoder_loss, clamp_scale, contrastive_loss, jacobian_loss, mixed
+from .networks import TextTeacherNetworks, build_scheduler, save_networks
+from .options import TextTeacherOptions
 
 STAGES = ("vae", "unet", "clip")
 
 
-class TextTeacherModule(LightningModule):
+class TextTeacherModule(RunModule):
     """Autoencoder, then denoiser with text encoder, then CLIP: each in its share of the steps.
 
     The batch of a step and its noises are a function of (seed, rank, step). A stage's networks get no
@@ -39,10 +37,7 @@ class TextTeacherModule(LightningModule):
 
     Args:
         networks: untrained.
-        data: pictures with prompts.
-        options: see :class:`TextTeacherOptions`.
         max_steps: of all stages together.
-        seed: names the random streams.
     """
 
     def __init__(
@@ -53,15 +48,14 @@ class TextTeacherModule(LightningModule):
         max_steps: int,
         seed: int,
     ) -> None:
-        super().__init__()
-        self.options, self.seed, self.tokenizer = options, seed, networks.tokenizer
+        super().__init__(seed)
+        self.options, self.tokenizer = options, networks.tokenizer
         first = round(options.vae_share * max_steps)
         self.starts = (0, first, max(first, max_steps - round(options.clip_share * max_steps)), max_steps)
         self.vae, self.clip = networks.vae, networks.clip
         self.scheduler = build_scheduler()
-        schedule = VPSchedule(self.scheduler.betas)
-        self.schedule = schedule
-        self.denoiser = NetworkDenoiser(TextUNetNetwork(networks.unet), EpsPreconditioning(schedule))
+        self.schedule = VPSchedule(self.scheduler.betas)
+        self.denoiser = NetworkDenoiser(TextUNetNetwork(networks.unet), EpsPreconditioning(self.schedule))
         self.text_encoder = networks.text_encoder
         # The text models start in eval mode, for them to be trained without dropout.
         self.text_encoder.train()
@@ -76,7 +70,6 @@ class TextTeacherModule(LightningModule):
         objects = [prompt.rpartition(",")[0] for prompt in data.prompts]
         self.register_buffer("object_tokens", self._tokens(objects), persistent=False)
         self.register_buffer("null_tokens", self._tokens([""])[0], persistent=False)
-        self.latest_losses: dict[str, Tensor] = {}
         self._latents: tuple[Tensor, Tensor, Tensor] | None = None
 
     images: Tensor
@@ -164,59 +157,34 @@ class TextTeacherModule(LightningModule):
         scaled = latents / self.latents()[2]
         return torch.cat([self.vae.decode(part, return_dict=False)[0] for part in scaled.split(64)])
 
-    def metrics(self) -> dict[str, Tensor]:
-        """What is worth a row in the log after a step; tensors on the device."""
-        return {f"loss/{name}": loss for name, loss in self.latest_losses.items()}
-
     def save(self, folder: Path) -> None:
         """A StableDiffusionPipeline folder with the averaged networks, and the CLIP model in its clip/."""
         if self.global_step > self.starts[1]:
             self.vae.register_to_config(scaling_factor=float(self.latents()[2]))
-        save_text_teacher(
-            folder,
-            self.vae,
-            self.ema_denoiser.network.unet,
-            self.tokenizer,
-            self.ema_text_encoder,
-            self.scheduler,
-            self.clip,
-            self.global_step,
-        )
+        unet, text = self.ema_denoiser.network.unet, self.ema_text_encoder
+        averaged = TextTeacherNetworks(self.vae, unet, text, self.tokenizer, self.clip)
+        save_networks(folder, averaged, self.scheduler, self.global_step)
 
     def configure_optimizers(self) -> Any:
         o = self.options
         groups = (
-            ([self.vae], o.vae_lr),
-            ([self.denoiser, self.text_encoder], o.unet_lr),
-            ([self.clip], o.clip_lr),
+            (self.vae.parameters(), o.vae_lr),
+            ([*self.denoiser.parameters(), *self.text_encoder.parameters()], o.unet_lr),
+            (self.clip.parameters(), o.clip_lr),
         )
         optimizer = torch.optim.AdamW(
-            [
-                {"params": [p for network in networks for p in network.parameters()], "lr": rate}
-                for networks, rate in groups
-            ],
+            [{"params": list(parameters), "lr": rate} for parameters, rate in groups],
             weight_decay=0.0,
             fused=True,
         )
-        rates = [self._rate(*ends) for ends in zip(self.starts[:-1], self.starts[1:], strict=True)]
+        rates: list[Callable[[int], float]] = [
+            partial(stage_rate, start=start, end=end, warmup=o.warmup)
+            for start, end in zip(self.starts[:-1], self.starts[1:], strict=True)
+        ]
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": LambdaLR(optimizer, rates), "interval": "step"},
         }
-
-    def _rate(self, start: int, end: int) -> Any:
-        """Linear warm-up and cosine decay of one stage, by step."""
-        warmup = min(self.options.warmup, (end - start) // 2)
-
-        def rate(step: int) -> float:
-            done = step - start
-            if not 0 <= done < end - start:
-                return 0.0
-            if done < warmup:
-                return (done + 1) / warmup
-            return (1 + math.cos(math.pi * (done - warmup) / (end - start - warmup))) / 2
-
-        return rate
 
     def _tokens(self, prompts: list[str]) -> Tensor:
         length = self.tokenizer.model_max_length
@@ -226,3 +194,12 @@ class TextTeacherModule(LightningModule):
 
     def _randn(self, shape: Any, g: torch.Generator) -> Tensor:
         return torch.randn(shape, generator=g, device=self.device)
+
+
+def preview(module: TextTeacherModule) -> Tensor:
+    """A row for each view: eight learned pairs of colour and solid, then the eight held-out ones."""
+    learned = combinations(held_out=False)
+    # one of each colour, and of as many solids as can be
+    pairs = [*(learned[7 * i + i % 7] for i in range(8)), *combinations(held_out=True)]
+    prompts = [view_prompt(object_prompt(*pair), view) for view in VIEWS for pair in pairs]
+    return module.pictures(prompts, torch.Generator().manual_seed(0))

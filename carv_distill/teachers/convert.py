@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from carv_distill.cli import Parser, run_command
+from carv_distill.command_line import Parser, run_command
 from carv_distill.errors import UserError
 
 from .edm.published import PublishedTeacher, published_teacher
@@ -23,9 +23,10 @@ from .teacher import edm_scheduler_config, save_teacher
 def convert(source: Path, folder: Path) -> PublishedTeacher:
     """Writes the teacher in a pickle as `config.json`, safetensors, `scheduler_config.json` and README.md.
 
+    Nothing is written where the file holds no such teacher.
+
     Raises:
-        UserError: the folder is there and not empty; the file is missing, not sound, names something that is
-            not allowed, or holds another kind of network. Nothing is written then.
+        UserError: the folder is there and not empty, or the file is missing.
     """
     if folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty; name a folder that does not exist yet, or an empty one")
@@ -53,7 +54,7 @@ The weights' licence is that of their publisher.
 
 | | |
 |---|---|
-| network | `{type(teacher.network).__name__}` of `carv_distill.diffusion.edm` |
+| network | `{type(teacher.network).__name__}` of `carv_distill.teachers.edm` |
 | parameters | {_parameters(teacher):,} |
 | images | {config.in_channels} × {config.img_resolution} × {config.img_resolution} |
 | labels | {_labels(teacher)} |

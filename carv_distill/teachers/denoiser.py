@@ -7,10 +7,12 @@ All the usual parametrisations are one formula around a raw network F:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .schedule import VPSchedule
@@ -25,11 +27,8 @@ class Coefficients(NamedTuple):
     noise: Tensor
 
 
-class Preconditioning(Protocol):
-    """σ → its coefficients."""
-
-    def __call__(self, sigma: Tensor) -> Coefficients:
-        """Coefficients at noise levels of any shape."""
+Preconditioning = Callable[[Tensor], Coefficients]
+"""σ of any shape → its coefficients. Two are equal where they give the same ones."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +96,23 @@ class Denoiser(nn.Module):
     def predict_noise(self, x_t: Tensor, sigma: Tensor, cond: Tensor | None = None) -> Tensor:
         """ε̂ = (x_t − D)/σ = E[ε | x_t, cond]."""
         return (x_t - self(x_t, sigma, cond)) / sigma.view(-1, *[1] * (x_t.ndim - 1))
+
+
+class GaussianDenoiser(Denoiser):
+    """Data N(μ, diag(s²)) in closed form: D = (σ² μ + s² x_t)/(s² + σ²); μ and s² of one x's shape."""
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, mean: Tensor, variance: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("variance", torch.as_tensor(variance, dtype=mean.dtype).expand_as(mean).clone())
+
+    def forward(self, x_t: Tensor, sigma: Tensor, cond: Tensor | None = None) -> Tensor:
+        s2, level2 = self.variance.flatten(), sigma.view(-1, 1).square()
+        flat = (level2 * self.mean.flatten() + s2 * x_t.flatten(1)) / (s2 + level2)
+        return flat.view_as(x_t)
 
 
 class NetworkDenoiser(Denoiser):
@@ -172,3 +188,30 @@ def denoised_difference(
         return c.out * (a.raw(x_t, c, cond) - raw_b), c.skip * x_t + c.out * raw_b
     denoised_b = b(x_t, sigma, cond)
     return a(x_t, sigma, cond) - denoised_b, denoised_b
+
+
+def denoising_loss(denoiser: NetworkDenoiser, x: Tensor, sigma: Tensor, eps: Tensor, cond: Tensor) -> Tensor:
+    """mean (F − (x − c_skip x_t)/c_out)² = mean λ(σ) (D(x_t) − x)² with λ = 1/c_out²: what trains a network.
+
+    For the EDM preconditioning λ = (σ² + σ_d²)/(σ σ_d)², the EDM loss; for ε-prediction it is the DDPM
+    loss ‖F − ε‖². Shapes: x, eps [n, …]; sigma, cond [n] → scalar.
+
+    Source: Karras et al. 2022 (EDM), equation 8; Ho et al. 2020, equation 14.
+    """
+    return F.mse_loss(*_raw_and_ideal(denoiser, x, sigma, eps, cond))
+
+
+def denoising_losses(
+    denoiser: NetworkDenoiser, x: Tensor, sigma: Tensor, eps: Tensor, cond: Tensor | None
+) -> Tensor:
+    """The same for each row apart, a mean over its entries: [n]."""
+    raw, ideal = _raw_and_ideal(denoiser, x, sigma, eps, cond)
+    return (raw - ideal).square().flatten(1).mean(1)
+
+
+def _raw_and_ideal(
+    denoiser: NetworkDenoiser, x: Tensor, sigma: Tensor, eps: Tensor, cond: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    c = denoiser.coefficients(x, sigma)
+    x_t = x + sigma.view(c.skip.shape) * eps
+    return denoiser.raw(x_t, c, cond), (x - c.skip * x_t) / c.out

@@ -12,15 +12,11 @@ import torch
 from diffusers import ModelMixin, UNet2DConditionModel, UNet2DModel
 from torch import Tensor, nn
 
-from .float32 import Float32Conv2d
+from .precision import Float32Conv2d
 
 
 class RawNetwork(nn.Module, ABC):
-    """F(x, c_noise, cond) of square images, by a network that diffusers saves and loads.
-
-    Args:
-        unet: the network itself, with a configuration.
-    """
+    """F(x, c_noise, cond) of square images, by a network that diffusers saves and loads."""
 
     def __init__(self, unet: ModelMixin) -> None:
         super().__init__()
@@ -76,8 +72,7 @@ class RawNetwork(nn.Module, ABC):
 class UNetNetwork(RawNetwork):
     """F(x, c_noise, cond) by a :class:`diffusers.UNet2DModel`; `cond` is a class label per row.
 
-    An unconditional network ignores the labels. Under autocast the last convolution still runs in
-    float32: DMD lives on the difference of two almost equal outputs, which bfloat16 would round away.
+    An unconditional network ignores the labels. Under autocast the last convolution still runs in float32.
     """
 
     unet: UNet2DModel
@@ -105,18 +100,18 @@ class UNetNetwork(RawNetwork):
     def bottleneck(self, x: Tensor, c_noise: Tensor, cond: Tensor | None) -> Tensor:
         """The output of the mid block, or of the last down block where there is no mid block; the whole
         network is computed."""
-        found: list[Tensor] = []
+        features: list[Tensor] = []
 
-        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-            found.append(output[0] if isinstance(output, tuple) else output)
+        def record(module: nn.Module, inputs: Any, output: Any) -> None:
+            features.append(output[0] if isinstance(output, tuple) else output)
 
         middle = self.unet.down_blocks[-1] if self.unet.mid_block is None else self.unet.mid_block
-        hook = middle.register_forward_hook(keep)
+        hook = middle.register_forward_hook(record)
         try:
             self.forward(x, c_noise, cond)  # a compiled call would know nothing of the hook
         finally:
             hook.remove()
-        return found[0]
+        return features[0]
 
 
 class TextUNetNetwork(nn.Module):

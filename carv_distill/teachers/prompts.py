@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,24 +15,17 @@ from carv_distill.errors import UserError
 
 
 class PromptEncoder(nn.Module, ABC):
-    """Prompts → the text model's last hidden states, [n, L, D], as the teacher conditions on.
-
-    Every prompt is encoded once and kept.
-
-    Args:
-        tokenizer: of the teacher's pipeline.
-        text_model: of the same.
-    """
+    """Prompts → the text model's last hidden states, [n, L, D], as the teacher conditions on."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, text_model: PreTrainedModel) -> None:
         super().__init__()
         self.tokenizer = tokenizer
         self.text_model: PreTrainedModel | None = text_model
-        self._kept: dict[str, Tensor] = {}
+        self._embeddings: dict[str, Tensor] = {}
 
     @abstractmethod
     def tokens(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """What the text model takes, each [n, L]: token numbers, padded and cut to length, and the like."""
+        """What the text model takes, each [n, L]: token numbers, padded and cut to length, perhaps a mask."""
 
     @abstractmethod
     def unknown_words(self, prompt: str) -> list[str]:
@@ -44,28 +38,28 @@ class PromptEncoder(nn.Module, ABC):
         Raises:
             UserError: a prompt that was not encoded before :meth:`release`.
         """
-        if new := [p for p in dict.fromkeys(prompts) if p not in self._kept]:
+        if new := [p for p in dict.fromkeys(prompts) if p not in self._embeddings]:
             if self.text_model is None:
                 raise UserError(f"prompt {new[0]!r} was not encoded before the text encoder was freed")
             tokens = {k: t.to(self.text_model.device) for k, t in self.tokens(new).items()}
-            self._kept |= dict(zip(new, self.text_model(**tokens).last_hidden_state, strict=True))
-        return torch.stack([self._kept[p] for p in prompts])
+            self._embeddings |= dict(zip(new, self.text_model(**tokens).last_hidden_state, strict=True))
+        return torch.stack([self._embeddings[p] for p in prompts])
 
     def release(self) -> None:
-        """Frees the text model; what was encoded stays."""
+        """Frees the text model; the embeddings stay."""
         self.text_model = None
+
+    def _padded(self, prompts: list[str], length: int) -> Any:
+        return self.tokenizer(
+            prompts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        )
 
 
 class CLIPPromptEncoder(PromptEncoder):
     """As Stable Diffusion encodes: a CLIP text model that sees the padding."""
 
     def tokens(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Token numbers, padded and cut to the tokenizer's length."""
-        length = self.tokenizer.model_max_length
-        padded = self.tokenizer(
-            list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-        )
-        return {"input_ids": padded.input_ids}
+        return {"input_ids": self._padded(list(prompts), self.tokenizer.model_max_length).input_ids}
 
     def unknown_words(self, prompt: str) -> list[str]:
         """Words that the tokenizer does not have as a whole: a small vocabulary spells them letter by letter,
@@ -81,14 +75,7 @@ class T5PromptEncoder(PromptEncoder):
     """As DeepFloyd-IF encodes: lower case, 77 tokens, a T5 encoder to which the padding is masked."""
 
     def tokens(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Token numbers, padded and cut to 77, and their mask: 1 for a token, 0 for padding."""
-        padded = self.tokenizer(
-            [prompt.lower().strip() for prompt in prompts],
-            padding="max_length",
-            truncation=True,
-            max_length=77,
-            return_tensors="pt",
-        )
+        padded = self._padded([prompt.lower().strip() for prompt in prompts], 77)
         return {"input_ids": padded.input_ids, "attention_mask": padded.attention_mask}
 
     def unknown_words(self, prompt: str) -> list[str]:
@@ -99,12 +86,8 @@ class T5PromptEncoder(PromptEncoder):
 
 
 def word_tokenizer(words: Sequence[str], length: int) -> CLIPTokenizer:
-    """A CLIP tokenizer that has these words as wholes, and spells all others letter by letter.
-
-    Args:
-        words: lower case.
-        length: tokens of a padded prompt, start and end included.
-    """
+    """A CLIP tokenizer that has these lower-case words as wholes, and spells all others letter by letter; a
+    padded prompt has `length` tokens, start and end included."""
     letters = "abcdefghijklmnopqrstuvwxyz0123456789,.'-"
     vocabulary = {token: i for i, token in enumerate([*letters, *(f"{c}</w>" for c in letters)])}
     merges: list[tuple[str, str]] = []

@@ -15,12 +15,8 @@ def heun_sample(
 ) -> Tensor:
     """Deterministic Heun steps from x = σ_max z down to σ = 0; 2·steps − 1 network calls.
 
-    dx/dσ = (x − D(x, σ))/σ; the levels are the schedule's at `steps` equal distances in u, then 0.
-
-    Args:
-        z: standard normal noise, [n, …].
-        cond: labels, [n], or None.
-        steps: at least 2.
+    dx/dσ = (x − D(x, σ))/σ; the levels are the schedule's at `steps` ≥ 2 equal distances in u, then 0. z is
+    standard normal, [n, …].
 
     Source: Karras et al. 2022 (EDM), algorithm 1.
     """
@@ -34,9 +30,8 @@ def heun_sample(
         here, there = levels[i], levels[i + 1]
         slope = (x - denoiser(x, here * ones, cond)) / here
         euler = x + (there - here) * slope
-        if i < steps - 1:
-            slope_there = (euler - denoiser(euler, there * ones, cond)) / there
-            x = x + (there - here) * (slope + slope_there) / 2
-        else:
-            x = euler
+        if i == steps - 1:
+            return euler
+        slope_there = (euler - denoiser(euler, there * ones, cond)) / there
+        x = x + (there - here) * (slope + slope_there) / 2
     return x

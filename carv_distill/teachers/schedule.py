@@ -41,7 +41,6 @@ class EDMSchedule:
     rho: float = 7.0
 
     def sigma(self, u: Tensor) -> Tensor:
-        """Noise level at u in [0, 1], same shape and dtype."""
         low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
         return (low + u * (high - low)) ** self.rho
 
@@ -62,7 +61,6 @@ class LogNormalSchedule:
     sigma_max: float = 80.0
 
     def sigma(self, u: Tensor) -> Tensor:
-        """Noise level at u in [0, 1], same shape and dtype."""
         z = torch.special.ndtri(u)  # ∓∞ at the ends, which the clipping takes in
         return (self.mean + self.std * z).exp().clamp(self.sigma_min, self.sigma_max)
 

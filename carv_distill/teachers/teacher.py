@@ -1,4 +1,4 @@
-"""Loading and saving a teacher: a folder (or hub id) that diffusers reads, nothing else."""
+"""A teacher of images: loading and saving it as a folder (or hub id) that diffusers reads."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ import torch
 from diffusers import EDMEulerScheduler, ModelMixin, UNet2DModel
 from safetensors import SafetensorError
 
-from carv_distill.errors import UserError
+from carv_distill.errors import UserError, one_line
 from carv_distill.files import updated_folder
 
 from .denoiser import GuidedDenoiser, NetworkDenoiser
-from .edm.dhariwal import DhariwalUNet
-from .edm.network import EDMNetwork
-from .edm.song import SongUNet
-from .edm.unet import EDMUNet
-from .folder import local_folder, one_line, read_json
+from .edm.networks import DhariwalUNet, SongUNet
+from .edm.unet import EDMNetwork
+from .folder import local_folder, parametrisation, read_json, read_network
 from .network import RawNetwork, UNetNetwork
-from .parametrisation import parametrisation
 from .schedule import EDMSchedule, NoiseSchedule
 
-NETWORKS: dict[str, type[ModelMixin]] = {k.__name__: k for k in (UNet2DModel, SongUNet, DhariwalUNet)}
-"""The networks of a teacher of images, by the `_class_name` in their `config.json`."""
+NETWORKS: dict[str, tuple[type[ModelMixin], type[RawNetwork]]] = {
+    "UNet2DModel": (UNet2DModel, UNetNetwork),
+    "SongUNet": (SongUNet, EDMNetwork),
+    "DhariwalUNet": (DhariwalUNet, EDMNetwork),
+}
+"""The networks of a teacher of images with their face, by the `_class_name` in their `config.json`."""
 
 
 @dataclass
@@ -35,7 +36,7 @@ class Teacher:
     denoiser: NetworkDenoiser
     schedule: NoiseSchedule
     scheduler_config: dict[str, Any]
-    """The scheduler's diffusers configuration: kept so that a student is saved with the same one."""
+    """The scheduler's diffusers configuration, with which a student is saved too."""
 
     @property
     def network(self) -> RawNetwork:
@@ -79,14 +80,12 @@ def load_teacher(path: str | Path) -> Teacher:
     """A frozen teacher from a diffusers folder or hub id with a network and a scheduler.
 
     The two may lie in the folder itself (`config.json`, `scheduler_config.json`, as
-    ``google/ddpm-cifar10-32`` has them) or in `unet/` and `scheduler/`. The network is a UNet2DModel or one
-    of EDM's, by the `_class_name` in its configuration. An EDM scheduler gives the EDM preconditioning; one
-    with betas gives ε-, v- or sample-prediction, as its `prediction_type` says. Weights are read from
+    ``google/ddpm-cifar10-32`` has them) or in `unet/` and `scheduler/`. The network is one of
+    :data:`NETWORKS`; for the scheduler see :func:`~.folder.parametrisation`. Weights are read from
     safetensors only: a pickle is never opened.
 
     Raises:
-        UserError: nothing to load there, a part missing or damaged, or a network or parametrisation not known
-            here.
+        UserError: another network, or one that predicts variances too.
     """
     folder = local_folder(str(path))
     unet_folder = folder / "unet" if (folder / "unet").is_dir() else folder
@@ -97,7 +96,7 @@ def load_teacher(path: str | Path) -> Teacher:
         raise UserError(
             f"{unet_folder / 'config.json'}: _class_name {name!r} is not one of {', '.join(NETWORKS)}"
         )
-    unet = _read_network(unet_folder, NETWORKS[name])
+    unet = read_network(unet_folder, NETWORKS[name][0], low_memory=False)
     if unet.config.out_channels != unet.config.in_channels:
         raise UserError(
             f"{unet_folder} predicts {unet.config.out_channels} channels for "
@@ -108,25 +107,9 @@ def load_teacher(path: str | Path) -> Teacher:
     return Teacher(denoiser, schedule, config)
 
 
-def _read_network(folder: Path, kind: Any) -> Any:
-    try:
-        unet, loading = kind.from_pretrained(
-            folder, use_safetensors=True, low_cpu_mem_usage=False, output_loading_info=True
-        )
-    except (OSError, SafetensorError, RuntimeError, ValueError, TypeError) as error:
-        raise UserError(f"{folder} has no readable {kind.__name__}: {one_line(error)}") from error
-    if loading["missing_keys"]:
-        # diffusers would leave them at random values
-        raise UserError(
-            f"{folder} lacks {len(loading['missing_keys'])} of the network's weights, "
-            f"such as {min(loading['missing_keys'])}"
-        )
-    return unet
-
-
 def raw_network(unet: ModelMixin) -> RawNetwork:
     """F(x, c_noise, cond) by one of :data:`NETWORKS`."""
-    return EDMNetwork(unet) if isinstance(unet, EDMUNet) else UNetNetwork(unet)
+    return NETWORKS[type(unet).__name__][1](unet)
 
 
 def save_teacher(
@@ -138,7 +121,7 @@ def save_teacher(
         network: one of :data:`NETWORKS`, or the raw network around it.
 
     Raises:
-        UserError: a file could not be written; those that were there before are kept.
+        UserError: a file could not be written; those that were there before stay.
     """
     raw = network if isinstance(network, RawNetwork) else raw_network(network)
     try:

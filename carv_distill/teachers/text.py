@@ -1,26 +1,36 @@
-"""Teachers that a prompt conditions: the face that all of them share, and the reading of their parts."""
+"""Teachers that a prompt conditions: of latents (a StableDiffusionPipeline) or of pixels (an IFPipeline)."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
-from safetensors import SafetensorError
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 from transformers.utils import is_sentencepiece_available
 
 from carv_distill.errors import UserError
 
 from .denoiser import GuidedDenoiser, NetworkDenoiser
-from .folder import one_line, read_json
+from .folder import local_folder, parametrisation, read_json, read_network, reading
 from .network import TextUNetNetwork
-from .parametrisation import parametrisation
-from .prompts import PromptEncoder
+from .prompts import CLIPPromptEncoder, PromptEncoder, T5PromptEncoder
 from .schedule import VPSchedule
+
+PARTS: dict[str, dict[str, Any]] = {
+    "StableDiffusionPipeline": {
+        "vae": AutoencoderKL,
+        "unet": UNet2DConditionModel,
+        "tokenizer": CLIPTokenizer,
+        "text_encoder": CLIPTextModel,
+    },
+    "IFPipeline": {"unet": UNet2DConditionModel, "tokenizer": T5Tokenizer, "text_encoder": T5EncoderModel},
+}
+"""The parts that are read of a pipeline, each with its class."""
 
 
 class TextTeacher(nn.Module, ABC):
@@ -67,44 +77,92 @@ class TextTeacher(nn.Module, ABC):
         return GuidedDenoiser(self.denoiser, scale, self.prompts([negative])[0])
 
 
-def part_patterns(parts: Iterable[str]) -> list[str]:
-    """Of a hub's files, those that a pipeline of these parts is read from; pickles are not even fetched."""
-    kinds = ("json", "txt", "model", "safetensors")
-    return ["model_index.json"] + [f"{part}/*.{kind}" for part in (*parts, "scheduler") for kind in kinds]
+class LatentTeacher(TextTeacher):
+    """A latent diffusion model: x are the scaled latents of an autoencoder."""
+
+    def __init__(
+        self, denoiser: NetworkDenoiser, schedule: VPSchedule, prompts: PromptEncoder, vae: AutoencoderKL
+    ) -> None:
+        super().__init__(denoiser, schedule, prompts)
+        self.vae = vae
+
+    @property
+    def image_size(self) -> int:
+        # the autoencoder halves it between two resolutions
+        return self.shape[-1] * 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    def encode(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """One sample of the posterior of each image, scaled."""
+        posterior = self.vae.encode(images.to(self.vae.dtype)).latent_dist
+        noise = torch.randn(
+            posterior.mean.shape, generator=generator, device=images.device, dtype=images.dtype
+        )
+        return (posterior.mean + posterior.std * noise).to(images.dtype) * self.vae.config.scaling_factor
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images in [−1, 1] up to the decoder's error."""
+        scaled = latents / self.vae.config.scaling_factor
+        return self.vae.decode(scaled.to(self.vae.dtype), return_dict=False)[0].to(latents.dtype)
 
 
-def read_parts(folder: Path, parts: Mapping[str, Any]) -> dict[str, Any]:
-    """A pipeline's parts by name, tokenizers and networks; weights from safetensors only.
+class PixelTeacher(TextTeacher):
+    """A diffusion model of pictures themselves: x are pixels in [−1, 1], [n, 3, S, S]."""
 
-    Args:
-        folder: of the pipeline.
-        parts: name → class of diffusers or transformers.
+    @property
+    def image_size(self) -> int:
+        return self.shape[-1]
+
+    def encode(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        return images
+
+
+def load_text_teacher(path: str | Path) -> TextTeacher:
+    """A frozen teacher from a StableDiffusionPipeline or an IFPipeline (DeepFloyd-IF's first stage), as
+    `model_index.json` says; weights are read from safetensors only.
 
     Raises:
-        UserError: a part is missing or damaged; a network lacks weights, which would be left at random
-            values; a tokenizer lacks its vocabulary.
+        UserError: no pipeline there, or another one.
     """
-    found = {}
-    for name, kind in parts.items():
+    # The index comes first: of a hub's pipeline that is refused, nothing else is fetched.
+    index = local_folder(str(path), ["model_index.json"]) / "model_index.json"
+    if not index.is_file():
+        raise UserError(
+            f"teacher.path: {path} has no model_index.json; it must be the folder of a pipeline, "
+            f"{' or '.join(PARTS)}"
+        )
+    name = read_json(index).get("_class_name")
+    if name not in PARTS:
+        raise UserError(f"teacher.path: {index} has _class_name {name!r}, not one of {', '.join(PARTS)}")
+    kinds = ("json", "txt", "model", "safetensors")  # pickles are not even fetched
+    patterns = [f"{part}/*.{kind}" for part in (*PARTS[name], "scheduler") for kind in kinds]
+    folder = local_folder(str(path), ["model_index.json", *patterns])
+    parts = _read_parts(folder, PARTS[name])
+    vae = parts.get("vae")
+    denoiser, schedule = _denoiser(parts["unet"], 3 if vae is None else vae.config.latent_channels, folder)
+    encoder = T5PromptEncoder if name == "IFPipeline" else CLIPPromptEncoder
+    prompts = encoder(parts["tokenizer"], parts["text_encoder"])
+    teacher = (
+        PixelTeacher(denoiser, schedule, prompts)
+        if vae is None
+        else LatentTeacher(denoiser, schedule, prompts, vae)
+    )
+    return teacher.requires_grad_(False).eval()
+
+
+def _read_parts(folder: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """A pipeline's tokenizers and networks by name."""
+    parts = {}
+    for name, kind in kinds.items():
         place = folder / name
         if not place.is_dir():
-            raise UserError(f"{folder} lacks its part {name}/; its pipeline has {', '.join(parts)}")
-        read = _network if issubclass(kind, nn.Module) else _tokenizer
-        try:
-            found[name] = read(place, kind)
-        except (OSError, SafetensorError, RuntimeError, ValueError, TypeError) as error:
-            raise UserError(f"{place} has no readable {kind.__name__}: {one_line(error)}") from error
-    return found
+            raise UserError(f"{folder} lacks its part {name}/; its pipeline has {', '.join(kinds)}")
+        read = read_network if issubclass(kind, nn.Module) else _read_tokenizer
+        parts[name] = read(place, kind)
+    return parts
 
 
-def _network(place: Path, kind: Any) -> nn.Module:
-    network, loading = kind.from_pretrained(place, use_safetensors=True, output_loading_info=True)
-    if missing := loading["missing_keys"]:
-        raise UserError(f"{place} lacks {len(missing)} of the network's weights, such as {min(missing)}")
-    return network
-
-
-def _tokenizer(place: Path, kind: Any) -> Any:
+def _read_tokenizer(place: Path, kind: Any) -> Any:
     """transformers reads a folder without a vocabulary as a tokenizer to which every word is unknown."""
     names = kind.vocab_files_names.values()
     present = [name for name in names if (place / name).is_file()]
@@ -115,29 +173,47 @@ def _tokenizer(place: Path, kind: Any) -> Any:
             f"{place / 'spiece.model'} needs the package sentencepiece, which is not here (pip install "
             "sentencepiece); a tokenizer.json beside it would not"
         )
-    return kind.from_pretrained(place)
+    with reading(f"{place} has", kind.__name__):
+        return kind.from_pretrained(place)
 
 
-def text_denoiser(
-    unet: UNet2DConditionModel, channels: int, folder: Path
-) -> tuple[NetworkDenoiser, VPSchedule]:
+def _denoiser(unet: UNet2DConditionModel, channels: int, folder: Path) -> tuple[NetworkDenoiser, VPSchedule]:
     """The denoiser of x with so many channels and its schedule, by `scheduler/` in the pipeline's folder.
 
     Of the scheduler's settings only the noise levels and the prediction matter here: clipping, thresholding
     and the variance belong to sampling.
-
-    Raises:
-        UserError: the network takes or predicts other channels, or the scheduler is not one with betas.
     """
-    taken, made = unet.config.in_channels, unet.config.out_channels
-    if taken != channels:
-        raise UserError(f"{folder / 'unet'}: in_channels {taken} is not {channels}, as its pipeline needs")
-    if made not in (taken, 2 * taken):
+    into, out = unet.config.in_channels, unet.config.out_channels
+    if into != channels:
+        raise UserError(f"{folder / 'unet'}: in_channels {into} is not {channels}, as its pipeline needs")
+    if out not in (into, 2 * into):
         raise UserError(
-            f"{folder / 'unet'}: out_channels {made} is not one of {taken}, {2 * taken} (learned variances)"
+            f"{folder / 'unet'}: out_channels {out} is not one of {into}, {2 * into} (learned variances)"
         )
     place = folder / "scheduler"
     schedule, precondition = parametrisation(read_json(place / "scheduler_config.json"), place)
     if not isinstance(schedule, VPSchedule):
         raise UserError(f"{place}: a text-to-image teacher needs a scheduler with betas")
     return NetworkDenoiser(TextUNetNetwork(unet), precondition), schedule
+
+
+def save_latent_teacher(
+    folder: Path,
+    vae: AutoencoderKL,
+    unet: UNet2DConditionModel,
+    tokenizer: CLIPTokenizer,
+    text_encoder: CLIPTextModel,
+    scheduler: object,
+) -> None:
+    """Writes a StableDiffusionPipeline folder, usable without this package."""
+    pipeline = StableDiffusionPipeline(
+        vae=vae,
+        unet=unet,
+        tokenizer=tokenizer,
+        text_encoder=text_encoder,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder, safe_serialization=True)

@@ -1,24 +1,23 @@
-"""What `evaluate.py clip` says of text-to-3D runs: CLIP score over views, and whom they match best."""
+"""What `evaluate.py clip` says and draws of text-to-3D runs: CLIP score over views, what they match best."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
+import torch
 from torch import Tensor
 
-from carv_distill.data.shapes import COLOURS, combinations, object_prompt
-from carv_distill.engine.folder import origin_of, run_config
-from carv_distill.errors import UserError
+from carv_distill.data.solids import COLOURS, combinations, object_prompt
+from carv_distill.engine.folder import product_of, trained_by
+from carv_distill.engine.metrics import read_metrics
 from carv_distill.evaluation.clip import ClipScorer
+from carv_distill.figures import draw_line, new_figure, save_figure
 from carv_distill.geometry.solids import SOLIDS, trace
-from carv_distill.variance import Estimate, mean_estimate
-from carv_distill.variance.report import estimate_dict
+from carv_distill.variance import Estimate, Table, estimate_dict, mean_estimate, with_interval
 
 from .export import load_scene, pictures, turntable
 from .options import SDSConfig
@@ -40,31 +39,14 @@ class ClipResult:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {
-            "run": self.run,
-            "prompt": self.prompt,
-            "seed": self.seed,
-            "score": estimate_dict(self.score),
-            "true": None if self.true is None else estimate_dict(self.true),
-            "matched": self.matched,
-            "trained": origin_of(Path(self.run)),
-        }
+        score, true = (None if e is None else estimate_dict(e) for e in (self.score, self.true))
+        return asdict(self) | {"score": score, "true": true, "trained": trained_by(Path(self.run))}
 
 
-def measure_clip(run: Path, model: str | None, views: int, device: str) -> ClipResult:
-    """Renders a run's object from around and scores it.
-
-    Args:
-        model: CLIP folder or hub id; None is the run's own.
-        views: cameras once around.
-
-    Raises:
-        UserError: a run of another task, one without an object, or no CLIP model.
-    """
-    config = run_config(run, SDSConfig)
-    if not (run / "object").is_dir():
-        raise UserError(f"{run}: no object folder; the run has not reached its first checkpoint")
-    scene, view, prompt = load_scene(run / "object")
+def measure_clip(run: Path, config: SDSConfig, model: str | None, views: int, device: str) -> ClipResult:
+    """Renders a run's object from around and scores it by a CLIP model: a folder or hub id, or the run's own
+    (None)."""
+    scene, view, prompt = load_scene(product_of(run, "object"))
     scorer = ClipScorer(model or config.clip.model, device)
     cameras = turntable(views)
     seen = 2 * pictures(scene.to(device), cameras, view.size, view.samples, view.background) - 1
@@ -88,27 +70,20 @@ def object_views(run: Path, device: str) -> Tensor:
 
 def clip_table(results: Sequence[ClipResult]) -> Table:
     """A row per run, and their mean with an interval over prompts."""
-    table = Table(
-        "run",
-        "prompt",
-        "CLIP score",
-        "true solid",
-        "matched",
-        box=SIMPLE_HEAD,
-        title="CLIP score, 100 · cosine of picture and prompt",
-        title_justify="left",
-        caption_justify="left",
-    )
+    rows = []
     for r in results:
         matched = "" if r.matched is None else f"{r.matched:.0%}"
-        table.add_row(Path(r.run).name, r.prompt, _of(r.score), _of(r.true), matched)
+        true = "" if r.true is None else with_interval(r.true, ".1f")
+        rows.append((Path(r.run).name, r.prompt, with_interval(r.score, ".1f"), true, matched))
     if len({r.prompt for r in results}) > 1:
-        table.add_row("mean over prompts", "", _of(over_prompts(results)), "", "", style="bold")
-    table.caption = (
+        rows.append(("mean over prompts", "", with_interval(over_prompts(results), ".1f"), "", ""))
+    return Table(
+        "CLIP score, 100 · cosine of picture and prompt",
+        ("run", "prompt", "CLIP score", "true solid", "matched"),
+        rows,
         "Over views once around; intervals of 95 %, of a row over its views. Matched: views that go with the "
-        "prompt better than with any other pair of colour and solid."
+        "prompt better than with any other pair of colour and solid.",
     )
-    return table
 
 
 def over_prompts(results: Sequence[ClipResult]) -> Estimate:
@@ -117,5 +92,32 @@ def over_prompts(results: Sequence[ClipResult]) -> Estimate:
     return mean_estimate([statistics.fmean(r.score.value for r in results if r.prompt == p) for p in prompts])
 
 
-def _of(e: Estimate | None) -> str:
-    return "" if e is None else f"{e.value:.1f} [{e.low:.1f}, {e.high:.1f}]"
+def draw_clip(runs: Sequence[Path], path: Path) -> bool:
+    """CLIP score over steps, a line for each run with its band over views; False if none was traced."""
+    figure = new_figure(3.6)
+    axes = figure.add_subplot()
+    for i, run in enumerate(runs):
+        if rows := [r for r in read_metrics(run / "metrics.csv") if "clip/score" in r]:
+            draw_line(axes, rows, "step", "clip/score", f"C{i}", run.name)
+    if not axes.lines:
+        return False
+    axes.set(xlabel="steps", ylabel="CLIP score (bands: 95 % over views)")
+    axes.grid(alpha=0.25)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    save_figure(figure, path)
+    return True
+
+
+def draw_views(objects: Sequence[Tensor], names: Sequence[str], path: Path) -> None:
+    """A row of views for each object, [n, 3, S, S] in [0, 1], with its name at the left."""
+    side, turns = objects[0].shape[-1], len(objects[0])
+    picture = torch.cat([views.clamp(0, 1).permute(2, 0, 3, 1).flatten(1, 2) for views in objects])
+    figure = new_figure(0.6 + 6.4 / turns * len(objects))
+    axes = figure.subplots()
+    axes.imshow(picture.numpy(), interpolation="nearest", aspect="auto")
+    axes.set_xlabel("azimuth of the camera")
+    axes.set_xticks([(i + 0.5) * side for i in range(turns)], [f"{360 * i // turns}°" for i in range(turns)])
+    axes.set_yticks([(i + 0.5) * side for i in range(len(names))], names)
+    for i in range(1, len(names)):
+        axes.axhline(i * side - 0.5, color="white", lw=2)
+    save_figure(figure, path)

@@ -1,4 +1,4 @@
-"""A finished field as files: itself, a mesh, a turntable."""
+"""A finished scene as files: itself, a mesh, a turntable."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ from safetensors.torch import load_file, save_file
 from skimage.measure import marching_cubes
 from torch import Tensor
 
-from carv_distill.data.spec import to_uint8
+from carv_distill.data.sets import to_uint8
 from carv_distill.errors import UserError
 from carv_distill.evaluation.grids import save_grid
-from carv_distill.files import atomic_file, updated_folder
+from carv_distill.files import atomic_file, saved_folder, write_json
 from carv_distill.geometry.camera import Cameras
 
-from .fields import HashScene, Scene, VoxelScene
-from .gaussians import GaussianScene
 from .options import GaussianOptions, HashOptions, SceneOptions
+from .scenes import Scene, build_scene
 
 log = logging.getLogger(__name__)
 
@@ -34,29 +33,13 @@ OPAQUE = 0.5
 """The surface is where a stretch of a tenth of the cube's side lets half of the light through."""
 
 
-def build_scene(view: SceneOptions) -> Scene:
-    """An untrained scene of the configured kind."""
-    if view.kind == "hash":
-        return HashScene(view.resolution, view.extent, view.hash)
-    if view.kind == "gaussians":
-        return GaussianScene(view.extent, view.gaussians)
-    return VoxelScene(view.resolution, view.extent)
-
-
 def save_scene(folder: Path, scene: Scene, view: SceneOptions, prompt: str, step: int) -> None:
-    """`scene.safetensors` and `scene.json`.
-
-    Raises:
-        UserError: a file could not be written; those that were there before are kept.
-    """
+    """`scene.safetensors` and `scene.json`."""
     about = {"prompt": prompt, "step": step, "view": asdict(view)}
-    try:
-        with updated_folder(folder) as scratch:
-            state = {name: t.detach().contiguous().cpu() for name, t in scene.state_dict().items()}
-            save_file(state, scratch / "scene.safetensors")
-            (scratch / "scene.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n")
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder}: could not be written ({error})") from error
+    with saved_folder(folder) as scratch:
+        state = {name: t.detach().contiguous().cpu() for name, t in scene.state_dict().items()}
+        save_file(state, scratch / "scene.safetensors")
+        write_json(scratch / "scene.json", about)
 
 
 def load_scene(folder: Path) -> tuple[Scene, SceneOptions, str]:
@@ -85,13 +68,8 @@ def _view_from(values: dict[str, Any]) -> SceneOptions:
 
 def turntable(count: int, elevation: float = 15.0, distance: float = 1.75, fov: float = 55.0) -> Cameras:
     """`count` cameras once around, starting from the front; degrees."""
-    ones = torch.ones(count)
-    return Cameras(
-        2 * math.pi * torch.arange(count) / count,
-        math.radians(elevation) * ones,
-        distance * ones,
-        math.radians(fov) * ones,
-    )
+    azimuth, ones = 2 * math.pi * torch.arange(count) / count, torch.ones(count)
+    return Cameras(azimuth, math.radians(elevation) * ones, distance * ones, math.radians(fov) * ones)
 
 
 @torch.no_grad()
@@ -99,12 +77,8 @@ def pictures(scene: Scene, cameras: Cameras, size: int, samples: int, background
     """Renders without jitter, one after the other, [n, 3, S, S] in [0, 1] on the CPU."""
     like = next(scene.parameters())
     shade = "grey" if background == "random" else background
-    return torch.cat(
-        [
-            scene.render(cameras[i : i + 1].to(like), size, samples, background=shade).image.cpu()
-            for i in range(len(cameras))
-        ]
-    )
+    alone = (cameras[i : i + 1].to(like) for i in range(len(cameras)))
+    return torch.cat([scene.render(c, size, samples, background=shade).image.cpu() for c in alone])
 
 
 def write_turntable(
@@ -158,10 +132,8 @@ def write_mesh(folder: Path, scene: Scene, resolution: int = 96) -> bool:
     """`mesh.glb` and `mesh.obj`, coloured at the vertices; without a surface it says so and gives False."""
     mesh = extract_mesh(scene, resolution)
     if mesh is None:
-        log.warning(
-            "%s: no mesh, as the density nowhere crosses the surface's level; the field itself is written",
-            folder,
-        )
+        why = "no mesh, as the density nowhere crosses the surface's level; the field itself is written"
+        log.warning("%s: %s", folder, why)
         return False
     for kind in ("glb", "obj"):
         data: Any = mesh.export(file_type=kind)

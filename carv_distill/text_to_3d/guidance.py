@@ -1,27 +1,33 @@
-"""What a text-to-image teacher says about pictures: noise levels, weights, the SDS residual."""
+"""What a text-to-image teacher says about pictures: noise levels of a step, weights, the SDS residual."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from carv_distill.carv import Lessons, NoiseCoefficient, Proposal
+from carv_distill.carv import (
+    AdaptiveProposal,
+    NoiseCoefficient,
+    NoiseLevelSampler,
+    Proposal,
+    Residual,
+    StepStatistics,
+)
+from carv_distill.engine.options import EstimatorOptions
 from carv_distill.teachers.denoiser import NetworkDenoiser
 from carv_distill.teachers.schedule import VPSchedule
+
+from .options import SDSOptions
 
 
 @dataclass(frozen=True)
 class TimestepRange:
     """The timesteps first … last of a schedule, uniform in u: t = first + ⌊u M⌋ of M.
 
-    With a proposal of M bins, bin i is timestep first + i.
-
-    Args:
-        schedule: of the teacher.
-        first, last: 0 ≤ first ≤ last < T.
+    With a proposal of M bins, bin i is timestep first + i; 0 ≤ first ≤ last < T.
     """
 
     schedule: VPSchedule
@@ -69,8 +75,60 @@ class TimestepRange:
         return Proposal.from_weights(timestep_weight(self.levels, weighting), defensive)
 
 
+class AnnealedSampler:
+    """The noise-level sampler of every step, on a range of timesteps whose greatest falls.
+
+    Args:
+        schedule: of the teacher.
+        estimator: strategy, noise and the proposal where none is learned.
+        options: t_min, t_max, t_max_end and the weighting of q ∝ w(t).
+        max_steps: over which the range is annealed.
+        adaptive: learns the proposal on bins of *all* timesteps, so that what past steps taught stays with
+            its timesteps as the range shrinks.
+    """
+
+    def __init__(
+        self,
+        schedule: VPSchedule,
+        estimator: EstimatorOptions,
+        options: SDSOptions,
+        max_steps: int,
+        adaptive: AdaptiveProposal | None = None,
+    ) -> None:
+        self.schedule, self.estimator, self.options = schedule, estimator, options
+        self.max_steps, self.adaptive = max_steps, adaptive
+        self._latest: tuple[TimestepRange, NoiseLevelSampler] | None = None
+
+    def range_at(self, step: int) -> TimestepRange:
+        """The timesteps of a step: the greatest goes from t_max to t_max_end in a straight line."""
+        o = self.options
+        done = min(step / max(self.max_steps - 1, 1), 1.0)
+        greatest = o.t_max + done * (o.t_max_end - o.t_max)
+        return TimestepRange.of_shares(self.schedule, o.t_min, greatest)
+
+    def configured(self, step: int) -> NoiseLevelSampler:
+        """The sampler on the timesteps of a step, without what is learned; one while the range stays."""
+        levels, e = self.range_at(step), self.estimator
+        if self._latest is None or self._latest[0] != levels:
+            q = Proposal.uniform(levels.count)
+            if e.proposal == "weighting":
+                q = levels.proposal(self.options.weighting, e.defensive)
+            self._latest = levels, NoiseLevelSampler(q, e.strategy, e.noise)
+        return self._latest[1]
+
+    def sampler_at(self, step: int) -> NoiseLevelSampler:
+        """The sampler of a step, with the proposal that past steps taught where it is adaptive."""
+        sampler = self.configured(step)
+        if self.adaptive is None:
+            return sampler
+        return replace(sampler, proposal=self.adaptive.proposal(step, self.range_at(step).places))
+
+
 def timestep_weight(sigma: Tensor, weighting: str) -> Tensor:
     """w(t), shape of σ: sds 1 − ᾱ = σ²/(1 + σ²), uniform 1, fantasia3d √ᾱ (1 − ᾱ).
+
+    Raises:
+        ValueError: another name.
 
     Source: DreamFusion, section 3; Fantasia3D (arXiv 2303.13873), section 3.3.
     """
@@ -96,13 +154,8 @@ def sds_residual(
 ) -> tuple[Tensor, Tensor]:
     """(w(t) (ε̂ − c ε), ε̂) with ε̂ = (x_t − D(x_t, σ, cond))/σ, x_t = x + σ ε.
 
-    Any c that does not depend on this ε leaves the mean as it is: E[ε | x, t] = 0.
-
-    Args:
-        x, eps: [n, C, s, s].
-        sigma: [n].
-        cond: prompt embeddings, [n, L, D].
-        coefficient: c, one or [n].
+    Any c, one or [n], that does not depend on this ε leaves the mean as it is: E[ε | x, t] = 0. Shapes: x,
+    eps [n, C, s, s]; sigma [n]; cond [n, L, D], embeddings of prompts.
 
     Source: DreamFusion (arXiv 2209.14988), equation 3, c = 1.
     """
@@ -113,39 +166,34 @@ def sds_residual(
     return timestep_weight(sigma, weighting).view(shape) * (predicted - coefficient * eps), predicted
 
 
-@dataclass
-class Guidance:
-    """The residual of pictures that stand in one prompt's views.
+def guided_residual(
+    denoiser: NetworkDenoiser,
+    levels: TimestepRange,
+    weighting: str,
+    cond: Tensor,
+    step: int,
+    coefficient: NoiseCoefficient | None = None,
+    statistics: StepStatistics | None = None,
+) -> Residual:
+    """The SDS residual at the noise levels of one step.
 
     Args:
         denoiser: guided, frozen.
-        levels: of the present step.
-        weighting: of w(t).
-        coefficient: learns c from past draws; None is c = 1.
-        lessons: keeps what draws teach c until the step is done; None teaches it at once.
+        cond: of each upstream sample, [R, L, D].
+        coefficient: c as past draws taught it; None is c = 1.
+        statistics: holds back what draws teach c until the step is done; None teaches nothing.
     """
 
-    denoiser: NetworkDenoiser
-    levels: TimestepRange
-    weighting: str
-    coefficient: NoiseCoefficient | None = None
-    lessons: Lessons | None = None
-
-    def residual(
-        self, x: Tensor, u: Tensor, eps: Tensor, cond: Tensor, step: int, observe: bool = False
-    ) -> Tensor:
-        """w (ε̂ − c ε), [n, C, s, s]; `observe` lets c learn from these draws, for later steps."""
+    def residual(x: Tensor, u: Tensor, eps: Tensor, index: Tensor) -> Tensor:
         c: Tensor | float = 1.0
-        if self.coefficient is not None:
-            c = self.coefficient.at(step, self.levels.place(u)).to(x.dtype)
-        r, predicted = sds_residual(self.denoiser, x, self.levels.sigma(u), eps, cond, self.weighting, c)
-        if observe and self.coefficient is not None:
-            rows = self.coefficient.rows(self.levels.place(u), predicted, eps)
-            if self.lessons is None:
-                self.coefficient.add(step, rows)
-            else:
-                self.lessons.keep(self.coefficient, rows)
+        if coefficient is not None:
+            c = coefficient.at(step, levels.place(u)).to(x.dtype)
+        r, predicted = sds_residual(denoiser, x, levels.sigma(u), eps, cond[index], weighting, c)
+        if coefficient is not None and statistics is not None:
+            statistics.record(coefficient, coefficient.rows(levels.place(u), predicted, eps))
         return r
+
+    return residual
 
 
 def clip_norm(direction: Tensor, greatest: float) -> Tensor:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from carv_distill.engine.options import EstimatorOptions, PreviewOptions, RunConfig
-from carv_distill.geometry.camera import SAMPLINGS
-from carv_distill.options import at_least, between, more_than, one_of
+from carv_distill.geometry.samplings import SAMPLINGS
+from carv_distill.options import at_least, between, more_than, one_of, place, section
 
 SCENES = ("voxels", "hash", "gaussians")
 BACKENDS = ("auto", "torch", "gsplat")
@@ -121,10 +121,10 @@ class SDSOptions:
 
 
 @dataclass
-class TextTeacherSource:
-    """Where the frozen text-to-image teacher comes from."""
+class TeacherOptions:
+    """The frozen teacher of text and images."""
 
-    path: str = MISSING
+    path: str = place(MISSING, hub=True)
     """Folder or hub id of a StableDiffusionPipeline or an IFPipeline."""
 
 
@@ -134,7 +134,7 @@ class ClipOptions:
 
     every: int = at_least(0, 50)
     """Steps between two measurements; 0 turns it off."""
-    model: str = "checkpoints/shapes-teacher/clip"
+    model: str = place("checkpoints/shapes-teacher/clip", hub=True)
     """Folder or hub id of a CLIPModel with its processor."""
     views: int = at_least(2, 12)
     """Cameras once around the object."""
@@ -156,11 +156,11 @@ class ExportOptions:
 class SDSConfig(RunConfig):
     """Text-to-3D by score distillation."""
 
-    teacher: TextTeacherSource = field(default_factory=TextTeacherSource)
+    teacher: TeacherOptions = field(default_factory=TeacherOptions)
     estimator: EstimatorOptions = field(default_factory=EstimatorOptions)
     scene: SceneOptions = field(default_factory=SceneOptions)
     camera: CameraOptions = field(default_factory=CameraOptions)
     sds: SDSOptions = field(default_factory=SDSOptions)
-    clip: ClipOptions = field(default_factory=ClipOptions)
-    preview: PreviewOptions = field(default_factory=PreviewOptions)
-    export: ExportOptions = field(default_factory=ExportOptions)
+    clip: ClipOptions = section(ClipOptions, resume=True)
+    preview: PreviewOptions = section(PreviewOptions, resume=True)
+    export: ExportOptions = section(ExportOptions, resume=True)

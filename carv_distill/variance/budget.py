@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from carv_distill.carv import Proposal
+from carv_distill.carv import Proposal, Upstream
 
-from .estimate import Estimate, mean_estimate
+from .estimate import Estimate, mean_estimate, require_at_least
 from .meter import VarianceMeter
-from .pipeline import Pipeline, row_gradients, sample_residuals
+from .pipeline import Pipeline, constant_gradient, row_gradients, sample_residuals, sample_upstream
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,9 @@ class VarianceBudget:
         within_level  E_x tr Cov_u  E[g | x, u]       what stratified noise levels remove
         within_noise  E_x,u tr Cov_ε (g | x, u)       what couplings of the noise lower
 
-    Their sum is the variance at R = K = 1. For iid draws V(R, K) = between/R + (level + noise)/(R K).
+    Their sum is the variance at R = K = 1. For iid draws V(R, K) = between/R + (level + noise)/(R K). What
+    an objective adds to the residual, a push and a penalty, is the upstream sample's: it counts in `between`
+    and in the squared norm. A clip is left out, as what it does to a mean is no sum over draws.
     """
 
     between: Estimate
@@ -76,14 +78,9 @@ class VarianceBudget:
             level: of the intervals.
             progress: called with the number of finished upstream samples.
 
-        Raises:
-            ValueError: fewer than two replicates of a kind.
-
         Source: Searle, Casella, McCulloch, Variance Components (1992), chapter 3.
         """
-        for name, count in (("upstreams", upstreams), ("levels", levels), ("noises", noises)):
-            if count < 2:
-                raise ValueError(f"{name} must be at least 2 replicates, found {count}")
+        require_at_least(2, upstreams=upstreams, levels=levels, noises=noises)
         proposal = proposal or Proposal.uniform()
         terms: dict[str, list[float]] = {
             name: [] for name in ("between", "level", "noise", "within", "total")
@@ -96,7 +93,10 @@ class VarianceBudget:
         for done in range(upstreams):
             per_level.clear()
             noise = 0.0
-            gradients = _draw_gradients(pipeline, parameters, generator, proposal, levels, noises, buffer)
+            sample = sample_upstream(pipeline, 1, generator)
+            rows = _single_draws(sample, generator, proposal, levels, noises)
+            constant = constant_gradient(sample, generator, parameters)
+            gradients = row_gradients(sample.x, rows, parameters, buffer)
             for _ in range(levels):
                 per_noise.clear()
                 for _ in range(noises):
@@ -108,7 +108,10 @@ class VarianceBudget:
             terms["noise"].append(noise)
             terms["level"].append(of_level)
             terms["within"].append(noise + of_level)
-            contrast = means.update(per_level.mean)
+            mean = per_level.mean
+            if constant is not None:
+                mean = mean + (constant if project is None else project(constant))
+            contrast = means.update(mean)
             if done:
                 terms["between"].append(contrast - per_level.variance / levels)
                 terms["total"].append(terms["between"][-1] + noise + of_level)
@@ -127,29 +130,17 @@ class VarianceBudget:
         )
 
     def variance(self, upstream: int, draws: int) -> float:
-        """V(R, K) of iid draws; a negative estimate of a component counts as zero.
-
-        Raises:
-            ValueError: R or K below 1.
-        """
-        if upstream < 1 or draws < 1:
-            raise ValueError(f"R and K must be at least 1, found {upstream} and {draws}")
+        """V(R, K) of iid draws; a negative estimate of a component counts as zero."""
+        require_at_least(1, upstream=upstream, draws=draws)
         return (max(self.between.value, 0.0) + max(self.within.value, 0.0) / draws) / upstream
 
 
-def _draw_gradients(
-    pipeline: Pipeline,
-    parameters: Sequence[Tensor],
-    generator: torch.Generator,
-    proposal: Proposal,
-    levels: int,
-    noises: int,
-    buffer: Tensor | None,
-) -> Iterator[Tensor]:
-    """Gradients of one upstream sample's single draws, level by level, each over the last in the buffer;
-    one forward, one graph for all."""
-    x, residual = pipeline(1, generator)
+def _single_draws(
+    sample: Upstream, generator: torch.Generator, proposal: Proposal, levels: int, noises: int
+) -> Tensor:
+    """Weighted residuals of one upstream sample's single draws, level by level."""
+    x = sample.x
     v = torch.rand(levels, generator=generator, device=x.device, dtype=torch.float64)
     u, weight = (t.repeat_interleave(noises) for t in proposal.sample(v, x.dtype))
     eps = torch.randn(levels * noises, *x.shape[1:], generator=generator, device=x.device, dtype=x.dtype)
-    return row_gradients(x, sample_residuals(residual, x, u, weight, eps), parameters, buffer)
+    return sample_residuals(sample, u, weight, eps)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
+
+from carv_distill.carv import Chunk, NoiseLevelSampler, carv_loss, stream
 
 from .estimate import Estimate, paired_ratio, ratio, scaled
+from .pipeline import Pipeline, flat_gradient, sample_upstream
 
 
 class StageTimer:
@@ -27,7 +31,7 @@ class StageTimer:
 
     @contextmanager
     def stage(self, name: str, units: int = 1) -> Iterator[None]:
-        """Times a block that does `units` pieces of the stage's work; what is kept is seconds per piece."""
+        """Times a block that does the stage's work `units` times over, as seconds per unit."""
         self._wait()
         start = time.perf_counter()
         yield
@@ -35,19 +39,11 @@ class StageTimer:
         self.seconds[name].append((time.perf_counter() - start) / units)
 
     def median(self, name: str) -> float:
-        """Median seconds of one piece.
-
-        Raises:
-            ValueError: the stage was never timed.
-        """
+        """Median seconds of one unit."""
         return statistics.median(self._timed(name))
 
     def spread(self, name: str) -> float:
-        """Upper over lower quartile of a stage's seconds: far above 1 on a busy machine.
-
-        Raises:
-            ValueError: the stage was timed less than twice.
-        """
+        """Upper over lower quartile of a stage's seconds: far above 1 on a busy machine."""
         if len(self._timed(name)) < 2:
             raise ValueError(f"stage {name!r} was timed once; its spread needs two timings")
         low, _, high = statistics.quantiles(self.seconds[name], n=4, method="inclusive")
@@ -61,6 +57,46 @@ class StageTimer:
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+
+def time_stages(
+    pipeline: Pipeline,
+    parameters: Sequence[Tensor],
+    sampler: NoiseLevelSampler,
+    upstream: int,
+    draws: int,
+    timer: StageTimer,
+    repeats: int = 10,
+    chunk: int | Chunk | None = None,
+    seed: int = 0,
+) -> None:
+    """Times upstream, draw and backward at this R and K; a first round warms up and is thrown away.
+
+    Seconds are per upstream sample and per draw, at the batch sizes that this R and K give. What an objective
+    adds to the residual, a push and a penalty, is the upstream sample's.
+
+    Args:
+        timer: gets the seconds; time its stage ``other`` yourself where an iteration does more.
+        repeats: rounds that count.
+        chunk: see :func:`average_residual`.
+    """
+    device = parameters[0].device
+
+    def ready(push: Tensor) -> Callable[[torch.Generator], Tensor]:
+        return lambda _: push
+
+    for number in range(repeats + 1):
+        counted = timer if number else StageTimer(device)
+        own = stream(seed, "stages", number, device=device)
+        with counted.stage("upstream", upstream):
+            sample = sample_upstream(pipeline, upstream, own)
+            if sample.push is not None:
+                sample = sample._replace(push=ready(sample.push(own)))
+        with counted.stage("draw", upstream * draws):
+            drawn = sampler.draw(upstream, draws, sample.x.shape[1:], own, dtype=sample.x.dtype)
+            loss, _ = carv_loss(sample, drawn, own, chunk)
+        with counted.stage("backward", upstream):
+            flat_gradient(loss, parameters)
 
 
 @dataclass(frozen=True)

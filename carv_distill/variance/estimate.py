@@ -20,6 +20,13 @@ class Estimate:
     """The independent terms whose mean it is, where it is one: what :func:`paired_ratio` needs."""
 
 
+def require_at_least(least: int, **counts: int) -> None:
+    """Refuses a count below the least one with a ValueError that names it."""
+    for name, count in counts.items():
+        if count < least:
+            raise ValueError(f"{name} must be at least {least}, found {count}")
+
+
 def mean_estimate(terms: Sequence[float], level: float = 0.95, positive: bool = False) -> Estimate:
     """Mean of independent terms with Student's interval; of a positive quantity on the logarithmic scale.
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from .estimate import Estimate, mean_estimate, normal_quantile, ratio
+from .estimate import Estimate, mean_estimate, normal_quantile, ratio, require_at_least
 
 CPU_BLOCK, DEVICE_BLOCK = 2**17, 2**24
 """Numbers that are worked through at a time: on a CPU they stay in a core's cache."""
@@ -145,18 +146,19 @@ class PairedVariance:
 
     def total(self, level: float = 0.95) -> Estimate:
         """V_total, the variance of one estimate."""
-        self._averages._require_two()
-        return mean_estimate(self._total, level, positive=True)
+        return self._mean(self._total, level)
 
     def within(self, level: float = 0.95) -> Estimate:
         """V_within, the variance with the upstream held fixed."""
-        self._averages._require_two()
-        return mean_estimate(self._within, level, positive=True)
+        return self._mean(self._within, level)
 
     def between(self, level: float = 0.95) -> Estimate:
         """V_total − V_within; its estimate may fall below zero."""
+        return self._mean(self._between, level, positive=False)
+
+    def _mean(self, terms: list[float], level: float, positive: bool = True) -> Estimate:
         self._averages._require_two()
-        return mean_estimate(self._between, level, positive=False)
+        return mean_estimate(terms, level, positive)
 
     def squared_norm(self, level: float = 0.95) -> Estimate:
         """‖E g‖², unbiased (see :meth:`VarianceMeter.squared_norm`)."""
@@ -165,3 +167,17 @@ class PairedVariance:
     def signal_to_noise(self, level: float = 0.95) -> Estimate:
         """‖E g‖² / V_total."""
         return ratio(self.squared_norm(level), self.total(level), level)
+
+
+def paired_variance(estimate: Callable[[int, int], Tensor], pairs: int) -> PairedVariance:
+    """The variances of an estimate whose replicates are estimate(pair, half) for half = 0, 1.
+
+    Args:
+        estimate: the halves of a pair share the upstream draw, and nothing else.
+        pairs: at least 2.
+    """
+    require_at_least(2, pairs=pairs)
+    variance = PairedVariance()
+    for pair in range(pairs):
+        variance.update(estimate(pair, 0), estimate(pair, 1))
+    return variance

@@ -3,43 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from carv_distill.carv import NOISES, NoiseLevelSampler, Proposal
-from carv_distill.carv.couplings import draw_noise
+from carv_distill.carv.random_numbers import draw_noise
 
-from .estimate import Estimate, mean_estimate, paired_ratio
+from .estimate import Estimate, mean_estimate, paired_ratio, require_at_least
 from .meter import VarianceMeter
-from .pipeline import Pipeline, row_gradients, sample_residuals
-
-
-def hermite_factor(coupling: str, degree: int, draws: int) -> float:
-    """Var of the K-average with coupled noises over Var with iid ones, for a Hermite component of degree m:
-
-        antithetic   1 + (−1)^m                      (odd K: the unpaired draw leaves 1 + (−1)^m (K−1)/K)
-        zero_sum     1 + (K−1) (−1/(K−1))^m
-        iid, K = 1   1
-
-    All draws at one noise level; of several coordinates, m is the total degree.
-
-    Raises:
-        ValueError: an unknown coupling, m < 1 or K < 1.
-
-    Source: Corr(He_m(ε), He_m(ε')) = ρ^m for jointly normal ε, ε' of correlation ρ (Mehler).
-    """
-    if coupling not in NOISES:
-        raise ValueError(f"coupling must be one of {', '.join(NOISES)}; found {coupling!r}")
-    if degree < 1 or draws < 1:
-        raise ValueError(f"degree and draws must be at least 1, found {degree} and {draws}")
-    if coupling == "iid" or draws == 1:
-        return 1.0
-    if coupling == "antithetic":
-        return 1 + (-1) ** degree * (draws - draws % 2) / draws
-    return float(1 + (draws - 1) * (-1 / (draws - 1)) ** degree)
+from .pipeline import Pipeline, row_gradients, sample_residuals, sample_upstream
 
 
 @dataclass(frozen=True)
@@ -53,16 +28,15 @@ class NoiseParity:
 
     (to the extent that the two levels of a pair are alike). F_o and F_e are uncorrelated, so the two add up
     to the variance with iid noises. A factor is the variance with coupled noises over that with iid noises.
+    What an objective adds to the residual is left out: it is constant given x.
     """
 
     odd: Estimate
     even: Estimate
     iid: Estimate
     """odd + even: the variance over ε of the K-average with iid noises."""
-    antithetic: Estimate
-    """Variance factor of antithetic pairs."""
-    zero_sum: Estimate
-    """Variance factor of zero-sum noises."""
+    factors: Mapping[str, Estimate]
+    """Variance factor of each coupling but iid."""
     draws: int
     """K."""
     upstreams: int
@@ -87,84 +61,60 @@ class NoiseParity:
         """Replicates of F over ε under each coupling, at `upstreams` samples with K levels each.
 
         Every upstream sample gives one unbiased term of each variance, all at its one x and its one set of
-        levels, and the factors are ratios paired by upstream sample (:func:`paired_ratio`). Network calls:
-        4 · upstreams · noises · draws; backwards: 4 · upstreams · noises. Memory: a few vectors.
+        levels, and the factors are ratios paired by upstream sample (:func:`paired_ratio`). Network
+        calls: 4 · upstreams · noises · draws; backwards: 4 · upstreams · noises. Memory: a few vectors.
 
         Args:
-            pipeline: see :data:`Pipeline`; called with one sample at a time.
-            parameters: differentiate by these.
-            generator: of everything that is drawn.
-            proposal: q of the noise levels; uniform by default.
             upstreams: at least 2.
             draws: K ≥ 2, as it is to be used: the factors depend on it.
             noises: replicates of the K noises, at least 2.
             strategy: of the K levels, see :class:`NoiseLevelSampler`.
-            project: a linear map of the gradient that keeps squared norms, as :class:`CountSketch`.
-            level: of the intervals.
             chunk: rows per call of the residual; `noises · draws` by default.
-            progress: called with the number of finished upstream samples.
 
-        Raises:
-            ValueError: upstreams, draws or noises below 2, an unknown strategy.
+        The others as for :meth:`VarianceBudget.measure`.
         """
-        for name, count in (("upstreams", upstreams), ("draws", draws), ("noises", noises)):
-            if count < 2:
-                raise ValueError(f"{name} must be at least 2, found {count}")
+        require_at_least(2, upstreams=upstreams, draws=draws, noises=noises)
         sampler = NoiseLevelSampler(proposal or Proposal.uniform(), strategy)
-        terms: dict[str, list[float]] = {
-            name: [] for name in ("odd", "even", "both", "antithetic", "zero_sum")
-        }
+        coupled = [name for name in NOISES if name != "iid"]
+        terms: dict[str, list[float]] = {name: [] for name in ("odd", "even", "iid", *coupled)}
         for done in range(upstreams):
-            x, residual = pipeline(1, generator)
+            sample = sample_upstream(pipeline, 1, generator)
+            x = sample.x
             u, weight = (
                 t.flatten().repeat(noises) for t in sampler.levels(1, draws, generator, dtype=x.dtype)
             )
             directions = []
-            for coupling in NOISES:
+            for coupling in ("iid", *coupled):
                 eps = draw_noise(noises, draws, x.shape[1:], coupling, generator, x.device, x.dtype)
                 for signed in (eps, -eps) if coupling == "iid" else (eps,):
-                    rows = sample_residuals(residual, x, u, weight, signed.flatten(0, 1), chunk)
+                    rows = sample_residuals(sample, u, weight, signed.flatten(0, 1), chunk)
                     directions.append(rows.view(noises, draws, *rows.shape[1:]).mean(1))
-            # replicate by replicate, [noises, 4, …]: ε, −ε, antithetic, zero-sum
+            # replicate by replicate, [noises, 2 + couplings, …]: ε, −ε, then those of each coupling
             together = torch.stack(directions, 1).flatten(0, 1)
-            meters = [VarianceMeter() for _ in range(3)]
+            meters = {name: VarianceMeter() for name in ("even", *coupled)}
             odd, replicate = 0.0, []
             for gradient in row_gradients(x, together, parameters):
                 replicate.append(gradient if project is None else project(gradient))
-                if len(replicate) == 4:
-                    plus, minus, antithetic, zero_sum = replicate
+                if len(replicate) == len(directions):
+                    plus, minus, *others = replicate
                     odd += ((plus - minus) / 2).double().square().sum().item() / noises
-                    for meter, value in zip(meters, ((plus + minus) / 2, antithetic, zero_sum), strict=True):
+                    for meter, value in zip(meters.values(), ((plus + minus) / 2, *others), strict=True):
                         meter.update(value)
                     replicate = []
             terms["odd"].append(odd)
-            terms["even"].append(meters[0].variance)
-            terms["both"].append(odd + meters[0].variance)
-            terms["antithetic"].append(meters[1].variance)
-            terms["zero_sum"].append(meters[2].variance)
+            terms["iid"].append(odd + meters["even"].variance)
+            for name, meter in meters.items():
+                terms[name].append(meter.variance)
             if progress is not None:
                 progress(done + 1)
-        iid = mean_estimate(terms["both"], level, positive=True)
-        return cls(
-            odd=mean_estimate(terms["odd"], level, positive=True),
-            even=mean_estimate(terms["even"], level, positive=True),
-            iid=iid,
-            antithetic=_factor(terms["antithetic"], iid, level),
-            zero_sum=_factor(terms["zero_sum"], iid, level),
-            draws=draws,
-            upstreams=upstreams,
-        )
-
-    @property
-    def even_share(self) -> float:
-        """even/(odd + even): 0 for an odd residual, 1 for an even one, NaN without any noise."""
-        return self.even.value / self.iid.value if self.iid.value > 0 else math.nan
+        odd_part, even, iid = (mean_estimate(terms[n], level, positive=True) for n in ("odd", "even", "iid"))
+        factors = {name: _factor(terms[name], iid, level) for name in coupled}
+        return cls(odd_part, even, iid, factors, draws, upstreams)
 
     def gate(self, limit: float = 1.0) -> str:
         """The coupling to use: of those whose factor's interval ends below `limit` the one of least factor,
         "iid" where there is none."""
-        factors = {"antithetic": self.antithetic, "zero_sum": self.zero_sum}
-        sure = {name: f.value for name, f in factors.items() if f.high < limit}
+        sure = {name: f.value for name, f in self.factors.items() if f.high < limit}
         return min(sure, key=lambda name: sure[name]) if sure else "iid"
 
 

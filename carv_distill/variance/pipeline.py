@@ -3,57 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 
-from carv_distill.carv import Chunk, NoiseLevelSampler, average_residual
-from carv_distill.carv.estimator import Residual
+from carv_distill.carv import (
+    Chunk,
+    NoiseLevelSampler,
+    Residual,
+    Upstream,
+    average_residual,
+    carv_loss,
+    surrogate,
+)
 
-Pipeline = Callable[[int, torch.Generator], tuple[Tensor, Residual]]
-"""pipeline(R, generator) → (x [R, …] with its graph to the parameters, the residual of these samples).
-A residual that looks nothing up by sample (no labels, no prompts) is the same at every call.
+Pipeline = Callable[[int, torch.Generator], Upstream | tuple[Tensor, Residual]]
+"""pipeline(R, generator) → R upstream samples x [R, …] with their graph to the parameters, the residual of
+these samples, and what the objective adds, if anything.
 
 In data attribution a draw is a parameter gradient already: there the residual gives it, [n, d], J is the
-identity, and the measures are called with no parameters."""
+identity, nothing is added, and the measures are called with no parameters."""
 
 
-def under(pipeline: Pipeline, context: Callable[[], AbstractContextManager[None]]) -> Pipeline:
-    """The pipeline with its forward passes and residuals under a context, as the autocast of a training."""
-
-    def inside(count: int, generator: torch.Generator) -> tuple[Tensor, Residual]:
-        with context():
-            x, residual = pipeline(count, generator)
-
-        def residual_inside(x: Tensor, u: Tensor, eps: Tensor, index: Tensor) -> Tensor:
-            with context():
-                return residual(x, u, eps, index)
-
-        return x, residual_inside
-
-    return inside
+def sample_upstream(pipeline: Pipeline, count: int, generator: torch.Generator) -> Upstream:
+    """R upstream samples."""
+    return Upstream(*pipeline(count, generator))
 
 
 def flat_gradient(
     output: Tensor,
-    direction: Tensor,
     parameters: Sequence[Tensor],
-    keep: bool,
+    direction: Tensor | None = None,
+    keep: bool = False,
     out: Tensor | None = None,
 ) -> Tensor:
-    """J(x)ᵀ direction as one vector [d]; zero where a parameter is not reached; `.grad` is untouched.
+    """J(x)ᵀ direction, or the gradient of a scalar, as one vector [d]; zero where a parameter is not reached;
+    `.grad` is untouched.
 
     Args:
-        output: x, [R, …], with a graph.
-        direction: same shape, no graph.
-        parameters: what to differentiate by; a part of a large network's is allowed. Where there are none,
-            the directions are gradients themselves, and their sum over R is what is returned.
+        output: x, [R, …], or a scalar, with a graph.
+        parameters: what to differentiate by; a part of a large network's is allowed.
+        direction: of x, same shape, no graph.
         keep: whether the graph is needed again.
         out: where to write it, [d]; a new tensor if None.
     """
-    if not parameters:
-        return direction.sum(0).flatten()
     gradients = torch.autograd.grad(
         output, parameters, direction, retain_graph=keep, allow_unused=True, materialize_grads=True
     )
@@ -68,39 +61,43 @@ def estimate_gradient(
     draws: int,
     upstream_generator: torch.Generator,
     draws_generator: torch.Generator,
-    chunk: int | None = None,
+    chunk: int | Chunk | None = None,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    shared: torch.Generator | None = None,
 ) -> Tensor:
     """One CARV estimate of the parameter gradient from R upstream samples × K draws, [d].
 
     Args:
         upstream_generator, draws_generator: two streams, so that one can be held fixed.
         chunk: see :func:`average_residual`.
+        rank, world_size, shared: see :meth:`NoiseLevelSampler.draw`.
     """
-    x, residual = pipeline(upstream, upstream_generator)
-    drawn = sampler.draw(upstream, draws, x.shape[1:], draws_generator, dtype=x.dtype)
-    direction = average_residual(residual, x, drawn, chunk)
-    return flat_gradient(x, direction / upstream, parameters, keep=False)
+    sample = sample_upstream(pipeline, upstream, upstream_generator)
+    x = sample.x
+    drawn = sampler.draw(upstream, draws, x.shape[1:], draws_generator, rank, world_size, shared, x.dtype)
+    if not parameters:
+        return (average_residual(sample.residual, x, drawn, chunk) / upstream).sum(0).flatten()
+    return flat_gradient(carv_loss(sample, drawn, upstream_generator, chunk)[0], parameters)
 
 
 @torch.no_grad()
 def sample_residuals(
-    residual: Residual, x: Tensor, u: Tensor, weight: Tensor, eps: Tensor, chunk: int | None = None
+    sample: Upstream, u: Tensor, weight: Tensor, eps: Tensor, chunk: int | None = None
 ) -> Tensor:
     """ω_i · r(x, u_i, ε_i) of n draws at one upstream sample, [n, …].
 
     Args:
-        x: one upstream sample, [1, …].
+        sample: x is [1, …].
         u, weight: [n].
         eps: [n, …].
-        chunk: rows per call of `residual`; None is all n at once.
-
-    Raises:
-        ValueError: chunk is below 1.
+        chunk: rows per call of the residual; None is all n at once.
     """
 
     def weighed(part: slice) -> Tensor:
-        index = torch.zeros(len(u[part]), dtype=torch.long, device=x.device)
-        r = residual(x.detach().expand_as(eps[part]), u[part], eps[part], index)
+        index = torch.zeros(len(u[part]), dtype=torch.long, device=u.device)
+        r = sample.residual(sample.x.detach().expand_as(eps[part]), u[part], eps[part], index)
         return r * weight[part].view(-1, *[1] * (r.ndim - 1))
 
     return torch.cat(Chunk(chunk).run(len(u), weighed))
@@ -109,9 +106,24 @@ def sample_residuals(
 def row_gradients(
     x: Tensor, directions: Tensor, parameters: Sequence[Tensor], out: Tensor | None = None
 ) -> Iterator[Tensor]:
-    """J(x)ᵀ d_i of each direction [n, …] at one upstream sample x [1, …], through one graph.
+    """J(x)ᵀ d_i of each direction [n, …] at one upstream sample x [1, …], through one graph; without
+    parameters the directions themselves.
 
     The graph is freed at the end. With `out`, [d], each gradient is written over the one before it.
     """
-    for i in range(len(directions)):
-        yield flat_gradient(x, directions[i : i + 1], parameters, i + 1 < len(directions), out)
+    for i, direction in enumerate(directions):
+        if parameters:
+            yield flat_gradient(x, parameters, direction[None], i + 1 < len(directions), out)
+        else:
+            yield direction.flatten()
+
+
+def constant_gradient(
+    sample: Upstream, generator: torch.Generator, parameters: Sequence[Tensor]
+) -> Tensor | None:
+    """J(x)ᵀ push + ∇penalty, [d]: what an upstream sample adds to the gradient whatever its draws; None where
+    that is nothing. The graph is kept."""
+    if sample.push is None and sample.penalty is None:
+        return None
+    loss = surrogate(sample.x, sample.push(generator) if sample.push else torch.zeros_like(sample.x))
+    return flat_gradient(loss if sample.penalty is None else loss + sample.penalty, parameters, keep=True)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from carv_distill.carv import Proposal
-from carv_distill.carv.couplings import draw_noise
+from carv_distill.carv import NOISES, Proposal
+from carv_distill.carv.random_numbers import draw_noise
 
+from .estimate import require_at_least
 from .meter import VarianceMeter
-from .pipeline import Pipeline, row_gradients, sample_residuals
+from .pipeline import Pipeline, row_gradients, sample_residuals, sample_upstream
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class NoiseLevelProfile:
         second_moment    E[‖g‖² | bin]
         noise_variance   E[tr Cov_ε(g | x, u) | bin]; of draws in antithetic pairs, 2 tr Cov of a pair's mean
 
+    What an objective adds to the residual is left out: it is constant given x, and no proposal changes it.
     All are [N], float64, on the CPU; the standard errors are those of the spread over upstream samples.
     """
 
@@ -53,47 +55,43 @@ class NoiseLevelProfile:
         noises. Memory: a few vectors and O(bins), beside the residuals of one sample.
 
         Args:
-            pipeline: see :data:`Pipeline`; called with one sample at a time.
-            parameters: differentiate by these; pass some of a network's to look at those alone.
-            generator: of everything that is drawn.
             bins: N ≥ 1.
             upstreams, noises: at least 2 each.
             noise: iid | antithetic; with the latter each of the `noises` is a pair (ε, −ε) at one level, and
-                the noise's variance that of draws so paired.
-            project: a linear map of the gradient that keeps squared norms, as :class:`CountSketch`.
+                the noise's variance that of draws so paired. A coupling of all K has no such groups.
             chunk: rows per call of the residual; all of a sample's by default.
-            progress: called with the number of finished upstream samples.
+
+        The others as for :meth:`VarianceBudget.measure`.
 
         Raises:
-            ValueError: no bin, fewer than two replicates of a kind, or another coupling.
+            ValueError: another coupling.
         """
-        for name, count, least in (("bins", bins, 1), ("upstreams", upstreams, 2), ("noises", noises, 2)):
-            if count < least:
-                raise ValueError(f"{name} must be at least {least}, found {count}")
-        if noise not in ("iid", "antithetic"):
-            raise ValueError(f"noise must be iid or antithetic, found {noise!r}")
-        pair = 2 if noise == "antithetic" else 1
+        require_at_least(1, bins=bins)
+        require_at_least(2, upstreams=upstreams, noises=noises)
+        groups = {name: c.group for name, c in NOISES.items() if c.group}
+        if noise not in groups:
+            raise ValueError(f"noise must be {' or '.join(groups)}, found {noise!r}")
+        group = groups[noise]
         prior, statistics = Proposal.uniform(bins), _Running(bins)
         for done in range(upstreams):
-            x, residual = pipeline(1, generator)
+            sample = sample_upstream(pipeline, 1, generator)
+            x = sample.x
             place = torch.rand(bins, generator=generator, device=x.device, dtype=torch.float64)
             v = place.add_(torch.arange(bins, device=x.device)).div_(bins)
-            u = prior.sample(v, x.dtype)[0].repeat_interleave(noises * pair)  # rounding never leaves the bin
-            eps = draw_noise(bins, noises * pair, x.shape[1:], noise, generator, x.device, x.dtype).flatten(
-                0, 1
-            )
-            rows = sample_residuals(residual, x, u, torch.ones_like(u), eps, chunk)
+            u = prior.sample(v, x.dtype)[0].repeat_interleave(noises * group)  # rounding never leaves the bin
+            eps = draw_noise(bins, noises * group, x.shape[1:], noise, generator, x.device, x.dtype)
+            rows = sample_residuals(sample, u, torch.ones_like(u), eps.flatten(0, 1), chunk)
             gradients = row_gradients(x, rows, parameters)
             terms = torch.zeros(2, bins, dtype=torch.float64)
             for b in range(bins):
                 meter = VarianceMeter()
                 for _ in range(noises):
-                    draws = [next(gradients) for _ in range(pair)]
+                    draws = [next(gradients) for _ in range(group)]
                     if project is not None:
                         draws = [project(g) for g in draws]
-                    terms[0, b] += sum(g.double().square().sum().item() for g in draws) / (noises * pair)
-                    meter.update(draws[0] if pair == 1 else (draws[0] + draws[1]) / 2)
-                terms[1, b] = pair * meter.variance
+                    terms[0, b] += sum(g.double().square().sum().item() for g in draws) / (noises * group)
+                    meter.update(torch.stack(draws).mean(0) if group > 1 else draws[0])
+                terms[1, b] = group * meter.variance
             statistics.update(terms)
             if progress is not None:
                 progress(done + 1)
@@ -102,9 +100,6 @@ class NoiseLevelProfile:
 
     def importance(self, defensive: float = 0.1) -> Proposal:
         """q ∝ √E‖g‖², mixed with the prior: the least variance for iid draws.
-
-        Raises:
-            ValueError: every second moment is zero, or `defensive` lies outside [0, 1].
 
         Source: arXiv 2605.21489, section 3.
         """
@@ -115,9 +110,6 @@ class NoiseLevelProfile:
 
         Fine strata leave no variance between levels, so K · Var → ∫ E tr Cov_ε(g | x, u)/q(u) du, and the
         least value of that is (∫ √(E tr Cov_ε) du)².
-
-        Raises:
-            ValueError: no bin has any noise variance, or `defensive` lies outside [0, 1].
 
         Source: Neyman (1934), optimal allocation.
         """

@@ -1,103 +1,146 @@
-"""A comparison on the screen and as JSON."""
+"""An analysis as tables, as JSON, and as sentences computed from it."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
+from carv_distill.carv import NOISES
 
-from .advise import Advice
-from .compare import Comparison
+from .advice import Advice
+from .analysis import Analysis
+from .comparison import Comparison
 from .cost import best_draws, largest_ecm
-from .estimate import Estimate
+from .estimate import Estimate, paired_ratio
+from .parity import NoiseParity
+from .table import Table, estimate_dict, number, with_interval
 
 
-def comparison_tables(c: Comparison, advice: dict[str, Advice]) -> list[Table]:
-    """Budget, variance and worth of every sampler at every K, costs and advice; intervals are of 95 %.
-
-    No table is wider than 80 columns.
-    """
-    return [_budget(c), _variances(c), _worth(c), _costs(c), _advice(c, advice)]
+def analysis_tables(a: Analysis) -> list[Table]:
+    """Budget, variance and worth of every sampler at every K, costs, noise, advice; intervals are of 95 %."""
+    c = a.comparison
+    tables = [_budget(c), _variances(c), _worth(c), _costs(c)]
+    return [*tables, _parity(a.parity, a.noise), _advice(c, a.advice)]
 
 
 def _budget(c: Comparison) -> Table:
-    table = _table("Variance budget of a single draw, R = K = 1", "part", "trace", "share")
     b = c.budget
     whole = b.between.value + b.within.value
-    for name, e in (
-        ("between upstream samples", b.between),
-        ("noise level", b.within_level),
-        ("noise", b.within_noise),
-    ):
-        table.add_row(name, _cell(e), f"{e.value / whole:.0%}")
-    table.add_row("total", _cell(b.total), "")
-    table.caption = "Traces of covariances of the parameter gradient, as all variances here."
-    return table
+    parts = {"between upstream samples": b.between, "noise level": b.within_level, "noise": b.within_noise}
+    rows = [(name, with_interval(e), f"{e.value / whole:.0%}") for name, e in parts.items()]
+    return Table(
+        "Variance budget of a single draw, R = K = 1",
+        ("part", "trace", "share"),
+        [*rows, ("total", with_interval(b.total), "")],
+        "Traces of covariances of the parameter gradient, as all variances here.",
+    )
 
 
 def _variances(c: Comparison) -> Table:
-    table = _table(
-        f"Variance of the gradient, R = {c.base.upstream}", "sampler", "K", "total", "upstream fixed"
-    )
-    for row in c.rows:
-        table.add_row(row.arm, str(row.draws), _cell(row.total), _cell(row.within))
-    table.caption = (
+    return Table(
+        f"Variance of the gradient, R = {c.base.upstream}",
+        ("sampler", "K", "total", "upstream fixed"),
+        [(r.arm, str(r.draws), with_interval(r.total), with_interval(r.within)) for r in c.rows],
         "Upstream fixed: the part that comes from noise levels and noises, with the upstream samples held "
         "fixed. IW: noise levels by importance. Strat: one in each of K strata. best: nested strata, Neyman "
         "proposal, and the coupling of the noises chosen below. Intervals: 95 %, nominal; heavy-tailed "
-        "gradients and few pairs make them somewhat too short."
+        "gradients and few pairs make them somewhat too short.",
     )
-    return table
 
 
 def _worth(c: Comparison) -> Table:
-    table = _table("What it is worth", "sampler", "K", "RE", "ECM of the gradient", "ECM of the iteration")
-    for row in c.rows:
-        shown = (c.relative_efficiency(row), c.ecm(row), c.ecm(row, whole_iteration=True))
-        table.add_row(row.arm, str(row.draws), *(_ratio(e) for e in shown))
-    b = f"{c.base.arm} K = {c.base.draws}"
-    table.caption = (
+    rows = []
+    for r in c.rows:
+        estimates = (c.relative_efficiency(r), c.ecm(r), c.ecm(r, whole_iteration=True))
+        rows.append((r.arm, str(r.draws), *(with_interval(e, ".2f") for e in estimates)))
+    return Table(
+        "What it is worth",
+        ("sampler", "K", "RE", "ECM of the gradient", "ECM of the iteration"),
+        rows,
         f"RE, relative efficiency: variance of {c.base.arm} over this one's, at equal K. ECM, effective "
-        f"compute multiplier: variance × seconds of {b} over this one's, with the seconds of the gradient "
-        "alone, or of an iteration with all that it does besides."
+        f"compute multiplier: variance × seconds of {c.base.arm} K = {c.base.draws} over this one's, with "
+        "the seconds of the gradient alone, or of an iteration with all that it does besides.",
     )
-    return table
 
 
 def _costs(c: Comparison) -> Table:
-    table = _table("Cost, medians", "stage", "milliseconds")
-    for name, seconds in (
-        ("upstream, per sample", c.cost.upstream),
-        ("draw, per draw", c.cost.draw),
-        ("backward, per sample", c.cost.backward),
-        ("other, per iteration", c.cost.other),
-    ):
-        table.add_row(name, number(1e3 * seconds))
-    return table
+    stages = {
+        "upstream, per sample": c.cost.upstream,
+        "draw, per draw": c.cost.draw,
+        "backward, per sample": c.cost.backward,
+        "other, per iteration": c.cost.other,
+    }
+    rows = [(name, number(1e3 * seconds)) for name, seconds in stages.items()]
+    return Table("Cost, medians", ("stage", "milliseconds"), rows)
+
+
+def _parity(parity: NoiseParity, noise: str) -> Table:
+    rows = []
+    for name, factor in parity.factors.items():
+        theory = (f"{NOISES[name].hermite_factor(degree, parity.draws):.3g}" for degree in (1, 2))
+        rows.append(
+            (name + (", used in best" if name == noise else ""), with_interval(factor, ".3g"), *theory)
+        )
+    return Table(
+        f"Noise, K = {parity.draws}",
+        ("coupling of the noises", "variance, iid = 1", "if linear in ε", "if quadratic"),
+        rows,
+        "Beside the measured factor that of a residual of one degree in ε, all draws at one noise level.",
+    )
 
 
 def _advice(c: Comparison, advice: dict[str, Advice]) -> Table:
-    table = _table("Advice", "sampler", "R", "K", "variance", "ms per iteration", "predicted ECM")
-    most = max(a.ecm for a in advice.values())
-    for name, a in advice.items():
-        numbers = (number(a.variance), number(1e3 * a.cost), f"{a.ecm:.2f}")
-        style = "bold" if a.ecm == most else None
-        table.add_row(name, str(a.upstream), str(a.draws), *numbers, style=style)
-    table.caption = (
+    return Table(
+        "Advice",
+        ("sampler", "R", "K", "variance", "ms per iteration", "predicted ECM"),
+        [
+            (name, str(a.upstream), str(a.draws), number(a.variance), number(1e3 * a.cost), f"{a.ecm:.2f}")
+            for name, a in advice.items()
+        ],
         "For each sampler the R and K of least variance × seconds in the seconds allowed; ECM of the "
-        f"iteration, against {c.base.arm} ({c.base.upstream}, {c.base.draws})."
+        f"iteration, against {c.base.arm} ({c.base.upstream}, {c.base.draws}).",
     )
-    return table
 
 
-def _table(title: str, *headers: str) -> Table:
-    return Table(*headers, box=SIMPLE_HEAD, title=title, title_justify="left", caption_justify="left")
+def conclusions(a: Analysis) -> list[str]:
+    """What samplers of draws can give at most, what to use, and what that gives."""
+    c, best, base = a.comparison, a.advice[a.best], a.comparison.base
+    sentences = []
+    if (most := largest_reduction(a)) is not None:
+        sentences.append(
+            f"At R = {base.upstream} no sampler of draws lowers the variance of {base.arm} K = {base.draws} "
+            f"more than {with_interval(most, '.3g')} times: what remains lies between the upstream samples, "
+            "and only more of them lower it."
+        )
+
+    def price(arm: str, r: int, k: int) -> float:
+        return c.within_model(arm).variance(r, k) * c.cost(r, k)
+
+    arm, r, k = a.setting
+    own = price(base.arm, base.upstream, base.draws) / price(arm, r, k)
+    sentences.append(
+        f"Use R = {best.upstream}, K = {best.draws} with {a.best}: predicted ECM {best.ecm:.2f}, against "
+        f"{own:.2f} of the run's own ({r}, {k}) {arm}."
+    )
+    total, check = with_interval(a.check.total, ".3g"), a.check
+    sentences.append(
+        f"Tried: variance {total}, {number(1e3 * check.seconds)} ms per iteration (the run's own "
+        f"takes {number(1e3 * c.cost(r, k))} ms), ECM {with_interval(check.ecm, '.3g')}."
+    )
+    if check.ecm.low < own < check.ecm.high:
+        sentences.append("That does not tell it from the run's own; more --pairs would.")
+    return sentences
 
 
-def comparison_dict(c: Comparison, advice: dict[str, Advice]) -> dict[str, Any]:
+def largest_reduction(a: Analysis) -> Estimate | None:
+    """Total variance of the baseline over its part between upstream samples; None if that is not seen."""
+    base = a.comparison.base
+    return paired_ratio(base.total, base.between) if base.between.low > 0 else None
+
+
+def analysis_dict(a: Analysis) -> dict[str, Any]:
     """The same numbers for JSON."""
+    c, (arm, r, k), most = a.comparison, a.setting, largest_reduction(a)
     parts = ("between", "within_level", "within_noise", "within", "total", "squared_norm")
     rows = [
         {
@@ -115,28 +158,23 @@ def comparison_dict(c: Comparison, advice: dict[str, Advice]) -> dict[str, Any]:
     ]
     between, within = c.budget.between.value, c.budget.within.value
     return {
+        "step": a.step,
+        "own": {"sampler": arm, "upstream": r, "draws": k},
         "budget": {name: estimate_dict(getattr(c.budget, name)) for name in parts},
         "cost": asdict(c.cost) | {"kappa": c.cost.kappa},
         "rows": rows,
         "best_draws_iid": best_draws(between, within, c.cost) if between > 0 else None,
         "largest_ecm_iid": largest_ecm(between, within, c.cost),
-        "advice": {name: asdict(a) for name, a in advice.items()},
+        "advice": {name: asdict(advice) for name, advice in a.advice.items()},
+        "advised": a.best,
+        "check": {
+            "total": estimate_dict(a.check.total),
+            "seconds": a.check.seconds,
+            "ecm": estimate_dict(a.check.ecm),
+        },
+        "largest_reduction": None if most is None else estimate_dict(most),
+        "noise": a.noise,
+        "noise_factors": {name: estimate_dict(e) for name, e in a.parity.factors.items()},
+        "proposals": {name: q.mass.tolist() for name, q in a.proposals.items()},
+        "conclusions": conclusions(a),
     }
-
-
-def estimate_dict(e: Estimate) -> dict[str, Any]:
-    """Value and interval."""
-    return {"value": e.value, "interval": [e.low, e.high]}
-
-
-def _cell(e: Estimate) -> str:
-    return f"{number(e.value)} [{number(e.low)}, {number(e.high)}]"
-
-
-def _ratio(e: Estimate) -> str:
-    return f"{e.value:.2f} [{e.low:.2f}, {e.high:.2f}]" if e.low < e.high else f"{e.value:g}"
-
-
-def number(value: float) -> str:
-    """Three digits, or a whole number."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -9,7 +9,7 @@ dimension   one convolutional model on mosaics of ever more digits: what strata 
 retraining  small teachers of random halves of the digits (linear datamodeling score), and without the
             most influential ones of a query
 
-What was computed is kept in --runs, piece by piece, and a study that was interrupted goes on. The paper:
+What was computed is kept in --runs, and a study that was interrupted goes on. The paper:
 arXiv 2605.21489, table 4 and figure 6.
 """
 
@@ -17,72 +17,57 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from carv_distill.cli import whole_number
 from carv_distill.errors import UserError
-from studies.attribution_budget import figures, tables
-from studies.attribution_budget.pieces import measurements, mosaics, retrained
-from studies.attribution_budget.work import Workshop
-from studies.results import Study, run_study, study_parser
-
-PARTS = ("draws", "dimension", "retraining")
+from studies.study import Study, run_study, study_parser
 
 
-def run(study: Study, arguments: argparse.Namespace) -> None:
+def run(study: Study, options: argparse.Namespace) -> None:
     """Computes the parts asked for, writes their tables, figures and sentences."""
     if not Path("checkpoints/digits-teacher").is_dir():
         raise UserError("checkpoints: not in the current folder; start a study at the root of the repository")
-    folder = arguments.runs / ("attribution_budget_quick" if study.quick else "attribution_budget")
-    work = Workshop(study.quick, folder, arguments.workers, arguments.seed)
-    parts = arguments.part or PARTS
-    if "draws" in parts:
-        _draws(study, measurements(work))
-    if "dimension" in parts:
-        _dimension(study, mosaics(work))
-    if "retraining" in parts:
-        _retraining(study, retrained(work))
+    from studies.attribution_budget import dimension, draws, figures, retraining
+    from studies.cached import compute
 
-
-def _draws(study: Study, found: dict[str, Any]) -> None:
-    variance, ranking = tables.variance_rows(found), tables.ranking_rows(found)
-    levels, budgets = tables.level_rows(found), tables.budget_rows(found)
-    said = tables.draws_verdict(variance, ranking, budgets)
-    study.write("variance", variance, verdict=said, samplers=found["samplers"])
-    study.write("ranking", ranking)
-    study.write("levels", levels, budgets=budgets)
-    study.draw("ecm", figures.draw_ecm(variance))
-    study.draw("ranking", figures.draw_ranking(ranking))
-    study.draw("levels", figures.draw_levels(levels))
-    print("\n".join(said))
-
-
-def _dimension(study: Study, found: dict[int, dict[str, Any]]) -> None:
-    rows = tables.dimension_rows(found)
-    said = tables.dimension_verdict(rows)
-    study.write("dimension", rows, verdict=said)
-    study.draw("dimension", figures.draw_dimension(rows))
-    print("\n".join(said))
-
-
-def _retraining(study: Study, found: dict[str, Any]) -> None:
-    rows, removal = tables.retraining_rows(found), tables.removal_rows(found)
-    said = tables.retraining_verdict(rows, removal)
-    study.write("lds", rows, verdict=said)
-    study.write("removal", removal)
-    study.draw("top", figures.draw_top(found["top"], removal))
-    print("\n".join(said))
-
-
-def main(words: list[str] | None = None) -> int:
-    """The study from its command line."""
-    parser = study_parser(__doc__)
-    parser.add_argument("--part", choices=PARTS, nargs="+", help="default: all")
-    parser.add_argument(
-        "--workers", type=whole_number(1), default=2, help="pieces side by side, one thread each (2)"
+    side_by_side = partial(compute, folder=study.runs / "cache", workers=options.workers)
+    draws_sizes, mosaic_sizes, retraining_sizes = (
+        part.QUICK if study.quick else part.FULL for part in (draws, dimension, retraining)
     )
-    parser.add_argument("--runs", type=Path, default=Path("runs/studies"), help="where pieces are kept")
+    sentences = []
+    if "draws" in options.part or "retraining" in options.part:
+        best = draws.samplers(side_by_side, draws_sizes, options.seed)
+    if "draws" in options.part:
+        measured = draws.measure(side_by_side, draws_sizes, best, options.seed)
+        variance, ranking = draws.variance_rows(measured), draws.ranking_rows(measured)
+        levels, budgets = draws.level_rows(measured), draws.budget_rows(measured)
+        sentences += (own := draws.verdict(variance, ranking, budgets))
+        study.write("variance", variance, verdict=own, samplers=best)
+        study.write("ranking", ranking)
+        study.write("levels", levels, budgets=budgets)
+        study.draw("ecm", figures.draw_ecm(variance))
+        study.draw("ranking", figures.draw_ranking(ranking))
+        study.draw("levels", figures.draw_levels(levels))
+    if "dimension" in options.part:
+        rows = dimension.rows(dimension.measure(side_by_side, mosaic_sizes, options.seed))
+        sentences += (own := dimension.verdict(rows))
+        study.write("dimension", rows, verdict=own)
+        study.draw("dimension", figures.draw_dimension(rows))
+    if "retraining" in options.part:
+        trained = retraining.measure(side_by_side, retraining_sizes, best["digits"], options.seed)
+        rows, removal = retraining.score_rows(trained), retraining.removal_rows(trained["removed"])
+        sentences += (own := retraining.verdict(rows, removal))
+        study.write("lds", rows, verdict=own)
+        study.write("removal", removal)
+        study.draw("top", figures.draw_top(trained["top"], removal))
+    print("\n".join(sentences))
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The study from its command line."""
+    parser = study_parser(__doc__, parts=("draws", "dimension", "retraining"), trains=True)
     return run_study("attribution_budget", parser, run, words)
 
 

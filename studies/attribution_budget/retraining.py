@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import math
-from functools import cache
-from pathlib import Path
+import statistics
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
+from itertools import product
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from safetensors.torch import load, save
 from torch import Tensor
 
 from carv_distill.attribution.gradients import SampleGradients, sample_features
-from carv_distill.attribution.latents import digest
 from carv_distill.attribution.projection import build_projector
-from carv_distill.attribution.ranking import spearman
-from carv_distill.attribution.scores import GroupProducts
-from carv_distill.attribution.trak import GramMatrix
+from carv_distill.attribution.reliability import spearman
+from carv_distill.attribution.scores import GramMatrix, GroupProducts
 from carv_distill.carv import NoiseLevelSampler, Proposal, stream
 from carv_distill.data.images import load_images
-from carv_distill.data.spec import LabelledImages
-from carv_distill.files import atomic_file
+from carv_distill.data.sets import LabelledImages
 from carv_distill.teacher_training.image_module import PretrainModule, build_teacher
-from carv_distill.teacher_training.image_options import PretrainOptions
+from carv_distill.teacher_training.options import PretrainOptions
 from carv_distill.teachers.denoiser import NetworkDenoiser
 from carv_distill.teachers.schedule import LogNormalSchedule
-from carv_distill.variance import Estimate
-from carv_distill.variance.estimate import t_quantile
-from studies.attribution_budget.arms import draws_of
+from carv_distill.variance import Estimate, mean_estimate
+from studies.attribution_budget.arms import Weights, draws_of
+from studies.cached import Compute
+from studies.intervals import student
+from studies.sentences import estimate, sentence
+from studies.study import Row, columns
 
 POOL = 1500
 """Digits that may be trained on; queries come from the others."""
@@ -43,6 +45,13 @@ SIZE = 2048
 """Numbers that a gradient is projected to."""
 DAMPING = 0.1
 LOSS_DRAWS = 256
+TESTED = ("iid", "best")
+"""Samplers whose scores are held against models trained anew."""
+
+
+FULL = SimpleNamespace(steps=500, halves=32, removed=100, queries=6, seeds=2, draws=(1, 4, 16, 64))
+QUICK = SimpleNamespace(steps=20, halves=4, removed=50, queries=2, seeds=2, draws=(1, 4))
+"""Of a training; models of halves; digits left out of a training, for so many queries and seeds; K."""
 
 
 @cache
@@ -53,11 +62,22 @@ def data() -> tuple[LabelledImages, Tensor, Tensor]:
     return digits, order[:POOL], order[POOL : POOL + QUERIES]
 
 
+def some_of(places: Tensor, count: int, *key: int | str) -> list[int]:
+    """Random ones of these places in the pool, from the stream of that key."""
+    chosen: list[int] = places[torch.randperm(len(places), generator=stream(*key))[:count]].tolist()
+    return chosen
+
+
 def half(number: int, seed: int) -> list[int]:
     """A random half of the pool, as places in it, sorted."""
-    g = stream(seed, "halves", number)
-    found: list[int] = torch.randperm(POOL, generator=g)[: POOL // 2].sort().values.tolist()
-    return found
+    return sorted(some_of(torch.arange(POOL), POOL // 2, seed, "halves", number))
+
+
+def same_class(query: int, count: int, seed: int) -> list[int]:
+    """Random places of the query's class."""
+    digits, pool, rows = data()
+    places = (digits.labels[pool] == digits.labels[rows[query]]).nonzero()[:, 0]
+    return some_of(places, count, seed, "same class", query)
 
 
 def _train(places: list[int], steps: int, seed: int) -> NetworkDenoiser:
@@ -77,94 +97,90 @@ def _train(places: list[int], steps: int, seed: int) -> NetworkDenoiser:
 
 
 @torch.no_grad()
-def query_losses(denoiser: NetworkDenoiser) -> Tensor:
+def _losses(denoiser: NetworkDenoiser) -> list[float]:
     """Denoising loss of every query over the same 256 stratified draws for all models, [32]."""
     digits, _, rows = data()
     sampler = NoiseLevelSampler(Proposal.uniform())
     draws = sampler.draw(1, LOSS_DRAWS, (1, 8, 8), stream("attribution_budget", "losses"))
     gradients = SampleGradients(denoiser, LEVELS)
-    return gradients.losses(
-        digits.images[rows], digits.labels[rows], draws.u[0], draws.weight[0], draws.eps[0]
-    )
+    images, labels = digits.images[rows], digits.labels[rows]
+    return gradients.losses(images, labels, draws.u[0], draws.weight[0], draws.eps[0]).tolist()
 
 
-def train_on_all(path: str, steps: int, seed: int) -> dict[str, Any]:
-    """The model that is attributed: trained on the whole pool, its weights kept."""
-    denoiser = _train(list(range(POOL)), steps, seed)
-    with atomic_file(Path(path)) as file:
-        file.write(save({k: v.contiguous() for k, v in denoiser.state_dict().items()}))
-    return {"losses": query_losses(denoiser).tolist(), "weights": digest(denoiser.state_dict().values())}
+def train_on_all(steps: int, seed: int) -> Weights:
+    """The model that is attributed: trained on the whole pool."""
+    return Weights.of(_train(list(range(POOL)), steps, seed))
 
 
-def train_on_half(number: int, steps: int, seed: int) -> dict[str, Any]:
+def train_on_half(number: int, steps: int, seed: int) -> list[float]:
     """Losses of the queries under a model of a random half."""
-    return {"losses": query_losses(_train(half(number, seed), steps, seed + 1000 + number)).tolist()}
+    return _losses(_train(half(number, seed), steps, seed + 1000 + number))
 
 
-def train_without(removed: list[int], steps: int, seed: int) -> dict[str, Any]:
+def train_without(removed: Sequence[int], steps: int, seed: int) -> list[float]:
     """Losses of the queries under a model that never saw some of the pool."""
-    gone = set(removed)
-    places = [i for i in range(POOL) if i not in gone]
-    return {"losses": query_losses(_train(places, steps, seed)).tolist()}
-
-
-@cache
-def _attributed(path: str) -> SampleGradients:
-    denoiser = build_teacher(OPTIONS, 1, 8, 10).denoiser
-    denoiser.load_state_dict(load(Path(path).read_bytes()))
-    return SampleGradients(denoiser.requires_grad_(False).eval(), LEVELS)
+    return _losses(_train(sorted(set(range(POOL)) - set(removed)), steps, seed))
 
 
 def scores(
-    path: str,
-    weights: str,
-    best: dict[str, Any],
-    arm: str,
-    draws: int,
-    halves: int,
-    top: int,
-    seed: int,
-) -> dict[str, Any]:
+    weights: Weights, best: dict[str, Any], arm: str, draws: int, halves: int, top: int, seed: int
+) -> dict[str, Tensor]:
     """By one set of draws and every kind of score: the predicted outcome of each half for each query, Σ over
-    its samples of their scores, [32][halves]; and the `top` places of each query by trak.
-
-    `weights` is the digest of the file: scores of another model are others.
-    """
+    its samples of their scores, [32, halves]; and the `top` places of each query by trak, [32, top]."""
     digits, pool, rows = data()
     drawn = draws_of(arm, best, draws, (1, 8, 8), seed, "retraining")
-    projector, gradients = build_projector("countsketch", SIZE, 0), _attributed(path)
+    gradients = weights.gradients(build_teacher(OPTIONS, 1, 8, 10).denoiser, LEVELS)
+    projector, chunk = build_projector("countsketch", SIZE, 0), max(1, 512 // draws)
 
-    def features(numbers: Tensor) -> Tensor:
-        return sample_features(
-            gradients, projector, digits.images[numbers], digits.labels[numbers], drawn, max(1, 512 // draws)
-        )
+    def features(n: Tensor) -> Tensor:
+        return sample_features(gradients, projector, digits.images[n], digits.labels[n], drawn, chunk)
 
     query, train = features(rows), features(pool)
     gram = GramMatrix(SIZE, DAMPING)
     gram.update(train)
     plain = GroupProducts.of(query, train)
-    found = {
-        "inner": plain.inner(False),
-        "cosine": plain.cosine(False),
-        "trak": GroupProducts.of(gram.whiten(query), train).inner(False),
-    }
+    trak = GroupProducts.of(gram.whiten(query), train).inner(False)
     members = torch.zeros(POOL, halves, dtype=torch.float64)
     for m in range(halves):
         members[half(m, seed), m] = 1
-    result: dict[str, Any] = {kind: (s @ members).tolist() for kind, s in found.items()}
-    result["top"] = found["trak"].argsort(dim=1, descending=True)[:, :top].tolist()
-    return result
+    by_kind = {"inner": plain.inner(False), "cosine": plain.cosine(False), "trak": trak}
+    predicted = {kind: s @ members for kind, s in by_kind.items()}
+    return predicted | {"top": trak.argsort(dim=1, descending=True)[:, :top]}
+
+
+def measure(compute: Compute, o: SimpleNamespace, best: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Losses of models of halves [halves, 32]; scores by arm and K; most influential places of each query;
+    losses [32] of models without the most influential digits, without random ones of the query's class, and
+    without random ones: {kind: [by query or number: [by seed]]}."""
+    weights = compute(partial(train_on_all, o.steps, seed))
+    results = compute(
+        {
+            "halves": [partial(train_on_half, m, o.steps, seed) for m in range(o.halves)],
+            "scores": {
+                (arm, k): partial(scores, weights, best, arm, k, o.halves, o.removed, seed)
+                for arm, k in product(TESTED, o.draws)
+            },
+        }
+    )
+    top = results["scores"]["best", o.draws[-1]]["top"].tolist()
+    removals = {
+        "top": top[: o.queries],
+        "class": [same_class(q, o.removed, seed) for q in range(o.queries)],
+        "random": [some_of(torch.arange(POOL), o.removed, seed, "anything", i) for i in range(o.queries)],
+    }
+    without = partial(train_without, steps=o.steps)
+    removed = {
+        kind: [[partial(without, places, seed=seed + 1 + s) for s in range(o.seeds)] for places in sets]
+        for kind, sets in removals.items()
+    }
+    return {**results, "top": top, "removed": compute(removed)}
 
 
 def lds(predicted: Tensor, losses: Tensor, keep: Tensor | None = None) -> float:
     """Linear datamodeling score: Spearman's correlation over the halves of the predicted outcome with minus
     the loss, mean over the queries.
 
-    Args:
-        predicted: [32, halves].
-        losses: [halves, 32].
-        keep: of the halves; all by default.
-
+    Args: `predicted` [32, halves]; `losses` [halves, 32]; of the halves those to `keep`, all by default.
     Source: Park et al. 2023 (TRAK), definition 2.3.
     """
     rows = torch.arange(len(losses)) if keep is None else keep
@@ -183,22 +199,53 @@ def lds_over_halves(predicted: Tensor, losses: Tensor, base: Tensor | None = Non
     left = [value(torch.tensor([m for m in range(n) if m != out])) for out in range(n)]
     mean = math.fsum(left) / n
     se = math.sqrt((n - 1) / n * math.fsum((v - mean) ** 2 for v in left))
-    half_width = t_quantile(0.975, n - 1) * se
-    full = value()
-    return Estimate(full, se, full - half_width, full + half_width)
+    return student(value(), se, n - 1)
 
 
-def same_class(query: int, count: int, seed: int) -> list[int]:
-    """Random places of the query's class in the pool."""
-    digits, pool, rows = data()
-    places = (digits.labels[pool] == digits.labels[rows[query]]).nonzero()[:, 0]
-    g = stream(seed, "same class", query)
-    found: list[int] = places[torch.randperm(len(places), generator=g)[:count]].tolist()
-    return found
+def score_rows(trained: Mapping[str, Any]) -> list[Row]:
+    """Linear datamodeling score of every sampler, budget and kind of score, and its difference from that of
+    as many iid draws; intervals over the halves."""
+    losses = torch.tensor(trained["halves"], dtype=torch.float64)
+    rows = []
+    for (arm, k), predicted in trained["scores"].items():
+        for kind in SCORES:
+            row: Row = {"arm": arm, "K": k, "score": kind}
+            row |= columns("lds", lds_over_halves(predicted[kind], losses))
+            if arm != "iid":
+                iid = trained["scores"]["iid", k][kind]
+                row |= columns("over_iid", lds_over_halves(predicted[kind], losses, iid))
+            rows.append(row)
+    return rows
 
 
-def anything(number: int, count: int, seed: int) -> list[int]:
-    """Random places of the pool."""
-    g = stream(seed, "anything", number)
-    found: list[int] = torch.randperm(POOL, generator=g)[:count].tolist()
-    return found
+def removal_rows(removed: Mapping[str, Sequence[Sequence[Sequence[float]]]]) -> list[Row]:
+    """How much more a query's loss is, in percent, without its most influential digits than without random
+    ones, of any class or of its own; one row each and query, then their means."""
+    rows: list[Row] = []
+    for against in ("random", "class"):
+        per_query = []
+        for q, by_seed in enumerate(removed["top"]):
+            gains = []
+            for s, losses in enumerate(by_seed):
+                others = removed["random"] if against == "random" else [removed["class"][q]]
+                gains.append(100 * (losses[q] / statistics.fmean(other[s][q] for other in others) - 1))
+            per_query.append(statistics.fmean(gains))
+            rows.append({"against": against, "query": q, "percent": per_query[-1]})
+        rows.append({"against": against, "query": None, **columns("percent", mean_estimate(per_query))})
+    return rows
+
+
+def verdict(rows: Sequence[Row], removal: Sequence[Row]) -> list[str]:
+    """What the models trained anew say."""
+    sentences = []
+    for kind in SCORES:
+        own = [r for r in rows if r["score"] == kind]
+        by_place = {f"{r['arm']}, K = {r['K']}": estimate(r, "lds") for r in own}
+        more = {f"K = {r['K']}": estimate(r, "over_iid") for r in own if "over_iid" in r}
+        sentences.append(sentence(f"Linear datamodeling score, {kind}", by_place))
+        sentences.append(sentence(f"The same, best less iid, {kind}", more, 0, "lower", "higher"))
+    means = [r for r in removal if r["query"] is None]
+    names = {"random": "than without random ones", "class": "than without random ones of its class"}
+    higher = {names[r["against"]]: estimate(r, "percent") for r in means}
+    what = "Percent by which a query's loss is higher without its most influential digits"
+    return [*sentences, sentence(what, higher, 0, "lower", "higher")]

@@ -1,5 +1,1 @@
-"""The text-to-3D study: `python -m studies.sds_frontier`, whose help says what it measures.
-
-`states` measures one checkpoint, `prices` times a step, `tables` and `verdict` make numbers and sentences of
-both; `quality` trains; `figures` draws.
-"""
+"""What reuse, importance, strata and cameras are worth in text-to-3D."""

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from carv_distill.variance import mean_estimate
-from carv_distill.variance.estimate import t_quantile
-from studies.blocks import block_differences
-from studies.claims import show_column
-from studies.jobs import Job, read_run, run_jobs
-from studies.results import columns
+from studies.intervals import block_differences, student
+from studies.runs import TrainingRun, plain_name, train_all
 from studies.sds_frontier.prices import Prices
+from studies.sentences import estimate, sentence
+from studies.study import Row, columns
 
-PROMPTS = (
-    "a red ball",
-    "a cyan cone",
-    "a green cube",
-    "an orange capsule",
-    "a blue snowman",
-    "a red torus",
-)
+CONFIG = Path("configs/sds_carv.yaml")
+PROMPTS = ("a red ball", "a cyan cone", "a green cube", "an orange capsule", "a blue snowman", "a red torus")
 COMMON = (
     # A quarter of the default's rates: at those the score is up within 50 steps of any arm.
     "sds.density_lr=0.02",
@@ -34,7 +27,8 @@ COMMON = (
     "export.frames=8",
     "export.mesh=8",
 )
-TARGET = 0.6
+SHARE = 0.6
+"""Of the baseline's seconds, that was hoped for."""
 GRID = 400
 """Times at which curves are compared."""
 
@@ -54,15 +48,14 @@ class QualityArm:
         """Updates of a training in which the baseline makes so many."""
         return round(self.longer * baseline)
 
-    def job(self, prompt: str, seed: int, baseline: int) -> Job:
-        """One run; the CLIP score is measured sixteen times or more, at a multiple of the updates."""
+    def run(self, prompt: str, seed: int, baseline: int) -> TrainingRun:
+        """One training; the CLIP score is measured sixteen times or more, at a multiple of the updates."""
         count = self.updates(baseline)
-        name = "".join(c if c.isalnum() else "-" for c in f"{self.name} {prompt}").strip("-")
         sizes = (f"estimator.upstream={self.upstream}", f"estimator.draws={self.draws}")
         ends = (f"trainer.max_steps={count}", f"checkpoint.every={count}")
         every = f"clip.every={max(baseline // 16, 1) * math.ceil(self.longer / 2)}"
         words = (*COMMON, *sizes, *self.words, f"sds.prompt={prompt}", f"seed={seed}", *ends, every)
-        return Job(f"{name}-seed{seed}", words)
+        return TrainingRun(f"{plain_name(f'{self.name} {prompt}')}-seed{seed}", words)
 
 
 _PLAIN = ("estimator.strategy=iid", "estimator.proposal=uniform")
@@ -80,65 +73,45 @@ ARMS = (
     QualityArm("(1,2) IW+Strat, antithetic", 1, 2, _PAIRS, longer=4),
     QualityArm("(1,1) uniform", 1, 1, _PLAIN, longer=4),
 )
-
-
 SMALL = (ARMS[3].name, ARMS[4].name)
 """Small steps with the estimator, and plain ones: what is the estimator's, and what is the steps'."""
 
 
-@dataclass(frozen=True)
-class Point:
-    """One measurement of the CLIP score; seconds are those of the steps so far, at the study's prices."""
-
-    arm: str
-    prompt: str
-    seed: int
-    step: int
-    seconds: float
-    score: float
-
-
-def train(
-    folder: Path, config: Path, prompts: Sequence[str], seeds: Sequence[int], updates: int, workers: int
-) -> None:
-    """All runs; finished ones are kept."""
-    jobs = [arm.job(prompt, seed, updates) for seed in seeds for prompt in prompts for arm in ARMS]
-    run_jobs(jobs, config, folder, workers, evaluate=False)
+def train(folder: Path, prompts: Sequence[str], seeds: Sequence[int], updates: int, workers: int) -> None:
+    """All runs; finished ones stay."""
+    runs = [arm.run(prompt, seed, updates) for seed in seeds for prompt in prompts for arm in ARMS]
+    train_all(runs, CONFIG, folder, workers)
 
 
 def curves(
     folder: Path, prompts: Sequence[str], seeds: Sequence[int], updates: int, prices: Prices
-) -> list[Point]:
-    """Every measurement of every run."""
-    found = []
+) -> pd.DataFrame:
+    """Every measurement of every run: arm, prompt, seed, step, score, and seconds of the steps so far, at the
+    study's prices."""
+    runs = []
     for arm in ARMS:
-        price = prices(arm.upstream, arm.draws, other=True)
         for prompt in prompts:
             for seed in seeds:
-                for row in read_run(folder, arm.job(prompt, seed, updates)):
-                    if "clip/score" in row:
-                        step = int(row["step"])
-                        found.append(Point(arm.name, prompt, seed, step, step * price, row["clip/score"]))
-    return found
+                metrics = arm.run(prompt, seed, updates).metrics(folder).dropna(subset="clip/score")
+                place = pd.DataFrame({"arm": arm.name, "prompt": prompt, "seed": seed, "step": metrics.step})
+                price = prices.step(arm.upstream, arm.draws)
+                runs.append(place.assign(seconds=metrics.step * price, score=metrics["clip/score"]))
+    return pd.concat(runs, ignore_index=True)
 
 
-def on_grid(points: Sequence[Point]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def on_grid(points: pd.DataFrame) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """(seconds [T], arm → scores [prompts, seeds, T]): straight lines between measurements, over the
     seconds that the baseline takes; before the first measurement its value, after the last one NaN."""
-    whole = max(p.seconds for p in points if p.arm == BASE)
-    grid = np.linspace(0, whole, GRID + 1)[1:]
-    prompts, seeds = list(dict.fromkeys(p.prompt for p in points)), sorted({p.seed for p in points})
-    found = {}
-    for arm in dict.fromkeys(p.arm for p in points):
-        scores = np.empty((len(prompts), len(seeds), GRID))
-        for i, prompt in enumerate(prompts):
-            for j, seed in enumerate(seeds):
-                mine = [p for p in points if (p.arm, p.prompt, p.seed) == (arm, prompt, seed)]
-                scores[i, j] = np.interp(
-                    grid, [p.seconds for p in mine], [p.score for p in mine], right=np.nan
-                )
-        found[arm] = scores
-    return grid, found
+    grid = np.linspace(0, points[points.arm == BASE].seconds.max(), GRID + 1)[1:]
+
+    def by_seed(runs: pd.DataFrame) -> list[np.ndarray]:
+        return [np.interp(grid, run.seconds, run.score, right=np.nan) for _, run in runs.groupby("seed")]
+
+    by_arm = points.groupby("arm", sort=False)
+    return grid, {
+        str(arm): np.array([by_seed(runs) for _, runs in mine.groupby("prompt", sort=False)])
+        for arm, mine in by_arm
+    }
 
 
 def share_to_reach(scores: np.ndarray, base: np.ndarray, share: float) -> float:
@@ -164,16 +137,16 @@ def _interval(
     """Share to reach, with a 95 % bootstrap interval: prompts are drawn anew, and seeds within them."""
     prompts, seeds = scores.shape[:2]
     rng = np.random.default_rng(seed)
-    found = []
+    shares = []
     for _ in range(resamples):
         i = rng.integers(prompts, size=(prompts, 1))
         j = rng.integers(seeds, size=(prompts, seeds))
-        found.append(share_to_reach(scores[i, j].mean((0, 1)), base[i, j].mean((0, 1)), share))
-    low, high = np.quantile(found, [0.025, 0.975], method="nearest")
+        shares.append(share_to_reach(scores[i, j].mean((0, 1)), base[i, j].mean((0, 1)), share))
+    low, high = np.quantile(shares, [0.025, 0.975], method="nearest")
     return share_to_reach(scores.mean((0, 1)), base.mean((0, 1)), share), float(low), float(high)
 
 
-def summarise(points: Sequence[Point], seed: int, prices: Prices) -> list[dict[str, Any]]:
+def summarise(points: pd.DataFrame, seed: int, prices: Prices) -> list[Row]:
     """A row per arm: the score at the end of the baseline's seconds and on average over them, and how soon it
     reaches what the baseline has in the end, and at half time.
 
@@ -182,32 +155,30 @@ def summarise(points: Sequence[Point], seed: int, prices: Prices) -> list[dict[s
     Raises:
         ValueError: an arm's training is shorter than the baseline's.
     """
-    _, found = on_grid(points)
-    if short := [arm for arm, scores in found.items() if np.isnan(scores).any()]:
+    _, by_arm = on_grid(points)
+    if short := [arm for arm, scores in by_arm.items() if np.isnan(scores).any()]:
         raise ValueError(f"arm {short[0]} ends before the baseline's seconds are over")
-    base = found[BASE]
-    means = {arm: scores.mean((1, 2)).tolist() for arm, scores in found.items()}
-    others = [arm for arm in found if arm != BASE]
-    pairs = [(arm, BASE) for arm in others]
+    means = {arm: scores.mean((1, 2)).tolist() for arm, scores in by_arm.items()}
+    pairs = [(arm, BASE) for arm in by_arm if arm != BASE]
     differences = block_differences(means, [*pairs, SMALL])
     rows = []
     for arm in ARMS:
-        scores = found[arm.name]
-        row: dict[str, Any] = {
+        scores = by_arm[arm.name]
+        row: Row = {
             "arm": arm.name,
             "R": arm.upstream,
             "K": arm.draws,
-            "updates": max(p.step for p in points if p.arm == arm.name),
-            "seconds_per_update": prices(arm.upstream, arm.draws, other=True),
+            "updates": int(points[points.arm == arm.name].step.max()),
+            "seconds_per_update": prices.step(arm.upstream, arm.draws),
             "runs": scores.shape[0] * scores.shape[1],
             **columns("score_end", mean_estimate(scores[:, :, -1].mean(1).tolist())),
             **columns("score_mean", mean_estimate(means[arm.name])),
         }
         for name, share in (("final", 1.0), ("half", 0.5)):
-            values = _interval(scores, base, share, seed)
+            values = _interval(scores, by_arm[BASE], share, seed)
             for key, value in zip(("", "_low", "_high"), values, strict=True):
                 row[f"share_to_{name}{key}"] = value if math.isfinite(value) else None
-        if arm.name in others:
+        if (arm.name, BASE) in differences:
             row |= columns("score_mean_difference", differences[arm.name, BASE])
         if arm.name == SMALL[0]:
             row |= columns("score_mean_difference_plain", differences[SMALL])
@@ -215,51 +186,41 @@ def summarise(points: Sequence[Point], seed: int, prices: Prices) -> list[dict[s
     return rows
 
 
-def verdict(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """How soon each arm is where the baseline ends, beside the target."""
+def verdict(rows: Sequence[Row]) -> list[str]:
+    """How soon each arm is where the baseline ends, beside what was hoped for."""
     base = rows[0]
-    said = [
-        f"Quality, {base['runs']} runs of each arm at a quarter of the default's learning rates: "
-        f"{base['arm']} ends at a CLIP score of {show_column(base, 'score_end')} after {base['updates']} "
-        "updates."
+    ends = {row["arm"]: estimate(row, "score_end") for row in rows}
+    apart = {row["arm"]: estimate(row, "score_mean_difference") for row in rows[1:]}
+    small = next(row for row in rows if row["arm"] == SMALL[0])
+    plain = {SMALL[0]: estimate(small, "score_mean_difference_plain")}
+    rates = f"{base['runs']} runs of each arm at a quarter of the default's learning rates"
+    sentences = [
+        sentence(f"CLIP score at the end of the baseline's {base['updates']} updates, {rates}", ends)
     ]
     for row in rows[1:]:
-        value, high, low = row["share_to_final"], row["share_to_final_high"], row["share_to_final_low"]
-        if value is not None and high is not None and high <= TARGET:
-            sense = f"within {TARGET:g}"
-        elif low is None or low > TARGET:
-            sense = f"not within {TARGET:g}"
-        else:
-            sense = f"not resolved from {TARGET:g}"
-        said.append(
-            f"{row['arm']} is where it ends after {_reached(row, 'share_to_final')} of its seconds "
-            f"({sense}), and where it is at half time after {_reached(row, 'share_to_half')}"
-            f"{_in_updates(row, base)}; mean score over the seconds "
-            f"{show_column(row, 'score_mean_difference')} against its, final score "
-            f"{show_column(row, 'score_end')}."
+        low, high = (row[name] or math.inf for name in ("share_to_final_low", "share_to_final_high"))
+        sense = "within" if high <= SHARE else "not within" if low > SHARE else "not resolved from"
+        cheaper = base["seconds_per_update"] / row["seconds_per_update"]
+        half = row["share_to_half"]
+        updates = "" if half is None else f" ({half * cheaper:.2f} of its updates)"
+        sentences.append(
+            f"Share of {base['arm']}'s seconds until {row['arm']} is where that ends: "
+            f"{_reached(row, 'share_to_final')}, {sense} {SHARE:g}; where that is at half time: "
+            f"{_reached(row, 'share_to_half')}{updates}."
         )
-        if row["arm"] == SMALL[0]:
-            said.append(
-                f"{SMALL[0]} against {SMALL[1]}: mean score over the seconds "
-                f"{show_column(row, 'score_mean_difference_plain')}."
-            )
-    return said
+    sentences.append(
+        sentence(f"Mean score over the seconds against {base['arm']}", apart, 0, "lower", "higher")
+    )
+    return [
+        *sentences,
+        sentence(f"Mean score over the seconds against {SMALL[1]}", plain, 0, "lower", "higher"),
+    ]
 
 
-def _in_updates(row: Mapping[str, Any], base: Mapping[str, Any]) -> str:
-    """How many more updates that takes."""
-    if row["share_to_half"] is None:
-        return ""
-    cheaper = base["seconds_per_update"] / row["seconds_per_update"]
-    return f", in {row['share_to_half'] * cheaper:.2f} times its updates"
-
-
-def _reached(row: Mapping[str, Any], name: str) -> str:
-    value, low, high = (row[name + k] for k in ("", "_low", "_high"))
-    if value is None:
-        return "more than all"
-    ends = [f"{v:.2f}" if v is not None else "never" for v in (low, high)]
-    return f"{value:.2f} [{ends[0]}, {ends[1]}]"
+def _reached(row: Row, name: str) -> str:
+    ends = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
+    value, low, high = ("never" if end is None else f"{end:.2f}" for end in ends)
+    return f"{value} [{low}, {high}]"
 
 
 def bands(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -275,4 +236,4 @@ def bands(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     degrees = prompts * (seeds - 1)
     squares = ((scores - scores.mean(1, keepdims=True)) ** 2).sum((0, 1))
     se = np.sqrt(squares / degrees / (prompts * seeds))
-    return scores.mean((0, 1)), t_quantile(0.975, degrees) * se
+    return scores.mean((0, 1)), student(0, 1, degrees).high * se

@@ -1,33 +1,36 @@
-"""Variance of a text-to-3D gradient at one checkpoint, under every sampler of draws and of cameras."""
+"""Variance of a text-to-3D gradient at checkpoints, under every sampler of draws and of cameras."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
-from carv_distill.carv import NoiseCoefficient, NoiseLevelSampler, Proposal, stream
-from carv_distill.commands.target import load_target
-from carv_distill.files import write_json
-from carv_distill.text_to_3d.module import SDSModule
+from carv_distill.carv import NoiseLevelSampler, Proposal, stream
 from carv_distill.variance import (
     Arm,
     CostModel,
     Estimate,
+    MeasuredGradient,
     NoiseLevelProfile,
     NoiseParity,
-    PairedVariance,
     VarianceBudget,
     compare,
-    mean_estimate,
     measure_pairs,
     standard_arms,
 )
+from studies.cached import compute, once
+from studies.gradient import load_gradient, load_timesteps
+from studies.runs import TrainingRun, plain_name, train_all
+from studies.sds_frontier.coefficient import with_learned_coefficient
+from studies.sds_frontier.prices import Prices, measure_prices
+from studies.sds_frontier.quality import ARMS, CONFIG
+from studies.study import Row
 
 DEFENSIVE = 0.1
 DRAWS = (1, 2, 4, 8, 16)
@@ -36,213 +39,155 @@ RENDERS = (2, 4, 8, 16)
 """R of every sampler of cameras, at K = 4."""
 CAMERAS = ("stratified", "antipodal", "sobol")
 PARTS = ("total", "within", "between")
-"""Of a variance, see :class:`Measurement`."""
+"""Of a variance: all of it, with the renders held fixed, and tr Cov E[g | renders]."""
+
+Setting = tuple[int, int, str]
+"""R, K and sampling of cameras."""
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """The gradient's variance at (R, K): traces of covariances."""
+class Objects:
+    """The runs whose checkpoints are measured: of the default settings, with an early checkpoint."""
 
-    arm: str
-    cameras: str
-    upstream: int
-    draws: int
-    total: Estimate
-    within: Estimate
-    """With the renders held fixed."""
-    between: Estimate
-    """tr Cov E[g | renders]."""
+    folder: Path
+    quick: bool
+    workers: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON: the terms of the estimates, from which all else follows."""
-        parts = {name: list(getattr(self, name).terms) for name in PARTS}
-        place = {"arm": self.arm, "cameras": self.cameras, "upstream": self.upstream, "draws": self.draws}
-        return place | parts
+    @property
+    def steps(self) -> tuple[int, int]:
+        """Early, when the object takes shape, and late."""
+        return (25, 50) if self.quick else (25, 400)
 
-    @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> Measurement:
-        """From :meth:`to_dict`."""
-        parts = {name: mean_estimate(row[name], positive=name != "between") for name in PARTS}
-        return cls(**{k: v for k, v in row.items() if k not in PARTS} | parts)
+    @property
+    def runs(self) -> dict[str, TrainingRun]:
+        """By prompt."""
+        early, late = self.steps
+        ends = (f"trainer.max_steps={late}", f"checkpoint.every={early}", "checkpoint.keep_newest=99")
+        words = (*ends, "clip.every=0", "preview.every=0")
+        prompts = ("a red ball", "a green cube", "a blue snowman")[: 1 if self.quick else None]
+        return {p: TrainingRun(f"state-{plain_name(p)}", (f"sds.prompt={p}", *words)) for p in prompts}
 
+    @property
+    def states(self) -> list[tuple[str, Path, int]]:
+        """(prompt, folder of the run, step) of every checkpoint that is measured."""
+        return [(prompt, self.folder / run.name, s) for prompt, run in self.runs.items() for s in self.steps]
 
-@dataclass(frozen=True)
-class State:
-    """A checkpoint and what was measured at it."""
+    def train(self, only_first: bool = False) -> None:
+        """Trains what is not trained yet; `only_first`: the one that is timed."""
+        train_all(list(self.runs.values())[: 1 if only_first else None], CONFIG, self.folder, self.workers)
 
-    prompt: str
-    step: int
-    noise: str
-    """The coupling of the noises that the parity gate let into the arm `best`."""
-    budget: Mapping[str, float]
-    rows: tuple[Measurement, ...]
+    def prices(self) -> Prices:
+        """Of the first run, as timed once; remove `prices.json` to time anew, on a quiet machine."""
+        draws = [*((2, k) for k in DRAWS), *((RENDERS[-1], k) for k in (1, 2, 4, 8)), (1, 8)]
+        places = [*draws, *((arm.upstream, arm.draws) for arm in ARMS)]
+        _, run, _ = self.states[0]
+        return once(self.folder / "prices.json", Prices, lambda: measure_prices(run, places))
 
-    def row(self, arm: str, upstream: int, draws: int, cameras: str = "iid") -> Measurement:
-        """One measurement."""
-        key = (arm, upstream, draws, cameras)
-        return next(r for r in self.rows if (r.arm, r.upstream, r.draws, r.cameras) == key)
+    def measure(self, pairs: int) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+        """(variances, parts of a single draw's variance, noise coupling of `best`), by state.
 
+        The variances have a row for each state (prompt and step) and setting (arm, cameras, R, K): its
+        PARTS, as estimates.
 
-def read_state(path: Path) -> State:
-    """What :func:`measure_state` kept."""
-    kept = json.loads(path.read_text())
-    rows = tuple(Measurement.from_dict(row) for row in kept["rows"])
-    return State(kept["prompt"], kept["step"], kept["noise"], kept["budget"], rows)
+        Args:
+            pairs: of gradients that share their renders, for each measurement.
+        """
+        sizes = ((1, 8), (2, 8)) if self.quick else (DRAWS, RENDERS)
+        calls = [partial(measure_state, str(run), step, pairs, *sizes) for _, run, step in self.states]
+        results = compute(calls, self.folder / "cache", self.workers)
+        places = [{"prompt": prompt, "step": step} for prompt, _, step in self.states]
+        rows = [place | row for place, state in zip(places, results, strict=True) for row in state["rows"]]
+        budgets = pd.DataFrame([state["budget"] for state in results])
+        return pd.DataFrame(rows), budgets, [state["noise"] for state in results]
+
+    def confirm(self, best: Setting, noises: Sequence[str], pairs: int) -> list[tuple[Estimate, Estimate]]:
+        """Variance of uniform (2, 1) and of a setting of `best`, by state, measured anew.
+
+        The highest of many settings is too high by chance: what is said of it is measured apart from what it
+        was chosen by. The random numbers differ between checkpoints, too.
+
+        Args:
+            noises: the couplings that the pilots chose.
+            pairs: of `best`; uniform (2, 1), cheaper and noisier, gets four times as many.
+        """
+        states = zip(self.states, noises, strict=True)
+        calls = [
+            partial(confirm_state, str(r), s, prompt, noise, best, pairs) for (prompt, r, s), noise in states
+        ]
+        confirmed: list[tuple[Estimate, Estimate]] = compute(calls, self.folder / "cache", self.workers)
+        return confirmed
 
 
 def measure_state(
-    run: Path,
-    step: int,
-    pairs: int,
-    kept: Path,
-    draws: Sequence[int] = DRAWS,
-    renders: Sequence[int] = RENDERS,
-) -> None:
-    """Measures everything at one checkpoint and keeps it as JSON; what is kept already stays.
+    run: str, step: int, pairs: int, draws: Sequence[int] = DRAWS, renders: Sequence[int] = RENDERS
+) -> Mapping[str, Any]:
+    """Measures everything at one checkpoint.
 
     Args:
-        pairs: of gradients that share their renders, for each measurement.
         draws: K of the samplers of draws.
         renders: R of the samplers of cameras; at the last one, Sobol cameras get all K up to 8.
 
     The pilots (profile, parity, coefficient) have random streams of their own, so that no arm knows the
     draws it is judged on. All arms at one R and sampling of cameras see the same renders.
     """
-    if kept.is_file() and json.loads(kept.read_text())["pairs"] == pairs:
-        return
-    torch.set_num_threads(1)
-    target = load_target(run, "cpu", step)
-    module, parameters = target.module, target.parameters
-    assert isinstance(module, SDSModule)
-    assert target.importance is not None
+    gradient = load_gradient(Path(run), step)
+    assert gradient.importance is not None
+    face = gradient.pipeline, gradient.parameters
 
     def own(name: str) -> torch.Generator:
-        return stream(module.seed, step, "frontier", name)
+        return stream(gradient.seed, step, "frontier", name)
 
-    budget = VarianceBudget.measure(module.pipeline, parameters, own("budget"), upstreams=32)
-    profile = _profile(module)
-    weight, neyman = target.importance(DEFENSIVE), profile.neyman(DEFENSIVE)
-    parity = NoiseParity.measure(
-        module.pipeline, parameters, own("parity"), proposal=neyman, upstreams=32, draws=4
-    )
-    noise = parity.gate()
+    budget = VarianceBudget.measure(*face, own("budget"), upstreams=32)
+    profile = _profile(gradient)
+    weight, neyman = gradient.importance(DEFENSIVE), profile.neyman(DEFENSIVE)
+    noise = NoiseParity.measure(*face, own("parity"), proposal=neyman, upstreams=32, draws=4).gate()
     arms = [
         *standard_arms(weight, neyman, noise),
         Arm("oracle", NoiseLevelSampler(profile.importance(DEFENSIVE), "iid")),
         Arm("IW+global", NoiseLevelSampler(weight, "global")),
     ]
     # The costs come with the tables: here only variances matter.
-    compared = compare(
-        module.pipeline, parameters, arms, 2, draws, pairs, CostModel.declared(1.0), budget, module.seed
-    )
-    rows = [
-        Measurement(r.arm, "iid", r.upstream, r.draws, r.total, r.within, r.between) for r in compared.rows
+    compared = compare(*face, arms, 2, draws, pairs, CostModel.declared(1.0), budget, seed=gradient.seed)
+    rows: list[Row] = [
+        {"arm": r.arm, "cameras": "iid", "R": r.upstream, "K": r.draws}
+        | {part: getattr(r, part) for part in PARTS}
+        for r in compared.rows
     ]
+
+    def measure(
+        arm: str, of: MeasuredGradient, cameras: str, r: int, k: int, sampler: NoiseLevelSampler
+    ) -> None:
+        v = measure_pairs(of.pipeline, of.parameters, sampler, r, k, pairs, seed=of.seed)
+        parts = {"total": v.total(), "within": v.within(), "between": v.between()}
+        rows.append({"arm": arm, "cameras": cameras, "R": r, "K": k} | parts)
+
     uniform, best = arms[0].sampler, next(arm.sampler for arm in arms if arm.name == "best")
-    with _learned(module, own("coefficient")):
-        found = measure_pairs(module.pipeline, parameters, uniform, 2, 1, pairs, module.seed)
-        rows.append(_measurement("uniform, learned c", "iid", 2, 1, found))
-    iid = module.camera_sampler
+    learned = with_learned_coefficient(gradient, *load_timesteps(Path(run)), own("coefficient"))
+    measure("uniform, learned c", learned, "iid", 2, 1, uniform)
     for cameras in CAMERAS:
-        module.camera_sampler = replace(iid, sampling=cameras)
-        places = [(r, 4) for r in renders]
-        if cameras == "sobol":
-            places += [(renders[-1], k) for k in draws if k <= 8 and k != 4]
-        for r, k in places:
-            found = measure_pairs(module.pipeline, parameters, best, r, k, pairs, module.seed)
-            rows.append(_measurement("best", cameras, r, k, found))
-    content = {
-        "prompt": module.options.prompt,
-        "step": step,
-        "pairs": pairs,
-        "noise": noise,
-        "budget": {name: getattr(budget, name).value for name in ("between", "within_level", "within_noise")},
-        "rows": [row.to_dict() for row in rows],
-    }
-    write_json(kept, content)
+        spread = load_gradient(Path(run), step, cameras)
+        more = [k for k in draws if k <= 8 and k != 4] if cameras == "sobol" else []
+        for r, k in [*((r, 4) for r in renders), *((renders[-1], k) for k in more)]:
+            measure("best", spread, cameras, r, k, best)
+    parts = {name: getattr(budget, name).value for name in ("between", "within_level", "within_noise")}
+    return {"noise": noise, "budget": parts, "rows": rows}
 
 
-@dataclass(frozen=True)
-class Confirmation:
-    """Two settings at one checkpoint, measured once more with random numbers of their own."""
-
-    base: Estimate
-    """Variance of uniform (2, 1)."""
-    best: Estimate
-    """Variance of the setting of `best` that looked best."""
-
-
-def confirm(run: Path, step: int, noise: str, place: tuple[int, int, str], pairs: int, kept: Path) -> None:
-    """Measures uniform (2, 1) and one setting of `best` anew, and keeps it as JSON.
-
-    The highest of many settings is too high by chance: what is claimed of it is measured apart from what it
-    was chosen by. The random numbers differ between checkpoints, too.
-
-    Args:
-        noise: the coupling that the checkpoint's pilot chose.
-        place: R, K and sampling of cameras.
-        pairs: of `best`; uniform (2, 1), cheaper and noisier, gets four times as many.
-    """
-    upstream, draws, cameras = place
-    if kept.is_file():
-        there = json.loads(kept.read_text())
-        if there["place"] == list(place) and len(there["best"]) == pairs - 1:
-            return
-    torch.set_num_threads(1)
-    target = load_target(run, "cpu", step)
-    module, parameters = target.module, target.parameters
-    assert isinstance(module, SDSModule)
-    neyman = _profile(module).neyman(DEFENSIVE)
-    seed = int(torch.randint(2**31, (), generator=stream(module.options.prompt, step, "confirm")))
-    base = measure_pairs(
-        module.pipeline, parameters, NoiseLevelSampler(Proposal.uniform(), "iid"), 2, 1, 4 * pairs, seed
-    ).total()
-    module.camera_sampler = replace(module.camera_sampler, sampling=cameras)
-    best = measure_pairs(
-        module.pipeline,
-        parameters,
-        NoiseLevelSampler(neyman, "nested", noise),
-        upstream,
-        draws,
-        pairs,
-        seed + 1,
-    ).total()
-    write_json(kept, {"place": list(place), "base": list(base.terms), "best": list(best.terms)})
+def confirm_state(
+    run: str, step: int, prompt: str, noise: str, best: Setting, pairs: int
+) -> tuple[Estimate, Estimate]:
+    """See :meth:`Objects.confirm`."""
+    upstream, draws, cameras = best
+    gradient, spread = load_gradient(Path(run), step), load_gradient(Path(run), step, cameras)
+    neyman = NoiseLevelSampler(_profile(gradient).neyman(DEFENSIVE), "nested", noise)
+    uniform = NoiseLevelSampler(Proposal.uniform(), "iid")
+    seed = int(torch.randint(2**31, (), generator=stream(prompt, step, "confirm")))
+    plain = measure_pairs(gradient.pipeline, gradient.parameters, uniform, 2, 1, 4 * pairs, seed=seed)
+    chosen = measure_pairs(spread.pipeline, spread.parameters, neyman, upstream, draws, pairs, seed=seed + 1)
+    return plain.total(), chosen.total()
 
 
-def read_confirmation(path: Path) -> Confirmation:
-    """What :func:`confirm` kept."""
-    kept = json.loads(path.read_text())
-    return Confirmation(*(mean_estimate(kept[name], positive=True) for name in ("base", "best")))
-
-
-def _profile(module: SDSModule) -> NoiseLevelProfile:
+def _profile(gradient: MeasuredGradient) -> NoiseLevelProfile:
     """Of the pilot, whose random stream is its own."""
-    own = stream(module.seed, module.present, "frontier", "profile")
-    return NoiseLevelProfile.measure(module.pipeline, module.measured_parameters, own, 16, 32)
-
-
-def _measurement(arm: str, cameras: str, upstream: int, draws: int, v: PairedVariance) -> Measurement:
-    return Measurement(arm, cameras, upstream, draws, v.total(), v.within(), v.between())
-
-
-@contextmanager
-def _learned(
-    module: SDSModule, generator: torch.Generator, renders: int = 32, draws: int = 16
-) -> Iterator[None]:
-    """The module with c learned from draws of its own, at renders of its own; without it again afterwards."""
-    module.coefficient = NoiseCoefficient()
-    step = module.present
-    for number in range(renders):
-        cameras = module.camera_sampler.sample(1, generator)
-        with torch.no_grad():
-            x = module.encoded(module.rendered(cameras, generator), generator).expand(draws, -1, -1, -1)
-            residual = module.residual(module.conditions(cameras), step + number, learn=True)
-            u = torch.rand(draws, generator=generator)
-            eps = torch.randn(x.shape, generator=generator)
-            residual(x, u, eps, torch.zeros(draws, dtype=torch.long))
-    module.step_measured = step + renders
-    try:
-        yield
-    finally:
-        module.coefficient, module.step_measured = None, step
+    own = stream(gradient.seed, gradient.step, "frontier", "profile")
+    return NoiseLevelProfile.measure(gradient.pipeline, gradient.parameters, own, 16, 32)

@@ -9,9 +9,9 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from carv_distill.attribution.figures import top_figure
-from carv_distill.attribution.influence import Influence
-from carv_distill.attribution.measure import InfluenceFound
+from carv_distill.attribution.measure import InfluenceResult
 from carv_distill.attribution.models import Samples
+from carv_distill.attribution.ranking import Ranking
 
 PROMPTS = (
     "a yellow octahedron, front view",
@@ -32,8 +32,8 @@ def test_captions_do_not_overlap(count: int) -> None:
     """Long prompts side by side and below each other, few and many of them."""
     queries, training = samples(list(PROMPTS)), samples([PROMPTS[i % 5] for i in range(24)])
     scores = torch.linspace(-2e6, 2e6, 5 * 24, dtype=torch.float64).view(5, 24)
-    influence = Influence(scores, torch.full_like(scores, torch.nan), [], torch.full((5,), -1))
-    figure = top_figure(InfluenceFound("m", training, queries, influence, Path()), count)
+    influence = Ranking(scores, torch.full_like(scores, torch.nan), [], torch.full((5,), -1))
+    figure = top_figure(InfluenceResult("m", training, queries, influence, Path()), count)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     whole, renderer = figure.bbox, canvas.get_renderer()
@@ -55,6 +55,6 @@ def test_captions_do_not_overlap(count: int) -> None:
 def test_short_captions_hold_the_score_on_their_last_line() -> None:
     queries, training = samples(["3"]), samples(["a red cube, side view", "7"])
     scores = torch.tensor([[99.64, 0.5]], dtype=torch.float64)
-    influence = Influence(scores, torch.full_like(scores, torch.nan), [], torch.tensor([-1]))
-    figure = top_figure(InfluenceFound("m", training, queries, influence, Path()), 2)
+    influence = Ranking(scores, torch.full_like(scores, torch.nan), [], torch.tensor([-1]))
+    figure = top_figure(InfluenceResult("m", training, queries, influence, Path()), 2)
     assert [axes.get_xlabel() for axes in figure.axes] == ["3", "a red cube,\nside view  99.6", "7  0.5"]

@@ -1,40 +1,32 @@
-"""The names that an attribution is told: one list each, known without torch."""
+"""What an attribution is told, and what does not go together."""
 
 from __future__ import annotations
 
-import argparse
-import subprocess
-import sys
-from dataclasses import fields
+from pathlib import Path
 
-import carv_distill.attribution as attribution
+import pytest
+
 from carv_distill.attribution import options
-from carv_distill.carv import NOISES, STRATEGIES
-from carv_distill.commands.influence import INFLUENCE
-from tests.helpers.small import ROOT
+from carv_distill.errors import UserError
 
 
-def test_names_are_those_of_the_samplers() -> None:
-    assert options.NOISES == NOISES
-    assert set(options.INDEPENDENT) <= set(STRATEGIES)
-    for name in ("NORMALISE", "PROJECTIONS", "SCORES"):
-        assert getattr(attribution, name) is getattr(options, name)
-
-
-def test_options_of_a_command_line_are_known_without_torch() -> None:
-    """So that --help and a mistake do not wait for it."""
-    words = "import sys, carv_distill.commands.influence; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", words], cwd=ROOT, timeout=60).returncode == 0
-
-
-def test_a_command_line_without_words_is_the_default() -> None:
-    parser = argparse.ArgumentParser()
-    INFLUENCE.add_options(parser)
-    parsed = vars(parser.parse_args([]))
-    plain = options.InfluenceOptions()
-    for field in fields(plain):
-        value = parsed[field.name]
-        assert (tuple(value) if isinstance(value, list) else value) == getattr(plain, field.name), field.name
+def test_options_that_do_not_fit_are_named() -> None:
+    plain = {"teacher": "teacher", "data": "digits", "score": "cosine", "draws": 4, "groups": 2}
+    for change, said in (
+        ({"data": None}, "--teacher and --data go together"),
+        ({"draws": 5}, "--draws: 5 is no multiple of --groups, 2"),
+        ({"groups": 1}, "--groups: products across groups need 2 or more"),
+        ({"score": "tracin", "checkpoints": (1, 2)}, "--checkpoints: they are those of a teacher's run"),
+        ({"normalise": "draw", "score": "inner"}, "--normalise: draw is for --score cosine"),
+        ({"score": "tracin"}, "--score: tracin needs --checkpoints"),
+        ({"checkpoints": (1,)}, "--checkpoints: they are for --score tracin"),
+        ({"score": "trak", "projection": "countsketch", "debias": True}, "--debias: trak has no debiased"),
+        ({"score": "trak", "projection": "none"}, "--projection: trak"),
+        ({"strategy": "paired", "draws": 6}, "--strategy: paired needs an even number .* found 3"),
+        ({"scores": Path("scores.csv")}, "--scores: scores.csv must end in"),
+    ):
+        with pytest.raises(UserError, match=said):
+            options.InfluenceOptions(**{**plain, **change})  # type: ignore[arg-type]
 
 
 def test_a_gpu_of_any_number_computes_in_bf16() -> None:

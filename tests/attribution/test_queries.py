@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from carv_distill.attribution import models as subject
+from carv_distill.attribution.models import load_model
 from carv_distill.attribution.queries import read_queries
 from carv_distill.data.images import load_images
 from carv_distill.errors import UserError
@@ -18,7 +18,7 @@ from tests.helpers.attributed import few_digits, tiny_teacher
 
 def test_queries_from_a_file_and_what_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few_digits(monkeypatch)
-    whole = subject.load_model(tiny_teacher(tmp_path), "digits", "cpu")
+    whole = load_model(tiny_teacher(tmp_path), "cpu")
     images = load_images("digits").images[:2]
     path = tmp_path / "queries.npz"
     np.savez(path, images=images.numpy(), labels=np.array([3, 4]))

@@ -1,83 +1,113 @@
-"""Rank correlation, and the draws that a reliable ranking takes."""
+"""Rankings from stores, and their files."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from functools import partial
+import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from scipy.stats import spearmanr
 
-from carv_distill.attribution.ranking import Reliability, reliability, spearman
-from carv_distill.attribution.scores import GroupProducts
+from carv_distill.attribution.ranking import rank
+from carv_distill.attribution.scores import GramMatrix, GroupProducts
+from carv_distill.attribution.store import FeatureStore
 from carv_distill.carv import stream
+from carv_distill.errors import UserError
 
 
-def test_spearman_is_scipys_with_ties_too() -> None:
-    g = stream("ranks")
-    a = torch.randint(6, (4, 30), generator=g)
-    b = a + torch.randint(6, (4, 30), generator=g)
-    expected = [float(spearmanr(x, y).statistic) for x, y in zip(a, b, strict=True)]
-    assert torch.allclose(spearman(a, b), torch.tensor(expected, dtype=torch.float64))
-    assert spearman(torch.ones(5), torch.arange(5)).isnan()
+def stored(folder: Path, features: torch.Tensor) -> FeatureStore:
+    store = FeatureStore(folder, *features.shape, {"model": "m"}, block=4)
+    for block in store.missing():
+        store.write(block, features[store.rows(block)])
+    return store
 
 
-def test_reliability_predicts_the_agreement_of_more_draws() -> None:
-    """Scores μ + noise/√groups for 4,000 samples: the reliability of one group is that of theory,
-    1/(1 + s²), within 4 SE (1/√4000), and the prediction for two is what is measured with two."""
-    g = stream("reliability")
-    mu, noise = torch.randn(4000, generator=g), 1.5 * torch.randn(8, 4000, generator=g)
-    known = reliability(lambda keep: (mu + noise[list(keep)].mean(0))[None], 8, 3)
-    assert [r.draws for r in known] == [3, 6, 9, 12]
-    pearson = 1 / (1 + 1.5**2)
-    expected = 6 / math.pi * math.asin(pearson / 2)  # Spearman's correlation of jointly normal scores
-    assert abs(known[0].between - expected) < 4 / 4000**0.5
-    for r in known[1:]:
-        assert abs(known[0].predicted(r.draws).between - r.between) < 0.02
-    assert abs(known[0].predicted(12).with_mean - spearman(mu, mu + noise[:4].mean(0))) < 0.02
-    assert known[0].needed(known[0].predicted(30).with_mean) == pytest.approx(30)
-    assert Reliability(3, -0.1).needed() == math.inf
-    assert Reliability(3, -0.1).with_mean == 0
+def features(n: int, name: str = "a") -> torch.Tensor:
+    return torch.randn(n, 4, 6, generator=stream("influence", name, n))
 
 
-def test_shared_draws_make_naive_rankings_agree_better_than_they_are_right() -> None:
-    """300 samples and 4 queries under one noise, more of it on some: the debiased prediction is within
-    0.05 of the correlation with the true ranking, the naive one more than 0.2 too high."""
-    g = stream("shared")
-    mu = torch.randn(304, 30, generator=g, dtype=torch.float64)
-    loud = 3 * torch.rand(304, 1, 1, generator=g, dtype=torch.float64)
-    noise = torch.randn(1, 8, 30, generator=g, dtype=torch.float64)
-    found = mu[:, None] + loud * noise
-    products = GroupProducts.of(found[:4], found[4:])
-    truth = mu[:4] @ mu[4:].T
-    errors = {}
-    for debias in (False, True):
-        known = reliability(partial(products.inner, debias), 8, 1, 2 if debias else 1)
-        right = spearman(products.inner(debias), truth).mean().item()
-        errors[debias] = known[-1].predicted(8).with_mean - right
-    assert abs(errors[True]) < 0.05
-    assert errors[False] > 0.2
+def test_scores_of_every_kind_are_those_of_their_formula(tmp_path: Path) -> None:
+    train, query = features(10), features(3)
+    store = stored(tmp_path / "a", train)
+    products = GroupProducts.of(query, train)
+    assert torch.allclose(rank([query], [store], "inner").scores, products.inner(False))
+    assert torch.allclose(rank([query], [store], "inner", True).scores, products.inner(True))
+    assert torch.allclose(rank([query], [store]).scores, products.cosine(False))
+    gram = GramMatrix(6, 0.2)
+    gram.update(train)
+    trak = GroupProducts.of(gram.whiten(query), train).inner(False)
+    assert torch.allclose(rank([query], [store], "trak", damping=0.2).scores, trak)
+    assert torch.equal(
+        rank([query], [store], "trak").scores,
+        rank([query], [store], "trak", damping=1).scores,
+    )
+    other, query_there = features(10, "b"), features(3, "b")
+    both = rank([query, query_there], [store, stored(tmp_path / "b", other)], "tracin", weights=[0.1, 0.3])
+    expected = 0.1 * products.inner(False) + 0.3 * GroupProducts.of(query_there, other).inner(False)
+    assert torch.allclose(both.scores, expected)
+    assert both.half_width.shape == (3, 10)
+    assert (both.half_width > 0).all()
 
 
-def test_many_groups_are_split_at_random() -> None:
-    """Of 16 groups every one is in some split of pairs, on either side."""
-    seen: list[set[int]] = []
-
-    def score(keep: Sequence[int]) -> torch.Tensor:
-        seen.append(set(keep))
-        return torch.arange(5.0)[None]
-
-    found = reliability(score, 16, 1, least=2)
-    assert [r.draws for r in found] == [2, 3, 4, 5, 6, 7, 8]
-    pairs = [s for s in seen if len(s) == 2]
-    assert len(pairs) == 70
-    assert set().union(*pairs) == set(range(16))
-    assert all(not a & b for a, b in zip(seen[::2], seen[1::2], strict=True))
+def test_a_query_is_no_candidate_of_its_own(tmp_path: Path) -> None:
+    train = features(10)
+    store = stored(tmp_path, train)
+    found = rank([train[[7, 2]]], [store], left_out=torch.tensor([7, -1]))
+    assert found.scores[0, 7] == -torch.inf
+    assert 7 not in found.top(9)[0]
+    assert found.top(1)[1] == 2
+    assert found.scores[1].isfinite().all()
 
 
-def test_debiased_scores_need_two_groups_on_each_side() -> None:
-    found = reliability(lambda keep: torch.arange(5.0)[None], 5, 1, least=2)
-    assert [(r.draws, r.between) for r in found] == [(2, 1.0)]
-    assert reliability(lambda keep: torch.arange(5.0)[None], 1, 1) == []
+def test_a_query_whose_gradient_is_not_finite_is_named(tmp_path: Path) -> None:
+    store = stored(tmp_path, features(5))
+    broken = features(3)
+    broken[1, 2, 3] = torch.nan
+    with pytest.raises(UserError, match="query 1: its gradient holds NaN or infinity"):
+        rank([broken], [store])
+
+
+def test_a_score_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="score must be one of cosine, inner, tracin, trak; found 'dot'"):
+        rank([features(2)], [stored(tmp_path, features(5))], "dot")
+
+
+def test_other_features_than_the_stores_are_refused(tmp_path: Path) -> None:
+    store = stored(tmp_path, features(5))
+    with pytest.raises(UserError, match=r"features \[4, 6\] \(groups, size\), the queries \[4, 5\]"):
+        rank([features(2)[..., :5]], [store])
+
+
+def test_files_hold_every_score(tmp_path: Path) -> None:
+    train, query = features(10), features(3)
+    found = rank(
+        [query],
+        [stored(tmp_path / "s", train)],
+        left_out=torch.tensor([-1, 5, -1]),
+        draws=2,
+        about={"score": "cosine"},
+    )
+    assert [r.draws for r in found.reliability] == [2, 4]
+    found.save(tmp_path / "scores.npz")
+    with np.load(tmp_path / "scores.npz", allow_pickle=False) as file:
+        assert file["query_numbers"].tolist() == [-1, 5, -1]
+        assert np.isnan(file["scores"][1, 5])
+        others = np.isfinite(file["scores"])
+        assert others.sum() == 29
+        assert np.array_equal(file["scores"][others], found.scores.numpy()[others])
+        assert np.allclose((file["high"] - file["low"])[others], 2 * found.half_width.numpy()[others])
+        assert np.array_equal(file["order"], found.top(10).numpy())
+        assert json.loads(str(file["about"])) == {"score": "cosine"}
+    parquet = pytest.importorskip("pyarrow.parquet")
+    found.save(tmp_path / "scores.parquet")
+    rows = parquet.read_table(tmp_path / "scores.parquet").to_pylist()
+    assert len(rows) == 30
+    best = next(r for r in rows if r["query"] == 1 and r["rank"] == 0)
+    assert best["train"] == int(found.top(1)[1])
+    assert best["score"] == found.scores[1].max().item()
+    own = next(r for r in rows if r["query"] == 1 and r["train"] == 5)
+    assert own["score"] is None
+    assert own["rank"] == 9
+    with pytest.raises(UserError, match=r"scores.csv: scores are saved as .npz or .parquet"):
+        found.save(tmp_path / "scores.csv")

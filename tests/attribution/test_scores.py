@@ -7,8 +7,7 @@ import math
 import pytest
 import torch
 
-from carv_distill.attribution.scores import GroupProducts
-from carv_distill.attribution.trak import GramMatrix
+from carv_distill.attribution.scores import GramMatrix, GroupProducts
 from carv_distill.carv import NoiseLevelSampler, Proposal, stream
 from carv_distill.errors import UserError
 from tests.helpers.linear import linear_gradients, mean_gradient

@@ -11,9 +11,9 @@ from torch import Tensor
 from carv_distill.carv import (
     AdaptiveProposal,
     Chunk,
-    Lessons,
     NoiseLevelSampler,
     Proposal,
+    StepStatistics,
     average_residual,
     stream,
 )
@@ -62,16 +62,16 @@ def test_what_draws_teach_does_not_depend_on_the_chunk() -> None:
     draws = NoiseLevelSampler(Proposal.uniform()).draw(3, 4, (5,), stream("draws"))
     learned = []
     for memory in (12, 4):
-        adaptive, lessons = AdaptiveProposal(4), Lessons()
+        adaptive, statistics = AdaptiveProposal(4), StepStatistics()
         average_residual(
             network_of(memory, []),  # type: ignore[arg-type]
             x,
             draws,
             Chunk(),
-            lambda u, r, index, a=adaptive, to=lessons: to.keep(a, a.rows(u, r, index)),  # type: ignore[misc]
+            lambda u, r, index, a=adaptive, to=statistics: to.record(a, a.rows(u, r, index)),  # type: ignore[misc]
         )
         assert "sums" not in adaptive.state_dict() or not adaptive.state_dict()["sums"]
-        lessons.teach(0, lambda rows: rows)
+        statistics.commit(0, lambda rows: rows)
         learned.append(adaptive.state_dict()["sums"])
         assert learned[-1]["weight"].sum() == 12
     torch.testing.assert_close(*learned, rtol=1e-12, atol=0)
@@ -79,8 +79,8 @@ def test_what_draws_teach_does_not_depend_on_the_chunk() -> None:
 
 def test_processes_tell_equally_many_rows() -> None:
     """One row a bin, whatever was drawn, so that a gather of unequal chunks cannot hang."""
-    adaptive, lessons, shapes = AdaptiveProposal(6), Lessons(), []
+    adaptive, statistics, shapes = AdaptiveProposal(6), StepStatistics(), []
     for n in (1, 50):
-        lessons.keep(adaptive, adaptive.rows(torch.rand(n, 1), torch.randn(n, 1, 3)))
-        lessons.teach(n, lambda rows: shapes.append(rows.shape) or rows)  # type: ignore[func-returns-value]
+        statistics.record(adaptive, adaptive.rows(torch.rand(n, 1), torch.randn(n, 1, 3)))
+        statistics.commit(n, lambda rows: shapes.append(rows.shape) or rows)  # type: ignore[func-returns-value]
     assert shapes == [(6, 3)] * 2

@@ -2,7 +2,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from carv_distill.carv import Draws, NoiseLevelSampler, Proposal, average_residual, stream, surrogate
+from carv_distill.carv import (
+    Draws,
+    NoiseLevelSampler,
+    Proposal,
+    Upstream,
+    average_residual,
+    carv_loss,
+    stream,
+    surrogate,
+)
 
 F64 = torch.float64
 SAMPLER = NoiseLevelSampler(Proposal.from_weights(torch.arange(1.0, 9.0)))
@@ -115,3 +124,37 @@ def test_what_does_not_fit_is_refused() -> None:
     for chunk in (0, -1):
         with pytest.raises(ValueError, match=rf"^chunk must be at least 1, found {chunk}$"):
             average_residual(polynomial, torch.zeros(3, 2), draws, chunk)
+
+
+def test_a_loss_with_everything_against_a_written_out_formula() -> None:
+    """∂/∂A [1/R Σ_r ⟨A z_r, clip(d̄_r + push_r)⟩ + λ‖A‖²] = 1/R Σ_r clip(…)_r z_rᵀ + 2λA, in float64; the push
+    comes after the draws of the residual were made, from the stream that is given."""
+    a = torch.randn(3, 2, generator=stream("a"), dtype=F64, requires_grad=True)
+    z = torch.randn(4, 2, generator=stream("z"), dtype=F64)
+    x = z @ a.T
+    draws = SAMPLER.draw(4, 5, (3,), stream("all"), dtype=F64)
+    upstream = Upstream(
+        x,
+        polynomial,
+        lambda g: 10 * torch.randn(4, 3, generator=g, dtype=F64),
+        0.7 * a.square().sum(),
+        lambda d: d.clamp(-2, 2),
+    )
+    loss, direction = carv_loss(upstream, draws, stream("push"), 3)
+    push = 10 * torch.randn(4, 3, generator=stream("push"), dtype=F64)
+    expected = (average_residual(polynomial, x, draws) + push).clamp(-2, 2)
+    assert 0 < (expected.abs() == 2).sum() < 12
+    torch.testing.assert_close(direction, expected, rtol=1e-13, atol=1e-13)
+    (gradient,) = torch.autograd.grad(loss, a)
+    exact = torch.einsum("rd,rz->dz", expected, z) / 4 + 1.4 * a
+    torch.testing.assert_close(gradient, exact, rtol=1e-13, atol=1e-13)
+
+
+def test_a_loss_with_nothing_beside_the_residual() -> None:
+    """A pair is an upstream sample; its loss is the surrogate's, to the bit, and no number is drawn."""
+    x = torch.randn(3, 4, generator=stream("x"), dtype=F64, requires_grad=True)
+    draws, g = SAMPLER.draw(3, 2, (4,), stream("draws"), dtype=F64), stream("idle")
+    loss, direction = carv_loss(Upstream(x, polynomial), draws, g)
+    assert torch.equal(direction, average_residual(polynomial, x, draws))
+    assert torch.equal(loss, surrogate(x, direction))
+    assert torch.equal(g.get_state(), stream("idle").get_state())

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from carv_distill.carv.running_sums import BinSums
+from carv_distill.carv.running_sums import RunningSums
 
 
 def test_sums_decay_with_every_step_and_add_within_one() -> None:
-    sums = BinSums(2, ("a",), decay=0.5)
+    sums = RunningSums(2, ("a",), decay=0.5)
     index = torch.tensor([0, 1, 1])
     sums.add(0, sums.rows(index, a=torch.tensor([1.0, 2.0, 3.0])))
     sums.add(0, sums.rows(index[:1], a=torch.tensor([1.0])))
@@ -19,12 +19,12 @@ def test_sums_decay_with_every_step_and_add_within_one() -> None:
 
 
 def test_places_fall_into_equal_bins() -> None:
-    index = BinSums(4, ("a",), 1.0).index(torch.tensor([0.0, 0.24, 0.25, 0.99, 1.0]))
+    index = RunningSums(4, ("a",), 1.0).index(torch.tensor([0.0, 0.24, 0.25, 0.99, 1.0]))
     assert index.tolist() == [0, 0, 1, 3, 3]
 
 
 def test_the_present_is_refused() -> None:
-    sums = BinSums(1, ("a",), 1.0)
+    sums = RunningSums(1, ("a",), 1.0)
     sums.refuse_present(0, "proposal")
     row = sums.rows(torch.tensor([0]), a=torch.ones(1))
     sums.add(3, row)
@@ -36,7 +36,7 @@ def test_the_present_is_refused() -> None:
 
 
 def test_a_state_goes_on_to_the_bit_and_a_foreign_one_is_refused() -> None:
-    one, two = (BinSums(3, ("a", "b"), 0.9) for _ in range(2))
+    one, two = (RunningSums(3, ("a", "b"), 0.9) for _ in range(2))
     values = {"a": torch.rand(5, dtype=torch.float64), "b": torch.rand(5, dtype=torch.float64)}
     index = torch.tensor([0, 1, 2, 2, 0])
     rows = one.rows(index, **values)
@@ -46,12 +46,12 @@ def test_a_state_goes_on_to_the_bit_and_a_foreign_one_is_refused() -> None:
         sums.add(4, rows)
     assert all(torch.equal(one[name], two[name]) for name in ("a", "b"))
     with pytest.raises(ValueError, match="not a, c"):
-        BinSums(3, ("a", "c"), 0.9).load_state_dict(one.state_dict())
+        RunningSums(3, ("a", "c"), 0.9).load_state_dict(one.state_dict())
     with pytest.raises(ValueError, match="not 2 bins"):
-        BinSums(2, ("a", "b"), 0.9).load_state_dict(one.state_dict())
+        RunningSums(2, ("a", "b"), 0.9).load_state_dict(one.state_dict())
 
 
 @pytest.mark.parametrize(("bins", "decay"), [(0, 1.0), (1, 0.0), (1, 1.5)])
 def test_arguments_outside_their_range_are_refused(bins: int, decay: float) -> None:
     with pytest.raises(ValueError, match="must"):
-        BinSums(bins, ("a",), decay)
+        RunningSums(bins, ("a",), decay)

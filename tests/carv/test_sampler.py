@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from carv_distill.carv import NOISES, STRATEGIES, NoiseLevelSampler, Proposal, average_residual, stream
-from carv_distill.carv.strategies import permutations_by_sorting
-from carv_distill.teachers.exact import GaussianDenoiser
+from carv_distill.carv.random_numbers import permutations_by_sorting
+from carv_distill.teachers.denoiser import GaussianDenoiser
 from carv_distill.teachers.schedule import EDMSchedule
 
 F64 = torch.float64

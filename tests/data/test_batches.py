@@ -12,7 +12,7 @@ from carv_distill.carv import stream
 from carv_distill.data.batches import ordered_loader, step_loader
 from carv_distill.data.images import load_images
 from carv_distill.errors import UserError
-from tests.data.test_images import LAST, as_folder, as_zip, pictures, stored
+from tests.helpers.image_files import LAST, as_folder, as_zip, pictures, stored
 
 
 def test_a_batch_is_the_first_draw_of_its_stream() -> None:

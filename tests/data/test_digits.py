@@ -4,7 +4,7 @@ from sklearn.datasets import load_digits
 
 from carv_distill.data.digits import DIGITS, load_digits_images
 from carv_distill.data.images import load_images
-from carv_distill.data.spec import to_uint8
+from carv_distill.data.sets import to_uint8
 from carv_distill.errors import UserError
 
 
@@ -32,12 +32,7 @@ def test_to_uint8_keeps_the_seventeen_grey_levels_apart_in_bfloat16() -> None:
     assert to_uint8(torch.tensor(0.125, dtype=torch.bfloat16)) == 143
 
 
-def test_method_and_function_round_alike() -> None:
-    data = load_digits_images()
-    assert torch.equal(data.to_uint8(), to_uint8(data.images))
-
-
 def test_load_images_by_name() -> None:
     assert load_images("digits").spec is DIGITS
-    with pytest.raises(UserError, match=r"data\.name: no data set 'mnist'; allowed: digits"):
+    with pytest.raises(UserError, match=r"data\.name: no data set 'mnist' of labelled images; allowed"):
         load_images("mnist")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import pickle
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,45 +16,10 @@ from torchvision.datasets import CIFAR10
 
 from carv_distill.data.images import load_images
 from carv_distill.data.options import DataOptions
-from carv_distill.data.sets import in_memory, originals
-from carv_distill.data.solids import load_solids_images
-from carv_distill.data.spec import from_uint8, to_uint8
+from carv_distill.data.sets import from_uint8, in_memory, originals, to_uint8
+from carv_distill.data.solids import labelled_solids
 from carv_distill.errors import UserError
-from tests.helpers.image_files import save_cifar10
-
-Files = dict[str, bytes]
-
-
-def png(seed: int, mode: str = "RGB", size: tuple[int, int] = (8, 8), form: str = "PNG") -> bytes:
-    shape = (size[1], size[0], *{"L": (), "RGB": (3,), "RGBA": (4,)}[mode])
-    pixels = np.random.default_rng(seed).integers(256, size=shape, dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels, mode).save(file, form)
-    return file.getvalue()
-
-
-def pictures(count: int = 6, labels: bool = True) -> Files:
-    files = {f"{i % 2:05d}/img{i:08d}.png": png(i) for i in range(count)}
-    entries = [[name, i % 3] for i, name in enumerate(files)] if labels else None
-    return files | {"dataset.json": json.dumps({"labels": entries}).encode()}
-
-
-def as_folder(place: Path, files: Files) -> str:
-    for name, content in files.items():
-        (place / "set" / name).parent.mkdir(parents=True, exist_ok=True)
-        (place / "set" / name).write_bytes(content)
-    return str(place / "set")
-
-
-def as_zip(place: Path, files: Files) -> str:
-    with zipfile.ZipFile(place / "set.zip", "w") as file:
-        for i, (name, content) in enumerate(files.items()):
-            file.writestr(name, content, zipfile.ZIP_DEFLATED if i % 2 else zipfile.ZIP_STORED)
-    return str(place / "set.zip")
-
-
-def stored(path: str, **options: bool) -> DataOptions:
-    return DataOptions("images", path, **options)
+from tests.helpers.image_files import LAST, Files, as_folder, as_zip, pictures, png, save_cifar10, stored
 
 
 @pytest.mark.parametrize("write", [as_folder, as_zip])
@@ -118,7 +82,6 @@ def with_labels(entries: object) -> Files:
     return pictures() | {"dataset.json": json.dumps(entries).encode()}
 
 
-LAST = "00001/img00000005.png"
 NAMES = [name for name in pictures() if name.endswith("png")]
 
 
@@ -165,7 +128,10 @@ def test_a_damaged_zip_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (DataOptions("mnist"), "data.name: no data set 'mnist'; allowed: digits, solids, cifar10, images"),
+        (
+            DataOptions("mnist"),
+            "data.name: no data set 'mnist' of labelled images; allowed: digits, solids, cifar10, images",
+        ),
         (DataOptions("digits", "x"), "data.path: x is given, but data.name: digits is made in memory"),
         (DataOptions("cifar10"), "data.path: .*cifar-10-batches-py; fetch it with python -c"),
         (DataOptions("images"), "data.path: data.name: images needs a folder or zip"),
@@ -201,11 +167,11 @@ def test_cifar10_is_read_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_solids_are_labelled_by_their_shape() -> None:
     """A solid's pictures differ, and the same call makes them again."""
-    data = load_solids_images(views=1)
+    data = labelled_solids(views=1)
     assert (len(data), data.spec.shape, data.spec.classes) == (64, (3, 32, 32), 8)
     assert data.labels.bincount().tolist() == [8] * 8
     assert data.images.abs().max() <= 1
-    assert torch.equal(load_solids_images(views=1).images, data.images)
+    assert torch.equal(labelled_solids(views=1).images, data.images)
     corner = data.images[:, :, 0, 0]
     assert torch.allclose(corner, torch.zeros_like(corner))  # grey behind them all
     assert (data.images.flatten(1).std(1) > 0.03).all()

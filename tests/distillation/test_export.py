@@ -17,11 +17,10 @@ from diffusers import DDIMScheduler, DDPMScheduler, DiffusionPipeline, EDMEulerS
 from torch import Tensor
 
 from carv_distill.data.images import load_images
-from carv_distill.distillation.card import student_card
-from carv_distill.distillation.export import save_student
+from carv_distill.distillation.export import save_student, student_card
 from carv_distill.distillation.one_step_pipeline import OneStepPipeline
 from carv_distill.distillation.options import DMDConfig
-from carv_distill.distillation.task import build_dmd_module
+from carv_distill.distillation.preparation import build_module
 from carv_distill.errors import UserError
 from carv_distill.teachers.schedule import EDMSchedule
 from carv_distill.teachers.teacher import (
@@ -92,7 +91,7 @@ def one_step(teacher: Teacher, z: Tensor, labels: Tensor | None) -> Tensor:
 
 def test_a_student_needs_only_diffusers(small_config: MakeConfig, tmp_path: Path) -> None:
     """Loaded where this package cannot be imported, the pipeline makes the module's own samples."""
-    module = build_dmd_module(small_config(), load_images("digits"))
+    module = build_module(small_config(), load_images("digits"))
     folder = tmp_path / "student"
     module.save(folder, {"FID": 3.25, "images": 600, "teacher": "a|b"})
     raw = loaded_elsewhere(folder)

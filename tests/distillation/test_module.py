@@ -8,21 +8,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 
 from carv_distill.carv import NoiseLevelSampler, Proposal, average_residual, surrogate
 from carv_distill.data.images import load_images
 from carv_distill.distillation.gradient import measure_variance
 from carv_distill.distillation.module import DMDModule
 from carv_distill.distillation.options import DMDConfig
-from carv_distill.distillation.task import build_dmd_module
+from carv_distill.distillation.preparation import build_module
+from tests.helpers.trainers import bare_trainer
 
 GOLDEN = Path(__file__).with_name("golden_losses.json")
 MakeConfig = Callable[..., DMDConfig]
 
 
 def build(config: DMDConfig) -> DMDModule:
-    module = build_dmd_module(config, load_images("digits"))
+    module = build_module(config, load_images("digits"))
     assert isinstance(module, DMDModule)
     return module
 
@@ -30,22 +30,9 @@ def build(config: DMDConfig) -> DMDModule:
 def with_moved_fake(module: DMDModule) -> DMDModule:
     """The fake score starts as the teacher: moved a little, so that there is a residual to measure."""
     with torch.no_grad():
-        for i, p in enumerate(module.fake.parameters()):
+        for i, p in enumerate(module.objective.fake.parameters()):
             p += 0.03 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i))
     return module
-
-
-def bare_trainer(max_steps: int, precision: str = "32-true") -> Trainer:
-    return Trainer(
-        max_steps=max_steps,
-        max_epochs=-1,
-        precision=precision,  # type: ignore[arg-type]
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
 
 
 class Losses(DMDModule):
@@ -89,21 +76,26 @@ def test_only_the_student_counts_as_a_step(small_config: MakeConfig) -> None:
 
 def test_the_teacher_stays_frozen_and_out_of_the_checkpoint(small_config: MakeConfig, tmp_path: Path) -> None:
     module = build(small_config())
-    before = {k: v.clone() for k, v in module.teacher.state_dict().items()}
+    before = {k: v.clone() for k, v in module.objective.teacher.state_dict().items()}
     trainer = bare_trainer(2)
     trainer.fit(module)
-    after = module.teacher.state_dict()
+    after = module.objective.teacher.state_dict()
     assert all(torch.equal(before[k], after[k]) for k in before)
-    assert not any(p.requires_grad or p.grad is not None for p in module.teacher.parameters())
+    assert not any(p.requires_grad or p.grad is not None for p in module.objective.teacher.parameters())
     trainer.save_checkpoint(tmp_path / "x.ckpt")
     state = torch.load(tmp_path / "x.ckpt", weights_only=True)["state_dict"]
-    assert {k.split(".")[0] for k in state} == {"student", "fake", "student_ema", "clipped"}
+    assert {k.removeprefix("objective.").split(".")[0] for k in state} == {
+        "student",
+        "fake",
+        "student_ema",
+        "clipped",
+    }
 
 
 def test_a_checkpoint_of_other_networks_is_refused(small_config: MakeConfig) -> None:
     module = build(small_config())
     state = dict(module.state_dict())
-    state.pop("student.network.unet.conv_in.weight")
+    state.pop("objective.student.network.unet.conv_in.weight")
     with pytest.raises(RuntimeError, match=r"student\.network\.unet\.conv_in\.weight"):
         module.on_load_checkpoint({"state_dict": state})
 
@@ -111,21 +103,23 @@ def test_a_checkpoint_of_other_networks_is_refused(small_config: MakeConfig) -> 
 def test_one_backward_of_the_student_equals_the_mean_of_k_backwards(small_config: MakeConfig) -> None:
     """On the real networks, float64, to 1e-8."""
     module = with_moved_fake(build(small_config())).double()
-    upstream, _ = module.streams(module.shares[0], "one backward")
-    z, labels = module.upstream_noise(3, upstream)
-    draws = module.sampler.draw(3, 4, module.shape, generator=upstream, dtype=torch.float64)
-    parameters = list(module.student.parameters())
+    upstream, _ = module.streams(module.shares[0].index, "one backward")
+    z, labels = module.objective.upstream_noise(3, upstream)
+    draws = module.estimator.sampler.draw(
+        3, 4, module.objective.shape, generator=upstream, dtype=torch.float64
+    )
+    parameters = list(module.objective.student.parameters())
 
     def gradient(direction: torch.Tensor) -> torch.Tensor:
-        loss = surrogate(module.generate(module.student, z, labels), direction)
+        loss = surrogate(module.objective.generate(module.objective.student, z, labels), direction)
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
 
-    x = module.generate(module.student, z, labels).detach()
-    together = gradient(average_residual(module.residual(labels), x, draws))
+    x = module.objective.generate(module.objective.student, z, labels).detach()
+    together = gradient(average_residual(module.objective.residual(labels), x, draws))
     apart = []
     for k in range(4):
         one = type(draws)(draws.u[:, k : k + 1], draws.weight[:, k : k + 1], draws.eps[:, k : k + 1])
-        apart.append(gradient(average_residual(module.residual(labels), x, one)))
+        apart.append(gradient(average_residual(module.objective.residual(labels), x, one)))
     torch.testing.assert_close(together, torch.stack(apart).mean(0), rtol=0, atol=1e-8)
     assert together.norm() > 1e-3
 

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from carv_distill.data import solids
-from carv_distill.engine.config import load_config
 from carv_distill.engine.metrics import read_metrics
-from carv_distill.engine.run import execute
+from carv_distill.tasks import load_config, train
 from carv_distill.teachers.schedule import EDMSchedule
 from carv_distill.teachers.teacher import edm_scheduler_config, save_teacher
 from tests.helpers.edm_networks import small
@@ -41,7 +40,12 @@ SMALL_OBJECT = [
     "export.mesh=8",
     "clip.every=0",
 ]
-SMALL_TEXT = ["teacher.vae_channels=[8,8]", "teacher.unet_channels=[32]", "teacher.batch=2", "data.views=1"]
+SMALL_TEXT = [
+    "training.vae_channels=[8,8]",
+    "training.unet_channels=[32]",
+    "training.batch=2",
+    "data.views=1",
+]
 
 
 def digits(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
@@ -70,8 +74,8 @@ def imagenet64(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
 
 
 def few_solids(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
-    patch.setattr(solids.load_solids_images, "__defaults__", (1,))
-    return ["teacher.batch=2", "teacher.channels=[8]", "teacher.head_channels=8", "fid.every=0"]
+    patch.setattr(solids.labelled_solids, "__defaults__", (1,))
+    return ["training.batch=2", "training.channels=[8]", "training.head_channels=8", "fid.every=0"]
 
 
 def student_of_solids(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
@@ -96,7 +100,7 @@ RUNS: dict[str, Prepare] = {
     "imagenet64/dmd_carv.yaml": imagenet64,
     "solids/teacher.yaml": few_solids,
     "solids/dmd_carv.yaml": student_of_solids,
-    "teacher_digits.yaml": lambda folder, patch: ["teacher.batch=2", "fid.every=0"],
+    "teacher_digits.yaml": lambda folder, patch: ["training.batch=2", "fid.every=0"],
     "teacher_shapes.yaml": lambda folder, patch: SMALL_TEXT,
     "large/teacher_shapes_64.yaml": lambda folder, patch: [*SMALL_TEXT, "data.size=16"],
     "sds_carv.yaml": latent,
@@ -116,7 +120,7 @@ def test_a_configuration_takes_a_step(name: str, tmp_path: Path, monkeypatch: py
     words = RUNS[name](tmp_path, monkeypatch)
     where = ["trainer.accelerator=cpu", "trainer.precision=32-true", f"folder={tmp_path}/runs"]
     config = load_config(CONFIGS / name, [*words, *where, "trainer.max_steps=1", "trainer.log_every=1"])
-    run = execute(config)
+    run = train(config)
     assert [row["step"] for row in read_metrics(run / "metrics.csv")][-1] == 1
     assert (run / "checkpoints/last.ckpt").is_file()
 

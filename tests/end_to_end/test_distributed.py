@@ -12,17 +12,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from carv_distill.carv import NoiseLevelSampler, Observer, carv_loss
 from carv_distill.data.images import load_images
 from carv_distill.distillation.module import DMDModule
+from carv_distill.distillation.objective import draw
 from carv_distill.distillation.options import DMDConfig
-from carv_distill.distillation.parameter_vector import ParameterVector
-from carv_distill.distillation.task import accumulated_shares, build_dmd_module
-from carv_distill.engine.config import load_config
+from carv_distill.distillation.preparation import accumulated_shares, build_module
 from carv_distill.engine.metrics import read_metrics
-from carv_distill.engine.run import execute
+from carv_distill.engine.optimisation import ParameterVector
 from carv_distill.errors import UserError
-from tests.engine.test_run import assert_same_run
+from carv_distill.tasks import load_config, train
 from tests.helpers.launch import launch_two, launch_two_nodes
+from tests.helpers.runs import assert_same_run
 from tests.helpers.small import ROOT, SMALL
 
 WORDS = (
@@ -47,12 +48,12 @@ def shares(config: DMDConfig) -> list[DMDModule]:
     """The module as ranks 0 and 1 of two see it, with the networks of rank 0 in both."""
     ranks = []
     for rank in range(2):
-        module = build_dmd_module(config, load_images("digits"))
+        module = build_module(config, load_images("digits"))
         assert isinstance(module, DMDModule)
         module.__class__ = type("Share", (DMDModule,), {"global_rank": rank, "world_size": 2})
         ranks.append(module)
     for name in ("student", "fake"):
-        setattr(ranks[1], name, getattr(ranks[0], name))
+        setattr(ranks[1].objective, name, getattr(ranks[0].objective, name))
     return ranks
 
 
@@ -65,8 +66,19 @@ def descend(optimizer: torch.optim.Optimizer, vector: ParameterVector, losses: l
 def fake_loss(module: DMDModule, step: int) -> Tensor:
     """Of one rank's share of the first fake-score update of a step."""
     (share,) = module.shares
-    samples = module.student_samples(module.streams(share, step, "samples", 0)[0])
-    return module.fake_loss(share, *samples, *module.streams(share, step, "fake", 0))
+    samples = module.objective.student_samples(module.streams(share.index, step, "samples", 0)[0])
+    return module.objective.fake_loss(share, samples, *module.streams(share.index, step, "fake", 0))
+
+
+def student_loss(
+    module: DMDModule, step: int, sampler: NoiseLevelSampler, observe: Observer | None = None
+) -> Tensor:
+    """Of one rank's share of a student update."""
+    (share,), e = module.shares, module.estimator
+    own, shared = module.streams(share.index, step, "student")
+    upstream = module.objective.pipeline(share, shared)(e.upstream, own)
+    drawn = draw(sampler, e.draws, share, upstream.x, own, shared)
+    return carv_loss(upstream, drawn, own, None, observe)[0]
 
 
 def train_on_two(folder: Path, *words: str) -> None:
@@ -88,20 +100,12 @@ def test_two_processes_update_as_one_that_works_through_both_shares(
     student, fake = ranks[0].configure_optimizers()
     for step in range(2):
         descend(fake, ranks[0].fake_vector, [fake_loss(m, step) for m in ranks])
-        streams = [m.streams(m.shares[0], step, "student") for m in ranks]
-        pairs = zip(ranks, streams, strict=True)
-        descend(
-            student,
-            ranks[0].student_vector,
-            [
-                m.student_loss(m.shares[0], own, own, common, m.sampler, m.draws)[0]
-                for m, (own, common) in pairs
-            ],
-        )
+        losses = [student_loss(m, step, m.estimator.sampler) for m in ranks]
+        descend(student, ranks[0].student_vector, losses)
     state = torch.load(run / "checkpoints/newest-step=2.ckpt", weights_only=True)["state_dict"]
     for name in ("student", "fake"):
-        for key, value in getattr(ranks[0], name).state_dict().items():
-            torch.testing.assert_close(state[f"{name}.{key}"], value, rtol=0, atol=1e-6)
+        for key, value in getattr(ranks[0].objective, name).state_dict().items():
+            torch.testing.assert_close(state[f"objective.{name}.{key}"], value, rtol=0, atol=1e-6)
 
 
 @pytest.mark.ddp
@@ -117,25 +121,21 @@ def test_two_processes_learn_one_adaptive_proposal(
     # 8 samples, of each the two pairs of neighbours at both their ends
     assert found["sums"]["weight"].sum() == pytest.approx(32 * (1 + 0.98))
     ranks = shares(small_config(*words))
-    expected = ranks[0].adaptive
+    expected = ranks[0].estimator.adaptive
     assert expected is not None
     for m in ranks:
-        m.fake.load_state_dict(ranks[0].fake.state_dict())
+        m.objective.fake.load_state_dict(ranks[0].objective.fake.state_dict())
     student, fake = ranks[0].configure_optimizers()
     seen: list[tuple[Tensor, Tensor, Tensor]] = []
     for step in range(2):
         descend(fake, ranks[0].fake_vector, [fake_loss(m, step) for m in ranks])
-        sampler = ranks[0].sampler_at(step)
+        sampler = ranks[0].estimator.sampler_at(step)
         seen.clear()
 
         def see(u: Tensor, residual: Tensor, index: Tensor, seen: list[Any] = seen) -> None:
             seen.append((u, residual, index + 100 * len(seen)))  # numbers of their own for each share
 
-        losses = [
-            m.student_loss(m.shares[0], own, own, common, sampler, m.draws, see)[0]
-            for m in ranks
-            for own, common in [m.streams(m.shares[0], step, "student")]
-        ]
+        losses = [student_loss(m, step, sampler, see) for m in ranks]
         expected.observe(step, *(torch.cat(parts) for parts in zip(*seen, strict=True)))
         descend(student, ranks[0].student_vector, losses)
     torch.testing.assert_close(found["sums"], expected.state_dict()["sums"], rtol=1e-5, atol=1e-5)
@@ -159,7 +159,7 @@ def accumulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = load_config(
         ROOT / "configs/dmd_carv.yaml", [*SMALL, *TEN, f"folder={tmp_path_factory.mktemp('one')}"]
     )
-    return execute(config) / "checkpoints"
+    return train(config) / "checkpoints"
 
 
 @pytest.mark.ddp

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from carv_distill.engine.config import load_config
 from carv_distill.engine.metrics import read_metrics
+from carv_distill.tasks import load_config
 from carv_distill.text_to_3d.module import SDSModule
 from carv_distill.text_to_3d.options import SDSConfig
-from carv_distill.text_to_3d.task import build_sds_module
+from carv_distill.text_to_3d.preparation import build_module
 from tests.helpers.launch import launch_two
 from tests.helpers.small import ROOT
 from tests.helpers.tiny_latent import save_tiny_pipeline
@@ -76,14 +76,13 @@ class RankOne(SDSModule):
 
 def both_shares(config: SDSConfig) -> list[SDSModule]:
     """The module as ranks 0 and 1 see it, with one field and with what is learned in common."""
-    ranks = [build_sds_module(config) for _ in range(2)]
+    ranks = [build_module(config) for _ in range(2)]
     for module, kind in zip(ranks, (RankZero, RankOne), strict=True):
         module.__class__ = kind
-    ranks[1].scene = ranks[0].scene
-    ranks[1].annealed, ranks[1].coefficient = ranks[0].annealed, ranks[0].coefficient
-    ranks[1].lessons = ranks[0].lessons
-    assert ranks[0].adaptive is not None
-    assert ranks[0].coefficient is not None
+    objective = ranks[1].objective = ranks[0].objective
+    ranks[1].statistics = ranks[0].statistics
+    assert objective.levels.adaptive is not None
+    assert objective.coefficient is not None
     return ranks
 
 
@@ -111,11 +110,11 @@ def test_two_processes_make_the_field_of_one_that_works_through_both_shares(
         for loss, _, _ in (part for module in ranks for part in module.share(step)):
             (loss / 2).backward()
         optimizer.step()
-        ranks[0].lessons.teach(step, lambda rows: rows)
+        ranks[0].statistics.commit(step, lambda rows: rows)
     found = torch.load(run / "checkpoints/newest-step=4.ckpt", weights_only=True)
     for name, value in ranks[0].scene.state_dict().items():
         assert (value - start[name]).abs().max() > 1e-2
-        torch.testing.assert_close(found["state_dict"][f"scene.{name}"], value, rtol=0, atol=1e-6)
+        torch.testing.assert_close(found["state_dict"][f"objective.scene.{name}"], value, rtol=0, atol=1e-6)
     expected = {"state_dict": ranks[0].state_dict()}
     ranks[0].on_save_checkpoint(expected)
     # 4 samples, of each the two pairs of neighbours at both their ends; 12 draws

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from carv_distill.distillation.options import DMDConfig
-from carv_distill.engine.run import execute
+from carv_distill.tasks import train
 from tests.helpers.small import ROOT
 
 
@@ -40,7 +40,7 @@ def test_evaluate_without_a_run_is_one_line_and_exit_status_2(tmp_path: Path) ->
 
 def test_evaluate_measures_the_newest_run(tmp_path: Path, small_config: Callable[..., DMDConfig]) -> None:
     """FID of student and teacher, then the variance: tables on the screen, JSON in the run."""
-    run = execute(small_config("trainer.max_steps=4"))
+    run = train(small_config("trainer.max_steps=4"))
     runs = str(run.parent)
     done = python("evaluate.py", "--runs", runs, "--images", "64", "--ranges", "2")
     assert done.returncode == 0, done.stderr

@@ -41,11 +41,11 @@ def test_influence_own_model() -> None:
 
 
 def test_own_pipeline_needs_the_method_alone() -> None:
-    """Of this project it imports carv_distill.carv and nothing else; no Lightning, no diffusers."""
+    """Of this project it imports the method and its meter alone; no Lightning, no diffusers."""
     imports = [
         line
         for line in (EXAMPLES / "own_pipeline.py").read_text().splitlines()
         if line.startswith(("import ", "from "))
     ]
     packages = {line.split()[1] for line in imports}
-    assert packages == {"__future__", "torch", "carv_distill.carv"}
+    assert packages == {"__future__", "torch", "carv_distill.carv", "carv_distill.variance"}

@@ -12,10 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from carv_distill.engine.watchdog import check_equal
-from carv_distill.errors import UserError
-from tests.engine.test_run import assert_same_run
 from tests.helpers.launch import finish, srun_two, start
+from tests.helpers.runs import assert_same_run
 from tests.helpers.small import SMALL
 
 DMD = ("--config", "configs/dmd_carv.yaml", *SMALL, "checkpoint.every=1000")
@@ -90,14 +88,6 @@ def job_of(process: subprocess.Popen[str]) -> dict[str, str]:
     """The environment that a process was started with."""
     entries = Path(f"/proc/{process.pid}/environ").read_text().split("\0")
     return dict(entry.split("=", 1) for entry in entries if entry)
-
-
-def test_what_differs_is_named() -> None:
-    check_equal([{"a": 1, "b": 2}] * 3)
-    with pytest.raises(UserError, match="b: process 2 has 3, process 0 has 2"):
-        check_equal([{"a": 1, "b": 2}] * 2 + [{"a": 1, "b": 3}])
-    with pytest.raises(UserError, match="c: process 1 has 1, process 0 has None"):
-        check_equal([{}, {"c": 1}])
 
 
 @pytest.mark.slow

@@ -7,15 +7,17 @@ from pathlib import Path
 import torch
 
 from carv_distill.data.images import load_images
-from carv_distill.data.shapes import combinations, object_prompt, view_prompt
+from carv_distill.data.sets import to_uint8
+from carv_distill.data.solids import combinations, object_prompt, view_prompt
 from carv_distill.evaluation.clip import ClipScorer
-from carv_distill.evaluation.features import DigitsFeatures, extract_features
+from carv_distill.evaluation.features import DigitsFeatures
 from carv_distill.evaluation.fid import FeatureStatistics, frechet_distance
 from carv_distill.evaluation.generate import generate_uint8
-from carv_distill.teachers.exact import EmpiricalDenoiser
-from carv_distill.teachers.pipelines import load_text_teacher
 from carv_distill.teachers.sampler import heun_sample
 from carv_distill.teachers.teacher import load_teacher
+from carv_distill.teachers.text import load_text_teacher
+from tests.helpers.exact import EmpiricalDenoiser
+from tests.helpers.features import extract_features
 from tests.helpers.small import ROOT
 
 SHAPES = ROOT / "checkpoints/shapes-teacher"
@@ -66,6 +68,6 @@ def test_heun_samples_have_the_fid_of_the_card_within_its_noise() -> None:
         lambda z, y: heun_sample(teacher.denoiser, teacher.schedule, z, y, 18), range(600), data.spec
     )
     generated, real = (
-        FeatureStatistics.from_features(extract_features(extractor, x)) for x in (made, data.to_uint8())
+        FeatureStatistics.from_features(extract_features(extractor, x)) for x in (made, to_uint8(data.images))
     )
     assert frechet_distance(generated, real) < 3

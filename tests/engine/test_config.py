@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from carv_distill.distillation.options import DMDConfig
-from carv_distill.engine.config import config_from_dict, load_config, to_dict
+from carv_distill.engine.config import to_dict
 from carv_distill.errors import UserError
-from carv_distill.teacher_training.image_options import TeacherConfig
+from carv_distill.tasks import config_from_dict, load_config
+from carv_distill.teacher_training.options import TeacherConfig
 
 ROOT = Path(__file__).parents[2]
 DMD = ROOT / "configs/dmd_carv.yaml"
@@ -39,7 +40,7 @@ DMD = ROOT / "configs/dmd_carv.yaml"
         ("task=dms", "task: 'dms' is not one of dmd, teacher"),
         (
             "data.name=digitz",
-            "data.name: 'digitz' is not one of digits, solids, cifar10, images (did you mean digits?)",
+            "'digitz' is not one of digits, solids, cifar10, images, shapes (did you mean digits?)",
         ),
         ("estimator.statistic=neymann", "'neymann' is not one of second_moment, neyman"),
         ("estimator.bins=0", "estimator.bins: 0 is below"),
@@ -96,7 +97,7 @@ def test_every_shipped_configuration_loads_and_survives_a_round_trip(path: Path)
 def test_a_configuration_is_checked_without_what_only_a_run_needs() -> None:
     """In an interpreter of its own: of the large libraries it takes torch, whose strategies it names."""
     slow = ("transformers", "diffusers", "lightning", "trimesh", "skimage", "sklearn", "scipy", "matplotlib")
-    check = "from carv_distill.engine.config import load_config; load_config('configs/dmd_carv.yaml')"
+    check = "from carv_distill.tasks import load_config; load_config('configs/dmd_carv.yaml')"
     script = f"import sys; {check}; print(*sorted(set({slow}) & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=100
@@ -109,3 +110,39 @@ def test_overrides_reach_their_fields() -> None:
     assert isinstance(config, DMDConfig)
     assert (config.estimator.draws, config.dmd.clip_norm, config.estimator.chunk) == (16, 2.0, 8)
     assert isinstance(load_config(ROOT / "configs/teacher_digits.yaml"), TeacherConfig)
+
+
+def test_paths_are_looked_for_beside_the_file_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the file, beside the folder `configs` above it, in the working folder, beside what ships."""
+    text = "task: dmd\nname: x\nteacher:\n  path: own/teacher\n"
+    config = tmp_path / "project/configs/deep/mine.yaml"
+    config.parent.mkdir(parents=True)
+    config.write_text(text)
+    monkeypatch.chdir(tmp_path)
+    places = [tmp_path / "own/teacher", tmp_path / "project/own/teacher", config.parent / "own/teacher"]
+    expected = ["own/teacher", *(str(place) for place in places[1:])]
+    for place, found in zip(places, expected, strict=True):
+        place.mkdir(parents=True)
+        loaded = load_config(config, complete=True)
+        assert isinstance(loaded, DMDConfig)
+        assert Path(loaded.teacher.path).resolve() == place
+        assert loaded.teacher.path == found
+    with pytest.raises(UserError) as caught:
+        load_config(config, ["teacher.path=own/nowhere"], complete=True)
+    assert "teacher.path: own/nowhere is not a folder, nor a hub id" in str(caught.value)
+    for base in (config.parent, tmp_path / "project", tmp_path, ROOT):
+        assert str(base) in str(caught.value)
+    shipped = load_config(config, ["teacher.path=checkpoints/digits-teacher"], complete=True)
+    assert isinstance(shipped, DMDConfig)
+    assert Path(shipped.teacher.path) == ROOT / "checkpoints/digits-teacher"
+    hub = load_config(config, ["teacher.path=google/ddpm-cifar10-32"], complete=True)
+    assert isinstance(hub, DMDConfig)
+    assert hub.teacher.path == "google/ddpm-cifar10-32"
+
+
+@pytest.mark.parametrize("name", ["dmd_carv", "cifar10/dmd_carv.yaml", "configs/sds_carv.yaml"])
+def test_a_shipped_configuration_has_a_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_config(name).name

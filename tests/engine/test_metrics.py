@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from carv_distill.distillation.figures import draw_variance_vs_fid
 from carv_distill.engine.metrics import MetricsLogger, read_metrics
 
 
@@ -32,21 +31,6 @@ def test_a_resumed_log_drops_later_rows_and_keeps_the_digits(tmp_path: Path) -> 
     fresh = MetricsLogger(path, resume_step=1)
     fresh.log_metrics({"x": 0.0}, 9)
     assert [r["step"] for r in read_metrics(path)] == [1, 9]
-
-
-def test_a_figure_is_drawn_once_there_is_something_to_draw(tmp_path: Path) -> None:
-    figure = tmp_path / "figures/x.png"
-    draw_variance_vs_fid([{"step": 1, "loss/fake": 1.0}], figure, "a", "b")
-    assert not figure.exists()
-    row = {"step": 5.0, "fid/fid": 3.0}
-    draw_variance_vs_fid([row], figure, "a", "b")  # FID alone
-    assert figure.read_bytes().startswith(b"\x89PNG")
-    figure.unlink()
-    for arm in ("carv", "iid"):
-        for name in ("total", "within"):
-            row |= {f"variance/{arm}/{name}{s}": v for s, v in (("", 2.0), ("_low", 1.0), ("_high", 3.0))}
-    draw_variance_vs_fid([row], figure, "a", "b")
-    assert figure.read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_row_is_written_without_the_rows_before_it(tmp_path: Path) -> None:

@@ -1,12 +1,9 @@
-from pathlib import Path
-
 import pytest
 
 from carv_distill.evaluation.features import DigitsFeatures
-
-SHIPPED = Path(__file__).parents[2] / "checkpoints" / "digits-features"
+from tests.helpers.small import DIGITS_FEATURES
 
 
 @pytest.fixture(scope="session")
 def digits_features() -> DigitsFeatures:
-    return DigitsFeatures(SHIPPED)
+    return DigitsFeatures(DIGITS_FEATURES)

@@ -1,4 +1,4 @@
-"""CLIP scores with the shipped CLIP model."""
+"""CLIP scores and CLIP's embeddings as features, with the model that knows the solids."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from carv_distill.data.shapes import COLOURS, combinations, object_prompt
+from carv_distill.data.sets import to_uint8
+from carv_distill.data.solids import combinations, labelled_solids, object_prompt, picture
 from carv_distill.errors import UserError
-from carv_distill.evaluation.clip import ClipScorer
-from carv_distill.geometry.solids import SOLIDS, trace
+from carv_distill.evaluation.clip import ClipFeatures, ClipScorer
+from carv_distill.evaluation.features import load_extractor
 from carv_distill.text_to_3d.export import turntable
 
 MODEL = Path("checkpoints/shapes-teacher/clip")
@@ -22,12 +23,12 @@ def scorer() -> ClipScorer:
 
 
 def views(colour: str, solid: str, count: int = 4) -> torch.Tensor:
-    return 2 * trace(SOLIDS[solid], COLOURS[colour], turntable(count), 32) - 1
+    return picture(colour, solid, turntable(count), 32)
 
 
 def test_a_score_is_a_hundred_times_the_cosine(scorer: ClipScorer) -> None:
     images = views("red", "cube", 2)
-    model, processor = scorer._parts()
+    model, processor = scorer._metric.model, scorer._metric.processor
     pixels = processor(images=list(((images + 1) * 127.5).round().to(torch.uint8)), return_tensors="pt")
     words = processor(text=["a red cube"], return_tensors="pt")
     seen = model.get_image_features(pixels["pixel_values"])
@@ -54,3 +55,30 @@ def test_true_pictures_match_their_own_prompt_best(scorer: ClipScorer) -> None:
 def test_a_missing_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no readable CLIP model"):
         ClipScorer(tmp_path)
+
+
+def test_embeddings_tell_solids_apart() -> None:
+    """Two views of one solid in one colour are nearer to each other than to those of another solid."""
+    extractor = ClipFeatures(MODEL)
+    data = labelled_solids(views=2)
+    images = to_uint8(data.images[[0, 1, 16, 17]])  # a red ball twice, a red cube twice
+    features = extractor(images)
+    assert features.shape == (4, extractor.dim)
+    assert features.dtype == torch.float32
+    assert len(extractor.fingerprint) == 16
+    distance = torch.cdist(features, features)
+    assert distance[0, 1] < distance[0, 2:].min()
+    torch.testing.assert_close(extractor(images[2:]), features[2:], rtol=0, atol=1e-5)
+    grey = images[:, :1]
+    assert torch.equal(extractor(grey), extractor(grey.expand(-1, 3, -1, -1)))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(extractor(images), features)
+
+
+def test_what_is_no_model_or_no_image_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"fid\.weights: .*nowhere is not a folder"):
+        load_extractor("clip", str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match=r"fid\.features: 'vgg' is not one of digits, inception, clip"):
+        load_extractor("vgg")
+    with pytest.raises(UserError, match=r"takes uint8 \[n, 1 or 3, H, W\]"):
+        ClipFeatures(MODEL)(torch.zeros(2, 3, 8, 8))

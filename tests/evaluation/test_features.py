@@ -8,63 +8,53 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from carv_distill.data.digits import load_digits_images
+from carv_distill.data.sets import to_uint8
 from carv_distill.errors import UserError
-from carv_distill.evaluation.classifier import DigitsClassifier
 from carv_distill.evaluation.features import (
     INCEPTION_FILE,
+    DigitsClassifier,
     DigitsFeatures,
     InceptionFeatures,
-    extract_features,
 )
 from carv_distill.evaluation.fid import compute_metrics
-from tests.evaluation.conftest import SHIPPED
+from tests.helpers.features import extract_features
+from tests.helpers.small import DIGITS_FEATURES
 
 
 def test_digits_features_are_the_shipped_networks(digits_features: DigitsFeatures) -> None:
-    images = load_digits_images().to_uint8()[:20]
+    images = to_uint8(load_digits_images().images)[:20]
     network = DigitsClassifier()
-    network.load_state_dict(load_file(SHIPPED / "model.safetensors"))
+    network.load_state_dict(load_file(DIGITS_FEATURES / "model.safetensors"))
     features = digits_features(images)
     assert features.shape == (20, digits_features.dim)
     torch.testing.assert_close(features, network.features(images).detach())
     assert not features.requires_grad
-    digest = hashlib.sha256((SHIPPED / "model.safetensors").read_bytes()).hexdigest()
+    digest = hashlib.sha256((DIGITS_FEATURES / "model.safetensors").read_bytes()).hexdigest()
     assert digits_features.fingerprint == digest[:16]
 
 
 def test_shipped_network_knows_the_digits() -> None:
     data = load_digits_images()
     network = DigitsClassifier()
-    network.load_state_dict(load_file(SHIPPED / "model.safetensors"))
-    assert (network(data.to_uint8()).argmax(1) == data.labels).double().mean() > 0.98
+    network.load_state_dict(load_file(DIGITS_FEATURES / "model.safetensors"))
+    assert (network(to_uint8(data.images)).argmax(1) == data.labels).double().mean() > 0.98
     # every feature varies over the digits, or the Fréchet distance would be blind along it
-    assert network.features(data.to_uint8()).std(0).min() > 0.05
+    assert network.features(to_uint8(data.images)).std(0).min() > 0.05
 
 
 def test_loading_leaves_the_random_state_alone() -> None:
     state = torch.random.get_rng_state()
-    DigitsFeatures(SHIPPED)
+    DigitsFeatures(DIGITS_FEATURES)
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_autocast_does_not_reach_the_features(digits_features: DigitsFeatures) -> None:
-    images = load_digits_images().to_uint8()[:20]
+    images = to_uint8(load_digits_images().images)[:20]
     plain = digits_features(images)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = digits_features(images)
     assert mixed.dtype == torch.float32
     assert torch.equal(plain, mixed)
-
-
-@pytest.mark.parametrize("batch_size", [1, 7, 64])
-def test_extract_features_in_batches(digits_features: DigitsFeatures, batch_size: int) -> None:
-    images = load_digits_images().to_uint8()[:20]
-    counts: list[int] = []
-    features = extract_features(digits_features, images, batch_size, counts.append)
-    assert features.dtype == torch.float64
-    assert sum(counts) == 20
-    # float32 convolutions of another batch size differ in the last bits; features are of order 10
-    torch.testing.assert_close(features, digits_features(images).double(), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -85,10 +75,10 @@ def test_digits_features_refuse_missing_corrupt_and_foreign_weights(tmp_path: Pa
     with pytest.raises(UserError, match=r"nowhere.*cannot read the weights"):
         DigitsFeatures(tmp_path / "nowhere")
     path = tmp_path / "model.safetensors"
-    path.write_bytes((SHIPPED / "model.safetensors").read_bytes()[:-100])
+    path.write_bytes((DIGITS_FEATURES / "model.safetensors").read_bytes()[:-100])
     with pytest.raises(UserError, match=r"model\.safetensors: not the weights of DigitsClassifier"):
         DigitsFeatures(tmp_path)
-    state = load_file(SHIPPED / "model.safetensors")
+    state = load_file(DIGITS_FEATURES / "model.safetensors")
     del state["head.bias"]
     save_file(state, path)
     with pytest.raises(UserError, match=r"head\.bias") as caught:

@@ -8,8 +8,9 @@ from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
 from torch_fidelity.metric_prc import calculate_precision_recall_full
 
 from carv_distill.data.digits import load_digits_images
+from carv_distill.data.sets import to_uint8
 from carv_distill.errors import UserError
-from carv_distill.evaluation.features import DigitsFeatures, extract_features
+from carv_distill.evaluation.features import DigitsFeatures
 from carv_distill.evaluation.fid import (
     FeatureStatistics,
     compute_metrics,
@@ -17,6 +18,7 @@ from carv_distill.evaluation.fid import (
     kernel_distance,
     precision_recall,
 )
+from tests.helpers.features import extract_features
 
 
 def normal(n: int, dim: int, seed: int) -> Tensor:
@@ -164,7 +166,7 @@ def test_compute_metrics_refuses_too_little() -> None:
 
 
 def test_real_digits_are_nearer_to_digits_than_noise_is(digits_features: DigitsFeatures) -> None:
-    images = load_digits_images().to_uint8()
+    images = to_uint8(load_digits_images().images)
     generator = torch.Generator().manual_seed(0)
     features = extract_features(digits_features, images)
     first, second = features[torch.randperm(len(images), generator=generator)].chunk(2)

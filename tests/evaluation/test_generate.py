@@ -3,9 +3,10 @@ import torch
 from torch import Tensor
 
 from carv_distill.data.digits import DIGITS
-from carv_distill.data.spec import to_uint8
+from carv_distill.data.sets import to_uint8
 from carv_distill.errors import UserError
-from carv_distill.evaluation.generate import generate_uint8, image_latents
+from carv_distill.evaluation.features import DigitsFeatures
+from carv_distill.evaluation.generate import generate_uint8, generated_features, image_latents
 
 
 def elementwise(z: Tensor, labels: Tensor) -> Tensor:
@@ -46,16 +47,27 @@ def test_latents_do_not_depend_on_classes_or_on_the_global_state() -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_images_do_not_depend_on_the_batch_size(batch_size: int) -> None:
-    counts: list[int] = []
-    images = generate_uint8(elementwise, range(50), DIGITS, batch_size, progress=counts.append)
+    batches = [range(i, min(i + batch_size, 50)) for i in range(0, 50, batch_size)]
+    images = torch.cat([generate_uint8(elementwise, batch, DIGITS) for batch in batches])
     assert torch.equal(images, to_uint8(elementwise(*image_latents(range(50), DIGITS.shape, 10))))
-    assert sum(counts) == 50
-    assert max(counts) == min(batch_size, 50)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_features_are_those_of_the_images(batch_size: int, digits_features: DigitsFeatures) -> None:
+    counts: list[int] = []
+    features = generated_features(
+        elementwise, range(20), DIGITS, digits_features, batch_size, progress=counts.append
+    )
+    assert sum(counts) == 20
+    assert max(counts) == min(batch_size, 20)
+    # float32 convolutions of another batch size differ in the last bits; features are of order 10
+    whole = digits_features(generate_uint8(elementwise, range(20), DIGITS))
+    torch.testing.assert_close(features, whole, rtol=0, atol=1e-4)
 
 
 def test_two_processes_make_what_one_does() -> None:
-    whole = generate_uint8(elementwise, range(20), DIGITS, 8)
-    shares = [generate_uint8(elementwise, range(rank, 20, 2), DIGITS, 8) for rank in range(2)]
+    whole = generate_uint8(elementwise, range(20), DIGITS)
+    shares = [generate_uint8(elementwise, range(rank, 20, 2), DIGITS) for rank in range(2)]
     assert torch.equal(torch.stack(shares, 1).flatten(0, 1), whole)
 
 

@@ -8,21 +8,22 @@ import pytest
 import torch
 
 from carv_distill.data.digits import load_digits_images
-from carv_distill.data.sets import ByteImages
+from carv_distill.data.sets import LabelledImages, to_uint8
 from carv_distill.errors import UserError
 from carv_distill.evaluation.features import DigitsFeatures
 from carv_distill.evaluation.fid import FeatureStatistics
 from carv_distill.evaluation.reference import Reference
 from carv_distill.processes import Processes
+from tests.helpers.features import reference_of
 
 
 def test_a_set_gives_what_its_images_give(digits_features: DigitsFeatures) -> None:
     """Kept or summed; the covariance's divisor is N − 1 in both."""
     data = load_digits_images()
-    images = Reference.from_images("digits", data.to_uint8(), digits_features)
+    images = reference_of("digits", to_uint8(data.images), digits_features)
     counts: list[int] = []
     kept = Reference.from_set(data, digits_features, progress=counts.append)
-    summed = Reference.from_set(data, digits_features, kept=100)
+    summed = Reference.from_set(data, digits_features, most_features=100)
     assert sum(counts) == len(data)
     assert kept.name == summed.name == "digits"
     assert kept.features is not None
@@ -32,10 +33,10 @@ def test_a_set_gives_what_its_images_give(digits_features: DigitsFeatures) -> No
     for found in (kept, summed):
         torch.testing.assert_close(found.statistics.mu, images.statistics.mu, rtol=0, atol=1e-9)
         torch.testing.assert_close(found.statistics.sigma, images.statistics.sigma, rtol=0, atol=1e-9)
-    pixels = data.to_uint8()
-    again = Reference.from_set(ByteImages(pixels, data.labels, data.spec), digits_features)
+    pixels = to_uint8(data.images)
+    again = Reference.from_set(LabelledImages(pixels, data.labels, data.spec), digits_features)
     assert torch.equal(again.statistics.sigma, kept.statistics.sigma)
-    few = ByteImages(pixels[:1], data.labels[:1], data.spec)
+    few = LabelledImages(pixels[:1], data.labels[:1], data.spec)
     with pytest.raises(UserError, match="digits has 1 images; statistics need at least 2"):
         Reference.from_set(few, digits_features)
 

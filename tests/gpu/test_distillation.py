@@ -20,9 +20,9 @@ from carv_distill.carv import (
 from carv_distill.data.images import load_images
 from carv_distill.distillation.module import DMDModule
 from carv_distill.distillation.options import DMDConfig
-from carv_distill.distillation.task import build_dmd_module
+from carv_distill.distillation.preparation import build_module
 from carv_distill.engine.metrics import read_metrics
-from carv_distill.engine.run import execute
+from carv_distill.tasks import train
 from carv_distill.variance import CountSketch
 from tests.helpers.loops import fit_without_waiting
 from tests.helpers.small import ON_GPU
@@ -86,10 +86,10 @@ def test_a_bf16_run_goes_through_and_resumes(small_config: MakeConfig) -> None:
         "variance.every=3",
         "variance.pairs=3",
     )
-    run = execute(small_config(*words))
+    run = train(small_config(*words))
     rows = read_metrics(run / "metrics.csv")
     assert all(torch.tensor(list(r.values())).isfinite().all() for r in rows)
-    longer = execute(small_config(*words, "trainer.max_steps=8"), resume=True)
+    longer = train(small_config(*words, "trainer.max_steps=8"), resume=True)
     assert longer == run
     assert read_metrics(run / "metrics.csv")[-1]["step"] == 8
 
@@ -97,25 +97,25 @@ def test_a_bf16_run_goes_through_and_resumes(small_config: MakeConfig) -> None:
 def test_an_update_does_not_wait_for_the_device(small_config: MakeConfig) -> None:
     """A whole student update, fake-score updates included, under torch's synchronisation check."""
 
-    fit_without_waiting(build_dmd_module(small_config(), load_images("digits")))
+    fit_without_waiting(build_module(small_config(), load_images("digits")))
 
 
 def test_the_residual_in_bf16_is_close_to_the_one_in_float32(
     small_config: MakeConfig, tmp_path: Path
 ) -> None:
     """Direction under autocast against float32, same draws: relative error below 5 %."""
-    module = build_dmd_module(small_config(), load_images("digits"))
+    module = build_module(small_config(), load_images("digits"))
     assert isinstance(module, DMDModule)
     module.to("cuda")
     with torch.no_grad():
-        for i, p in enumerate(module.fake.parameters()):
+        for i, p in enumerate(module.objective.fake.parameters()):
             p += 0.03 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i)).cuda()
-    z, labels = module.upstream_noise(16, stream(0, device="cuda"))
-    x = module.generate(module.student, z, labels)
-    draws = module.sampler.draw(16, 8, module.shape, generator=stream(1, device="cuda"))
-    exact = average_residual(module.residual(labels), x, draws)
+    z, labels = module.objective.upstream_noise(16, stream(0, device="cuda"))
+    x = module.objective.generate(module.objective.student, z, labels)
+    draws = module.estimator.sampler.draw(16, 8, module.objective.shape, generator=stream(1, device="cuda"))
+    exact = average_residual(module.objective.residual(labels), x, draws)
     with torch.autocast("cuda", torch.bfloat16):
-        rough = average_residual(module.residual(labels), x, draws)
+        rough = average_residual(module.objective.residual(labels), x, draws)
     assert (rough - exact).norm() < 0.05 * exact.norm()
 
 
@@ -129,24 +129,24 @@ def test_the_residual_in_bf16_is_close_to_the_one_in_float32(
 )
 def test_updates_of_every_kind_do_not_wait(small_config: MakeConfig, words: tuple[str, ...]) -> None:
     """With a discriminator on real images, over three shares, and with the teacher in bfloat16."""
-    fit_without_waiting(build_dmd_module(small_config(*words), load_images("digits")))
+    fit_without_waiting(build_module(small_config(*words), load_images("digits")))
 
 
 def test_a_full_device_halves_the_chunk(small_config: MakeConfig) -> None:
     """With little memory beyond what is held, 4,096 re-noisings do not go through at once; the direction is
     that of a device with room, to rounding."""
-    module = build_dmd_module(small_config(), load_images("digits")).to("cuda")
-    z, labels = module.upstream_noise(64, stream(0, device="cuda"))
+    module = build_module(small_config(), load_images("digits")).to("cuda")
+    z, labels = module.objective.upstream_noise(64, stream(0, device="cuda"))
     with torch.no_grad():
-        x = module.generate(module.student, z, labels)
-    draws = module.sampler.draw(64, 64, module.shape, generator=stream(1, device="cuda"))
-    expected = average_residual(module.residual(labels), x, draws, 256)
+        x = module.objective.generate(module.objective.student, z, labels)
+    draws = module.estimator.sampler.draw(64, 64, module.objective.shape, generator=stream(1, device="cuda"))
+    expected = average_residual(module.objective.residual(labels), x, draws, 256)
     torch.cuda.empty_cache()
     room = torch.cuda.memory_reserved() + 64 * 2**20
     torch.cuda.set_per_process_memory_fraction(room / torch.cuda.get_device_properties(0).total_memory)
     chunk = Chunk()
     try:
-        found = average_residual(module.residual(labels), x, draws, chunk)
+        found = average_residual(module.objective.residual(labels), x, draws, chunk)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert chunk.rows is not None
@@ -158,7 +158,7 @@ def test_a_compiled_update_is_close_to_an_eager_one(small_config: MakeConfig) ->
     """Losses of four updates, to 2 %."""
     losses = []
     for compiled in ("false", "true"):
-        module = build_dmd_module(small_config(f"dmd.compile={compiled}"), load_images("digits"))
+        module = build_module(small_config(f"dmd.compile={compiled}"), load_images("digits"))
         fit_without_waiting(module)
         losses.append(torch.stack(list(module.latest_losses.values())))
     torch.testing.assert_close(*losses, rtol=0.02, atol=1e-3)

@@ -10,14 +10,13 @@ import pytest
 import torch
 
 from carv_distill.carv import AdaptiveProposal, average_residual, stream
-from carv_distill.engine.config import load_config
 from carv_distill.engine.metrics import read_metrics
-from carv_distill.engine.run import execute
-from carv_distill.text_to_3d.export import build_scene
+from carv_distill.tasks import load_config, train
 from carv_distill.text_to_3d.module import SDSModule
+from carv_distill.text_to_3d.scenes import build_scene
 from tests.helpers.loops import fit_without_waiting
+from tests.helpers.runs import sds_words as words
 from tests.helpers.small import ON_GPU
-from tests.text_to_3d.test_run import words
 
 pytestmark = ON_GPU
 
@@ -29,15 +28,16 @@ def test_a_step_of_text_to_3d_does_not_wait_for_the_device(
 ) -> None:
     """The tiny pipeline, with an adaptive proposal and a learned coefficient."""
     module = make_module(adaptive=AdaptiveProposal(10), coefficient="learned", strategy="nested")
-    module.scene = build_scene(replace(module.view, kind=kind))
-    module.camera_sampler = replace(module.camera_sampler, sampling=sampling)
+    objective = module.objective
+    objective.scene = build_scene(replace(objective.view, kind=kind))
+    objective.camera_sampler = replace(objective.camera_sampler, sampling=sampling)
     fit_without_waiting(module)
 
 
 @pytest.mark.parametrize("kind", ["voxels", "hash", "gaussians"])
 def test_text_to_3d_in_bf16_goes_through(pipeline_folder: Path, tmp_path: Path, kind: str) -> None:
     given = words(pipeline_folder, tmp_path, f"scene.kind={kind}", "trainer.accelerator=cuda", "sds.opaque=1")
-    folder = execute(load_config("configs/sds_carv.yaml", given))
+    folder = train(load_config("configs/sds_carv.yaml", given))
     rows = read_metrics(folder / "metrics.csv")
     assert all(torch.tensor(list(r.values())).isfinite().all() for r in rows)
     assert rows[-1]["step"] == 6
@@ -49,8 +49,8 @@ def test_the_sds_direction_in_bf16_is_close_to_the_one_in_float32(
 ) -> None:
     """The same renders and draws: relative error below 5 %."""
     module = make_module().to("cuda")
-    x, residual = module.pipeline(8, stream(0, device="cuda"))
-    draws = module.sampler.draw(8, 8, x.shape[1:], generator=stream(1, device="cuda"))
+    x, residual, *_ = module.objective.pipeline(0)(8, stream(0, device="cuda"))
+    draws = module.objective.levels.configured(0).draw(8, 8, x.shape[1:], generator=stream(1, device="cuda"))
     exact = average_residual(residual, x, draws)
     with torch.autocast("cuda", torch.bfloat16):
         rough = average_residual(residual, x, draws)

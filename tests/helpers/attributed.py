@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from carv_distill.attribution import models as subject
+from carv_distill.attribution import models
 from carv_distill.data.images import load_images
-from carv_distill.data.spec import LabelledImages
+from carv_distill.data.options import DataOptions
+from carv_distill.data.sets import LabelledImages
+from carv_distill.engine.task import TrainedModel
 from carv_distill.teachers.schedule import EDMSchedule
 from carv_distill.teachers.teacher import edm_scheduler_config, save_teacher
 from tests.helpers.tiny_unet import tiny_unet
@@ -20,16 +22,17 @@ FEW = 70
 def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The training set is the first 70 digits."""
 
-    def few(name: str) -> LabelledImages:
-        data = load_images(name)
+    def few(options: DataOptions) -> LabelledImages:
+        data = load_images(options)
+        assert isinstance(data, LabelledImages)
         return LabelledImages(data.images[:FEW], data.labels[:FEW], data.spec)
 
-    monkeypatch.setattr(subject, "load_images", few)
+    monkeypatch.setattr(models, "load_images", few)
 
 
-def tiny_teacher(folder: Path, seed: int = 0) -> str:
-    """A random teacher of digits in a folder of its own."""
+def tiny_teacher(folder: Path, seed: int = 0) -> TrainedModel:
+    """A random teacher, as if it had learned from digits, in a folder of its own."""
     place = folder / f"teacher-{seed}"
     schedule = edm_scheduler_config(EDMSchedule(0.05, 5.0), 0.5)
     save_teacher(place, tiny_unet(seed, labels=11), schedule, "tiny")
-    return str(place)
+    return TrainedModel(place, DataOptions("digits"))

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from carv_distill.teachers.edm.dhariwal import DhariwalUNet
-from carv_distill.teachers.edm.song import SongUNet
+from carv_distill.teachers.edm.networks import DhariwalUNet, SongUNet
 from carv_distill.teachers.edm.unet import EDMUNet
 
 _NCSN = {"embedding_type": "fourier", "channel_mult_noise": 2, "resample_filter": [1, 3, 3, 1]}

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[2]
+DIGITS_FEATURES = ROOT / "checkpoints/digits-features"
 
 ON_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 """The `pytestmark` of a module that needs a CUDA device."""

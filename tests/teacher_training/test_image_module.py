@@ -8,14 +8,13 @@ import pytest
 import torch
 
 from carv_distill.data.images import load_images
-from carv_distill.engine.config import load_config
 from carv_distill.engine.metrics import read_metrics
-from carv_distill.engine.run import execute
+from carv_distill.tasks import load_config, train
 from carv_distill.teacher_training.image_module import PretrainModule, build_teacher
-from carv_distill.teacher_training.image_options import PretrainOptions, TeacherConfig
-from carv_distill.teachers.exact import EmpiricalDenoiser
+from carv_distill.teacher_training.options import PretrainOptions, TeacherConfig
 from carv_distill.teachers.teacher import load_teacher
-from tests.data.test_images import as_zip, pictures
+from tests.helpers.exact import EmpiricalDenoiser
+from tests.helpers.image_files import as_zip, pictures
 from tests.helpers.small import ROOT
 
 
@@ -23,12 +22,12 @@ def small_config(folder: Path, *overrides: str) -> TeacherConfig:
     words = (
         f"folder={folder}",
         f"fid.weights={ROOT}/checkpoints/digits-features",
-        "teacher.channels=[8,16]",
-        "teacher.head_channels=8",
-        "teacher.batch=32",
-        "teacher.ema=0.9",
-        "teacher.warmup=10",
-        "teacher.learning_rate=4e-3",
+        "training.channels=[8,16]",
+        "training.head_channels=8",
+        "training.batch=32",
+        "training.ema=0.9",
+        "training.warmup=10",
+        "training.learning_rate=4e-3",
         "trainer.max_steps=60",
         "trainer.log_every=5",
         "trainer.accelerator=cpu",
@@ -42,7 +41,7 @@ def small_config(folder: Path, *overrides: str) -> TeacherConfig:
 
 def test_the_loss_falls_and_the_saved_teacher_denoises(tmp_path: Path) -> None:
     """After 60 steps the averaged network is nearer to the exact posterior mean than no denoising is."""
-    run = execute(small_config(tmp_path))
+    run = train(small_config(tmp_path))
     losses = [r["loss/teacher"] for r in read_metrics(run / "metrics.csv")]
     assert sum(losses[-3:]) / 3 < 0.7 * losses[0]
     teacher = load_teacher(run / "teacher")
@@ -59,11 +58,11 @@ def test_the_loss_falls_and_the_saved_teacher_denoises(tmp_path: Path) -> None:
 
 def test_a_resumed_teacher_is_the_same_to_the_bit(tmp_path: Path) -> None:
     """Cut at 40 of 60 steps (cosine schedule, EMA and optimiser included) and resumed."""
-    whole = execute(small_config(tmp_path, "name=whole"))
-    cut = execute(small_config(tmp_path, "name=cut"))
+    whole = train(small_config(tmp_path, "name=whole"))
+    cut = train(small_config(tmp_path, "name=cut"))
     for path in (cut / "checkpoints").glob("*step=60.ckpt"):
         path.unlink()
-    execute(small_config(tmp_path, "name=cut"), resume=True)
+    train(small_config(tmp_path, "name=cut"), resume=True)
     name = "checkpoints/newest-step=60.ckpt"
     a, b = (torch.load(run / name, weights_only=True) for run in (whole, cut))
     assert all(torch.equal(a["state_dict"][k], b["state_dict"][k]) for k in a["state_dict"])
@@ -92,14 +91,14 @@ def test_a_teacher_learns_from_files_and_resumes_to_the_bit(tmp_path: Path) -> N
         f"data.path={path}",
         "data.flip=true",
         "data.workers=1",
-        "teacher.batch=4",
+        "training.batch=4",
         "trainer.max_steps=6",
         "checkpoint.every=2",
     )
-    whole = execute(small_config(tmp_path, *words, "name=whole"))
-    cut = execute(small_config(tmp_path, *words, "name=cut"))
+    whole = train(small_config(tmp_path, *words, "name=whole"))
+    cut = train(small_config(tmp_path, *words, "name=cut"))
     next((cut / "checkpoints").glob("*step=6.ckpt")).unlink()
-    execute(small_config(tmp_path, *words, "name=cut", "data.workers=0"), resume=True)
+    train(small_config(tmp_path, *words, "name=cut", "data.workers=0"), resume=True)
     a, b = (
         torch.load(run / "checkpoints/newest-step=6.ckpt", weights_only=True)["state_dict"]
         for run in (whole, cut)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,14 @@ import torch
 from diffusers import StableDiffusionPipeline
 from transformers import CLIPModel, CLIPProcessor
 
-from carv_distill.data.shapes import shape_images, vocabulary
+from carv_distill.data.solids import prompted_solids, vocabulary
+from carv_distill.engine.optimisation import stage_rate
 from carv_distill.errors import UserError
 from carv_distill.teacher_training.losses import autoencoder_loss, clamp_scale, contrastive_loss
 from carv_distill.teacher_training.networks import build_networks
+from carv_distill.teacher_training.options import TextTeacherOptions
 from carv_distill.teacher_training.text_module import TextTeacherModule
-from carv_distill.teacher_training.text_options import TextTeacherOptions
-from carv_distill.teachers.pipelines import load_text_teacher
+from carv_distill.teachers.text import load_text_teacher
 from tests.helpers.loops import fit
 
 SMALL = {"vae_channels": [8, 8], "unet_channels": [8, 8], "text_width": 8, "clip_width": 8, "batch": 4}
@@ -26,7 +28,7 @@ def make(max_steps: int = 10) -> TextTeacherModule:
     torch.manual_seed(0)
     options = TextTeacherOptions(**SMALL, vae_share=0.4, clip_share=0.2, clip_patch=8, warmup=1)
     networks = build_networks(options, 16, vocabulary(), 10)
-    return TextTeacherModule(networks, shape_images(16, 1), options, max_steps, 0)
+    return TextTeacherModule(networks, prompted_solids(16, 1), options, max_steps, 0)
 
 
 def test_each_stage_moves_its_own_networks() -> None:
@@ -45,7 +47,7 @@ def test_each_stage_moves_its_own_networks() -> None:
 
 
 def test_the_learning_rate_warms_up_and_decays_within_its_stage() -> None:
-    rate = make(100)._rate(40, 80)
+    rate = partial(stage_rate, start=40, end=80, warmup=make(100).options.warmup)
     assert [rate(s) for s in (39, 80)] == [0, 0]
     assert rate(40) == 1
     assert rate(60) == pytest.approx((1 + math.cos(math.pi * 19 / 39)) / 2)
@@ -121,11 +123,11 @@ def test_the_scale_stays_at_a_hundred() -> None:
 @pytest.mark.parametrize(
     ("changes", "size", "said"),
     [
-        ({"vae_channels": [10]}, 16, "teacher.vae_channels"),
-        ({"unet_channels": []}, 16, "teacher.unet_channels"),
+        ({"vae_channels": [10]}, 16, "training.vae_channels"),
+        ({"unet_channels": []}, 16, "training.unet_channels"),
         ({}, 18, "data.size: 18 is no multiple of 4"),
-        ({"clip_patch": 3}, 16, "teacher.clip_patch: 3 does not divide"),
-        ({"text_width": 12}, 16, "teacher.text_width: 12"),
+        ({"clip_patch": 3}, 16, "training.clip_patch: 3 does not divide"),
+        ({"text_width": 12}, 16, "training.text_width: 12"),
     ],
 )
 def test_sizes_that_do_not_fit_are_named(changes: dict[str, object], size: int, said: str) -> None:

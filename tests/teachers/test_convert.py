@@ -19,6 +19,7 @@ from carv_distill.teachers.teacher import load_teacher
 from tests.helpers.edm_networks import CONFIGS, inputs, small
 from tests.helpers.edm_pickles import Call, Refused, content, published, write
 
+pytestmark = pytest.mark.usefixtures("_published_modules")
 SIGMA = torch.tensor([0.1, 2.0, 60.0])
 
 

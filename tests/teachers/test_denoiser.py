@@ -11,6 +11,7 @@ from carv_distill.teachers.denoiser import (
     Denoiser,
     EDMPreconditioning,
     EpsPreconditioning,
+    GaussianDenoiser,
     GuidedDenoiser,
     NetworkDenoiser,
     Preconditioning,
@@ -18,7 +19,6 @@ from carv_distill.teachers.denoiser import (
     VPreconditioning,
     denoised_difference,
 )
-from carv_distill.teachers.exact import GaussianDenoiser
 from carv_distill.teachers.schedule import EDMSchedule, VPSchedule
 
 F64 = torch.float64

@@ -3,10 +3,10 @@ import torch
 from torch import Tensor
 
 from carv_distill.carv import stream
-from carv_distill.teachers.denoiser import Denoiser
-from carv_distill.teachers.exact import GaussianDenoiser, GaussianMixtureDenoiser
+from carv_distill.teachers.denoiser import Denoiser, GaussianDenoiser
 from carv_distill.teachers.sampler import heun_sample
 from carv_distill.teachers.schedule import EDMSchedule
+from tests.helpers.exact import GaussianMixtureDenoiser
 
 F64 = torch.float64
 MEAN = torch.tensor([1.0, -0.5, 0.0], dtype=F64)

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from carv_distill.engine.options import EstimatorOptions
 from carv_distill.geometry.camera import CameraSampler
-from carv_distill.teachers.pipelines import load_text_teacher
-from carv_distill.text_to_3d.export import build_scene
-from carv_distill.text_to_3d.levels import Estimator
+from carv_distill.teachers.text import load_text_teacher
+from carv_distill.text_to_3d.guidance import AnnealedSampler
 from carv_distill.text_to_3d.module import SDSModule
+from carv_distill.text_to_3d.objective import SDSObjective
 from carv_distill.text_to_3d.options import SceneOptions, SDSOptions
+from carv_distill.text_to_3d.scenes import build_scene
 from tests.helpers.tiny_latent import save_tiny_pipeline
 from tests.helpers.tiny_pixel import save_tiny_if_pipeline
 
@@ -44,16 +46,19 @@ def make_pixel_module(if_pipeline_folder: Path) -> Callable[..., SDSModule]:
 def build_module(
     folder: Path, upstream: int = 2, draws: int = 3, adaptive: Any = None, **changes: Any
 ) -> SDSModule:
-    estimator = {k: changes.pop(k) for k in list(changes) if k in Estimator.__annotations__}
+    estimator = {k: changes.pop(k) for k in list(changes) if k in EstimatorOptions.__annotations__}
+    estimator = {"proposal": "weighting", "defensive": 0.0, **estimator}
     options = SDSOptions(**{"prompt": "a red torus", "sparsity": 0.0, **changes})
-    return SDSModule(
-        load_text_teacher(folder),
-        build_scene(VIEW),
-        CameraSampler(),
-        Estimator(upstream, draws, **estimator),
-        VIEW,
-        options,
-        max_steps=10,
-        seed=0,
-        adaptive=adaptive,
+    teacher = load_text_teacher(folder)
+    levels = AnnealedSampler(
+        teacher.schedule, EstimatorOptions(upstream, draws, **estimator), options, 10, adaptive
     )
+    objective = SDSObjective(
+        teacher=teacher,
+        scene=build_scene(VIEW),
+        cameras=CameraSampler(),
+        view=VIEW,
+        options=options,
+        levels=levels,
+    )
+    return SDSModule(objective=objective, seed=0)

@@ -15,7 +15,6 @@ from PIL import Image
 
 from carv_distill.errors import UserError
 from carv_distill.text_to_3d.export import (
-    build_scene,
     extract_mesh,
     load_scene,
     pictures,
@@ -25,6 +24,7 @@ from carv_distill.text_to_3d.export import (
     write_turntable,
 )
 from carv_distill.text_to_3d.options import SCENES, GaussianOptions, HashOptions, SceneOptions
+from carv_distill.text_to_3d.scenes import build_scene
 
 VIEW = SceneOptions(resolution=24, size=16, samples=24)
 

@@ -10,18 +10,33 @@ from torch import Tensor
 from carv_distill.carv import (
     NOISES,
     STRATEGIES,
+    AdaptiveProposal,
     NoiseCoefficient,
     NoiseLevelSampler,
     Proposal,
+    StepStatistics,
     average_residual,
+    stream,
 )
-from carv_distill.teachers.exact import GaussianDenoiser
+from carv_distill.engine.estimator import observer
+from carv_distill.engine.options import EstimatorOptions
+from carv_distill.teachers.denoiser import GaussianDenoiser
 from carv_distill.teachers.schedule import VPSchedule
-from carv_distill.text_to_3d.guidance import Guidance, TimestepRange, clip_norm, sds_residual, timestep_weight
+from carv_distill.text_to_3d.guidance import (
+    AnnealedSampler,
+    TimestepRange,
+    clip_norm,
+    guided_residual,
+    sds_residual,
+    timestep_weight,
+)
+from carv_distill.text_to_3d.options import SDSOptions
 
 BETAS = DDPMScheduler(100, 0.00085, 0.012, "scaled_linear").betas
 SCHEDULE = VPSchedule(BETAS)
 DIM = 6
+F64, STEPS = torch.float64, 3000
+OPTIONS = SDSOptions(prompt="a red torus", t_min=0.05, t_max=0.98, t_max_end=0.4)
 MEAN, VARIANCE = torch.linspace(-1, 1, DIM, dtype=torch.float64), torch.linspace(0.2, 1.5, DIM).double()
 TEACHER = GaussianDenoiser(MEAN, VARIANCE)
 
@@ -90,14 +105,17 @@ def test_every_estimator_has_the_exact_mean(
 def test_a_learned_coefficient_keeps_the_mean_and_takes_the_noise_away() -> None:
     levels = TimestepRange.of_shares(SCHEDULE, 0.5, 0.5)
     teacher = GaussianDenoiser(torch.zeros(DIM).double(), torch.full((DIM,), 0.5).double())
-    guidance = Guidance(teacher, levels, "sds", NoiseCoefficient(10, decay=1.0))
+    statistics = StepStatistics()
+    coefficient, cond, rows = NoiseCoefficient(10, decay=1.0), torch.zeros(1, 1, 1), torch.zeros(64).long()
     g = torch.Generator().manual_seed(0)
     x = torch.randn(1, DIM, generator=g, dtype=torch.float64).expand(64, DIM)
     u = torch.full((64,), 0.5, dtype=torch.float64)
     spread = []
     for step in range(40):
         eps = torch.randn(64, DIM, generator=g, dtype=torch.float64)
-        spread.append(guidance.residual(x, u, eps, None, step, observe=True).var(0).sum())
+        residual = guided_residual(teacher, levels, "sds", cond, step, coefficient, statistics)
+        spread.append(residual(x, u, eps, rows).var(0).sum())
+        statistics.commit(step, lambda rows: rows)
     assert spread[-1] < 0.02 * spread[0]
 
 
@@ -115,3 +133,61 @@ def test_only_what_is_too_long_is_clipped() -> None:
     direction = torch.tensor([[3.0, 4.0], [0.3, 0.4]])
     assert torch.allclose(clip_norm(direction, 1.0), torch.tensor([[0.6, 0.8], [0.3, 0.4]]))
     assert torch.equal(clip_norm(torch.zeros(1, 2), 1.0), torch.zeros(1, 2))
+
+
+def alone(rows: Tensor) -> Tensor:
+    return rows
+
+
+@pytest.mark.parametrize("bins", [20, 7])
+def test_what_is_learned_of_a_timestep_stays_as_the_range_shrinks(bins: int) -> None:
+    """‖r‖ = f(t), constant in each bin of all timesteps. Whether observed in the first range or in the
+    last, q(t) = 0.9 f(t)/Σ f + 0.1/M over the M timesteps of every step's range, exactly."""
+    f = 1 + torch.rand(bins, generator=stream("f"), dtype=F64)
+    of_timestep = f[((torch.arange(100) + 0.5) / 100 * bins).long()]
+    for taught_at in (0, 9):
+        adaptive = AdaptiveProposal(bins, 0.1, refresh=1)
+        annealed = AnnealedSampler(SCHEDULE, EstimatorOptions(1, 1), OPTIONS, 10, adaptive)
+        statistics = StepStatistics()
+        levels = annealed.range_at(taught_at)
+        observe = observer(statistics, adaptive, levels.place)
+        assert observe is not None
+        u = (torch.arange(levels.count) + 0.5) / levels.count
+        t = torch.arange(levels.first, levels.last + 1)
+        observe(u, of_timestep[t, None], torch.zeros_like(t))
+        statistics.commit(taught_at, alone)
+        for step in range(taught_at + 1, 12):
+            levels = annealed.range_at(step)
+            weights = of_timestep[levels.first : levels.last + 1]
+            exact = 0.9 * weights / weights.sum() + 0.1 / levels.count
+            torch.testing.assert_close(annealed.sampler_at(step).proposal.mass, exact, rtol=1e-12, atol=0)
+    assert (annealed.range_at(0).last, annealed.range_at(9).last) == (98, 40)
+
+
+@pytest.mark.parametrize(("strategy", "statistic"), [("iid", "second_moment"), ("nested", "neyman")])
+def test_the_mean_over_all_timesteps_stays_exact_as_the_range_shrinks(strategy: str, statistic: str) -> None:
+    """Each step's estimate less the exact mean of that step's range is a martingale difference: their mean
+    over 3,000 steps is 0 within 4 SE in every coordinate (12 of them: 8e-4 for a false alarm)."""
+    mean, variance = torch.linspace(-1, 1, DIM, dtype=F64), torch.linspace(0.2, 1.5, DIM, dtype=F64)
+    teacher = GaussianDenoiser(mean, variance)
+    adaptive = AdaptiveProposal(8, 0.1, statistic, decay=0.9, refresh=1)
+    annealed = AnnealedSampler(SCHEDULE, EstimatorOptions(2, 4, strategy), OPTIONS, STEPS, adaptive)
+    g = stream("annealed", strategy)
+    x = torch.randn(2, DIM, generator=g, dtype=F64)
+    errors, statistics = [], StepStatistics()
+    for step in range(STEPS):
+        levels = annealed.range_at(step)
+        drawn = annealed.sampler_at(step).draw(2, 4, (DIM,), g, dtype=F64)
+
+        def residual(x: Tensor, u: Tensor, eps: Tensor, index: Tensor, at: TimestepRange = levels) -> Tensor:
+            return sds_residual(teacher, x, at.sigma(u), eps, None)[0]
+
+        observe = observer(statistics, adaptive, levels.place)
+        sigma = levels.levels[:, None, None]
+        exact = timestep_weight(sigma, "sds") * sigma * (x - mean) / (variance + sigma.square())
+        errors.append(average_residual(residual, x, drawn, observe=observe) - exact.mean(0))
+        statistics.commit(step, alone)
+    found = torch.stack(errors)
+    assert (found.mean(0).abs() < 4 * found.std(0) / STEPS**0.5).all()
+    mass = annealed.sampler_at(STEPS).proposal.mass
+    assert mass.max() > 1.5 * mass.min()

@@ -21,19 +21,19 @@ def gradient(module: SDSModule) -> torch.Tensor:
 
 def test_one_draw_gives_the_textbook_gradient(make_module: Make) -> None:
     """R = K = 1 at a given (t, ε): J(z)ᵀ (1 − ᾱ_t) (ε̂_∅ + s (ε̂_y − ε̂_∅) − ε), z_t = √ᾱ z + √(1 − ᾱ) ε."""
-    module = make_module(upstream=1, draws=1, by_weight=False, guidance=7.5)
-    teacher = module.teacher
-    cameras = module.camera_sampler.sample(1, stream("camera"))
-    t, levels = 30, module.levels(0)
+    module = make_module(upstream=1, draws=1, proposal="uniform", guidance=7.5)
+    teacher = module.objective.teacher
+    cameras = module.objective.camera_sampler.sample(1, stream("camera"))
+    t, levels = 30, module.objective.levels.range_at(0)
     eps = torch.randn(1, 1, 4, 4, 4, generator=stream("noise"))
     u = torch.tensor([[(t - levels.first + 0.5) / levels.count]])
 
     def latents() -> torch.Tensor:
         g = stream("render")
-        return module.encoded(module.rendered(cameras, g), g)
+        return module.objective.encoded(module.objective.rendered(cameras, g), g)
 
     x = latents()
-    residual = module.residual(module.conditions(cameras), 0)
+    residual = module.objective.residual(module.objective.conditions(cameras), 0)
     surrogate(x, average_residual(residual, x, Draws(u, torch.ones(1, 1), eps))).backward()
     ours = gradient(module)
     for p in module.scene.parameters():
@@ -43,10 +43,11 @@ def test_one_draw_gives_the_textbook_gradient(make_module: Make) -> None:
     kept = kept.float()
     z = latents()
     z_t = (kept.sqrt() * z + (1 - kept).sqrt() * eps[:, 0]).detach()
-    view = module.prompts[cameras.view_index()]
+    view = module.objective.prompts[cameras.view_index()]
     with torch.no_grad():
         own, none = (
-            teacher.unet(z_t, t, encoder_hidden_states=c).sample for c in (view, module.denoiser.null[None])
+            teacher.unet(z_t, t, encoder_hidden_states=c).sample
+            for c in (view, module.objective.denoiser.null[None])
         )
     grad = (1 - kept) * (none + 7.5 * (own - none) - eps[:, 0])
     z.backward(grad)
@@ -58,27 +59,27 @@ def test_one_draw_gives_the_textbook_gradient(make_module: Make) -> None:
 def test_one_draw_gives_the_textbook_gradient_in_pixels(make_pixel_module: Make) -> None:
     """R = K = 1 at a given (t, ε), x the render in [−1, 1]: (∂x/∂θ)ᵀ (1 − ᾱ_t) (ε̂_∅ + s (ε̂_y − ε̂_∅) − ε),
     x_t = √ᾱ x + √(1 − ᾱ) ε, ε̂ the first half of the network's channels, ᾱ of DeepFloyd's cosine betas."""
-    module = make_pixel_module(upstream=1, draws=1, by_weight=False, guidance=20.0)
-    cameras = module.camera_sampler.sample(1, stream("camera"))
-    t, levels = 30, module.levels(0)
+    module = make_pixel_module(upstream=1, draws=1, proposal="uniform", guidance=20.0)
+    cameras = module.objective.camera_sampler.sample(1, stream("camera"))
+    t, levels = 30, module.objective.levels.range_at(0)
     eps = torch.randn(1, 1, 3, 8, 8, generator=stream("noise"))
     u = torch.tensor([[(t - levels.first + 0.5) / levels.count]])
 
-    x = module.encoded(module.rendered(cameras, stream("render")), stream("encode"))
-    residual = module.residual(module.conditions(cameras), 0)
+    x = module.objective.encoded(module.objective.rendered(cameras, stream("render")), stream("encode"))
+    residual = module.objective.residual(module.objective.conditions(cameras), 0)
     surrogate(x, average_residual(residual, x, Draws(u, torch.ones(1, 1), eps))).backward()
     ours = gradient(module)
     for p in module.scene.parameters():
         p.grad = None
 
     kept = DDPMScheduler(50, beta_schedule="squaredcos_cap_v2").alphas_cumprod[t]  # ᾱ_t
-    pixels = 2 * module.rendered(cameras, stream("render")).image - 1
+    pixels = 2 * module.objective.rendered(cameras, stream("render")).image - 1
     x_t = (kept.sqrt() * pixels + (1 - kept).sqrt() * eps[:, 0]).detach()
-    view = module.prompts[cameras.view_index()]
+    view = module.objective.prompts[cameras.view_index()]
     with torch.no_grad():
         own, none = (
-            module.teacher.unet(x_t, t, encoder_hidden_states=c).sample.chunk(2, dim=1)[0]
-            for c in (view, module.denoiser.null[None])
+            module.objective.teacher.unet(x_t, t, encoder_hidden_states=c).sample.chunk(2, dim=1)[0]
+            for c in (view, module.objective.denoiser.null[None])
         )
     pixels.backward((1 - kept) * (none + 20.0 * (own - none) - eps[:, 0]))
     theirs = gradient(module)
@@ -95,27 +96,29 @@ def test_renders_one_after_the_other_give_the_same_step(make_module: Make) -> No
     grads = []
     for at_once in (1, 4):
         module = make_module(upstream=4, draws=2, renders_at_once=at_once)
-        module.rendered = lambda cameras, g, m=module: _middle(m, cameras)  # type: ignore[method-assign]
-        module.encoded = lambda seen, g, m=module: m.teacher.vae.encode(2 * seen.image - 1).latent_dist.mean  # type: ignore[method-assign]
+        module.objective.rendered = lambda cameras, g, m=module: _middle(m, cameras)  # type: ignore[method-assign]
+        module.objective.encoded = lambda seen, g, m=module: (
+            m.objective.teacher.vae.encode(2 * seen.image - 1).latent_dist.mean
+        )  # type: ignore[method-assign]
         fit(module, 1)
         grads.append(gradient(module))
     assert torch.allclose(*grads, rtol=1e-4, atol=1e-6 * float(grads[0].abs().max()))
 
 
 def _middle(module: SDSModule, cameras: object) -> object:
-    return module.scene.render(cameras, module.view.size, module.view.samples)  # type: ignore[arg-type]
+    return module.scene.render(cameras, module.objective.view.size, module.objective.view.samples)  # type: ignore[arg-type]
 
 
 def test_the_field_alone_learns_and_is_kept(make_module: Make) -> None:
     module = make_module()
     before = [p.clone() for p in module.scene.parameters()]
-    networks = {n: p.clone() for n, p in module.named_parameters() if not n.startswith("scene.")}
+    networks = {n: p.clone() for n, p in module.named_parameters() if not n.startswith("objective.scene.")}
     fit(module, 2)
     assert all(not torch.equal(a, b) for a, b in zip(before, module.scene.parameters(), strict=True))
     assert all(torch.equal(p, networks[n]) for n, p in module.named_parameters() if n in networks)
     checkpoint = {"state_dict": module.state_dict()}
     module.on_save_checkpoint(checkpoint)
-    assert all(k.startswith("scene.") for k in checkpoint["state_dict"])
+    assert all(k.startswith("objective.scene.") for k in checkpoint["state_dict"])
 
 
 def test_two_trainings_are_equal_to_the_bit(make_module: Make) -> None:
@@ -124,21 +127,23 @@ def test_two_trainings_are_equal_to_the_bit(make_module: Make) -> None:
 
 
 def test_annealing_lowers_the_greatest_level_and_makes_the_proposal_anew(make_module: Make) -> None:
-    module = make_module(t_max=0.98, t_max_end=0.5, by_weight=True)
-    first, last = module.levels(0), module.levels(9)
+    module = make_module(t_max=0.98, t_max_end=0.5)
+    first, last = module.objective.levels.range_at(0), module.objective.levels.range_at(9)
     assert (first.last, last.last) == (49, 25)
     for step, levels in ((0, first), (9, last)):
-        q = module.sampler_at(step).proposal
+        q = module.objective.levels.sampler_at(step).proposal
         assert q.bins == levels.count
         assert torch.allclose(q.mass, levels.proposal("sds", 0.0).mass)
-    assert module.sampler_at(9) is module.sampler_at(9)  # kept while the range stays
+    assert module.objective.levels.sampler_at(9) is module.objective.levels.sampler_at(
+        9
+    )  # kept while the range stays
 
 
 def test_an_adaptive_proposal_learns_from_past_steps(make_module: Make) -> None:
-    module = make_module(adaptive=AdaptiveProposal(4, 0.1, refresh=1), by_weight=False)
+    module = make_module(adaptive=AdaptiveProposal(4, 0.1, refresh=1), proposal="uniform")
     fit(module, 3)
-    mass = module.sampler_at(3).proposal.mass
-    assert mass.numel() == module.levels(3).count
+    mass = module.objective.levels.sampler_at(3).proposal.mass
+    assert mass.numel() == module.objective.levels.range_at(3).count
     assert mass.unique().numel() == 4
     assert mass.max() - mass.min() > 1e-3
 
@@ -154,20 +159,20 @@ def test_a_clipped_direction_is_the_average_shortened(make_module: Make) -> None
 
 def test_prompts_follow_the_view_and_the_text_model_is_let_go(make_module: Make) -> None:
     module = make_module()
-    assert module.teacher.prompts.text_model is None
-    assert module.prompts.shape[0] == 4
-    assert not torch.equal(module.prompts[0], module.prompts[1])
+    assert module.objective.teacher.prompts.text_model is None
+    assert module.objective.prompts.shape[0] == 4
+    assert not torch.equal(module.objective.prompts[0], module.objective.prompts[1])
     plain = make_module(view_prompts=False)
-    assert torch.equal(plain.prompts[0], plain.prompts[1])
+    assert torch.equal(plain.objective.prompts[0], plain.objective.prompts[1])
 
 
 def test_regularisers_are_their_formulas(make_module: Make) -> None:
     module = make_module(sparsity=2.0, opaque=3.0, smoothness=5.0)
     with torch.no_grad():
         module.scene.density[1][..., 1::2] = 1.0
-    seen = module.rendered(module.camera_sampler.sample(1, stream("c")), stream("r"))
+    seen = module.objective.rendered(module.objective.camera_sampler.sample(1, stream("c")), stream("r"))
     o = seen.opacity
     inside = o.clamp(1e-3, 1 - 1e-3)
     entropy = -(inside * inside.log() + (1 - inside) * (1 - inside).log())
     wanted = 2 * (o.square() + 0.01).sqrt().mean() + 3 * entropy.mean() + 5 * 1.0
-    assert torch.allclose(module.regulariser(seen), wanted)
+    assert torch.allclose(module.objective.regulariser(seen), wanted)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from carv_distill.geometry.camera import Cameras, CameraSampler
-from carv_distill.text_to_3d.fields import Scene, VoxelScene
+from carv_distill.text_to_3d.scenes import Scene, VoxelScene
 
 
 class Fog(Scene):

@@ -129,7 +129,7 @@ def test_a_part_of_the_parameters_can_be_looked_at_alone() -> None:
 
 @pytest.mark.parametrize("few", ["upstreams", "levels", "noises"])
 def test_fewer_than_two_replicates_are_refused(few: str) -> None:
-    with pytest.raises(ValueError, match=f"{few} must be at least 2 replicates, found 1"):
+    with pytest.raises(ValueError, match=f"{few} must be at least 2, found 1"):
         measure(0, **{few: 1})
 
 

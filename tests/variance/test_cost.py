@@ -7,8 +7,9 @@ import math
 import time
 
 import pytest
+import torch
 
-from carv_distill.carv import NoiseLevelSampler, Proposal, stream
+from carv_distill.carv import NoiseLevelSampler, Proposal, Upstream, stream
 from carv_distill.variance import (
     CostModel,
     Estimate,
@@ -19,6 +20,7 @@ from carv_distill.variance import (
     estimate_gradient,
     largest_ecm,
     relative_efficiency,
+    time_stages,
 )
 from tests.helpers.linear_gaussian import LinearGaussian
 
@@ -131,3 +133,26 @@ def test_twice_the_best_draws_regret_at_most_an_eighth() -> None:
         worst = max(worst, price(2 * star) / price(star) - 1)
     assert worst <= 0.125 + 1e-12
     assert worst > 0.12  # the bound is sharp
+
+
+def test_stages_are_timed_per_piece() -> None:
+    """A push is drawn once a round, in the stage of its upstream samples; seconds are those of one of two."""
+    theta = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    pushes: list[int] = []
+
+    def pipeline(count: int, generator: torch.Generator) -> Upstream:
+        x = theta * torch.ones(count, 1, dtype=torch.float64)
+
+        def push(g: torch.Generator) -> torch.Tensor:
+            pushes.append(count)
+            time.sleep(0.01)
+            return torch.zeros(count, 3)
+
+        return Upstream(x, lambda x, u, eps, index: eps, push, theta.sum())
+
+    timer = StageTimer()
+    time_stages(pipeline, [theta], NoiseLevelSampler(Proposal.uniform()), 2, 3, timer, repeats=4)
+    assert {name: len(s) for name, s in timer.seconds.items()} == {"upstream": 4, "draw": 4, "backward": 4}
+    assert pushes == [2] * 5
+    assert min(timer.seconds["upstream"]) >= 0.005
+    assert timer.median("draw") < 0.005

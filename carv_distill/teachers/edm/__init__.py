@@ -1,13 +1,11 @@
 """The networks of the published EDM teachers, with the names and shapes of their files.
 
-DDPM++ and NCSN++ (:class:`SongUNet`), ADM (:class:`DhariwalUNet`).
+DDPM++ and NCSN++ (:class:`SongUNet`), ADM (:class:`DhariwalUNet`): saved students name them by this package.
 
 Source: Karras et al. 2022 (EDM), appendix F, after Song et al. 2021 (score SDE), appendix H, and Dhariwal &
 Nichol 2021, appendix.
 """
 
-from .dhariwal import DhariwalUNet
-from .network import EDMNetwork
-from .song import SongUNet
+from .networks import DhariwalUNet, SongUNet
 
-__all__ = ["DhariwalUNet", "EDMNetwork", "SongUNet"]
+__all__ = ["DhariwalUNet", "SongUNet"]

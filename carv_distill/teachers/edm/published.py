@@ -6,19 +6,16 @@ import inspect
 import math
 import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from carv_distill.errors import UserError
-from carv_distill.teachers.folder import one_line
+from carv_distill.errors import UserError, one_line
 from carv_distill.teachers.schedule import EDMSchedule
 
-from .dhariwal import DhariwalUNet
-from .song import SongUNet
+from .networks import DhariwalUNet, SongUNet
 from .unet import EDMUNet
 from .unpickle import Record
 
@@ -32,8 +29,7 @@ _DEEPEST = 8
 """Modules within modules; a file may be made to contain itself."""
 
 
-@dataclass(frozen=True)
-class PublishedTeacher:
+class PublishedTeacher(NamedTuple):
     """What a file holds: the averaged network, its noise levels, the standard deviation of its data."""
 
     network: EDMUNet
@@ -47,20 +43,16 @@ def published_teacher(content: Any, source: str) -> PublishedTeacher:
     σ_min, σ_max are 0.002 and 80 as in the paper unless the file limits them; ρ is 7.
 
     Args:
-        content: of the pickle, by :func:`~.unpickle.read_pickle`.
-        source: the file, for messages.
+        content: of the pickle at `source`, by :func:`~.unpickle.read_pickle`.
 
     Raises:
-        UserError: there is no `ema`; another preconditioning or network; arguments that it does not take;
-            tensors missing, left over, of another shape or kind, or not finite.
+        UserError: there is no `ema`, or not such a network with whole tensors in it.
 
     Source: Karras et al. 2022 (EDM), table 1 and section 5 (noise levels).
     """
     if not isinstance(content, Mapping) or "ema" not in content:
-        found = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
-        raise UserError(
-            f"{source} has no key ema, as EDM's network pickles have; found: {found or 'nothing'}"
-        )
+        keys = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
+        raise UserError(f"{source} has no key ema, as EDM's network pickles have; found: {keys or 'nothing'}")
     outer = _record(content["ema"], ("EDMPrecond",), "ema", source)
     inner = _record(_child(outer, "_modules").get("model"), tuple(_NETWORKS), "ema.model", source)
     network = _build(inner, source)
@@ -79,20 +71,20 @@ def published_teacher(content: Any, source: str) -> PublishedTeacher:
 def _record(value: Any, allowed: tuple[str, ...], place: str, source: str) -> Record:
     if isinstance(value, Record) and value.class_name in allowed:
         return value
-    found = value.class_name if isinstance(value, Record) else type(value).__name__
-    raise UserError(f"{source}: {place} is a {found}, not one of {', '.join(allowed)}")
+    name = value.class_name if isinstance(value, Record) else type(value).__name__
+    raise UserError(f"{source}: {place} is a {name}, not one of {', '.join(allowed)}")
 
 
 def _child(record: Record, key: str) -> Mapping[str, Any]:
-    found = record.state.get(key)
-    return found if isinstance(found, Mapping) else {}
+    child = record.state.get(key)
+    return child if isinstance(child, Mapping) else {}
 
 
 def _number(record: Record, key: str, default: float, source: str) -> float:
-    found = record.state.get(key, default)
-    value = float(found) if type(found) is int and abs(found) < 1 << 53 else found
+    entry = record.state.get(key, default)
+    value = float(entry) if type(entry) is int and abs(entry) < 1 << 53 else entry
     if type(value) is not float or not value >= 0:
-        raise UserError(f"{source}: ema.{key} is {reprlib.repr(found)}, not a number from 0 on")
+        raise UserError(f"{source}: ema.{key} is {reprlib.repr(entry)}, not a number from 0 on")
     return value
 
 
@@ -100,8 +92,8 @@ def _build(record: Record, source: str) -> EDMUNet:
     """The network by the arguments that the file's was made with, its tensors still without content."""
     kind = _NETWORKS[record.class_name]
     names = list(inspect.signature(kind.__init__).parameters)[1:]
-    given = record.state.get("_init_args")
-    in_order = given if isinstance(given, list | tuple) else ()
+    positional = record.state.get("_init_args")
+    in_order = positional if isinstance(positional, list | tuple) else ()
     arguments = dict(zip(names, in_order, strict=False)) | dict(_child(record, "_init_kwargs"))
     for name, value in arguments.items():
         if name not in names:
@@ -139,7 +131,7 @@ def _tensors(record: Record, prefix: str = "") -> dict[str, Any]:
     if prefix.count(".") > _DEEPEST:
         return {}
     passing = record.state.get("_non_persistent_buffers_set")
-    found = {
+    tensors = {
         f"{prefix}{name}": value
         for kind in ("_parameters", "_buffers")
         for name, value in _child(record, kind).items()
@@ -147,8 +139,8 @@ def _tensors(record: Record, prefix: str = "") -> dict[str, Any]:
     }
     for name, child in _child(record, "_modules").items():
         if isinstance(child, Record):
-            found |= _tensors(child, f"{prefix}{name}.")
-    return found
+            tensors |= _tensors(child, f"{prefix}{name}.")
+    return tensors
 
 
 def _fill(network: EDMUNet, tensors: Mapping[str, Any], source: str) -> None:
@@ -166,8 +158,8 @@ def _fill(network: EDMUNet, tensors: Mapping[str, Any], source: str) -> None:
         )
     for name, value in tensors.items():
         if not isinstance(value, Tensor) or not value.is_floating_point():
-            found = value.dtype if isinstance(value, Tensor) else type(value).__name__
-            raise UserError(f"{source}: {name} is not a floating-point tensor but {found}")
+            kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise UserError(f"{source}: {name} is not a floating-point tensor but {kind}")
         if value.shape != expected[name].shape:
             shapes = tuple(value.shape), tuple(expected[name].shape)
             raise UserError(f"{source}: {name} has shape {shapes[0]}, the network {shapes[1]}")

@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor, nn
 
-from .block import BlockStyle, UNetBlock
+from carv_distill.teachers.network import RawNetwork
+from carv_distill.teachers.precision import Float32Conv2d, without_autocast
 
-Part = Callable[[str], nn.Module]
-"""The part of that name at one side."""
-Put = Callable[[str, nn.Module], None]
-"""Adds a part at one side, under a name."""
+from .layers import BlockStyle, Resample, ResamplingConv2d, UNetBlock, group_norm
 
 
 class EDMUNet(ModelMixin, ConfigMixin):
     """F(x, c_noise, class labels) at sides S, S/2, …; `channel_mult[i]` times the model's channels at S/2^i.
 
-    The parts are named as in the published files: `enc.32x32_block0`, `dec.8x8_in0` and so on.
+    The parts are named as in the published files, `enc.32x32_block0`, `dec.8x8_in0` and so on, and run in the
+    order in which they were added.
     """
 
-    enc: nn.ModuleDict
-    dec: nn.ModuleDict
     map_label: nn.Linear | None
 
-    def build(self, stem: int, channels: Sequence[int], style: BlockStyle, attention_up: str) -> None:
+    def build(
+        self,
+        stem: int,
+        channels: Sequence[int],
+        style: BlockStyle,
+        attention_up: str,
+        encoder_type: str = "standard",
+        decoder_type: str | None = None,
+    ) -> None:
         """Makes `enc` and `dec`.
 
         Args:
@@ -38,59 +43,55 @@ class EDMUNet(ModelMixin, ConfigMixin):
             channels: of the blocks at each side, the largest side first.
             style: of the blocks.
             attention_up: "all" or "last": which of the decoder's blocks at an attention's side have it.
+            encoder_type: standard, skip or residual: how the picture comes in at lower sides.
+            decoder_type: standard or skip: one output, or a sum of one per side; None is :meth:`output`.
         """
-        c = self.config
+        c, taps = self.config, style.taps
         self.sides = [c.img_resolution >> level for level in range(len(channels))]
-        self.enc, self.dec = nn.ModuleDict(), nn.ModuleDict()
-        kept, now, picture = [stem], stem, c.in_channels
+        enc, dec = nn.ModuleDict(), nn.ModuleDict()
+        skips, now, picture = [stem], stem, c.in_channels
         for side, width in zip(self.sides, channels, strict=True):
-            put = partial(_put, self.enc, side)
+            at = f"{side}x{side}_"
             if side == self.sides[0]:
-                put("conv", nn.Conv2d(c.in_channels, stem, 3, padding=1))
+                enc[at + "conv"] = nn.Conv2d(c.in_channels, stem, 3, padding=1)
             else:
-                put("down", UNetBlock(now, now, style, direction="down"))
-                picture = self.add_side_input(put, picture, now)
-                kept.append(now)
+                enc[at + "down"] = UNetBlock(now, now, style, direction="down")
+                if encoder_type == "skip":
+                    enc[at + "aux_down"] = Resample("down", taps)
+                    enc[at + "aux_skip"] = nn.Conv2d(picture, now, 1)
+                elif encoder_type == "residual":
+                    residual = ResamplingConv2d(picture, now, 3, "down", taps, convolve_first=True)
+                    enc[at + "aux_residual"], picture = residual, now
+                skips.append(now)
             for i in range(c.num_blocks):
-                put(f"block{i}", UNetBlock(now, width, style, side in c.attn_resolutions))
+                enc[f"{at}block{i}"] = UNetBlock(now, width, style, side in c.attn_resolutions)
                 now = width
-                kept.append(now)
+                skips.append(now)
         for side, width in zip(reversed(self.sides), reversed(channels), strict=True):
-            put = partial(_put, self.dec, side)
+            at = f"{side}x{side}_"
             if side == self.sides[-1]:
-                put("in0", UNetBlock(now, now, style, attention=True))
-                put("in1", UNetBlock(now, now, style))
+                dec[at + "in0"] = UNetBlock(now, now, style, attention=True)
+                dec[at + "in1"] = UNetBlock(now, now, style)
             else:
-                put("up", UNetBlock(now, now, style, direction="up"))
+                dec[at + "up"] = UNetBlock(now, now, style, direction="up")
             for i in range(c.num_blocks + 1):
                 attention = side in c.attn_resolutions and (attention_up == "all" or i == c.num_blocks)
-                put(f"block{i}", UNetBlock(now + kept.pop(), width, style, attention))
+                dec[f"{at}block{i}"] = UNetBlock(now + skips.pop(), width, style, attention)
                 now = width
-            self.add_output(put, side, now)
-
-    # ---------------------------------------------------------------- what the networks differ in
+            if decoder_type == "skip" and side != self.sides[-1]:
+                dec[at + "aux_up"] = Resample("up", taps)
+            if decoder_type == "skip" or (decoder_type == "standard" and side == self.sides[0]):
+                dec[at + "aux_norm"] = group_norm(now, style.eps)
+                dec[at + "aux_conv"] = Float32Conv2d(now, c.out_channels, 3, padding=1)
+        self.enc, self.dec = enc, dec
 
     @abstractmethod
     def embed(self, c_noise: Tensor, label: Tensor | None, augment_labels: Tensor | None) -> Tensor:
         """The embedding of noise level [n], one-hot label [n, classes] or None, augmentation: [n, E]."""
 
-    def add_side_input(self, put: Put, picture: int, channels: int) -> int:
-        """Adds what brings the picture, of so many channels, in at a lower side; its channels after that."""
-        return picture
-
-    def side_input(self, part: Part, x: Tensor, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """(x, picture) after the picture has come in."""
-        return x, picture
-
-    @abstractmethod
-    def add_output(self, put: Put, side: int, channels: int) -> None:
-        """Adds what makes an output at a side of the decoder."""
-
-    @abstractmethod
-    def output(self, part: Part, side: int, x: Tensor, out: Tensor | None) -> Tensor | None:
-        """The output so far, after this side."""
-
-    # ---------------------------------------------------------------- forward
+    def output(self, x: Tensor) -> Tensor:
+        """F from the decoder's last features, where the decoder itself makes none."""
+        raise TypeError(f"{type(self).__name__} does not say how it makes its output")
 
     def forward(
         self,
@@ -108,17 +109,25 @@ class EDMUNet(ModelMixin, ConfigMixin):
             class_labels: [n] integers; None, and any beyond the classes, is no label (the zero vector).
             augment_labels: [n, augment_dim], of training on augmented pictures; None is none.
         """
-        embedding, x, kept = self._encoded(sample, timestep, class_labels, augment_labels)
-        x = self._middle(x, embedding)
-        out = None
-        for side in reversed(self.sides):
-            part = partial(_get, self.dec, side)
-            if side != self.sides[-1]:
-                x = part("up")(x, embedding)
-            for i in range(self.config.num_blocks + 1):
-                x = part(f"block{i}")(torch.cat([x, kept.pop()], 1), embedding)
-            out = self.output(part, side, x, out)
-        assert out is not None
+        embedding, x, skips = self._encoded(sample, timestep, class_labels, augment_labels)
+        x, out, h = self._middle(x, embedding), None, x
+        for name, part in self.dec.items():
+            if name.endswith(("in0", "in1")):
+                continue  # the middle
+            if name.endswith("aux_up"):
+                with without_autocast(x):
+                    out = part(out)
+            elif name.endswith("aux_norm"):
+                h = F.silu(part(x))
+            elif name.endswith("aux_conv"):
+                h = part(h)
+                with without_autocast(x):
+                    out = h if out is None else out + h
+            elif name.endswith("up"):
+                x = part(x, embedding)
+            else:
+                x = part(torch.cat([x, skips.pop()], 1), embedding)
+        out = self.output(x) if out is None else out
         return UNet2DOutput(sample=out) if return_dict else (out,)
 
     def bottleneck(self, sample: Tensor, timestep: Tensor, class_labels: Tensor | None = None) -> Tensor:
@@ -130,22 +139,23 @@ class EDMUNet(ModelMixin, ConfigMixin):
         self, x: Tensor, c_noise: Tensor, class_labels: Tensor | None, augment_labels: Tensor | None
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         embedding = self.embed(c_noise, self._one_hot(x, class_labels), augment_labels)
-        picture, kept = x, []
-        for side in self.sides:
-            part = partial(_get, self.enc, side)
-            if side == self.sides[0]:
-                x = part("conv")(x)
+        picture = x
+        skips: list[Tensor] = []
+        for name, part in self.enc.items():
+            if name.endswith("aux_down"):
+                picture = part(picture)
+            elif name.endswith("aux_skip"):
+                x = skips[-1] = x + part(picture)
+            elif name.endswith("aux_residual"):
+                x = picture = skips[-1] = (x + part(picture)) * math.sqrt(0.5)
             else:
-                x, picture = self.side_input(part, part("down")(x, embedding), picture)
-            kept.append(x)
-            for i in range(self.config.num_blocks):
-                x = part(f"block{i}")(x, embedding)
-                kept.append(x)
-        return embedding, x, kept
+                x = part(x) if name.endswith("conv") else part(x, embedding)
+                skips.append(x)
+        return embedding, x, skips
 
     def _middle(self, x: Tensor, embedding: Tensor) -> Tensor:
-        part = partial(_get, self.dec, self.sides[-1])
-        return part("in1")(part("in0")(x, embedding), embedding)
+        at = f"{self.sides[-1]}x{self.sides[-1]}_"
+        return self.dec[at + "in1"](self.dec[at + "in0"](x, embedding), embedding)
 
     def _one_hot(self, x: Tensor, class_labels: Tensor | None) -> Tensor | None:
         """[n, classes]; None for an unconditional network."""
@@ -160,9 +170,30 @@ class EDMUNet(ModelMixin, ConfigMixin):
         return hot
 
 
-def _put(half: nn.ModuleDict, side: int, name: str, part: nn.Module) -> None:
-    half[f"{side}x{side}_{name}"] = part
+class EDMNetwork(RawNetwork):
+    """F(x, c_noise, cond) by a :class:`SongUNet` or :class:`DhariwalUNet`; `cond` is a class label per row.
 
+    Where labels were dropped in training, the index after the last class is the null label.
+    """
 
-def _get(half: nn.ModuleDict, side: int, name: str) -> Any:
-    return half[f"{side}x{side}_{name}"]
+    unet: EDMUNet
+
+    @property
+    def size(self) -> int:
+        return self.unet.config.img_resolution
+
+    @property
+    def labels(self) -> int:
+        classes = self.unet.config.label_dim
+        return classes + 1 if classes and self.unet.config.label_dropout else classes
+
+    @property
+    def bottleneck_channels(self) -> int:
+        return self.unet.config.model_channels * self.unet.config.channel_mult[-1]
+
+    def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None) -> Tensor:
+        return self.unet(x, c_noise, cond, return_dict=False)[0]
+
+    def bottleneck(self, x: Tensor, c_noise: Tensor, cond: Tensor | None) -> Tensor:
+        """After the two middle blocks; the decoder's other half is not computed."""
+        return self.unet.bottleneck(x, c_noise, cond)

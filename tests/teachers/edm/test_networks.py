@@ -10,10 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from carv_distill.teachers.edm.dhariwal import DhariwalUNet
 from carv_distill.teachers.edm.layers import separable_filter
-from carv_distill.teachers.edm.network import EDMNetwork
-from carv_distill.teachers.edm.song import SongUNet
+from carv_distill.teachers.edm.networks import DhariwalUNet, SongUNet
+from carv_distill.teachers.edm.unet import EDMNetwork
 from tests.helpers.edm_networks import CONFIGS, inputs, small
 
 GOLDEN: dict[str, Any] = json.loads(Path(__file__).with_name("golden.json").read_text())

@@ -14,6 +14,8 @@ from carv_distill.teachers.convert import main
 from tests.helpers.edm_networks import CONFIGS, small
 from tests.helpers.edm_pickles import Call, Persistent, Refused, content, persistent_module, published, write
 
+pytestmark = pytest.mark.usefixtures("_published_modules")
+
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\x80\x04.", b"\x80\x04}", b"[1, 2]\n"])
 def test_not_a_pickle(data: bytes, refused: Refused) -> None:

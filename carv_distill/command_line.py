@@ -1,0 +1,163 @@
+"""What all commands share: words that do not fit, and things that go wrong, end in one line."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields
+from types import NoneType, UnionType
+from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+
+from carv_distill.errors import PreemptedError, UserError
+from carv_distill.options import field_texts
+
+Options = TypeVar("Options")
+
+PREEMPTED = 75
+"""Exit status of a run that was told to stop and can be started again: sysexits' "temporary failure"."""
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+EXTRAS = {"text-to-3d": ("imageio", "skimage", "trimesh"), "attribution": ("psutil", "pyarrow")}
+"""Packages that a part of the program needs, by the extra that brings them."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Shows its description as it was written; a mistake is one line and exit status 2."""
+
+    def __init__(self, description: str | None = None, **options: Any) -> None:
+        form = argparse.RawDescriptionHelpFormatter
+        # A shortened option may be a misspelt one, and start the wrong work.
+        super().__init__(description=description, formatter_class=form, allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """One line on standard error."""
+        self.exit(2, f"error: {message}\n")
+
+
+def add_options(parser: argparse.ArgumentParser, kind: type) -> None:
+    """An option for every field of a dataclass: its default, its limits, and the text below it as help.
+
+    A field is a truth value, a text, a number or a path, a tuple of these, and None where it may be left out.
+    """
+    texts, kinds = field_texts(kind), get_type_hints(kind)
+    for spec in fields(kind):
+        flag, limits = f"--{spec.name.replace('_', '-')}", spec.metadata
+        shared: dict[str, Any] = {"dest": spec.name, "help": texts[spec.name]}
+        if spec.default is MISSING:
+            shared["required"] = True
+        else:
+            shared["default"] = spec.default
+        value = kinds[spec.name]
+        if isinstance(value, UnionType):
+            (value,) = (part for part in get_args(value) if part is not NoneType)
+        if value is bool:
+            action = "store_true" if spec.default is False else argparse.BooleanOptionalAction
+            parser.add_argument(flag, action=action, **shared)
+            continue
+        if spec.default is not None and spec.default is not MISSING:
+            plain = spec.default if isinstance(spec.default, tuple) else [spec.default]
+            shared["help"] += f" ({' '.join(map(str, plain))})"
+        if get_origin(value) is tuple:
+            shared["nargs"], value = "+", get_args(value)[0]
+        shared["type"], shared["metavar"] = _reader(value, limits), limits.get("metavar")
+        parser.add_argument(flag, choices=limits.get("choices"), **shared)
+
+
+def options_of(kind: type[Options], arguments: argparse.Namespace) -> Options:
+    """The dataclass that :func:`add_options` asked for."""
+    values = {spec.name: getattr(arguments, spec.name) for spec in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def _reader(kind: type, limits: Mapping[str, Any]) -> Callable[[str], Any]:
+    if kind is int:
+        return whole_number(limits.get("low", 0))
+    return number_from(limits.get("low", 0)) if kind is float else kind
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """The type of an option that takes whole numbers from `least` on."""
+
+    def parse(word: str) -> int:
+        try:
+            number = int(word)
+        except ValueError:
+            number = least - 1
+        if number < least:
+            raise argparse.ArgumentTypeError(f"{word!r} is not a whole number from {least} on")
+        return number
+
+    return parse
+
+
+def number_from(least: float) -> Callable[[str], float]:
+    """The type of an option that takes finite numbers from `least` on."""
+
+    def parse(word: str) -> float:
+        try:
+            number = float(word)
+        except ValueError:
+            number = math.nan
+        if not least <= number < math.inf:
+            raise argparse.ArgumentTypeError(f"{word!r} is not a number from {least:g} on")
+        return number
+
+    return parse
+
+
+def run_command(work: Callable[[], None], interrupted: str = "interrupted") -> int:
+    """Does the work; the exit status.
+
+    What the user can mend, and a disk that does not take the results, are one line and status 2; work that a
+    scheduler stopped has status 75.
+
+    Args:
+        work: raises UserError or OSError where something does not fit.
+        interrupted: what to say after Ctrl-C: what is kept, and how to go on.
+    """
+    try:
+        work()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except PreemptedError as stop:
+        print(f"stopped: {stop}, --resume goes on from it", file=sys.stderr)
+        return PREEMPTED
+    except ModuleNotFoundError as error:
+        print(f"error: {missing(error)}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(interrupted, file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def spin_briefly() -> None:
+    """Lets threads that wait for each other sleep soon; to be called before torch is loaded.
+
+    A step of a small network has hundreds of short parallel parts, between which OpenMP's threads spin. Where
+    another program wants the core, each part then waits for a time slice: two threads fall to a hundredth of
+    their speed, with this to half of one thread's. On a quiet machine it costs some 12 %.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
+def missing(error: ModuleNotFoundError) -> str:
+    """What to install for a package that is not here.
+
+    Raises:
+        ModuleNotFoundError: it is one of ours.
+    """
+    name = (error.name or "").split(".")[0]
+    if not name or name == "carv_distill":
+        raise error
+    extra = next((extra for extra, names in EXTRAS.items() if name in names), None)
+    wanted = f"carv-distill[{extra}]" if extra else "carv-distill"
+    return f"the package {name} is not installed; pip install '{wanted}' brings it"

@@ -1,0 +1,43 @@
+"""evaluate.py: measures a run."""
+
+from __future__ import annotations
+
+import sys
+
+from carv_distill.command_line import Parser, add_options, options_of, run_command, spin_briefly
+
+from .clip import CLIP
+from .command import measure
+from .fid import FID
+from .influence import INFLUENCE
+from .reference import REFERENCE
+from .variance import VARIANCE
+
+COMMANDS = {command.name: command for command in (FID, REFERENCE, CLIP, VARIANCE, INFLUENCE)}
+HELP = """Measures a run: the newest one, unless --run names another.
+
+python evaluate.py                                    FID, KID, precision and recall of the student
+python evaluate.py fid --run runs/dmd_carv --out fid.json
+python evaluate.py fid --features inception --weights inception.pth --reference cifar10.npz --images 50000
+python evaluate.py reference --data cifar10 --path data --out cifar10-32x32.npz    statistics for --reference
+torchrun --nproc-per-node 8 -- evaluate.py fid …      the same numbers, made by eight GPUs
+python evaluate.py clip --run runs/sds_carv           CLIP score of an object's views, or of several runs
+python evaluate.py variance --run runs/dmd_carv       where the gradient's variance comes from, what each fix
+                                                      buys per second, which (R, K) to use; three figures
+python evaluate.py influence --run runs/dmd_carv      which training samples shaped given ones, and how many
+                                                      draws that takes to know; two figures
+"""
+
+
+def main(words: list[str] | None = None) -> int:
+    """Reads the words of a command line and measures; the exit status."""
+    words = sys.argv[1:] if words is None else words
+    parser = Parser(HELP)
+    commands = parser.add_subparsers(dest="command", required=True, metavar=" | ".join(COMMANDS))
+    for command in COMMANDS.values():
+        add_options(commands.add_parser(command.name, help=command.help), command.options)
+    plain = words[:1] in ([], ["-h"], ["--help"]) or not words[0].startswith("-")
+    arguments = parser.parse_args(words if words and plain else ["fid", *words])
+    command = COMMANDS[arguments.command]
+    spin_briefly()
+    return run_command(lambda: measure(command, options_of(command.options, arguments)), command.interrupted)

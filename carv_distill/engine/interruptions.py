@@ -1,0 +1,195 @@
+"""What ends a run early: a scheduler's signal, and processes that are not the same program or are gone."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+import carv_distill
+from carv_distill.errors import PreemptedError, UserError
+
+from .checkpoints import Checkpoints
+from .lightning_private import leave_signals_alone
+
+log = logging.getLogger(__name__)
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+"""What schedulers send ahead of the end; SLURM's `--signal` lets one choose."""
+BEAT = 2.0
+"""Seconds between two signs of life."""
+GRACE = 5.0
+"""Seconds that a process has to stop by itself before it is stopped."""
+LOST = 3
+"""Exit status of a process that was stopped."""
+
+
+class Watchdog(Callback):
+    """Watches the other processes of a run.
+
+    At the start all of them compare their `program`, by key. Then a thread of each exchanges signs of life,
+    beside whatever the training waits for: where one process dies, or gives no sign for `patience` seconds,
+    the others stop and say so. Files are written atomically, so what the run has kept stays good.
+    """
+
+    def __init__(self, program: dict[str, Any], patience: float) -> None:
+        self.program, self.patience = program, patience
+        self.lost = threading.Event()
+        self._stop = threading.Event()
+        self._together = False
+        self._thread: threading.Thread | None = None
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        if trainer.world_size == 1:
+            return
+        wait = timedelta(seconds=self.patience)
+        group: Any = torch.distributed.new_group(backend="gloo", timeout=wait)
+        programs: list[Any] = [None] * trainer.world_size
+        torch.distributed.all_gather_object(programs, self.program, group=group)
+        check_equal(programs)
+        self._thread = threading.Thread(target=self._watch, args=(group,), daemon=True, name="watchdog")
+        self._thread.start()
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self._end(together=True, seconds=self.patience)
+
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        # An exchange that failed is a RuntimeError: is a process lost? is asked before the thread ends.
+        if not isinstance(exception, RuntimeError):
+            self._end(together=isinstance(exception, PreemptedError), seconds=2 * BEAT + GRACE)
+
+    def _end(self, together: bool, seconds: float) -> None:
+        """Ends the thread: a process that exits while one of its threads waits in C++ is aborted. `together`:
+        all processes leave now, and none is to think another lost."""
+        self._together = together
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+    def is_lost(self) -> bool:
+        """Whether another process is gone, after an exchange failed by a RuntimeError; ends the thread."""
+        lost = self._thread is not None and self.lost.wait(2 * BEAT + GRACE)
+        self._end(together=False, seconds=2 * BEAT + GRACE)
+        return lost
+
+    def _watch(self, group: Any) -> None:
+        working = torch.ones(1, dtype=torch.int32)
+        while working.item():
+            stopped = self._stop.wait(BEAT)
+            if stopped and not self._together:
+                return
+            working.fill_(0 if stopped else 1)
+            try:
+                torch.distributed.all_reduce(working, group=group)
+            except RuntimeError:
+                self.lost.set()
+                # The training usually notices too, and leaves with its own word; if it hangs, it is stopped.
+                if not self._stop.wait(GRACE):
+                    log.error("%s", lost_message(self.patience))
+                    os._exit(LOST)
+                return
+
+
+class Preemption(Callback):
+    """After SIGTERM or SIGUSR1 to any process, all finish the same update, keep a checkpoint and stop.
+
+    Whether any process got one is answered by a reduction on the CPU that runs beside the next update: the
+    device is not waited for, and every process reads the same answer at the same update.
+    """
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self.checkpoints = checkpoints
+        self.received: str | None = None
+        self._group: Any = None
+        self._exchange: tuple[Tensor, Any] | None = None
+
+    @contextmanager
+    def listening(self, trainer: Trainer) -> Iterator[None]:
+        """Takes note of the signals, from before the first measurement on."""
+        leave_signals_alone(trainer)
+        before = {}
+        if threading.current_thread() is threading.main_thread():
+            before = {s: signal.signal(s, self._on_signal) for s in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        if trainer.world_size > 1:
+            self._group = torch.distributed.new_group(backend="gloo")
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        step = trainer.global_step
+        if self._all_leave() and step < trainer.max_steps:
+            self.checkpoints.keep_newest(trainer)
+            why = f"{self.received} received" if self.received else "another process was told to stop"
+            raise PreemptedError(f"{why}; update {step} is kept")
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if self._exchange is not None:
+            self._exchange[1].wait()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number).name
+
+    def _all_leave(self) -> bool:
+        """Whether any process had a signal when the update before this one ended."""
+        if self._group is None:
+            return self.received is not None
+        if self._exchange is not None:
+            answer, work = self._exchange
+            work.wait()
+            if answer.item():
+                return True
+        answer = torch.tensor([self.received is not None], dtype=torch.int32)
+        self._exchange = answer, torch.distributed.all_reduce(answer, group=self._group, async_op=True)
+        return False
+
+
+def lost_message(patience: float) -> str:
+    """What the processes that are left say."""
+    return (
+        f"another process of this run died or gave no sign of life for {patience:.0f} s; this one stops. "
+        "What the run has kept is good: --resume goes on from it"
+    )
+
+
+def check_equal(programs: list[dict[str, Any]]) -> None:
+    """UserError unless all processes are about to do the same."""
+    first = programs[0]
+    for rank, program in enumerate(programs):
+        for key in sorted(first | program):
+            if first.get(key) != program.get(key):
+                raise UserError(
+                    f"{key}: process {rank} has {program.get(key)!r}, process 0 has {first.get(key)!r}; all "
+                    "processes of a run need the same code, configuration and checkpoints"
+                )
+
+
+@cache
+def code_digest() -> str:
+    """Of this package's source and the libraries that compute."""
+    root = Path(carv_distill.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode())
+        digest.update(path.read_bytes())
+    libraries = " ".join(f"{name} {version(name)}" for name in ("torch", "lightning", "diffusers"))
+    return f"{digest.hexdigest()[:12]} with {libraries}"

@@ -1,0 +1,92 @@
+"""What teachers are and how they are trained: of labelled images, and of images with prompts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from carv_distill.data.options import DataOptions
+from carv_distill.engine.options import ImageConfig, PreviewOptions, RunConfig
+from carv_distill.options import at_least, between, more_than, section
+
+
+@dataclass
+class PretrainOptions:
+    """What a teacher is and how it is trained."""
+
+    channels: list[int] = field(default_factory=lambda: [32, 64])
+    """Channels of each resolution; attention at the lowest one."""
+    layers: int = at_least(1, 1)
+    """Residual layers per resolution."""
+    head_channels: int = at_least(1, 32)
+    """Channels of one attention head."""
+    label_dropout: float = between(0, 1, 0.1)
+    """Share of labels replaced by the null label, for classifier-free guidance."""
+    sigma_min: float = more_than(0, 0.002)
+    sigma_max: float = more_than(0, 80.0)
+    rho: float = more_than(0, 7.0)
+    sigma_data: float = more_than(0, 0.5)
+    """Standard deviation of the data, pixels in [−1, 1]."""
+    p_mean: float = -1.2
+    """Training noise levels: ln σ ~ N(p_mean, p_std²)."""
+    p_std: float = more_than(0, 1.2)
+    batch: int = at_least(1, 128)
+    """Images per step and process."""
+    learning_rate: float = more_than(0, 1e-3)
+    warmup: int = at_least(0, 100)
+    """Steps of linear warm-up; cosine decay to zero follows."""
+    weight_decay: float = at_least(0, 0.0)
+    ema: float = between(0, 1, 0.999)
+
+
+@dataclass
+class TeacherConfig(ImageConfig):
+    """Training a teacher."""
+
+    training: PretrainOptions = field(default_factory=PretrainOptions)
+
+
+@dataclass
+class TextTeacherOptions:
+    """Networks, stages and rates; pixels and latents are square."""
+
+    vae_channels: list[int] = field(default_factory=lambda: [16, 32])
+    """Of each resolution: n of them make latents 2ⁿ⁻¹ times smaller than the pictures."""
+    latent_channels: int = at_least(1, 4)
+    unet_channels: list[int] = field(default_factory=lambda: [32, 64])
+    """Of each resolution, all of them with attention to the prompt."""
+    text_width: int = at_least(8, 32)
+    text_layers: int = at_least(1, 2)
+    clip_width: int = at_least(8, 64)
+    clip_layers: int = at_least(1, 3)
+    clip_patch: int = at_least(1, 4)
+    """Pixels along one side of a patch of the CLIP model."""
+    vae_share: float = between(0, 1, 0.2)
+    """Share of the steps that the autoencoder gets, before the others start."""
+    clip_share: float = between(0, 1, 0.12)
+    """Share of the steps that the CLIP model gets at the end; between the two, denoiser and text encoder."""
+    batch: int = at_least(1, 32)
+    """Pictures per step and process."""
+    vae_lr: float = more_than(0, 2e-3)
+    unet_lr: float = more_than(0, 1e-3)
+    clip_lr: float = more_than(0, 1e-3)
+    warmup: int = at_least(0, 50)
+    """Steps of linear warm-up of each stage; cosine decay to zero follows."""
+    vae_tie: float = at_least(0, 0.03)
+    """Weight of the term that ties the encoder's transposed Jacobian to the decoder's."""
+    kl_weight: float = at_least(0, 1e-6)
+    """Of the latents' KL divergence to N(0, I), beside the mean absolute error of a pixel."""
+    prompt_dropout: float = between(0, 1, 0.1)
+    """Share of prompts replaced by the empty one, for classifier-free guidance."""
+    clip_noise: float = at_least(0, 0.2)
+    """The CLIP model sees pictures with noise of a standard deviation up to this."""
+    ema: float = between(0, 1, 0.999)
+    """Of denoiser and text encoder."""
+
+
+@dataclass
+class TextTeacherConfig(RunConfig):
+    """Training a miniature Stable Diffusion."""
+
+    data: DataOptions = field(default_factory=lambda: DataOptions("shapes"))
+    training: TextTeacherOptions = field(default_factory=TextTeacherOptions)
+    preview: PreviewOptions = section(PreviewOptions, resume=True)

@@ -1,0 +1,101 @@
+"""Training a teacher: modules and callbacks from a configuration, and what a run leaves to others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import seed_everything
+from lightning.pytorch.callbacks import Callback
+
+from carv_distill.data.images import load_images
+from carv_distill.data.solids import prompted_solids, vocabulary
+from carv_distill.engine.callbacks import FIDTrace, PictureGrid
+from carv_distill.engine.checkpoints import checkpoint_at
+from carv_distill.engine.folder import product_of, require_layout
+from carv_distill.engine.task import Generator, Prepared, TrainedModel
+from carv_distill.evaluation.generate import Sample
+from carv_distill.evaluation.reference import FIDSetup
+from carv_distill.teachers.sampler import heun_sample
+from carv_distill.teachers.schedule import LogNormalSchedule
+from carv_distill.teachers.teacher import load_teacher
+
+from .image_module import PretrainModule, build_teacher
+from .networks import build_networks
+from .options import TeacherConfig, TextTeacherConfig
+from .text_module import TextTeacherModule, preview
+
+LENGTH = 10
+"""Tokens of a prompt: the longest has eight with its ends."""
+
+
+def prepare_images(config: TeacherConfig, device: str, world_size: int) -> Prepared:
+    """A :class:`PretrainModule` with a trace of FID."""
+    data = load_images(config.data)
+    spec = data.spec
+    seed_everything(config.seed, verbose=False)  # initial weights
+    module = PretrainModule(
+        build_teacher(config.training, spec.channels, spec.size, spec.classes),
+        data,
+        config.training,
+        config.trainer.max_steps,
+        config.seed,
+        config.fid.sampler_steps,
+        config.data.workers,
+    )
+    fid = FIDSetup.load(config.fid, data, config.data.workers, device) if config.fid.every else None
+
+    def callbacks(folder: Path) -> list[Callback]:
+        return [FIDTrace(fid, folder / "samples")] if fid else []
+
+    return Prepared(module, callbacks, PretrainModule.save, {"fid": "FID {:.2f}"})
+
+
+def prepare_text(config: TextTeacherConfig, device: str, world_size: int) -> Prepared:
+    """A :class:`TextTeacherModule` that draws prompts as it learns."""
+    seed_everything(config.seed, verbose=False)  # initial weights
+    networks = build_networks(config.training, config.data.size, vocabulary(), LENGTH)
+    data = prompted_solids(config.data.size, config.data.views, config.seed)
+    module = TextTeacherModule(networks, data, config.training, config.trainer.max_steps, config.seed)
+
+    def callbacks(folder: Path) -> list[Callback]:
+        every = config.preview.every
+        return [PictureGrid(folder / "samples", every, preview, columns=16, scale=2, last=True)]
+
+    shown = {f"loss/{stage}": stage + " {:.3f}" for stage in ("vae", "unet", "clip")}
+    # One stage's networks at a time have gradients.
+    strategy = "ddp_find_unused_parameters_true"
+    return Prepared(module, callbacks, TextTeacherModule.save, shown, strategy=strategy)
+
+
+def image_generators(config: TeacherConfig, run: Path, device: str) -> list[Generator]:
+    """The run's teacher, by Heun's steps."""
+    steps = config.fid.sampler_steps
+
+    def teacher() -> Sample:
+        trained = load_teacher(product_of(run, "teacher"))
+        trained.denoiser.to(device)
+        return lambda z, labels: heun_sample(trained.denoiser, trained.schedule, z, labels, steps)
+
+    return [Generator(f"teacher, Heun {steps}", teacher)]
+
+
+def image_model(config: TeacherConfig, run: Path, step: int | None) -> TrainedModel:
+    """The run's teacher, its loss over the noise levels that it was trained on."""
+    o = config.training
+    levels = LogNormalSchedule(o.p_mean, o.p_std, o.sigma_min, o.sigma_max)
+    weights, rate = (None, None) if step is None else _at_step(run, step)
+    product = product_of(run, "teacher")
+    return TrainedModel(product, config.data, levels=levels, weights=weights, learning_rate=rate)
+
+
+def _at_step(run: Path, step: int) -> tuple[dict[str, torch.Tensor], float]:
+    """The denoiser's weights and the learning rate at a checkpoint."""
+    require_layout(run, "--checkpoints")
+    path, _ = checkpoint_at(run / "checkpoints", step)
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    prefix = "denoiser."
+    state = content["state_dict"].items()
+    weights = {k.removeprefix(prefix): v for k, v in state if k.startswith(prefix)}
+    return weights, float(content["optimizer_states"][0]["param_groups"][0]["lr"])

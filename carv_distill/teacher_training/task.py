@@ -1,0 +1,55 @@
+"""Training a teacher as tasks: of labelled images, and of images with prompts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+from carv_distill.data.options import PROMPTED
+from carv_distill.engine.task import Task, TrainedModel
+from carv_distill.errors import UserError
+
+from .options import TeacherConfig, TextTeacherConfig
+
+
+def _preparation() -> ModuleType:
+    from . import preparation  # torch and Lightning, which a configuration is checked without
+
+    return preparation
+
+
+def _check_prompted(config: TextTeacherConfig) -> None:
+    if config.data.name not in PROMPTED:
+        raise UserError(
+            f"data.name: {config.data.name} has labels; a teacher of text and images learns from prompts "
+            f"(allowed: {', '.join(PROMPTED)})"
+        )
+
+
+def _text_model(config: TextTeacherConfig, run: Path, step: int | None) -> TrainedModel:
+    if step is not None:
+        raise UserError(f"--checkpoints: {run} is of task text_teacher; only a teacher's are read")
+    return TrainedModel(run / "teacher", config.data, config.seed)
+
+
+TEACHER = Task(
+    name="teacher",
+    config=TeacherConfig,
+    example="teacher_digits.yaml",
+    product="teacher",
+    prepare=lambda config, device, processes: _preparation().prepare_images(config, device, processes),
+    out_of_memory="a smaller training.batch",
+    check=lambda config: config.data.require_labelled(),
+    generators=lambda config, run, device: _preparation().image_generators(config, run, device),
+    model=lambda config, run, step: _preparation().image_model(config, run, step),
+)
+TEXT_TEACHER = Task(
+    name="text_teacher",
+    config=TextTeacherConfig,
+    example="teacher_shapes.yaml",
+    product="teacher",
+    prepare=lambda config, device, processes: _preparation().prepare_text(config, device, processes),
+    out_of_memory="a smaller training.batch",
+    check=_check_prompted,
+    model=_text_model,
+)

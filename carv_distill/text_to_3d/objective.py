@@ -1,0 +1,113 @@
+"""What a text-to-3D run descends: renders, the teacher's word on them, regularisers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from carv_distill.carv import NoiseCoefficient, Residual, StepStatistics, Upstream
+from carv_distill.geometry.camera import VIEWS, Cameras, CameraSampler
+from carv_distill.teachers.text import TextTeacher
+
+from .guidance import AnnealedSampler, clip_norm, guided_residual
+from .options import SceneOptions, SDSOptions
+from .rendering import Rendered
+from .scenes import Scene
+
+
+class SDSObjective(nn.Module):
+    """Score distillation of a text-to-image teacher into a scene:
+
+        g = 1/R Σ_r ∂x_r/∂θᵀ 1/K Σ_k ω_rk w(t_rk) (ε̂(x_rk) − c ε_rk) + ∂(regularisers)/∂θ,
+
+    with x_r what the teacher denoises of a render from a random camera: its latents, or its pixels. All that
+    is random is drawn from the streams that are handed in.
+
+    Args:
+        teacher: frozen; its prompts are encoded here, then its text model is let go.
+        view: how a render is made.
+    """
+
+    def __init__(
+        self,
+        *,
+        teacher: TextTeacher,
+        scene: Scene,
+        cameras: CameraSampler,
+        view: SceneOptions,
+        options: SDSOptions,
+        levels: AnnealedSampler,
+    ) -> None:
+        super().__init__()
+        self.scene, self.camera_sampler, self.view, self.options = scene, cameras, view, options
+        self.teacher, self.levels = teacher, levels
+        self.denoiser = teacher.guided(options.guidance, options.negative_prompt)
+        suffixes = [f", {view} view" if options.view_prompts else "" for view in VIEWS]
+        prompts = teacher.prompts([options.prompt + suffix for suffix in suffixes])
+        teacher.prompts.release()
+        self.register_buffer("prompts", prompts, persistent=False)
+        self.coefficient = NoiseCoefficient() if options.coefficient == "learned" else None
+
+    prompts: Tensor
+
+    def cameras(self, count: int, g: torch.Generator) -> Cameras:
+        """Random cameras, of the scene's type."""
+        return self.camera_sampler.sample(count, g, next(self.scene.parameters()).dtype)
+
+    def pipeline(self, step: int) -> Callable[[int, torch.Generator], Upstream]:
+        """Renders from random cameras with their residual and regularisers, as they are at one step."""
+
+        def upstream(count: int, g: torch.Generator) -> Upstream:
+            return self.upstream(self.cameras(count, g), g, step)[0]
+
+        return upstream
+
+    def upstream(
+        self, cameras: Cameras, g: torch.Generator, step: int, statistics: StepStatistics | None = None
+    ) -> tuple[Upstream, Rendered]:
+        """Renders from these cameras, ready for the estimator: training, and every measurement, take their
+        gradients from here. `statistics` holds back what draws teach the coefficient c; None teaches nothing.
+        """
+        seen = self.rendered(cameras, g)
+        residual = self.residual(self.conditions(cameras), step, statistics)
+        greatest = self.options.clip_direction
+        clip = None if greatest is None else partial(clip_norm, greatest=greatest)
+        return Upstream(self.encoded(seen, g), residual, None, self.regulariser(seen), clip), seen
+
+    def rendered(self, cameras: Cameras, g: torch.Generator) -> Rendered:
+        """Renders with a graph to the scene."""
+        v = self.view
+        return self.scene.render(cameras, v.size, v.samples, g, v.background)
+
+    def encoded(self, seen: Rendered, g: torch.Generator) -> Tensor:
+        """x of renders, [n, C, s, s], with the graph."""
+        image = 2 * seen.image - 1
+        if self.view.upsample:
+            side = self.teacher.image_size
+            image = F.interpolate(image, (side, side), mode="bilinear", align_corners=False)
+        return self.teacher.encode(image, g)
+
+    def conditions(self, cameras: Cameras) -> Tensor:
+        """The prompt's embedding for each view, [n, L, D]."""
+        return self.prompts.index_select(0, cameras.view_index())
+
+    def residual(self, cond: Tensor, step: int, statistics: StepStatistics | None = None) -> Residual:
+        """The SDS residual of pictures with these conditions."""
+        levels, weighting = self.levels.range_at(step), self.options.weighting
+        return guided_residual(self.denoiser, levels, weighting, cond, step, self.coefficient, statistics)
+
+    def regulariser(self, seen: Rendered) -> Tensor:
+        """Sparsity √(o² + 0.01), entropy of the opacity o, roughness of the density."""
+        o = self.options
+        loss = o.sparsity * (seen.opacity.square() + 0.01).sqrt().mean()
+        if o.opaque:
+            p = seen.opacity.clamp(1e-3, 1 - 1e-3)
+            # Written out: autocast refuses binary_cross_entropy.
+            loss = loss - o.opaque * (p * p.log() + (1 - p) * (-p).log1p()).mean()
+        if o.smoothness:
+            loss = loss + o.smoothness * self.scene.roughness()
+        return loss

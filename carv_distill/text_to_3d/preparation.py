@@ -1,0 +1,165 @@
+"""Text-to-3D: module and callbacks from a configuration, the gradient of a run."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from carv_distill.engine.callbacks import Periodic, PictureGrid, write_metrics
+from carv_distill.engine.checkpoints import load_checkpoint
+from carv_distill.engine.devices import autocast_of
+from carv_distill.engine.estimator import build_adaptive
+from carv_distill.engine.optimisation import time_at_rest
+from carv_distill.engine.task import Prepared
+from carv_distill.errors import UserError
+from carv_distill.evaluation.clip import ClipScorer
+from carv_distill.geometry.camera import CameraSampler
+from carv_distill.teachers.text import TextTeacher, load_text_teacher
+from carv_distill.variance import MeasuredGradient, StageTimer
+
+from .export import pictures, turntable, write_mesh, write_turntable
+from .guidance import AnnealedSampler
+from .module import SDSModule
+from .objective import SDSObjective
+from .options import ClipOptions, ExportOptions, SDSConfig
+from .rendering import choose_backend
+from .scenes import build_scene
+
+log = logging.getLogger(__name__)
+
+VIEWS = 8
+
+
+def prepare(config: SDSConfig, device: str, world_size: int) -> Prepared:
+    """An :class:`SDSModule` with previews, a trace of the CLIP score, and export at the end."""
+    if config.scene.kind == "gaussians":
+        backend = choose_backend(config.scene.gaussians.backend, device)
+        log.info("Gaussians are splatted by %s", backend)
+    module = build_module(config)
+    clip = config.clip
+    scorer = ClipScorer(clip.model, device) if clip.every else None
+
+    def callbacks(folder: Path) -> list[Callback]:
+        scores = [ClipTrace(clip, scorer, config.sds.prompt)] if scorer else []
+        views = PictureGrid(folder / "samples", config.preview.every, around, VIEWS)
+        return [*scores, views, ObjectExport(folder / "object", config.export)]
+
+    shown = {"clip/score": "CLIP {:.1f}", "scene/opacity": "opacity {:.2f}"}
+    return Prepared(module, callbacks, SDSModule.save, shown)
+
+
+def build_module(config: SDSConfig) -> SDSModule:
+    """The module of a text-to-3D run."""
+    teacher = load_text_teacher(config.teacher.path)
+    check_view(config, teacher)
+    warn_of_unknown_words(config.sds.prompt, teacher)
+    e, c, max_steps = config.estimator, config.camera, config.trainer.max_steps
+    seed_everything(config.seed, verbose=False)  # initial weights of a field that has a network
+    distance, fov, elevation = ((low, high) for low, high in (c.distance, c.fov, c.elevation))
+    objective = SDSObjective(
+        teacher=teacher,
+        scene=build_scene(config.scene),
+        cameras=CameraSampler(distance, fov, elevation, c.sampling),
+        view=config.scene,
+        options=config.sds,
+        levels=AnnealedSampler(teacher.schedule, e, config.sds, max_steps, build_adaptive(e)),
+    )
+    return SDSModule(objective=objective, seed=config.seed)
+
+
+def measured_gradient(config: SDSConfig, run: Path, device: str, step: int | None) -> MeasuredGradient:
+    """The gradient that a run descends, at one of its checkpoints (None: the newest)."""
+    module = build_module(config)
+    step = load_checkpoint(module, run, device, step)
+    objective, e = module.objective, module.estimator
+    levels = objective.levels.range_at(step)
+    return MeasuredGradient(
+        pipeline=objective.pipeline(step),
+        parameters=list(module.scene.parameters()),
+        sampler=objective.levels.configured(step),
+        upstream=e.upstream,
+        draws=e.draws,
+        seed=config.seed,
+        device=module.device,
+        chunk=e.chunk,
+        step=step,
+        context=autocast_of(config.trainer, device),
+        time_other=partial(time_other, module),
+        importance=partial(levels.proposal, config.sds.weighting),
+        learned=objective.levels.adaptive is not None,
+    )
+
+
+def time_other(module: SDSModule, timer: StageTimer) -> None:
+    """Times what a step does besides its gradient: the optimiser's step."""
+    optimizer = module.configure_optimizers()
+    for p in module.scene.parameters():
+        p.grad = torch.zeros_like(p)
+    time_at_rest(timer, module.device, [optimizer], lambda number: optimizer.step())
+    for p in module.scene.parameters():
+        p.grad = None
+
+
+def check_view(config: SDSConfig, teacher: TextTeacher) -> None:
+    """UserError unless renders have the size of the teacher's pictures, or are to be enlarged to it."""
+    size, wanted = config.scene.size, teacher.image_size
+    if size != wanted and not config.scene.upsample:
+        raise UserError(
+            f"scene.size: renders are {size}×{size}, but the pictures of {config.teacher.path} are "
+            f"{wanted}×{wanted}; use scene.size={wanted}, or scene.upsample=true to enlarge renders to it"
+        )
+    if size > wanted:
+        raise UserError(f"scene.size: {size} is above the {wanted} pixels of {config.teacher.path}")
+
+
+def warn_of_unknown_words(prompt: str, teacher: TextTeacher) -> None:
+    """Names words that the teacher never learned."""
+    if unknown := teacher.prompts.unknown_words(prompt):
+        words = ", ".join(map(repr, unknown))
+        log.warning("sds.prompt: the teacher's tokenizer does not know %s; the object may ignore it", words)
+
+
+def around(module: SDSModule, views: int = VIEWS, enlarged: int = 2) -> Tensor:
+    """Views around the object as it is now, [n, 3, S, S] in [−1, 1], so many times the size of a render."""
+    v = module.objective.view
+    return 2 * pictures(module.scene, turntable(views), enlarged * v.size, v.samples, v.background) - 1
+
+
+class ClipTrace(Periodic):
+    """Measures the CLIP score of views around the object every few steps, and after the last one.
+
+    Columns: ``clip/score`` with ``_low`` and ``_high`` (95 %, over the views).
+    """
+
+    def __init__(self, options: ClipOptions, scorer: ClipScorer, prompt: str) -> None:
+        super().__init__(options.every, last=True)
+        self.views, self.scorer, self.prompt = options.views, scorer, prompt
+
+    @rank_zero_only
+    def act(self, trainer: Trainer, module: SDSModule) -> None:
+        score = self.scorer.mean(around(module, self.views, 1), self.prompt)
+        values = {"clip/score": score.value, "clip/score_low": score.low, "clip/score_high": score.high}
+        write_metrics(trainer, values)
+        module.log("clip/score", score.value, logger=False, rank_zero_only=True)
+
+
+class ObjectExport(Callback):
+    """Turntable, sheet of views and mesh of the finished object."""
+
+    def __init__(self, folder: Path, options: ExportOptions) -> None:
+        self.folder, self.options = folder, options
+
+    @rank_zero_only
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        module, o = pl_module, self.options
+        module.save(self.folder)  # the scene first: whatever fails below, it is there
+        write_mesh(self.folder, module.scene, o.mesh)
+        write_turntable(self.folder, module.scene, module.objective.view, o.frames, o.size)

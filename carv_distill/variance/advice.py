@@ -1,0 +1,116 @@
+"""Which R and K to use."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from .cost import CostModel
+
+
+class VarianceModel(Protocol):
+    """Anything that predicts the variance of a gradient: :class:`VarianceBudget`, :class:`MeasuredWithin`."""
+
+    def variance(self, upstream: int, draws: int) -> float:
+        """V(R, K)."""
+        ...
+
+
+@dataclass(frozen=True)
+class MeasuredWithin:
+    """V(R, K) = (between + within(K))/R from the upstream-fixed variances measured at some K.
+
+    What stratified draws need, as their within(K) is not ∝ 1/K. Between measured K it is interpolated as a
+    power law; beyond the largest it goes on as 1/K, which stratification can only beat. Below the smallest
+    nothing is known. Strata over all samples (`nested`, `global`) make within(K) fall with R as well: at
+    more samples than were measured it is lower than said here.
+
+    Args:
+        between: V_between of one upstream sample.
+        within: K → variance of one sample's K-draw average with the upstream held fixed.
+
+    Raises:
+        ValueError: nothing measured, K < 1, or a variance that is not finite and positive.
+    """
+
+    between: float
+    within: Mapping[int, float]
+
+    def __post_init__(self) -> None:
+        if not self.within:
+            raise ValueError("within holds no measured K")
+        for k, v in self.within.items():
+            if k < 1 or not 0 < v < math.inf:
+                raise ValueError(f"within[{k}] = {v}: K must be at least 1 and the variance positive")
+
+    def variance(self, upstream: int, draws: int) -> float:
+        """V(R, K)."""
+        return (max(self.between, 0.0) + self._within(draws)) / upstream
+
+    def _within(self, draws: int) -> float:
+        known = sorted(self.within)
+        if draws < known[0]:
+            raise ValueError(f"K = {draws} is below the smallest one measured, {known[0]}")
+        below = max(k for k in known if k <= draws)
+        above = min((k for k in known if k >= draws), default=None)
+        if above is None:
+            return self.within[below] * below / draws
+        if below == above:
+            return self.within[below]
+        share = math.log(draws / below) / math.log(above / below)
+        return self.within[below] ** (1 - share) * self.within[above] ** share
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The integers (R, K) of least variance × cost, with what they are predicted to give."""
+
+    upstream: int
+    draws: int
+    variance: float
+    cost: float
+    ecm: float
+    """Against the baseline: at equal variance, how many times less compute."""
+    baseline: tuple[int, int]
+
+
+def advise(
+    model: VarianceModel,
+    cost: CostModel,
+    max_cost: float | None = None,
+    baseline: tuple[int, int] = (1, 1),
+    baseline_model: VarianceModel | None = None,
+    draws: Sequence[int] = range(1, 65),
+) -> Advice:
+    """Searches all the given K, and for each the R that the budget allows.
+
+    Without `other` costs V·c does not depend on R: then R = 1 unless the budget is to be used up. With them a
+    larger R always pays, so a budget is needed.
+
+    Args:
+        max_cost: of one iteration, in the unit of `cost`; None allows only R = 1, and needs other = 0.
+        baseline: (R, K) that the predicted ECM is against.
+        baseline_model: variance of the baseline's sampler; `model` by default.
+        draws: every K that is tried.
+
+    Raises:
+        ValueError: a budget that does not pay for (1, 1), or none although `cost.other` > 0.
+    """
+    if max_cost is None and cost.other > 0:
+        raise ValueError("max_cost is needed where an iteration has other costs: more upstream always pays")
+    choices = []
+    for k in draws:
+        paid = 1.0 if max_cost is None else (max_cost - cost.other) / (cost(1, k) - cost.other)
+        upstream = math.floor(paid * (1 + 1e-9))  # rounding must not exclude what costs exactly max_cost
+        if upstream >= 1:
+            choices.append((model.variance(upstream, k) * cost(upstream, k), -upstream, k))
+    if not choices:
+        least = min(draws)
+        raise ValueError(f"max_cost = {max_cost} does not pay for R = 1, K = {least}: {cost(1, least):g}")
+    _, negative, best = min(choices)
+    upstream = -negative
+    variance, price = model.variance(upstream, best), cost(upstream, best)
+    base = (baseline_model or model).variance(*baseline) * cost(*baseline)
+    return Advice(upstream, best, variance, price, base / (variance * price), baseline)

@@ -1,0 +1,319 @@
+"""Levels, variances and rankings of both models: what is computed, its tables, and what they say."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from carv_distill.attribution.gradients import sample_features
+from carv_distill.attribution.projection import build_projector
+from carv_distill.attribution.reliability import spearman
+from carv_distill.attribution.scores import GroupProducts
+from carv_distill.carv import stream
+from carv_distill.variance import (
+    Estimate,
+    NoiseLevelProfile,
+    VarianceBudget,
+    mean_estimate,
+    paired_ratio,
+    scaled,
+)
+from studies.attribution_budget.arms import (
+    ARMS,
+    BUDGETS,
+    MODELS,
+    draws_of,
+    gradients_of,
+    model_of,
+    pilot,
+    pipeline_of,
+)
+from studies.cached import Compute
+from studies.intervals import student
+from studies.sentences import estimate, sentence
+from studies.study import Row, columns
+
+PAPER_ECM = {4: 2.44, 64: 3.82}
+"""Of stratified over iid draws on video latents, arXiv 2605.21489, table 4."""
+HOPED_FOR = {"digits": 1.5, "latents": 2.0}
+"""ECM that the best arm should reach at every budget from 4 to 64."""
+
+Sizes = Mapping[str, SimpleNamespace]
+Measured = Mapping[str, Mapping[str, Any]]
+"""Model → results by the name of a part."""
+QUERIES = 11
+RANKED = ("iid", "Strat", "IW+Strat", "best")
+PART = 64
+"""Draws of a network call for one sample."""
+REFERENCE = 64
+"""Draws of each of the two means that a grid's bias is measured against."""
+
+Terms = dict[tuple[str, int], float]
+"""By arm and K; "bias" is of the fixed grid."""
+
+
+LATENTS = SimpleNamespace(
+    pilot_samples=12, pilot_bins=16, level_samples=32, reference_draws=256,
+    replicates=14, samples=2,  # of the variances; training samples in each
+    rankings=3, pool=32,  # sets of draws for each sampler and K; samples that are ranked, with the queries
+)  # fmt: skip
+DIGITS = SimpleNamespace(
+    pilot_samples=12, pilot_bins=16, level_samples=32, reference_draws=512,
+    replicates=24, samples=8, rankings=5, pool=96,
+)  # fmt: skip
+_FEW = {"pilot_samples": 3, "pilot_bins": 4, "level_samples": 3, "reference_draws": 64, "replicates": 3}
+# A draw of the latent model costs eight of the other. The longer work first.
+FULL = {"latents": LATENTS, "digits": DIGITS}
+QUICK = {
+    "latents": SimpleNamespace(**_FEW, samples=1, rankings=2, pool=13),
+    "digits": SimpleNamespace(**_FEW, samples=2, rankings=2, pool=14),
+}
+
+
+def levels(model: str, seed: int, samples: int, bins: int) -> tuple[VarianceBudget, NoiseLevelProfile]:
+    """A single draw's budget of variance, and its gradient's norm over noise levels."""
+    pipeline = pipeline_of(model)
+    own = stream(seed, "levels", "budget")
+    budget = VarianceBudget.measure(pipeline, (), own, upstreams=samples, levels=4, noises=2)
+    return budget, NoiseLevelProfile.measure(pipeline, (), stream(seed, "levels", "profile"), bins, samples)
+
+
+def replicate(model: str, best: dict[str, Any], number: int, seed: int, count: int) -> Terms:
+    """One term of every arm's variance at every K: mean over `count` samples of ‖ḡ − ḡ'‖²/2, ḡ and ḡ' from
+    two independent sets of K draws; all arms see the same samples.
+
+    For the fixed grid, whose error is not all variance, also ⟨ḡ − r, ḡ' − r'⟩ with r, r' independent
+    means of `best`: its expectation is the squared bias.
+    """
+    training, gradients = model_of(model).training, gradients_of(model)
+    g = stream(seed, "variance", model, number)
+    samples = training.at(torch.randint(len(training), (count,), generator=g).tolist())
+    shape = samples.x.shape[1:]
+
+    def means(arm: str, k: int, half: int) -> torch.Tensor:
+        draws = draws_of(arm, best, k, shape, seed, "variance", model, number, half)
+        parts = []
+        for start in range(0, count, max(1, 128 // k)):
+            part = slice(start, start + max(1, 128 // k))
+            cond = None if samples.cond is None else samples.cond[part]
+            parts.append(gradients(samples.x[part], cond, draws.u[0], draws.weight[0], draws.eps[0]))
+        return torch.cat(parts)
+
+    terms: Terms = {}
+    reference = [means("best", REFERENCE, half) for half in (2, 3)]
+    for arm in ARMS:
+        for k in BUDGETS:
+            pair = [means(arm, k, half) for half in (0, 1)]
+            terms[arm, k] = (pair[0] - pair[1]).double().square().sum(1).mean().item() / 2
+            if arm == "fixed grid":
+                errors = [(p - r).double() for p, r in zip(pair, reference, strict=True)]
+                terms["bias", k] = (errors[0] * errors[1]).sum(1).mean().item()
+    return terms
+
+
+def variances(replicates: Sequence[Terms]) -> dict[tuple[str, int], Estimate]:
+    """Of every arm and K; of the fixed grid the mean squared error.
+
+    K times the variance of iid draws is one number for all K, so it is estimated from all of them.
+    """
+    estimates = {}
+    for arm in ARMS:
+        for k in BUDGETS:
+            terms = [r[arm, k] + (r["bias", k] if arm == "fixed grid" else 0.0) for r in replicates]
+            if arm == "iid":
+                terms = [statistics.fmean(j * r["iid", j] for j in BUDGETS) / k for r in replicates]
+            estimates[arm, k] = mean_estimate(terms, positive=True)
+    return estimates
+
+
+def ecm_over_iid(measured: dict[tuple[str, int], Estimate]) -> dict[tuple[str, int], Estimate]:
+    """Var_iid/Var_arm at equal K: the ratio of draws, as a draw costs the same for all."""
+    return {(arm, k): paired_ratio(measured["iid", k], e) for (arm, k), e in measured.items() if arm != "iid"}
+
+
+def reference(model: str, best: dict[str, Any], seed: int, pool: int, draws: int) -> Tensor:
+    """Scores of `pool` samples for the first 11 of them, by the mean gradients over many draws of `best`, in
+    independent sets of 64."""
+    return _scores(model, best, "best", seed, pool, draws, "reference")
+
+
+def ranking(
+    model: str, best: dict[str, Any], arm: str, seed: int, pool: int, number: int
+) -> dict[int, Tensor]:
+    """The same by one set of K draws, for every K."""
+    return {k: _scores(model, best, arm, seed, pool, k, f"replicate {number}") for k in BUDGETS}
+
+
+def _scores(
+    model: str, best: dict[str, Any], arm: str, seed: int, pool: int, count: int, name: str
+) -> Tensor:
+    """Cosines [11, pool], naive, of gradients over draws that all samples share."""
+    training, gradients = model_of(model).training, gradients_of(model)
+    g = stream(seed, "ranking", model)
+    samples = training.at(torch.randperm(len(training), generator=g)[:pool].tolist())
+    whole = build_projector("none", 1, 0)
+    total: Tensor | None = None
+    parts = max(1, count // PART)
+    for part in range(parts):
+        shape = samples.x.shape[1:]
+        draws = draws_of(arm, best, min(count, PART), shape, seed, "ranking", model, name, part)
+        chunk = max(1, 128 // min(count, PART))
+        mean = sample_features(gradients, whole, samples.x, samples.cond, draws, chunk) / parts
+        total = mean if total is None else total.add_(mean)
+    assert total is not None
+    products = [GroupProducts.of(total[:QUERIES], block).cosine(False) for block in total.split(8)]
+    return torch.cat(products, 1)
+
+
+def correlations(replicates: Sequence[Mapping[int, Tensor]], truth: Tensor) -> dict[int, Estimate]:
+    """Spearman's correlation of each budget with the reference, mean over sets of draws and over queries, a
+    query being no candidate of its own.
+
+    All queries of a set share its draws, so both vary: SE² = SE²_queries + SE²_sets, from the spread of the
+    means by query and by set; degrees of freedom by Satterthwaite's approximation.
+    """
+    others = ~torch.eye(QUERIES, truth.shape[1], dtype=torch.bool)
+
+    def correlation(scores: Tensor, q: int) -> float:
+        return float(spearman(scores[q][others[q]], truth[q][others[q]]))
+
+    results = {}
+    for k in BUDGETS:
+        values = [[correlation(r[k], q) for q in range(QUERIES)] for r in replicates]
+        results[k] = _two_way(torch.tensor(values, dtype=torch.float64))
+    return results
+
+
+def _two_way(values: Tensor) -> Estimate:
+    """Mean of values [sets, queries], both of them samples."""
+    means = values.mean(0), values.mean(1)
+    parts = [float(m.var()) / len(m) for m in means]
+    square, mean = sum(parts), float(values.mean())
+    if square == 0:
+        return Estimate(mean, 0.0, mean, mean)
+    degrees = square**2 / sum(p**2 / (len(m) - 1) for p, m in zip(parts, means, strict=True))
+    return student(mean, math.sqrt(square), degrees)
+
+
+def samplers(compute: Compute, sizes: Sizes, seed: int) -> dict[str, Any]:
+    """The sampler `best` of each model."""
+    calls = {m: partial(pilot, m, seed, o.pilot_samples, o.pilot_bins) for m, o in sizes.items()}
+    results: dict[str, Any] = compute(calls)
+    return results
+
+
+def measure(compute: Compute, sizes: Sizes, best: Mapping[str, Any], seed: int) -> Measured:
+    """Results of both models.
+
+    Args:
+        best: sampler of each model.
+    """
+    calls = {
+        m: {
+            "levels": partial(levels, m, seed, o.level_samples, o.pilot_bins),
+            "reference": partial(reference, m, best[m], seed, o.pool, o.reference_draws),
+            "ranking": {
+                arm: [partial(ranking, m, best[m], arm, seed, o.pool, i) for i in range(o.rankings)]
+                for arm in RANKED
+            },
+            "variance": [partial(replicate, m, best[m], i, seed, o.samples) for i in range(o.replicates)],
+        }
+        for m, o in sizes.items()
+    }
+    measured: Measured = compute(calls)
+    return measured
+
+
+def variance_rows(measured: Measured) -> list[Row]:
+    """Variance and ECM over iid of every model, arm and K."""
+    rows = []
+    for model in MODELS:
+        replicates = measured[model]["variance"]
+        own = variances(replicates)
+        gains = ecm_over_iid(own)
+        for arm in ARMS:
+            for k in BUDGETS:
+                row: Row = {"model": model, "arm": arm, "K": k, **columns("variance", own[arm, k])}
+                if arm == "fixed grid":
+                    row |= columns("squared_bias", mean_estimate([r["bias", k] for r in replicates]))
+                if arm != "iid":
+                    row |= columns("ecm", gains[arm, k])
+                rows.append(row)
+    return rows
+
+
+def ranking_rows(measured: Measured) -> list[Row]:
+    """Rank correlation with the reference of every model, arm and K."""
+    return [
+        {"model": model, "arm": arm, "K": k, **columns("correlation", e)}
+        for model in MODELS
+        for arm in RANKED
+        for k, e in correlations(measured[model]["ranking"][arm], measured[model]["reference"]).items()
+    ]
+
+
+def level_rows(measured: Measured) -> list[Row]:
+    """Gradient norm and noise by bin of u."""
+    rows = []
+    for model in MODELS:
+        _, profile = measured[model]["levels"]
+        of_bins = (profile.second_moment, profile.second_moment_se, profile.noise_variance)
+        for b, (square, se, noise) in enumerate(zip(*(values.tolist() for values in of_bins), strict=True)):
+            norm = math.sqrt(square)
+            row = {"model": model, "u": (b + 0.5) / len(profile.second_moment), "norm": norm}
+            rows.append({**row, "norm_se": se / (2 * norm), "noise_deviation": math.sqrt(noise)})
+    return rows
+
+
+def budget_rows(measured: Measured) -> list[Row]:
+    """Parts of a single draw's variance with the sample held fixed."""
+    rows = []
+    for model in MODELS:
+        budget, _ = measured[model]["levels"]
+        row: Row = {"model": model}
+        for name, e in (
+            ("level", budget.within_level),
+            ("noise", budget.within_noise),
+            ("between", budget.between),
+        ):
+            row |= columns(name, e)
+        rows.append(row | {"level_over_noise": row["level"] / row["noise"]})
+    return rows
+
+
+def verdict(variance: Sequence[Row], ranking: Sequence[Row], budgets: Sequence[Row]) -> list[str]:
+    """What variances and rankings say."""
+    by_place = {(r["model"], r["arm"], r["K"]): r for r in variance}
+
+    def ecm(model: str, arm: str, draws: Sequence[int]) -> dict[str, Estimate]:
+        return {f"K = {k}": estimate(by_place[model, arm, k], "ecm") for k in draws}
+
+    sentences = []
+    for row in budgets:
+        model, wanted = row["model"], HOPED_FOR[row["model"]]
+        sentences.append(f"{model}: levels make {row['level_over_noise']:.2f} times the variance of noises.")
+        paper = f"(paper, on video latents: {PAPER_ECM[4]} and {PAPER_ECM[64]})"
+        sentences.append(sentence(f"{model}, ECM of strata {paper}", ecm(model, "Strat", (4, 64))))
+        best = ecm(model, "best", [k for k in BUDGETS if k >= 4])
+        sentences.append(
+            sentence(f"{model}, ECM of best", best, wanted, f"below {wanted}", f"above {wanted}")
+        )
+        of_arm = {arm: [r for r in ranking if (r["model"], r["arm"]) == (model, arm)] for arm in RANKED}
+        at_4 = {arm: estimate(r, "correlation") for arm in RANKED for r in of_arm[arm] if r["K"] == 4}
+        sentences.append(sentence(f"{model}, rank correlation with the reference at K = 4", at_4))
+        enough = {arm: [r["K"] for r in of_arm[arm] if r["correlation"] >= 0.95] for arm in RANKED}
+        first = "; ".join(f"{arm} {ks[0] if ks else 'none of the budgets'}" for arm, ks in enough.items())
+        sentences.append(f"{model}, K from which it is 0.95: {first}.")
+        grid = [by_place[model, "fixed grid", k] for k in (1, 4, 64)]
+        bias = {f"K = {r['K']}": scaled(estimate(r, "squared_bias"), 1 / r["variance"]) for r in grid}
+        by_error = ecm(model, "fixed grid", (1, 4, 64))
+        sentences.append(sentence(f"{model}, ECM of a fixed grid, by squared error", by_error))
+        sentences.append(sentence(f"{model}, share of the bias in that error", bias))
+    return sentences

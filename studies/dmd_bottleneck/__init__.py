@@ -1,0 +1,1 @@
+"""Why FID does not follow the variance of the student's gradient."""

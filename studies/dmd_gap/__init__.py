@@ -1,0 +1,1 @@
+"""Variance of the student's gradient against its FID."""

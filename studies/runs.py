@@ -1,0 +1,102 @@
+"""Many training runs side by side, each as a user would start it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from joblib import Parallel, delayed
+
+from carv_distill.engine.metrics import read_metrics
+from carv_distill.errors import UserError
+from carv_distill.files import write_json
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """One training: its name, and what it overrides of the configuration."""
+
+    name: str
+    words: tuple[str, ...]
+
+    def metrics(self, folder: Path) -> pd.DataFrame:
+        """Its metrics.csv."""
+        return pd.DataFrame(read_metrics(folder / self.name / "metrics.csv"))
+
+    def fid(self, folder: Path) -> float:
+        """Mean FID of its student over the evaluated ranges of seeds."""
+        reports = json.loads((folder / self.name / "fid.json").read_text())
+        return float(reports["student, 1 step"]["summary"]["fid"]["mean"])
+
+
+def plain_name(words: str) -> str:
+    """A name for a folder."""
+    return "".join(c if c.isalnum() else "-" for c in words).strip("-")
+
+
+def train_all(runs: Sequence[TrainingRun], config: Path, folder: Path, workers: int, ranges: int = 0) -> None:
+    """Trains and evaluates every run, `workers` at a time with one thread each; finished ones stay.
+
+    A run that was cut short goes on from its checkpoint. Each leaves `<folder>/<name>/` as train.py makes it.
+
+    Args:
+        ranges: of seeds, over which evaluate.py measures the FID, into `fid.json`; none without.
+
+    Raises:
+        UserError: train.py is not in the current folder.
+    """
+    if not Path("train.py").is_file():
+        raise UserError("train.py: not in the current folder; start a study at the root of the repository")
+    Parallel(workers, backend="threading", verbose=5)(
+        delayed(_train)(run, config, folder, ranges) for run in runs
+    )
+
+
+def _train(run: TrainingRun, config: Path, folder: Path, ranges: int) -> None:
+    path, finished = folder / run.name, folder / run.name / "job.json"
+    if finished.is_file():
+        if json.loads(finished.read_text())["words"] == list(run.words):
+            return
+        (path / "fid.json").unlink(missing_ok=True)  # was of the shorter run
+    if path.is_dir() and not any((path / "checkpoints").glob("*.ckpt")):
+        shutil.rmtree(path)  # ended before its first checkpoint
+    resume = ["--resume"] if path.is_dir() else []
+    words = [f"name={run.name}", f"folder={folder}", *run.words]
+    _python(run, "train.py", "--config", str(config), *words, *resume)
+    if ranges and not (path / "fid.json").is_file():
+        _python(run, "evaluate.py", "fid", "--run", str(path), "--ranges", str(ranges), "--no-teacher")
+    write_json(finished, {"words": list(run.words)})
+
+
+def _python(run: TrainingRun, *words: str) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True)
+    if ended.returncode:
+        last = (ended.stderr.strip().splitlines() or [f"exit status {ended.returncode}"])[-1]
+        raise UserError(f"run {run.name}: {last.removeprefix('error: ')}")
+
+
+def seconds_per_update(metrics: pd.DataFrame, least: int = 20) -> float:
+    """Median seconds between logged updates, without the measurements in between.
+
+    Args:
+        metrics: of a run, in order.
+        least: updates at the start that warm up.
+
+    Raises:
+        UserError: nothing is left.
+    """
+    measured = metrics.filter(["fid/fid", "variance/carv/total"]).notna().any(axis=1)
+    before = metrics.shift()
+    plain = (before.step >= least) & ~measured & ~measured.shift(fill_value=False)
+    seconds = ((metrics.seconds - before.seconds) / (metrics.step - before.step))[plain]
+    if seconds.empty:
+        raise UserError(f"too few logged updates to time one, found {len(metrics)}")
+    return float(seconds.quantile(interpolation="higher"))

@@ -1,0 +1,1 @@
+"""The toy: estimators of one-dimensional integrals, measured and exact."""

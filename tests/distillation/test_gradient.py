@@ -1,0 +1,88 @@
+"""One gradient: what is descended is what the trace, evaluate.py and the prices measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from carv_distill.carv import NoiseLevelSampler, Proposal, stream
+from carv_distill.data.images import load_images
+from carv_distill.distillation.gradient import gradient_of, measure_variance, update_gradient
+from carv_distill.distillation.module import DMDModule
+from carv_distill.distillation.options import DMDConfig
+from carv_distill.distillation.preparation import build_module
+from carv_distill.variance import StageTimer, estimate_gradient, measure_pairs
+from tests.helpers.trainers import bare_trainer
+
+MakeConfig = Callable[..., DMDConfig]
+GAN = ("dmd.gan.student_weight=10", "dmd.gan.fake_weight=0.1")
+
+
+def build(config: DMDConfig) -> DMDModule:
+    """With a fake score and a discriminator that have moved, so that there is something to measure."""
+    module = build_module(config, load_images("digits"))
+    with torch.no_grad():
+        for i, p in enumerate(module.objective.fake_parameters):
+            p += 0.03 * torch.randn(p.shape, generator=stream("moved", i))
+    return module
+
+
+@pytest.mark.parametrize("words", [(), GAN])
+def test_trace_and_evaluation_take_one_gradient_to_the_bit(
+    small_config: MakeConfig, words: tuple[str, ...]
+) -> None:
+    """From the same streams; with a discriminator its part is in both, and is not small."""
+    module = build(small_config(*words))
+    sampler, key, own_key = module.estimator.sampler, ("trace", 1), (0, "own")
+    traced = update_gradient(module, sampler, 2, key, own_key)
+    (share,), g = module.shares, gradient_of(module)
+    upstream, _ = module.streams(share.index, *key, "upstream")
+    own, shared = module.streams(share.index, *key, *own_key)
+    evaluated = estimate_gradient(
+        gradient_of(module, share, shared).sample, g.parameters, sampler, g.upstream, 2, upstream, own
+    )
+    assert torch.equal(traced, evaluated)
+    module.options.gan.student_weight = 0.0
+    without = update_gradient(module, sampler, 2, key, own_key)
+    assert torch.equal(traced, without) is not bool(words)
+
+
+@pytest.mark.parametrize("words", [(), GAN])
+def test_training_descends_the_gradient_that_is_measured(
+    small_config: MakeConfig, words: tuple[str, ...]
+) -> None:
+    """The first update's gradient against an estimate from the training's own streams, to the bit."""
+    module = build(small_config(*words, "dmd.fake_lr=1e-30", "dmd.fake_updates_per_student=1"))
+    (share,), e = module.shares, module.estimator
+    own, shared = module.streams(share.index, 0, "student")
+    g = gradient_of(module, share, shared)
+    expected = estimate_gradient(
+        g.sample, g.parameters, e.sampler, g.upstream, g.draws, own, own, e.chunk, shared=shared
+    )
+    bare_trainer(1).fit(module)
+    descended = module.student_vector.theta.grad
+    assert descended is not None
+    assert torch.equal(descended, expected)
+
+
+@pytest.mark.slow
+def test_trace_and_evaluation_agree_within_their_intervals(small_config: MakeConfig) -> None:
+    """Total variance at (4, 2) with a discriminator of weight 10, 80 pairs each, from other streams."""
+    module = build(small_config(*GAN))
+    sampler = NoiseLevelSampler(Proposal.uniform(), "stratified")
+    traced = measure_variance(module, sampler, 2, 80, ("test",)).total()
+    g = gradient_of(module)
+    evaluated = measure_pairs(g.sample, g.parameters, sampler, g.upstream, 2, 80, seed=1).total()
+    assert max(traced.low, evaluated.low) < min(traced.high, evaluated.high)
+
+
+def test_what_an_update_does_besides_is_timed_and_changes_nothing(small_config: MakeConfig) -> None:
+    module = build(small_config(*GAN))
+    before = [p.clone() for p in module.parameters()]
+    timer = StageTimer()
+    gradient_of(module).time_other(timer)
+    assert len(timer.seconds["other"]) == 10
+    assert timer.median("other") > 0
+    assert all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))

@@ -1,0 +1,66 @@
+"""evaluate.py influence, by one process and by two."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.helpers.attributed import tiny_teacher
+from tests.helpers.small import ROOT
+
+
+def evaluate(*words: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+    return subprocess.run(
+        [sys.executable, *(launch if processes > 1 else []), "evaluate.py", "influence", *words],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+
+
+@pytest.mark.ddp
+def test_two_processes_make_the_matrix_of_one(tmp_path: Path) -> None:
+    """From a shell: tables, pictures, JSON and scores; then the same by torchrun, equal to the bit."""
+    words = (
+        f"--teacher {tiny_teacher(tmp_path).path} --data digits --queries data:3,14 --draws 4 --groups 2 "
+        "--parameters *conv_in* --size 32 --chunk 64 --noise iid --proposal uniform"
+    ).split()
+    done = evaluate(*words, "--out", str(tmp_path / "one.json"))
+    assert done.returncode == 0, done.stderr
+    assert "Most influential training samples" in done.stdout
+    assert "needs" not in done.stderr
+    done = evaluate(*words, "--out", str(tmp_path / "two.json"), processes=2)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Most influential") == 1
+    blocks = sorted((tmp_path / "one/store").glob("block-*.npy"))
+    assert len(blocks) == -(-1797 // 64)
+    for block in blocks:
+        assert block.read_bytes() == (tmp_path / "two/store" / block.name).read_bytes()
+    with np.load(tmp_path / "one/trak.npz") as one, np.load(tmp_path / "two/trak.npz") as two:
+        assert np.array_equal(one["scores"], two["scores"], equal_nan=True)
+    result = json.loads((tmp_path / "two.json").read_text())
+    assert result["about"]["features"][0]["sampler"] == {"strategy": "stratified", "noise": "iid"}
+
+
+def test_a_mistake_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
+    out = ["--out", str(tmp_path / "x.json")]
+    for words, said in (
+        (["--teacher", "checkpoints/digits-teacher", *out], "--teacher and --data go together"),
+        (["--teacher", "checkpoints/digits-teacher", "--data", "digits"], "--out: without a run"),
+        (["--teacher", "checkpoints/digits-teacher", "--data", "digits", "--parameters", "x", *out],
+         "--parameters: 'x' matches none"),
+        (["--run", str(tmp_path), "--teacher", "t", "--data", "digits", *out], "is not a run's folder"),
+        (["--damping", "-1", *out], "--damping: '-1' is not a number from 0 on"),
+    ):  # fmt: skip
+        done = evaluate(*words)
+        *_, last = done.stderr.splitlines()  # after what says that torch is loaded
+        assert (done.returncode, done.stdout, "Traceback" in done.stderr) == (2, "", False)
+        assert last.startswith("error: ")
+        assert said in done.stderr
+    assert not (tmp_path / "x.json").exists()

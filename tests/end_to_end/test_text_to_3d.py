@@ -1,0 +1,196 @@
+"""Text-to-3D from the command line's side: runs, resume, bad input, measures."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from carv_distill.engine.metrics import read_metrics
+from carv_distill.errors import UserError
+from carv_distill.tasks import load_config, open_run, train
+from carv_distill.text_to_3d.clip_report import clip_table, draw_clip, measure_clip
+from carv_distill.text_to_3d.export import load_scene
+from carv_distill.text_to_3d.options import SDSConfig
+from carv_distill.text_to_3d.scenes import build_scene
+from carv_distill.variance import MeasuredGradient, analyse
+from tests.helpers.runs import sds_words
+from tests.helpers.tiny_latent import save_tiny_pipeline
+from tests.helpers.tiny_pixel import save_tiny_if_pipeline
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_pipeline(tmp_path_factory.mktemp("teacher"))
+
+
+@pytest.fixture(scope="module")
+def pixel_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_if_pipeline(tmp_path_factory.mktemp("pixel_teacher"))
+
+
+def run(teacher: Path, folder: Path, *more: str, resume: bool = False) -> Path:
+    return train(load_config("configs/sds_carv.yaml", sds_words(teacher, folder, *more)), resume)
+
+
+def config_of(folder: Path) -> SDSConfig:
+    _, config = open_run(folder)
+    assert isinstance(config, SDSConfig)
+    return config
+
+
+def gradient_of(folder: Path) -> MeasuredGradient:
+    task, config = open_run(folder)
+    assert task.gradient is not None
+    return task.gradient(config, folder, "cpu", None)
+
+
+def test_a_run_leaves_its_object_and_its_traces(teacher: Path, tmp_path: Path) -> None:
+    folder = run(teacher, tmp_path)
+    assert {p.name for p in (folder / "object").iterdir()} >= {
+        "scene.safetensors",
+        "scene.json",
+        "mesh.glb",
+        "mesh.obj",
+        "turntable.mp4",
+        "views.png",
+    }
+    assert [p.name for p in sorted((folder / "samples").iterdir())] == ["000004.png"]
+    rows = read_metrics(folder / "metrics.csv")
+    assert [r["step"] for r in rows if "clip/score" in r] == [3, 6]
+    assert all("scene/opacity" in r for r in rows)
+    assert json.loads((folder / "object" / "scene.json").read_text())["step"] == 6
+    kept = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(k.startswith("objective.scene.") for k in kept)
+
+
+@pytest.mark.parametrize("kind", ["voxels", "gaussians"])
+def test_a_resumed_run_equals_an_uninterrupted_one(teacher: Path, tmp_path: Path, kind: str) -> None:
+    more = ("sds.coefficient=learned", "estimator.proposal=adaptive", "sds.t_max_end=0.6")
+    more = (*more, f"scene.kind={kind}", "scene.gaussians.count=50")
+    whole = run(teacher, tmp_path / "whole", *more)
+    part = tmp_path / "part" / whole.name
+    shutil.copytree(whole, part)
+    (part / "checkpoints" / "newest-step=6.ckpt").unlink()
+    (part / "checkpoints" / "last.ckpt").unlink()
+    run(teacher, tmp_path / "part", *more, resume=True)
+    states = [
+        torch.load(f / "checkpoints" / "newest-step=6.ckpt", weights_only=True)["state_dict"]
+        for f in (whole, part)
+    ]
+    assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+
+
+def test_gaussians_are_trained_shown_and_scored(teacher: Path, tmp_path: Path) -> None:
+    """As fields are, with nothing else to say than their kind."""
+    folder = run(teacher, tmp_path, "scene.kind=gaussians", "scene.gaussians.count=50")
+    assert {p.name for p in (folder / "object").iterdir()} >= {
+        "scene.safetensors",
+        "turntable.mp4",
+        "views.png",
+    }
+    scene, view, _ = load_scene(folder / "object")
+    assert view.gaussians.count == len(scene.means) == 50
+    assert (scene.opacity_logits != build_scene(view).opacity_logits).any()
+    assert measure_clip(folder, config_of(folder), None, 4, "cpu").score.value > 0
+    assert analyse(gradient_of(folder), 2, (1, 4), 3, 4, 4, 4).step == 6
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("sds.prompt=''",), "sds.prompt: it is empty"),
+        (
+            ("scene.size=16",),
+            r"scene.size: renders are 16×16, but .* are 8×8; use scene.size=8",
+        ),
+        (
+            ("scene.kind=gaussians", "scene.gaussians.backend=gsplat"),
+            "scene.gaussians.backend: gsplat cannot run: it needs a CUDA device, and this run has cpu",
+        ),
+        (("scene.gaussians.backend=opengl",), "scene.gaussians.backend: 'opengl' is not one of auto, torch"),
+        (("scene.gaussians.count=0",), "scene.gaussians.count: 0 is below the least allowed value, 1"),
+        (("scene.hash.log_size=30",), "scene.hash.log_size: 30 is above the greatest allowed value, 24"),
+        (("camera.fov=[70,40]",), r"camera.fov: \[70.0, 40.0\] is not \[least, greatest\]"),
+        (("camera.distance=[1.5]",), "camera.distance"),
+        (("estimator.proposal=weights", "estimator.weights=[1]"), "weights is not for task sds"),
+        (("sds.t_min=0.9", "sds.t_max_end=0.5"), "sds.t_min: 0.9 is above the least t_max, 0.5"),
+        (("sds.weighting=none",), "sds.weighting: 'none' is not one of sds"),
+        (("trainer.accelerator=cuda",), "there is no CUDA device here"),
+        (("clip.model=/none",), "clip.model: /none is not a folder"),
+    ],
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a GPU that is there")
+def test_bad_input_is_one_line_and_leaves_nothing(
+    teacher: Path, tmp_path: Path, more: tuple[str, ...], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        run(teacher, tmp_path, *more)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_part_missing_is_named(teacher: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(teacher, broken)
+    shutil.rmtree(broken / "vae")
+    with pytest.raises(UserError, match="lacks its part vae/"):
+        run(broken, tmp_path / "runs")
+
+
+def test_unknown_words_are_named(teacher: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        run(teacher, tmp_path, "sds.prompt=a red zeppelin", "trainer.max_steps=1")
+    assert "does not know 'zeppelin'" in caplog.text
+
+
+def test_renders_are_enlarged_where_that_is_asked_for(teacher: Path, tmp_path: Path) -> None:
+    run(teacher, tmp_path, "scene.size=4", "scene.upsample=true", "trainer.max_steps=1")
+
+
+def test_a_pixel_teacher_goes_through_the_same_door(pixel_teacher: Path, tmp_path: Path) -> None:
+    folder = run(pixel_teacher, tmp_path)
+    assert (folder / "object" / "mesh.glb").is_file()
+    rows = read_metrics(folder / "metrics.csv")
+    assert [r["step"] for r in rows if "clip/score" in r] == [3, 6]
+    kept = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(k.startswith("objective.scene.") for k in kept)
+    assert analyse(gradient_of(folder), 2, (1,), 3, 3, 4, 2).step == 6
+
+
+def test_a_pixel_teacher_gets_renders_of_its_own_size(
+    pixel_teacher: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(UserError, match=r"scene.size: renders are 4×4, but .* are 8×8; use scene.size=8"):
+        run(pixel_teacher, tmp_path, "scene.size=4")
+    with pytest.raises(UserError, match=r"scene.size: 16 is above the 8 pixels"):
+        run(pixel_teacher, tmp_path, "scene.size=16", "scene.upsample=true")
+    assert not list(tmp_path.iterdir())
+    more = ("scene.size=4", "scene.upsample=true", "trainer.max_steps=1", "sds.prompt=a red zeppelin")
+    with caplog.at_level(logging.WARNING):
+        run(pixel_teacher, tmp_path, *more)
+    assert "does not know 'zeppelin'" in caplog.text
+
+
+def test_clip_scores_of_several_runs(teacher: Path, tmp_path: Path) -> None:
+    runs = [
+        run(teacher, tmp_path, f"name=r{i}", f"sds.prompt=a {colour} torus", "trainer.max_steps=3")
+        for i, colour in enumerate(("red", "blue"))
+    ]
+    results = [measure_clip(r, config_of(r), None, 4, "cpu") for r in runs]
+    assert [r.prompt for r in results] == ["a red torus", "a blue torus"]
+    assert all(r.true is not None and r.matched is not None for r in results)
+    assert len(clip_table(results).rows) == 3
+    assert draw_clip(runs, tmp_path / "clip.png")
+    assert (tmp_path / "clip.png").is_file()
+
+
+def test_variance_of_a_text_to_3d_run(teacher: Path, tmp_path: Path) -> None:
+    folder = run(teacher, tmp_path)
+    found = analyse(gradient_of(folder), 2, (1, 4), 3, 4, 4, 4)
+    assert found.step == 6
+    assert found.setting == ("IW+Strat", 1, 2)
+    assert {r.arm for r in found.comparison.rows} == {"uniform", "IW", "Strat", "IW+Strat", "best"}

@@ -1,0 +1,54 @@
+"""A run's folder: which one is meant, and runs of an earlier version."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from carv_distill.distillation.options import DMDConfig
+from carv_distill.errors import UserError
+from carv_distill.tasks import open_run, require_resumable, train
+
+MakeConfig = Callable[..., DMDConfig]
+
+
+def test_a_run_of_an_earlier_version_is_refused_in_one_line(small_config: MakeConfig) -> None:
+    """Its checkpoints have another layout, and its configuration may have other keys."""
+    config = small_config("trainer.max_steps=2")
+    folder = train(config)
+    environment = json.loads((folder / "environment.json").read_text())
+    environment.pop("layout")
+    environment["packages"]["carv-distill"] = "0.1.0"
+    (folder / "environment.json").write_text(json.dumps(environment))
+    with pytest.raises(UserError, match=r"checkpoints of .* were written by carv-distill 0\.1\.0, this is"):
+        require_resumable(config)
+    task, loaded = open_run(folder)
+    assert task.gradient is not None
+    with pytest.raises(UserError, match=r"were written by carv-distill 0\.1\.0"):
+        task.gradient(loaded, folder, "cpu", None)
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("estimator:", "sampling:"))
+    with pytest.raises(UserError, match=r"is a run of an earlier version: unknown key sampling"):
+        open_run(folder)
+
+
+@pytest.mark.parametrize(
+    "key", ["variance.every=1", "fid.images=64", "checkpoint.every=1", "trainer.log_every=2"]
+)
+def test_what_is_only_measured_or_shown_may_change(small_config: MakeConfig, key: str) -> None:
+    train(small_config("trainer.max_steps=2"))
+    require_resumable(small_config("trainer.max_steps=2", key))
+    with pytest.raises(UserError, match=r"dmd\.fake_lr was .* now"):
+        require_resumable(small_config("trainer.max_steps=2", key, "dmd.fake_lr=0.1"))
+
+
+def test_a_run_without_a_checkpoint_is_not_resumed(small_config: MakeConfig, tmp_path: Path) -> None:
+    config = small_config("trainer.max_steps=2")
+    folder = train(config)
+    for path in (folder / "checkpoints").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match="ended before its first checkpoint"):
+        require_resumable(config)

@@ -1,0 +1,63 @@
+"""Many training runs side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from carv_distill.errors import UserError
+from studies import runs
+from studies.runs import TrainingRun, seconds_per_update, train_all
+
+CONFIG = Path("configs/dmd_carv.yaml")
+
+
+def test_time_per_update_leaves_measurements_out() -> None:
+    rows: list[dict[str, float]] = [
+        {"step": s, "seconds": 0.5 * s + (100 if s > 40 else 0)} for s in range(10, 90, 10)
+    ]
+    rows[3]["fid/fid"] = 1.0
+    assert seconds_per_update(pd.DataFrame(rows)) == pytest.approx(0.5)
+    with pytest.raises(UserError, match="too few"):
+        seconds_per_update(pd.DataFrame(rows[:2]))
+
+
+def test_a_failed_run_is_one_line_that_names_it(tmp_path: Path) -> None:
+    wrong = TrainingRun("wrong", ("estimator.draws=0",))
+    with pytest.raises(UserError, match=r"run wrong: estimator\.draws: 0 is below"):
+        train_all([wrong], CONFIG, tmp_path, 1)
+
+
+def test_studies_start_at_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"train\.py: not in the current folder"):
+        train_all([], CONFIG, tmp_path, 1)
+
+
+def test_an_unfinished_run_goes_on_and_a_finished_one_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is called: train.py anew, with --resume where there is a checkpoint; evaluate.py once."""
+    calls: list[tuple[str, ...]] = []
+    monkeypatch.setattr(runs, "_python", lambda run, *words: calls.append((run.name, *words)))
+    for name, content in (("fresh", ()), ("cut", ("newest-step=2.ckpt",)), ("empty", ())):
+        if name != "fresh":
+            (tmp_path / name / "checkpoints").mkdir(parents=True)
+        for file in content:
+            (tmp_path / name / "checkpoints" / file).touch()
+    (tmp_path / "cut/fid.json").touch()
+    train_all(
+        [TrainingRun(n, ("a=1",)) for n in ("fresh", "cut", "empty")], Path("c.yaml"), tmp_path, 1, ranges=3
+    )
+    resumed = {c[0]: "--resume" in c for c in calls if c[1] == "train.py"}
+    assert resumed == {"fresh": False, "cut": True, "empty": False}
+    assert [c[0] for c in calls if c[1] == "evaluate.py"] == ["fresh", "empty"]
+    calls.clear()
+    train_all([TrainingRun(n, ("a=1",)) for n in ("fresh", "cut")], Path("c.yaml"), tmp_path, 1, ranges=3)
+    assert not calls
+    train_all(
+        [TrainingRun("cut", ("a=2",))], Path("c.yaml"), tmp_path, 1, ranges=3
+    )  # other words: it goes on, and is evaluated anew
+    assert [c[1] for c in calls] == ["train.py", "evaluate.py"]

@@ -1,0 +1,72 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from carv_distill.data.digits import load_digits_images
+from carv_distill.evaluation.features import DigitsClassifier
+from carv_distill.teacher_training.digits_features import main, random_shift, train_classifier
+
+
+def test_shapes_and_input_scaling() -> None:
+    torch.manual_seed(0)
+    network = DigitsClassifier()
+    images = torch.randint(256, (5, 1, 8, 8), dtype=torch.uint8)
+    assert network.features(images).shape == (5, 64)
+    assert network(images).shape == (5, 10)
+    assert torch.equal(network(images), network(images.float()))
+
+
+def test_random_shift_moves_by_at_most_one_pixel() -> None:
+    images = torch.zeros(2000, 1, 8, 8)
+    images[:, 0, 3, 4] = 1
+    where = random_shift(images, torch.Generator().manual_seed(0)).nonzero()
+    rows, columns = where[:, 2], where[:, 3]
+    assert len(where) == 2000
+    assert rows.unique().tolist() == [2, 3, 4]
+    assert columns.unique().tolist() == [3, 4, 5]
+    still = ((rows == 3) & (columns == 4)).double().mean()
+    # 1/2 + 1/2 · 1/9 = 0.556, standard error 0.011
+    assert abs(still - 5 / 9) < 0.044
+
+
+def test_training_is_a_function_of_the_seed_and_leaves_the_random_state_alone() -> None:
+    data = load_digits_images()
+    state = torch.random.get_rng_state()
+    first, outcome = train_classifier(data, seed=3, epochs=2)
+    torch.manual_seed(99)
+    second, again = train_classifier(data, seed=3, epochs=2)
+    other, _ = train_classifier(data, seed=4, epochs=2)
+    for key, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[key])
+    assert not torch.equal(first.head.weight, other.head.weight)
+    assert outcome.accuracy == again.accuracy
+    assert outcome.train + outcome.held_out == len(data)
+    torch.random.set_rng_state(state)
+    train_classifier(data, seed=3, epochs=1)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_main_writes_weights_config_and_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--out", str(tmp_path / "net"), "--epochs", "3"])
+    config = json.loads((tmp_path / "net/config.json").read_text())
+    card = (tmp_path / "net/README.md").read_text()
+    network = DigitsClassifier()
+    network.load_state_dict(load_file(tmp_path / "net/model.safetensors"))
+    # three epochs are enough to tell digits apart, chance is 10 %
+    assert config["accuracy"] > 0.7
+    assert f"{config['accuracy']:.2%}" in card
+    assert "--epochs 3" in card
+    assert f"{config['accuracy']:.2%}" in capsys.readouterr().out
+    assert sorted(p.name for p in (tmp_path / "net").iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+
+
+def test_no_epochs_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--out", str(tmp_path), "--epochs", "0"]) == 2
+    assert capsys.readouterr().err == "error: --epochs 0, --batch 64: both must be at least 1\n"

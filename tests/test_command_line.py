@@ -1,0 +1,102 @@
+"""Options from dataclasses, and what goes wrong in one line."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from carv_distill.command_line import add_options, missing, options_of, run_command
+from carv_distill.commands.command import Command
+from carv_distill.commands.evaluate import COMMANDS, main
+from carv_distill.errors import UserError
+from tests.helpers.small import ROOT
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=lambda c: c.name)
+def test_what_a_command_line_leaves_out_is_the_default(command: Command) -> None:
+    parser = argparse.ArgumentParser()
+    add_options(parser, command.options)
+    required: dict[str, Any] = {"data": "digits"} if command.name == "reference" else {}
+    words = [word for name, value in required.items() for word in (f"--{name}", value)]
+    assert options_of(command.options, parser.parse_args(words)) == command.options(**required)
+
+
+def test_text_arrives_as_typed() -> None:
+    parser = argparse.ArgumentParser()
+    options = COMMANDS["influence"].options
+    add_options(parser, options)
+    words = ["--queries", "null", "--out", "007.json", "--teacher", "1e3", "--data", "digits", "--no-debias"]
+    parsed = options_of(options, parser.parse_args([*words, "--parameters", "a", "b*"]))
+    values = vars(parsed)
+    assert [values[k] for k in ("queries", "teacher", "debias")] == ["null", "1e3", False]
+    assert (str(parsed.out), values["parameters"]) == ("007.json", ("a", "b*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["fid", "--images", "3"], "argument --images: '3' is not a whole number from 4 on"),
+        (["--ranges", "0"], "argument --ranges: '0' is not a whole number from 1 on"),
+        (["fid", "--labels", "none"], "argument --labels: invalid choice: 'none'"),
+        (["variance", "--draws", "4", "0"], "argument --draws: '0' is not a whole number from 1 on"),
+        (["influence", "--damping", "nan"], "argument --damping: 'nan' is not a number from 0 on"),
+        (["reference"], "the following arguments are required: --data"),
+        (["influence", "--query", "data:3"], "unrecognized arguments: --query data:3"),
+        (["influence", "--draws", "5"], "--draws: 5 is no multiple of --groups, 4"),
+    ],
+)
+def test_a_mistake_is_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        status: object = main(words)
+    except SystemExit as end:
+        status = end.code
+    shown = capsys.readouterr()
+    assert (status, shown.out, len(shown.err.splitlines())) == (2, "", 1)
+    assert shown.err.startswith(f"error: {said}")
+
+
+def test_help_and_mistakes_do_not_wait_for_torch() -> None:
+    words = (
+        "import sys, carv_distill.cli, carv_distill.commands.evaluate, carv_distill.commands.train;"
+        "sys.exit(bool({'torch', 'lightning', 'diffusers', 'matplotlib'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", words], cwd=ROOT, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [("pyarrow.parquet", "carv-distill[attribution]"), ("trimesh", "carv-distill[text-to-3d]"),
+     ("scipy", "carv-distill")],
+)  # fmt: skip
+def test_what_is_not_installed_is_named_with_its_extra(
+    name: str, extra: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> None:
+        raise ModuleNotFoundError("none", name=name)
+
+    assert run_command(work) == 2
+    assert f"pip install '{extra}'" in capsys.readouterr().err
+    with pytest.raises(ModuleNotFoundError):
+        missing(ModuleNotFoundError("ours", name="carv_distill.nothing"))
+
+
+def test_how_work_ends_is_its_status(capsys: pytest.CaptureFixture[str]) -> None:
+    def ends(error: BaseException) -> int:
+        def work() -> None:
+            raise error
+
+        return run_command(work, "interrupted; the store stays")
+
+    assert ends(UserError("no such run")) == 2
+    assert ends(OSError(28, "No space left on device", "scores.npz")) == 2
+    assert ends(KeyboardInterrupt()) == 130
+    said = [
+        "error: no such run",
+        "error: scores.npz: No space left on device",
+        "interrupted; the store stays",
+    ]
+    assert capsys.readouterr().err.splitlines() == said

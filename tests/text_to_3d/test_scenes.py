@@ -1,0 +1,231 @@
+"""Scenes: what they say at known points, where Gaussians start, what moves when they learn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from carv_distill.carv import stream
+from carv_distill.geometry.camera import Cameras
+from carv_distill.text_to_3d import scenes
+from carv_distill.text_to_3d.export import extract_mesh
+from carv_distill.text_to_3d.module import SDSModule
+from carv_distill.text_to_3d.options import GaussianOptions, HashOptions, SDSOptions
+from carv_distill.text_to_3d.rendering import march
+from carv_distill.text_to_3d.scenes import GaussianScene, HashScene, Scene, VoxelScene, blob
+from tests.helpers.loops import fit
+
+SCENES = [lambda: VoxelScene(8, 0.8), lambda: HashScene(16, 0.8, HashOptions(levels=3, log_size=8))]
+
+
+@pytest.mark.parametrize("make", SCENES)
+def test_a_new_field_is_a_grey_ball(make: type[Scene]) -> None:
+    points = torch.tensor([[0.0, 0, 0], [0.5, 0, 0], [0, -0.79, 0]])
+    density, colour = make()(points)
+    assert torch.allclose(density, F.softplus(blob(points)), atol=1e-3)
+    assert density[0] > 9
+    assert density[2] < 0.01
+    assert torch.allclose(colour, torch.full((3, 3), 0.5), atol=1e-3)
+
+
+def test_a_voxel_is_seen_at_its_own_place() -> None:
+    """Axes: the grid's last index is x; corners of the cube are voxel centres."""
+    scene = VoxelScene(5, 1.0)
+    with torch.no_grad():
+        scene.colour[1][0, 0, 4, 2, 1] = 3.0  # z = 1, y = 0, x = −0.5: red
+    points = torch.tensor([[-0.5, 0.0, 1.0], [-0.25, 0.0, 1.0], [1.0, 0.0, -0.5]])
+    _, colour = scene(points)
+    assert torch.allclose(colour[:, 0], torch.tensor([3.0, 1.5, 0.0]).sigmoid())
+    assert torch.equal(colour[:, 1], torch.full((3,), 0.5))
+
+
+def test_the_coarse_grid_moves_its_surroundings() -> None:
+    scene = VoxelScene(8, 1.0)
+    with torch.no_grad():
+        scene.density[0] += 1.0
+    points = torch.rand(50, 3) * 2 - 1
+    assert torch.allclose(scene(points)[0], F.softplus(blob(points) + 1), atol=1e-5)
+
+
+def test_roughness_is_the_mean_square_of_neighbouring_differences() -> None:
+    scene = VoxelScene(4, 1.0)
+    assert scene.roughness() == 0
+    with torch.no_grad():
+        scene.density[1][..., 1::2] = 1.0  # stripes along x: every difference along x is 1
+    assert scene.roughness() == 1
+
+
+@pytest.mark.parametrize("make", SCENES)
+def test_every_parameter_learns(make: type[Scene]) -> None:
+    scene = make()
+    density, colour = scene(torch.rand(4000, 3) * 1.6 - 0.8)
+    (density.sum() + colour.sum()).backward()
+    groups = scene.parameter_groups(SDSOptions())
+    assert sum(len(g["params"]) for g in groups) == len(list(scene.parameters()))
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in scene.parameters())
+
+
+@pytest.mark.parametrize("log_size", [14, 8])
+def test_hash_entries_interpolate_between_corners(log_size: int) -> None:
+    """With the network replaced by a sum, a field linear in its tables is continuous across a cell's face."""
+    scene = HashScene(16, 1.0, HashOptions(levels=1, log_size=log_size))
+    torch.nn.init.normal_(scene.tables)
+    side = scene.sides[0]
+    face = 2 * 5 / side - 1  # x at the boundary of two cells
+    points = torch.tensor([[face - 1e-5, 0.1, 0.2], [face + 1e-5, 0.1, 0.2]], dtype=torch.float32)
+    found = scene._look_up(scene.tables[0], (points + 1) / 2 * side, side)
+    assert torch.allclose(found[0], found[1], atol=1e-2)
+
+
+def test_a_level_that_fits_has_an_entry_for_each_corner() -> None:
+    """(16 + 1)³ corners of a grid of side 16 read 4,913 different entries of 2^14; of 2^12 some share."""
+    corners = torch.cartesian_prod(*[torch.arange(17.0)] * 3)
+    for log_size, entries in ((14, 17**3), (12, None)):
+        scene = HashScene(16, 1.0, HashOptions(levels=1, log_size=log_size, features=1))
+        with torch.no_grad():
+            scene.tables.copy_(torch.arange(2.0**log_size).view(1, -1, 1))
+        found = scene._look_up(scene.tables[0], corners, 16).unique()
+        assert len(found) == entries if entries else len(found) < 17**3
+
+
+def test_the_sizes_of_a_hash_grid_are_those_asked_for() -> None:
+    """Instant-NGP's: 16 resolutions from 16 to 2048 that grow by (2048/16)^(1/15), and a network of 64."""
+    scene = HashScene(2048, 1.0, HashOptions(levels=16, log_size=10, base_resolution=16, width=64))
+    assert (scene.sides[0], scene.sides[1], scene.sides[-1], len(scene.sides)) == (16, 22, 2048, 16)
+    assert scene.tables.shape == (16, 2**10, 2)
+    assert scene.network[0].weight.shape == (64, 32)
+
+
+def scene_of(count: int = 1) -> GaussianScene:
+    return GaussianScene(0.8, GaussianOptions(count))
+
+
+def test_they_start_as_a_grey_translucent_ball() -> None:
+    scene = scene_of(3000)
+    radius = scene.means.detach().norm(dim=1)
+    assert radius.max() <= 0.5
+    # Uniform in the ball: the mean of (r/0.5)³ is ½, and that of each coordinate 0.
+    assert float((radius / 0.5).pow(3).mean()) == pytest.approx(0.5, abs=0.01)
+    assert scene.means.mean(0).abs().max() < 0.005
+    g = scene.gaussians
+    assert torch.allclose(g.opacity, torch.full((3000,), 0.1))
+    nearest = torch.cdist(scene.means, scene.means).fill_diagonal_(9).amin(1).mean()
+    assert float(g.scales.mean() / nearest) == pytest.approx(0.6, abs=0.15)
+    front = Cameras(*(torch.tensor([v]) for v in (0.0, 0.0, 1.75, math.radians(55))))
+    seen = scene.render(front, 16, 1, background="white")
+    assert seen.opacity[0, 0, 7:9, 7:9].min() > 0.9
+    assert seen.opacity[0, 0, 0, 0] == 0
+    # Each has the colour 0.5 before a background of 1.
+    assert torch.allclose(seen.image, (1 - 0.5 * seen.opacity).expand(1, 3, 16, 16), atol=1e-5)
+
+
+@pytest.mark.parametrize("azimuth", [0.0, 1.0])
+def test_its_fog_takes_the_light_that_its_splat_takes(azimuth: float) -> None:
+    """Through the middle of a round Gaussian of opacity o, rays lose the share o in both."""
+    scene = scene_of()
+    with torch.no_grad():
+        scene.means.zero_()  # in the middle of every picture
+        scene.log_scales[:] = math.log(0.08)
+        scene.opacity_logits[:] = 1.0
+    camera = Cameras(*(torch.tensor([v]) for v in (azimuth, 0.3, 2.0, math.radians(1.0))))
+    share = 1 / (1 + math.exp(-1.0))
+    assert float(scene.render(camera, 1, 1).opacity.detach()) == pytest.approx(share, rel=1e-2)
+    assert float(march(scene, 0.8, camera, 1, 256).opacity.detach()) == pytest.approx(share, rel=1e-4)
+
+
+def test_density_and_colour_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two Gaussians, one turned by 90° around z: its first scale lies along y. In one piece and in many."""
+    scene = scene_of(2).double()
+    with torch.no_grad():
+        scene.means[:] = torch.tensor([[0.0, 0, 0], [0.2, 0, 0]])
+        scene.log_scales[:] = torch.tensor([[0.3, 0.1, 0.1], [0.2, 0.2, 0.2]]).double().log()
+        scene.quaternions[0] = 5 * torch.tensor([math.cos(math.pi / 4), 0, 0, math.sin(math.pi / 4)])
+        scene.opacity_logits[:] = torch.tensor([0.0, -1.0])
+        scene.colour_logits[:] = torch.tensor([[2.0, 0, 0], [0, -2.0, 0]])
+    points = torch.tensor([[0.0, 0.3, 0.0], [0.1, 0.0, 0.0], [0.2, 0.0, 0.4]]).double()
+    opacity = scene.opacity_logits.sigmoid()
+    peak = -(1 - opacity).log() / math.sqrt(2 * math.pi) / torch.tensor([0.003 ** (1 / 3), 0.2]).double()
+    exponents = torch.tensor([[1.0, 0.13 / 0.04], [1.0, 0.01 / 0.04], [4.0 + 16, 0.16 / 0.04]]).double()
+    each = peak * torch.exp(-exponents / 2)
+    colour = each @ scene.colour_logits.sigmoid() / each.sum(1, keepdim=True)
+    for at_once in (1024, 2, 1):
+        monkeypatch.setattr(scenes, "POINTS_AT_ONCE", at_once)
+        found = scene(points)
+        torch.testing.assert_close(found[0], each.sum(1))
+        torch.testing.assert_close(found[1], colour)
+
+
+def test_far_from_everything_there_is_nothing_and_it_is_finite() -> None:
+    density, colour = scene_of(5)(torch.full((2, 3), 0.8) * 100)
+    assert (density == 0).all()
+    assert torch.isfinite(colour).all()
+
+
+def test_every_parameter_has_its_learning_rate() -> None:
+    scene = scene_of(4)
+    rates = SDSOptions(density_lr=1, colour_lr=2, position_lr=3, scale_lr=4, rotation_lr=5)
+    found = {id(p): group["lr"] for group in scene.parameter_groups(rates) for p in group["params"]}
+    assert {name: found[id(p)] for name, p in scene.named_parameters()} == {
+        "means": 3,
+        "log_scales": 4,
+        "quaternions": 5,
+        "opacity_logits": 1,
+        "colour_logits": 2,
+    }
+
+
+@pytest.fixture
+def module(make_module: Callable[..., SDSModule]) -> SDSModule:
+    made = make_module(sparsity=0.0)
+    made.objective.scene = scene_of(60)
+    with torch.no_grad():  # a round one does not change when it turns
+        made.scene.log_scales += 0.5 * torch.randn(60, 3, generator=stream("scales"))
+    return made
+
+
+def test_score_distillation_moves_all_of_them(module: SDSModule) -> None:
+    before = {n: p.clone() for n, p in module.scene.named_parameters()}
+    fit(module, 2)
+    for name, p in module.scene.named_parameters():
+        assert torch.isfinite(p).all()
+        assert (p != before[name]).flatten(1 if p.dim() > 1 else 0).any(-1).float().mean() > 0.9, name
+
+
+def test_regularisers_thin_out_and_decide(module: SDSModule) -> None:
+    """Sparsity lowers every opacity that is seen; the entropy lowers those below ½ and raises those above."""
+    cameras = module.objective.camera_sampler.sample(2, stream("c"))
+    module.objective.options.sparsity, logits = 1.0, module.scene.opacity_logits
+    (sparse,) = torch.autograd.grad(
+        module.objective.regulariser(module.objective.rendered(cameras, stream("r"))), logits
+    )
+    assert (sparse >= 0).all()
+    assert (sparse > 0).float().mean() > 0.9
+    (
+        module.objective.options.sparsity,
+        module.objective.options.opaque,
+        module.objective.options.smoothness,
+    ) = 0.0, 1.0, 1.0
+    for start, sign in ((-4.0, 1), (-2.0, -1)):
+        with torch.no_grad():
+            logits.fill_(start)
+        seen = module.objective.rendered(cameras, stream("r"))
+        middle = seen.opacity[:, :, 3:5, 3:5]
+        assert ((middle < 0.5) if sign > 0 else (middle > 0.5)).all()
+        inside = type(seen)(seen.image, middle)
+        (decided,) = torch.autograd.grad(module.objective.regulariser(inside), logits)
+        assert (sign * decided).sum() > 0
+
+
+def test_what_is_wholly_opaque_has_a_mesh_too() -> None:
+    """Logits of 20 make an opacity of exactly 1 in float32; density and colour stay finite."""
+    scene = GaussianScene(0.8, GaussianOptions(count=200))
+    with torch.no_grad():
+        scene.opacity_logits.fill_(20.0)
+    density, colour = scene(torch.rand(50, 3) - 0.5)
+    assert density.isfinite().all()
+    assert colour.isfinite().all()
+    assert extract_mesh(scene, 24) is not None

@@ -1,0 +1,168 @@
+"""An analysis of a gradient whose variances are known, and what is reported of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from carv_distill.carv import NoiseLevelSampler, Proposal, Residual, Upstream, stream
+from carv_distill.variance import (
+    Analysis,
+    MeasuredGradient,
+    StageTimer,
+    analyse,
+    analysis_dict,
+    analysis_tables,
+    conclusions,
+    estimate_gradient,
+)
+from tests.helpers.linear_gaussian import LinearGaussian
+
+MODEL = LinearGaussian(between=2, level=6, noise=4)
+STRATA = NoiseLevelSampler(Proposal.uniform(), "stratified")
+
+
+def gradient_of(model: LinearGaussian) -> MeasuredGradient:
+    theta = model.parameters()
+    return MeasuredGradient(model.pipeline(theta), [theta], STRATA, 2, 4, 0, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def analysis() -> Analysis:
+    return analyse(gradient_of(MODEL), 2, (1, 4), 40, 40, 8, 8)
+
+
+def test_parts_agree_with_the_closed_form(analysis: Analysis) -> None:
+    """40 pairs and 40 upstream samples, 4 SE; a residual linear in ε lets a coupling through the gate."""
+    assert analysis.setting == ("Strat", 2, 4)
+    for estimate, exact in (
+        (analysis.comparison.budget.between, MODEL.between),
+        (analysis.comparison.budget.within, MODEL.level + MODEL.noise),
+        (analysis.comparison.row("uniform", 4).total, (MODEL.between + (MODEL.level + MODEL.noise) / 4) / 2),
+    ):
+        assert abs(estimate.value - exact) < 4 * estimate.se
+    assert analysis.noise in ("antithetic", "zero_sum")
+    assert analysis.advice[analysis.best].ecm == max(a.ecm for a in analysis.advice.values())
+
+
+def test_tables_and_json_hold_the_numbers(analysis: Analysis) -> None:
+    """Nothing wraps in a plain terminal; the last sentences say what to do."""
+    tables = analysis_tables(analysis)
+    assert [len(t.rows) for t in tables] == [4, 10, 10, 4, 2, 5]
+    assert max(len(line) for table in tables for line in str(table).splitlines()) <= 80
+    content = json.loads(json.dumps(analysis_dict(analysis)))
+    assert list(content) == [
+        *("step", "own", "budget", "cost", "rows", "best_draws_iid", "largest_ecm_iid", "advice", "advised"),
+        *("check", "largest_reduction", "noise", "noise_factors", "proposals", "conclusions"),
+    ]
+    assert content["own"] == {"sampler": "Strat", "upstream": 2, "draws": 4}
+    assert content["rows"][3]["ecm"]["value"] == analysis.comparison.ecm(analysis.comparison.rows[3]).value
+    assert content["conclusions"] == conclusions(analysis)
+    assert f"Use R = {analysis.advice[analysis.best].upstream}, K = " in " ".join(content["conclusions"])
+
+
+def test_too_little_is_refused_before_anything_is_measured() -> None:
+    gradient = replace(gradient_of(MODEL), pipeline=lambda count, generator: pytest.fail("measured"))
+    for name, options in (
+        ("upstream must be at least 1, found 0", {"upstream": 0}),
+        ("draws must be at least 1, found 0", {"draws": ()}),
+        ("draws must be at least 1, found 0", {"draws": (4, 0)}),
+        ("pairs must be at least 3, found 2", {"pairs": 2}),
+        ("budget_upstreams must be at least 3, found 2", {"budget_upstreams": 2}),
+    ):
+        with pytest.raises(ValueError, match=name):
+            analyse(gradient, **options)  # type: ignore[arg-type]
+
+
+def test_arms_by_sampler() -> None:
+    weights = Proposal.from_weights(torch.tensor([1.0, 2.0]))
+    for sampler, learned, arm in (
+        (NoiseLevelSampler(Proposal.uniform(), "iid"), False, "uniform"),
+        (NoiseLevelSampler(weights, "iid"), False, "IW"),
+        (NoiseLevelSampler(Proposal.uniform(), "global"), False, "Strat"),
+        (NoiseLevelSampler(Proposal.uniform(), "global"), True, "IW+Strat"),
+    ):
+        assert replace(gradient_of(MODEL), sampler=sampler, learned=learned).arm == arm
+
+
+def test_a_context_is_around_the_forward_passes_alone() -> None:
+    """Under bf16 autocast a linear network's sample is rounded; samples, residuals, pushes and clips are made
+    under it, draws and vectors stay float32, and the backward is outside."""
+    linear = torch.nn.Linear(6, 6, bias=False)
+    torch.nn.init.eye_(linear.weight)
+    seen: list[str] = []
+
+    def note(what: str, value: Tensor) -> Tensor:
+        seen.append(f"{what} {torch.is_autocast_enabled('cpu')}")
+        return value
+
+    def pipeline(count: int, generator: torch.Generator) -> Upstream:
+        x = linear(torch.randn(count, 6, generator=generator)).float()
+        x.register_hook(lambda g: note("backward", g))
+
+        def residual(x: Tensor, u: Tensor, eps: Tensor, index: Tensor) -> Tensor:
+            return note("residual", eps)
+
+        return Upstream(
+            note("sample", x),
+            residual,
+            lambda g: note("push", torch.zeros(count, 6)),
+            clip=lambda direction: note("clip", direction),
+        )
+
+    gradient = replace(
+        gradient_of(MODEL),
+        pipeline=pipeline,
+        parameters=[linear.weight],
+        context=lambda: torch.autocast("cpu", torch.bfloat16),
+    )
+    mixed, exact = (
+        estimate_gradient(p, [linear.weight], STRATA, 2, 3, stream("a"), stream("b"))
+        for p in (gradient.sample, pipeline)
+    )
+    names = ("sample", "residual", "push", "clip")
+    expected = [[*(f"{name} {inside}" for name in names), "backward False"] for inside in (True, False)]
+    assert seen == [*expected[0], *expected[1]]
+    assert mixed.dtype == torch.float32
+    assert 0 < (mixed - exact).norm() < 0.01 * exact.norm()
+
+
+def test_without_a_context_nothing_changes() -> None:
+    """To the bit; a plain pair is an upstream sample."""
+    gradient = gradient_of(MODEL)
+    one, other = (
+        estimate_gradient(p, gradient.parameters, STRATA, 4, 3, stream("a"), stream("b"))
+        for p in (gradient.pipeline, gradient.sample)
+    )
+    assert torch.equal(one, other)
+
+
+def test_other_costs_are_timed() -> None:
+    """What an iteration does besides is in the costs, and a chunk reaches the timed residuals."""
+    rows: list[int] = []
+    theta = MODEL.parameters()
+    plain = MODEL.pipeline(theta)
+
+    def pipeline(count: int, generator: torch.Generator) -> tuple[Tensor, Residual]:
+        x, residual, *_ = plain(count, generator)
+
+        def counted(x: Tensor, u: Tensor, eps: Tensor, index: Tensor) -> Tensor:
+            rows.append(len(u))
+            return residual(x, u, eps, index)
+
+        return x, counted
+
+    def time_other(timer: StageTimer) -> None:
+        timer.seconds["other"] = [7.0, 7.0, 7.0]
+
+    gradient = replace(
+        gradient_of(MODEL), pipeline=pipeline, parameters=[theta], chunk=3, time_other=time_other
+    )
+    analysis = analyse(gradient, 1, (1,), 3, 3, 2, 2)
+    assert analysis.comparison.cost.other == 7.0
+    assert max(rows[: 11 * 3]) == 3  # R·K = 8 in three calls, eleven rounds
+    assert analysis.check.seconds > 7

@@ -1,0 +1,136 @@
+"""Samplers side by side, on a pipeline whose variances are known."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from carv_distill.carv import NoiseLevelSampler, Proposal, stream
+from carv_distill.commands.variance_figures import draw_analysis
+from carv_distill.variance import (
+    Arm,
+    Comparison,
+    CostModel,
+    NoiseLevelProfile,
+    VarianceBudget,
+    compare,
+    measure_pairs,
+    standard_arms,
+)
+from tests.helpers.linear_gaussian import LinearGaussian
+
+MODEL = LinearGaussian(between=2, level=6, noise=4)
+UNIFORM = Proposal.uniform()
+
+
+@pytest.fixture(scope="module")
+def comparison() -> Comparison:
+    theta = MODEL.parameters()
+    pipeline = MODEL.pipeline(theta)
+    budget = VarianceBudget.measure(pipeline, [theta], stream("b"), upstreams=64)
+    arms = [Arm("uniform", NoiseLevelSampler(UNIFORM, "iid")), Arm("Strat", NoiseLevelSampler(UNIFORM))]
+    return compare(pipeline, [theta], arms, 2, (4, 1), 300, CostModel(3.0, 0.5, 1.0, 20.0), budget)
+
+
+def within(arm: str, draws: int) -> float:
+    """Exact variance of one sample's K-draw average with the upstream fixed."""
+    if arm == "uniform":
+        return (MODEL.level + MODEL.noise) / draws
+    edges = torch.linspace(0, 2 * math.pi, draws + 1, dtype=torch.float64)
+    # stratum means of √2 sin(2πu); what is left of E h² = 1 inside the strata
+    means = math.sqrt(2) * draws / (2 * math.pi) * (edges[:-1].cos() - edges[1:].cos())
+    inside = 1 - means.square().mean().item()
+    return (MODEL.level * inside + MODEL.noise) / draws
+
+
+@pytest.mark.parametrize("arm", ["uniform", "Strat"])
+@pytest.mark.parametrize("draws", [1, 4])
+def test_variances_agree_with_the_closed_form(comparison: Comparison, arm: str, draws: int) -> None:
+    """R = 2, 300 pairs, 4 SE."""
+    row = comparison.row(arm, draws)
+    exact = within(arm, draws) / 2
+    assert abs(row.within.value - exact) < 4 * row.within.se
+    assert abs(row.between.value - MODEL.between / 2) < 4 * row.between.se
+    assert abs(row.total.value - exact - MODEL.between / 2) < 4 * row.total.se
+    assert row.total.value == pytest.approx(row.between.value + row.within.value, rel=1e-12)
+
+
+def test_re_and_ecm_agree_with_the_closed_form(comparison: Comparison) -> None:
+    """RE and ECM of (2, 4) stratified, with and without the other costs, 4 SE; the first row is 1."""
+    row = comparison.row("Strat", 4)
+    total = {(a, k): MODEL.between + within(a, k) for a in ("uniform", "Strat") for k in (1, 4)}
+    re = comparison.relative_efficiency(row)
+    assert abs(re.value - total["uniform", 4] / total["Strat", 4]) < 4 * re.se
+    gain = total["uniform", 1] / total["Strat", 4]
+    for whole, costs in ((False, 9.0 / 12.0), (True, 29.0 / 32.0)):
+        found = comparison.ecm(row, whole)
+        assert abs(found.value - gain * costs) < 4 * found.se
+        assert found.se < 0.1 * found.value
+    assert comparison.ecm(comparison.base).value == 1
+    assert comparison.base is comparison.rows[0]
+    assert comparison.base.draws == 1
+
+
+def test_advice_uses_what_was_measured(comparison: Comparison) -> None:
+    """With other costs of 20 and a budget of 100, strata want no fewer samples than the budget pays for."""
+    advice = comparison.advice("Strat", max_cost=100.0)
+    assert advice.cost <= 100
+    assert comparison.cost(advice.upstream + 1, advice.draws) > 100
+    assert advice.baseline == (2, 1)
+    assert advice.ecm > comparison.advice("uniform", max_cost=100.0).ecm
+
+
+def test_figures_are_drawn(comparison: Comparison, tmp_path: Path) -> None:
+    theta = MODEL.parameters()
+    profile = NoiseLevelProfile.measure(MODEL.pipeline(theta), [theta], stream("p"), 8, 4)
+    proposals = {"importance": profile.importance(), "Neyman": profile.neyman()}
+    for path in draw_analysis(comparison, profile, proposals, tmp_path):
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_antithetic_noise_is_advised_with_an_even_k(comparison: Comparison) -> None:
+    """An odd K between the measured 4 and 6 may look best, but has a draw without a partner."""
+    theta = MODEL.parameters()
+    sampler = NoiseLevelSampler(UNIFORM, "stratified", "antithetic")
+    arms = [Arm("uniform", NoiseLevelSampler(UNIFORM, "iid")), Arm("best", sampler)]
+    c = compare(MODEL.pipeline(theta), [theta], arms, 1, (2, 4, 6), 20, CostModel(9, 1), comparison.budget)
+    assert [r.noise for r in c.rows[::3]] == ["iid", "antithetic"]
+    for most in (3, 5, 7):
+        assert c.advice("best", 64.0, max_draws=most).draws % 2 == 0
+    assert c.advice("uniform", 64.0, max_draws=2).draws == 2  # nothing below what was measured
+
+
+def test_no_between_variance_is_drawn_too(tmp_path: Path) -> None:
+    """Few pairs and no variance between samples: its estimate falls below zero; a K above 1 is the base."""
+    model = LinearGaussian(between=0, level=2, noise=5)
+    theta = model.parameters()
+    arms = [Arm("uniform", NoiseLevelSampler(UNIFORM, "iid"))]
+    budget = VarianceBudget.measure(model.pipeline(theta), [theta], stream("b"), upstreams=3)
+    profile = NoiseLevelProfile.measure(model.pipeline(theta), [theta], stream("p"), 4, 3)
+    c = next(
+        found
+        for seed in range(20)
+        for found in [
+            compare(model.pipeline(theta), [theta], arms, 2, (2, 4), 4, CostModel(3, 1), budget, seed)
+        ]
+        if found.base.between.value < 0
+    )
+    assert all(path.is_file() for path in draw_analysis(c, profile, {}, tmp_path))
+
+
+def test_the_standard_arms_are_the_papers_and_ours() -> None:
+    q = Proposal.from_weights(torch.tensor([1.0, 2.0]))
+    arms = {a.name: a.sampler for a in standard_arms(q, q, "antithetic")}
+    assert list(arms) == ["uniform", "IW", "Strat", "IW+Strat", "best"]
+    assert (arms["best"].strategy, arms["best"].noise) == ("nested", "antithetic")
+
+
+def test_too_little_is_refused() -> None:
+    theta = MODEL.parameters()
+    with pytest.raises(ValueError, match="pairs must be at least 2, found 1"):
+        measure_pairs(MODEL.pipeline(theta), [theta], NoiseLevelSampler(UNIFORM), 1, 1, 1)
+    with pytest.raises(ValueError, match="at least one arm and one K"):
+        compare(MODEL.pipeline(theta), [theta], [], 1, (1,), 3, CostModel.declared(1), None)  # type: ignore[arg-type]
