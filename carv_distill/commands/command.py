@@ -118,8 +118,9 @@ def measure(command: Command, options: CommonOptions) -> None:
         return
     out = out.with_suffix(".json") if out.suffix == ".npz" else out  # the command has written that one
     trained = {"run": str(runs[0]), "trained": trained_by(runs[0])} if runs else {}
+    print(*measurement.shown, sep="\n", flush=True)  # first: a full disk does not take the numbers along
     write_json(out, {"command": sys.argv, **measurement.result, **trained})
-    print(*measurement.shown, f"written to {out}", sep="\n")
+    print(f"written to {out}")
 
 
 def _runs(command: Command, options: CommonOptions) -> list[Path]:

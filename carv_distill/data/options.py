@@ -7,7 +7,7 @@ imported when it is called.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from carv_distill.errors import UserError
@@ -108,5 +108,27 @@ class DataOptions:
                 f"data.path: {self.path} is given, but data.name: {self.name} is made in memory "
                 f"(a path goes with {', '.join(n for n in DATA_SETS if n not in IN_MEMORY)})"
             )
+        self._refuse("size", "views")
         if needs is not None and self.path is None:
             raise UserError(f"data.path: data.name: {self.name} {needs}")
+
+    def require_prompted(self) -> None:
+        """That it is a set of images with prompts, and says nothing that such a set does not know.
+
+        Raises:
+            UserError: it has labels, or an option of sets with labels is given.
+        """
+        if self.name not in PROMPTED:
+            raise UserError(
+                f"data.name: {self.name} has labels; a teacher of text and images learns from prompts "
+                f"(allowed: {', '.join(PROMPTED)})"
+            )
+        self._refuse("path", "flip", "labels")
+
+    def _refuse(self, *names: str) -> None:
+        for spec in fields(self):
+            value = getattr(self, spec.name)
+            if spec.name in names and value != spec.default:
+                raise UserError(
+                    f"data.{spec.name}: {value} is given, but data.name: {self.name} has none; leave it out"
+                )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import partial, reduce
 
 import torch
 from torch import Tensor
@@ -45,18 +45,20 @@ def update_gradient(
     """One replicate of an update's gradient at K draws, over all shares, [d]; `.grad` is untouched.
 
     Args:
-        key: names the stream of the upstream samples.
+        key: names the streams of the upstream samples and of what is added beside the residual.
         own_key: added to it, names those of the draws.
     """
-    gradients = []
-    for share in module.shares:
-        upstream, _ = module.streams(share.index, *key, "upstream")
+
+    def estimate(share: Share) -> Tensor:
+        upstream, dealt = module.streams(share.index, *key, "upstream")
         own, shared = module.streams(share.index, *key, *own_key)
-        g = gradient_of(module, share, shared)
-        estimate = partial(estimate_gradient, rank=share.index, world_size=share.count, shared=shared)
-        sizes = g.upstream, draws, upstream, own, g.chunk
-        gradients.append(estimate(g.sample, g.parameters, sampler, *sizes))
-    gradient = torch.stack(gradients).mean(0)
+        g, chunk = gradient_of(module, share, dealt), module.estimator.chunk
+        sizes = g.upstream, draws, upstream, own, chunk
+        of_share = partial(estimate_gradient, rank=share.index, world_size=share.count, shared=shared)
+        return of_share(g.sample, g.parameters, sampler, *sizes)
+
+    # summed as they come: a large network's gradients are not all held
+    gradient = reduce(Tensor.add_, map(estimate, module.shares)) / len(module.shares)
     average_over_ranks(gradient, module.world_size)
     return gradient
 

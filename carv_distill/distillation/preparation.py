@@ -142,5 +142,5 @@ def generators(config: DMDConfig, run: Path, device: str) -> list[Generator]:
 def measured_gradient(config: DMDConfig, run: Path, device: str, step: int | None) -> MeasuredGradient:
     """The gradient that a run descends, at one of its checkpoints (None: the newest)."""
     module = build_module(config, load_images(config.data))
-    step = load_checkpoint(module, run, device, step)
+    step = load_checkpoint(module, run, config.trainer, device, step)
     return replace(gradient_of(module, step=step), context=autocast_of(config.trainer, device))

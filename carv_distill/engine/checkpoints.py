@@ -20,8 +20,9 @@ from carv_distill.errors import UserError
 from carv_distill.files import atomic_file
 
 from .callbacks import FIDTrace
+from .devices import precision_of
 from .folder import require_layout
-from .options import CheckpointOptions
+from .options import CheckpointOptions, TrainerOptions
 
 log = logging.getLogger(__name__)
 
@@ -150,11 +151,15 @@ def checkpoint_at(folder: Path, step: int | None) -> tuple[Path, int]:
     return path, step
 
 
-def load_checkpoint(module: LightningModule, run: Path, device: str, step: int | None) -> int:
-    """Puts a module where a run was at a checkpoint (None: the newest); its step."""
+def load_checkpoint(
+    module: LightningModule, run: Path, options: TrainerOptions, device: str, step: int | None
+) -> int:
+    """Puts a module where a run was at a checkpoint (None: the newest), in its precision; its step."""
     require_layout(run, "--run")
     path, step = checkpoint_at(run / "checkpoints", step)
     checkpoint: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    if precision_of(options, device) == "64-true":
+        module.double()
     module.to(device)
     module.on_load_checkpoint(checkpoint)
     module.load_state_dict(checkpoint["state_dict"], strict=False)

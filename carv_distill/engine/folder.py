@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -52,19 +53,42 @@ def folder_to_resume(task: Task, config: RunConfig) -> Path:
     folder = Path(config.folder, config.name)
     if not (folder / "config.yaml").is_file():
         raise UserError(f"--resume: there is no run {folder} to resume; start it without --resume")
-    require_layout(folder, "--resume")
+    if any((folder / "checkpoints").glob("*.ckpt")):  # an attempt killed early has its configuration alone
+        require_layout(folder, "--resume")
+    written = read_run_config(folder)
+    if written.get("task") != task.name:
+        raise UserError(_differs("task", written.get("task"), folder, task.name))
     # through the schema, so that a key which is younger than the run has its default
-    saved = config_from_dict({task.name: task}, read_run_config(folder), str(folder / "config.yaml"))
+    saved = config_from_dict({task.name: task}, written, str(folder / "config.yaml"))
     before = {key: value for key, _, value, _ in leaves(saved)}
-    for key, _, value, free in leaves(config):
+    now, differing = {key: value for key, _, value, _ in leaves(config)}, []
+    for key, spec, value, free in leaves(config):
         if key == "trainer.max_steps" and task.fixed_length(config):
             free = False
-        if before[key] != value and not free:
-            raise UserError(
-                f"--resume: {key} was {before[key]!r} in {folder}, now {value!r}; a resumed run keeps its "
-                "values (give another name to start a new one)"
-            )
+        same = _same_place if spec.metadata.get("place") else eq
+        if not same(before[key], value) and not free:
+            differing.append(key)
+    if differing:
+        first = differing[0]
+        others = f" (other values differ too: {', '.join(differing[1:])})" if differing[1:] else ""
+        raise UserError(_differs(first, before[first], folder, now[first], others))
     return folder
+
+
+def _same_place(before: str | None, now: str | None) -> bool:
+    """Whether two paths, which may begin in different working folders, lead to one file."""
+    if before == now or before is None or now is None:
+        return before == now
+    # what has moved with its environment keeps its name
+    old, new = Path(before), Path(now)
+    return old.samefile(new) if old.exists() and new.exists() else old.name == new.name and new.exists()
+
+
+def _differs(key: str, before: Any, folder: Path, now: Any, others: str = "") -> str:
+    return (
+        f"--resume: {key} was {before!r} in {folder}, now {now!r}{others}; a resumed run keeps its values: "
+        "say them again (or give another name to start a new one)"
+    )
 
 
 def require_checkpoints(folder: Path, config: RunConfig) -> None:
@@ -72,7 +96,8 @@ def require_checkpoints(folder: Path, config: RunConfig) -> None:
     if not any((folder / "checkpoints").glob("*.ckpt")):
         raise UserError(
             f"--resume: {folder} ended before its first checkpoint (checkpoint.every: "
-            f"{config.checkpoint.every}); start it anew, without --resume, or with --requeue"
+            f"{read_run_config(folder)['checkpoint']['every']}); start it anew, without --resume, or with "
+            "--requeue"
         )
 
 

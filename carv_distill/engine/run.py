@@ -172,8 +172,14 @@ def _start(
             folder = new_folder(config)
         elif any(folder.iterdir()):
             folder_to_resume(task, config)  # an attempt that ended before its first checkpoint, or a refusal
+            remove_leftovers(folder, task.product)
     if folder.name != config.name:
-        log.warning("a run named %s exists; this one is %s", config.name, folder.name)
+        log.warning(
+            "a run named %s exists; this one is %s (--resume goes on with %s)",
+            config.name,
+            folder.name,
+            config.name,
+        )
         config.name = folder.name
     log.info("run folder: %s", folder)
     return folder, None

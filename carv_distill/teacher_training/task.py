@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 
-from carv_distill.data.options import PROMPTED
 from carv_distill.engine.task import Task, TrainedModel
 from carv_distill.errors import UserError
 
@@ -16,14 +15,6 @@ def _preparation() -> ModuleType:
     from . import preparation  # torch and Lightning, which a configuration is checked without
 
     return preparation
-
-
-def _check_prompted(config: TextTeacherConfig) -> None:
-    if config.data.name not in PROMPTED:
-        raise UserError(
-            f"data.name: {config.data.name} has labels; a teacher of text and images learns from prompts "
-            f"(allowed: {', '.join(PROMPTED)})"
-        )
 
 
 def _text_model(config: TextTeacherConfig, run: Path, step: int | None) -> TrainedModel:
@@ -50,6 +41,6 @@ TEXT_TEACHER = Task(
     product="teacher",
     prepare=lambda config, device, processes: _preparation().prepare_text(config, device, processes),
     out_of_memory="a smaller training.batch",
-    check=_check_prompted,
+    check=lambda config: config.data.require_prompted(),
     model=_text_model,
 )

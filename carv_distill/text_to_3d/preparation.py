@@ -78,7 +78,7 @@ def build_module(config: SDSConfig) -> SDSModule:
 def measured_gradient(config: SDSConfig, run: Path, device: str, step: int | None) -> MeasuredGradient:
     """The gradient that a run descends, at one of its checkpoints (None: the newest)."""
     module = build_module(config)
-    step = load_checkpoint(module, run, device, step)
+    step = load_checkpoint(module, run, config.trainer, device, step)
     objective, e = module.objective, module.estimator
     levels = objective.levels.range_at(step)
     return MeasuredGradient(

@@ -26,7 +26,8 @@ class VarianceBudget:
 
     Their sum is the variance at R = K = 1. For iid draws V(R, K) = between/R + (level + noise)/(R K). What
     an objective adds to the residual, a push and a penalty, is the upstream sample's: it counts in `between`
-    and in the squared norm. A clip is left out, as what it does to a mean is no sum over draws.
+    and in the squared norm; a push whose noise levels are stratified over the R samples adds less than
+    between/R says. A clip is left out, as what it does to a mean is no sum over draws.
     """
 
     between: Estimate

@@ -185,7 +185,7 @@ def compare(
         raise ValueError("a comparison needs at least one arm and one K")
     variances = []
     for arm in arms:
-        for k in sorted(draws):
+        for k in sorted(set(draws)):
             if progress is not None:
                 progress(f"({upstream},{k}) {arm.name}")
             v = measure_pairs(pipeline, parameters, arm.sampler, upstream, k, pairs, seed, chunk)

@@ -133,6 +133,7 @@ def test_a_damaged_zip_is_named(tmp_path: Path) -> None:
             "data.name: no data set 'mnist' of labelled images; allowed: digits, solids, cifar10, images",
         ),
         (DataOptions("digits", "x"), "data.path: x is given, but data.name: digits is made in memory"),
+        (DataOptions("digits", size=64), "data.size: 64 is given, but data.name: digits has none"),
         (DataOptions("cifar10"), "data.path: .*cifar-10-batches-py; fetch it with python -c"),
         (DataOptions("images"), "data.path: data.name: images needs a folder or zip"),
         (DataOptions("images", "/nowhere"), "data.path: /nowhere does not exist"),

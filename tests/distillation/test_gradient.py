@@ -39,9 +39,10 @@ def test_trace_and_evaluation_take_one_gradient_to_the_bit(
     traced = update_gradient(module, sampler, 2, key, own_key)
     (share,), g = module.shares, gradient_of(module)
     upstream, _ = module.streams(share.index, *key, "upstream")
-    own, shared = module.streams(share.index, *key, *own_key)
+    own, _ = module.streams(share.index, *key, *own_key)
+    _, dealt = module.streams(share.index, *key, "upstream")
     evaluated = estimate_gradient(
-        gradient_of(module, share, shared).sample, g.parameters, sampler, g.upstream, 2, upstream, own
+        gradient_of(module, share, dealt).sample, g.parameters, sampler, g.upstream, 2, upstream, own
     )
     assert torch.equal(traced, evaluated)
     module.options.gan.student_weight = 0.0
@@ -65,6 +66,17 @@ def test_training_descends_the_gradient_that_is_measured(
     descended = module.student_vector.theta.grad
     assert descended is not None
     assert torch.equal(descended, expected)
+
+
+def test_a_pair_shares_what_the_discriminator_adds(small_config: MakeConfig) -> None:
+    """It is the upstream samples': with the residual weighted by nothing, the two halves are one."""
+    module = build(small_config(*GAN))
+    module.objective.residual = lambda labels: lambda x, u, eps, index: torch.zeros_like(eps)  # type: ignore[method-assign]
+    halves = [
+        update_gradient(module, module.estimator.sampler, 2, ("trace", 1), (half, "own")) for half in (0, 1)
+    ]
+    assert halves[0].any()
+    assert torch.equal(*halves)
 
 
 @pytest.mark.slow

@@ -361,6 +361,10 @@ def test_requeue_starts_where_there_is_nothing_and_leaves_others_alone(
     for path in (folder / "checkpoints").iterdir():
         path.unlink()
     assert train(config, requeue=True) == folder
+    for path in (folder / "checkpoints").iterdir():
+        path.unlink()
+    (folder / "environment.json").unlink()  # killed between its configuration and this file
+    assert train(config, requeue=True) == folder
     kept = sorted((folder / "checkpoints").iterdir())
 
     def away(*args: object, **options: object) -> None:

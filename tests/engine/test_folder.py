@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +44,33 @@ def test_what_is_only_measured_or_shown_may_change(small_config: MakeConfig, key
     require_resumable(small_config("trainer.max_steps=2", key))
     with pytest.raises(UserError, match=r"dmd\.fake_lr was .* now"):
         require_resumable(small_config("trainer.max_steps=2", key, "dmd.fake_lr=0.1"))
+    with pytest.raises(UserError, match=r"now 0\.1 \(other values differ too: dmd\.ema\); a resumed"):
+        require_resumable(small_config("trainer.max_steps=2", key, "dmd.fake_lr=0.1", "dmd.ema=0.5"))
+
+
+def test_a_place_that_is_reached_otherwise_may_change(
+    small_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From another working folder, or where an environment with the same teacher has moved."""
+    config = small_config("trainer.max_steps=2")
+    train(config)
+    teacher = Path(config.teacher.path).resolve()
+    require_resumable(small_config("trainer.max_steps=2", f"teacher.path={teacher}"))
+    moved = tmp_path / "moved" / teacher.name
+    shutil.copytree(teacher, moved)
+    with pytest.raises(UserError, match=r"teacher\.path was .* now"):
+        require_resumable(small_config("trainer.max_steps=2", f"teacher.path={moved}"))
+    saved = Path(config.folder, config.name, "config.yaml")
+    saved.write_text(saved.read_text().replace(f"path: {config.teacher.path}", f"path: /gone/{teacher.name}"))
+    require_resumable(small_config("trainer.max_steps=2", f"teacher.path={moved}"))
+
+
+def test_a_run_of_another_task_under_the_name_is_told(small_config: MakeConfig) -> None:
+    config = small_config("trainer.max_steps=2")
+    saved = train(config) / "config.yaml"
+    saved.write_text(saved.read_text().replace("task: dmd", "task: teacher"))
+    with pytest.raises(UserError, match=r"task was 'teacher' in .*, now 'dmd'; a resumed run keeps"):
+        require_resumable(config)
 
 
 def test_a_run_without_a_checkpoint_is_not_resumed(small_config: MakeConfig, tmp_path: Path) -> None:
