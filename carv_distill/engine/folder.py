@@ -79,9 +79,11 @@ def _same_place(before: str | None, now: str | None) -> bool:
     """Whether two paths, which may begin in different working folders, lead to one file."""
     if before == now or before is None or now is None:
         return before == now
-    # what has moved with its environment keeps its name
     old, new = Path(before), Path(now)
-    return old.samefile(new) if old.exists() and new.exists() else old.name == new.name and new.exists()
+    if old.exists() and new.exists():
+        return old.samefile(new)
+    # moved with its environment it keeps its name and its folder's; runs/a/teacher is not runs/b/teacher
+    return new.exists() and old.parts[-2:] == new.parts[-2:]
 
 
 def _differs(key: str, before: Any, folder: Path, now: Any, others: str = "") -> str:

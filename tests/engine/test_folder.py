@@ -61,8 +61,12 @@ def test_a_place_that_is_reached_otherwise_may_change(
     with pytest.raises(UserError, match=r"teacher\.path was .* now"):
         require_resumable(small_config("trainer.max_steps=2", f"teacher.path={moved}"))
     saved = Path(config.folder, config.name, "config.yaml")
-    saved.write_text(saved.read_text().replace(f"path: {config.teacher.path}", f"path: /gone/{teacher.name}"))
+    text = saved.read_text()
+    saved.write_text(text.replace(f"path: {config.teacher.path}", f"path: /gone/moved/{teacher.name}"))
     require_resumable(small_config("trainer.max_steps=2", f"teacher.path={moved}"))
+    saved.write_text(text.replace(f"path: {config.teacher.path}", f"path: /gone/other/{teacher.name}"))
+    with pytest.raises(UserError, match=r"teacher\.path was '/gone/other/"):
+        require_resumable(small_config("trainer.max_steps=2", f"teacher.path={moved}"))
 
 
 def test_a_run_of_another_task_under_the_name_is_told(small_config: MakeConfig) -> None:
