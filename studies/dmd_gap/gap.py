@@ -26,7 +26,13 @@ from studies.sentences import estimate, sentence
 from studies.study import Row, columns, filled
 
 CONFIG = Path("configs/dmd_carv.yaml")
-COMMON = ("dmd.lr_decay=none", "trainer.log_every=10", "checkpoint.every=100", "checkpoint.keep_best=0")
+COMMON = (
+    "dmd.lr_decay=none",
+    "fid.labels=turn",  # steadier: arms are compared with each other
+    "trainer.log_every=10",
+    "checkpoint.every=100",
+    "checkpoint.keep_best=0",
+)
 
 
 @dataclass(frozen=True)
