@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
+from carv_distill import __version__
 from carv_distill.errors import UserError
 from carv_distill.files import write_json, write_text
 from carv_distill.options import leaves
@@ -26,7 +27,7 @@ from .task import Task
 
 LAYOUT = 2
 """Of a run's folder and its checkpoints; runs before 0.2.0 have another."""
-_PACKAGES = ("carv-distill", "torch", "lightning", "diffusers", "torchmetrics", "torch-fidelity", "omegaconf")
+_PACKAGES = ("torch", "lightning", "diffusers", "torchmetrics", "torch-fidelity", "omegaconf")
 
 
 def new_folder(config: RunConfig) -> Path:
@@ -110,7 +111,7 @@ def require_layout(folder: Path, key: str) -> None:
         by = environment.get("packages", {}).get("carv-distill", "an earlier version")
         raise UserError(
             f"{key}: the checkpoints of {folder} were written by carv-distill {by}, this is "
-            f"{version('carv-distill')}, which has another layout; go on with that version, or start a new "
+            f"{__version__}, which has another layout; go on with that version, or start a new "
             "run"
         )
 
@@ -165,7 +166,7 @@ def write_environment(folder: Path, config: RunConfig, device: str, processes: i
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "git": git_state(),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in _PACKAGES},
+        "packages": {"carv-distill": __version__, **{name: version(name) for name in _PACKAGES}},
         "device": device,
         "threads": torch.get_num_threads(),
         "world_size": processes,
