@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import math
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING, Field, field, fields, is_dataclass
@@ -42,6 +43,11 @@ def more_than(low: float, default: Any = MISSING) -> Any:
 def between(low: float, high: float, default: Any = MISSING) -> Any:
     """A number in [low, high]."""
     return field(default=default, metadata={"low": low, "high": high})
+
+
+def seed_option(default: Any = MISSING) -> Any:
+    """A seed: one limit for all, that of the generators with the least room (Lightning's, numpy's)."""
+    return between(0, 2**32 - 1, default)
 
 
 def one_of(choices: Iterable[str], default: Any = MISSING, *, resume: bool = False) -> Any:
@@ -89,7 +95,7 @@ def field_texts(kind: type) -> dict[str, str]:
 
 def nearest(word: str, known: list[str]) -> str:
     """ " (did you mean …?)" or nothing."""
-    match = get_close_matches(word, known, n=1, cutoff=0.5)
+    match = get_close_matches(word, known, n=1, cutoff=0.7)
     return f" (did you mean {match[0]}?)" if match else ""
 
 
@@ -117,6 +123,9 @@ def check_limits(options: Any) -> None:
         limits = spec.metadata
         if value is None and spec.default is None:
             continue
+        numbers = value if isinstance(value, list) else [value]
+        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+            raise UserError(f"{key}: {value} is not finite")
         if "choices" in limits and value not in limits["choices"]:
             hint = nearest(str(value), list(limits["choices"]))
             raise UserError(f"{key}: {value!r} is not one of {', '.join(limits['choices'])}{hint}")

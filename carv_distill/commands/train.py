@@ -33,13 +33,16 @@ def main(words: list[str] | None = None) -> int:
     again.add_argument(
         "--requeue", action="store_true", help="the same where there is one, else start: for schedulers"
     )
+    parser.add_argument(
+        "--env", action="store_true", help="replace ${oc.env:NAME} by the environment variable NAME"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any field, as estimator.draws=16")
     arguments = parser.parse_intermixed_args(words)
     return run_command(lambda: _train(arguments))
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    config = load_config(arguments.config, arguments.overrides, complete=True)
+    config = load_config(arguments.config, arguments.overrides, complete=True, environment=arguments.env)
     if arguments.resume:
         require_resumable(config)
     show_messages()

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
 
 from carv_distill import __version__
 from carv_distill.errors import UserError
@@ -21,9 +20,10 @@ from carv_distill.files import write_json, write_text
 from carv_distill.options import leaves
 from carv_distill.provenance import git_state
 
-from .config import Tasks, config_from_dict, read_yaml, to_dict
+from .config import Tasks, config_from_dict, to_dict
 from .options import RunConfig
 from .task import Task
+from .values import plain, read_yaml
 
 LAYOUT = 2
 """Of a run's folder and its checkpoints; runs before 0.2.0 have another."""
@@ -191,7 +191,8 @@ def read_run_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.yaml"
     if not path.is_file():
         raise UserError(f"{folder} is not a run's folder: it has no config.yaml")
-    return {str(key): value for key, value in OmegaConf.to_object(read_yaml(path)).items()}
+    values: dict[str, Any] = plain(read_yaml(path))
+    return values
 
 
 def product_of(run: Path, name: str) -> Path:
