@@ -12,16 +12,12 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
-from carv_distill.errors import PreemptedError, UserError
+from carv_distill.errors import INTERRUPTED, StoppedError, UserError
 from carv_distill.options import field_texts
 from carv_distill.screen import guard_streams, printable
 
 Options = TypeVar("Options")
 
-PREEMPTED = 75
-"""Exit status of a run that was told to stop and can be started again: sysexits' "temporary failure"."""
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
 LARGEST = 2**63 - 1
 """Of the whole numbers that an option takes."""
 EXTRAS = {"text-to-3d": ("imageio", "skimage", "trimesh"), "attribution": ("psutil", "pyarrow")}
@@ -136,9 +132,9 @@ def run_command(work: Callable[[], None], interrupted: str = "interrupted") -> i
     except UserError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
-    except PreemptedError as stop:
-        print(f"stopped: {stop}, --resume goes on from it", file=sys.stderr)
-        return PREEMPTED
+    except StoppedError as stop:
+        print(f"stopped: {stop}", file=sys.stderr)
+        return stop.status
     except ModuleNotFoundError as error:
         print(f"error: {missing(error)}", file=sys.stderr)
         return 2

@@ -14,5 +14,19 @@ def one_line(error: BaseException, limit: int = 200) -> str:
     return " ".join(str(error).split())[:limit]
 
 
-class PreemptedError(Exception):
-    """The work stopped because it was told to; what it had done is kept, and the message says who told it."""
+PREEMPTED = 75
+"""Exit status of a run that was told to stop and can be started again: sysexits' "temporary failure"."""
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
+
+class StoppedError(Exception):
+    """The work was told to stop; the message says by whom, and what of it is kept.
+
+    Args:
+        together: all processes of the work stop by agreement, after the same update.
+    """
+
+    def __init__(self, message: str, status: int, together: bool = True) -> None:
+        super().__init__(message)
+        self.status, self.together = status, together

@@ -1,18 +1,21 @@
 """Writing a file so that a reader never sees half of it."""
 
 import errno
+import hashlib
 import json
+import math
 import os
 import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from safetensors import SafetensorError
 
-from carv_distill.errors import UserError
+from carv_distill.errors import UserError, one_line
 
 
 @contextmanager
@@ -24,9 +27,11 @@ def atomic_file(path: Path | str, replace: bool = True) -> Iterator[BinaryIO]:
 
     Raises:
         FileExistsError: without `replace`, there is such a file; of several processes one succeeds.
+        UserError: there is a folder, a device or another thing of that name that is no file.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # a link stays one
     path.parent.mkdir(parents=True, exist_ok=True)
+    require_replaceable(path)
     # open() rather than mkstemp: mkstemp makes the file unreadable to everyone else on a shared disk
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -40,6 +45,68 @@ def atomic_file(path: Path | str, replace: bool = True) -> Iterator[BinaryIO]:
             _take_name(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def require_replaceable(path: Path) -> None:
+    """UserError where something that is no regular file has this name."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is a device or a pipe, which is not replaced; name a file")
+
+
+def require_destination(path: Path, key: str) -> None:
+    """Makes the folder of a file to be, and sees that the file can be written there.
+
+    Raises:
+        UserError: naming the `key` that the path was given by.
+    """
+    try:
+        target = Path(os.path.realpath(path))
+        require_replaceable(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{key}: {path} cannot be written ({reason})") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        UserError: the file is missing, cannot be read, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_bytes().decode())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: is damaged, no JSON ({one_line(error)})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: is damaged, no JSON object")
+    return content
+
+
+def content_digest(path: Path) -> str:
+    """SHA-256 of a file, or of a folder's files with their names; hidden ones are left out."""
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    files = [f for f in files if not any(part.startswith(".") for part in f.relative_to(path).parts)]
+    return _digest(path, tuple((f, f.stat().st_size, f.stat().st_mtime_ns) for f in files))
+
+
+@cache
+def _digest(path: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Of files as they are at present: a large teacher is read once."""
+    total = hashlib.sha256()
+    for file, *_ in files:
+        with file.open("rb") as stream:
+            one = hashlib.file_digest(stream, "sha256").hexdigest()
+        total.update(f"{file.relative_to(path)}\0{one}\n".encode())
+    return total.hexdigest()
 
 
 def _take_name(temporary: Path, path: Path) -> None:
@@ -62,7 +129,7 @@ def updated_folder(folder: Path | str) -> Iterator[Path]:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-", suffix=".tmp") as scratch:
         yield Path(scratch)
         for file in sorted(path for path in Path(scratch).rglob("*") if path.is_file()):
             file.chmod(0o644)  # safetensors makes its files unreadable to others
@@ -89,16 +156,21 @@ def saved_folder(folder: Path | str) -> Iterator[Path]:
 def write_text(path: Path | str, text: str) -> None:
     """Write `text` as UTF-8, atomically."""
     with atomic_file(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path | str, content: dict[str, Any]) -> None:
-    """Write `content` as indented JSON, atomically.
+    """Write `content` as indented JSON, atomically; a NaN or an infinity, which JSON cannot hold, as null."""
+    text = json.dumps(_finite(content), indent=2, allow_nan=False, ensure_ascii=False)
+    write_text(path, text + "\n")
 
-    Raises:
-        ValueError: a NaN or an infinity, which JSON cannot hold.
-    """
-    write_text(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def shipped(name: str) -> Path:

@@ -61,8 +61,9 @@ class Screen:
 
 
 def guard_streams() -> None:
-    """Makes standard output and standard error screens."""
+    """Makes standard output and standard error screens; one that is closed leads nowhere, so that no file
+    that is opened later takes its number."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is not None and not isinstance(stream, Screen):
-            setattr(sys, name, Screen(stream))
+        if not isinstance(stream, Screen):
+            setattr(sys, name, Screen(stream or open(os.devnull, "w")))  # noqa: SIM115, as long as the program

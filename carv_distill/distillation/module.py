@@ -197,11 +197,11 @@ class DMDModule(EstimatedModule):
         o = self.objective
         return o.generate(o.student_ema, z.to(o.ema_parameters[0].dtype), labels)
 
-    def save(self, folder: Path, figures: Mapping[str, str | float] | None = None) -> None:
-        """The student's average as a diffusers pipeline; `figures`: the run's numbers for the model card,
-        beside those that the module knows."""
+    def save(self, folder: Path, step: int, figures: Mapping[str, str | float] | None = None) -> None:
+        """The student's average after an update as a diffusers pipeline; `figures`: the run's numbers for the
+        model card, beside those that the module knows."""
         known: dict[str, str | float] = {
-            "updates": self.global_step,
+            "updates": step,
             "R": self.estimator.upstream,
             "K": self.estimator.draws,
             "strategy": self.estimator.sampler.strategy,

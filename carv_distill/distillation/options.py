@@ -68,7 +68,7 @@ class DMDOptions:
 class TeacherOptions:
     """The frozen teacher."""
 
-    path: str = place(MISSING, hub=True)
+    path: str = place(MISSING, hub=True, content=True)
     """A diffusers folder or hub id."""
     guidance: float = at_least(0, 1.0)
     """Classifier-free guidance scale; 1 is none."""

@@ -30,7 +30,7 @@ from .gradient import gradient_of
 from .module import DMDModule
 from .objective import DMDObjective
 from .options import DMDConfig
-from .traces import TraceFigure, VarianceTrace
+from .traces import TraceFigure, VarianceTrace, draw_run
 
 
 def prepare(config: DMDConfig, device: str, world_size: int) -> Prepared:
@@ -42,15 +42,17 @@ def prepare(config: DMDConfig, device: str, world_size: int) -> Prepared:
     def callbacks(folder: Path) -> list[Callback]:
         variance = VarianceTrace(config.variance.every, config.variance.pairs)
         fids = [FIDTrace(fid, folder / "samples")] if fid else []
-        figure = folder / "figures" / "variance_vs_fid.png"
-        every = config.fid.every, config.variance.every
-        return [variance, *fids, TraceFigure(folder / "metrics.csv", figure, every)]
+        return [variance, *fids, TraceFigure(folder, (config.fid.every, config.variance.every))]
 
-    def save(trained: DMDModule, folder: Path) -> None:
-        trained.save(folder, student_figures(config, folder.parent / "metrics.csv"))
+    def save(trained: DMDModule, folder: Path, step: int) -> None:
+        trained.save(folder, step, student_figures(config, folder.parent / "metrics.csv"))
 
     shown = {"fid": "FID {:.2f}", "variance/carv": "variance {:.3g}", "variance/iid": "(R,1) iid {:.3g}"}
-    return Prepared(module, callbacks, save, shown, module.accumulate)
+
+    def finish(trained: DMDModule, folder: Path) -> None:
+        draw_run(folder, trained)
+
+    return Prepared(module, callbacks, save, finish, shown, module.accumulate)
 
 
 def student_figures(config: DMDConfig, metrics: Path) -> dict[str, str | float]:

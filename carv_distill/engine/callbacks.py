@@ -215,19 +215,21 @@ class Export(Periodic):
     """Keeps the folder of what is made up to date: at checkpoints and at the end.
 
     Args:
-        save: writes the module's product into a folder.
+        export: writes the module's product, given the step and whether the run is finished.
     """
 
-    def __init__(self, folder: Path, every: int, save: Callable[[Any, Path], None]) -> None:
+    def __init__(self, every: int, export: Callable[[Any, int, bool], None]) -> None:
         super().__init__(every)
-        self.folder, self.save = folder, save
+        self.export = export
 
     @rank_zero_only
     def act(self, trainer: Trainer, module: Any) -> None:
-        self.save(module, self.folder)
+        if trainer.global_step < trainer.max_steps:
+            self.export(module, trainer.global_step, False)
 
+    @rank_zero_only
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        self.act(trainer, pl_module)
+        self.export(pl_module, trainer.global_step, True)
 
 
 class ProgressLine(Callback):

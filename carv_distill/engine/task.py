@@ -28,8 +28,10 @@ class Prepared:
     module: LightningModule
     callbacks: Callable[[Path], list[Callback]]
     """The task's own, given the run's folder."""
-    save: Callable[[Any, Path], None]
-    """Writes the module's product into its folder."""
+    save: Callable[[Any, Path, int], None]
+    """Writes the module's product, given its folder and the update, at every checkpoint."""
+    finish: Callable[[Any, Path], None] = lambda module, run: None
+    """Makes what only a finished run has, given the module and the run's folder, from the two alone."""
     shown: dict[str, str] = field(default_factory=dict)
     """Metrics that the progress line shows, with their format."""
     accumulate: int = 1

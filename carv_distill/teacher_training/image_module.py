@@ -122,9 +122,9 @@ class PretrainModule(RunModule):
         dtype = next(self.ema.parameters()).dtype
         return heun_sample(self.ema, self.schedule, z.to(dtype), labels, self.sampler_steps)
 
-    def save(self, folder: Path) -> None:
-        """The averaged teacher as a diffusers folder."""
-        about = f"EDM teacher after {self.global_step} steps; written by carv-distill."
+    def save(self, folder: Path, step: int) -> None:
+        """The averaged teacher after a step as a diffusers folder."""
+        about = f"EDM teacher after {step} steps; written by carv-distill."
         save_teacher(folder, self.ema.network, self.scheduler_config, f"# Diffusion teacher\n\n{about}\n")
 
     def configure_optimizers(self) -> Any:

@@ -124,7 +124,7 @@ class SDSOptions:
 class TeacherOptions:
     """The frozen teacher of text and images."""
 
-    path: str = place(MISSING, hub=True)
+    path: str = place(MISSING, hub=True, content=True)
     """Folder or hub id of a StableDiffusionPipeline or an IFPipeline."""
 
 

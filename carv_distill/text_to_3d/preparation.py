@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch import Trainer, seed_everything
@@ -29,7 +28,7 @@ from .export import pictures, turntable, write_mesh, write_turntable
 from .guidance import AnnealedSampler
 from .module import SDSModule
 from .objective import SDSObjective
-from .options import ClipOptions, ExportOptions, SDSConfig
+from .options import ClipOptions, SDSConfig
 from .rendering import choose_backend
 from .scenes import build_scene
 
@@ -50,10 +49,16 @@ def prepare(config: SDSConfig, device: str, world_size: int) -> Prepared:
     def callbacks(folder: Path) -> list[Callback]:
         scores = [ClipTrace(clip, scorer, config.sds.prompt)] if scorer else []
         views = PictureGrid(folder / "samples", config.preview.every, around, VIEWS)
-        return [*scores, views, ObjectExport(folder / "object", config.export)]
+        return [*scores, views]
+
+    def finish(module: SDSModule, folder: Path) -> None:
+        """Mesh, turntable and sheet of views."""
+        o, product = config.export, folder / "object"
+        write_mesh(product, module.scene, o.mesh)
+        write_turntable(product, module.scene, module.objective.view, o.frames, o.size)
 
     shown = {"clip/score": "CLIP {:.1f}", "scene/opacity": "opacity {:.2f}"}
-    return Prepared(module, callbacks, SDSModule.save, shown)
+    return Prepared(module, callbacks, SDSModule.save, finish, shown)
 
 
 def build_module(config: SDSConfig) -> SDSModule:
@@ -149,17 +154,3 @@ class ClipTrace(Periodic):
         values = {"clip/score": score.value, "clip/score_low": score.low, "clip/score_high": score.high}
         write_metrics(trainer, values)
         module.log("clip/score", score.value, logger=False, rank_zero_only=True)
-
-
-class ObjectExport(Callback):
-    """Turntable, sheet of views and mesh of the finished object."""
-
-    def __init__(self, folder: Path, options: ExportOptions) -> None:
-        self.folder, self.options = folder, options
-
-    @rank_zero_only
-    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        module, o = pl_module, self.options
-        module.save(self.folder)  # the scene first: whatever fails below, it is there
-        write_mesh(self.folder, module.scene, o.mesh)
-        write_turntable(self.folder, module.scene, module.objective.view, o.frames, o.size)

@@ -93,14 +93,14 @@ def test_a_student_needs_only_diffusers(small_config: MakeConfig, tmp_path: Path
     """Loaded where this package cannot be imported, the pipeline makes the module's own samples."""
     module = build_module(small_config(), load_images("digits"))
     folder = tmp_path / "student"
-    module.save(folder, {"FID": 3.25, "images": 600, "teacher": "a|b"})
+    module.save(folder, 6, {"FID": 3.25, "images": 600, "teacher": "a|b"})
     raw = loaded_elsewhere(folder)
     teacher = load_teacher(folder)
     expected = module.sample(noise(teacher), torch.tensor([3, 7]))
     torch.testing.assert_close(raw, expected.detach(), rtol=1e-4, atol=1e-4)
     assert torch.equal(one_step(teacher, noise(teacher), torch.tensor([3, 7])), expected.detach())
     card = (folder / "README.md").read_text()
-    for row in ("| FID | 3.25 |", "| images | 600 |", "| teacher | a\\|b |", "| updates | 0 |", "| K | 2 |"):
+    for row in ("| FID | 3.25 |", "| images | 600 |", "| teacher | a\\|b |", "| updates | 6 |", "| K | 2 |"):
         assert row in card
     assert "nothing but diffusers is needed" in card
     files = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}

@@ -27,7 +27,7 @@ from carv_distill.distillation.options import DMDConfig
 from carv_distill.engine.callbacks import FIDTrace
 from carv_distill.engine.checkpoints import newest_checkpoint
 from carv_distill.engine.metrics import read_metrics
-from carv_distill.errors import PreemptedError, UserError
+from carv_distill.errors import StoppedError, UserError
 from carv_distill.tasks import load_config, open_run, train
 from tests.helpers.runs import assert_same_run, networks
 from tests.helpers.small import ROOT, SMALL, largest_file
@@ -341,7 +341,7 @@ def test_a_signal_before_the_first_update_is_not_lost(
     )
     config = small_config("fid.every=6", "fid.images=16")
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(PreemptedError, match="SIGTERM received; update 1 is kept"):
+    with pytest.raises(StoppedError, match="SIGTERM received; update 1 is kept"):
         train(config)
     assert signal.getsignal(signal.SIGTERM) is before
     monkeypatch.undo()

@@ -64,7 +64,7 @@ def test_latents_have_unit_variance_and_are_kept_from_the_second_stage_on() -> N
 
 def test_what_is_saved_is_a_pipeline_and_a_clip_model(tmp_path: Path) -> None:
     module = fit(make(), 10)
-    module.save(tmp_path / "teacher")
+    module.save(tmp_path / "teacher", module.global_step)
     pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "teacher", safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
     picture = pipeline("a red torus", height=16, width=16, num_inference_steps=2).images[0]
