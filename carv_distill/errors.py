@@ -10,8 +10,13 @@ class UserError(Exception):
 
 
 def one_line(error: BaseException, limit: int = 200) -> str:
-    """A library's message without line breaks, cut to so many characters."""
-    return " ".join(str(error).split())[:limit]
+    """A library's message without line breaks; a longer one ends after a sentence, or else after a word."""
+    text = " ".join(str(error).split())
+    if len(text) <= limit:
+        return text
+    start = text[:limit]
+    sentence = max(start.rfind(end) for end in (". ", "; ", "! "))
+    return start[: sentence + 1] if sentence > limit // 3 else f"{start.rpartition(' ')[0] or start} …"
 
 
 PREEMPTED = 75

@@ -149,7 +149,7 @@ def saved_folder(folder: Path | str) -> Iterator[Path]:
         with updated_folder(folder) as scratch:
             yield scratch
     except (OSError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise UserError(f"{folder}: could not be written ({reason})") from error
 
 

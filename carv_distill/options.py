@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING, Field, field, fields, is_dataclass
 from difflib import get_close_matches
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from carv_distill.errors import UserError
 
@@ -92,6 +92,14 @@ def field_texts(kind: type) -> dict[str, str]:
             if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
                 texts[spec.target.id] = " ".join(str(text.value.value).split())
     return texts
+
+
+def option_text(kind: type, key: str) -> str:
+    """The string below the field of a key with dots, in a tree of dataclasses."""
+    *sections, name = key.split(".")
+    for section_name in sections:
+        kind = get_type_hints(kind)[section_name]
+    return field_texts(kind).get(name, "")
 
 
 def nearest(word: str, known: list[str]) -> str:

@@ -69,7 +69,8 @@ class TeacherOptions:
     """The frozen teacher."""
 
     path: str = place(MISSING, hub=True, content=True)
-    """A diffusers folder or hub id."""
+    """A folder as diffusers' `save_pretrained` leaves it (a UNet2DModel, or a pipeline with one), one that
+    `python -m carv_distill.teachers.convert` made of EDM's files, or a hub id."""
     guidance: float = at_least(0, 1.0)
     """Classifier-free guidance scale; 1 is none."""
     precision: str = one_of(("float32", "bfloat16"), "float32")

@@ -61,7 +61,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             with atomic_file(path) as file:
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
-            reason = " ".join(str(error.__context__ or error).split())[:200]
+            reason = one_line(error.__context__ or error)
             raise UserError(
                 f"{path}: the checkpoint could not be written ({reason}); the previous one is kept"
             ) from error

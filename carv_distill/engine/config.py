@@ -14,7 +14,7 @@ from omegaconf.errors import MissingMandatoryValue
 
 from carv_distill.errors import UserError
 from carv_distill.files import shipped
-from carv_distill.options import check_limits, leaves
+from carv_distill.options import check_limits, leaves, option_text
 
 from .options import RunConfig
 from .task import Task
@@ -107,8 +107,8 @@ def _filled(task: Task, values: dict[str, Any], source: Source) -> RunConfig:
     try:
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(task.config), values))
     except MissingMandatoryValue as error:
-        key = error.full_key
-        raise UserError(f"{key}: it has no value yet; give one, as {key}=… (in {source.name})") from error
+        what = f"{error.full_key}: it has no value yet; give one, as {error.full_key}=… (in {source.name})"
+        raise UserError(f"{what}. {option_text(task.config, str(error.full_key))}") from error
     assert isinstance(config, RunConfig)
     check_limits(config)
     name = config.name
@@ -155,4 +155,13 @@ def _place(key: str, value: str, bases: Sequence[Path], hub: bool, complete: boo
     places = " and ".join(dict.fromkeys(str(base.resolve()) for base in bases))
     where = "" if Path(value).is_absolute() else f" (looked in {places})"
     what = "folder, nor a hub id such as google/ddpm-cifar10-32" if hub else "file or folder"
-    raise UserError(f"{key}: {value} is not a {what}{where}")
+    raise UserError(f"{key}: {value} is not a {what}{where}{_made_by(value)}")
+
+
+def _made_by(value: str) -> str:
+    """The shipped configuration whose run leaves such a product, as runs/teacher_solids/teacher."""
+    home, run = shipped("configs"), Path(value).parent.name
+    for path in sorted(home.rglob("*.yaml")):
+        if run and re.search(rf"(?m)^name: {re.escape(run)}$", path.read_text()):
+            return f"; python train.py --config configs/{path.relative_to(home)} makes it"
+    return ""
