@@ -100,9 +100,11 @@ def measure(command: Command, options: PlaceOptions) -> None:
         UserError: no run, no place for the results, or no such device.
     """
     runs = _runs(command, options)
+    out = _destination(command, options, runs)
     for run in runs:
         command.open(run)  # says so where it is not a run's folder
-    out = _destination(command, options, runs)
+    if out is not None:
+        require_destination(out, "--out")
     trained = {"run": str(runs[0]), "trained": trained_by(runs[0])} if runs else {}
 
     show_messages()
@@ -133,7 +135,6 @@ def _destination(command: Command, options: PlaceOptions, runs: list[Path]) -> P
         what = "several runs need a file of their own" if runs else "without a run results need a place"
         raise UserError(f"--out: {what}, as --out scores.json")
     out = options.out or runs[0] / f"{command.name}.json"
-    require_destination(out, "--out")
     return out.with_suffix(".json") if out.suffix == ".npz" else out  # the command itself writes that one
 
 

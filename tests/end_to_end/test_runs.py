@@ -267,7 +267,7 @@ def test_the_non_uniform_proposal_trains(small_config: MakeConfig) -> None:
     [
         ("[1,-1]", "weights must be non-negative, found -1"),
         ("[0,0]", "weights must not all be zero"),
-        ("[1,.nan]", "weights must be finite"),
+        ("[1,nan]", r"\[1.0, nan\] is not finite"),
     ],
 )
 def test_weights_that_are_no_density_are_refused(
@@ -287,12 +287,15 @@ def test_a_run_without_a_checkpoint_cannot_be_accounted_for(short: Path) -> None
         task.gradient(config, short, "cpu", None)
 
 
-def test_ctrl_c_says_what_is_kept(tmp_path: Path) -> None:
-    """SIGINT of a real `python train.py`, its output in a file: lines of progress, then how to go on."""
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGHUP, 75), (signal.SIGTERM, 75)]
+)
+def test_a_signal_keeps_the_present_update(number: signal.Signals, status: int, tmp_path: Path) -> None:
+    """To a real `python train.py`, its output in a file: lines of progress, then how to go on."""
     words = [*SMALL, "trainer.max_steps=400", "checkpoint.every=5", "fid.every=0", "variance.every=0"]
     command = [sys.executable, "train.py", "--config", "configs/dmd_carv.yaml", *words, f"folder={tmp_path}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    heeded = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background job is born deaf to it
+    heeded = partial(signal.signal, number, signal.SIG_DFL)  # a background job is born deaf to it
     process = subprocess.Popen(
         [*command, "name=cut"], cwd=ROOT, env=environment, stderr=subprocess.PIPE, preexec_fn=heeded
     )
@@ -301,12 +304,12 @@ def test_ctrl_c_says_what_is_kept(tmp_path: Path) -> None:
         assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     said = process.communicate(timeout=60)[1].decode()
-    assert process.returncode == 1  # Lightning's
+    assert process.returncode == status
     kept = newest_checkpoint(tmp_path / "cut/checkpoints")
     assert kept is not None
-    assert f"{kept[0].name} is kept: --resume goes on from it" in said
+    assert f"update {kept[1]} is kept, --resume goes on from it" in said
     assert "update 20 of 400" in said
     assert "Traceback" not in said
 
