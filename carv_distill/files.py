@@ -1,8 +1,10 @@
-"""Writing a file so that a reader never sees half of it."""
+"""Writing files so that a reader never sees half of them, and weights so that he knows them again."""
 
 import errno
+import hashlib
 import json
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +14,12 @@ from typing import Any, BinaryIO
 
 from safetensors import SafetensorError
 
-from carv_distill.errors import UserError
+from carv_distill.errors import UserError, one_line
+
+WEIGHTS = "*.safetensors"
+DIGESTS = "SHA256SUMS"
+"""The file beside weights that says what they are, as `sha256sum *.safetensors` writes it."""
+_DIGEST_LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](.+)")
 
 
 @contextmanager
@@ -58,12 +65,15 @@ def _take_name(temporary: Path, path: Path) -> None:
 def updated_folder(folder: Path | str) -> Iterator[Path]:
     """A scratch folder whose files move into `folder` once all are written, each by one rename.
 
-    If the body raises, `folder` keeps what it held before. Files there that have no new version stay.
+    If the body raises, `folder` keeps what it held before. Files there that have no new version stay. Weights
+    get their digests; see :func:`check_digests`.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         yield Path(scratch)
+        for place in {weights.parent for weights in Path(scratch).rglob(WEIGHTS)}:
+            write_digests(place)
         for file in sorted(path for path in Path(scratch).rglob("*") if path.is_file()):
             file.chmod(0o644)  # safetensors makes its files unreadable to others
             target = folder / file.relative_to(scratch)
@@ -82,8 +92,7 @@ def saved_folder(folder: Path | str) -> Iterator[Path]:
         with updated_folder(folder) as scratch:
             yield scratch
     except (OSError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{folder}: could not be written ({reason})") from error
+        raise UserError(f"{folder}: could not be written ({one_line(error)})") from error
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -99,6 +108,43 @@ def write_json(path: Path | str, content: dict[str, Any]) -> None:
         ValueError: a NaN or an infinity, which JSON cannot hold.
     """
     write_text(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def write_digests(folder: Path) -> None:
+    """`SHA256SUMS` beside the weights in a folder; ``sha256sum -c SHA256SUMS`` there checks them too."""
+    lines = (f"{_digest(file)}  {file.name}\n" for file in sorted(folder.glob(WEIGHTS)))
+    write_text(folder / DIGESTS, "".join(lines))
+
+
+def check_digests(folder: Path) -> None:
+    """That weights are those that were written, where `SHA256SUMS` beside them says so: a flipped bit makes
+    other numbers of them, and nothing else would tell. A folder without that file passes.
+
+    Raises:
+        UserError: weights that are gone or have another digest, or a file of digests that is none.
+    """
+    digests = folder / DIGESTS
+    if not digests.is_file():
+        return
+    remedy = f"fetch or make it again, or remove {DIGESTS} where you changed the weights yourself"
+    try:
+        lines = digests.read_text(encoding="utf-8").splitlines()
+        entries = [_DIGEST_LINE.fullmatch(line) for line in lines if line.strip()]
+        for entry in entries:
+            if entry is None:
+                raise UserError(f"{digests} is damaged: not lines of a SHA-256 and a name; {remedy}")
+            name = entry[2].removeprefix("./")
+            if Path(name).match(WEIGHTS) and _digest(folder / name) != entry[1].lower():
+                raise UserError(f"{folder / name} is damaged: its SHA-256 is not that of {DIGESTS}; {remedy}")
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename} is missing, though {DIGESTS} lists it; {remedy}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{digests} cannot be checked: {one_line(error)}; {remedy}") from error
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def shipped(name: str) -> Path:

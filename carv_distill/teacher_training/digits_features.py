@@ -20,7 +20,7 @@ from carv_distill.data.digits import load_digits_images
 from carv_distill.data.sets import LabelledImages, to_uint8
 from carv_distill.errors import UserError
 from carv_distill.evaluation.features import DigitsClassifier
-from carv_distill.files import atomic_file, write_json, write_text
+from carv_distill.files import atomic_file, write_digests, write_json, write_text
 
 DEFAULTS = {"seed": 0, "epochs": 60, "batch": 64, "lr": 2e-3}
 
@@ -126,6 +126,7 @@ def write_features(out: Path, *, seed: int, epochs: int, batch: int, lr: float) 
     )
     with atomic_file(out / "model.safetensors") as file:
         file.write(save(network.state_dict()))
+    write_digests(out)
     config = {"network": "DigitsClassifier", "features": network.dim, "parameters": parameters}
     write_json(out / "config.json", config | settings | asdict(outcome))
     write_text(out / "README.md", card)
