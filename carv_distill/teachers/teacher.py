@@ -103,8 +103,9 @@ def load_teacher(path: str | Path) -> Teacher:
         )
     if name == UNet2DModel.__name__:
         _refuse_other_embeddings(about, unet_folder)
-    unet = read_network(unet_folder, NETWORKS[name][0], low_memory=False)
-    require_side(unet, "sample_size" if name == UNet2DModel.__name__ else "img_resolution", unet_folder)
+    kind, face = NETWORKS[name]
+    unet = read_network(unet_folder, kind, low_memory=False)
+    require_side(unet, face.size_key, unet_folder)
     if unet.config.out_channels != unet.config.in_channels:
         raise UserError(
             f"{unet_folder} predicts {unet.config.out_channels} channels for "
