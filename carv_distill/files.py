@@ -1,7 +1,6 @@
-"""Writing a file so that a reader never sees half of it."""
+"""Writing files so that a reader never sees half of them, and weights so that he knows them again."""
 
 import errno
-import hashlib
 import json
 import math
 import os
@@ -9,12 +8,12 @@ import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from safetensors import SafetensorError
 
+from carv_distill.digests import DIGESTS, WEIGHTS, digest_lines
 from carv_distill.errors import UserError, one_line
 
 
@@ -91,24 +90,6 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def content_digest(path: Path) -> str:
-    """SHA-256 of a file, or of a folder's files with their names; hidden ones are left out."""
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    files = [f for f in files if not any(part.startswith(".") for part in f.relative_to(path).parts)]
-    return _digest(path, tuple((f, f.stat().st_size, f.stat().st_mtime_ns) for f in files))
-
-
-@cache
-def _digest(path: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
-    """Of files as they are at present: a large teacher is read once."""
-    total = hashlib.sha256()
-    for file, *_ in files:
-        with file.open("rb") as stream:
-            one = hashlib.file_digest(stream, "sha256").hexdigest()
-        total.update(f"{file.relative_to(path)}\0{one}\n".encode())
-    return total.hexdigest()
-
-
 def _take_name(temporary: Path, path: Path) -> None:
     """Gives a file the name `path` if no other has it."""
     try:
@@ -125,12 +106,15 @@ def _take_name(temporary: Path, path: Path) -> None:
 def updated_folder(folder: Path | str) -> Iterator[Path]:
     """A scratch folder whose files move into `folder` once all are written, each by one rename.
 
-    If the body raises, `folder` keeps what it held before. Files there that have no new version stay.
+    If the body raises, `folder` keeps what it held before. Files there that have no new version stay. Weights
+    get their digests; see :mod:`carv_distill.digests`.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-", suffix=".tmp") as scratch:
         yield Path(scratch)
+        for place in {weights.parent for weights in Path(scratch).rglob(WEIGHTS)}:
+            write_text(place / DIGESTS, digest_lines(place))
         for file in sorted(path for path in Path(scratch).rglob("*") if path.is_file()):
             file.chmod(0o644)  # safetensors makes its files unreadable to others
             target = folder / file.relative_to(scratch)
@@ -149,8 +133,7 @@ def saved_folder(folder: Path | str) -> Iterator[Path]:
         with updated_folder(folder) as scratch:
             yield scratch
     except (OSError, SafetensorError) as error:
-        reason = one_line(error)
-        raise UserError(f"{folder}: could not be written ({reason})") from error
+        raise UserError(f"{folder}: could not be written ({one_line(error)})") from error
 
 
 def write_text(path: Path | str, text: str) -> None:

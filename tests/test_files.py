@@ -9,7 +9,6 @@ import pytest
 from carv_distill.errors import UserError
 from carv_distill.files import (
     atomic_file,
-    content_digest,
     read_json,
     require_destination,
     write_json,
@@ -111,17 +110,3 @@ def test_a_damaged_json_is_one_line(content: bytes, tmp_path: Path) -> None:
         read_json(path)
     with pytest.raises(UserError, match="cannot be read"):
         read_json(tmp_path)
-
-
-def test_a_folders_digest_is_of_its_content(tmp_path: Path) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    for folder in (one, two):
-        (folder / "deep").mkdir(parents=True)
-        (folder / "deep/w").write_text("x")
-    (two / ".hidden").touch()
-    assert content_digest(one) == content_digest(two)
-    (two / "deep/w").write_text("y")
-    assert content_digest(one) != content_digest(two)
-    (two / "deep/w").rename(two / "w")
-    (one / "deep/w").write_text("y")
-    assert content_digest(one) != content_digest(two)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from carv_distill import __version__
+from carv_distill.digests import content_digest
 from carv_distill.errors import UserError
-from carv_distill.files import content_digest, read_json, write_json
+from carv_distill.files import read_json, write_json
 from carv_distill.options import leaves
 from carv_distill.provenance import git_state
 

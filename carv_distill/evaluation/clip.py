@@ -13,8 +13,11 @@ from torchmetrics.multimodal import CLIPScore
 from transformers import CLIPModel, CLIPProcessor
 
 from carv_distill.data.sets import to_uint8
+from carv_distill.digests import check_digests
 from carv_distill.errors import UserError
-from carv_distill.teachers.folder import reading
+from carv_distill.teachers.folder import reading, refuse_code
+from carv_distill.teachers.trial import try_call
+from carv_distill.teachers.weights import require_finite
 from carv_distill.variance import Estimate, mean_estimate
 
 from .features import FeatureExtractor
@@ -48,14 +51,36 @@ def load_clip(path: str | Path, key: str) -> tuple[TensorCLIP, CLIPProcessor]:
         key: of the configuration, for messages.
 
     Raises:
-        UserError: a path that is no folder.
+        UserError: a path that is no folder, a damaged model, or one that asks for code of its own.
     """
     if not Path(path).is_dir() and (Path(path).is_absolute() or Path(path).parent.is_dir()):
         raise UserError(f"{key}: {path} is not a folder")
+    if Path(path).is_dir():
+        refuse_code(Path(path))
+        check_digests(Path(path))
     with reading(f"{key}: {path} holds", "CLIP model"):
-        model = CLIPModel.from_pretrained(path, use_safetensors=True)
-        processor = CLIPProcessor.from_pretrained(path)
-    return TensorCLIP(model.requires_grad_(False).eval()), processor
+        model = CLIPModel.from_pretrained(path, use_safetensors=True, trust_remote_code=False)
+        processor = CLIPProcessor.from_pretrained(path, trust_remote_code=False)
+    require_finite(model, f"{key}: {path}")
+    clip = TensorCLIP(model.requires_grad_(False).eval())
+    _try(clip, processor, f"{key}: {path}")
+    return clip, processor
+
+
+def _try(clip: TensorCLIP, processor: CLIPProcessor, source: str) -> None:
+    """Both halves once."""
+
+    def of_picture() -> Tensor:
+        grey = torch.full((3, 8, 8), 128, dtype=torch.uint8)
+        return clip.get_image_features(processor(images=[grey], return_tensors="pt")["pixel_values"])
+
+    def of_text() -> Tensor:
+        tokens = processor(text=["a"], return_tensors="pt")
+        return clip.get_text_features(tokens["input_ids"], tokens["attention_mask"])
+
+    shape = 1, int(clip.config.projection_dim or 0)
+    try_call(of_picture, shape, f"{source}: the embedding of a picture")
+    try_call(of_text, shape, f"{source}: the embedding of a text")
 
 
 class ClipScorer:

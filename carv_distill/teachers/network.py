@@ -6,7 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from diffusers import ModelMixin, UNet2DConditionModel, UNet2DModel
@@ -17,6 +17,9 @@ from .precision import Float32Conv2d
 
 class RawNetwork(nn.Module, ABC):
     """F(x, c_noise, cond) of square images, by a network that diffusers saves and loads."""
+
+    size_key: ClassVar[str] = "sample_size"
+    """The key of :attr:`size` in the network's configuration."""
 
     def __init__(self, unet: ModelMixin) -> None:
         super().__init__()
@@ -33,9 +36,9 @@ class RawNetwork(nn.Module, ABC):
         return self.unet.config.in_channels
 
     @property
-    @abstractmethod
     def size(self) -> int:
         """Side of one image in pixels."""
+        return self.unet.config[self.size_key]
 
     @property
     @abstractmethod
@@ -80,10 +83,6 @@ class UNetNetwork(RawNetwork):
     def __init__(self, unet: UNet2DModel) -> None:
         super().__init__(unet)
         self.unet.conv_out.__class__ = Float32Conv2d
-
-    @property
-    def size(self) -> int:
-        return self.unet.config.sample_size
 
     @property
     def labels(self) -> int:

@@ -19,6 +19,7 @@ from skimage.measure import marching_cubes
 from torch import Tensor
 
 from carv_distill.data.sets import to_uint8
+from carv_distill.digests import check_digests
 from carv_distill.errors import UserError
 from carv_distill.evaluation.grids import save_grid
 from carv_distill.files import atomic_file, saved_folder, write_json
@@ -48,12 +49,13 @@ def load_scene(folder: Path) -> tuple[Scene, SceneOptions, str]:
     Raises:
         UserError: a file is missing or damaged.
     """
+    check_digests(folder)
     try:
-        about = json.loads((folder / "scene.json").read_text())
+        about = json.loads((folder / "scene.json").read_text(encoding="utf-8"))
         view = _view_from(about["view"])
         scene = build_scene(view)
         scene.load_state_dict(load_file(folder / "scene.safetensors"))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, RecursionError) as error:
         raise UserError(f"{folder} holds no readable scene: {' '.join(str(error).split())[:200]}") from error
     return scene.eval(), view, about["prompt"]
 

@@ -109,9 +109,16 @@ def test_a_student_needs_only_diffusers(small_config: MakeConfig, tmp_path: Path
         "model_index.json",
         "pipeline.py",
         "scheduler/scheduler_config.json",
+        "unet/SHA256SUMS",
         "unet/config.json",
         "unet/diffusion_pytorch_model.safetensors",
     }
+    weights = folder / "unet/diffusion_pytorch_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    for place in (len(content) - 1, len(content) // 2):  # the top bits of one number, some bit of another
+        weights.write_bytes(content[:place] + bytes([content[place] ^ 64]) + content[place + 1 :])
+        with pytest.raises(UserError, match=r"diffusion_pytorch_model\.safetensors is damaged: its SHA-256"):
+            load_teacher(folder)
 
 
 @pytest.mark.parametrize("name", ["ddpm++", "adm"])

@@ -52,6 +52,7 @@ def gradient_of(folder: Path) -> MeasuredGradient:
 def test_a_run_leaves_its_object_and_its_traces(teacher: Path, tmp_path: Path) -> None:
     folder = run(teacher, tmp_path)
     assert {p.name for p in (folder / "object").iterdir()} >= {
+        "SHA256SUMS",
         "scene.safetensors",
         "scene.json",
         "mesh.glb",
@@ -89,6 +90,7 @@ def test_gaussians_are_trained_shown_and_scored(teacher: Path, tmp_path: Path) -
     """As fields are, with nothing else to say than their kind."""
     folder = run(teacher, tmp_path, "scene.kind=gaussians", "scene.gaussians.count=50")
     assert {p.name for p in (folder / "object").iterdir()} >= {
+        "SHA256SUMS",
         "scene.safetensors",
         "turntable.mp4",
         "views.png",

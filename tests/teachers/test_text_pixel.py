@@ -10,8 +10,8 @@ import torch
 from diffusers import DDPMScheduler, IFPipeline
 
 from carv_distill.carv import stream
-from carv_distill.teachers.folder import parametrisation
 from carv_distill.teachers.schedule import VPSchedule
+from carv_distill.teachers.scheduler import parametrisation
 from carv_distill.teachers.text import PixelTeacher, load_text_teacher
 from tests.helpers.tiny_pixel import save_tiny_if_pipeline
 

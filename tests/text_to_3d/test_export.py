@@ -74,9 +74,21 @@ def test_gaussians_are_shown_by_whatever_is_there(tmp_path: Path) -> None:
     assert pictures(again, turntable(2), 8, 1).shape == (2, 3, 8, 8)
 
 
+def test_one_flipped_bit_of_a_field_is_found(tmp_path: Path) -> None:
+    save_scene(tmp_path, build_scene(VIEW), VIEW, "x", 0)
+    content = bytearray((tmp_path / "scene.safetensors").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "scene.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=r"scene\.safetensors is damaged: its SHA-256"):
+        load_scene(tmp_path)
+
+
 def test_a_damaged_field_is_named(tmp_path: Path) -> None:
     save_scene(tmp_path, build_scene(VIEW), VIEW, "x", 0)
     (tmp_path / "scene.safetensors").write_bytes(b"half")
+    with pytest.raises(UserError, match=r"scene\.safetensors is damaged"):
+        load_scene(tmp_path)
+    (tmp_path / "SHA256SUMS").unlink()  # as it was before there were digests
     with pytest.raises(UserError, match="holds no readable scene"):
         load_scene(tmp_path)
     with pytest.raises(UserError, match="holds no readable scene"):

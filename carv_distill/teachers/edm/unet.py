@@ -176,11 +176,8 @@ class EDMNetwork(RawNetwork):
     Where labels were dropped in training, the index after the last class is the null label.
     """
 
+    size_key = "img_resolution"
     unet: EDMUNet
-
-    @property
-    def size(self) -> int:
-        return self.unet.config.img_resolution
 
     @property
     def labels(self) -> int:
