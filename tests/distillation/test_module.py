@@ -158,9 +158,10 @@ def test_cosine_decay_follows_its_formula(small_config: MakeConfig) -> None:
 def test_the_average_may_be_given_as_a_half_life(small_config: MakeConfig) -> None:
     """Half-life of 12 samples and batches of 4: a weight counts half after three updates. A ramp caps it."""
     half_life = ("dmd.ema_half_life=0.012", "dmd.ema_ramp=false")
-    assert build(small_config(*half_life)).ema_decay(0) ** 3 == pytest.approx(0.5)
-    assert build(small_config(*half_life, "dmd.global_batch=12")).ema_decay(0) == pytest.approx(0.5)
-    assert [build(small_config("dmd.ema=0.98")).ema_decay(n) for n in (0, 10, 10_000)] == [0.1, 0.55, 0.98]
+    assert build(small_config(*half_life)).ema_decays(0)[0] ** 3 == pytest.approx(0.5)
+    assert build(small_config(*half_life, "dmd.global_batch=12")).ema_decays(0) == [pytest.approx(0.5)]
+    ramped = build(small_config("dmd.ema=0.98", "dmd.ema_beside=[0.5]"))
+    assert [ramped.ema_decays(n) for n in (0, 10, 10_000)] == [[0.1, 0.1], [0.55, 0.5], [0.98, 0.5]]
 
 
 def test_learning_rates_warm_up(small_config: MakeConfig) -> None:

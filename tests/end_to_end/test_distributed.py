@@ -99,7 +99,7 @@ def test_two_processes_update_as_one_that_works_through_both_shares(
     ranks = shares(small_config(*WORDS))
     student, fake = ranks[0].configure_optimizers()
     for step in range(2):
-        descend(fake, ranks[0].fake_vector, [fake_loss(m, step) for m in ranks])
+        descend(fake, ranks[0].fake_vectors[0], [fake_loss(m, step) for m in ranks])
         losses = [student_loss(m, step, m.estimator.sampler) for m in ranks]
         descend(student, ranks[0].student_vector, losses)
     state = torch.load(run / "checkpoints/newest-step=2.ckpt", weights_only=True)["state_dict"]
@@ -128,7 +128,7 @@ def test_two_processes_learn_one_adaptive_proposal(
     student, fake = ranks[0].configure_optimizers()
     seen: list[tuple[Tensor, Tensor, Tensor]] = []
     for step in range(2):
-        descend(fake, ranks[0].fake_vector, [fake_loss(m, step) for m in ranks])
+        descend(fake, ranks[0].fake_vectors[0], [fake_loss(m, step) for m in ranks])
         sampler = ranks[0].estimator.sampler_at(step)
         seen.clear()
 
