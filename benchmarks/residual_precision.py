@@ -25,7 +25,7 @@ from benchmarks.report import options
 from carv_distill.carv import NoiseLevelSampler, Proposal, stream
 from carv_distill.distillation.objective import dmd_residual
 from carv_distill.teachers.denoiser import NetworkDenoiser
-from carv_distill.teachers.network import RawNetwork
+from carv_distill.teachers.network import RawNetwork, UNetNetwork
 from carv_distill.teachers.precision import Bfloat16Network
 from carv_distill.teachers.teacher import Teacher, load_teacher
 
@@ -62,6 +62,12 @@ def tf32(network: Network) -> Network:
     return network
 
 
+def unguarded(network: Network) -> Network:
+    """The last convolution is one like the others, as in other codes."""
+    cast(UNetNetwork, network).unet.conv_out.__class__ = nn.Conv2d
+    return network
+
+
 def ten_bits(x: Tensor) -> Tensor:
     """Float32 rounded to the nearest of ten bits of mantissa."""
     return ((x.contiguous().view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
@@ -71,6 +77,7 @@ SETTINGS = (
     Setting("both in float32", plain, plain),
     Setting("both in TF32", tf32, tf32),
     Setting("both under bfloat16 autocast", plain, plain, AUTOCAST),
+    Setting("the same, last convolution too", unguarded, unguarded, AUTOCAST),
     Setting("teacher's weights in bfloat16, fake score in float32", plain, halved),
     Setting("teacher's weights in bfloat16, fake score under autocast", plain, halved, AUTOCAST),
     Setting("both with weights in bfloat16", halved, halved),
