@@ -69,9 +69,9 @@ class DMDOptions:
     residual_precision: str = one_of(("float32", "bfloat16"), "float32")
     """Of fake score and teacher where they are compared, whatever trainer.precision is: of the difference of
     two almost equal outputs bfloat16 leaves little. On CUDA, float32 has TF32 convolutions."""
-    start: str | None = place(None)
+    start: str | None = place(None, resume=True)
     """A run's folder (its newest checkpoint) or one of its checkpoints: student and fake score begin as they
-    were there, as in DMD2's second phase; empty: as the teacher."""
+    were there, as in DMD2's second phase; empty: as the teacher. A resumed run needs it no more."""
     student_lr: float = more_than(0, 3e-4)
     fake_lr: float = more_than(0, 6e-4)
     warmup: int = at_least(0, 0)
@@ -108,9 +108,10 @@ class TeacherOptions:
     path: str = place(MISSING, hub=True)
     """A diffusers folder or hub id."""
     guidance: float = at_least(0, 1.0)
-    """Classifier-free guidance scale; 1 is none."""
+    """Classifier-free guidance scale s of D_∅ + s (D_c − D_∅); 1 is none."""
     precision: str = one_of(("float32", "bfloat16"), "float32")
-    """Of the frozen weights; the last convolution stays in float32."""
+    """Of the frozen weights; the last convolution stays in float32. Half the memory, and most of what
+    dmd.residual_precision: float32 gains is lost."""
 
 
 @dataclass
