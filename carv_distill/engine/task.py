@@ -48,6 +48,8 @@ class Generator:
     """Its row in the table of `evaluate.py fid`."""
     load: Callable[[], Sample]
     """Reads it: one that is not asked for need not be there."""
+    teacher: bool = False
+    """Whether it is the run's teacher."""
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,32 @@ def test_resume_with_an_adaptive_proposal_is_exact_to_the_bit(
     assert not all(torch.equal(a[k], v) for k, v in networks(uniform, 8).items())
 
 
+@pytest.mark.parametrize("phase", [0, 1])
+def test_resume_of_a_published_kind_of_run_is_exact_to_the_bit(
+    small_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, phase: int
+) -> None:
+    """A discriminator on the teacher's features with an optimiser of its own, three averages, measured."""
+    gan = ("features=teacher", "scales=2", "optimiser=own", "student_weight=0.1", "fake_weight=1")
+    words = (*(f"dmd.gan.{word}" for word in gan), "dmd.gan.r1_weight=1", "dmd.fake_loss=x0")
+    words = (
+        *words,
+        "dmd.ema_beside=[0.5,0.9]",
+        "trainer.max_steps=5",
+        "variance.every=2",
+        "variance.pairs=3",
+    )
+    whole = train(small_config("name=whole", *words))
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 3, phase)
+        with pytest.raises(InterruptedRunError):
+            train(small_config("name=cut", *words))
+    resumed = train(small_config("name=cut", *words), resume=True)
+    assert_same_run(whole, resumed, 5)
+    for name in ("0.5", "0.9"):
+        path = f"student/averages/{name}/unet/diffusion_pytorch_model.safetensors"
+        assert (whole / path).read_bytes() == (resumed / path).read_bytes()
+
+
 def test_a_truncated_newest_checkpoint_is_passed_over_with_a_warning(
     finished: Path, small_config: MakeConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
