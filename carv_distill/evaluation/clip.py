@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ from carv_distill.data.sets import to_uint8
 from carv_distill.digests import check_digests
 from carv_distill.errors import UserError
 from carv_distill.teachers.folder import reading, refuse_code
+from carv_distill.teachers.prompts import cut_text
 from carv_distill.teachers.trial import try_call
 from carv_distill.teachers.weights import require_finite
 from carv_distill.variance import Estimate, mean_estimate
 
 from .features import FeatureExtractor
+
+log = logging.getLogger(__name__)
 
 
 class TensorCLIP(nn.Module):
@@ -83,6 +87,37 @@ def _try(clip: TensorCLIP, processor: CLIPProcessor, source: str) -> None:
     try_call(of_text, shape, f"{source}: the embedding of a text")
 
 
+class CutProcessor:
+    """A CLIP processor that cuts texts to what the model takes.
+
+    torchmetrics would cut off the token of their end, by which the model reads them.
+
+    Args:
+        length: tokens, start and end included.
+    """
+
+    def __init__(self, processor: CLIPProcessor, length: int) -> None:
+        self.processor, self.length = processor, length
+
+    def __call__(
+        self, *, text: Any = None, images: Any = None, return_tensors: str = "pt", padding: bool = True
+    ) -> Any:
+        """Tokens and mask of texts [n, L], or pixels of pictures [n, 3, S, S]."""
+        if text is None:
+            return self.processor(images=images, return_tensors=return_tensors)
+        return self.processor(
+            text=text,
+            return_tensors=return_tensors,
+            padding=padding,
+            truncation=True,
+            max_length=self.length,
+        )
+
+    def cut_text(self, prompt: str) -> str:
+        """The end of a prompt that is left out; mostly empty."""
+        return cut_text(self.processor.tokenizer, prompt, self.length)
+
+
 class ClipScorer:
     """100 · max(cos(image, text), 0) of pictures [n, 3, S, S] in [−1, 1] and one prompt.
 
@@ -93,13 +128,17 @@ class ClipScorer:
     """
 
     def __init__(self, path: str | Path, device: torch.device | str = "cpu") -> None:
-        parts = load_clip(path, "clip.model")
+        model, processor = load_clip(path, "clip.model")
+        config: Any = model.config.text_config
+        parts = model, CutProcessor(processor, config.max_position_embeddings)
         self._metric = CLIPScore(lambda: parts).to(device)  # type: ignore
         self.device = device
+        self._warned: set[str] = set()
 
     @torch.no_grad()
     def __call__(self, images: Tensor, prompt: str) -> Tensor:
         """The score of each picture, [n]."""
+        self._warn_of_cut_text(prompt)
         scores = []
         for picture in to_uint8(images.detach()).to(self.device):
             self._metric.reset()
@@ -114,12 +153,19 @@ class ClipScorer:
         Source: Park et al. 2021; in text-to-3D: DreamFusion, section 4.
         """
         model, processor = self._metric.model, self._metric.processor
-        pixels = processor(images=list(to_uint8(images.detach()).cpu()), return_tensors="pt")["pixel_values"]
+        pixels = processor(images=list(to_uint8(images.detach()).cpu()))["pixel_values"]
         of_images = model.get_image_features(pixels.to(self.device))
-        words = [processor(text=[p], return_tensors="pt").to(self.device) for p in prompts]
+        words = [processor(text=[p]).to(self.device) for p in prompts]
         of_prompts = torch.cat([model.get_text_features(w["input_ids"], w["attention_mask"]) for w in words])
         normalize = nn.functional.normalize
         return (normalize(of_images, dim=-1) @ normalize(of_prompts, dim=-1).T).argmax(1).cpu()
+
+    def _warn_of_cut_text(self, prompt: str) -> None:
+        """Says, once for each prompt, what is beyond the text model's length and does not count."""
+        processor: CutProcessor = self._metric.processor  # type: ignore[assignment]
+        if (cut := processor.cut_text(prompt)) and prompt not in self._warned:
+            self._warned.add(prompt)
+            log.warning("the CLIP model takes %d tokens; its score is without %r", processor.length, cut)
 
     def mean(self, images: Tensor, prompt: str) -> Estimate:
         """The mean over pictures; its interval is over views of one object."""

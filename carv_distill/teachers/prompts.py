@@ -49,13 +49,8 @@ class PromptEncoder(nn.Module, ABC):
         return torch.stack([self._embeddings[p] for p in prompts])
 
     def cut_text(self, prompt: str) -> str:
-        """The end of a prompt that the text model does not see, as L tokens are all that it takes; mostly
-        empty."""
-        tokens = self.tokenizer(self._normal(prompt), verbose=False).input_ids
-        # the last of the L is the end's own
-        if len(tokens) <= self.length:
-            return ""
-        return str(self.tokenizer.decode(tokens[self.length - 1 : -1])).strip()
+        """The end of a prompt that the text model does not see; mostly empty."""
+        return cut_text(self.tokenizer, self._normal(prompt), self.length)
 
     def release(self) -> None:
         """Frees the text model; the embeddings stay."""
@@ -113,6 +108,12 @@ class T5PromptEncoder(PromptEncoder):
         "unknown" in its place. Rare words of known letters are pieces to it, and no news."""
         words = dict.fromkeys(re.findall(r"[\w'-]+|[^\w\s]+", prompt.lower()))
         return [w for w in words if self.tokenizer.unk_token_id in self.tokenizer(w).input_ids]
+
+
+def cut_text(tokenizer: PreTrainedTokenizerBase, prompt: str, length: int) -> str:
+    """The end of a prompt beyond so many tokens, of which the last is the end's own; mostly empty."""
+    tokens = tokenizer(prompt, verbose=False).input_ids
+    return str(tokenizer.decode(tokens[length - 1 : -1])).strip() if len(tokens) > length else ""
 
 
 def word_tokenizer(words: Sequence[str], length: int) -> CLIPTokenizer:

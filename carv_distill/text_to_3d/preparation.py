@@ -21,14 +21,15 @@ from carv_distill.engine.task import Prepared
 from carv_distill.errors import UserError
 from carv_distill.evaluation.clip import ClipScorer
 from carv_distill.geometry.camera import CameraSampler
+from carv_distill.teachers.prompts import PromptEncoder
 from carv_distill.teachers.text import TextTeacher, load_text_teacher
 from carv_distill.variance import MeasuredGradient, StageTimer
 
 from .export import pictures, turntable, write_mesh, write_turntable
 from .guidance import AnnealedSampler
 from .module import SDSModule
-from .objective import SDSObjective
-from .options import ClipOptions, SDSConfig
+from .objective import SDSObjective, view_prompts
+from .options import ClipOptions, SDSConfig, SDSOptions
 from .rendering import choose_backend
 from .scenes import build_scene
 
@@ -66,6 +67,7 @@ def build_module(config: SDSConfig) -> SDSModule:
     teacher = load_text_teacher(config.teacher.path)
     check_view(config, teacher)
     warn_of_unknown_words(config.sds.prompt, teacher)
+    warn_of_cut_text(config.sds, teacher.prompts)
     e, c, max_steps = config.estimator, config.camera, config.trainer.max_steps
     seed_everything(config.seed, verbose=False)  # initial weights of a field that has a network
     distance, fov, elevation = ((low, high) for low, high in (c.distance, c.fov, c.elevation))
@@ -130,6 +132,26 @@ def warn_of_unknown_words(prompt: str, teacher: TextTeacher) -> None:
     if unknown := teacher.prompts.unknown_words(prompt):
         words = ", ".join(map(repr, unknown))
         log.warning("sds.prompt: the teacher's tokenizer does not know %s; the object may ignore it", words)
+
+
+def warn_of_cut_text(options: SDSOptions, encoder: PromptEncoder) -> None:
+    """Says what the text encoder leaves out of prompts that are longer than it takes, the view above all."""
+    prompts = view_prompts(options)
+    cut = max((encoder.cut_text(prompt) for prompt in prompts), key=len)
+    seen = encoder.tokens(prompts)["input_ids"].unique(dim=0)
+    if options.view_prompts and len(seen) < len(prompts):
+        log.warning(
+            "sds.prompt: the text encoder takes %d tokens and cuts off the view, as %r, so that several "
+            "views have one prompt; shorten it, or give sds.view_prompts=false",
+            encoder.length,
+            cut,
+        )
+    elif cut:
+        log.warning("sds.prompt: the text encoder takes %d tokens and cuts off %r", encoder.length, cut)
+    if cut := encoder.cut_text(options.negative_prompt):
+        log.warning(
+            "sds.negative_prompt: the text encoder takes %d tokens and cuts off %r", encoder.length, cut
+        )
 
 
 def around(module: SDSModule, views: int = VIEWS, enlarged: int = 2) -> Tensor:

@@ -240,7 +240,7 @@ def test_several_averages_follow_their_decays(small_config: MakeConfig, tmp_path
             expected = decay * expected + (1 - decay) * student
         torch.testing.assert_close(module.averages[row], expected, rtol=0, atol=1e-12)
     assert torch.equal(module.ema_vector.theta, students[-1])
-    module.float().save(tmp_path / "student")
+    module.float().save(tmp_path / "student", 4)
     for row, name in enumerate(("0.5", "0.98")):
         network = load_teacher(tmp_path / "student/averages" / name).network
         found = torch.nn.utils.parameters_to_vector(network.parameters())
@@ -263,7 +263,7 @@ def test_every_average_is_measured_by_its_name(small_config: MakeConfig) -> None
     assert not torch.equal(pictures[1], pictures[2])
 
 
-@pytest.mark.parametrize("words", [("[0.5,0.5]",), ("[0.98]",), ("[1.0]",), ("[0.0]",), ("[.nan]",)])
+@pytest.mark.parametrize("words", [("[0.5,0.5]",), ("[0.98]",), ("[1.0]",), ("[0.0]",), ("[nan]",)])
 def test_averages_that_cannot_be_told_apart_are_refused(
     small_config: MakeConfig, words: tuple[str, ...]
 ) -> None:

@@ -85,6 +85,27 @@ def test_one_flipped_bit_of_the_model_is_found(tmp_path: Path) -> None:
         ClipScorer(folder)
 
 
+LONG = "a red torus a blue cube a red ball"
+"""Beyond the ten tokens of this model."""
+
+
+def test_a_prompt_that_is_too_long_is_cut_and_said(
+    scorer: ClipScorer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its score is the kept words', end token included, and the rest is named once."""
+    images = views("red", "torus", 2)
+    scores = scorer(images, LONG)
+    scorer(images, LONG)
+    (said,) = [r.getMessage() for r in caplog.records if "CLIP model takes" in r.getMessage()]
+    assert said == "the CLIP model takes 10 tokens; its score is without 'ball'"
+    kept = LONG.removesuffix(" ball")
+    assert torch.equal(scores, scorer(images, kept))
+    assert torch.equal(scorer.best_match(images, [LONG, "a red"]), scorer.best_match(images, [kept, "a red"]))
+    caplog.clear()
+    scorer(images, "a red torus, side view")
+    assert not caplog.records
+
+
 def test_embeddings_tell_solids_apart() -> None:
     """Two views of one solid in one colour are nearer to each other than to those of another solid."""
     extractor = ClipFeatures(MODEL)

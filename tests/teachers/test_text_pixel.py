@@ -137,3 +137,13 @@ def test_the_schedule_is_deepfloyds(folder: Path) -> None:
     torch.testing.assert_close(schedule.table, ((1 - kept) / kept).sqrt(), rtol=1e-3, atol=0)
     plain = DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2")
     assert schedule == VPSchedule(plain.betas)
+
+
+def test_the_end_of_a_long_prompt_is_named(teacher: PixelTeacher) -> None:
+    """77 tokens, of which the last is the end."""
+    assert teacher.prompts.cut_text("a red torus, side view") == ""
+    long = " ".join(["a red torus"] * 60)
+    cut = teacher.prompts.cut_text(f"{long} CUBE")
+    assert cut.endswith("cube")
+    tokens = teacher.prompts.tokens([f"{long} CUBE"])["input_ids"]
+    assert tokens.shape == (1, 77)
