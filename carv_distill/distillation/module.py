@@ -56,9 +56,12 @@ class DMDModule(EstimatedModule):
         self.objective, self.estimator, self.options = objective, estimator, objective.options
         self.accumulate, self.real = accumulate, real
         self.register_buffer("clipped", torch.zeros((), dtype=torch.long))
+        if self.options.fake_clip_norm is not None:
+            self.register_buffer("fake_clipped", torch.zeros((), dtype=torch.long))
         self.reset_averages()
 
     clipped: Tensor
+    fake_clipped: Tensor
     averages: nn.Parameter
     """The averages beside the student's first one, a row [d] for each of dmd.ema_beside."""
 
@@ -122,7 +125,7 @@ class DMDModule(EstimatedModule):
         for vector, optimizer in zip(self.fake_vectors, optimizers, strict=True):
             self._collect(vector)
             if (greatest := self.options.fake_clip_norm) is not None:
-                nn.utils.clip_grad_norm_(vector.theta, greatest)
+                self.fake_clipped += nn.utils.clip_grad_norm_(vector.theta, greatest) > greatest
             optimizer.step()
         return torch.stack(losses).mean()
 
@@ -214,6 +217,8 @@ class DMDModule(EstimatedModule):
             values["loss/discriminator"] = self.objective.latest_discriminator
         if self.options.clip_norm is not None:
             values["student/clipped_updates"] = self.clipped
+        if self.options.fake_clip_norm is not None:
+            values["fake/clipped_updates"] = self.fake_clipped
         return values
 
     def sample(self, z: Tensor, labels: Tensor) -> Tensor:

@@ -95,7 +95,8 @@ class DMDOptions:
     """Largest norm of the student's gradient, a sum over a picture's C·H·W entries: where a published one is
     a mean over them (FastGen's, DMD2's), C·H·W times its norm. The number of clipped updates is logged."""
     fake_clip_norm: float | None = more_than(0, None)
-    """The same of the fake score's, and of a discriminator's that learns with it; of a mean, as published."""
+    """The same of the fake score's, with a discriminator's that learns with it, and apart from it of one with
+    an optimiser of its own; of a mean, as published. Logged likewise."""
     gan: GANOptions = field(default_factory=GANOptions)
     compile: bool = False
     """torch.compile of the three networks: minutes at the start, then faster updates on a GPU."""

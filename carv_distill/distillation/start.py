@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 from pathlib import Path
 
@@ -9,9 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from carv_distill.engine.checkpoints import newest_checkpoint
+from carv_distill.engine.folder import read_run_config
 from carv_distill.errors import UserError, one_line
 
 from .module import DMDModule
+
+log = logging.getLogger(__name__)
 
 
 def start_from(module: DMDModule, place: str) -> None:
@@ -20,12 +24,14 @@ def start_from(module: DMDModule, place: str) -> None:
     Optimisers, discriminator, averages and random streams begin anew, as in DMD2's second phase.
 
     Args:
-        place: a run's folder, of which the newest checkpoint is taken, or a checkpoint.
+        place: a finished run's folder, of which the newest checkpoint is taken, or a checkpoint of any run.
 
     Raises:
-        UserError: there is no checkpoint, it cannot be read, is none of a distillation, or of other networks.
+        UserError: the run is not finished; there is no checkpoint, it cannot be read, is none of a
+            distillation, or of other networks.
     """
     path = _checkpoint(Path(place))
+    log.info("student and fake score start as in %s", path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
@@ -38,12 +44,20 @@ def start_from(module: DMDModule, place: str) -> None:
 def _checkpoint(place: Path) -> Path:
     if place.is_file():
         return place
-    if (newest := newest_checkpoint(place / "checkpoints")) is None:
+    if not (place / "checkpoints").is_dir() or (newest := newest_checkpoint(place / "checkpoints")) is None:
         raise UserError(
             f"dmd.start: {place} holds no checkpoint that can be read; a run's folder has them in "
             "checkpoints/ (a student's folder lacks the fake score)"
         )
-    return newest[0]
+    path, step = newest
+    trainer = read_run_config(place).get("trainer")
+    wanted = trainer.get("max_steps") if isinstance(trainer, dict) else None
+    if not isinstance(wanted, int) or step < wanted:
+        raise UserError(
+            f"dmd.start: {place} has made {step} of its {wanted or '?'} updates; finish it (--resume), or "
+            f"name one of its checkpoints, as {path}"
+        )
+    return path
 
 
 def _load(network: nn.Module, state: dict[str, Tensor], prefix: str, path: Path) -> None:

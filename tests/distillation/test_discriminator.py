@@ -93,7 +93,9 @@ def test_a_head_learns_to_tell_apart() -> None:
     assert losses[-1] < 0.2
 
 
-@pytest.mark.parametrize("words", [*KINDS, (*GAN, "dmd.fake_reuse=false")])
+@pytest.mark.parametrize(
+    "words", [*KINDS, (*GAN, "dmd.fake_reuse=false"), (*FASTGEN, "teacher.precision=bfloat16")]
+)
 def test_an_update_with_a_discriminator_trains_head_and_student(
     small_config: MakeConfig, words: tuple[str, ...]
 ) -> None:

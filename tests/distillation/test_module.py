@@ -212,6 +212,8 @@ def test_the_fake_scores_gradient_is_clipped_on_its_own(small_config: MakeConfig
         assert gradient is not None
         norms[bound] = float(gradient.norm())
         assert module.clipped == 0
+        clipped = module.metrics().get("fake/clipped_updates")
+        assert (clipped is None) if bound == "null" else (int(clipped) == (bound == "1e-3"))  # type: ignore[arg-type]
     assert norms["1e-3"] == pytest.approx(1e-3, rel=1e-3)
     assert norms["null"] == norms["1e9"] > 1e-2
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,6 +84,17 @@ def test_a_run_that_started_from_another_resumes_to_the_bit(first: Path, small_c
     resumed = weights(train(small_config(*words, "trainer.max_steps=4"), resume=True), 4)
     assert at_once.keys() == resumed.keys()
     assert all(torch.equal(at_once[key], resumed[key]) for key in at_once)
+
+
+def test_a_run_that_is_not_finished_is_refused(first: Path, small_config: MakeConfig, tmp_path: Path) -> None:
+    """Its folder; a checkpoint of it may be named, as the message says."""
+    cut = tmp_path / "cut"
+    shutil.copytree(first, cut, symlinks=True)
+    (cut / "checkpoints/newest-step=4.ckpt").unlink()
+    module = build_module(small_config(), load_images("digits"))
+    with pytest.raises(UserError, match=r"has made 2 of its 4 updates; finish it \(--resume\)") as error:
+        start_from(module, str(cut))
+    start_from(module, str(error.value).rpartition(" as ")[2])
 
 
 @pytest.mark.parametrize(
