@@ -2,8 +2,9 @@
 
 The published DDPM++ (55.7 M parameters, 32×32, random weights), R = 128, K = 4, one fake-score update: what
 an update takes in seconds, generated images per second, model FLOP utilisation (FLOPs of the network calls
-over the device's peak) and peak memory, for float32 and bf16-mixed, eager and compiled, the frozen teacher in
-float32 and bfloat16, and several chunks of re-noisings. `--small` tries the script on a CPU.
+over the device's peak) and peak memory, for float32 and bf16-mixed, eager and compiled, the residual and the
+frozen teacher in float32 and bfloat16, and several chunks of re-noisings. Each row is kept as soon as it is
+measured. `--small` tries the script on a CPU.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ class Setting:
 
     precision: str = "bf16-mixed"
     compile: bool = False
+    residual: str = "float32"
     teacher_bfloat16: bool = False
     chunk: int | None = None
 
@@ -65,13 +67,14 @@ class Measured:
 
 
 def settings(rows: int) -> Iterator[Setting]:
-    """All rows of the table, for R·K = `rows`."""
-    for precision in ("32-true", "bf16-mixed"):
-        for compiled in (False, True):
-            yield Setting(precision, compiled)
-    yield Setting(compile=True, teacher_bfloat16=True)
-    for share in (2, 4, 16):
-        yield Setting(compile=True, teacher_bfloat16=True, chunk=rows // share)
+    """All rows of the table, for R·K = `rows`; the compiled ones, which take minutes, last."""
+    plain = (Setting("32-true"), Setting(), Setting(residual="bfloat16"))
+    yield from plain
+    yield Setting(residual="bfloat16", teacher_bfloat16=True)
+    for share in (4, 16):
+        yield Setting(chunk=rows // share)
+    for setting in plain:
+        yield replace(setting, compile=True)
 
 
 def build(setting: Setting, upstream: int, draws: int, small: bool) -> DMDModule:
@@ -88,7 +91,12 @@ def build(setting: Setting, upstream: int, draws: int, small: bool) -> DMDModule
     )
     schedule = EDMSchedule()
     denoiser = NetworkDenoiser(EDMNetwork(unet), EDMPreconditioning()).requires_grad_(False).eval()
-    options = DMDOptions(fake_updates_per_student=1, fake_batch=upstream, compile=setting.compile)
+    options = DMDOptions(
+        fake_updates_per_student=1,
+        fake_batch=upstream,
+        compile=setting.compile,
+        residual_precision=setting.residual,
+    )
     teacher = Teacher(denoiser, schedule, edm_scheduler_config(schedule, 0.5))
     bfloat16 = setting.teacher_bfloat16
     objective = DMDObjective(teacher, options, classes=10, seed=0, teacher_bfloat16=bfloat16)
@@ -168,27 +176,34 @@ def main() -> None:
     quiet_libraries()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     flops = count_flops(a.upstream, a.draws, a.small)
-    table = Table(
-        "precision", "compiled", "teacher", "chunk", "s/update", "images/s", "MFU", "GiB", title=device
-    )
-    rows = []
+    head = {"device": device, "torch": torch.__version__, "R": a.upstream, "K": a.draws, "flops": flops}
+    head |= {"rounds": a.rounds, "small": a.small}
+    console, rows = Console(), []
     for setting in settings(a.upstream * a.draws):
-        m = measure(setting, a.upstream, a.draws, a.rounds, a.small, flops)
-        rows.append({**asdict(setting), **asdict(m)})
+        rows.append((setting, measure(setting, a.upstream, a.draws, a.rounds, a.small, flops)))
+        console.print(f"{rows[-1][0]}: {rows[-1][1].seconds:.3g} s")
+        if a.out:
+            write_json(a.out, {**head, "rows": [{**asdict(s), **asdict(m)} for s, m in rows]})
+    console.print(table_of(rows, device))
+
+
+def table_of(rows: list[tuple[Setting, Measured]], device: str) -> Table:
+    """A row for each setting."""
+    names = ("precision", "compiled", "residual", "teacher", "chunk", "s/update", "images/s", "MFU", "GiB")
+    table = Table(*names, title=device)
+    for setting, m in rows:
         table.add_row(
             setting.precision,
             "yes" if setting.compile else "no",
-            "bf16" if setting.teacher_bfloat16 else "fp32",
+            setting.residual,
+            "bfloat16" if setting.teacher_bfloat16 else "float32",
             str(setting.chunk or "all"),
             f"{m.seconds:.3g}",
             f"{m.images_per_second:.4g}",
             "–" if m.utilisation is None else f"{m.utilisation:.0%}",
             "–" if m.gigabytes is None else f"{m.gigabytes:.1f}",
         )
-    Console().print(table)
-    if a.out:
-        head = {"device": device, "torch": torch.__version__, "R": a.upstream, "K": a.draws, "flops": flops}
-        write_json(a.out, {**head, "rounds": a.rounds, "small": a.small, "rows": rows})
+    return table
 
 
 if __name__ == "__main__":
