@@ -107,6 +107,17 @@ def _differs(key: str, before: Any, folder: Path, now: Any, others: str = "") ->
     )
 
 
+def require_own(task: Task, config: RunConfig, folder: Path) -> None:
+    """UserError unless a folder without checkpoints is what an attempt at this very run left, which may have
+    been killed at any moment, or empty."""
+    if (folder / CONFIG).is_file():
+        folder_to_resume(task, config)
+        return
+    foreign = sorted(p.name for p in folder.iterdir() if p.name not in WRITTEN and p.suffix != ".tmp")
+    if foreign:
+        raise UserError(f"--requeue: {folder} is no run's folder: it holds {foreign[0]} and no {CONFIG}")
+
+
 def require_checkpoints(folder: Path, config: RunConfig) -> None:
     """UserError for a run that ended before its first checkpoint."""
     if not any((folder / "checkpoints").glob("*.ckpt")):

@@ -31,10 +31,11 @@ from .folder import (
     product_step,
     remove_leftovers,
     require_checkpoints,
+    require_own,
     write_config,
 )
 from .interruptions import Interruption, Watchdog, code_digest, lost_message
-from .lock import LOCK, owned
+from .lock import owned
 from .metrics import MetricsLogger, read_metrics
 from .options import RunConfig
 from .task import Prepared, Task
@@ -225,11 +226,8 @@ def _start(
             stack.enter_context(owned(folder))
         else:
             stack.enter_context(owned(folder))
-            if any(path.name != LOCK for path in folder.iterdir()):
-                folder_to_resume(
-                    task, config
-                )  # an attempt that ended before its first checkpoint, or a refusal
-                remove_leftovers(folder)
+            require_own(task, config, folder)
+            remove_leftovers(folder)
     if folder.name != config.name:
         log.warning(
             "a run named %s exists; this one is %s (--resume goes on with %s)",
