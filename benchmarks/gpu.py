@@ -19,8 +19,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from rich.console import Console
-from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from carv_distill.carv import Chunk, NoiseLevelSampler, Proposal
@@ -36,6 +34,7 @@ from carv_distill.teachers.edm.networks import SongUNet
 from carv_distill.teachers.edm.unet import EDMNetwork
 from carv_distill.teachers.schedule import EDMSchedule
 from carv_distill.teachers.teacher import Teacher, edm_scheduler_config
+from carv_distill.variance import Table
 
 WARM_UP = 3
 PEAKS = {
@@ -178,21 +177,20 @@ def main() -> None:
     flops = count_flops(a.upstream, a.draws, a.small)
     head = {"device": device, "torch": torch.__version__, "R": a.upstream, "K": a.draws, "flops": flops}
     head |= {"rounds": a.rounds, "small": a.small}
-    console, rows = Console(), []
+    rows = []
     for setting in settings(a.upstream * a.draws):
         rows.append((setting, measure(setting, a.upstream, a.draws, a.rounds, a.small, flops)))
-        console.print(f"{rows[-1][0]}: {rows[-1][1].seconds:.3g} s")
+        print(f"{rows[-1][0]}: {rows[-1][1].seconds:.3g} s", flush=True)
         if a.out:
             write_json(a.out, {**head, "rows": [{**asdict(s), **asdict(m)} for s, m in rows]})
-    console.print(table_of(rows, device))
+    print(table_of(rows, device))
 
 
 def table_of(rows: list[tuple[Setting, Measured]], device: str) -> Table:
     """A row for each setting."""
     names = ("precision", "compiled", "residual", "teacher", "chunk", "s/update", "images/s", "MFU", "GiB")
-    table = Table(*names, title=device)
-    for setting, m in rows:
-        table.add_row(
+    cells = [
+        (
             setting.precision,
             "yes" if setting.compile else "no",
             setting.residual,
@@ -203,7 +201,9 @@ def table_of(rows: list[tuple[Setting, Measured]], device: str) -> Table:
             "–" if m.utilisation is None else f"{m.utilisation:.0%}",
             "–" if m.gigabytes is None else f"{m.gigabytes:.1f}",
         )
-    return table
+        for setting, m in rows
+    ]
+    return Table(f"A DMD update on {device}", names, cells)
 
 
 if __name__ == "__main__":

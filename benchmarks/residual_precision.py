@@ -17,8 +17,6 @@ from functools import partial
 from typing import NamedTuple, cast
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 from benchmarks.report import options
@@ -28,6 +26,7 @@ from carv_distill.teachers.denoiser import NetworkDenoiser
 from carv_distill.teachers.network import RawNetwork, UNetNetwork
 from carv_distill.teachers.precision import Bfloat16Network
 from carv_distill.teachers.teacher import Teacher, load_teacher
+from carv_distill.variance import Table
 
 DRAWS = 64
 DIFFERENCES = (0.35, 0.07, 0.02)
@@ -140,14 +139,15 @@ def errors(teacher: Teacher, share: float, samples: int) -> dict[str, dict[str, 
 def main() -> None:
     arguments = options(__doc__, rounds=64)
     teacher = load_teacher("checkpoints/digits-teacher")
-    table = Table("fake score and teacher", "differ by", "error of a draw", f"of the mean of {DRAWS}")
     results = {share: errors(teacher, share, arguments.rounds) for share in DIFFERENCES}
+    rows = []
     for setting in SETTINGS:
         for share in DIFFERENCES:
             found = results[share][setting.name]
             cells = [f"{100 * e:.2g} ± {100 * se:.1g} %" for e, se in found.values()]
-            table.add_row(setting.name, f"{100 * share:g} %", *cells)
-    Console(width=120).print(table)
+            rows.append((setting.name, f"{100 * share:g} %", *cells))
+    headers = ("fake score and teacher", "differ by", "error of a draw", f"of the mean of {DRAWS}")
+    print(Table("Error of the residual over its norm", headers, rows))
     if arguments.out:
         arguments.out.write_text(json.dumps(results, indent=2) + "\n")
 

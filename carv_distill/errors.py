@@ -1,5 +1,7 @@
 """The exceptions that a user is meant to read."""
 
+import reprlib
+
 
 class UserError(Exception):
     """Something the user can mend: a bad key, a missing file, a folder that does not fit.
@@ -17,6 +19,13 @@ def one_line(error: BaseException, limit: int = 200) -> str:
     start = text[:limit]
     sentence = max(start.rfind(end) for end in (". ", "; ", "! "))
     return start[: sentence + 1] if sentence > limit // 3 else f"{start.rpartition(' ')[0] or start} …"
+
+
+def shown(value: object) -> str:
+    """A value from outside as a message has it: short and on one line, whatever it is."""
+    if isinstance(value, int) and abs(value) >> 4000:
+        return "an astronomical number"  # Python refuses to print a million digits
+    return reprlib.repr(value)[:100]
 
 
 PREEMPTED = 75

@@ -80,7 +80,8 @@ class DataOptions:
     name: str = one_of((*DATA_SETS, *PROMPTED), "digits")
     """digits, solids, cifar10 and images have labels; shapes, coloured solids, have prompts."""
     path: str | None = place(None, resume=True)
-    """cifar10: the folder that holds cifar-10-batches-py; images: a folder or zip of PNG or JPEG files."""
+    """cifar10: the folder that holds cifar-10-batches-py; images: a folder or zip of PNG or JPEG files,
+    without those that begin with a dot or lie below such a folder."""
     flip: bool = False
     """Train on every image and its mirror image. FID's reference is the images as they are."""
     labels: bool = True

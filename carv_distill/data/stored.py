@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import reprlib
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from carv_distill.errors import UserError
+from carv_distill.errors import UserError, shown
 
 from .pictures import CHANNELS, open_picture, upright_picture
 from .sets import ImageSpec, from_uint8
@@ -120,7 +119,7 @@ def _read_labels(storage: Storage) -> list[int] | None:
         if label is None:
             raise UserError(f"{where} has no label for {storage.name(i)}")
         if type(label) is not int or label < 0:
-            found = reprlib.repr(label)
+            found = shown(label)
             raise UserError(
                 f"{where} has the label {found} for {storage.name(i)}; whole numbers from 0 are allowed"
             )

@@ -48,7 +48,7 @@ class EDMSchedule:
 
 
 def check_levels(schedule: NoiseSchedule, place: str) -> None:
-    """That a schedule is one: at least two levels, finite, positive, increasing in u.
+    """That a schedule is one: at least two levels, finite and positive in float32, increasing in u.
 
     Args:
         place: begins the message: the file and its keys.
@@ -66,8 +66,8 @@ def check_levels(schedule: NoiseSchedule, place: str) -> None:
     if levels.ndim != 1 or levels.numel() < 2:
         raise UserError(f"{place} are no noise levels: found {levels.numel()}, at least two are needed")
     for lacking, wrong in (
-        ("finite", ~levels.isfinite()),
-        ("positive", levels <= 0),
+        ("finite", ~levels.float().isfinite()),  # networks compute in float32
+        ("positive", levels.float() <= 0),
         ("increasing", torch.cat([levels[:1] < 0, levels.diff() <= 0])),
     ):
         if wrong.any():

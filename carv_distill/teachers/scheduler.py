@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from diffusers import DDPMScheduler, EDMEulerScheduler
 
-from carv_distill.errors import UserError
+from carv_distill.errors import UserError, shown
 
 from .denoiser import (
     EDMPreconditioning,
@@ -59,7 +58,7 @@ def read_scheduler(folder: Path) -> dict[str, Any]:
         value = config.get(key)
         if key in config and not _is_a(kind, value) and not (also and value is None):
             allowed = f"a {kind}" + f" or {also}" * bool(also)
-            raise UserError(f"{path}: {key} is {reprlib.repr(value)}, not {allowed}")
+            raise UserError(f"{path}: {key} is {shown(value)}, not {allowed}")
     for key, steps in (
         ("num_train_timesteps", config.get("num_train_timesteps", 1)),
         (
@@ -68,7 +67,7 @@ def read_scheduler(folder: Path) -> dict[str, Any]:
         ),
     ):
         if not 0 < steps <= MOST_TIMESTEPS:
-            found = reprlib.repr(steps)
+            found = shown(steps)
             raise UserError(f"{path}: {key} is {found}; allowed are 1 to {MOST_TIMESTEPS:,}")
     return config
 
@@ -89,17 +88,21 @@ def parametrisation(config: dict[str, Any], folder: Path) -> tuple[NoiseSchedule
     name, prediction = str(config.get("_class_name")), config.get("prediction_type", "epsilon")
     if name.startswith("EDM"):
         if prediction != "epsilon":
-            raise UserError(f"{folder}: an EDM scheduler with prediction_type {prediction} is not supported")
+            raise UserError(
+                f"{folder}: an EDM scheduler with prediction_type {shown(prediction)} is not supported"
+            )
         return _edm(config, folder)
     if "beta_schedule" not in config and config.get("trained_betas") is None:
         raise UserError(
-            f"{folder}: scheduler {name} has neither betas nor EDM noise levels; known are EDM schedulers "
-            "and those with a beta schedule"
+            f"{folder}: scheduler {shown(name)} has neither betas nor EDM noise levels; known are EDM "
+            "schedulers and those with a beta schedule"
         )
     _refuse_other_levels(config, folder)
     vp = _betas(config, folder)
     if prediction not in _PREDICTIONS:
-        raise UserError(f"{folder}: prediction_type {prediction!r} is not one of {', '.join(_PREDICTIONS)}")
+        raise UserError(
+            f"{folder}: prediction_type {shown(prediction)} is not one of {', '.join(_PREDICTIONS)}"
+        )
     return vp, _PREDICTIONS[prediction](vp)
 
 
@@ -131,7 +134,7 @@ def _refuse_other_levels(config: dict[str, Any], folder: Path) -> None:
     """Settings that make other levels or timesteps of the same betas; to leave them out would be silent."""
     if (kind := config.get("timestep_type", "discrete")) != "discrete":
         raise UserError(
-            f"{folder / SCHEDULER}: timestep_type {kind!r} is not supported, only discrete is: such a "
+            f"{folder / SCHEDULER}: timestep_type {shown(kind)} is not supported, only discrete is: such a "
             "network is told ln(σ)/4, and its levels are not those of its betas"
         )
     if config.get("use_flow_sigmas"):

@@ -11,7 +11,7 @@ import torch
 from diffusers import EDMEulerScheduler, ModelMixin, UNet2DModel
 from safetensors import SafetensorError
 
-from carv_distill.errors import UserError, one_line
+from carv_distill.errors import UserError, one_line, shown
 from carv_distill.files import updated_folder
 
 from .denoiser import GuidedDenoiser, NetworkDenoiser
@@ -99,7 +99,7 @@ def load_teacher(path: str | Path) -> Teacher:
     config = read_scheduler(scheduler_folder)
     if not isinstance(name, str) or name not in NETWORKS:
         raise UserError(
-            f"{unet_folder / 'config.json'}: _class_name {name!r} is not one of {', '.join(NETWORKS)}"
+            f"{unet_folder / 'config.json'}: _class_name {shown(name)} is not one of {', '.join(NETWORKS)}"
         )
     if name == UNet2DModel.__name__:
         _refuse_other_embeddings(about, unet_folder)
@@ -127,7 +127,7 @@ def _refuse_other_embeddings(config: dict[str, Any], folder: Path) -> None:
         if value not in allowed:
             supported = "null, with num_class_embeds" if key == "class_embed_type" else allowed[0]
             raise UserError(
-                f"{folder / 'config.json'}: {key} {value!r} is not supported (allowed: {supported})"
+                f"{folder / 'config.json'}: {key} {shown(value)} is not supported (allowed: {supported})"
             )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 from transformers.utils import is_sentencepiece_available
 
-from carv_distill.errors import UserError
+from carv_distill.errors import UserError, shown
 from carv_distill.files import DIGESTS
 
 from .denoiser import GuidedDenoiser, NetworkDenoiser
@@ -137,7 +137,7 @@ def load_text_teacher(path: str | Path) -> TextTeacher:
         )
     name = read_json(index).get("_class_name")
     if not isinstance(name, str) or name not in PARTS:
-        raise UserError(f"teacher.path: {index} has _class_name {name!r}, not one of {', '.join(PARTS)}")
+        raise UserError(f"teacher.path: {index} has _class_name {shown(name)}, not one of {', '.join(PARTS)}")
     kinds = (".json", ".txt", ".model", ".safetensors", DIGESTS)  # pickles are not even fetched
     patterns = [f"{part}/*{kind}" for part in (*PARTS[name], "scheduler") for kind in kinds]
     folder = local_folder(str(path), ["model_index.json", *patterns])
@@ -200,7 +200,11 @@ def _read_tokenizer(place: Path, kind: Any) -> Any:
         )
     refuse_code(place)
     with reading(f"{place} has", kind.__name__):
-        return kind.from_pretrained(place, trust_remote_code=False)
+        tokenizer = kind.from_pretrained(place, trust_remote_code=False)
+    if not isinstance(length := tokenizer.model_max_length, int) or length < 2:
+        found = shown(length)
+        raise UserError(f"{place}: model_max_length is {found}, not a whole number from 2 on (start and end)")
+    return tokenizer
 
 
 def _denoiser(unet: UNet2DConditionModel, channels: int, folder: Path) -> tuple[NetworkDenoiser, VPSchedule]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -14,6 +15,19 @@ from carv_distill.errors import UserError, one_line
 from .denoiser import Denoiser
 from .folder import FOREIGN
 from .schedule import NoiseSchedule
+
+
+@contextmanager
+def building(what: str) -> Iterator[None]:
+    """A block in which a network is built.
+
+    Raises:
+        UserError: sizes of which there is none, or no memory for it.
+    """
+    try:
+        yield
+    except FOREIGN as error:
+        raise UserError(f"{what} make no network: {one_line(error)}") from error
 
 
 def try_call(call: Callable[[], Tensor], shape: Sequence[int], source: str) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from safetensors import safe_open
 from torch import nn
 
 from carv_distill.digests import WEIGHTS, check_digests
-from carv_distill.errors import UserError
+from carv_distill.errors import UserError, shown
 
 from .folder import read_json, reading, refuse_code
 
@@ -82,7 +81,7 @@ def require_side(network: Any, key: str, folder: Path) -> None:
             raise UserError(f"{path}: {key} is {list(side)}; pictures must be square")
         side = side[0]
     if type(side) is not int:
-        found = "null" if side is None else reprlib.repr(side)
+        found = "null" if side is None else shown(side)
         raise UserError(f"{path}: {key} is {found}, not a whole number of pixels along one side, as 32")
     if not 1 <= side <= LARGEST_SIDE:
         raise UserError(f"{path}: {key} is {side}; allowed are 1 to {LARGEST_SIDE}")
@@ -123,7 +122,9 @@ def _refuse_many_layers(config: dict[str, Any], folder: Path) -> None:
         if "layers" in key or "blocks" in key:
             for count in counts:
                 if isinstance(count, int) and count > _MOST_LAYERS:
-                    raise UserError(f"{folder / 'config.json'}: {key} is {count:.4g}; at most {_MOST_LAYERS}")
+                    raise UserError(
+                        f"{folder / 'config.json'}: {key} is {shown(count)}; at most {_MOST_LAYERS}"
+                    )
 
 
 def _check_size(folder: Path, kind: Any, config: dict[str, Any], files: list[Path]) -> None:

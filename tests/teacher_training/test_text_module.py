@@ -134,3 +134,12 @@ def test_sizes_that_do_not_fit_are_named(changes: dict[str, object], size: int, 
     options = TextTeacherOptions(**{**SMALL, "clip_patch": 4, **changes})  # type: ignore[arg-type]
     with pytest.raises(UserError, match=said):
         build_networks(options, size, vocabulary(), 10)
+
+
+@pytest.mark.parametrize("changes", [{"text_width": 56}, {"clip_width": 56}, {"vae_channels": [8, 10**9]}])
+def test_sizes_that_make_no_network_are_one_line(changes: dict[str, object]) -> None:
+    """56 channels are three heads, which do not divide them."""
+    options = TextTeacherOptions(**{**SMALL, **changes})  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"^training: vae_channels, .* make no network: ") as caught:
+        build_networks(options, 16, vocabulary(), 10)
+    assert "\n" not in str(caught.value)

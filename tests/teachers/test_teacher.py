@@ -250,7 +250,7 @@ def test_learned_variances(tmp_path: Path) -> None:
             "has neither betas nor EDM noise levels",
         ),
         ({}, "has neither betas nor EDM noise levels"),
-        ({**EDM, "prediction_type": "v_prediction"}, "an EDM scheduler with prediction_type v_prediction"),
+        ({**EDM, "prediction_type": "v_prediction"}, "an EDM scheduler with prediction_type 'v_prediction'"),
         ({**EDM, "sigma_schedule": "cubic"}, "no readable scheduler"),
         ({"_class_name": "DDPMScheduler", "beta_schedule": "cubic"}, "no readable scheduler: cubic"),
         (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from carv_distill.errors import UserError, one_line
+from carv_distill.errors import UserError, one_line, shown
 from carv_distill.teachers.schedule import EDMSchedule
 
 from .networks import DhariwalUNet, SongUNet
@@ -105,7 +104,7 @@ def _number(record: Record, key: str, default: float, source: str) -> float:
     entry = record.state.get(key, default)
     value = float(entry) if type(entry) is int and abs(entry) < 1 << 53 else entry
     if type(value) is not float or not value >= 0:
-        raise UserError(f"{source}: ema.{key} is {_shown(entry)}, not a number from 0 on")
+        raise UserError(f"{source}: ema.{key} is {shown(entry)}, not a number from 0 on")
     return value
 
 
@@ -172,14 +171,7 @@ def _tensors(network: Record, source: str) -> dict[str, Any]:
 
 def _name(key: Any) -> str:
     """A key in a message."""
-    return key[:100] if isinstance(key, str) else _shown(key)
-
-
-def _shown(value: Any) -> str:
-    """A value in a message, short whatever the file holds: an integer may have a million digits."""
-    if isinstance(value, int) and abs(value) >> 4000:
-        return "an astronomical number"
-    return reprlib.repr(value)[:100]
+    return key[:100] if isinstance(key, str) else shown(key)
 
 
 def _fill(network: EDMUNet, tensors: Mapping[str, Any], source: str) -> None:
