@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 .PHONY: help setup setup-dev train evaluate test test-all check bench docs clean
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n 's/^# make/make/p' Makefile
 
 $(VENV)/bin/pip:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, found " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'

@@ -51,7 +51,7 @@ class Timed(DMDModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         step = self.global_step
-        fake_optimizer = cast(list[Optimizer], self.optimizers(use_pl_optimizer=False))[1]
+        fake_optimizers = cast(list[Optimizer], self.optimizers(use_pl_optimizer=False))[1:]
         student_optimizer = cast(list[LightningOptimizer], self.optimizers())[0]
         o, e = self.objective, self.estimator
         r, k, n = e.upstream, e.draws, self.options.fake_batch
@@ -75,7 +75,7 @@ class Timed(DMDModule):
             "student update": lambda: self.student_update(student_optimizer, step),
             "bare student": bare_student,
             "fake-score update": lambda: self.fake_update(
-                fake_optimizer, step, 0, [(x_fake, labels_fake)], [None]
+                fake_optimizers, step, 0, [(x_fake, labels_fake)], [None]
             ),
             "bare fake": bare_fake,
             "drawing": lambda: e.sampler.draw(r, k, o.shape, generator=stream(0)),

@@ -2,8 +2,9 @@
 
 The published DDPM++ (55.7 M parameters, 32×32, random weights), R = 128, K = 4, one fake-score update: what
 an update takes in seconds, generated images per second, model FLOP utilisation (FLOPs of the network calls
-over the device's peak) and peak memory, for float32 and bf16-mixed, eager and compiled, the frozen teacher in
-float32 and bfloat16, and several chunks of re-noisings. `--small` tries the script on a CPU.
+over the device's peak) and peak memory, for float32 and bf16-mixed, eager and compiled, the residual and the
+frozen teacher in float32 and bfloat16, and several chunks of re-noisings. Each row is kept as soon as it is
+measured. `--small` tries the script on a CPU.
 """
 
 from __future__ import annotations
@@ -12,14 +13,12 @@ import argparse
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from rich.console import Console
-from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from carv_distill.carv import Chunk, NoiseLevelSampler, Proposal
@@ -35,13 +34,14 @@ from carv_distill.teachers.edm.networks import SongUNet
 from carv_distill.teachers.edm.unet import EDMNetwork
 from carv_distill.teachers.schedule import EDMSchedule
 from carv_distill.teachers.teacher import Teacher, edm_scheduler_config
+from carv_distill.variance import Table
 
 WARM_UP = 3
 PEAKS = {
     "bf16-mixed": {"H100": 989e12, "H200": 989e12, "A100": 312e12},
-    "32-true": {"H100": 67e12, "H200": 67e12, "A100": 19.5e12},
+    "32-true": {"H100": 495e12, "H200": 495e12, "A100": 156e12},
 }
-"""Dense FLOP/s by the vendors' data sheets: bfloat16 on tensor cores, and float32 without them."""
+"""Dense FLOP/s by the vendors' data sheets: bfloat16, and TF32, in which torch convolves float32."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Setting:
 
     precision: str = "bf16-mixed"
     compile: bool = False
+    residual: str = "float32"
     teacher_bfloat16: bool = False
     chunk: int | None = None
 
@@ -65,13 +66,14 @@ class Measured:
 
 
 def settings(rows: int) -> Iterator[Setting]:
-    """All rows of the table, for R·K = `rows`."""
-    for precision in ("32-true", "bf16-mixed"):
-        for compiled in (False, True):
-            yield Setting(precision, compiled)
-    yield Setting(compile=True, teacher_bfloat16=True)
-    for share in (2, 4, 16):
-        yield Setting(compile=True, teacher_bfloat16=True, chunk=rows // share)
+    """All rows of the table, for R·K = `rows`; the compiled ones, which take minutes, last."""
+    plain = (Setting("32-true"), Setting(), Setting(residual="bfloat16"))
+    yield from plain
+    yield Setting(residual="bfloat16", teacher_bfloat16=True)
+    for share in (4, 16):
+        yield Setting(chunk=max(rows // share, 1))
+    for setting in plain:
+        yield replace(setting, compile=True)
 
 
 def build(setting: Setting, upstream: int, draws: int, small: bool) -> DMDModule:
@@ -88,7 +90,12 @@ def build(setting: Setting, upstream: int, draws: int, small: bool) -> DMDModule
     )
     schedule = EDMSchedule()
     denoiser = NetworkDenoiser(EDMNetwork(unet), EDMPreconditioning()).requires_grad_(False).eval()
-    options = DMDOptions(fake_updates_per_student=1, fake_batch=upstream, compile=setting.compile)
+    options = DMDOptions(
+        fake_updates_per_student=1,
+        fake_batch=upstream,
+        compile=setting.compile,
+        residual_precision=setting.residual,
+    )
     teacher = Teacher(denoiser, schedule, edm_scheduler_config(schedule, 0.5))
     bfloat16 = setting.teacher_bfloat16
     objective = DMDObjective(teacher, options, classes=10, seed=0, teacher_bfloat16=bfloat16)
@@ -168,27 +175,35 @@ def main() -> None:
     quiet_libraries()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     flops = count_flops(a.upstream, a.draws, a.small)
-    table = Table(
-        "precision", "compiled", "teacher", "chunk", "s/update", "images/s", "MFU", "GiB", title=device
-    )
+    head = {"device": device, "torch": torch.__version__, "R": a.upstream, "K": a.draws, "flops": flops}
+    head |= {"rounds": a.rounds, "small": a.small}
     rows = []
     for setting in settings(a.upstream * a.draws):
-        m = measure(setting, a.upstream, a.draws, a.rounds, a.small, flops)
-        rows.append({**asdict(setting), **asdict(m)})
-        table.add_row(
+        rows.append((setting, measure(setting, a.upstream, a.draws, a.rounds, a.small, flops)))
+        print(f"{rows[-1][0]}: {rows[-1][1].seconds:.3g} s", flush=True)
+        if a.out:
+            write_json(a.out, {**head, "rows": [{**asdict(s), **asdict(m)} for s, m in rows]})
+    print(table_of(rows, device))
+
+
+def table_of(rows: list[tuple[Setting, Measured]], device: str) -> Table:
+    """A row for each setting."""
+    names = ("precision", "compiled", "residual", "teacher", "chunk", "s/update", "images/s", "MFU", "GiB")
+    cells = [
+        (
             setting.precision,
             "yes" if setting.compile else "no",
-            "bf16" if setting.teacher_bfloat16 else "fp32",
+            setting.residual,
+            "bfloat16" if setting.teacher_bfloat16 else "float32",
             str(setting.chunk or "all"),
             f"{m.seconds:.3g}",
             f"{m.images_per_second:.4g}",
             "–" if m.utilisation is None else f"{m.utilisation:.0%}",
             "–" if m.gigabytes is None else f"{m.gigabytes:.1f}",
         )
-    Console().print(table)
-    if a.out:
-        head = {"device": device, "torch": torch.__version__, "R": a.upstream, "K": a.draws, "flops": flops}
-        write_json(a.out, {**head, "rounds": a.rounds, "small": a.small, "rows": rows})
+        for setting, m in rows
+    ]
+    return Table(f"A DMD update on {device}", names, cells)
 
 
 if __name__ == "__main__":

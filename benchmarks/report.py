@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from carv_distill.command_line import Parser
+from carv_distill.variance import Table
 
 
 def options(
@@ -33,10 +32,11 @@ def report(
     out: Path | None,
 ) -> None:
     """Prints a table of (median, low, high) per ratio beside its bound; writes it if `out` is given."""
-    table = Table("ratio", "median", "95 % interval", "bound", title=title)
-    for name, (value, low, high) in results.items():
-        table.add_row(name, f"{value:.3g}", f"[{low:.3g}, {high:.3g}]", f"{bounds[name]}")
-    Console().print(table)
+    rows = [
+        (name, f"{value:.3g}", f"[{low:.3g}, {high:.3g}]", f"{bounds[name]}")
+        for name, (value, low, high) in results.items()
+    ]
+    print(Table(title, ("ratio", "median", "95 % interval", "bound"), rows))
     if out:
         named = {n: {"ratio": v, "interval": [a, b], "bound": bounds[n]} for n, (v, a, b) in results.items()}
         head = {"rounds": rounds, "threads": torch.get_num_threads(), "torch": torch.__version__}

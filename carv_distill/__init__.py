@@ -1,3 +1,3 @@
 """Lower-variance gradients from frozen diffusion teachers (CARV)."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

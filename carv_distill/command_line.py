@@ -8,18 +8,18 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
-from carv_distill.errors import PreemptedError, UserError
+from carv_distill.errors import INTERRUPTED, StoppedError, UserError
 from carv_distill.options import field_texts
+from carv_distill.screen import guard_streams, printable
 
 Options = TypeVar("Options")
 
-PREEMPTED = 75
-"""Exit status of a run that was told to stop and can be started again: sysexits' "temporary failure"."""
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
+LARGEST = 2**63 - 1
+"""Of the whole numbers that an option takes."""
 EXTRAS = {"text-to-3d": ("imageio", "skimage", "trimesh"), "attribution": ("psutil", "pyarrow")}
 """Packages that a part of the program needs, by the extra that brings them."""
 
@@ -34,7 +34,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """One line on standard error."""
-        self.exit(2, f"error: {message}\n")
+        self.exit(2, f"error: {printable(message)}\n")
 
 
 def add_options(parser: argparse.ArgumentParser, kind: type) -> None:
@@ -74,20 +74,28 @@ def options_of(kind: type[Options], arguments: argparse.Namespace) -> Options:
 
 def _reader(kind: type, limits: Mapping[str, Any]) -> Callable[[str], Any]:
     if kind is int:
-        return whole_number(limits.get("low", 0))
-    return number_from(limits.get("low", 0)) if kind is float else kind
+        return whole_number(limits.get("low", 0), limits.get("high", LARGEST))
+    if kind is float:
+        return number_from(limits.get("low", 0))
+    return _path if kind is Path else kind
 
 
-def whole_number(least: int) -> Callable[[str], int]:
-    """The type of an option that takes whole numbers from `least` on."""
+def _path(word: str) -> Path:
+    """A path; ~ is the home folder, also where the shell leaves it, as in --out=~/fid.json."""
+    return Path(os.path.expanduser(word))
+
+
+def whole_number(least: int, most: int = LARGEST) -> Callable[[str], int]:
+    """The type of an option that takes whole numbers from `least` to `most`."""
 
     def parse(word: str) -> int:
         try:
             number = int(word)
         except ValueError:
             number = least - 1
-        if number < least:
-            raise argparse.ArgumentTypeError(f"{word!r} is not a whole number from {least} on")
+        if not least <= number <= most:
+            end = f"to {most}" if most < LARGEST else "on"
+            raise argparse.ArgumentTypeError(f"{word!r} is not a whole number from {least} {end}")
         return number
 
     return parse
@@ -118,22 +126,23 @@ def run_command(work: Callable[[], None], interrupted: str = "interrupted") -> i
         work: raises UserError or OSError where something does not fit.
         interrupted: what to say after Ctrl-C: what is kept, and how to go on.
     """
+    guard_streams()
     try:
         work()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
-    except PreemptedError as stop:
-        print(f"stopped: {stop}, --resume goes on from it", file=sys.stderr)
-        return PREEMPTED
+    except StoppedError as stop:
+        print(f"stopped: {stop}", file=sys.stderr)
+        return stop.status
     except ModuleNotFoundError as error:
         print(f"error: {missing(error)}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"error: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
+        print(f"error: {printable(str(error.filename or 'writing'))}: {error.strerror}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(interrupted, file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(str(stop) or interrupted, file=sys.stderr)
         return INTERRUPTED
     return 0
 

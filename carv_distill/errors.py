@@ -1,5 +1,7 @@
 """The exceptions that a user is meant to read."""
 
+import reprlib
+
 
 class UserError(Exception):
     """Something the user can mend: a bad key, a missing file, a folder that does not fit.
@@ -10,9 +12,35 @@ class UserError(Exception):
 
 
 def one_line(error: BaseException, limit: int = 200) -> str:
-    """A library's message without line breaks, cut to so many characters."""
-    return " ".join(str(error).split())[:limit]
+    """A library's message without line breaks; a longer one ends after a sentence, or else after a word."""
+    text = " ".join(str(error).split())
+    if len(text) <= limit:
+        return text
+    start = text[:limit]
+    sentence = max(start.rfind(end) for end in (". ", "; ", "! "))
+    return start[: sentence + 1] if sentence > limit // 3 else f"{start.rpartition(' ')[0] or start} …"
 
 
-class PreemptedError(Exception):
-    """The work stopped because it was told to; what it had done is kept, and the message says who told it."""
+def shown(value: object) -> str:
+    """A value from outside as a message has it: short and on one line, whatever it is."""
+    if isinstance(value, int) and abs(value) >> 4000:
+        return "an astronomical number"  # Python refuses to print a million digits
+    return reprlib.repr(value)[:100]
+
+
+PREEMPTED = 75
+"""Exit status of a run that was told to stop and can be started again: sysexits' "temporary failure"."""
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
+
+class StoppedError(Exception):
+    """The work was told to stop; the message says by whom, and what of it is kept.
+
+    Args:
+        together: all processes of the work stop by agreement, after the same update.
+    """
+
+    def __init__(self, message: str, status: int, together: bool = True) -> None:
+        super().__init__(message)
+        self.status, self.together = status, together

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import inspect
+import math
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING, Field, field, fields, is_dataclass
 from difflib import get_close_matches
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from carv_distill.errors import UserError
 
@@ -44,19 +45,25 @@ def between(low: float, high: float, default: Any = MISSING) -> Any:
     return field(default=default, metadata={"low": low, "high": high})
 
 
+def seed_option(default: Any = MISSING) -> Any:
+    """A seed: one limit for all, that of the generators with the least room (Lightning's, numpy's)."""
+    return between(0, 2**32 - 1, default)
+
+
 def one_of(choices: Iterable[str], default: Any = MISSING, *, resume: bool = False) -> Any:
     """One of the names; `resume` as for :func:`at_least`."""
     return field(default=default, metadata={"choices": tuple(choices), "resume": resume})
 
 
-def place(default: Any = MISSING, *, hub: bool = False, resume: bool = False) -> Any:
+def place(default: Any = MISSING, *, hub: bool = False, resume: bool = False, content: bool = False) -> Any:
     """A file or folder, looked for beside the configuration first, then in the working folder.
 
     Args:
         hub: a model's id on the hub is allowed too.
         resume: as for :func:`at_least`.
+        content: a run that goes on needs the same content, wherever it lies.
     """
-    return field(default=default, metadata={"place": True, "hub": hub, "resume": resume})
+    return field(default=default, metadata={"place": True, "hub": hub, "resume": resume, "content": content})
 
 
 def as_in(kind: type, name: str) -> Any:
@@ -87,9 +94,17 @@ def field_texts(kind: type) -> dict[str, str]:
     return texts
 
 
+def option_text(kind: type, key: str) -> str:
+    """The string below the field of a key with dots, in a tree of dataclasses."""
+    *sections, name = key.split(".")
+    for section_name in sections:
+        kind = get_type_hints(kind)[section_name]
+    return field_texts(kind).get(name, "")
+
+
 def nearest(word: str, known: list[str]) -> str:
     """ " (did you mean …?)" or nothing."""
-    match = get_close_matches(word, known, n=1, cutoff=0.5)
+    match = get_close_matches(word, known, n=1, cutoff=0.7)
     return f" (did you mean {match[0]}?)" if match else ""
 
 
@@ -117,6 +132,9 @@ def check_limits(options: Any) -> None:
         limits = spec.metadata
         if value is None and spec.default is None:
             continue
+        numbers = value if isinstance(value, list) else [value]
+        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+            raise UserError(f"{key}: {value} is not finite")
         if "choices" in limits and value not in limits["choices"]:
             hint = nearest(str(value), list(limits["choices"]))
             raise UserError(f"{key}: {value!r} is not one of {', '.join(limits['choices'])}{hint}")

@@ -17,9 +17,11 @@ from carv_distill.text_to_3d.task import SDS
 TASKS: dict[str, Task] = {task.name: task for task in (DMD, TEACHER, TEXT_TEACHER, SDS)}
 
 
-def load_config(config: str | Path, overrides: Sequence[str] = (), *, complete: bool = False) -> RunConfig:
+def load_config(
+    config: str | Path, overrides: Sequence[str] = (), *, complete: bool = False, environment: bool = False
+) -> RunConfig:
     """See :func:`carv_distill.engine.config.load_config`."""
-    return engine_config.load_config(TASKS, config, overrides, complete=complete)
+    return engine_config.load_config(TASKS, config, overrides, complete=complete, environment=environment)
 
 
 def config_from_dict(values: dict[str, Any], source: str) -> RunConfig:

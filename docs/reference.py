@@ -16,8 +16,9 @@ HEAD = """\
 # Configuration
 
 Every key of every task, its default and what is allowed; made from the dataclasses by
-`python docs/reference.py`. An override on the command line is `section.key=value`. A resumed run keeps its
-values, but for those marked with ↻.
+`python docs/reference.py`. Units of other codes are converted in [Published recipes](recipes.md#conversions).
+An override on the command line is `section.key=value`. A resumed run keeps its values, but for those marked
+with ↻.
 """
 
 

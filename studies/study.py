@@ -15,10 +15,10 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from carv_distill import __version__
 from carv_distill.command_line import Parser, run_command, whole_number
 from carv_distill.errors import UserError
 from carv_distill.files import write_json, write_text
@@ -189,7 +189,7 @@ def machine() -> Row:
         "os": platform.platform(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "carv-distill": version("carv-distill"),
+        "carv-distill": __version__,
         **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
     }
 

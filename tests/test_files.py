@@ -1,10 +1,19 @@
 import json
 import os
+import re
+import stat
 from pathlib import Path
 
 import pytest
 
-from carv_distill.files import atomic_file, write_json
+from carv_distill.errors import UserError
+from carv_distill.files import (
+    atomic_file,
+    read_json,
+    require_destination,
+    write_json,
+    write_text,
+)
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -52,9 +61,52 @@ def test_without_replace_the_first_file_stays(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_json_refuses_nan_and_keeps_the_old_file(tmp_path: Path) -> None:
+def test_json_has_null_for_what_it_cannot_hold(tmp_path: Path) -> None:
+    """A measurement with one NaN is not lost."""
     path = tmp_path / "a.json"
-    write_json(path, {"fid": 1.0})
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        write_json(path, {"fid": float("nan")})
-    assert json.loads(path.read_text()) == {"fid": 1.0}
+    write_json(path, {"fid": float("nan"), "all": [1.0, {"x": float("inf")}], "text": "\udcff"})
+    assert json.loads(path.read_text()) == {"fid": None, "all": [1.0, {"x": None}], "text": "\udcff"}
+
+
+def test_a_device_and_a_folder_are_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name, what in (("pipe", "device or a pipe"), ("link", "device or a pipe"), (".", "a folder")):
+        with pytest.raises(UserError, match=what), atomic_file(tmp_path / name):
+            raise AssertionError
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("file")
+    write_text(tmp_path / "link", "x")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def test_a_destination_is_looked_at_before_the_work(tmp_path: Path) -> None:
+    """Its folder is made; what cannot be is one line with the option."""
+    require_destination(tmp_path / "new/deep/a.json", "--out")
+    assert list((tmp_path / "new/deep").iterdir()) == []
+    (tmp_path / "file").touch()
+    for place, why in (
+        (tmp_path, "is a folder"),
+        (Path("/dev/null"), "is a device"),
+        (tmp_path / "file/a.json", "cannot be written"),
+        (tmp_path / ("x" * 300) / "a.json", "cannot be written"),
+        (Path("/proc/nowhere/a.json"), "cannot be written"),
+    ):
+        with pytest.raises(UserError, match=f"^--out: .*{why}"):
+            require_destination(place, "--out")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"\xff", b"null", b"[" * 5000, b'{"a": NaN', b"{} {}", b"\x00"]
+)
+def test_a_damaged_json_is_one_line(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"^{re.escape(str(path))}: is damaged"):
+        read_json(path)
+    with pytest.raises(UserError, match="cannot be read"):
+        read_json(tmp_path)

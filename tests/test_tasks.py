@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from carv_distill.engine.config import to_dict
-from carv_distill.engine.folder import LAYOUT
+from carv_distill.engine.environment import LAYOUT
 from carv_distill.engine.options import RunConfig
 from carv_distill.errors import UserError
 from carv_distill.tasks import TASKS, load_config, require_resumable
@@ -35,7 +35,8 @@ def as_run(config: RunConfig) -> None:
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "checkpoints/newest-step=1.ckpt").touch()
     (folder / "config.yaml").write_text(yaml.safe_dump(to_dict(config)))
-    (folder / "environment.json").write_text(json.dumps({"layout": LAYOUT}))
+    environment = {"layout": LAYOUT, "git": {}, "packages": {}, "threads": 1, "shares": 1}
+    (folder / "environment.json").write_text(json.dumps(environment))
 
 
 @pytest.mark.parametrize("name", FREE)

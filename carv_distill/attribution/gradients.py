@@ -10,7 +10,6 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from carv_distill.carv import Draws
 from carv_distill.carv.estimator import Residual
@@ -20,6 +19,7 @@ from carv_distill.teachers.denoiser import NetworkDenoiser, denoising_losses
 from carv_distill.teachers.schedule import NoiseSchedule
 from carv_distill.variance import Pipeline
 
+from .attention import PlainAttention
 from .options import PRECISIONS
 from .projection import Projector
 
@@ -251,8 +251,8 @@ class _MeanLoss(nn.Module):
 
 @contextmanager
 def _context(device: str, bf16: bool) -> Iterator[None]:
-    """Attention by plain products, which vmap can batch, and autocast where it is asked for."""
+    """Attention by plain products, and autocast where it is asked for."""
     # a cached cast would outlive the transform that it was made in
     autocast = torch.autocast(device, torch.bfloat16, enabled=bf16, cache_enabled=False)
-    with sdpa_kernel(SDPBackend.MATH), autocast:
+    with PlainAttention(), autocast:
         yield

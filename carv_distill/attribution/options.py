@@ -10,7 +10,7 @@ from carv_distill.carv.couplings import NOISES
 from carv_distill.carv.strategies import STRATEGIES
 from carv_distill.data.options import IN_MEMORY, PROMPTED
 from carv_distill.errors import UserError
-from carv_distill.options import at_least, one_of, option
+from carv_distill.options import at_least, one_of, option, seed_option
 
 AUTO = "auto"
 SCORES = ("cosine", "inner", "tracin", "trak")
@@ -44,7 +44,7 @@ class InfluenceOptions:
     """density of noise levels; auto: likewise"""
     noise: str = one_of((AUTO, *NOISES), AUTO)
     """coupling of noises; auto: likewise"""
-    seed: int = at_least(0, 0)
+    seed: int = seed_option(0)
     """of draws, pilots and projection"""
     parameters: tuple[str, ...] = option(("*",), metavar="PATTERN")
     """by name, as up_blocks.*.weight"""

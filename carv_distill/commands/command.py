@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from carv_distill.engine.console import quiet_libraries, show_messages
-from carv_distill.engine.folder import newest_run, open_run, read_run_config, trained_by
+from carv_distill.engine.folder import newest_run, open_run, trained_by
 from carv_distill.engine.task import Task
 from carv_distill.errors import UserError
-from carv_distill.files import write_json
+from carv_distill.files import require_destination, write_json
 from carv_distill.options import one_of, option
 from carv_distill.tasks import TASKS
 
@@ -22,15 +21,21 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class CommonOptions:
-    """What every command is told."""
+class PlaceOptions:
+    """Where runs are, and what works on them."""
 
     runs: Path = option(Path("runs"), metavar="FOLDER")
     """where runs are"""
-    out: Path | None = option(None, metavar="FILE.json")
-    """default: <command>.json in the run"""
     device: str | None = one_of(("cpu", "cuda"), None)
     """default: cuda where there is one"""
+
+
+@dataclass(frozen=True)
+class CommonOptions(PlaceOptions):
+    """What every command that measures is told."""
+
+    out: Path | None = option(None, metavar="FILE.json")
+    """default: <command>.json in the run"""
 
 
 @dataclass(frozen=True)
@@ -43,12 +48,12 @@ class RunOptions(CommonOptions):
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a command has measured."""
+    """What a command has measured, or done."""
 
     shown: list[Any]
     """For the screen."""
-    result: dict[str, Any]
-    """For the JSON."""
+    result: dict[str, Any] | None = None
+    """For the JSON; None of a command that leaves something else."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class Command:
 
     name: str
     help: str
-    options: type[CommonOptions]
+    options: type[PlaceOptions]
     measure: Callable[[Any, list[Path], str], Measurement | None]
     """(options, folders of the runs, device) → what to show and keep; None on a process that has nothing to
     say. There is no folder where the command needs no run."""
@@ -86,23 +91,21 @@ class Command:
         return task, config
 
 
-def measure(command: Command, options: CommonOptions) -> None:
-    """Measures what is asked for: tables on the screen, JSON in the run's folder, figures.
+def measure(command: Command, options: PlaceOptions) -> None:
+    """Measures what is asked for: JSON in the run's folder, figures, then tables on the screen.
+
+    Every place for results is looked at before the work, and what was measured is on disk before it is shown.
 
     Raises:
         UserError: no run, no place for the results, or no such device.
     """
     runs = _runs(command, options)
+    out = _destination(command, options, runs)
     for run in runs:
-        read_run_config(run)  # says so where it is not a run's folder
-    if len(runs) != 1 and options.out is None:
-        what = "several runs need a file of their own" if runs else "without a run results need a place"
-        raise UserError(f"--out: {what}, as --out scores.json")
-    out = options.out or runs[0] / f"{command.name}.json"
-    if not os.access(out.parent, os.W_OK | os.X_OK):
-        raise UserError(f"--out: {out.parent} does not exist or cannot be written")
-    for run in runs:
-        command.open(run)
+        command.open(run)  # says so where it is not a run's folder
+    if out is not None:
+        require_destination(out, "--out")
+    trained = {"run": str(runs[0]), "trained": trained_by(runs[0])} if runs else {}
 
     show_messages()
     log.info("loading torch …")
@@ -116,14 +119,26 @@ def measure(command: Command, options: CommonOptions) -> None:
     measurement = command.measure(options, runs, device)
     if measurement is None:
         return
-    out = out.with_suffix(".json") if out.suffix == ".npz" else out  # the command has written that one
-    trained = {"run": str(runs[0]), "trained": trained_by(runs[0])} if runs else {}
-    print(*measurement.shown, sep="\n", flush=True)  # first: a full disk does not take the numbers along
-    write_json(out, {"command": sys.argv, **measurement.result, **trained})
-    print(f"written to {out}")
+    try:
+        if out is not None and measurement.result is not None:
+            write_json(out, {"command": sys.argv, **measurement.result, **trained})
+            measurement.shown.append(f"written to {out}")
+    finally:  # a disk that has become full does not take the numbers along
+        print(*measurement.shown, sep="\n", flush=True)
 
 
-def _runs(command: Command, options: CommonOptions) -> list[Path]:
+def _destination(command: Command, options: PlaceOptions, runs: list[Path]) -> Path | None:
+    """The JSON to be; None of a command that leaves none."""
+    if not isinstance(options, CommonOptions):
+        return None
+    if len(runs) != 1 and options.out is None:
+        what = "several runs need a file of their own" if runs else "without a run results need a place"
+        raise UserError(f"--out: {what}, as --out scores.json")
+    out = options.out or runs[0] / f"{command.name}.json"
+    return out.with_suffix(".json") if out.suffix == ".npz" else out  # the command itself writes that one
+
+
+def _runs(command: Command, options: PlaceOptions) -> list[Path]:
     named = getattr(options, "run", None)
     if named is not None:
         return list(named) if isinstance(named, tuple) else [named]

@@ -8,12 +8,13 @@ from carv_distill.command_line import Parser, add_options, options_of, run_comma
 
 from .clip import CLIP
 from .command import measure
+from .export import EXPORT
 from .fid import FID
 from .influence import INFLUENCE
 from .reference import REFERENCE
 from .variance import VARIANCE
 
-COMMANDS = {command.name: command for command in (FID, REFERENCE, CLIP, VARIANCE, INFLUENCE)}
+COMMANDS = {command.name: command for command in (FID, REFERENCE, CLIP, VARIANCE, INFLUENCE, EXPORT)}
 HELP = """Measures a run: the newest one, unless --run names another.
 
 python evaluate.py                                    FID, KID, precision and recall of the student
@@ -26,6 +27,7 @@ python evaluate.py variance --run runs/dmd_carv       where the gradient's varia
                                                       buys per second, which (R, K) to use; three figures
 python evaluate.py influence --run runs/dmd_carv      which training samples shaped given ones, and how many
                                                       draws that takes to know; two figures
+python evaluate.py export --run runs/dmd_carv         makes the student, object or teacher anew
 """
 
 

@@ -51,7 +51,7 @@ def _measure(options: FIDCommandOptions, runs: list[Path], device: str) -> Measu
     setup = FIDSetup.load(config.fid, data, config.data.workers, str(processes.device))
     assert task.generators is not None
     generators = task.generators(config, run, str(processes.device))
-    samples = {g.name: g.load() for g in (generators[:1] if options.no_teacher else generators)}
+    samples = {g.name: g.load() for g in generators if not (g.teacher and options.no_teacher)}
     reference = setup.reference(processes)
     reports = [
         evaluate_generator(

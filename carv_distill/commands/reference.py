@@ -40,6 +40,7 @@ class ReferenceOptions(CommonOptions):
 
 
 def _measure(options: ReferenceOptions, runs: list[Path], device: str) -> Measurement | None:
+    from rich.console import Console
     from rich.progress import Progress
 
     from carv_distill.data.images import load_images
@@ -55,7 +56,7 @@ def _measure(options: ReferenceOptions, runs: list[Path], device: str) -> Measur
     extractor.to(processes.device)
     if not extractor.takes(data.spec):
         raise UserError(f"--features: {o.features} does not take the images of {data.spec.name}")
-    with Progress(disable=processes.rank > 0) as bar:
+    with Progress(console=Console(stderr=True), disable=processes.rank > 0) as bar:
         task = bar.add_task(data.spec.name, total=len(data))
         reference = Reference.from_set(
             data, extractor, processes, o.workers, lambda count: bar.advance(task, count), most_features=0

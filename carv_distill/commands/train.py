@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import argparse
 import logging
+import time
+from pathlib import Path
 
 from carv_distill.command_line import Parser, run_command, spin_briefly
-from carv_distill.engine.console import quiet_libraries, show_messages
-from carv_distill.tasks import load_config, require_resumable, train
+from carv_distill.engine.console import is_main_process, quiet_libraries, show_messages
+from carv_distill.engine.folder import SUMMARY
+from carv_distill.engine.task import Task
+from carv_distill.files import read_json
+from carv_distill.tasks import TASKS, load_config, require_resumable, train
 
 log = logging.getLogger(__name__)
 
+FIGURES = {
+    "fid/fid": "FID {:.2f}",
+    "fid/precision": "precision {:.2f}",
+    "fid/recall": "recall {:.2f}",
+    "clip/score": "CLIP score {:.1f}",
+}
+"""Metrics that a finished run shows."""
 HELP = """Trains what a configuration describes.
 
 python train.py --config configs/dmd_carv.yaml
@@ -33,13 +45,16 @@ def main(words: list[str] | None = None) -> int:
     again.add_argument(
         "--requeue", action="store_true", help="the same where there is one, else start: for schedulers"
     )
+    parser.add_argument(
+        "--env", action="store_true", help="replace ${oc.env:NAME} by the environment variable NAME"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any field, as estimator.draws=16")
     arguments = parser.parse_intermixed_args(words)
     return run_command(lambda: _train(arguments))
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    config = load_config(arguments.config, arguments.overrides, complete=True)
+    config = load_config(arguments.config, arguments.overrides, complete=True, environment=arguments.env)
     if arguments.resume:
         require_resumable(config)
     show_messages()
@@ -49,5 +64,22 @@ def _train(arguments: argparse.Namespace) -> None:
     import carv_distill.engine.run  # noqa: F401, so that Lightning is there to be quietened
 
     quiet_libraries()
+    start = time.monotonic()
     folder = train(config, arguments.resume, arguments.requeue)
-    log.info("done: %s", folder)
+    if is_main_process():
+        log.info("%s", closing(TASKS[config.task], folder, time.monotonic() - start))
+
+
+def closing(task: Task, folder: Path, seconds: float) -> str:
+    """What a run ends with: its figures, where things lie, what to do next."""
+    from carv_distill.engine.callbacks import duration
+
+    last = read_json(folder / SUMMARY)["last"]
+    figures = [form.format(last[name]) for name, form in FIGURES.items() if last.get(name) is not None]
+    lines = [" · ".join([f"done in {duration(seconds)}: {folder}", *figures])]
+    lines.append(f"{task.product}: {folder / task.product}")
+    if drawn := sorted(str(path) for path in (folder / "figures").glob("*.png")):
+        lines.append(f"drawn: {', '.join(drawn)}")
+    commands = [name for name, has in (("fid", task.generators), ("clip", task.renders)) if has]
+    lines += [f"next: python evaluate.py {name} --run {folder}" for name in commands]
+    return "\n".join(lines)

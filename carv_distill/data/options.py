@@ -49,7 +49,7 @@ def _images(options: DataOptions) -> ImageSet:
     from .stored import load_stored_images
 
     assert options.path is not None
-    return load_stored_images(options.path, options.labels)
+    return load_stored_images(options.path, options.labels, options.convert)
 
 
 DATA_SETS = {
@@ -80,11 +80,16 @@ class DataOptions:
     name: str = one_of((*DATA_SETS, *PROMPTED), "digits")
     """digits, solids, cifar10 and images have labels; shapes, coloured solids, have prompts."""
     path: str | None = place(None, resume=True)
-    """cifar10: the folder that holds cifar-10-batches-py; images: a folder or zip of PNG or JPEG files."""
+    """cifar10: the folder that holds cifar-10-batches-py; images: a folder or zip of PNG or JPEG files,
+    without those that begin with a dot or lie below such a folder."""
     flip: bool = False
     """Train on every image and its mirror image. FID's reference is the images as they are."""
     labels: bool = True
     """Without: labels are ignored, all is unconditional."""
+    convert: str = one_of(("none", "rgb"), "none")
+    """images: rgb makes three channels of whatever a file holds: grey thrice, what is transparent over white,
+    CMYK without colour profiles, 16 bits as their upper 8. none refuses what is not grey or colour of 8 bits,
+    as a palette and opaque alpha are."""
     workers: int = at_least(0, 2, resume=True)
     """Processes per rank that decode the files of `images`; sets in memory need none."""
     size: int = at_least(8, 32)
@@ -108,7 +113,7 @@ class DataOptions:
                 f"data.path: {self.path} is given, but data.name: {self.name} is made in memory "
                 f"(a path goes with {', '.join(n for n in DATA_SETS if n not in IN_MEMORY)})"
             )
-        self._refuse("size", "views")
+        self._refuse("size", "views", *(() if self.name == "images" else ("convert",)))
         if needs is not None and self.path is None:
             raise UserError(f"data.path: data.name: {self.name} {needs}")
 
@@ -123,7 +128,7 @@ class DataOptions:
                 f"data.name: {self.name} has labels; a teacher of text and images learns from prompts "
                 f"(allowed: {', '.join(PROMPTED)})"
             )
-        self._refuse("path", "flip", "labels")
+        self._refuse("path", "flip", "labels", "convert")
 
     def _refuse(self, *names: str) -> None:
         for spec in fields(self):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,28 +55,40 @@ images = pipeline({arguments}).images
 _NEEDS = " of `carv_distill.teachers.edm`;\ncarv-distill must be installed beside diffusers"
 
 
-def save_student(folder: Path, network: RawNetwork, scheduler_config: dict[str, Any], card: str) -> None:
-    """Writes `model_index.json`, `unet/`, `scheduler/`, `pipeline.py` and README.md, each file atomically.
+def save_student(
+    folder: Path,
+    network: RawNetwork,
+    scheduler_config: dict[str, Any],
+    card: str,
+    averages: Iterable[tuple[str, RawNetwork]] = (),
+) -> None:
+    """Writes `model_index.json`, `unet/`, `scheduler/`, `pipeline.py` and README.md, each file atomically;
+    every further average, by its name, as a pipeline of its own in `averages/<name>/`.
 
     A UNet2DModel student needs diffusers alone. The class of EDM's networks is this package's: diffusers
     finds it through a small file in `unet/`, where carv-distill is installed.
     """
-    kind = type(network.unet).__name__
+    with saved_folder(folder) as scratch:
+        _write_pipeline(scratch, network, scheduler_config)
+        (scratch / "README.md").write_text(card)
+        for name, average in averages:
+            _write_pipeline(scratch / "averages" / name, average, scheduler_config)
+
+
+def _write_pipeline(folder: Path, network: RawNetwork, scheduler_config: dict[str, Any]) -> None:
     of_edm = isinstance(network, EDMNetwork)
     index = {
         "_class_name": ["pipeline", "OneStepPipeline"],
         "_diffusers_version": diffusers.__version__,
         "scheduler": ["diffusers", scheduler_config.get("_class_name", "DDPMScheduler")],
-        "unet": [_EDM if of_edm else "diffusers", kind],
+        "unet": [_EDM if of_edm else "diffusers", type(network.unet).__name__],
     }
-    with saved_folder(folder) as scratch:
-        network.save(scratch / "unet")
-        if of_edm:
-            (scratch / "unet" / f"{_EDM}.py").write_text(_EDM_SOURCE)
-        write_json(scratch / "scheduler" / "scheduler_config.json", dict(sorted(scheduler_config.items())))
-        write_json(scratch / "model_index.json", index)
-        (scratch / "pipeline.py").write_text(_PIPELINE.read_text())
-        (scratch / "README.md").write_text(card)
+    network.save(folder / "unet")
+    if of_edm:
+        (folder / "unet" / f"{_EDM}.py").write_text(_EDM_SOURCE)
+    write_json(folder / "scheduler" / "scheduler_config.json", dict(sorted(scheduler_config.items())))
+    write_json(folder / "model_index.json", index)
+    (folder / "pipeline.py").write_text(_PIPELINE.read_text())
 
 
 def student_card(network: RawNetwork, classes: int, figures: Mapping[str, str | float]) -> str:

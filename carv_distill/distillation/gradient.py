@@ -85,15 +85,18 @@ def gradient_of(
 
 
 def time_other(module: DMDModule, timer: StageTimer) -> None:
-    """Times what an update does besides its gradient: the fake score's updates, the optimiser, the average,
-    which is put back. Gradients are used up."""
-    student, fake = optimizers = module.configure_optimizers()
+    """Times what an update does besides its gradient: the fake score's updates, the optimiser, the averages,
+    which are put back. Gradients are used up."""
+    student, *fakes = optimizers = module.configure_optimizers()
     average, batch = module.ema_vector.theta.clone(), module.stand_in_images()
+    beside = module.averages.clone() if module.options.ema_beside else None
 
     def update(number: int) -> None:
-        module.fake_updates(fake, f"cost {number}", batch)
+        module.fake_updates(fakes, f"cost {number}", batch)
         module.apply_student(student, number)
 
     time_at_rest(timer, module.device, optimizers, update)
     with torch.no_grad():
         module.ema_vector.theta.copy_(average)
+        if beside is not None:
+            module.averages.copy_(beside)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from carv_distill.carv import carv_loss
@@ -55,23 +56,44 @@ class DMDModule(EstimatedModule):
         self.objective, self.estimator, self.options = objective, estimator, objective.options
         self.accumulate, self.real = accumulate, real
         self.register_buffer("clipped", torch.zeros((), dtype=torch.long))
+        if self.options.fake_clip_norm is not None:
+            self.register_buffer("fake_clipped", torch.zeros((), dtype=torch.long))
+        self.reset_averages()
 
     clipped: Tensor
+    fake_clipped: Tensor
+    averages: nn.Parameter
+    """The averages beside the student's first one, a row [d] for each of dmd.ema_beside."""
+
+    def reset_averages(self) -> None:
+        """Lets every average start where the student is."""
+        o = self.objective
+        with torch.no_grad():
+            for average, parameter in zip(o.ema_parameters, o.student_parameters, strict=True):
+                average.copy_(parameter)
+        if beside := self.options.ema_beside:
+            student = nn.utils.parameters_to_vector(o.student_parameters).detach()
+            # no buffer: several processes would send it round at every update
+            self.averages = nn.Parameter(student.repeat(len(beside), 1), requires_grad=False)
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         step = self.global_step
-        # Raw optimiser for the fake score: only LightningOptimizer's steps count in global_step.
-        fake_optimizer = cast(list[Optimizer], self.optimizers(use_pl_optimizer=False))[1]
+        # Raw optimisers for the fake score: only LightningOptimizer's steps count in global_step.
+        fake_optimizers = cast(list[Optimizer], self.optimizers(use_pl_optimizer=False))[1:]
         student_optimizer = cast(list[LightningOptimizer], self.optimizers())[0]
-        self._set_learning_rates(fake_optimizer, student_optimizer)
-        fake = self.fake_updates(fake_optimizer, step, batch if self.objective.discriminator else None)
+        self._set_learning_rates(student_optimizer, fake_optimizers)
+        fake = self.fake_updates(fake_optimizers, step, batch if self.objective.discriminator else None)
         self.latest_losses = {"fake": fake, "student": self.student_update(student_optimizer, step)}
 
     def fake_updates(
-        self, optimizer: Optimizer, step: int | str, batch: Sequence[Tensor] | None = None
+        self, optimizers: Sequence[Optimizer], step: int | str, batch: Sequence[Tensor] | None = None
     ) -> Tensor:
-        """The updates of the fake score before a student update; the mean of their losses. `batch`: real
-        images and labels of all shares, where there is a discriminator."""
+        """The updates of the fake score before a student update; the mean of their losses.
+
+        Args:
+            optimizers: the fake score's, and the discriminator's own where it has one.
+            batch: real images and labels of all shares, where there is a discriminator.
+        """
         o, shares = self.options, self.shares
         sets = 1 if o.fake_reuse else o.fake_updates_per_student
         real: list[list[Samples]] | list[list[None]] = [[None] * len(shares)] * sets
@@ -82,12 +104,12 @@ class DMDModule(EstimatedModule):
             if i == 0 or not o.fake_reuse:
                 streams = [self.streams(share.index, step, "samples", i)[0] for share in shares]
                 samples = [self.objective.student_samples(own) for own in streams]
-            losses.append(self.fake_update(optimizer, step, i, samples, real[0 if o.fake_reuse else i]))
+            losses.append(self.fake_update(optimizers, step, i, samples, real[0 if o.fake_reuse else i]))
         return torch.stack(losses).mean()
 
     def fake_update(
         self,
-        optimizer: Optimizer,
+        optimizers: Sequence[Optimizer],
         step: int | str,
         i: int,
         samples: Sequence[Samples],
@@ -100,8 +122,11 @@ class DMDModule(EstimatedModule):
             loss = self.objective.fake_loss(share, generated, *streams, images)
             self._accumulate(loss)
             losses.append(loss.detach())
-        self._collect(self.fake_vector)
-        optimizer.step()
+        for vector, optimizer in zip(self.fake_vectors, optimizers, strict=True):
+            self._collect(vector)
+            if (greatest := self.options.fake_clip_norm) is not None:
+                self.fake_clipped += nn.utils.clip_grad_norm_(vector.theta, greatest) > greatest
+            optimizer.step()
         return torch.stack(losses).mean()
 
     def student_update(self, optimizer: LightningOptimizer, step: int) -> Tensor:
@@ -120,31 +145,33 @@ class DMDModule(EstimatedModule):
         return torch.stack(norms).mean()
 
     def apply_student(self, optimizer: Optimizer | LightningOptimizer, step: int) -> None:
-        """The student's step by the gradients that are there, and that of its average."""
+        """The student's step by the gradients that are there, and that of its averages."""
         self._collect(self.student_vector)
         if (greatest := self.options.clip_norm) is not None:
-            self.clipped += torch.nn.utils.clip_grad_norm_(self.student_vector.theta, greatest) > greatest
+            self.clipped += nn.utils.clip_grad_norm_(self.student_vector.theta, greatest) > greatest
         optimizer.step()
-        ema_update([self.ema_vector.theta], [self.student_vector.theta], self.ema_decay(step))
+        first, *beside = self.ema_decays(step)
+        ema_update([self.ema_vector.theta], [self.student_vector.theta], first)
+        for row, decay in enumerate(beside):
+            ema_update([self.averages[row]], [self.student_vector.theta], decay)
 
-    def ema_decay(self, step: int) -> float:
-        """Decay of the student's average at an update: as given, or ½^(batch/half-life) (Karras et al. 2022,
-        appendix F.2); ramped if so configured."""
-        o, decay = self.options, self.options.ema
+    def ema_decays(self, step: int) -> list[float]:
+        """Decays of the student's average and of those beside it at an update: as given, for the first one
+        also ½^(batch/half-life) (Karras et al. 2022, appendix F.2); ramped if so configured."""
+        o, decays = self.options, [self.options.ema, *self.options.ema_beside]
         if o.ema_half_life is not None:
-            decay = 0.5 ** (self.estimator.upstream * self.shares[0].count / (1000 * o.ema_half_life))
-        return ramped(decay, step) if o.ema_ramp else decay
+            decays[0] = 0.5 ** (self.estimator.upstream * self.shares[0].count / (1000 * o.ema_half_life))
+        return [ramped(decay, step) for decay in decays] if o.ema_ramp else decays
 
-    def _set_learning_rates(self, fake: Optimizer, student: LightningOptimizer) -> None:
+    def _set_learning_rates(self, student: LightningOptimizer, fakes: Sequence[Optimizer]) -> None:
         o, step = self.options, self.global_step
         if o.lr_decay == "none" and not o.warmup:
             return
         length = self.trainer.max_steps
-        for optimizer, rate, decays in (
-            (student, o.student_lr, o.lr_decay != "none"),
-            (fake, o.fake_lr, o.lr_decay == "both"),
-        ):
-            optimizer.param_groups[0]["lr"] = warm_cosine(step, o.warmup, length if decays else None) * rate
+        decays = [o.lr_decay != "none", *[o.lr_decay == "both"] * len(fakes)]
+        optimizers: list[Optimizer | LightningOptimizer] = [student, *fakes]
+        for optimizer, rate, falls in zip(optimizers, self._rates, decays, strict=True):
+            optimizer.param_groups[0]["lr"] = warm_cosine(step, o.warmup, length if falls else None) * rate
 
     def _accumulate(self, loss: Tensor) -> None:
         """Adds one share's part of the mean over this process's shares to the gradients."""
@@ -190,6 +217,8 @@ class DMDModule(EstimatedModule):
             values["loss/discriminator"] = self.objective.latest_discriminator
         if self.options.clip_norm is not None:
             values["student/clipped_updates"] = self.clipped
+        if self.options.fake_clip_norm is not None:
+            values["fake/clipped_updates"] = self.fake_clipped
         return values
 
     def sample(self, z: Tensor, labels: Tensor) -> Tensor:
@@ -197,18 +226,25 @@ class DMDModule(EstimatedModule):
         o = self.objective
         return o.generate(o.student_ema, z.to(o.ema_parameters[0].dtype), labels)
 
-    def save(self, folder: Path, figures: Mapping[str, str | float] | None = None) -> None:
-        """The student's average as a diffusers pipeline; `figures`: the run's numbers for the model card,
-        beside those that the module knows."""
+    def save(self, folder: Path, step: int, figures: Mapping[str, str | float] | None = None) -> None:
+        """The student's average after an update as a diffusers pipeline; `figures`: the run's numbers for the
+        model card, beside those that the module knows."""
         known: dict[str, str | float] = {
-            "updates": self.global_step,
+            "updates": step,
             "R": self.estimator.upstream,
             "K": self.estimator.draws,
             "strategy": self.estimator.sampler.strategy,
         }
         network = cast(RawNetwork, self.objective.student_ema.network)
         card = student_card(network, self.objective.classes, known | dict(figures or {}))
-        save_student(folder, network, self.objective.scheduler_config, card)
+        save_student(folder, network, self.objective.scheduler_config, card, self._networks_beside())
+
+    def _networks_beside(self) -> Iterator[tuple[str, RawNetwork]]:
+        """The averages beside the student, one at a time, by their decay."""
+        for row, decay in enumerate(self.options.ema_beside):
+            network = copy.deepcopy(cast(RawNetwork, self.objective.student_ema.network))
+            nn.utils.vector_to_parameters(self.averages[row].clone(), network.parameters())
+            yield f"{decay:g}", network
 
     def train_dataloader(self) -> Iterable[Any]:
         """Real images for the discriminator; without one there is nothing to load, as an update draws what it
@@ -222,12 +258,26 @@ class DMDModule(EstimatedModule):
         """Called once the networks are where they will be trained: their parameters become vectors."""
         o, objective = self.options, self.objective
         self.student_vector = ParameterVector(objective.student_parameters)
-        self.fake_vector = ParameterVector(objective.fake_parameters)
+        learning = [p for p in (objective.fake_parameters, objective.head_parameters) if p]
+        self.fake_vectors = [ParameterVector(parameters) for parameters in learning]
         self.ema_vector = ParameterVector(objective.ema_parameters)
         if o.compile:
             for denoiser in (objective.student, objective.fake, objective.teacher):
                 denoiser.network.compile()
+        head = (
+            o.beta1 if o.gan.beta1 is None else o.gan.beta1,
+            o.beta2 if o.gan.beta2 is None else o.gan.beta2,
+        )
+        betas = [(o.beta1, o.beta2), (o.beta1, o.beta2), head]
+        vectors = [self.student_vector, *self.fake_vectors]
         return [
-            AdamW([vector.theta], lr, (o.beta1, o.beta2), weight_decay=o.weight_decay, fused=True)
-            for vector, lr in ((self.student_vector, o.student_lr), (self.fake_vector, o.fake_lr))
+            AdamW([vector.theta], rate, pair, weight_decay=o.weight_decay, fused=True)
+            for vector, rate, pair in zip(vectors, self._rates, betas, strict=False)
         ]
+
+    @property
+    def _rates(self) -> list[float]:
+        """Learning rates of the optimisers at full height."""
+        o = self.options
+        head = [o.gan.lr or o.fake_lr] if self.objective.head_parameters else []
+        return [o.student_lr, o.fake_lr, *head]

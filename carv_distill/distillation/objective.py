@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 import torch
@@ -10,8 +11,14 @@ from torch import Tensor, nn
 from carv_distill.carv import Draws, NoiseLevelSampler, Proposal, Residual, Upstream
 from carv_distill.engine.optimisation import frozen_copy
 from carv_distill.processes import Share
-from carv_distill.teachers.denoiser import Denoiser, NetworkDenoiser, denoised_difference, denoising_loss
-from carv_distill.teachers.precision import Bfloat16Network
+from carv_distill.teachers.denoiser import (
+    Denoiser,
+    NetworkDenoiser,
+    denoised_difference,
+    denoising_loss,
+    reconstruction_loss,
+)
+from carv_distill.teachers.precision import Bfloat16Network, without_autocast
 from carv_distill.teachers.schedule import NoiseSchedule
 from carv_distill.teachers.teacher import Teacher
 
@@ -22,6 +29,7 @@ Samples = tuple[Tensor, Tensor]
 """Images and labels of one share."""
 ALONE = Share(0, 1)
 """The whole batch as one share."""
+_FAKE_LOSSES = {"weighted": denoising_loss, "x0": reconstruction_loss}
 
 
 def dmd_residual(
@@ -47,8 +55,9 @@ class DMDObjective(nn.Module):
 
         g = 1/R Σ_r ∂x_r/∂θᵀ [1/K Σ_k ω_rk r(x_r, u_rk, ε_rk) + λ C·H·W ∂softplus(−h(x_t))/∂x_r],
 
-    with x_r = D_G(σ_max z_r; σ_max, y_r), the second term where there is a discriminator h. All that is
-    random is drawn from the streams that are handed in.
+    with x_r = D_G(σ_max z_r; σ_max, y_r), the second term where there is a discriminator h. A mean over a
+    picture's entries, as other codes have it, is C·H·W times smaller. All that is random is drawn from the
+    streams that are handed in.
 
     Args:
         teacher: frozen; student and fake score start as copies of its network.
@@ -79,8 +88,8 @@ class DMDObjective(nn.Module):
         self.student = NetworkDenoiser(teacher.network.trainable_copy(), precondition)
         self.fake = NetworkDenoiser(teacher.network.trainable_copy(), precondition)
         self.student_ema = frozen_copy(self.student)
-        channels = teacher.network.bottleneck_channels
-        self.discriminator = Discriminator(channels, seed) if options.gan.on else None
+        gan = options.gan
+        self.discriminator = Discriminator(teacher.network, gan.scales, seed) if gan.on else None
         if teacher_bfloat16:  # once student and fake score have their copies
             self.teacher.network = Bfloat16Network(teacher.network)
         self.latest_discriminator: Tensor | None = None
@@ -89,8 +98,17 @@ class DMDObjective(nn.Module):
         self.student_parameters = list(self.student.parameters())
         self.ema_parameters = list(self.student_ema.parameters())
         self.fake_parameters = list(self.fake.parameters())
+        self.head_parameters: list[nn.Parameter] = []
+        """Of a discriminator with an optimiser of its own; else they are the fake score's."""
         if self.discriminator is not None:
-            self.fake_parameters += list(self.discriminator.parameters())
+            own = options.gan.optimiser == "own"
+            parameters = self.head_parameters if own else self.fake_parameters
+            parameters += self.discriminator.parameters()
+
+    @property
+    def read(self) -> NetworkDenoiser:
+        """Whose encoder the discriminator reads."""
+        return self.fake if self.options.gan.features == "fake" else self.teacher
 
     def upstream_noise(self, count: int, g: torch.Generator) -> Samples:
         """Latents z [n, C, H, W] and labels [n]."""
@@ -125,17 +143,20 @@ class DMDObjective(nn.Module):
 
             def push(g: torch.Generator) -> Tensor:
                 sigma, eps = self._fake_draw(share, x, g, shared)
-                return weight * x[0].numel() * generator_direction(self.fake, head, x, sigma, eps, labels)
+                return weight * x[0].numel() * generator_direction(self.read, head, x, sigma, eps, labels)
 
             return Upstream(x, self.residual(labels), push)
 
         return upstream
 
     def residual(self, labels: Tensor) -> Residual:
-        """The DMD residual of student samples with these labels."""
+        """The DMD residual of student samples with these labels, outside of the training's autocast."""
+        o = self.options
 
         def residual(x: Tensor, u: Tensor, eps: Tensor, index: Tensor) -> Tensor:
-            return dmd_residual(self.fake, self.teacher, x, self.schedule.sigma(u), eps, labels[index])
+            sigma = self.schedule.sigma(o.t_min + (o.t_max - o.t_min) * u)
+            with _residual_context(x, o.residual_precision):
+                return dmd_residual(self.fake, self.teacher, x, sigma, eps, labels[index])
 
         return residual
 
@@ -151,18 +172,34 @@ class DMDObjective(nn.Module):
         images, the discriminator's loss on top."""
         x, labels = samples
         sigma, eps = self._fake_draw(share, x, own, shared)
-        loss = denoising_loss(self.fake, x, sigma, eps, labels)
+        loss = _FAKE_LOSSES[self.options.fake_loss](self.fake, x, sigma, eps, labels)
         if self.discriminator is None or real is None:
             return loss
-        both = (samples, real)
-        levels = [self._fake_draw(share, images, own, shared) for images, _ in both]
-        logits = (
-            self.discriminator.logits(self.fake, images, *level, cond)
-            for (images, cond), level in zip(both, levels, strict=True)
-        )
-        separation = discriminator_loss(*logits)
+        levels = [self._fake_draw(share, images, own, shared) for images, _ in (samples, real)]
+        return loss + self._separation(self.discriminator, samples, real, levels, own)
+
+    def _separation(
+        self,
+        head: Discriminator,
+        samples: Samples,
+        real: Samples,
+        levels: Sequence[tuple[Tensor, Tensor]],
+        own: torch.Generator,
+    ) -> Tensor:
+        """The discriminator's weighted loss and its approximate R1 penalty."""
+        gan = self.options.gan
+        (x, labels), (images, cond) = samples, real
+        of_real = head.logits(self.read, images, *levels[1], cond)
+        separation = discriminator_loss(head.logits(self.read, x, *levels[0], labels), of_real)
         self.latest_discriminator = separation.detach()
-        return loss + self.options.gan.fake_weight * separation
+        loss = gan.fake_weight * separation
+        if gan.r1_weight:
+            sigma, eps = levels[1]
+            near = torch.randn(eps.shape, generator=own, device=eps.device, dtype=eps.dtype)
+            x_t = images + sigma.view(-1, *[1] * (images.ndim - 1)) * eps + gan.r1_noise * near
+            moved = head.of_noised(self.read, x_t, sigma, cond)
+            loss = loss + gan.r1_weight * (moved - of_real).square().mean()
+        return loss
 
     def _fake_draw(
         self, share: Share, x: Tensor, own: torch.Generator, shared: torch.Generator | None
@@ -170,6 +207,12 @@ class DMDObjective(nn.Module):
         """(σ [n], ε [n, …]) for pictures that are noised once each."""
         drawn = draw(self.fake_sampler, 1, share, x, own, shared)
         return self.schedule.sigma(drawn.u[:, 0]), drawn.eps[:, 0]
+
+
+def _residual_context(x: Tensor, precision: str) -> contextlib.AbstractContextManager[None]:
+    if precision == "bfloat16":
+        return torch.autocast(x.device.type, torch.bfloat16)
+    return without_autocast(x)
 
 
 def draw(

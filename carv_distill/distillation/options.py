@@ -13,13 +13,30 @@ from carv_distill.options import at_least, between, more_than, one_of, place, se
 
 @dataclass
 class GANOptions:
-    """A discriminator on the fake score's features, beside distribution matching (DMD2, section 4.3)."""
+    """A discriminator of noised pictures, beside distribution matching (DMD2, section 4.3)."""
 
     student_weight: float = at_least(0, 0.0)
     """Of the student's term −log D, where the matching term counts as a mean over a picture's entries, as in
     published settings; 0 is none."""
     fake_weight: float = at_least(0, 0.0)
     """Of the discriminator's loss, beside the fake score's mean squared error."""
+    features: str = one_of(("fake", "teacher"), "fake")
+    """Whose encoder it reads: the fake score's, which learns with it, as DMD2 has it, or that of the frozen
+    teacher, as FastGen has it."""
+    scales: int = at_least(1, 1)
+    """Sides of the encoder that it reads, the lowest ones, with a head for each: 1 in DMD2, 3 in FastGen on
+    CIFAR-10."""
+    optimiser: str = one_of(("fake", "own"), "fake")
+    """fake: it learns by the fake score's, as in DMD2; own: by one of its own, as in FastGen."""
+    lr: float | None = more_than(0, None)
+    """Of an own optimiser; empty, as the next two: the fake score's."""
+    beta1: float | None = between(0, 1, None)
+    beta2: float | None = between(0, 1, None)
+    r1_weight: float = at_least(0, 0.0)
+    """Of E(h(x_t + s ε) − h(x_t))² of real pictures x_t, beside the discriminator's loss: R1 without a second
+    derivative (Lin et al. 2025, APT); 100 to 1000 where it is used."""
+    r1_noise: float = more_than(0, 0.1)
+    """s of that."""
 
     @property
     def on(self) -> bool:
@@ -42,6 +59,19 @@ class DMDOptions:
     """One set of student samples for all fake-score updates of a student update, re-noised for each."""
     fake_strategy: str = one_of(STRATEGIES, "global")
     """How the noise levels of a fake-score batch, one per sample, are spread."""
+    fake_loss: str = one_of(("weighted", "x0"), "weighted")
+    """weighted: the error of the network's own output, for EDM (1/σ² + 1/σ_d²)(D − x)², as in DMD2; x0: plain
+    (D − x)², as in FastGen."""
+    t_min: float = between(0, 1, 0.0)
+    """Least noise level of the matching term, as a share of the teacher's schedule; DMD2 has 0.02."""
+    t_max: float = between(0, 1, 1.0)
+    """Greatest one; DMD2 has 0.98."""
+    residual_precision: str = one_of(("float32", "bfloat16"), "float32")
+    """Of fake score and teacher where they are compared, whatever trainer.precision is: of the difference of
+    two almost equal outputs bfloat16 leaves little. On CUDA, float32 has TF32 convolutions."""
+    start: str | None = place(None, resume=True)
+    """A run's folder (its newest checkpoint) or one of its checkpoints: student and fake score begin as they
+    were there, as in DMD2's second phase; empty: as the teacher. A resumed run needs it no more."""
     student_lr: float = more_than(0, 3e-4)
     fake_lr: float = more_than(0, 6e-4)
     warmup: int = at_least(0, 0)
@@ -52,13 +82,21 @@ class DMDOptions:
     beta2: float = between(0, 1, 0.99)
     weight_decay: float = at_least(0, 0.0)
     ema: float = between(0, 1, 0.98)
-    """Decay of the student's average, per student update."""
+    """Decay of the student's average per student update; 0 is none. FastGen's moves at every one of five
+    iterations: its 0.9999 is 0.9999⁵ here."""
+    ema_beside: list[float] = field(default_factory=list)
+    """Decays of further averages, which lie in checkpoints and in student/averages/; ema is the one that is
+    traced, and the student."""
     ema_half_life: float | None = more_than(0, None)
     """The same as a half-life in thousands of student samples, whatever the batch; replaces ema."""
     ema_ramp: bool = True
     """Let the decay be at most (1 + n)/(10 + n) at update n, so that the first student is forgotten."""
     clip_norm: float | None = more_than(0, None)
-    """Largest norm of the student's gradient; the number of clipped updates is logged."""
+    """Largest norm of the student's gradient, a sum over a picture's C·H·W entries: where a published one is
+    a mean over them (FastGen's, DMD2's), C·H·W times its norm. The number of clipped updates is logged."""
+    fake_clip_norm: float | None = more_than(0, None)
+    """The same of the fake score's, with a discriminator's that learns with it, and apart from it of one with
+    an optimiser of its own; of a mean, as published. Logged likewise."""
     gan: GANOptions = field(default_factory=GANOptions)
     compile: bool = False
     """torch.compile of the three networks: minutes at the start, then faster updates on a GPU."""
@@ -68,12 +106,14 @@ class DMDOptions:
 class TeacherOptions:
     """The frozen teacher."""
 
-    path: str = place(MISSING, hub=True)
-    """A diffusers folder or hub id."""
+    path: str = place(MISSING, hub=True, content=True)
+    """A folder as diffusers' `save_pretrained` leaves it (a UNet2DModel, or a pipeline with one), one that
+    `python -m carv_distill.teachers.convert` made of EDM's files, or a hub id."""
     guidance: float = at_least(0, 1.0)
-    """Classifier-free guidance scale; 1 is none."""
+    """Classifier-free guidance scale s of D_∅ + s (D_c − D_∅); 1 is none."""
     precision: str = one_of(("float32", "bfloat16"), "float32")
-    """Of the frozen weights; the last convolution stays in float32."""
+    """Of the frozen weights; the last convolution stays in float32. Half the memory, and most of what
+    dmd.residual_precision: float32 gains is lost."""
 
 
 @dataclass

@@ -30,27 +30,32 @@ from .gradient import gradient_of
 from .module import DMDModule
 from .objective import DMDObjective
 from .options import DMDConfig
-from .traces import TraceFigure, VarianceTrace
+from .start import start_from
+from .traces import TraceFigure, VarianceTrace, draw_run
 
 
 def prepare(config: DMDConfig, device: str, world_size: int) -> Prepared:
     """A :class:`DMDModule` with traces of variance and FID."""
     data = load_images(config.data)
     module = build_module(config, data, world_size)
+    if config.dmd.start is not None:
+        start_from(module, config.dmd.start)
     fid = FIDSetup.load(config.fid, data, config.data.workers, device) if config.fid.every else None
 
     def callbacks(folder: Path) -> list[Callback]:
         variance = VarianceTrace(config.variance.every, config.variance.pairs)
         fids = [FIDTrace(fid, folder / "samples")] if fid else []
-        figure = folder / "figures" / "variance_vs_fid.png"
-        every = config.fid.every, config.variance.every
-        return [variance, *fids, TraceFigure(folder / "metrics.csv", figure, every)]
+        return [variance, *fids, TraceFigure(folder, (config.fid.every, config.variance.every))]
 
-    def save(trained: DMDModule, folder: Path) -> None:
-        trained.save(folder, student_figures(config, folder.parent / "metrics.csv"))
+    def save(trained: DMDModule, folder: Path, step: int) -> None:
+        trained.save(folder, step, student_figures(config, folder.parent / "metrics.csv"))
 
     shown = {"fid": "FID {:.2f}", "variance/carv": "variance {:.3g}", "variance/iid": "(R,1) iid {:.3g}"}
-    return Prepared(module, callbacks, save, shown, module.accumulate)
+
+    def finish(trained: DMDModule, folder: Path) -> None:
+        draw_run(folder, trained)
+
+    return Prepared(module, callbacks, save, finish, shown, module.accumulate)
 
 
 def student_figures(config: DMDConfig, metrics: Path) -> dict[str, str | float]:
@@ -122,11 +127,11 @@ def accumulated_shares(config: DMDConfig, world_size: int) -> int:
 
 
 def generators(config: DMDConfig, run: Path, device: str) -> list[Generator]:
-    """The run's student by one step, and its teacher by Heun's."""
+    """The run's student by one step, its averages beside it likewise, and its teacher by Heun's."""
     steps = config.fid.sampler_steps
 
-    def student() -> Sample:
-        network = load_teacher(product_of(run, "student"))
+    def student(average: str = ".") -> Sample:
+        network = load_teacher(product_of(run, "student") / average)
         network.denoiser.to(device)
         top = network.schedule.sigma_max
         return lambda z, labels: network.denoiser(top * z, z.new_full((len(z),), top), labels)
@@ -136,7 +141,15 @@ def generators(config: DMDConfig, run: Path, device: str) -> list[Generator]:
         guided = frozen.guided(config.teacher.guidance, load_images(config.data).spec.classes).to(device)
         return lambda z, labels: heun_sample(guided, frozen.schedule, z, labels, steps)
 
-    return [Generator("student, 1 step", student), Generator(f"teacher, Heun {steps}", teacher)]
+    beside = [
+        Generator(f"student, 1 step, average {decay:g}", partial(student, f"averages/{decay:g}"))
+        for decay in config.dmd.ema_beside
+    ]
+    return [
+        Generator("student, 1 step", student),
+        *beside,
+        Generator(f"teacher, Heun {steps}", teacher, teacher=True),
+    ]
 
 
 def measured_gradient(config: DMDConfig, run: Path, device: str, step: int | None) -> MeasuredGradient:

@@ -8,7 +8,7 @@ from types import ModuleType
 from carv_distill.engine.task import Task, TrainedModel
 from carv_distill.errors import UserError
 
-from .options import DMDConfig
+from .options import DMDConfig, DMDOptions, GANOptions
 
 
 def _preparation() -> ModuleType:
@@ -20,13 +20,43 @@ def _preparation() -> ModuleType:
 def _check(config: DMDConfig) -> None:
     config.estimator.check("dmd", refused="weighting")
     config.data.require_labelled()
-    if config.dmd.gan.student_weight and not config.dmd.gan.on:
+    o = config.dmd
+    _check_discriminator(o.gan)
+    if o.t_min >= o.t_max:
+        raise UserError(f"dmd.t_min: {o.t_min:g} is not below dmd.t_max, {o.t_max:g}")
+    _check_averages(o)
+    for key, value in (
+        ("teacher.precision", config.teacher.precision),
+        ("dmd.residual_precision", o.residual_precision),
+    ):
+        if value == "bfloat16" and config.trainer.precision == "64-true":
+            raise UserError(f"{key}: bfloat16 does not go with trainer.precision: 64-true")
+
+
+def _check_discriminator(gan: GANOptions) -> None:
+    for key, weight in (("student_weight", gan.student_weight), ("r1_weight", gan.r1_weight)):
+        if weight and not gan.on:
+            raise UserError(
+                f"dmd.gan.fake_weight: 0, but dmd.gan.{key} is {weight:g}; a discriminator that does not "
+                "learn has nothing to say (give a weight above 0)"
+            )
+    own = {"lr": gan.lr, "beta1": gan.beta1, "beta2": gan.beta2}
+    given = [key for key, value in own.items() if value is not None]
+    if given and gan.optimiser == "fake":
         raise UserError(
-            f"dmd.gan.fake_weight: 0, but dmd.gan.student_weight is {config.dmd.gan.student_weight:g}; a "
-            "discriminator that does not learn has nothing to say (give a weight above 0)"
+            f"dmd.gan.{given[0]}: {own[given[0]]:g} is for dmd.gan.optimiser: own; with fake the "
+            "discriminator has the fake score's"
         )
-    if config.teacher.precision == "bfloat16" and config.trainer.precision == "64-true":
-        raise UserError("teacher.precision: bfloat16 does not go with trainer.precision: 64-true")
+
+
+def _check_averages(o: DMDOptions) -> None:
+    """Averages have their decay for a name."""
+    names = [f"{decay:g}" for decay in o.ema_beside]
+    for decay, name in zip(o.ema_beside, names, strict=True):
+        if not 0 < decay < 1:
+            raise UserError(f"dmd.ema_beside: {decay} is not between 0 and 1")
+        if names.count(name) > 1 or (o.ema_half_life is None and name == f"{o.ema:g}"):
+            raise UserError(f"dmd.ema_beside: {name} is there twice, or dmd.ema has it already")
 
 
 def _model(config: DMDConfig, run: Path, step: int | None) -> TrainedModel:

@@ -60,20 +60,23 @@ def _columns(prefix: str, measured: PairedVariance) -> dict[str, float]:
 
 
 class TraceFigure(Periodic):
-    """Redraws `figures/variance_vs_fid.png` after every measurement, and at the end."""
+    """Redraws the run's figure after every measurement."""
 
-    def __init__(self, metrics: Path, figure: Path, every: tuple[int, ...]) -> None:
+    def __init__(self, run: Path, every: tuple[int, ...]) -> None:
         super().__init__(*every)
-        self.metrics, self.figure = metrics, figure
-
-    def on_train_end(self, trainer: Trainer, pl_module: DMDModule) -> None:  # type: ignore[override]
-        self.act(trainer, pl_module)
+        self.run = run
 
     @rank_zero_only
     def act(self, trainer: Trainer, module: DMDModule) -> None:
-        e = module.estimator
-        rows, r = read_metrics(self.metrics), e.upstream
-        draw_variance_vs_fid(rows, self.figure, f"({r}, {e.draws}) {e.sampler.strategy}", f"({r}, 1) iid")
+        draw_run(self.run, module)
+
+
+def draw_run(run: Path, module: DMDModule) -> None:
+    """`figures/variance_vs_fid.png` of what metrics.csv holds."""
+    e = module.estimator
+    iid, own = f"({e.upstream}, 1) iid", f"({e.upstream}, {e.draws}) {e.sampler.strategy}"
+    rows = read_metrics(run / "metrics.csv")
+    draw_variance_vs_fid(rows, run / "figures" / "variance_vs_fid.png", own, iid)
 
 
 def draw_variance_vs_fid(rows: Sequence[Row], path: Path, carv: str, iid: str) -> None:

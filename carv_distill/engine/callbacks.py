@@ -13,7 +13,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
 from torch import Tensor
 
 from carv_distill.errors import UserError
@@ -215,19 +216,45 @@ class Export(Periodic):
     """Keeps the folder of what is made up to date: at checkpoints and at the end.
 
     Args:
-        save: writes the module's product into a folder.
+        export: writes the module's product, given the step and whether the run is finished.
     """
 
-    def __init__(self, folder: Path, every: int, save: Callable[[Any, Path], None]) -> None:
+    def __init__(self, every: int, export: Callable[[Any, int, bool], None]) -> None:
         super().__init__(every)
-        self.folder, self.save = folder, save
+        self.export = export
 
     @rank_zero_only
     def act(self, trainer: Trainer, module: Any) -> None:
-        self.save(module, self.folder)
+        if trainer.global_step < trainer.max_steps:
+            self.export(module, trainer.global_step, False)
 
+    @rank_zero_only
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        self.act(trainer, pl_module)
+        self.export(pl_module, trainer.global_step, True)
+
+
+class TimeLeft(ProgressColumn):
+    """The time left at the mean pace of all updates since the start, with what was measured between them."""
+
+    def render(self, task: Task) -> Text:
+        left = seconds_left(task)
+        return Text("" if left is None else duration(left), style="progress.remaining")
+
+
+def seconds_left(task: Task) -> float | None:
+    """Seconds so far / updates so far × updates left; None before the first update."""
+    done = task.completed - task.fields["first"]
+    if task.elapsed is None or task.total is None or done <= 0:
+        return None
+    return task.elapsed / done * (task.total - task.completed)
+
+
+def duration(seconds: float) -> str:
+    """As 42 s, 12 min, 3 h 5 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 class ProgressLine(Callback):
@@ -247,14 +274,18 @@ class ProgressLine(Callback):
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(),
+            TimeLeft(),
         )
         self.progress = Progress(*columns, console=Console(stderr=True))
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.task = self.progress.add_task(
-            "updates", total=trainer.max_steps, completed=trainer.global_step, figures=""
+            "updates",
+            total=trainer.max_steps,
+            completed=trainer.global_step,
+            figures="",
+            first=trainer.global_step,
         )
         self.progress.start()
         self.latest_line = time.perf_counter()
@@ -271,9 +302,8 @@ class ProgressLine(Callback):
         silent = time.perf_counter() > self.latest_line + SILENCE
         if not self.progress.console.is_terminal and (step % max(last // 20, 1) == 0 or silent):
             self.latest_line = time.perf_counter()
-            seconds = task.time_remaining or 0
-            left = f"{seconds / 60:.0f} min left" if seconds > 90 else f"{seconds:.0f} s left"
-            parts = (f"update {step} of {last}", task.fields["figures"], left if seconds else "")
+            left = f"{duration(seconds)} left" if (seconds := seconds_left(task)) else ""
+            parts = (f"update {step} of {last}", task.fields["figures"], left)
             log.info(" · ".join(p for p in parts if p))
 
     @rank_zero_only

@@ -6,7 +6,11 @@ import errno
 import logging
 import os
 import pickle
+import re
+import struct
 import zipfile
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +20,37 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
-from carv_distill.errors import UserError
+from carv_distill.errors import UserError, one_line
 from carv_distill.files import atomic_file
 
 from .callbacks import FIDTrace
 from .devices import precision_of
-from .folder import require_layout
+from .environment import require_layout
 from .options import CheckpointOptions, TrainerOptions
 
 log = logging.getLogger(__name__)
+
+NEWEST = re.compile(r"newest-step=(\d+)\.ckpt")
+_OURS = re.compile(r"(?:newest|best)-step=(\d+)\.ckpt")
+_PARTS = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "global_step")
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+    struct.error,
+    pickle.UnpicklingError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What zipfile and torch raise at bytes that are no checkpoint."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -35,7 +61,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             with atomic_file(path) as file:
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
-            reason = " ".join(str(error.__context__ or error).split())[:200]
+            reason = one_line(error.__context__ or error)
             raise UserError(
                 f"{path}: the checkpoint could not be written ({reason}); the previous one is kept"
             ) from error
@@ -48,10 +74,13 @@ class Checkpoints(Callback):
     checkpoint, so that a resumed run keeps the files that an uninterrupted one would. (Lightning's
     ModelCheckpoint never removes the file that a run was resumed from, stores absolute paths, replaces
     last.ckpt in two steps, and warns at each save under manual optimisation.)
+
+    Args:
+        values: of the configuration, that a resumed run keeps: by them a checkpoint knows its run.
     """
 
-    def __init__(self, folder: Path, options: CheckpointOptions) -> None:
-        self.folder, self.options = folder, options
+    def __init__(self, folder: Path, options: CheckpointOptions, values: Mapping[str, Any]) -> None:
+        self.folder, self.options, self.values = folder, options, dict(values)
         self.best: dict[int, float] = {}
         self._newest: int | None = None
 
@@ -76,14 +105,6 @@ class Checkpoints(Callback):
             self._newest = step
 
     @rank_zero_only
-    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
-        if isinstance(exception, KeyboardInterrupt):
-            last = self.folder / "last.ckpt"
-            name = last.resolve().name
-            rest = f"{name} is kept: --resume goes on from it" if last.exists() else "nothing is kept"
-            log.warning("interrupted at update %d; %s", trainer.global_step, rest)
-
-    @rank_zero_only
     def _link_last(self, step: int) -> None:
         scratch = self.folder / ".last.ckpt"
         scratch.unlink(missing_ok=True)
@@ -93,49 +114,79 @@ class Checkpoints(Callback):
     @rank_zero_only
     def _prune(self, step: int) -> None:
         """Removes what is not among the newest or the best; what lies ahead is of an earlier attempt."""
-        steps = {int(p.stem.split("=")[1]): p for p in self.folder.glob("newest-step=*.ckpt")}
+        steps = {step: path for path, step in checkpoints_in(self.folder) if NEWEST.fullmatch(path.name)}
         newest = sorted(s for s in steps if s <= step)[-self.options.keep_newest :]
         for path in [p for s, p in steps.items() if s not in newest]:
             path.unlink()
-        for path in self.folder.glob("best-step=*.ckpt"):
-            if int(path.stem.split("=")[1]) not in self.best:
+        for path, at in checkpoints_in(self.folder):
+            if not NEWEST.fullmatch(path.name) and at not in self.best:
                 path.unlink()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
+        return {"best": self.best, "values": self.values}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
 
 
-def newest_checkpoint(folder: Path) -> tuple[Path, int] | None:
+def checkpoints_in(folder: Path) -> list[tuple[Path, int]]:
+    """The files there that bear a checkpoint's name, with the step it says; a copy beside them bears none."""
+    named = [(path, _OURS.fullmatch(path.name)) for path in sorted(folder.glob("*.ckpt"))]
+    return [(path, int(name[1])) for path, name in named if name and not path.is_symlink()]
+
+
+def newest_checkpoint(folder: Path, values: Mapping[str, Any] | None = None) -> tuple[Path, int] | None:
     """The checkpoint with the most steps that can be read whole, and its step; damaged ones are named.
 
     Only plain tensors and containers are read: no code in the file is executed.
 
+    Args:
+        values: of a configuration; a checkpoint of a run with others is refused.
+
     Raises:
-        UserError: the disk does not give one of them at present.
+        UserError: the disk does not give one of them at present, or it is none of this run.
     """
-    whole = []
-    for path in sorted(folder.glob("*.ckpt")):
-        if path.is_symlink():
-            continue
-        try:
-            with zipfile.ZipFile(path) as archive:
-                if (bad := archive.testzip()) is not None:
-                    raise zipfile.BadZipFile(f"checksum of {bad}")
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            whole.append((int(content["global_step"]), path))
-        except OSError as error:
-            # A file that is there and cannot be read is no damage: a disk may be away for a while.
-            if error.errno not in (None, errno.EINVAL):
-                reason = f"cannot be read now ({error.strerror})"
-                raise UserError(f"{path} {reason}; nothing was changed") from error
-            log.warning("%s is damaged (%s) and is passed over", path, error)
-        except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, KeyError) as error:
-            log.warning("%s is damaged (%s) and is passed over", path, error)
+    whole = [(step, path) for path, step in checkpoints_in(folder) if _is_whole(path, step, values)]
     step, path = max(whole, default=(0, folder))
     return (path, step) if whole else None
+
+
+def _is_whole(path: Path, step: int, values: Mapping[str, Any] | None) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if (bad := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(f"checksum of {bad}")
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except OSError as error:
+        # A file that is there and cannot be read is no damage: a disk may be away for a while.
+        if error.errno not in (None, errno.EINVAL):
+            reason = f"cannot be read now ({error.strerror})"
+            raise UserError(f"{path} {reason}; nothing was changed") from error
+        log.warning("%s is damaged (%s) and is passed over", path, error)
+        return False
+    except _DAMAGE as error:
+        log.warning("%s is damaged (%s) and is passed over", path, one_line(error))
+        return False
+    if fault := _fault(content, step, values or {}):
+        raise UserError(f"{path} is no checkpoint of this run: {fault}; move it away to go on without it")
+    return True
+
+
+def _fault(content: Any, step: int, values: Mapping[str, Any]) -> str | None:
+    """What is wrong with a file that could be read."""
+    if not isinstance(content, dict) or not all(part in content for part in _PARTS):
+        held = content if isinstance(content, dict) else {}
+        return f"it lacks {', '.join(part for part in _PARTS if part not in held)}"
+    if not content["optimizer_states"]:
+        return "it lacks its optimiser"
+    if content["global_step"] != step:
+        return f"it is of update {content['global_step']}"
+    states = content["callbacks"].values() if isinstance(content["callbacks"], dict) else ()
+    before: dict[str, Any] = next((s["values"] for s in states if isinstance(s, dict) and "values" in s), {})
+    for key in sorted(values.keys() & before.keys()):
+        if values[key] != before[key]:
+            return f"{key} is {before[key]!r} there, {values[key]!r} here"
+    return None
 
 
 def checkpoint_at(folder: Path, step: int | None) -> tuple[Path, int]:
@@ -146,7 +197,7 @@ def checkpoint_at(folder: Path, step: int | None) -> tuple[Path, int]:
         return newest
     path = folder / f"newest-step={step}.ckpt"
     if not path.is_file():
-        there = sorted(int(p.stem.split("=")[1]) for p in folder.glob("newest-step=*.ckpt"))
+        there = sorted({at for _, at in checkpoints_in(folder)})
         raise UserError(f"{folder} holds no checkpoint of step {step}; there are {there}")
     return path, step
 
@@ -157,6 +208,8 @@ def load_checkpoint(
     """Puts a module where a run was at a checkpoint (None: the newest), in its precision; its step."""
     require_layout(run, "--run")
     path, step = checkpoint_at(run / "checkpoints", step)
+    if not _is_whole(path, step, None):
+        raise UserError(f"{path} is damaged")
     checkpoint: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     if precision_of(options, device) == "64-true":
         module.double()

@@ -3,52 +3,68 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf import OmegaConf
+from omegaconf.errors import MissingMandatoryValue
 
 from carv_distill.errors import UserError
 from carv_distill.files import shipped
-from carv_distill.options import check_limits, leaves, nearest
+from carv_distill.options import check_limits, leaves, option_text
 
 from .options import RunConfig
 from .task import Task
+from .values import Scalar, Source, read_yaml, typed, with_overrides
 
 Tasks = Mapping[str, Task]
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_LONGEST_NAME = 200
+"""Bytes of a run's name: the folder's, with room for a number behind it."""
 
 
 def load_config(
-    tasks: Tasks, config: str | Path, overrides: Sequence[str] = (), *, complete: bool = False
+    tasks: Tasks,
+    config: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    complete: bool = False,
+    environment: bool = False,
 ) -> RunConfig:
     """Reads a YAML, applies `key=value` overrides, checks types, limits, and what goes together.
 
     Args:
         config: as for :func:`find_config`.
         complete: files and folders that it names must be there.
+        environment: ${oc.env:NAME} is replaced by the environment variable; else it is refused.
 
     Raises:
-        UserError: an override without `=`.
+        UserError: an override without `=`, or anything that does not fit.
     """
     path = find_config(config)
-    given = read_yaml(path)
+    given, pairs = read_yaml(path), []
     for override in overrides:
-        if "=" not in override:
+        key, equals, word = override.partition("=")
+        if not equals:
             raise UserError(f"override {override!r} has no '='; write key=value, as in estimator.draws=16")
-        given = _merge_override(given, override)
-    filled = _build(tasks, given, str(path))
+        pairs.append((key, word))
+    source = Source(str(path), environment)
+    task = _task_of(tasks, dict(pairs).get("task", given.get("task")), source)
+    values = with_overrides(task.config, typed(task.config, given, source), pairs, source)
+    filled = _filled(task, values, source)
+    filled.folder = expanduser(filled.folder)
     _find_places(filled, _bases(path), complete)
     return filled
 
 
-def config_from_dict(tasks: Tasks, values: dict[str, Any], source: str) -> RunConfig:
+def config_from_dict(tasks: Tasks, values: Mapping[str, Any], source: str) -> RunConfig:
     """The same checks for values already read; `source` names them in messages."""
-    return _build(tasks, OmegaConf.create(values), source)
+    origin = Source(source)
+    task = _task_of(tasks, values.get("task"), origin)
+    return _filled(task, typed(task.config, values, origin), origin)
 
 
 def find_config(config: str | Path) -> Path:
@@ -80,31 +96,30 @@ def flat(config: RunConfig) -> dict[str, Any]:
     return {key: value for key, _, value, _ in leaves(config)}
 
 
-def _build(tasks: Tasks, given: DictConfig, source: str) -> RunConfig:
-    name = None if OmegaConf.is_missing(given, "task") else given.get("task")
-    if not isinstance(name, str) or name not in tasks:
-        raise UserError(f"task: {name!r} is not one of {', '.join(tasks)} (in {source})")
-    task = tasks[name]
-    known = sorted(_keys(task.config))
-    for spec in fields(task.config):
-        value = None if OmegaConf.is_missing(given, spec.name) else given.get(spec.name, {})
-        keys = [k for k in known if k.startswith(f"{spec.name}.")]
-        if keys and not isinstance(value, Mapping | DictConfig):
-            listed = ", ".join(keys)
-            raise UserError(f"{spec.name}: {value!r} is not a section in {source}; its keys are {listed}")
+def _task_of(tasks: Tasks, name: Any, source: Source) -> Task:
+    if isinstance(name, Scalar) or not isinstance(name, str) or name not in tasks:
+        raise UserError(f"task: {name!r} is not one of {', '.join(tasks)} (in {source.name})")
+    return tasks[name]
+
+
+def _filled(task: Task, values: dict[str, Any], source: Source) -> RunConfig:
+    """The task's configuration with these values, checked."""
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(task.config), given))
-    except ConfigKeyError as error:
-        key = str(error.full_key)
-        hint = f"{nearest(key, known)} in {source}; known are {_siblings(key, known)}"
-        raise UserError(f"unknown key {key}{hint}") from error
-    except OmegaConfBaseException as error:
-        raise UserError(_explain(error)) from error
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(task.config), values))
+    except MissingMandatoryValue as error:
+        what = f"{error.full_key}: it has no value yet; give one, as {error.full_key}=… (in {source.name})"
+        raise UserError(f"{what}. {option_text(task.config, str(error.full_key))}") from error
     assert isinstance(config, RunConfig)
     check_limits(config)
-    if Path(config.name).name != config.name or config.name in ("", "."):
+    name = config.name
+    if (
+        Path(name).name != name
+        or name in ("", ".", "..")
+        or len(name.encode()) > _LONGEST_NAME
+        or "\n" in name
+    ):
         why = "a run's folder has it (folder: says where)"
-        raise UserError(f"name: {config.name!r} is not a plain name; {why}")
+        raise UserError(f"name: {name!r} is not a plain name; {why}")
     task.check(config)
     return config
 
@@ -123,7 +138,8 @@ def _find_places(options: Any, bases: Sequence[Path], complete: bool, prefix: st
         if is_dataclass(value):
             _find_places(value, bases, complete, f"{key}.")
         elif spec.metadata.get("place") and isinstance(value, str):
-            setattr(options, spec.name, _place(key, value, bases, spec.metadata["hub"], complete))
+            there = _place(key, expanduser(value), bases, spec.metadata["hub"], complete)
+            setattr(options, spec.name, there)
 
 
 def _place(key: str, value: str, bases: Sequence[Path], hub: bool, complete: bool) -> str:
@@ -139,53 +155,13 @@ def _place(key: str, value: str, bases: Sequence[Path], hub: bool, complete: boo
     places = " and ".join(dict.fromkeys(str(base.resolve()) for base in bases))
     where = "" if Path(value).is_absolute() else f" (looked in {places})"
     what = "folder, nor a hub id such as google/ddpm-cifar10-32" if hub else "file or folder"
-    raise UserError(f"{key}: {value} is not a {what}{where}")
+    raise UserError(f"{key}: {value} is not a {what}{where}{_made_by(value)}")
 
 
-def read_yaml(path: Path) -> DictConfig:
-    """A mapping of keys to values; UserError for a file that holds something else."""
-    try:
-        given = OmegaConf.load(path)
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path}: not a valid YAML: {_one_line(error)}") from error
-    if not isinstance(given, DictConfig):
-        raise UserError(f"{path}: a configuration is a mapping of keys to values")
-    return given
-
-
-def _merge_override(given: DictConfig, override: str) -> DictConfig:
-    try:
-        merged = OmegaConf.merge(given, OmegaConf.from_dotlist([override]))
-    except (OmegaConfBaseException, yaml.YAMLError) as error:
-        raise UserError(f"override {override!r}: {_one_line(error)}") from error
-    assert isinstance(merged, DictConfig)
-    return merged
-
-
-def _keys(schema: Any, prefix: str = "") -> Iterator[str]:
-    """All keys of a schema, sections included."""
-    default = schema() if isinstance(schema, type) else schema
-    for spec in fields(default):
-        yield f"{prefix}{spec.name}"
-        if is_dataclass(value := getattr(default, spec.name)):
-            yield from _keys(value, f"{prefix}{spec.name}.")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _siblings(key: str, known: list[str]) -> str:
-    parent = key.rpartition(".")[0]
-    beside = [k for k in known if k.rpartition(".")[0] == parent]
-    return ", ".join(beside or [k for k in known if "." not in k])
-
-
-def _explain(error: OmegaConfBaseException) -> str:
-    """One line with the full key, from OmegaConf's own report."""
-    if isinstance(error, MissingMandatoryValue):
-        return f"{error.full_key}: it has no value yet; give one, as {error.full_key}=…"
-    message = str(error.msg or error).split("\n")[0]
-    if "Incompatible value 'None'" in message:
-        return f"{error.full_key}: it is empty; give a value, as {error.full_key}=…"
-    return f"{error.full_key or error.key}: {message}"
+def _made_by(value: str) -> str:
+    """The shipped configuration whose run leaves such a product, as runs/teacher_solids/teacher."""
+    home, run = shipped("configs"), Path(value).parent.name
+    for path in sorted(home.rglob("*.yaml")):
+        if run and re.search(rf"(?m)^name: {re.escape(run)}$", path.read_text()):
+            return f"; python train.py --config configs/{path.relative_to(home)} makes it"
+    return ""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 
 from rich.console import Console
 from rich.logging import RichHandler
+
+from carv_distill.screen import printable
 
 
 def is_main_process() -> bool:
@@ -16,13 +19,27 @@ def is_main_process() -> bool:
     return int(next(filter(None, ranks), 0)) == 0
 
 
+class Harmless(logging.Formatter):
+    """Messages without what a terminal would obey."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def show_messages() -> None:
-    """Our own messages from rank 0, on standard error."""
-    handler = RichHandler(console=Console(stderr=True), show_path=False, show_time=False)
+    """Our own messages from rank 0, on standard error; in a file each is one line, whatever its length."""
     ours = logging.getLogger("carv_distill")
     ours.setLevel(logging.INFO if is_main_process() else logging.WARNING)
-    if not ours.handlers:
-        ours.addHandler(handler)
+    if ours.handlers:
+        return
+    console = Console(stderr=True)
+    if console.is_terminal:
+        handler: logging.Handler = RichHandler(console=console, show_path=False, show_time=False)
+        handler.setFormatter(Harmless())
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(Harmless("%(levelname)-8s %(message)s"))
+    ours.addHandler(handler)
 
 
 def quiet_libraries() -> None:

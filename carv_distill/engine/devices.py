@@ -59,7 +59,7 @@ def launched(options: TrainerOptions) -> tuple[int, int]:
 def scheduler_plugins() -> list[Any]:
     """Lightning's plugin for tasks that srun started."""
     if "TORCHELASTIC_RUN_ID" not in os.environ and SLURMEnvironment.detect():
-        return [SLURMEnvironment(auto_requeue=False)]  # Preemption sees to it, for all schedulers
+        return [SLURMEnvironment(auto_requeue=False)]  # Interruption sees to it, for all schedulers
     return []
 
 
@@ -84,3 +84,17 @@ def use_threads(wanted: int | None, device: str, before: int | None = None) -> N
     torch.set_num_threads(wanted or before or torch.get_num_threads())
     unset = "as in the attempt before" if before else "trainer.threads changes it"
     log.info("CPU threads: %d (%s)", torch.get_num_threads(), "trainer.threads" if wanted else unset)
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether something did not fit into the memory of a device or of the host."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # torch has no class of its own for the host's memory, nor for sizes beyond what can be counted
+    words = (
+        "not enough memory",
+        "can't allocate memory",
+        "Storage size calculation overflowed",
+        "Invalid size",
+    )
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

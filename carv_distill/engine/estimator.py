@@ -92,8 +92,8 @@ class RunModule(LightningModule):
         """What is worth a row in the log after an update; tensors on the device."""
         return {f"loss/{name}": loss for name, loss in self.latest_losses.items()}
 
-    def save(self, folder: Path) -> None:
-        """Writes the product of the run."""
+    def save(self, folder: Path, step: int) -> None:
+        """Writes the product of the run as it is after an update."""
         raise NotImplementedError
 
 

@@ -1,32 +1,32 @@
-"""A run's folder: its name, what it says of itself, and which one is meant."""
+"""A run's folder: its name, what is written there, and which one is meant."""
 
 from __future__ import annotations
 
-import json
-import platform
+import logging
 import shutil
-import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from operator import eq
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
 
 from carv_distill.errors import UserError
-from carv_distill.files import write_json, write_text
+from carv_distill.files import read_json, write_text
 from carv_distill.options import leaves
-from carv_distill.provenance import git_state
 
-from .config import Tasks, config_from_dict, read_yaml, to_dict
+from .config import Tasks, config_from_dict, to_dict
+from .environment import LAYOUT, NAME, contents, read_environment, require_layout
+from .lock import LOCK
 from .options import RunConfig
 from .task import Task
+from .values import plain, read_yaml
 
-LAYOUT = 2
-"""Of a run's folder and its checkpoints; runs before 0.2.0 have another."""
-_PACKAGES = ("carv-distill", "torch", "lightning", "diffusers", "torchmetrics", "torch-fidelity", "omegaconf")
+log = logging.getLogger(__name__)
+
+CONFIG, METRICS, SUMMARY = "config.yaml", "metrics.csv", "summary.json"
+WRITTEN = (CONFIG, NAME, METRICS, SUMMARY, LOCK, "checkpoints", "samples", "figures", "tensorboard")
+"""What a run writes into its folder, beside its product and what is measured of it later."""
 
 
 def new_folder(config: RunConfig) -> Path:
@@ -51,7 +51,7 @@ def folder_to_resume(task: Task, config: RunConfig) -> Path:
         UserError: there is none, or it has other values that must not change.
     """
     folder = Path(config.folder, config.name)
-    if not (folder / "config.yaml").is_file():
+    if not (folder / CONFIG).is_file():
         raise UserError(f"--resume: there is no run {folder} to resume; start it without --resume")
     if any((folder / "checkpoints").glob("*.ckpt")):  # an attempt killed early has its configuration alone
         require_layout(folder, "--resume")
@@ -59,20 +59,34 @@ def folder_to_resume(task: Task, config: RunConfig) -> Path:
     if written.get("task") != task.name:
         raise UserError(_differs("task", written.get("task"), folder, task.name))
     # through the schema, so that a key which is younger than the run has its default
-    saved = config_from_dict({task.name: task}, written, str(folder / "config.yaml"))
+    saved = config_from_dict({task.name: task}, written, str(folder / CONFIG))
     before = {key: value for key, _, value, _ in leaves(saved)}
     now, differing = {key: value for key, _, value, _ in leaves(config)}, []
+    started_with = read_environment(folder).get("contents", {}) if (folder / NAME).is_file() else {}
     for key, spec, value, free in leaves(config):
         if key == "trainer.max_steps" and task.fixed_length(config):
             free = False
-        same = _same_place if spec.metadata.get("place") else eq
-        if not same(before[key], value) and not free:
+        if key == "name" or free:  # a run's name is its folder's
+            continue
+        if spec.metadata.get("content") and key in started_with:
+            _require_content(key, value, started_with[key], contents(config).get(key), folder)
+        elif not (_same_place if spec.metadata.get("place") else eq)(before[key], value):
             differing.append(key)
     if differing:
         first = differing[0]
         others = f" (other values differ too: {', '.join(differing[1:])})" if differing[1:] else ""
         raise UserError(_differs(first, before[first], folder, now[first], others))
     return folder
+
+
+def _require_content(key: str, value: Any, before: str, now: str | None, folder: Path) -> None:
+    """UserError unless a file or folder holds what it held, wherever it lies now."""
+    if now != before:
+        what = "is not here any more" if now is None else "has other content than"
+        raise UserError(
+            f"--resume: {key}: {value} {what} the one that {folder} was started with; a resumed run keeps "
+            "its own: name that one (or give another name to start a new run)"
+        )
 
 
 def _same_place(before: str | None, now: str | None) -> bool:
@@ -93,6 +107,17 @@ def _differs(key: str, before: Any, folder: Path, now: Any, others: str = "") ->
     )
 
 
+def require_own(task: Task, config: RunConfig, folder: Path) -> None:
+    """UserError unless a folder without checkpoints is what an attempt at this very run left, which may have
+    been killed at any moment, or empty."""
+    if (folder / CONFIG).is_file():
+        folder_to_resume(task, config)
+        return
+    foreign = sorted(p.name for p in folder.iterdir() if p.name not in WRITTEN and p.suffix != ".tmp")
+    if foreign:
+        raise UserError(f"--requeue: {folder} is no run's folder: it holds {foreign[0]} and no {CONFIG}")
+
+
 def require_checkpoints(folder: Path, config: RunConfig) -> None:
     """UserError for a run that ended before its first checkpoint."""
     if not any((folder / "checkpoints").glob("*.ckpt")):
@@ -103,39 +128,17 @@ def require_checkpoints(folder: Path, config: RunConfig) -> None:
         )
 
 
-def require_layout(folder: Path, key: str) -> None:
-    """UserError for a run whose checkpoints are of an earlier version."""
-    environment = read_environment(folder)
-    if environment.get("layout") != LAYOUT:
-        by = environment.get("packages", {}).get("carv-distill", "an earlier version")
-        raise UserError(
-            f"{key}: the checkpoints of {folder} were written by carv-distill {by}, this is "
-            f"{version('carv-distill')}, which has another layout; go on with that version, or start a new "
-            "run"
-        )
-
-
-def check_shares(folder: Path, shares: int) -> None:
-    """UserError unless a resumed run cuts its batch into as many shares as it was started with."""
-    before = read_environment(folder)["shares"]
-    if before != shares:
-        raise UserError(
-            f"--resume: {folder} was started with {before} shares of a batch (processes × accumulated ones), "
-            f"now {shares}; with dmd.global_batch other numbers of processes make the same shares"
-        )
-
-
 def newest_run(root: Path, tasks: Sequence[Task]) -> Path:
     """The run of one of these tasks whose last attempt is newest; UserError without any."""
     names = [task.name for task in tasks]
-    runs = [path.parent for path in root.glob("*/environment.json")]
+    runs = [path.parent for path in root.glob(f"*/{NAME}")]
     runs = [run for run in runs if read_run_config(run).get("task") in names]
     if not runs:
         raise UserError(
             f"{root} holds no run of task {' or '.join(names)}; make one with "
             f"python train.py --config configs/{tasks[0].example}"
         )
-    return max(runs, key=lambda run: (run / "environment.json").stat().st_mtime_ns)
+    return max(runs, key=lambda run: (run / NAME).stat().st_mtime_ns)
 
 
 def open_run(tasks: Tasks, folder: Path) -> tuple[Task, RunConfig]:
@@ -144,40 +147,15 @@ def open_run(tasks: Tasks, folder: Path) -> tuple[Task, RunConfig]:
     Raises:
         UserError: the run is of an earlier version, whose configuration cannot be read.
     """
-    values = read_run_config(folder)
+    values, path = read_run_config(folder), folder / CONFIG
     try:
-        config = config_from_dict(tasks, values, str(folder / "config.yaml"))
+        config = config_from_dict(tasks, values, str(path))
     except UserError as error:
-        if (folder / "environment.json").is_file() and read_environment(folder).get("layout") != LAYOUT:
+        if (folder / NAME).is_file() and read_environment(folder).get("layout") != LAYOUT:
             raise UserError(f"{folder} is a run of an earlier version: {error}") from error
-        raise
+        raise error if str(path) in str(error) else UserError(f"{path}: {error}") from error
+    config.name = folder.resolve().name
     return tasks[config.task], config
-
-
-def write_environment(folder: Path, config: RunConfig, device: str, processes: int, shares: int) -> None:
-    """config.yaml with every value, and environment.json with versions, git state and command."""
-    import torch  # whoever only reads a folder does without
-
-    text = yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
-    write_text(folder / "config.yaml", text)
-    environment = {
-        "layout": LAYOUT,
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "git": git_state(),
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in _PACKAGES},
-        "device": device,
-        "threads": torch.get_num_threads(),
-        "world_size": processes,
-        "shares": shares,
-    }
-    write_json(folder / "environment.json", environment)
-
-
-def read_environment(folder: Path) -> dict[str, Any]:
-    """A run's environment.json."""
-    content: dict[str, Any] = json.loads((folder / "environment.json").read_text())
-    return content
 
 
 def trained_by(folder: Path) -> dict[str, Any]:
@@ -187,23 +165,61 @@ def trained_by(folder: Path) -> dict[str, Any]:
 
 def read_run_config(folder: Path) -> dict[str, Any]:
     """A run's own config.yaml; UserError for another folder."""
-    path = folder / "config.yaml"
+    path = folder / CONFIG
     if not path.is_file():
         raise UserError(f"{folder} is not a run's folder: it has no config.yaml")
-    return {str(key): value for key, value in OmegaConf.to_object(read_yaml(path)).items()}
+    values: dict[str, Any] = plain(read_yaml(path))
+    return values
 
 
 def product_of(run: Path, name: str) -> Path:
-    """The folder of what a run made; UserError where there is none yet."""
+    """The folder of what a run made; says where it is older than the run's newest checkpoint.
+
+    Raises:
+        UserError: there is none yet.
+    """
     if not (run / name).is_dir():
         raise UserError(f"{run}: no {name} folder; the run has not reached its first checkpoint")
+    steps = [int(path.stem.rpartition("=")[2]) for path in (run / "checkpoints").glob("newest-step=*.ckpt")]
+    made, newest = product_step(run), max(steps, default=0)
+    if made is not None and made < newest:
+        log.warning(
+            "%s is of update %d, the run's newest checkpoint of update %d: "
+            "python evaluate.py export --run %s makes it anew",
+            run / name,
+            made,
+            newest,
+            run,
+        )
     return run / name
 
 
-def remove_leftovers(folder: Path, product: str) -> None:
-    """Half-written files of a process that was killed."""
-    for path in [*folder.rglob(".*.tmp"), *folder.glob(f".{product}-*")]:
-        if path.is_dir():
+def product_step(run: Path) -> int | None:
+    """The update that a run's product is of, by its summary.json; None where that does not say."""
+    if not (run / SUMMARY).is_file():
+        return None
+    step = read_json(run / SUMMARY).get("product_step")
+    return step if isinstance(step, int) else None
+
+
+def kept_values(config: RunConfig) -> dict[str, Any]:
+    """The values, without places and names, that a resumed run has in common with its checkpoints."""
+    return {
+        key: value
+        for key, spec, value, free in leaves(config)
+        if not (free or spec.metadata.get("place") or key in ("name", "trainer.max_steps"))
+    }
+
+
+def write_config(folder: Path, config: RunConfig) -> None:
+    """config.yaml, with every value."""
+    write_text(folder / CONFIG, yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True))
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Half-written files and folders of a process that was killed (:mod:`carv_distill.files` names them)."""
+    for path in folder.rglob(".*.tmp"):
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
-            path.unlink()
+            path.unlink(missing_ok=True)

@@ -22,15 +22,16 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 import carv_distill
-from carv_distill.errors import PreemptedError, UserError
+from carv_distill.errors import INTERRUPTED, PREEMPTED, StoppedError, UserError
 
 from .checkpoints import Checkpoints
 from .lightning_private import leave_signals_alone
 
 log = logging.getLogger(__name__)
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-"""What schedulers send ahead of the end; SLURM's `--signal` lets one choose."""
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
+"""What schedulers send ahead of the end (SLURM's `--signal` lets one choose), a terminal that closes, and
+Ctrl-C."""
 BEAT = 2.0
 """Seconds between two signs of life."""
 GRACE = 5.0
@@ -71,7 +72,8 @@ class Watchdog(Callback):
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         # An exchange that failed is a RuntimeError: is a process lost? is asked before the thread ends.
         if not isinstance(exception, RuntimeError):
-            self._end(together=isinstance(exception, PreemptedError), seconds=2 * BEAT + GRACE)
+            together = isinstance(exception, StoppedError) and exception.together
+            self._end(together=together, seconds=2 * BEAT + GRACE)
 
     def _end(self, together: bool, seconds: float) -> None:
         """Ends the thread: a process that exits while one of its threads waits in C++ is aborted. `together`:
@@ -105,16 +107,18 @@ class Watchdog(Callback):
                 return
 
 
-class Preemption(Callback):
-    """After SIGTERM or SIGUSR1 to any process, all finish the same update, keep a checkpoint and stop.
+class Interruption(Callback):
+    """After one of `SIGNALS` to any process, all finish the same update, keep a checkpoint and stop.
 
     Whether any process got one is answered by a reduction on the CPU that runs beside the next update: the
-    device is not waited for, and every process reads the same answer at the same update.
+    device is not waited for, and every process reads the same answer at the same update. A second Ctrl-C
+    leaves at once.
     """
 
     def __init__(self, checkpoints: Checkpoints) -> None:
         self.checkpoints = checkpoints
-        self.received: str | None = None
+        self.received: signal.Signals | None = None
+        self._step = 0
         self._group: Any = None
         self._exchange: tuple[Tensor, Any] | None = None
 
@@ -124,7 +128,9 @@ class Preemption(Callback):
         leave_signals_alone(trainer)
         before = {}
         if threading.current_thread() is threading.main_thread():
-            before = {s: signal.signal(s, self._on_signal) for s in SIGNALS}
+            # a program started by nohup ignores SIGHUP, and goes on doing so
+            heard = [s for s in SIGNALS if s == signal.SIGINT or signal.getsignal(s) != signal.SIG_IGN]
+            before = {s: signal.signal(s, self._on_signal) for s in heard}
         try:
             yield
         finally:
@@ -132,35 +138,55 @@ class Preemption(Callback):
                 signal.signal(number, handler)
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self._step = trainer.global_step
         if trainer.world_size > 1:
             self._group = torch.distributed.new_group(backend="gloo")
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        step = trainer.global_step
-        if self._all_leave() and step < trainer.max_steps:
+        self._step = step = trainer.global_step
+        status = self._status_of_all()
+        if status and step < trainer.max_steps:
             self.checkpoints.keep_newest(trainer)
-            why = f"{self.received} received" if self.received else "another process was told to stop"
-            raise PreemptedError(f"{why}; update {step} is kept")
+            name = "another process was told to stop"
+            if self.received is not None:
+                name = "interrupted" if self.received == signal.SIGINT else f"{self.received.name} received"
+            raise StoppedError(f"{name}; update {step} is kept, --resume goes on from it", status)
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         if self._exchange is not None:
             self._exchange[1].wait()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.received = signal.Signals(number).name
+        if number == signal.SIGINT and self.received == signal.SIGINT:
+            last = self.checkpoints.folder / "last.ckpt"
+            rest = (
+                f"{last.resolve().name} is kept, --resume goes on from it"
+                if last.exists()
+                else "nothing is kept"
+            )
+            raise StoppedError(f"interrupted after update {self._step}; {rest}", INTERRUPTED, together=False)
+        self.received = signal.Signals(number)
+        if number == signal.SIGINT:
+            log.warning("interrupted: this update is finished and kept; a second Ctrl-C leaves at once")
 
-    def _all_leave(self) -> bool:
-        """Whether any process had a signal when the update before this one ended."""
+    def _status_of_all(self) -> int:
+        """The exit status that the signals ask for that any process had when the update before this one
+        ended; 0 without any."""
+        mine = 0
+        if self.received is not None:
+            mine = INTERRUPTED if self.received == signal.SIGINT else PREEMPTED
         if self._group is None:
-            return self.received is not None
+            return mine
         if self._exchange is not None:
             answer, work = self._exchange
             work.wait()
-            if answer.item():
-                return True
-        answer = torch.tensor([self.received is not None], dtype=torch.int32)
-        self._exchange = answer, torch.distributed.all_reduce(answer, group=self._group, async_op=True)
-        return False
+            if status := int(answer.item()):
+                return status
+        answer = torch.tensor([mine], dtype=torch.int32)
+        highest = torch.distributed.ReduceOp.MAX
+        work = torch.distributed.all_reduce(answer, highest, group=self._group, async_op=True)
+        self._exchange = answer, work
+        return 0
 
 
 def lost_message(patience: float) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from carv_distill.errors import UserError, one_line
 from carv_distill.files import write_text
 
 Row = dict[str, float]
@@ -89,11 +90,26 @@ def read_metrics(path: Path) -> list[Row]:
     """The rows of a metrics.csv, empty cells left out; no rows for a file that is not there.
 
     A last line without its end is dropped: its writer was killed, or is writing.
+
+    Raises:
+        UserError: the file is not as it was written.
     """
     if not path.is_file():
         return []
-    whole = path.read_bytes().rpartition(b"\n")[0].decode()
-    rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(io.StringIO(whole))]
-    for row in rows:
-        row["step"] = int(row["step"])
-    return rows
+    try:
+        whole = path.read_bytes().rpartition(b"\n")[0].decode("utf-8-sig")
+        return [_row(row) for row in csv.DictReader(io.StringIO(whole), strict=True)]
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, TypeError, KeyError, OverflowError, csv.Error) as error:
+        raise UserError(
+            f"{path} is not as it was written ({one_line(error)}); put back the file as it was, or move it "
+            "away to go on without its rows"
+        ) from error
+
+
+def _row(cells: dict[str, str]) -> Row:
+    row = {name: float(value) for name, value in cells.items() if value}
+    if not row["step"].is_integer():
+        raise ValueError(f"step {cells['step']}")
+    return {**row, "step": int(row["step"])}

@@ -11,7 +11,7 @@ from carv_distill.carv.strategies import STATISTICS, STRATEGIES
 from carv_distill.data.options import DataOptions
 from carv_distill.errors import UserError
 from carv_distill.evaluation.options import FIDOptions
-from carv_distill.options import at_least, between, one_of, section
+from carv_distill.options import at_least, between, one_of, section, seed_option
 
 PROPOSALS = ("uniform", "weights", "weighting", "adaptive")
 PRECISIONS = ("auto", "32-true", "64-true", "bf16-mixed")
@@ -126,9 +126,9 @@ class RunConfig:
     task: str = MISSING
     name: str = MISSING
     """Of the run's folder."""
-    seed: int = at_least(0, 0)
+    seed: int = seed_option(0)
     folder: str = field(default="runs", metadata={"resume": True})
-    """Where run folders are made."""
+    """Where run folders are made; ~ is the home folder."""
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
     checkpoint: CheckpointOptions = section(CheckpointOptions, resume=True)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -15,20 +16,26 @@ from carv_distill.errors import UserError
 from carv_distill.files import write_json
 
 from .callbacks import Export, Periodic, ProgressLine, StepLog, StopOnNonFinite
-from .checkpoints import AtomicCheckpointIO, Checkpoints, newest_checkpoint
+from .checkpoints import AtomicCheckpointIO, Checkpoints, load_checkpoint, newest_checkpoint
 from .config import flat
 from .console import is_main_process
-from .devices import launched, precision_of, resolve_device, scheduler_plugins, use_threads
+from .devices import lacks_memory, launched, precision_of, resolve_device, scheduler_plugins, use_threads
+from .environment import NAME as ENVIRONMENT
+from .environment import check_shares, read_environment, write_environment
 from .folder import (
-    check_shares,
+    METRICS,
+    SUMMARY,
     folder_to_resume,
+    kept_values,
     new_folder,
-    read_environment,
+    product_step,
     remove_leftovers,
     require_checkpoints,
-    write_environment,
+    require_own,
+    write_config,
 )
-from .interruptions import Preemption, Watchdog, code_digest, lost_message
+from .interruptions import Interruption, Watchdog, code_digest, lost_message
+from .lock import owned
 from .metrics import MetricsLogger, read_metrics
 from .options import RunConfig
 from .task import Prepared, Task
@@ -42,46 +49,90 @@ def execute(task: Task, config: RunConfig, resume: bool = False, requeue: bool =
     Everything that can be wrong with the input is reported before the folder is made.
 
     Args:
-        resume: go on from the newest checkpoint that can be read.
+        resume: go on from the newest checkpoint that can be read; of a run that has all its updates, make
+            what comes after them.
         requeue: the same where there is one; else start, in the folder of an attempt that ended before its
             first checkpoint if there was one.
 
     Raises:
-        UserError: a process of the run that is lost, or memory that is full.
+        UserError: a process of the run that is lost, memory that is full, or a run that another one owns.
     """
     device = resolve_device(config.trainer)
     devices, nodes = launched(config.trainer)
     use_threads(config.trainer.threads, device, _threads_before(config, resume or requeue))
-    prepared = task.prepare(config, device, devices * nodes)
-    folder, checkpoint = _start(task, config, resume, requeue)
-    step = checkpoint[1] if checkpoint else 0
+    try:
+        prepared = task.prepare(config, device, devices * nodes)
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
+            raise
+        raise UserError(
+            f"what is to be trained does not fit into memory; {task.out_of_memory} takes less"
+        ) from error
     shares = devices * nodes * prepared.accumulate
-    if checkpoint:
-        check_shares(folder, shares)
-    if precision_of(config.trainer, device) == "64-true":
+    with ExitStack() as stack:
+        folder, checkpoint = _start(task, config, resume, requeue, shares, stack)
+        if checkpoint is None or checkpoint[1] < config.trainer.max_steps:
+            _fit(task, config, prepared, folder, checkpoint, shares)
+        elif is_main_process():
+            log.info("it has all of its %d updates; what comes after them is made", checkpoint[1])
+            export(task, config, prepared, folder, device)
+        if is_main_process():
+            write_summary(folder)
+    return folder
+
+
+def export(
+    task: Task, config: RunConfig, prepared: Prepared, folder: Path, device: str, step: int | None = None
+) -> int:
+    """Makes the product of a run anew, from its checkpoint of an update (None: the newest); the update."""
+    step = load_checkpoint(prepared.module, folder, config.trainer, device, step)
+    _make(task, config, prepared, folder, prepared.module, step, step >= config.trainer.max_steps)
+    return step
+
+
+def _make(
+    task: Task, config: RunConfig, prepared: Prepared, folder: Path, module: Any, step: int, last: bool
+) -> None:
+    """The product after an update, and after the last one what only a finished run has."""
+    prepared.save(module, folder / task.product, step)
+    write_summary(folder, step)
+    if last:
+        prepared.finish(module, folder)
+
+
+def _fit(
+    task: Task,
+    config: RunConfig,
+    prepared: Prepared,
+    folder: Path,
+    checkpoint: tuple[Path, int] | None,
+    shares: int,
+) -> None:
+    """Trains from a checkpoint, or from the start, to the last update."""
+    step = checkpoint[1] if checkpoint else 0
+    if precision_of(config.trainer, resolve_device(config.trainer)) == "64-true":
         prepared.module.double()  # before Lightning would: a checkpoint is read into it as it was written
     watchdog = Watchdog(_program(config, step), config.trainer.patience)
-    checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint)
-    preemption = Preemption(checkpoints)
-    callbacks = [watchdog, *_callbacks(task, config, folder, prepared, checkpoints), preemption]
+    checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint, kept_values(config))
+    interruption = Interruption(checkpoints)
+    product = Export(config.checkpoint.every, partial(_make, task, config, prepared, folder))
+    callbacks = [watchdog, *_callbacks(config, folder, prepared, checkpoints), product, interruption]
     trainer = build_trainer(config, folder, callbacks, step, prepared.strategy)
     if trainer.is_global_zero:
+        write_config(folder, config)
         write_environment(folder, config, str(trainer.strategy.root_device), trainer.world_size, shares)
     try:
-        with preemption.listening(trainer):
+        with interruption.listening(trainer):
             trainer.fit(prepared.module, ckpt_path=checkpoint[0] if checkpoint else None, weights_only=True)
     except RuntimeError as error:
         if watchdog.is_lost():
             raise UserError(lost_message(config.trainer.patience)) from error
-        if isinstance(error, torch.OutOfMemoryError):
+        if lacks_memory(error):
             raise UserError(
                 f"out of memory on {trainer.strategy.root_device} at update {trainer.global_step}; "
                 f"{task.out_of_memory} takes less"
             ) from error
         raise
-    if trainer.is_global_zero:
-        write_json(folder / "summary.json", summary(folder))
-    return folder
 
 
 def build_trainer(
@@ -103,7 +154,7 @@ def build_trainer(
         callbacks=callbacks,
         plugins=plugins,
         logger=[
-            MetricsLogger(folder / "metrics.csv", resume_step),
+            MetricsLogger(folder / METRICS, resume_step),
             TensorBoardLogger(folder, name="tensorboard", version="", purge_step=resume_step + 1),
         ],
         log_every_n_steps=options.log_every,
@@ -113,21 +164,23 @@ def build_trainer(
     )
 
 
-def summary(folder: Path) -> dict[str, float | dict[str, float]]:
-    """The final numbers: the last value of every metric, and the lowest FID with its step."""
-    rows = read_metrics(folder / "metrics.csv")
+def write_summary(folder: Path, product: int | None = None) -> None:
+    """summary.json: the last value of every metric, the lowest FID with its step, and the update that the
+    product is of (`product`, or as the file says)."""
+    path, rows = folder / SUMMARY, read_metrics(folder / METRICS)
     last: dict[str, float] = {}
     for row in rows:
         last |= row
-    result: dict[str, float | dict[str, float]] = {"last": last}
+    result: dict[str, Any] = {"last": last}
     if measured := [r for r in rows if "fid/fid" in r and r["step"] > 0]:
         best = min(measured, key=lambda r: r["fid/fid"])
         result["best_fid"] = {"fid": best["fid/fid"], "step": best["step"]}
-    return result
+    result["product_step"] = product_step(folder) if product is None else product
+    write_json(path, result)
 
 
 def _callbacks(
-    task: Task, config: RunConfig, folder: Path, prepared: Prepared, checkpoints: Checkpoints
+    config: RunConfig, folder: Path, prepared: Prepared, checkpoints: Checkpoints
 ) -> list[Callback]:
     log_every, own = config.trainer.log_every, prepared.callbacks(folder)
     # where something is measured the host waits for the device anyway
@@ -139,7 +192,6 @@ def _callbacks(
         *own,
         ProgressLine(prepared.shown, log_every),
         checkpoints,
-        Export(folder / task.product, config.checkpoint.every, prepared.save),
     ]
 
 
@@ -150,29 +202,32 @@ def _program(config: RunConfig, step: int) -> dict[str, Any]:
 
 
 def _start(
-    task: Task, config: RunConfig, resume: bool, requeue: bool
+    task: Task, config: RunConfig, resume: bool, requeue: bool, shares: int, stack: ExitStack
 ) -> tuple[Path, tuple[Path, int] | None]:
-    """The run's folder, and the checkpoint to go on from with its step."""
+    """The run's folder, owned while the stack lasts, and the checkpoint to go on from with its step."""
     folder = Path(config.folder, config.name)
     if resume or (requeue and any((folder / "checkpoints").glob("*.ckpt"))):
         folder = folder_to_resume(task, config)
         require_checkpoints(folder, config)
         if is_main_process():  # a slower rank would remove what rank 0 is writing by then
-            remove_leftovers(folder, task.product)
-        checkpoint = newest_checkpoint(folder / "checkpoints")
+            stack.enter_context(owned(folder))
+            remove_leftovers(folder)
+        check_shares(folder, shares)
+        checkpoint = newest_checkpoint(folder / "checkpoints", kept_values(config))
         if checkpoint is None:
             raise UserError(f"--resume: {folder / 'checkpoints'} holds no checkpoint that can be read")
         log.info("resuming %s from %s, step %d", folder, checkpoint[0].name, checkpoint[1])
-        if checkpoint[1] >= config.trainer.max_steps:
-            log.info("it has all of its %d steps already", config.trainer.max_steps)
+        _say_what_is_lost(folder, checkpoint[1], config.trainer.log_every)
         return folder, checkpoint
     # The first process alone makes folders; the others write nothing and need only the name.
     if is_main_process():
         if not (requeue and folder.is_dir()):
             folder = new_folder(config)
-        elif any(folder.iterdir()):
-            folder_to_resume(task, config)  # an attempt that ended before its first checkpoint, or a refusal
-            remove_leftovers(folder, task.product)
+            stack.enter_context(owned(folder))
+        else:
+            stack.enter_context(owned(folder))
+            require_own(task, config, folder)
+            remove_leftovers(folder)
     if folder.name != config.name:
         log.warning(
             "a run named %s exists; this one is %s (--resume goes on with %s)",
@@ -185,10 +240,17 @@ def _start(
     return folder, None
 
 
+def _say_what_is_lost(folder: Path, step: int, log_every: int) -> None:
+    """Names rows that metrics.csv should have."""
+    last = max((int(row["step"]) for row in read_metrics(folder / METRICS) if row["step"] <= step), default=0)
+    if is_main_process() and step - last >= log_every:
+        log.warning("%s has no rows of updates %d to %d any more", folder / METRICS, last + 1, step)
+
+
 def _threads_before(config: RunConfig, again: bool) -> int | None:
     """The threads of the attempt that is gone on with."""
     folder = Path(config.folder, config.name)
-    if again and (folder / "environment.json").is_file():
-        threads: int = read_environment(folder)["threads"]
+    if again and (folder / ENVIRONMENT).is_file():
+        threads: int | None = read_environment(folder).get("threads")
         return threads
     return None

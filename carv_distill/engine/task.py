@@ -28,8 +28,10 @@ class Prepared:
     module: LightningModule
     callbacks: Callable[[Path], list[Callback]]
     """The task's own, given the run's folder."""
-    save: Callable[[Any, Path], None]
-    """Writes the module's product into its folder."""
+    save: Callable[[Any, Path, int], None]
+    """Writes the module's product, given its folder and the update, at every checkpoint."""
+    finish: Callable[[Any, Path], None] = lambda module, run: None
+    """Makes what only a finished run has, given the module and the run's folder, from the two alone."""
     shown: dict[str, str] = field(default_factory=dict)
     """Metrics that the progress line shows, with their format."""
     accumulate: int = 1
@@ -46,6 +48,8 @@ class Generator:
     """Its row in the table of `evaluate.py fid`."""
     load: Callable[[], Sample]
     """Reads it: one that is not asked for need not be there."""
+    teacher: bool = False
+    """Whether it is the run's teacher."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,17 @@ from torchmetrics.multimodal import CLIPScore
 from transformers import CLIPModel, CLIPProcessor
 
 from carv_distill.data.sets import to_uint8
+from carv_distill.digests import check_digests
 from carv_distill.errors import UserError
-from carv_distill.teachers.folder import reading
+from carv_distill.teachers.folder import reading, refuse_code
+from carv_distill.teachers.prompts import cut_text
+from carv_distill.teachers.trial import try_call
+from carv_distill.teachers.weights import require_finite
 from carv_distill.variance import Estimate, mean_estimate
 
 from .features import FeatureExtractor
+
+log = logging.getLogger(__name__)
 
 
 class TensorCLIP(nn.Module):
@@ -48,14 +55,67 @@ def load_clip(path: str | Path, key: str) -> tuple[TensorCLIP, CLIPProcessor]:
         key: of the configuration, for messages.
 
     Raises:
-        UserError: a path that is no folder.
+        UserError: a path that is no folder, a damaged model, or one that asks for code of its own.
     """
     if not Path(path).is_dir() and (Path(path).is_absolute() or Path(path).parent.is_dir()):
         raise UserError(f"{key}: {path} is not a folder")
+    if Path(path).is_dir():
+        refuse_code(Path(path))
+        check_digests(Path(path))
     with reading(f"{key}: {path} holds", "CLIP model"):
-        model = CLIPModel.from_pretrained(path, use_safetensors=True)
-        processor = CLIPProcessor.from_pretrained(path)
-    return TensorCLIP(model.requires_grad_(False).eval()), processor
+        model = CLIPModel.from_pretrained(path, use_safetensors=True, trust_remote_code=False)
+        processor = CLIPProcessor.from_pretrained(path, trust_remote_code=False)
+    require_finite(model, f"{key}: {path}")
+    clip = TensorCLIP(model.requires_grad_(False).eval())
+    _try(clip, processor, f"{key}: {path}")
+    return clip, processor
+
+
+def _try(clip: TensorCLIP, processor: CLIPProcessor, source: str) -> None:
+    """Both halves once."""
+
+    def of_picture() -> Tensor:
+        grey = torch.full((3, 8, 8), 128, dtype=torch.uint8)
+        return clip.get_image_features(processor(images=[grey], return_tensors="pt")["pixel_values"])
+
+    def of_text() -> Tensor:
+        tokens = processor(text=["a"], return_tensors="pt")
+        return clip.get_text_features(tokens["input_ids"], tokens["attention_mask"])
+
+    shape = 1, int(clip.config.projection_dim or 0)
+    try_call(of_picture, shape, f"{source}: the embedding of a picture")
+    try_call(of_text, shape, f"{source}: the embedding of a text")
+
+
+class CutProcessor:
+    """A CLIP processor that cuts texts to what the model takes.
+
+    torchmetrics would cut off the token of their end, by which the model reads them.
+
+    Args:
+        length: tokens, start and end included.
+    """
+
+    def __init__(self, processor: CLIPProcessor, length: int) -> None:
+        self.processor, self.length = processor, length
+
+    def __call__(
+        self, *, text: Any = None, images: Any = None, return_tensors: str = "pt", padding: bool = True
+    ) -> Any:
+        """Tokens and mask of texts [n, L], or pixels of pictures [n, 3, S, S]."""
+        if text is None:
+            return self.processor(images=images, return_tensors=return_tensors)
+        return self.processor(
+            text=text,
+            return_tensors=return_tensors,
+            padding=padding,
+            truncation=True,
+            max_length=self.length,
+        )
+
+    def cut_text(self, prompt: str) -> str:
+        """The end of a prompt that is left out; mostly empty."""
+        return cut_text(self.processor.tokenizer, prompt, self.length)
 
 
 class ClipScorer:
@@ -68,13 +128,17 @@ class ClipScorer:
     """
 
     def __init__(self, path: str | Path, device: torch.device | str = "cpu") -> None:
-        parts = load_clip(path, "clip.model")
+        model, processor = load_clip(path, "clip.model")
+        config: Any = model.config.text_config
+        parts = model, CutProcessor(processor, config.max_position_embeddings)
         self._metric = CLIPScore(lambda: parts).to(device)  # type: ignore
         self.device = device
+        self._warned: set[str] = set()
 
     @torch.no_grad()
     def __call__(self, images: Tensor, prompt: str) -> Tensor:
         """The score of each picture, [n]."""
+        self._warn_of_cut_text(prompt)
         scores = []
         for picture in to_uint8(images.detach()).to(self.device):
             self._metric.reset()
@@ -89,12 +153,19 @@ class ClipScorer:
         Source: Park et al. 2021; in text-to-3D: DreamFusion, section 4.
         """
         model, processor = self._metric.model, self._metric.processor
-        pixels = processor(images=list(to_uint8(images.detach()).cpu()), return_tensors="pt")["pixel_values"]
+        pixels = processor(images=list(to_uint8(images.detach()).cpu()))["pixel_values"]
         of_images = model.get_image_features(pixels.to(self.device))
-        words = [processor(text=[p], return_tensors="pt").to(self.device) for p in prompts]
+        words = [processor(text=[p]).to(self.device) for p in prompts]
         of_prompts = torch.cat([model.get_text_features(w["input_ids"], w["attention_mask"]) for w in words])
         normalize = nn.functional.normalize
         return (normalize(of_images, dim=-1) @ normalize(of_prompts, dim=-1).T).argmax(1).cpu()
+
+    def _warn_of_cut_text(self, prompt: str) -> None:
+        """Says, once for each prompt, what is beyond the text model's length and does not count."""
+        processor: CutProcessor = self._metric.processor  # type: ignore[assignment]
+        if (cut := processor.cut_text(prompt)) and prompt not in self._warned:
+            self._warned.add(prompt)
+            log.warning("the CLIP model takes %d tokens; its score is without %r", processor.length, cut)
 
     def mean(self, images: Tensor, prompt: str) -> Estimate:
         """The mean over pictures; its interval is over views of one object."""

@@ -17,9 +17,11 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from carv_distill.data.sets import ImageSpec
+from carv_distill.digests import check_digests
 from carv_distill.errors import UserError, one_line
 from carv_distill.files import shipped
 from carv_distill.teachers.edm.unpickle import MALFORMED
+from carv_distill.teachers.trial import try_call
 
 from .options import FEATURES
 
@@ -92,18 +94,23 @@ def load_extractor(
         key: what gives `weights`, for the messages.
 
     Raises:
-        UserError: no such features.
+        UserError: no such features, or a network that does not give features of a grey picture.
     """
+    extractor: FeatureExtractor
     match features:
         case "digits":
-            return DigitsFeatures(weights or DIGITS_FEATURES)
+            extractor = DigitsFeatures(weights or DIGITS_FEATURES)
         case "inception":
-            return InceptionFeatures(weights, key=key)
+            extractor = InceptionFeatures(weights, key=key)
         case "clip":
             from .clip import ClipFeatures
 
-            return ClipFeatures(weights or SOLIDS_CLIP, key=key)
-    raise UserError(f"fid.features: {features!r} is not one of {', '.join(FEATURES)}")
+            extractor = ClipFeatures(weights or SOLIDS_CLIP, key=key)
+        case _:
+            raise UserError(f"fid.features: {features!r} is not one of {', '.join(FEATURES)}")
+    grey = torch.full((1, 1, 8, 8), 128, dtype=torch.uint8)
+    try_call(lambda: extractor(grey), (1, extractor.dim), f"{key}: the features {features} of a picture")
+    return extractor
 
 
 class DigitsClassifier(nn.Module):
@@ -151,6 +158,7 @@ class DigitsFeatures(FeatureExtractor):
         path = Path(folder) / "model.safetensors"
         remedy = f"make them: python -m carv_distill.teacher_training.digits_features --out {folder}"
         content, digest = _read(path, remedy)
+        check_digests(path.parent)
         self.fingerprint = digest[:16]
         # on the meta device, because drawing initial weights would advance the caller's random state
         with torch.device("meta"):

@@ -4,6 +4,7 @@ KID, precision and recall are torch-fidelity's. The Fréchet distance is ours: t
 take the root of a product that is not symmetric, and singular where there are fewer images than features.
 """
 
+import math
 import re
 import zipfile
 import zlib
@@ -20,6 +21,8 @@ from carv_distill.files import atomic_file
 
 NEIGHBOURS = 3
 KID_SUBSET_SIZE = 1000
+ROUNDING = 1e-6
+"""Of a covariance's entries beside its largest one: several times float32's."""
 BLOCK = 4096
 """Rows of features that become float64 at a time."""
 
@@ -80,6 +83,7 @@ class FeatureStatistics:
             raise UserError(f"{path}: statistics of {len(mu)} features; the feature extractor gives {dim}")
         if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
             raise UserError(f"{path}: mu or sigma holds NaN or infinity")
+        _require_covariance(sigma, path)
         named = re.search(r"(\d+)x\1(?!\d)", Path(path).stem)
         of = about.get("size", int(named[1]) if named else size)
         if size is not None and of != size:
@@ -94,6 +98,23 @@ class FeatureStatistics:
         with atomic_file(path) as file:
             arrays: dict[str, Any] = {key: np.array(value) for key, value in about.items()}
             np.savez(file, mu=self.mu.cpu().numpy(), sigma=self.sigma.cpu().numpy(), **arrays)
+
+
+def _require_covariance(sigma: np.ndarray, path: Path | str) -> None:
+    """That it is symmetric without negative eigenvalues, to the rounding of float32 numbers.
+
+    Raises:
+        UserError: it is not, as an array of something else would not be, or a matrix cut to its triangle.
+    """
+    matrix = torch.from_numpy(sigma.astype(np.float64))
+    scale = ROUNDING * matrix.abs().max()
+    if (difference := (matrix - matrix.T).abs().max()) > scale:
+        raise UserError(
+            f"{path}: sigma is no covariance: it is not symmetric (σ_ij and σ_ji differ by {difference:.3g})"
+        )
+    least = torch.linalg.eigvalsh((matrix + matrix.T) / 2)[0]
+    if least < -scale * math.sqrt(len(matrix)):
+        raise UserError(f"{path}: sigma is no covariance: its least eigenvalue is {least:.3g}, below 0")
 
 
 def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:

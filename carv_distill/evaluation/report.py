@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from carv_distill.data.sets import ImageSpec
@@ -121,7 +122,7 @@ def evaluate_generator(
     p = processes or Processes()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     scores = []
-    with Progress(*columns, disable=not progress or p.rank > 0) as bar:
+    with Progress(*columns, console=Console(stderr=True), disable=not progress or p.rank > 0) as bar:
         task = bar.add_task(name, total=ranges * images)
         for start in range(0, ranges * images, images):
             end = start + images

@@ -18,6 +18,7 @@ from torch import Tensor
 from carv_distill.command_line import Parser, run_command
 from carv_distill.data.digits import load_digits_images
 from carv_distill.data.sets import LabelledImages, to_uint8
+from carv_distill.digests import DIGESTS, digest_lines
 from carv_distill.errors import UserError
 from carv_distill.evaluation.features import DigitsClassifier
 from carv_distill.files import atomic_file, write_json, write_text
@@ -126,6 +127,7 @@ def write_features(out: Path, *, seed: int, epochs: int, batch: int, lr: float) 
     )
     with atomic_file(out / "model.safetensors") as file:
         file.write(save(network.state_dict()))
+    write_text(out / DIGESTS, digest_lines(out))
     config = {"network": "DigitsClassifier", "features": network.dim, "parameters": parameters}
     write_json(out / "config.json", config | settings | asdict(outcome))
     write_text(out / "README.md", card)

@@ -19,8 +19,9 @@ from carv_distill.errors import UserError
 from carv_distill.teachers.denoiser import EDMPreconditioning, NetworkDenoiser, denoising_loss
 from carv_distill.teachers.network import UNetNetwork
 from carv_distill.teachers.sampler import heun_sample
-from carv_distill.teachers.schedule import EDMSchedule
+from carv_distill.teachers.schedule import EDMSchedule, check_levels
 from carv_distill.teachers.teacher import Teacher, edm_scheduler_config, save_teacher
+from carv_distill.teachers.trial import building, try_denoiser
 
 from .options import PretrainOptions
 
@@ -45,20 +46,24 @@ def build_teacher(options: PretrainOptions, channels: int, size: int, classes: i
     low, high = options.sigma_min, options.sigma_max
     if low >= high:
         raise UserError(f"training.sigma_min: {low:g} is not below training.sigma_max, {high:g}")
-    unet = UNet2DModel(
-        sample_size=size,
-        in_channels=channels,
-        out_channels=channels,
-        block_out_channels=tuple(options.channels),
-        layers_per_block=options.layers,
-        down_block_types=("DownBlock2D",) * (levels - 1) + ("AttnDownBlock2D",),
-        up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * (levels - 1),
-        norm_num_groups=8,
-        attention_head_dim=options.head_channels,
-        num_class_embeds=classes + 1,
-    )
     schedule = EDMSchedule(low, high, options.rho)
+    check_levels(schedule, "training.sigma_min, training.sigma_max, training.rho")
+    sizes = f"training.channels: {options.channels}, training.layers: {options.layers}"
+    with building(sizes):
+        unet = UNet2DModel(
+            sample_size=size,
+            in_channels=channels,
+            out_channels=channels,
+            block_out_channels=tuple(options.channels),
+            layers_per_block=options.layers,
+            down_block_types=("DownBlock2D",) * (levels - 1) + ("AttnDownBlock2D",),
+            up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * (levels - 1),
+            norm_num_groups=8,
+            attention_head_dim=options.head_channels,
+            num_class_embeds=classes + 1,
+        )
     denoiser = NetworkDenoiser(UNetNetwork(unet), EDMPreconditioning(options.sigma_data))
+    try_denoiser(denoiser, schedule, (channels, size, size), torch.tensor([classes]), sizes)
     return Teacher(denoiser, schedule, edm_scheduler_config(schedule, options.sigma_data))
 
 
@@ -122,9 +127,9 @@ class PretrainModule(RunModule):
         dtype = next(self.ema.parameters()).dtype
         return heun_sample(self.ema, self.schedule, z.to(dtype), labels, self.sampler_steps)
 
-    def save(self, folder: Path) -> None:
-        """The averaged teacher as a diffusers folder."""
-        about = f"EDM teacher after {self.global_step} steps; written by carv-distill."
+    def save(self, folder: Path, step: int) -> None:
+        """The averaged teacher after a step as a diffusers folder."""
+        about = f"EDM teacher after {step} steps; written by carv-distill."
         save_teacher(folder, self.ema.network, self.scheduler_config, f"# Diffusion teacher\n\n{about}\n")
 
     def configure_optimizers(self) -> Any:

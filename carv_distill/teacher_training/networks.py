@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import (
     CLIPConfig,
@@ -22,6 +23,7 @@ from carv_distill.errors import UserError
 from carv_distill.files import saved_folder
 from carv_distill.teachers.prompts import word_tokenizer
 from carv_distill.teachers.text import save_latent_teacher
+from carv_distill.teachers.trial import building, try_call
 
 from .options import TextTeacherOptions
 
@@ -45,7 +47,7 @@ def build_networks(
     """Networks for pictures of `size` pixels and prompts of these words, at most `length` tokens long.
 
     Raises:
-        UserError: channels, widths or a picture size that do not divide.
+        UserError: channels, widths or a picture size that do not divide, or sizes that make no network.
     """
     o = options
     for key in ("vae_channels", "unet_channels"):
@@ -63,6 +65,18 @@ def build_networks(
         if getattr(o, key) % 8:
             raise UserError(f"training.{key}: {getattr(o, key)} is no multiple of 8")
     tokenizer = word_tokenizer(words, length)
+    with building("training: vae_channels, unet_channels, text_width, clip_width, layers of these sizes"):
+        networks = _networks(o, size, tokenizer, length)
+    side = size // shrink
+    grey, latents = torch.zeros(1, 3, size, size), torch.zeros(1, o.latent_channels, side, side)
+    text = torch.zeros(1, length, o.text_width)
+    vae, unet = networks.vae, networks.unet
+    try_call(lambda: vae.encode(grey).latent_dist.mean, latents.shape, "training.vae_channels: latents")
+    try_call(lambda: unet(latents, 1, text).sample, latents.shape, "training.unet_channels: the denoiser")
+    return networks
+
+
+def _networks(o: TextTeacherOptions, size: int, tokenizer: CLIPTokenizer, length: int) -> TextTeacherNetworks:
     levels = len(o.vae_channels)
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * levels,
@@ -75,7 +89,7 @@ def build_networks(
     )
     levels = len(o.unet_channels)
     unet = UNet2DConditionModel(
-        sample_size=size // shrink,
+        sample_size=size // 2 ** (len(o.vae_channels) - 1),
         in_channels=o.latent_channels,
         out_channels=o.latent_channels,
         down_block_types=("CrossAttnDownBlock2D",) * levels,

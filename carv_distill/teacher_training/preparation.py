@@ -13,7 +13,8 @@ from carv_distill.data.images import load_images
 from carv_distill.data.solids import prompted_solids, vocabulary
 from carv_distill.engine.callbacks import FIDTrace, PictureGrid
 from carv_distill.engine.checkpoints import checkpoint_at
-from carv_distill.engine.folder import product_of, require_layout
+from carv_distill.engine.environment import require_layout
+from carv_distill.engine.folder import product_of
 from carv_distill.engine.task import Generator, Prepared, TrainedModel
 from carv_distill.evaluation.generate import Sample
 from carv_distill.evaluation.reference import FIDSetup
@@ -49,7 +50,7 @@ def prepare_images(config: TeacherConfig, device: str, world_size: int) -> Prepa
     def callbacks(folder: Path) -> list[Callback]:
         return [FIDTrace(fid, folder / "samples")] if fid else []
 
-    return Prepared(module, callbacks, PretrainModule.save, {"fid": "FID {:.2f}"})
+    return Prepared(module, callbacks, PretrainModule.save, shown={"fid": "FID {:.2f}"})
 
 
 def prepare_text(config: TextTeacherConfig, device: str, world_size: int) -> Prepared:
@@ -66,7 +67,7 @@ def prepare_text(config: TextTeacherConfig, device: str, world_size: int) -> Pre
     shown = {f"loss/{stage}": stage + " {:.3f}" for stage in ("vae", "unet", "clip")}
     # One stage's networks at a time have gradients.
     strategy = "ddp_find_unused_parameters_true"
-    return Prepared(module, callbacks, TextTeacherModule.save, shown, strategy=strategy)
+    return Prepared(module, callbacks, TextTeacherModule.save, shown=shown, strategy=strategy)
 
 
 def image_generators(config: TeacherConfig, run: Path, device: str) -> list[Generator]:

@@ -157,13 +157,14 @@ class TextTeacherModule(RunModule):
         scaled = latents / self.latents()[2]
         return torch.cat([self.vae.decode(part, return_dict=False)[0] for part in scaled.split(64)])
 
-    def save(self, folder: Path) -> None:
-        """A StableDiffusionPipeline folder with the averaged networks, and the CLIP model in its clip/."""
-        if self.global_step > self.starts[1]:
+    def save(self, folder: Path, step: int) -> None:
+        """After a step: a StableDiffusionPipeline folder with the averaged networks, and the CLIP model in
+        its clip/."""
+        if step > self.starts[1]:
             self.vae.register_to_config(scaling_factor=float(self.latents()[2]))
         unet, text = self.ema_denoiser.network.unet, self.ema_text_encoder
         averaged = TextTeacherNetworks(self.vae, unet, text, self.tokenizer, self.clip)
-        save_networks(folder, averaged, self.scheduler, self.global_step)
+        save_networks(folder, averaged, self.scheduler, step)
 
     def configure_optimizers(self) -> Any:
         o = self.options

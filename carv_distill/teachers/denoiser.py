@@ -201,6 +201,17 @@ def denoising_loss(denoiser: NetworkDenoiser, x: Tensor, sigma: Tensor, eps: Ten
     return F.mse_loss(*_raw_and_ideal(denoiser, x, sigma, eps, cond))
 
 
+def reconstruction_loss(
+    denoiser: NetworkDenoiser, x: Tensor, sigma: Tensor, eps: Tensor, cond: Tensor
+) -> Tensor:
+    """mean (D(x_t) − x)², the plain error: every noise level counts by its own error, so small ones hardly.
+
+    Shapes as of :func:`denoising_loss`. From c_out (F − ideal), where nothing cancels.
+    """
+    raw, ideal = _raw_and_ideal(denoiser, x, sigma, eps, cond)
+    return (denoiser.coefficients(x, sigma).out * (raw - ideal)).square().mean()
+
+
 def denoising_losses(
     denoiser: NetworkDenoiser, x: Tensor, sigma: Tensor, eps: Tensor, cond: Tensor | None
 ) -> Tensor:

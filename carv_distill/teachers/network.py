@@ -6,7 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from diffusers import ModelMixin, UNet2DConditionModel, UNet2DModel
@@ -17,6 +17,9 @@ from .precision import Float32Conv2d
 
 class RawNetwork(nn.Module, ABC):
     """F(x, c_noise, cond) of square images, by a network that diffusers saves and loads."""
+
+    size_key: ClassVar[str] = "sample_size"
+    """The key of :attr:`size` in the network's configuration."""
 
     def __init__(self, unet: ModelMixin) -> None:
         super().__init__()
@@ -33,27 +36,23 @@ class RawNetwork(nn.Module, ABC):
         return self.unet.config.in_channels
 
     @property
-    @abstractmethod
     def size(self) -> int:
         """Side of one image in pixels."""
+        return self.unet.config[self.size_key]
 
     @property
     @abstractmethod
     def labels(self) -> int:
         """Class embeddings, the null label included where there is one; 0 for an unconditional network."""
 
-    @property
-    @abstractmethod
-    def bottleneck_channels(self) -> int:
-        """C of :meth:`bottleneck`."""
-
     @abstractmethod
     def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None) -> Tensor:
         """x [n, C, s, s], c_noise [n], labels [n] or None → [n, C, s, s]."""
 
     @abstractmethod
-    def bottleneck(self, x: Tensor, c_noise: Tensor, cond: Tensor | None) -> Tensor:
-        """The features at the lowest resolution on the way to F, [n, C', h, w]."""
+    def encoder(self, x: Tensor, c_noise: Tensor, cond: Tensor | None) -> list[Tensor]:
+        """The encoder's last features at each of its sides on the way to F, the lowest side first,
+        [n, C', s, s] each: what a discriminator reads."""
 
     def trainable_copy(self) -> Self:
         """An independent copy whose parameters learn, in float32 at least.
@@ -82,36 +81,28 @@ class UNetNetwork(RawNetwork):
         self.unet.conv_out.__class__ = Float32Conv2d
 
     @property
-    def size(self) -> int:
-        return self.unet.config.sample_size
-
-    @property
     def labels(self) -> int:
         return self.unet.config.num_class_embeds or 0
-
-    @property
-    def bottleneck_channels(self) -> int:
-        return self.unet.config.block_out_channels[-1]
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None) -> Tensor:
         labels = cond if self.labels else None
         return self.unet(x, c_noise, class_labels=labels, return_dict=False)[0]
 
-    def bottleneck(self, x: Tensor, c_noise: Tensor, cond: Tensor | None) -> Tensor:
-        """The output of the mid block, or of the last down block where there is no mid block; the whole
-        network is computed."""
+    def encoder(self, x: Tensor, c_noise: Tensor, cond: Tensor | None) -> list[Tensor]:
+        """What each down block gives before it halves the side; the whole network is computed."""
         features: list[Tensor] = []
 
-        def record(module: nn.Module, inputs: Any, output: Any) -> None:
-            features.append(output[0] if isinstance(output, tuple) else output)
+        def record(block: nn.Module, inputs: Any, output: Any) -> None:
+            hidden, states = output[:2]
+            features.append(states[-2] if block.downsamplers else hidden)
 
-        middle = self.unet.down_blocks[-1] if self.unet.mid_block is None else self.unet.mid_block
-        hook = middle.register_forward_hook(record)
+        hooks = [block.register_forward_hook(record) for block in self.unet.down_blocks]
         try:
-            self.forward(x, c_noise, cond)  # a compiled call would know nothing of the hook
+            self.forward(x, c_noise, cond)  # a compiled call would know nothing of the hooks
         finally:
-            hook.remove()
-        return features[0]
+            for hook in hooks:
+                hook.remove()
+        return features[::-1]
 
 
 class TextUNetNetwork(nn.Module):

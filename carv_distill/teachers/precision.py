@@ -7,11 +7,15 @@ mean or a softmax over many half-precision numbers adds up its rounding errors.
 from __future__ import annotations
 
 import contextlib
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from diffusers.models.embeddings import GaussianFourierProjection
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from .network import RawNetwork
 
 
 def without_autocast(x: Tensor) -> contextlib.AbstractContextManager[None]:
@@ -53,7 +57,7 @@ class Bfloat16Network(nn.Module):
     float32: of large phases little is left otherwise. So does the last convolution.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: RawNetwork) -> None:
         super().__init__()
         for module in network.modules():
             if not isinstance(module, Float32Conv2d | GaussianFourierProjection):
@@ -64,3 +68,8 @@ class Bfloat16Network(nn.Module):
     def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16):
             return self.network(x, c_noise, cond)
+
+    def encoder(self, x: Tensor, c_noise: Tensor, cond: Tensor | None) -> list[Tensor]:
+        """The encoder's features, as :class:`~.network.RawNetwork` has them."""
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return self.network.encoder(x, c_noise, cond)

@@ -17,6 +17,9 @@ from carv_distill.errors import UserError
 class PromptEncoder(nn.Module, ABC):
     """Prompts → the text model's last hidden states, [n, L, D], as the teacher conditions on."""
 
+    length: int
+    """L, tokens of a prompt with its start and end."""
+
     def __init__(self, tokenizer: PreTrainedTokenizerBase, text_model: PreTrainedModel) -> None:
         super().__init__()
         self.tokenizer = tokenizer
@@ -45,21 +48,38 @@ class PromptEncoder(nn.Module, ABC):
             self._embeddings |= dict(zip(new, self.text_model(**tokens).last_hidden_state, strict=True))
         return torch.stack([self._embeddings[p] for p in prompts])
 
+    def cut_text(self, prompt: str) -> str:
+        """The end of a prompt that the text model does not see; mostly empty."""
+        return cut_text(self.tokenizer, self._normal(prompt), self.length)
+
     def release(self) -> None:
         """Frees the text model; the embeddings stay."""
         self.text_model = None
 
-    def _padded(self, prompts: list[str], length: int) -> Any:
+    def _normal(self, prompt: str) -> str:
+        """As the tokenizer gets it."""
+        return prompt
+
+    def _padded(self, prompts: Sequence[str]) -> Any:
         return self.tokenizer(
-            prompts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+            [self._normal(prompt) for prompt in prompts],
+            padding="max_length",
+            truncation=True,
+            max_length=self.length,
+            return_tensors="pt",
         )
 
 
 class CLIPPromptEncoder(PromptEncoder):
     """As Stable Diffusion encodes: a CLIP text model that sees the padding."""
 
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, text_model: PreTrainedModel) -> None:
+        super().__init__(tokenizer, text_model)
+        # a tokenizer that was saved without its length has an astronomical one
+        self.length = min(tokenizer.model_max_length, text_model.config.max_position_embeddings)
+
     def tokens(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        return {"input_ids": self._padded(list(prompts), self.tokenizer.model_max_length).input_ids}
+        return {"input_ids": self._padded(prompts).input_ids}
 
     def unknown_words(self, prompt: str) -> list[str]:
         """Words that the tokenizer does not have as a whole: a small vocabulary spells them letter by letter,
@@ -74,8 +94,13 @@ class CLIPPromptEncoder(PromptEncoder):
 class T5PromptEncoder(PromptEncoder):
     """As DeepFloyd-IF encodes: lower case, 77 tokens, a T5 encoder to which the padding is masked."""
 
+    length = 77
+
+    def _normal(self, prompt: str) -> str:
+        return prompt.lower().strip()
+
     def tokens(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        padded = self._padded([prompt.lower().strip() for prompt in prompts], 77)
+        padded = self._padded(prompts)
         return {"input_ids": padded.input_ids, "attention_mask": padded.attention_mask}
 
     def unknown_words(self, prompt: str) -> list[str]:
@@ -83,6 +108,12 @@ class T5PromptEncoder(PromptEncoder):
         "unknown" in its place. Rare words of known letters are pieces to it, and no news."""
         words = dict.fromkeys(re.findall(r"[\w'-]+|[^\w\s]+", prompt.lower()))
         return [w for w in words if self.tokenizer.unk_token_id in self.tokenizer(w).input_ids]
+
+
+def cut_text(tokenizer: PreTrainedTokenizerBase, prompt: str, length: int) -> str:
+    """The end of a prompt beyond so many tokens, of which the last is the end's own; mostly empty."""
+    tokens = tokenizer(prompt, verbose=False).input_ids
+    return str(tokenizer.decode(tokens[length - 1 : -1])).strip() if len(tokens) > length else ""
 
 
 def word_tokenizer(words: Sequence[str], length: int) -> CLIPTokenizer:

@@ -13,6 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from carv_distill.errors import UserError
+
 
 class NoiseSchedule(Protocol):
     """u → σ, increasing."""
@@ -43,6 +45,34 @@ class EDMSchedule:
     def sigma(self, u: Tensor) -> Tensor:
         low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
         return (low + u * (high - low)) ** self.rho
+
+
+def check_levels(schedule: NoiseSchedule, place: str) -> None:
+    """That a schedule is one: at least two levels, finite and positive in float32, increasing in u.
+
+    Args:
+        place: begins the message: the file and its keys.
+
+    Raises:
+        UserError: it is none, saying which of these it lacks.
+    """
+    if isinstance(schedule, VPSchedule):
+        levels = schedule.table
+    else:
+        try:
+            levels = schedule.sigma(torch.linspace(0, 1, 1025, dtype=torch.float64))
+        except (ArithmeticError, TypeError) as error:  # of Python's powers
+            raise UserError(f"{place} are no noise levels: {error}") from error
+    if levels.ndim != 1 or levels.numel() < 2:
+        raise UserError(f"{place} are no noise levels: found {levels.numel()}, at least two are needed")
+    for lacking, wrong in (
+        ("finite", ~levels.float().isfinite()),  # networks compute in float32
+        ("positive", levels.float() <= 0),
+        ("increasing", torch.cat([levels[:1] < 0, levels.diff() <= 0])),
+    ):
+        if wrong.any():
+            found = float(levels[wrong][0])
+            raise UserError(f"{place} are no noise levels: all must be {lacking}, found σ = {found:g}")
 
 
 @dataclass(frozen=True)

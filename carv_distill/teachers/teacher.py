@@ -11,15 +11,18 @@ import torch
 from diffusers import EDMEulerScheduler, ModelMixin, UNet2DModel
 from safetensors import SafetensorError
 
-from carv_distill.errors import UserError, one_line
+from carv_distill.errors import UserError, one_line, shown
 from carv_distill.files import updated_folder
 
 from .denoiser import GuidedDenoiser, NetworkDenoiser
 from .edm.networks import DhariwalUNet, SongUNet
 from .edm.unet import EDMNetwork
-from .folder import local_folder, parametrisation, read_json, read_network
+from .folder import local_folder, read_json
 from .network import RawNetwork, UNetNetwork
 from .schedule import EDMSchedule, NoiseSchedule
+from .scheduler import SCHEDULER, parametrisation, read_scheduler
+from .trial import try_denoiser
+from .weights import read_network, require_side
 
 NETWORKS: dict[str, tuple[type[ModelMixin], type[RawNetwork]]] = {
     "UNet2DModel": (UNet2DModel, UNetNetwork),
@@ -81,22 +84,28 @@ def load_teacher(path: str | Path) -> Teacher:
 
     The two may lie in the folder itself (`config.json`, `scheduler_config.json`, as
     ``google/ddpm-cifar10-32`` has them) or in `unet/` and `scheduler/`. The network is one of
-    :data:`NETWORKS`; for the scheduler see :func:`~.folder.parametrisation`. Weights are read from
-    safetensors only: a pickle is never opened.
+    :data:`NETWORKS`; for the scheduler see :func:`~.scheduler.parametrisation`. Weights are read from
+    safetensors only: a pickle is never opened. The network is called once at either end of the levels.
 
     Raises:
-        UserError: another network, or one that predicts variances too.
+        UserError: another network, or one that predicts variances too, is conditioned in another way or
+            cannot be called; whatever is wrong with its files.
     """
     folder = local_folder(str(path))
     unet_folder = folder / "unet" if (folder / "unet").is_dir() else folder
     scheduler_folder = folder / "scheduler" if (folder / "scheduler").is_dir() else folder
-    name = read_json(unet_folder / "config.json").get("_class_name", UNet2DModel.__name__)
-    config = read_json(scheduler_folder / "scheduler_config.json")
-    if name not in NETWORKS:
+    about = read_json(unet_folder / "config.json")
+    name = about.get("_class_name", UNet2DModel.__name__)
+    config = read_scheduler(scheduler_folder)
+    if not isinstance(name, str) or name not in NETWORKS:
         raise UserError(
-            f"{unet_folder / 'config.json'}: _class_name {name!r} is not one of {', '.join(NETWORKS)}"
+            f"{unet_folder / 'config.json'}: _class_name {shown(name)} is not one of {', '.join(NETWORKS)}"
         )
-    unet = read_network(unet_folder, NETWORKS[name][0], low_memory=False)
+    if name == UNet2DModel.__name__:
+        _refuse_other_embeddings(about, unet_folder)
+    kind, face = NETWORKS[name]
+    unet = read_network(unet_folder, kind, low_memory=False)
+    require_side(unet, face.size_key, unet_folder)
     if unet.config.out_channels != unet.config.in_channels:
         raise UserError(
             f"{unet_folder} predicts {unet.config.out_channels} channels for "
@@ -104,7 +113,22 @@ def load_teacher(path: str | Path) -> Teacher:
         )
     schedule, precondition = parametrisation(config, scheduler_folder)
     denoiser = NetworkDenoiser(raw_network(unet), precondition).requires_grad_(False).eval()
-    return Teacher(denoiser, schedule, config)
+    teacher = Teacher(denoiser, schedule, config)
+    label = torch.tensor([teacher.labels - 1]) if teacher.labels else None
+    shape = teacher.channels, teacher.size, teacher.size
+    try_denoiser(denoiser, schedule, shape, label, str(unet_folder))
+    return teacher
+
+
+def _refuse_other_embeddings(config: dict[str, Any], folder: Path) -> None:
+    """Embeddings of labels and noise levels that :class:`UNetNetwork` would feed wrongly."""
+    for key, allowed in (("class_embed_type", (None,)), ("time_embedding_type", ("positional",))):
+        value = config.get(key, allowed[0])
+        if value not in allowed:
+            supported = "null, with num_class_embeds" if key == "class_embed_type" else allowed[0]
+            raise UserError(
+                f"{folder / 'config.json'}: {key} {shown(value)} is not supported (allowed: {supported})"
+            )
 
 
 def raw_network(unet: ModelMixin) -> RawNetwork:
@@ -128,7 +152,7 @@ def save_teacher(
         with updated_folder(folder) as scratch:
             raw.save(scratch)
             text = json.dumps(scheduler_config, indent=2, sort_keys=True) + "\n"
-            (scratch / "scheduler_config.json").write_text(text)
+            (scratch / SCHEDULER).write_text(text)
             (scratch / "README.md").write_text(card)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{folder}: could not be written ({one_line(error)})") from error

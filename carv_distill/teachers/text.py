@@ -13,13 +13,17 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 from transformers.utils import is_sentencepiece_available
 
-from carv_distill.errors import UserError
+from carv_distill.errors import UserError, shown
+from carv_distill.files import DIGESTS
 
 from .denoiser import GuidedDenoiser, NetworkDenoiser
-from .folder import local_folder, parametrisation, read_json, read_network, reading
+from .folder import local_folder, read_json, reading, refuse_code
 from .network import TextUNetNetwork
 from .prompts import CLIPPromptEncoder, PromptEncoder, T5PromptEncoder
 from .schedule import VPSchedule
+from .scheduler import parametrisation, read_scheduler
+from .trial import try_call, try_denoiser
+from .weights import read_network, require_side
 
 PARTS: dict[str, dict[str, Any]] = {
     "StableDiffusionPipeline": {
@@ -122,7 +126,7 @@ def load_text_teacher(path: str | Path) -> TextTeacher:
     `model_index.json` says; weights are read from safetensors only.
 
     Raises:
-        UserError: no pipeline there, or another one.
+        UserError: no pipeline there, another one, or networks that cannot be called or do not go together.
     """
     # The index comes first: of a hub's pipeline that is refused, nothing else is fetched.
     index = local_folder(str(path), ["model_index.json"]) / "model_index.json"
@@ -132,10 +136,10 @@ def load_text_teacher(path: str | Path) -> TextTeacher:
             f"{' or '.join(PARTS)}"
         )
     name = read_json(index).get("_class_name")
-    if name not in PARTS:
-        raise UserError(f"teacher.path: {index} has _class_name {name!r}, not one of {', '.join(PARTS)}")
-    kinds = ("json", "txt", "model", "safetensors")  # pickles are not even fetched
-    patterns = [f"{part}/*.{kind}" for part in (*PARTS[name], "scheduler") for kind in kinds]
+    if not isinstance(name, str) or name not in PARTS:
+        raise UserError(f"teacher.path: {index} has _class_name {shown(name)}, not one of {', '.join(PARTS)}")
+    kinds = (".json", ".txt", ".model", ".safetensors", DIGESTS)  # pickles are not even fetched
+    patterns = [f"{part}/*{kind}" for part in (*PARTS[name], "scheduler") for kind in kinds]
     folder = local_folder(str(path), ["model_index.json", *patterns])
     parts = _read_parts(folder, PARTS[name])
     vae = parts.get("vae")
@@ -147,7 +151,28 @@ def load_text_teacher(path: str | Path) -> TextTeacher:
         if vae is None
         else LatentTeacher(denoiser, schedule, prompts, vae)
     )
-    return teacher.requires_grad_(False).eval()
+    teacher.requires_grad_(False).eval()
+    _try(teacher, folder)
+    return teacher
+
+
+def _try(teacher: TextTeacher, folder: Path) -> None:
+    """Every network once: the empty prompt's embedding, the denoiser with it, a grey picture's latents."""
+    encoder, width = teacher.prompts.text_model, teacher.unet.config.cross_attention_dim
+    assert encoder is not None
+    embedding = try_call(
+        lambda: teacher.prompts([""]),
+        (1, teacher.prompts.length, encoder.config.hidden_size),
+        f"{folder / 'text_encoder'}: the embedding of a prompt",
+    )
+    source = (
+        f"{folder / 'unet'} (cross_attention_dim {width}; prompts' embeddings have {embedding.shape[-1]})"
+    )
+    try_denoiser(teacher.denoiser, teacher.schedule, teacher.shape, embedding, source)
+    if isinstance(teacher, LatentTeacher):
+        grey = torch.zeros(1, 3, teacher.image_size, teacher.image_size, dtype=teacher.vae.dtype)
+        encode = lambda: teacher.vae.encode(grey).latent_dist.mean  # noqa: E731
+        try_call(encode, (1, *teacher.shape), f"{folder / 'vae'}: the latents of a picture")
 
 
 def _read_parts(folder: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,8 +198,13 @@ def _read_tokenizer(place: Path, kind: Any) -> Any:
             f"{place / 'spiece.model'} needs the package sentencepiece, which is not here (pip install "
             "sentencepiece); a tokenizer.json beside it would not"
         )
+    refuse_code(place)
     with reading(f"{place} has", kind.__name__):
-        return kind.from_pretrained(place)
+        tokenizer = kind.from_pretrained(place, trust_remote_code=False)
+    if not isinstance(length := tokenizer.model_max_length, int) or length < 2:
+        found = shown(length)
+        raise UserError(f"{place}: model_max_length is {found}, not a whole number from 2 on (start and end)")
+    return tokenizer
 
 
 def _denoiser(unet: UNet2DConditionModel, channels: int, folder: Path) -> tuple[NetworkDenoiser, VPSchedule]:
@@ -183,6 +213,7 @@ def _denoiser(unet: UNet2DConditionModel, channels: int, folder: Path) -> tuple[
     Of the scheduler's settings only the noise levels and the prediction matter here: clipping, thresholding
     and the variance belong to sampling.
     """
+    require_side(unet, "sample_size", folder / "unet")
     into, out = unet.config.in_channels, unet.config.out_channels
     if into != channels:
         raise UserError(f"{folder / 'unet'}: in_channels {into} is not {channels}, as its pipeline needs")
@@ -191,7 +222,7 @@ def _denoiser(unet: UNet2DConditionModel, channels: int, folder: Path) -> tuple[
             f"{folder / 'unet'}: out_channels {out} is not one of {into}, {2 * into} (learned variances)"
         )
     place = folder / "scheduler"
-    schedule, precondition = parametrisation(read_json(place / "scheduler_config.json"), place)
+    schedule, precondition = parametrisation(read_scheduler(place), place)
     if not isinstance(schedule, VPSchedule):
         raise UserError(f"{place}: a text-to-image teacher needs a scheduler with betas")
     return NetworkDenoiser(TextUNetNetwork(unet), precondition), schedule

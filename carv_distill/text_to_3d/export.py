@@ -12,6 +12,7 @@ from typing import Any
 import imageio.v3 as iio
 import numpy as np
 import torch
+import torch.nn.functional as F
 import trimesh
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -19,6 +20,7 @@ from skimage.measure import marching_cubes
 from torch import Tensor
 
 from carv_distill.data.sets import to_uint8
+from carv_distill.digests import check_digests
 from carv_distill.errors import UserError
 from carv_distill.evaluation.grids import save_grid
 from carv_distill.files import atomic_file, saved_folder, write_json
@@ -48,12 +50,13 @@ def load_scene(folder: Path) -> tuple[Scene, SceneOptions, str]:
     Raises:
         UserError: a file is missing or damaged.
     """
+    check_digests(folder)
     try:
-        about = json.loads((folder / "scene.json").read_text())
+        about = json.loads((folder / "scene.json").read_text(encoding="utf-8"))
         view = _view_from(about["view"])
         scene = build_scene(view)
         scene.load_state_dict(load_file(folder / "scene.safetensors"))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, RecursionError) as error:
         raise UserError(f"{folder} holds no readable scene: {' '.join(str(error).split())[:200]}") from error
     return scene.eval(), view, about["prompt"]
 
@@ -86,15 +89,19 @@ def write_turntable(
 ) -> None:
     """`turntable.mp4` once around the object, and `views.png`, eight of its frames.
 
+    Of an odd size the last row and column are there twice: video stores colours for 2 × 2 pixels (yuv420p).
+
     Raises:
         UserError: the video could not be written; one that was there before is kept.
     """
     images = pictures(scene, turntable(frames), size, 2 * view.samples, view.background)
     save_grid(2 * images[:: max(frames // 8, 1)][:8] - 1, folder / "views.png", columns=8)
-    video = to_uint8(2 * images - 1).permute(0, 2, 3, 1).numpy()
+    odd = size % 2
+    padded = F.pad(images, (0, odd, 0, odd), mode="replicate")
+    video = to_uint8(2 * padded - 1).permute(0, 2, 3, 1).numpy()
     try:
         data = iio.imwrite(
-            "<bytes>", video, plugin="FFMPEG", extension=".mp4", fps=fps, codec="libx264", macro_block_size=8
+            "<bytes>", video, plugin="FFMPEG", extension=".mp4", fps=fps, codec="libx264", macro_block_size=2
         )
         with atomic_file(folder / "turntable.mp4") as file:
             file.write(data)
@@ -128,15 +135,33 @@ def extract_mesh(scene: Scene, resolution: int = 96) -> trimesh.Trimesh | None:
     return trimesh.Trimesh(vertices, faces[:, ::-1], vertex_colors=(colour * 255).round().astype(np.uint8))
 
 
+def linear_bytes(rgba: np.ndarray) -> np.ndarray:
+    """Bytes of linear light of sRGB's, [n, 4]; opacity stays: 128, that is 0.5, becomes 55, 0.214.
+
+    c / 12.92 up to 0.04045, then ((c + 0.055) / 1.055)^2.4.
+
+    Source: IEC 61966-2-1 (sRGB); the glTF 2.0 specification, 3.7.2.1 (COLOR_0).
+    """
+    c = rgba[:, :3] / 255
+    linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+    return np.column_stack([(255 * linear).round().astype(np.uint8), rgba[:, 3]])
+
+
 def write_mesh(folder: Path, scene: Scene, resolution: int = 96) -> bool:
-    """`mesh.glb` and `mesh.obj`, coloured at the vertices; without a surface it says so and gives False."""
+    """`mesh.glb` and `mesh.obj`, coloured at the vertices; without a surface it says so and gives False.
+
+    A field's colours are pictures' sRGB, as viewers take OBJ's; glTF defines its COLOR_0 as linear.
+    """
     mesh = extract_mesh(scene, resolution)
     if mesh is None:
         why = "no mesh, as the density nowhere crosses the surface's level; the field itself is written"
         log.warning("%s: %s", folder, why)
         return False
-    for kind in ("glb", "obj"):
-        data: Any = mesh.export(file_type=kind)
+    linear = mesh.copy()
+    colours: Any = linear.visual
+    colours.vertex_colors = linear_bytes(colours.vertex_colors)
+    for kind, coloured in (("glb", linear), ("obj", mesh)):
+        data: Any = coloured.export(file_type=kind)
         with atomic_file(folder / f"mesh.{kind}") as file:
             file.write(data.encode() if isinstance(data, str) else data)
     return True

@@ -89,10 +89,10 @@ class SDSModule(EstimatedModule):
             "scene/opacity": self.latest_opacity,
         }
 
-    def save(self, folder: Path) -> None:
-        """The scene, with what is needed to see it again."""
+    def save(self, folder: Path, step: int) -> None:
+        """The scene after an update, with what is needed to see it again."""
         o = self.objective
-        save_scene(folder, self.scene, o.view, o.options.prompt, self.global_step)
+        save_scene(folder, self.scene, o.view, o.options.prompt, step)
 
     def train_dataloader(self) -> Iterator[int]:
         """Nothing to load: a step draws what it needs from its own streams."""

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from carv_distill.carv import NoiseCoefficient, Residual, StepStatistics, Upstream
+from carv_distill.data.solids import view_prompt
 from carv_distill.geometry.camera import VIEWS, Cameras, CameraSampler
 from carv_distill.teachers.text import TextTeacher
 
@@ -17,6 +18,13 @@ from .guidance import AnnealedSampler, clip_norm, guided_residual
 from .options import SceneOptions, SDSOptions
 from .rendering import Rendered
 from .scenes import Scene
+
+
+def view_prompts(options: SDSOptions) -> list[str]:
+    """The prompt of each of :data:`VIEWS`, the same for all without `view_prompts`."""
+    if not options.view_prompts:
+        return [options.prompt] * len(VIEWS)
+    return [view_prompt(options.prompt, view) for view in VIEWS]
 
 
 class SDSObjective(nn.Module):
@@ -46,8 +54,7 @@ class SDSObjective(nn.Module):
         self.scene, self.camera_sampler, self.view, self.options = scene, cameras, view, options
         self.teacher, self.levels = teacher, levels
         self.denoiser = teacher.guided(options.guidance, options.negative_prompt)
-        suffixes = [f", {view} view" if options.view_prompts else "" for view in VIEWS]
-        prompts = teacher.prompts([options.prompt + suffix for suffix in suffixes])
+        prompts = teacher.prompts(view_prompts(options))
         teacher.prompts.release()
         self.register_buffer("prompts", prompts, persistent=False)
         self.coefficient = NoiseCoefficient() if options.coefficient == "learned" else None

@@ -88,7 +88,7 @@ class SDSOptions:
     view_prompts: bool = True
     """Append ", front view" and the like, as the camera stands."""
     guidance: float = at_least(0, 7.5)
-    """Classifier-free guidance scale."""
+    """Classifier-free guidance scale s of ε_∅ + s (ε_c − ε_∅); threestudio's is s − 1."""
     weighting: str = one_of(WEIGHTINGS, "sds")
     """w(t): sds 1 − ᾱ, uniform 1, fantasia3d √ᾱ (1 − ᾱ)."""
     t_min: float = between(0, 1, 0.02)
@@ -124,7 +124,7 @@ class SDSOptions:
 class TeacherOptions:
     """The frozen teacher of text and images."""
 
-    path: str = place(MISSING, hub=True)
+    path: str = place(MISSING, hub=True, content=True)
     """Folder or hub id of a StableDiffusionPipeline or an IFPipeline."""
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch import Trainer, seed_everything
@@ -22,14 +21,15 @@ from carv_distill.engine.task import Prepared
 from carv_distill.errors import UserError
 from carv_distill.evaluation.clip import ClipScorer
 from carv_distill.geometry.camera import CameraSampler
+from carv_distill.teachers.prompts import PromptEncoder
 from carv_distill.teachers.text import TextTeacher, load_text_teacher
 from carv_distill.variance import MeasuredGradient, StageTimer
 
 from .export import pictures, turntable, write_mesh, write_turntable
 from .guidance import AnnealedSampler
 from .module import SDSModule
-from .objective import SDSObjective
-from .options import ClipOptions, ExportOptions, SDSConfig
+from .objective import SDSObjective, view_prompts
+from .options import ClipOptions, SDSConfig, SDSOptions
 from .rendering import choose_backend
 from .scenes import build_scene
 
@@ -50,10 +50,16 @@ def prepare(config: SDSConfig, device: str, world_size: int) -> Prepared:
     def callbacks(folder: Path) -> list[Callback]:
         scores = [ClipTrace(clip, scorer, config.sds.prompt)] if scorer else []
         views = PictureGrid(folder / "samples", config.preview.every, around, VIEWS)
-        return [*scores, views, ObjectExport(folder / "object", config.export)]
+        return [*scores, views]
+
+    def finish(module: SDSModule, folder: Path) -> None:
+        """Mesh, turntable and sheet of views."""
+        o, product = config.export, folder / "object"
+        write_mesh(product, module.scene, o.mesh)
+        write_turntable(product, module.scene, module.objective.view, o.frames, o.size)
 
     shown = {"clip/score": "CLIP {:.1f}", "scene/opacity": "opacity {:.2f}"}
-    return Prepared(module, callbacks, SDSModule.save, shown)
+    return Prepared(module, callbacks, SDSModule.save, finish, shown)
 
 
 def build_module(config: SDSConfig) -> SDSModule:
@@ -61,6 +67,7 @@ def build_module(config: SDSConfig) -> SDSModule:
     teacher = load_text_teacher(config.teacher.path)
     check_view(config, teacher)
     warn_of_unknown_words(config.sds.prompt, teacher)
+    warn_of_cut_text(config.sds, teacher.prompts)
     e, c, max_steps = config.estimator, config.camera, config.trainer.max_steps
     seed_everything(config.seed, verbose=False)  # initial weights of a field that has a network
     distance, fov, elevation = ((low, high) for low, high in (c.distance, c.fov, c.elevation))
@@ -127,6 +134,26 @@ def warn_of_unknown_words(prompt: str, teacher: TextTeacher) -> None:
         log.warning("sds.prompt: the teacher's tokenizer does not know %s; the object may ignore it", words)
 
 
+def warn_of_cut_text(options: SDSOptions, encoder: PromptEncoder) -> None:
+    """Says what the text encoder leaves out of prompts that are longer than it takes, the view above all."""
+    prompts = view_prompts(options)
+    cut = max((encoder.cut_text(prompt) for prompt in prompts), key=len)
+    seen = encoder.tokens(prompts)["input_ids"].unique(dim=0)
+    if options.view_prompts and len(seen) < len(prompts):
+        log.warning(
+            "sds.prompt: the text encoder takes %d tokens and cuts off the view, as %r, so that several "
+            "views have one prompt; shorten it, or give sds.view_prompts=false",
+            encoder.length,
+            cut,
+        )
+    elif cut:
+        log.warning("sds.prompt: the text encoder takes %d tokens and cuts off %r", encoder.length, cut)
+    if cut := encoder.cut_text(options.negative_prompt):
+        log.warning(
+            "sds.negative_prompt: the text encoder takes %d tokens and cuts off %r", encoder.length, cut
+        )
+
+
 def around(module: SDSModule, views: int = VIEWS, enlarged: int = 2) -> Tensor:
     """Views around the object as it is now, [n, 3, S, S] in [−1, 1], so many times the size of a render."""
     v = module.objective.view
@@ -149,17 +176,3 @@ class ClipTrace(Periodic):
         values = {"clip/score": score.value, "clip/score_low": score.low, "clip/score_high": score.high}
         write_metrics(trainer, values)
         module.log("clip/score", score.value, logger=False, rank_zero_only=True)
-
-
-class ObjectExport(Callback):
-    """Turntable, sheet of views and mesh of the finished object."""
-
-    def __init__(self, folder: Path, options: ExportOptions) -> None:
-        self.folder, self.options = folder, options
-
-    @rank_zero_only
-    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        module, o = pl_module, self.options
-        module.save(self.folder)  # the scene first: whatever fails below, it is there
-        write_mesh(self.folder, module.scene, o.mesh)
-        write_turntable(self.folder, module.scene, module.objective.view, o.frames, o.size)

@@ -25,8 +25,9 @@ def _check(config: SDSConfig) -> None:
                 f"camera.{key}: {pair} is not [least, greatest] with {low:g} ≤ least ≤ greatest ≤ {high:g}"
             )
     o = config.sds
-    if o.t_min > min(o.t_max, o.t_max_end):
-        raise UserError(f"sds.t_min: {o.t_min:g} is above the least t_max, {min(o.t_max, o.t_max_end):g}")
+    if o.t_min >= min(o.t_max, o.t_max_end):
+        least = min(o.t_max, o.t_max_end)
+        raise UserError(f"sds.t_min: {o.t_min:g} is not below the least t_max, {least:g}: no levels are left")
     if not o.prompt.strip():
         raise UserError("sds.prompt: it is empty; say what to make, as in sds.prompt='a red torus'")
 

@@ -11,24 +11,48 @@ from torch import Tensor
 
 from carv_distill.carv import stream
 from carv_distill.data.images import load_images
-from carv_distill.distillation.discriminator import Discriminator, discriminator_loss, generator_direction
+from carv_distill.distillation.discriminator import (
+    Discriminator,
+    discriminator_loss,
+    feature_shapes,
+    generator_direction,
+)
 from carv_distill.distillation.module import DMDModule
 from carv_distill.distillation.options import DMDConfig
 from carv_distill.distillation.preparation import build_module
 from carv_distill.errors import UserError
+from carv_distill.teachers.edm.networks import DhariwalUNet, SongUNet
+from carv_distill.teachers.network import RawNetwork
+from carv_distill.teachers.teacher import raw_network
+from tests.helpers.edm_networks import small
+from tests.helpers.tiny_unet import tiny_unet
 from tests.helpers.trainers import bare_trainer
 
 MakeConfig = Callable[..., DMDConfig]
 GAN = ("dmd.gan.student_weight=0.5", "dmd.gan.fake_weight=0.1")
+FASTGEN = (
+    *GAN,
+    "dmd.gan.features=teacher",
+    "dmd.gan.scales=2",
+    "dmd.gan.optimiser=own",
+    "dmd.gan.lr=1e-3",
+    "dmd.gan.beta1=0.5",
+    "dmd.fake_loss=x0",
+)
+R1 = (*GAN, "dmd.gan.r1_weight=10", "dmd.gan.r1_noise=0.2")
+KINDS = [GAN, FASTGEN, R1]
 
 
 def build(config: DMDConfig) -> DMDModule:
     return build_module(config, load_images("digits"))
 
 
-def test_the_direction_is_the_gradient_by_the_samples(small_config: MakeConfig) -> None:
+@pytest.mark.parametrize("words", [GAN, FASTGEN])
+def test_the_direction_is_the_gradient_by_the_samples(
+    small_config: MakeConfig, words: tuple[str, ...]
+) -> None:
     """Against one backward through generator and discriminator, float64: 1e-10; nothing else is touched."""
-    module = build(small_config(*GAN)).double()
+    module = build(small_config(*words)).double()
     head = module.objective.discriminator
     assert head is not None
     z, labels = module.objective.upstream_noise(3, stream("z"))
@@ -38,9 +62,11 @@ def test_the_direction_is_the_gradient_by_the_samples(small_config: MakeConfig) 
     )
     x = module.objective.generate(module.objective.student, z, labels)
     parameters = list(module.objective.student.parameters())
-    joint = F.softplus(-head.logits(module.objective.fake, x, sigma, eps, labels)).mean()
+    read = module.objective.read
+    assert read is (module.objective.fake if words == GAN else module.objective.teacher)
+    joint = F.softplus(-head.logits(read, x, sigma, eps, labels)).mean()
     expected = torch.autograd.grad(joint, parameters, retain_graph=True)
-    direction = generator_direction(module.objective.fake, head, x, sigma, eps, labels)
+    direction = generator_direction(read, head, x, sigma, eps, labels)
     found = torch.autograd.grad((x * direction).sum() / 3, parameters)
     for a, b in zip(expected, found, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
@@ -50,15 +76,16 @@ def test_the_direction_is_the_gradient_by_the_samples(small_config: MakeConfig) 
 
 def test_a_head_learns_to_tell_apart() -> None:
     """Features of mean −1 and +1: the loss falls from 2 ln 2 below 0.2; first weights follow the seed."""
-    head, same, other = Discriminator(8, 0), Discriminator(8, 0), Discriminator(8, 1)
-    assert torch.equal(head.reduce.weight, same.reduce.weight)
-    assert not torch.equal(head.reduce.weight, other.reduce.weight)
+    network = raw_network(tiny_unet())
+    head, same, other = (Discriminator(network, 1, seed) for seed in (0, 0, 1))
+    assert torch.equal(head.heads[0][0].weight, same.heads[0][0].weight)
+    assert not torch.equal(head.heads[0][0].weight, other.heads[0][0].weight)
     optimizer = torch.optim.Adam(head.parameters(), 1e-2)
     g = stream("features")
     losses = []
     for _ in range(60):
         fake, real = (torch.randn(32, 8, 4, 4, generator=g) + side for side in (-1, 1))
-        loss = discriminator_loss(head(fake), head(real))
+        loss = discriminator_loss(head([fake]), head([real]))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -66,24 +93,33 @@ def test_a_head_learns_to_tell_apart() -> None:
     assert losses[-1] < 0.2
 
 
-@pytest.mark.parametrize("reuse", ["true", "false"])
-def test_an_update_with_a_discriminator_trains_head_and_student(small_config: MakeConfig, reuse: str) -> None:
-    module = build(small_config(*GAN, f"dmd.fake_reuse={reuse}"))
-    assert module.objective.discriminator is not None
-    before = [
-        p.clone()
-        for p in (module.objective.discriminator.out.weight, next(module.objective.student.parameters()))
-    ]
+@pytest.mark.parametrize(
+    "words", [*KINDS, (*GAN, "dmd.fake_reuse=false"), (*FASTGEN, "teacher.precision=bfloat16")]
+)
+def test_an_update_with_a_discriminator_trains_head_and_student(
+    small_config: MakeConfig, words: tuple[str, ...]
+) -> None:
+    module = build(small_config(*words))
+    o = module.objective
+    assert o.discriminator is not None
+
+    def learning() -> list[Tensor]:
+        last = [head[-1].weight for head in o.discriminator.heads]  # type: ignore[union-attr]
+        return [p.detach().clone() for p in (*last, next(o.student.parameters()), next(o.fake.parameters()))]
+
+    before = learning()
     bare_trainer(2).fit(module)
-    after = [module.objective.discriminator.out.weight, next(module.objective.student.parameters())]
-    assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert all(not torch.equal(a, b) for a, b in zip(before, learning(), strict=True))
     assert {"fake", "student"} == set(module.latest_losses)
     assert 0 < module.metrics()["loss/discriminator"] < 10
 
 
-def test_one_process_that_accumulates_makes_the_discriminators_gradient_too(small_config: MakeConfig) -> None:
-    """Two shares of four against the mean of their losses, float64: the first gradient to 1e-10."""
-    config = small_config(*GAN, "dmd.global_batch=8", "dmd.fake_updates_per_student=1")
+@pytest.mark.parametrize("words", KINDS)
+def test_one_process_that_accumulates_makes_the_discriminators_gradient_too(
+    small_config: MakeConfig, words: tuple[str, ...]
+) -> None:
+    """Two shares of four against the mean of their losses, float64: the first gradients to 1e-10."""
+    config = small_config(*words, "dmd.global_batch=8", "dmd.fake_updates_per_student=1")
     module = build(config)
     gradients: list[Tensor] = []
     collect = module._collect
@@ -103,12 +139,143 @@ def test_one_process_that_accumulates_makes_the_discriminators_gradient_too(smal
         made = other.objective.student_samples(other.streams(share.index, 0, "samples", 0)[0])
         real = images[part].double(), labels[part]
         losses.append(other.objective.fake_loss(share, made, *other.streams(share.index, 0, "fake", 0), real))
+    o = other.objective
+    assert bool(o.head_parameters) is (words == FASTGEN)
+    parameters = [*o.fake_parameters, *o.head_parameters]
     parts = torch.autograd.grad(
-        torch.stack(losses).mean(), other.objective.fake_parameters, materialize_grads=True, allow_unused=True
+        torch.stack(losses).mean(), parameters, materialize_grads=True, allow_unused=True
     )
-    torch.testing.assert_close(gradients[0], torch.cat([g.flatten() for g in parts]), rtol=0, atol=1e-10)
+    found = torch.cat(gradients[: 1 + bool(o.head_parameters)])
+    torch.testing.assert_close(found, torch.cat([g.flatten() for g in parts]), rtol=0, atol=1e-10)
 
 
 def test_a_student_term_without_a_discriminator_is_refused(small_config: MakeConfig) -> None:
     with pytest.raises(UserError, match=r"dmd\.gan\.fake_weight: 0, but dmd\.gan\.student_weight is 0\.5"):
         build(small_config("dmd.gan.student_weight=0.5"))
+
+
+# the published teachers' networks, by their constructors' arguments
+CIFAR10 = {"img_resolution": 32, "in_channels": 3, "out_channels": 3, "label_dim": 10, "augment_dim": 9}
+IMAGENET64 = {"img_resolution": 64, "in_channels": 3, "out_channels": 3, "label_dim": 1000}
+
+
+@pytest.mark.parametrize(
+    ("network", "scales", "parameters"),
+    [
+        (lambda: SongUNet(**CIFAR10, channel_mult=(2, 2, 2)), 3, 9_444_867),
+        (lambda: DhariwalUNet(**IMAGENET64), 1, 18_879_745),
+    ],
+    ids=["FastGen on CIFAR-10", "FastGen and DMD2 on ImageNet-64"],
+)
+def test_the_heads_of_the_published_teachers(
+    network: Callable[[], SongUNet | DhariwalUNet], scales: int, parameters: int
+) -> None:
+    """C channels at side s: log₂(s/4) + 1 convolutions of 16 C² + C with norms of 2 C, then C + 1.
+
+    9.4 million at sides 32, 16, 8 of 256 channels, 18.9 million at side 8 of 768.
+    """
+    with torch.device("meta"):
+        built = network()
+    raw = raw_network(built.to_empty(device="cpu"))  # no first weights: only shapes are asked for
+    shapes = feature_shapes(raw)[:scales]
+    found = sum(p.numel() for p in Discriminator(raw, scales, 0).parameters())
+    by_hand = sum((16 * c * c + 3 * c) * (s // 4).bit_length() + c + 1 for c, s in shapes)
+    assert found == by_hand == parameters
+
+
+@pytest.mark.parametrize("side", [1, 3, 4, 7, 8, 16, 20])
+def test_a_head_takes_any_side(side: int) -> None:
+    """One number for each picture, whatever the lowest side is."""
+
+    class Network(torch.nn.Module):
+        channels, size = 1, 8
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def encoder(self, x: Tensor, c_noise: Tensor, cond: Tensor) -> list[Tensor]:
+            return [x.new_zeros(len(x), 8, side, side)]
+
+    head = Discriminator(Network(), 1, 0)  # type: ignore[arg-type]
+    assert head([torch.randn(3, 8, side, side)]).shape == (3, 1)
+
+
+def test_shapes_are_the_encoders() -> None:
+    networks: list[RawNetwork] = [raw_network(small("adm")), raw_network(tiny_unet(labels=4))]
+    assert [feature_shapes(n) for n in networks] == [[(128, 4), (64, 8)], [(8, 4), (8, 8)]]
+
+
+def test_more_sides_than_there_are_is_refused(small_config: MakeConfig) -> None:
+    with pytest.raises(
+        UserError, match=r"dmd\.gan\.scales: 3, but the teacher's encoder has 2 \(sides 4, 8\)"
+    ):
+        build(small_config(*GAN, "dmd.gan.scales=3"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("dmd.gan.r1_weight=1",), r"dmd\.gan\.fake_weight: 0, but dmd\.gan\.r1_weight is 1"),
+        ((*GAN, "dmd.gan.lr=1e-4"), r"dmd\.gan\.lr: 0\.0001 is for dmd\.gan\.optimiser: own"),
+        ((*GAN, "dmd.gan.beta2=0"), r"dmd\.gan\.beta2: 0 is for dmd\.gan\.optimiser: own"),
+    ],
+)
+def test_what_does_not_go_together(small_config: MakeConfig, words: tuple[str, ...], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        small_config(*words)
+
+
+def test_a_frozen_teachers_features_teach_the_head_alone(small_config: MakeConfig) -> None:
+    """The fake score's gradient is that of its denoising loss; read from the fake score it is not."""
+    for words, alone in ((FASTGEN, True), ((*FASTGEN, "dmd.gan.features=fake"), False)):
+        module = build(small_config(*words)).double()
+        o, (share,) = module.objective, module.shares
+        samples = o.student_samples(stream("samples"))
+        real = o.student_samples(stream("real"))
+        gradients = []
+        for images in (None, real):
+            loss = o.fake_loss(share, samples, stream("own"), stream("shared"), images)
+            gradients.append(torch.autograd.grad(loss, o.fake_parameters[-1])[0])
+            found = torch.autograd.grad(
+                o.fake_loss(share, samples, stream("own"), stream("shared"), images),
+                o.fake_parameters,
+                allow_unused=True,
+            )
+            gradients[-1] = torch.cat([g.flatten() for g in found if g is not None])
+        assert torch.equal(*gradients) is alone
+
+
+def test_an_own_optimiser_has_its_own_rate_and_betas(small_config: MakeConfig) -> None:
+    """They follow the fake score's schedule; without them the fake score's are taken."""
+    module = build(small_config(*FASTGEN, "dmd.warmup=4"))
+    trainer = bare_trainer(2)
+    trainer.fit(module)
+    _, fake, head = (o.param_groups[0] for o in trainer.optimizers)
+    assert head["lr"] == pytest.approx(0.5e-3)
+    assert head["betas"] == (0.5, module.options.beta2)
+    assert fake["lr"] == pytest.approx(module.options.fake_lr / 2)
+    assert trainer.global_step == 2
+    assert {int(s["step"]) for s in trainer.optimizers[2].state.values()} == {4}
+    plain = build(small_config(*GAN, "dmd.gan.optimiser=own"))
+    assert plain.configure_optimizers()[2].param_groups[0]["lr"] == plain.options.fake_lr
+
+
+def test_the_penalty_is_the_squared_change_under_a_little_noise(small_config: MakeConfig) -> None:
+    """As s → 0 the penalty over s² tends to the mean of ‖∇h‖², which is R1: with s = 1e-4, by 64 noises of
+    each of 4 pictures, within 4 standard errors."""
+    module = build(small_config(*GAN)).double()
+    o, head = module.objective, module.objective.discriminator
+    assert head is not None
+    x, labels = o.student_samples(stream("real"))
+    sigma = torch.tensor([0.1, 0.5, 2.0, 8.0]).double()
+    leaf = x.clone().requires_grad_()
+    h = head.of_noised(o.read, leaf, sigma, labels)
+    (gradient,) = torch.autograd.grad(h.sum(), leaf)
+    changes = []
+    for i in range(64):
+        eps = torch.randn(x.shape, generator=stream("near", i), dtype=x.dtype)
+        changes.append((head.of_noised(o.read, x + 1e-4 * eps, sigma, labels) - h).square().mean() / 1e-8)
+    found = torch.stack(changes).detach()
+    exact = gradient.square().flatten(1).sum(1).mean()
+    assert (found.mean() - exact).abs() < 4 * found.std() / 8

@@ -93,14 +93,14 @@ def test_a_student_needs_only_diffusers(small_config: MakeConfig, tmp_path: Path
     """Loaded where this package cannot be imported, the pipeline makes the module's own samples."""
     module = build_module(small_config(), load_images("digits"))
     folder = tmp_path / "student"
-    module.save(folder, {"FID": 3.25, "images": 600, "teacher": "a|b"})
+    module.save(folder, 6, {"FID": 3.25, "images": 600, "teacher": "a|b"})
     raw = loaded_elsewhere(folder)
     teacher = load_teacher(folder)
     expected = module.sample(noise(teacher), torch.tensor([3, 7]))
     torch.testing.assert_close(raw, expected.detach(), rtol=1e-4, atol=1e-4)
     assert torch.equal(one_step(teacher, noise(teacher), torch.tensor([3, 7])), expected.detach())
     card = (folder / "README.md").read_text()
-    for row in ("| FID | 3.25 |", "| images | 600 |", "| teacher | a\\|b |", "| updates | 0 |", "| K | 2 |"):
+    for row in ("| FID | 3.25 |", "| images | 600 |", "| teacher | a\\|b |", "| updates | 6 |", "| K | 2 |"):
         assert row in card
     assert "nothing but diffusers is needed" in card
     files = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
@@ -109,9 +109,16 @@ def test_a_student_needs_only_diffusers(small_config: MakeConfig, tmp_path: Path
         "model_index.json",
         "pipeline.py",
         "scheduler/scheduler_config.json",
+        "unet/SHA256SUMS",
         "unet/config.json",
         "unet/diffusion_pytorch_model.safetensors",
     }
+    weights = folder / "unet/diffusion_pytorch_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    for place in (len(content) - 1, len(content) // 2):  # the top bits of one number, some bit of another
+        weights.write_bytes(content[:place] + bytes([content[place] ^ 64]) + content[place + 1 :])
+        with pytest.raises(UserError, match=r"diffusion_pytorch_model\.safetensors is damaged: its SHA-256"):
+            load_teacher(folder)
 
 
 @pytest.mark.parametrize("name", ["ddpm++", "adm"])

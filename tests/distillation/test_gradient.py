@@ -18,18 +18,19 @@ from tests.helpers.trainers import bare_trainer
 
 MakeConfig = Callable[..., DMDConfig]
 GAN = ("dmd.gan.student_weight=10", "dmd.gan.fake_weight=0.1")
+FASTGEN = (*GAN, "dmd.gan.features=teacher", "dmd.gan.scales=2", "dmd.gan.optimiser=own", "dmd.t_max=0.9")
 
 
 def build(config: DMDConfig) -> DMDModule:
     """With a fake score and a discriminator that have moved, so that there is something to measure."""
     module = build_module(config, load_images("digits"))
     with torch.no_grad():
-        for i, p in enumerate(module.objective.fake_parameters):
+        for i, p in enumerate([*module.objective.fake_parameters, *module.objective.head_parameters]):
             p += 0.03 * torch.randn(p.shape, generator=stream("moved", i))
     return module
 
 
-@pytest.mark.parametrize("words", [(), GAN])
+@pytest.mark.parametrize("words", [(), GAN, FASTGEN])
 def test_trace_and_evaluation_take_one_gradient_to_the_bit(
     small_config: MakeConfig, words: tuple[str, ...]
 ) -> None:
@@ -50,7 +51,7 @@ def test_trace_and_evaluation_take_one_gradient_to_the_bit(
     assert torch.equal(traced, without) is not bool(words)
 
 
-@pytest.mark.parametrize("words", [(), GAN])
+@pytest.mark.parametrize("words", [(), GAN, FASTGEN])
 def test_training_descends_the_gradient_that_is_measured(
     small_config: MakeConfig, words: tuple[str, ...]
 ) -> None:
@@ -90,8 +91,11 @@ def test_trace_and_evaluation_agree_within_their_intervals(small_config: MakeCon
     assert max(traced.low, evaluated.low) < min(traced.high, evaluated.high)
 
 
-def test_what_an_update_does_besides_is_timed_and_changes_nothing(small_config: MakeConfig) -> None:
-    module = build(small_config(*GAN))
+@pytest.mark.parametrize("words", [GAN, (*FASTGEN, "dmd.ema_beside=[0.5,0.9]")])
+def test_what_an_update_does_besides_is_timed_and_changes_nothing(
+    small_config: MakeConfig, words: tuple[str, ...]
+) -> None:
+    module = build(small_config(*words))
     before = [p.clone() for p in module.parameters()]
     timer = StageTimer()
     gradient_of(module).time_other(timer)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from carv_distill.carv import NoiseLevelSampler, Proposal, average_residual, surrogate
+from carv_distill.carv import NoiseLevelSampler, Proposal, average_residual, stream, surrogate
 from carv_distill.data.images import load_images
 from carv_distill.distillation.gradient import measure_variance
 from carv_distill.distillation.module import DMDModule
 from carv_distill.distillation.options import DMDConfig
-from carv_distill.distillation.preparation import build_module
+from carv_distill.distillation.preparation import build_module, generators
+from carv_distill.errors import UserError
+from carv_distill.tasks import train
+from carv_distill.teachers.teacher import load_teacher
 from tests.helpers.trainers import bare_trainer
 
 GOLDEN = Path(__file__).with_name("golden_losses.json")
@@ -158,9 +162,10 @@ def test_cosine_decay_follows_its_formula(small_config: MakeConfig) -> None:
 def test_the_average_may_be_given_as_a_half_life(small_config: MakeConfig) -> None:
     """Half-life of 12 samples and batches of 4: a weight counts half after three updates. A ramp caps it."""
     half_life = ("dmd.ema_half_life=0.012", "dmd.ema_ramp=false")
-    assert build(small_config(*half_life)).ema_decay(0) ** 3 == pytest.approx(0.5)
-    assert build(small_config(*half_life, "dmd.global_batch=12")).ema_decay(0) == pytest.approx(0.5)
-    assert [build(small_config("dmd.ema=0.98")).ema_decay(n) for n in (0, 10, 10_000)] == [0.1, 0.55, 0.98]
+    assert build(small_config(*half_life)).ema_decays(0)[0] ** 3 == pytest.approx(0.5)
+    assert build(small_config(*half_life, "dmd.global_batch=12")).ema_decays(0) == [pytest.approx(0.5)]
+    ramped = build(small_config("dmd.ema=0.98", "dmd.ema_beside=[0.5]"))
+    assert [ramped.ema_decays(n) for n in (0, 10, 10_000)] == [[0.1, 0.1], [0.55, 0.5], [0.98, 0.5]]
 
 
 def test_learning_rates_warm_up(small_config: MakeConfig) -> None:
@@ -171,6 +176,99 @@ def test_learning_rates_warm_up(small_config: MakeConfig) -> None:
     student, fake = (o.param_groups[0]["lr"] for o in trainer.optimizers)
     assert student == pytest.approx(0.75 * module.options.student_lr)
     assert fake == pytest.approx(0.75 * module.options.fake_lr)
+
+
+def test_the_students_gradient_is_a_sum_over_entries(small_config: MakeConfig) -> None:
+    """C·H·W times the gradient of FastGen's and DMD2's loss, ½ mean (x − stopgrad(x − r))², so clip_norm is
+    that many times theirs: float64, to 1e-10, and at the bound the applied norm is it."""
+    module = with_moved_fake(build(small_config("estimator.draws=1"))).double()
+    o, g = module.objective, stream("gradient")
+    z, labels = o.upstream_noise(4, g)
+    x = o.generate(o.student, z, labels)
+    u, eps = torch.rand(4, generator=g).double(), torch.randn(x.shape, generator=g, dtype=x.dtype)
+    with torch.no_grad():
+        r = o.residual(labels)(x, u, eps, torch.arange(4))
+    theirs = 0.5 * torch.nn.functional.mse_loss(x, (x - r).detach())
+    ours = surrogate(x, r)
+    entries = 1 * 8 * 8
+    gradients = [
+        torch.cat([p.flatten() for p in torch.autograd.grad(loss, o.student_parameters, retain_graph=True)])
+        for loss in (theirs, ours)
+    ]
+    torch.testing.assert_close(gradients[1], entries * gradients[0], rtol=0, atol=1e-10)
+    assert gradients[1].norm() > 1e-3
+    clipped = with_moved_fake(build(small_config("dmd.clip_norm=0.01")))
+    bare_trainer(1).fit(clipped)
+    assert float(clipped.metrics()["student/grad_norm"]) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_the_fake_scores_gradient_is_clipped_on_its_own(small_config: MakeConfig) -> None:
+    """To its bound, and not without one; the student's is left."""
+    norms = {}
+    for bound in ("null", "1e-3", "1e9"):
+        module = build(small_config(f"dmd.fake_clip_norm={bound}", "dmd.fake_updates_per_student=1"))
+        bare_trainer(1).fit(module)
+        gradient = module.fake_vectors[0].theta.grad
+        assert gradient is not None
+        norms[bound] = float(gradient.norm())
+        assert module.clipped == 0
+        clipped = module.metrics().get("fake/clipped_updates")
+        assert (clipped is None) if bound == "null" else (int(clipped) == (bound == "1e-3"))  # type: ignore[arg-type]
+    assert norms["1e-3"] == pytest.approx(1e-3, rel=1e-3)
+    assert norms["null"] == norms["1e9"] > 1e-2
+
+
+def test_several_averages_follow_their_decays(small_config: MakeConfig, tmp_path: Path) -> None:
+    """θ̄_n = δ θ̄ + (1 − δ) θ_n of each, over four updates, in float64 to 1e-12; 0 is the student itself.
+    Each lies in the student's folder as a pipeline, under its decay."""
+    words = ("dmd.ema=0.0", "dmd.ema_beside=[0.5,0.98]", "dmd.ema_ramp=false")
+    module = build(small_config(*words))
+    students: list[torch.Tensor] = []
+    update = module.apply_student
+
+    def keep(*arguments: Any) -> None:
+        if not students:
+            students.append(module.student_vector.theta.detach().clone())
+        update(*arguments)
+        students.append(module.student_vector.theta.detach().clone())
+
+    module.apply_student = keep  # type: ignore[method-assign]
+    bare_trainer(4, "64-true").fit(module)
+    for row, decay in enumerate((0.5, 0.98)):
+        expected = students[0]
+        for student in students[1:]:
+            expected = decay * expected + (1 - decay) * student
+        torch.testing.assert_close(module.averages[row], expected, rtol=0, atol=1e-12)
+    assert torch.equal(module.ema_vector.theta, students[-1])
+    module.float().save(tmp_path / "student", 4)
+    for row, name in enumerate(("0.5", "0.98")):
+        network = load_teacher(tmp_path / "student/averages" / name).network
+        found = torch.nn.utils.parameters_to_vector(network.parameters())
+        assert torch.equal(found, module.averages[row])
+        assert (tmp_path / f"student/averages/{name}/model_index.json").is_file()
+
+
+def test_every_average_is_measured_by_its_name(small_config: MakeConfig) -> None:
+    """The student first, the teacher last and known as such."""
+    config = small_config("dmd.ema_beside=[0.5,0.9995001]", "dmd.ema_ramp=false", "trainer.max_steps=2")
+    run = train(config)
+    made = generators(config, run, "cpu")
+    names = ["student, 1 step", "student, 1 step, average 0.5", "student, 1 step, average 0.9995"]
+    assert [g.name for g in made if not g.teacher] == names
+    assert made[-1].teacher
+    z, labels = torch.randn(2, 1, 8, 8, generator=stream("z")), torch.tensor([3, 7])
+    with torch.no_grad():
+        pictures = [g.load()(z, labels) for g in made[:3]]
+    assert not torch.equal(pictures[0], pictures[1])
+    assert not torch.equal(pictures[1], pictures[2])
+
+
+@pytest.mark.parametrize("words", [("[0.5,0.5]",), ("[0.98]",), ("[1.0]",), ("[0.0]",), ("[nan]",)])
+def test_averages_that_cannot_be_told_apart_are_refused(
+    small_config: MakeConfig, words: tuple[str, ...]
+) -> None:
+    with pytest.raises(UserError, match=r"dmd\.ema_beside: "):
+        small_config(f"dmd.ema_beside={words[0]}")
 
 
 @pytest.mark.slow

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from carv_distill.data import solids
+from carv_distill.engine.config import flat
 from carv_distill.engine.metrics import read_metrics
 from carv_distill.tasks import load_config, train
 from carv_distill.teachers.schedule import EDMSchedule
@@ -52,7 +54,7 @@ def digits(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
     return [*STUDENT, f"teacher.path={ROOT}/checkpoints/digits-teacher"]
 
 
-def edm(kind: str, **changes: int) -> Callable[[Path], list[str]]:
+def edm(kind: str, **changes: Any) -> Callable[[Path], list[str]]:
     """A small teacher of one of EDM's kinds."""
 
     def save(folder: Path) -> list[str]:
@@ -64,13 +66,21 @@ def edm(kind: str, **changes: int) -> Callable[[Path], list[str]]:
 
 def cifar10(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
     save_cifar10(folder / "data", patch, LABELS)
-    return [*edm("ddpm++", img_resolution=32)(folder), f"data.path={folder}/data"]
+    teacher = edm("ddpm++", img_resolution=32, channel_mult=[2, 2, 2])(folder)
+    return [*teacher, f"data.path={folder}/data"]
 
 
 def imagenet64(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
     """Labels 0 … 9 of a thousand."""
     save_zip(folder / "imagenet.zip", 64, LABELS)
     return [*edm("adm", img_resolution=64)(folder), f"data.path={folder}/imagenet.zip", "data.workers=0"]
+
+
+def second_phase(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
+    """Of DMD2, after its first."""
+    words = imagenet64(folder, patch)
+    first = load_config(CONFIGS / "imagenet64/dmd2_start.yaml", [*words, *steps(folder / "first")])
+    return [*words, f"dmd.start={train(first)}"]
 
 
 def few_solids(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
@@ -96,8 +106,11 @@ def pixel(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
 RUNS: dict[str, Prepare] = {
     "dmd_carv.yaml": digits,
     "cifar10/dmd_carv.yaml": cifar10,
-    "cifar10/dmd_iid.yaml": cifar10,
+    "cifar10/dmd2_fastgen.yaml": cifar10,
     "imagenet64/dmd_carv.yaml": imagenet64,
+    "imagenet64/dmd2.yaml": second_phase,
+    "imagenet64/dmd2_fastgen.yaml": imagenet64,
+    "imagenet64/dmd2_start.yaml": imagenet64,
     "solids/teacher.yaml": few_solids,
     "solids/dmd_carv.yaml": student_of_solids,
     "teacher_digits.yaml": lambda folder, patch: ["training.batch=2", "fid.every=0"],
@@ -110,6 +123,11 @@ RUNS: dict[str, Prepare] = {
 }
 
 
+def steps(runs: Path) -> list[str]:
+    where = ["trainer.accelerator=cpu", "trainer.precision=32-true", f"folder={runs}"]
+    return [*where, "trainer.max_steps=1", "trainer.log_every=1"]
+
+
 def test_every_file_is_among_them() -> None:
     assert sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml")) == sorted(RUNS)
 
@@ -118,16 +136,31 @@ def test_every_file_is_among_them() -> None:
 def test_a_configuration_takes_a_step(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that it says stays, but for sizes, paths, measures of quality and the device."""
     words = RUNS[name](tmp_path, monkeypatch)
-    where = ["trainer.accelerator=cpu", "trainer.precision=32-true", f"folder={tmp_path}/runs"]
-    config = load_config(CONFIGS / name, [*words, *where, "trainer.max_steps=1", "trainer.log_every=1"])
-    run = train(config)
+    run = train(load_config(CONFIGS / name, [*words, *steps(tmp_path / "runs")]))
     assert [row["step"] for row in read_metrics(run / "metrics.csv")][-1] == 1
     assert (run / "checkpoints/last.ckpt").is_file()
 
 
-def test_the_baseline_differs_in_the_estimator_alone() -> None:
-    """CARV and iid on CIFAR-10: strategy, K and the name."""
-    carv, iid = (load_config(CONFIGS / f"cifar10/dmd_{arm}.yaml") for arm in ("carv", "iid"))
-    carv.name = iid.name
-    carv.estimator.draws, carv.estimator.strategy = 1, "iid"  # type: ignore[attr-defined]
-    assert carv == iid
+@pytest.mark.parametrize("folder", ["cifar10", "imagenet64"])
+def test_carv_differs_from_the_recipe_in_a_few_lines(folder: str) -> None:
+    """Strategy and K of the estimator, the strata of the fake score's batch, and the name."""
+    carv, recipe = (flat(load_config(CONFIGS / folder / f"{n}.yaml")) for n in ("dmd_carv", "dmd2_fastgen"))
+    assert {key for key, value in carv.items() if recipe[key] != value} == {
+        "name",
+        "estimator.draws",
+        "estimator.strategy",
+        "dmd.fake_strategy",
+    }
+
+
+def test_carv_for_the_second_phase_is_the_line_in_its_header() -> None:
+    path = CONFIGS / "imagenet64/dmd2.yaml"
+    (line,) = (line for line in path.read_text().splitlines() if line.startswith("#   … "))
+    plain, carv = flat(load_config(path)), flat(load_config(path, line.split()[2:]))
+    changed = {key: value for key, value in carv.items() if plain[key] != value}
+    assert changed == {
+        "name": "imagenet64_dmd2_carv",
+        "estimator.draws": 4,
+        "estimator.strategy": "nested",
+        "dmd.fake_strategy": "global",
+    }

@@ -99,7 +99,7 @@ def test_two_processes_update_as_one_that_works_through_both_shares(
     ranks = shares(small_config(*WORDS))
     student, fake = ranks[0].configure_optimizers()
     for step in range(2):
-        descend(fake, ranks[0].fake_vector, [fake_loss(m, step) for m in ranks])
+        descend(fake, ranks[0].fake_vectors[0], [fake_loss(m, step) for m in ranks])
         losses = [student_loss(m, step, m.estimator.sampler) for m in ranks]
         descend(student, ranks[0].student_vector, losses)
     state = torch.load(run / "checkpoints/newest-step=2.ckpt", weights_only=True)["state_dict"]
@@ -128,7 +128,7 @@ def test_two_processes_learn_one_adaptive_proposal(
     student, fake = ranks[0].configure_optimizers()
     seen: list[tuple[Tensor, Tensor, Tensor]] = []
     for step in range(2):
-        descend(fake, ranks[0].fake_vector, [fake_loss(m, step) for m in ranks])
+        descend(fake, ranks[0].fake_vectors[0], [fake_loss(m, step) for m in ranks])
         sampler = ranks[0].estimator.sampler_at(step)
         seen.clear()
 
@@ -179,6 +179,30 @@ def test_two_processes_make_the_updates_of_one_that_accumulates(
         for part in ("state_dict", "optimizer_states"):
             torch.testing.assert_close(one[part], two[part], rtol=0, atol=1e-8)
         torch.testing.assert_close(one["adaptive"]["sums"], two["adaptive"]["sums"], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.ddp
+def test_two_processes_make_the_updates_of_a_published_kind_of_run(tmp_path: Path) -> None:
+    """As above, with the teacher's features, an optimiser of the discriminator's own and three averages."""
+    gan = ("features=teacher", "scales=2", "optimiser=own", "student_weight=0.1", "fake_weight=1")
+    words = [
+        *SMALL,
+        *TEN,
+        *(f"dmd.gan.{word}" for word in gan),
+        "dmd.fake_loss=x0",
+        "dmd.ema_beside=[0.5,0.9]",
+    ]
+    words += ["trainer.max_steps=3", "dmd.fake_clip_norm=1"]
+    one = train(load_config(ROOT / "configs/dmd_carv.yaml", [*words, f"folder={tmp_path}/one"]))
+    launch_two("--config", "configs/dmd_carv.yaml", *words, f"folder={tmp_path}/two")
+    for step in range(1, 4):
+        a, b = (
+            torch.load(run / f"checkpoints/newest-step={step}.ckpt", weights_only=True)
+            for run in (one, tmp_path / "two/dmd_carv")
+        )
+        assert len(a["optimizer_states"]) == 3
+        for part in ("state_dict", "optimizer_states"):
+            torch.testing.assert_close(a[part], b[part], rtol=0, atol=1e-8)
 
 
 def test_a_batch_that_the_processes_do_not_divide_is_refused(small_config: Callable[..., DMDConfig]) -> None:

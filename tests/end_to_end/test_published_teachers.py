@@ -80,7 +80,7 @@ def distil(teacher: Teacher, classes: int, folder: Path, **options: Any) -> DMDM
         ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
     )
     Trainer(max_steps=3, max_epochs=-1, accelerator="cpu", **quiet).fit(module)
-    module.save(folder)
+    module.save(folder, 0)
     return module
 
 

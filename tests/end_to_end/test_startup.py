@@ -67,8 +67,8 @@ def test_a_mistake_loads_nothing_heavy(words: tuple[str, ...], said: str) -> Non
 def test_a_run_says_its_first_word_before_torch_is_loaded(tmp_path: Path) -> None:
     script = (
         "import builtins, sys\nfrom carv_distill.commands.train import main\nload = builtins.__import__\n"
-        "def watched(name, *rest):\n    if name == 'torch':\n        sys.exit('torch comes')\n"
-        "    return load(name, *rest)\nbuiltins.__import__ = watched\n"
+        "def watched(name, *rest, **more):\n    if name == 'torch':\n        sys.exit('torch comes')\n"
+        "    return load(name, *rest, **more)\nbuiltins.__import__ = watched\n"
         f"main(['--config', 'configs/dmd_carv.yaml', 'folder={tmp_path}'])"
     )
     done = subprocess.run(

@@ -52,6 +52,7 @@ def gradient_of(folder: Path) -> MeasuredGradient:
 def test_a_run_leaves_its_object_and_its_traces(teacher: Path, tmp_path: Path) -> None:
     folder = run(teacher, tmp_path)
     assert {p.name for p in (folder / "object").iterdir()} >= {
+        "SHA256SUMS",
         "scene.safetensors",
         "scene.json",
         "mesh.glb",
@@ -89,6 +90,7 @@ def test_gaussians_are_trained_shown_and_scored(teacher: Path, tmp_path: Path) -
     """As fields are, with nothing else to say than their kind."""
     folder = run(teacher, tmp_path, "scene.kind=gaussians", "scene.gaussians.count=50")
     assert {p.name for p in (folder / "object").iterdir()} >= {
+        "SHA256SUMS",
         "scene.safetensors",
         "turntable.mp4",
         "views.png",
@@ -103,7 +105,7 @@ def test_gaussians_are_trained_shown_and_scored(teacher: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (("sds.prompt=''",), "sds.prompt: it is empty"),
+        (("sds.prompt=",), "sds.prompt: it is empty"),
         (
             ("scene.size=16",),
             r"scene.size: renders are 16×16, but .* are 8×8; use scene.size=8",
@@ -118,7 +120,7 @@ def test_gaussians_are_trained_shown_and_scored(teacher: Path, tmp_path: Path) -
         (("camera.fov=[70,40]",), r"camera.fov: \[70.0, 40.0\] is not \[least, greatest\]"),
         (("camera.distance=[1.5]",), "camera.distance"),
         (("estimator.proposal=weights", "estimator.weights=[1]"), "weights is not for task sds"),
-        (("sds.t_min=0.9", "sds.t_max_end=0.5"), "sds.t_min: 0.9 is above the least t_max, 0.5"),
+        (("sds.t_min=0.9", "sds.t_max_end=0.5"), "sds.t_min: 0.9 is not below the least t_max, 0.5"),
         (("sds.weighting=none",), "sds.weighting: 'none' is not one of sds"),
         (("trainer.accelerator=cuda",), "there is no CUDA device here"),
         (("clip.model=/none",), "clip.model: /none is not a folder"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,19 +25,63 @@ def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["x.ckpt"]
 
 
+def content(step: int, **changes: Any) -> dict[str, Any]:
+    """As Lightning's checkpoints are."""
+    kept = {"Checkpoints": {"best": {}, "values": {"seed": 0}}}
+    parts: dict[str, Any] = {"optimizer_states": [{}], "lr_schedulers": [], "loops": {}, "callbacks": kept}
+    parts |= {"global_step": step, "state_dict": {"w": torch.arange(1000.0)}, **changes}
+    return {key: value for key, value in parts.items() if value is not None}
+
+
 def test_the_newest_whole_checkpoint_is_chosen(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """By steps, not by name or time; truncated and flipped files are named and passed over."""
     assert newest_checkpoint(tmp_path) is None
     writer = AtomicCheckpointIO()
-    for name, step in (("c", 10), ("b", 30), ("a", 20), ("d", 40)):
-        writer.save_checkpoint({"global_step": step, "w": torch.arange(1000.0)}, tmp_path / f"{name}.ckpt")
+    paths = {s: tmp_path / f"{'best' if s == 20 else 'newest'}-step={s}.ckpt" for s in (10, 30, 20, 40)}
+    for step, path in paths.items():
+        writer.save_checkpoint(content(step), path)
     (tmp_path / "last.ckpt").symlink_to("gone.ckpt")
-    assert newest_checkpoint(tmp_path) == (tmp_path / "d.ckpt", 40)
-    content = (tmp_path / "d.ckpt").read_bytes()
-    (tmp_path / "d.ckpt").write_bytes(content[: len(content) // 2])
-    flipped = bytearray((tmp_path / "b.ckpt").read_bytes())
+    assert newest_checkpoint(tmp_path) == (paths[40], 40)
+    whole = paths[40].read_bytes()
+    paths[40].write_bytes(whole[: len(whole) // 2])
+    flipped = bytearray(paths[30].read_bytes())
     flipped[len(flipped) // 2] ^= 0xFF
-    (tmp_path / "b.ckpt").write_bytes(flipped)
-    assert newest_checkpoint(tmp_path) == (tmp_path / "a.ckpt", 20)
-    assert "b.ckpt is damaged" in caplog.text
-    assert "d.ckpt is damaged" in caplog.text
+    paths[30].write_bytes(flipped)
+    assert newest_checkpoint(tmp_path) == (paths[20], 20)
+    assert "newest-step=30.ckpt is damaged" in caplog.text
+    assert "newest-step=40.ckpt is damaged" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "name", ["newest-step=8 (copy).ckpt", "newest-step=8.ckpt.bak", "newest-step=x.ckpt"]
+)
+def test_a_stray_copy_is_passed_over(name: str, tmp_path: Path) -> None:
+    writer = AtomicCheckpointIO()
+    writer.save_checkpoint(content(4), tmp_path / "newest-step=4.ckpt")
+    writer.save_checkpoint(content(8), tmp_path / name)
+    assert newest_checkpoint(tmp_path) == (tmp_path / "newest-step=4.ckpt", 4)
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        (content(8, optimizer_states=None), "it lacks optimizer_states"),
+        (content(8, optimizer_states=[]), "it lacks its optimiser"),
+        (content(4), "it is of update 4"),
+        ({"state_dict": {}}, "it lacks optimizer_states, lr_schedulers, loops, callbacks, global_step"),
+        ([1, 2], "it lacks state_dict"),
+        (torch.zeros(2), "it lacks state_dict"),
+        (content(8, callbacks={"Checkpoints": {"values": {"seed": 1}}}), "seed is 1 there, 0 here"),
+    ],
+)
+def test_a_file_that_is_no_checkpoint_of_this_run_is_refused(found: Any, why: str, tmp_path: Path) -> None:
+    AtomicCheckpointIO().save_checkpoint(found, tmp_path / "newest-step=8.ckpt")
+    with pytest.raises(UserError, match=f"is no checkpoint of this run: {re.escape(why)}"):
+        newest_checkpoint(tmp_path, {"seed": 0})
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", b"\x80\x02}q\x00.", b"x" * 1000, b"\0" * 100_000])
+def test_bytes_that_are_no_checkpoint_are_passed_over(damage: bytes, tmp_path: Path) -> None:
+    AtomicCheckpointIO().save_checkpoint(content(4), tmp_path / "newest-step=4.ckpt")
+    (tmp_path / "newest-step=8.ckpt").write_bytes(damage)
+    assert newest_checkpoint(tmp_path) == (tmp_path / "newest-step=4.ckpt", 4)

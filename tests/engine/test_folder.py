@@ -48,25 +48,40 @@ def test_what_is_only_measured_or_shown_may_change(small_config: MakeConfig, key
         require_resumable(small_config("trainer.max_steps=2", key, "dmd.fake_lr=0.1", "dmd.ema=0.5"))
 
 
-def test_a_place_that_is_reached_otherwise_may_change(
+def test_a_teacher_is_known_by_its_content(
     small_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From another working folder, or where an environment with the same teacher has moved."""
+    """It may have moved; another in its place is refused."""
     config = small_config("trainer.max_steps=2")
-    train(config)
+    run = train(config)
     teacher = Path(config.teacher.path).resolve()
-    require_resumable(small_config("trainer.max_steps=2", f"teacher.path={teacher}"))
-    moved = tmp_path / "moved" / teacher.name
+    moved = tmp_path / "moved"
     shutil.copytree(teacher, moved)
+    (moved / ".hidden").touch()
+    require_resumable(small_config("trainer.max_steps=2", f"teacher.path={moved}"))
+    weights = bytearray((moved / "diffusion_pytorch_model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (moved / "diffusion_pytorch_model.safetensors").write_bytes(weights)
+    with pytest.raises(UserError, match=r"teacher\.path: .*moved has other content than the one that"):
+        require_resumable(small_config("trainer.max_steps=2", f"teacher.path={moved}"))
+    with pytest.raises(UserError, match=r"teacher\.path: .*gone is not here any more"):
+        require_resumable(small_config("trainer.max_steps=2", f"teacher.path={tmp_path}/gone"))
+    # a run that was started before contents were noted: its folder's and its own name
+    environment = json.loads((run / "environment.json").read_text())
+    del environment["contents"]
+    (run / "environment.json").write_text(json.dumps(environment))
     with pytest.raises(UserError, match=r"teacher\.path was .* now"):
         require_resumable(small_config("trainer.max_steps=2", f"teacher.path={moved}"))
-    saved = Path(config.folder, config.name, "config.yaml")
-    text = saved.read_text()
-    saved.write_text(text.replace(f"path: {config.teacher.path}", f"path: /gone/moved/{teacher.name}"))
-    require_resumable(small_config("trainer.max_steps=2", f"teacher.path={moved}"))
-    saved.write_text(text.replace(f"path: {config.teacher.path}", f"path: /gone/other/{teacher.name}"))
-    with pytest.raises(UserError, match=r"teacher\.path was '/gone/other/"):
-        require_resumable(small_config("trainer.max_steps=2", f"teacher.path={moved}"))
+
+
+def test_a_renamed_run_goes_on(small_config: MakeConfig) -> None:
+    config = small_config("trainer.max_steps=2")
+    run = train(config)
+    run.rename(run.with_name("better"))
+    again = train(small_config("name=better", "trainer.max_steps=4"), resume=True)
+    assert again.name == "better"
+    assert "name: better" in (again / "config.yaml").read_text()
+    assert open_run(again)[1].name == "better"
 
 
 def test_a_run_of_another_task_under_the_name_is_told(small_config: MakeConfig) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,53 @@ def test_true_pictures_match_their_own_prompt_best(scorer: ClipScorer) -> None:
 def test_a_missing_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no readable CLIP model"):
         ClipScorer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "preprocessor_config.json", "processor_config.json", "tokenizer_config.json"]
+)
+def test_a_model_that_asks_for_code_of_its_own_is_refused(name: str, tmp_path: Path) -> None:
+    """In one line, whichever file asks; nothing is run, and nobody is asked."""
+    folder = Path(shutil.copytree(MODEL, tmp_path / "clip"))
+    content = json.loads((folder / name).read_text()) if (folder / name).is_file() else {}
+    classes = ("AutoConfig", "AutoModel", "AutoProcessor", "AutoTokenizer", "AutoImageProcessor")
+    (folder / name).write_text(json.dumps(content | {"auto_map": dict.fromkeys(classes, "evil.Evil")}))
+    (folder / "evil.py").write_text(f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n")
+    for build in (ClipScorer, ClipFeatures):
+        with pytest.raises(UserError, match=rf"{name} asks for code of its own \(auto_map\)") as caught:
+            build(folder)
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_one_flipped_bit_of_the_model_is_found(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(MODEL, tmp_path / "clip"))
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-1000] ^= 16
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=r"model\.safetensors is damaged: its SHA-256"):
+        ClipScorer(folder)
+
+
+LONG = "a red torus a blue cube a red ball"
+"""Beyond the ten tokens of this model."""
+
+
+def test_a_prompt_that_is_too_long_is_cut_and_said(
+    scorer: ClipScorer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its score is the kept words', end token included, and the rest is named once."""
+    images = views("red", "torus", 2)
+    scores = scorer(images, LONG)
+    scorer(images, LONG)
+    (said,) = [r.getMessage() for r in caplog.records if "CLIP model takes" in r.getMessage()]
+    assert said == "the CLIP model takes 10 tokens; its score is without 'ball'"
+    kept = LONG.removesuffix(" ball")
+    assert torch.equal(scores, scorer(images, kept))
+    assert torch.equal(scorer.best_match(images, [LONG, "a red"]), scorer.best_match(images, [kept, "a red"]))
+    caplog.clear()
+    scorer(images, "a red torus, side view")
+    assert not caplog.records
 
 
 def test_embeddings_tell_solids_apart() -> None:

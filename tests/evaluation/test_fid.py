@@ -85,6 +85,40 @@ def test_save_and_load(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["reference.npz"]
 
 
+@pytest.mark.parametrize(
+    ("sigma", "message"),
+    [
+        (-np.eye(64), "its least eigenvalue is -1, below 0"),
+        (np.triu(np.ones((64, 64))), "it is not symmetric"),
+        (np.tril(np.ones((64, 64))), "it is not symmetric"),
+        (np.diag([1.0] * 63 + [-0.01]), "its least eigenvalue is -0.01, below 0"),
+        (np.ones((64, 64)) - np.eye(64), "its least eigenvalue is -1, below 0"),
+        (np.random.default_rng(0).normal(size=(64, 64)), "it is not symmetric"),
+        (-np.ones((64, 64), dtype=np.int8), "its least eigenvalue is -64, below 0"),
+    ],
+)
+def test_a_sigma_that_is_no_covariance_is_refused(sigma: np.ndarray, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "reference.npz"
+    np.savez(path, mu=np.zeros(64), sigma=sigma)
+    with pytest.raises(UserError, match=rf"reference\.npz: sigma is no covariance: {message}") as caught:
+        FeatureStatistics.load(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize(("images", "features"), [(10, 200), (500, 64), (4, 300)])
+def test_covariances_of_any_rank_and_rounding_are_taken(
+    dtype: type, images: int, features: int, tmp_path: Path
+) -> None:
+    """Fewer images than features leave eigenvalues of 0, which rounding makes negative."""
+    statistics = FeatureStatistics.from_features(1e3 * normal(images, features, 1))
+    sigma = statistics.sigma.numpy().astype(dtype)
+    np.savez(tmp_path / "reference.npz", mu=statistics.mu.numpy(), sigma=sigma)
+    FeatureStatistics.load(tmp_path / "reference.npz")
+    np.savez(tmp_path / "zero.npz", mu=np.zeros(3), sigma=np.zeros((3, 3), dtype))
+    FeatureStatistics.load(tmp_path / "zero.npz")
+
+
 def test_load_refuses_what_does_not_fit(tmp_path: Path) -> None:
     path = tmp_path / "reference.npz"
     with pytest.raises(UserError, match="no such file"):

@@ -149,6 +149,6 @@ def test_progress_bar_counts_the_images(
         progress=True,
         name="student",
     )
-    shown = capsys.readouterr().out
+    shown = capsys.readouterr().err
     assert "16/16" in shown
     assert "FID" in shown

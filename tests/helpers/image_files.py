@@ -8,6 +8,7 @@ import json
 import pickle
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,5 +84,5 @@ def as_zip(place: Path, files: Files) -> str:
     return str(place / "set.zip")
 
 
-def stored(path: str, **options: bool) -> DataOptions:
+def stored(path: str, **options: Any) -> DataOptions:
     return DataOptions("images", path, **options)

@@ -29,7 +29,7 @@ def without_seconds(row: dict[str, float]) -> dict[str, float]:
 
 
 def assert_same_run(a: Path, b: Path, step: int, same_files: bool = True) -> None:
-    """Weights, moments, metrics, pictures, student and the kept files are equal; only seconds may differ."""
+    """Weights, moments, metrics, pictures, products and the kept files are equal; only seconds may differ."""
     left, right = networks(a, step), networks(b, step)
     assert left.keys() == right.keys()
     assert [k for k in left if not torch.equal(left[k], right[k])] == []
@@ -37,7 +37,7 @@ def assert_same_run(a: Path, b: Path, step: int, same_files: bool = True) -> Non
     assert rows[0] == rows[1]
     last = [without_seconds(json.loads((run / "summary.json").read_text())["last"]) for run in (a, b)]
     assert last[0] == last[1]
-    for name in ("samples", "student", "figures"):
+    for name in ("samples", "figures", "student", "object", "teacher"):
         files, others = (
             sorted(p.relative_to(run) for p in (run / name).rglob("*") if p.is_file()) for run in (a, b)
         )

@@ -62,6 +62,7 @@ def test_main_writes_weights_config_and_card(tmp_path: Path, capsys: pytest.Capt
     assert f"{config['accuracy']:.2%}" in capsys.readouterr().out
     assert sorted(p.name for p in (tmp_path / "net").iterdir()) == [
         "README.md",
+        "SHA256SUMS",
         "config.json",
         "model.safetensors",
     ]

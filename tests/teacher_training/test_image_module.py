@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from carv_distill.data.images import load_images
 from carv_distill.engine.metrics import read_metrics
+from carv_distill.errors import UserError
 from carv_distill.tasks import load_config, train
 from carv_distill.teacher_training.image_module import PretrainModule, build_teacher
 from carv_distill.teacher_training.options import PretrainOptions, TeacherConfig
@@ -106,3 +108,20 @@ def test_a_teacher_learns_from_files_and_resumes_to_the_bit(tmp_path: Path) -> N
     assert all(torch.equal(a[k], b[k]) for k in a)
     teacher = load_teacher(whole / "teacher")
     assert (teacher.channels, teacher.size, teacher.labels) == (3, 8, 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"channels": [8] * 5}, r"^training\.channels: \[8, 8, 8, 8, 8\], .* cannot be computed"),
+        ({"channels": [8, 8 * 10**8], "head_channels": 8}, r"^training\.channels: .* make no network"),
+        ({"rho": 1e-300}, r"^training\.sigma_min, training\.sigma_max, training\.rho are no noise levels"),
+        ({"sigma_min": 1.0, "sigma_max": 1.0 + 1e-15}, "all must be increasing"),
+    ],
+)
+def test_sizes_and_levels_that_cannot_be_are_one_line(changes: dict[str, Any], message: str) -> None:
+    """Five resolutions of 8 × 8 pixels, networks beyond memory, and levels that are all one."""
+    options = PretrainOptions(**{"channels": [8, 8], "head_channels": 8, **changes})
+    with pytest.raises(UserError, match=message) as caught:
+        build_teacher(options, 1, 8, 10)
+    assert "\n" not in str(caught.value)

@@ -64,7 +64,7 @@ def test_latents_have_unit_variance_and_are_kept_from_the_second_stage_on() -> N
 
 def test_what_is_saved_is_a_pipeline_and_a_clip_model(tmp_path: Path) -> None:
     module = fit(make(), 10)
-    module.save(tmp_path / "teacher")
+    module.save(tmp_path / "teacher", module.global_step)
     pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "teacher", safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
     picture = pipeline("a red torus", height=16, width=16, num_inference_steps=2).images[0]
@@ -134,3 +134,12 @@ def test_sizes_that_do_not_fit_are_named(changes: dict[str, object], size: int, 
     options = TextTeacherOptions(**{**SMALL, "clip_patch": 4, **changes})  # type: ignore[arg-type]
     with pytest.raises(UserError, match=said):
         build_networks(options, size, vocabulary(), 10)
+
+
+@pytest.mark.parametrize("changes", [{"text_width": 56}, {"clip_width": 56}, {"vae_channels": [8, 10**9]}])
+def test_sizes_that_make_no_network_are_one_line(changes: dict[str, object]) -> None:
+    """56 channels are three heads, which do not divide them."""
+    options = TextTeacherOptions(**{**SMALL, **changes})  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"^training: vae_channels, .* make no network: ") as caught:
+        build_networks(options, 16, vocabulary(), 10)
+    assert "\n" not in str(caught.value)

@@ -45,6 +45,7 @@ def test_a_file_becomes_a_teacher(name: str, protocol: int, capsys: pytest.Captu
         assert torch.equal(teacher.denoiser(x, SIGMA, labels), expected)
     assert {p.name for p in Path("out").iterdir()} == {
         "README.md",
+        "SHA256SUMS",
         "config.json",
         "diffusion_pytorch_model.safetensors",
         "scheduler_config.json",

@@ -12,6 +12,7 @@ from carv_distill.teachers.denoiser import (
     SamplePreconditioning,
     VPreconditioning,
     denoising_loss,
+    reconstruction_loss,
 )
 from carv_distill.teachers.schedule import VPSchedule
 
@@ -45,6 +46,20 @@ def test_loss_is_the_weighted_denoising_error(precondition: Preconditioning) -> 
     error = (denoiser(X + level * EPS, SIGMA, COND) - X).square()
     expected = (error / precondition(SIGMA).out.view(-1, 1, 1, 1) ** 2).mean()
     torch.testing.assert_close(denoising_loss(denoiser, X, SIGMA, EPS, COND), expected, rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize(
+    "precondition",
+    [EDMPreconditioning(0.7), EpsPreconditioning(VP), VPreconditioning(VP), SamplePreconditioning(VP)],
+)
+def test_the_plain_error_is_the_denoisers(precondition: Preconditioning) -> None:
+    """mean (D(x_t) − x)² from the denoiser's own output; where F is D the two losses are one."""
+    denoiser = NetworkDenoiser(Raw(), precondition)
+    expected = (denoiser(X + SIGMA.view(-1, 1, 1, 1) * EPS, SIGMA, COND) - X).square().mean()
+    found = reconstruction_loss(denoiser, X, SIGMA, EPS, COND)
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=0)
+    same = torch.isclose(found, denoising_loss(denoiser, X, SIGMA, EPS, COND))
+    assert bool(same) is isinstance(precondition, SamplePreconditioning)
 
 
 def test_edm_weight() -> None:

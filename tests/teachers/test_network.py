@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import pytest
 import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
@@ -98,22 +99,21 @@ def test_gradients_flow_to_every_parameter() -> None:
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in network.parameters())
 
 
-def test_the_bottleneck_is_the_mid_blocks_output() -> None:
-    """As many channels as it says, at half the size; a network without a mid block gives its last down
-    block's."""
-    for changes in ({}, {"mid_block_type": None}):
-        network = UNetNetwork(tiny_unet(block_out_channels=(8, 16), **changes))
-        middle = network.unet.mid_block or network.unet.down_blocks[-1]
-        seen: list[Tensor] = []
-        middle.register_forward_hook(
-            lambda m, i, out, seen=seen: seen.append(out[0] if isinstance(out, tuple) else out)
-        )
-        found = network.bottleneck(X, C_NOISE, None)
-        assert torch.equal(found, seen[0])
-        assert found.shape == (3, 16, 4, 4)
-        assert found.shape[1] == network.bottleneck_channels
-        network(X, C_NOISE, None)
-        assert len(seen) == 2
+@pytest.mark.parametrize("down", ["DownBlock2D", "AttnDownBlock2D"])
+def test_the_encoder_gives_what_each_side_ends_with(down: str) -> None:
+    """The last resnet's output (or its attention's) at each side, the lowest first; no hook stays."""
+    blocks = {"down_block_types": (down, down), "attention_head_dim": 8}
+    network = UNetNetwork(tiny_unet(block_out_channels=(8, 16), layers_per_block=2, **blocks))
+    seen: list[Tensor] = []
+    for block in network.unet.down_blocks:
+        last = block.attentions[-1] if down == "AttnDownBlock2D" else block.resnets[-1]
+        last.register_forward_hook(lambda m, i, out: seen.append(out))
+    found = network.encoder(X, C_NOISE, None)
+    assert [part.shape for part in found] == [(3, 16, 4, 4), (3, 8, 8, 8)]
+    assert all(torch.equal(a, b) for a, b in zip(found, seen[::-1], strict=True))
+    network(X, C_NOISE, None)
+    assert len(seen) == 4
+    assert len(found) == 2
 
 
 def test_save_and_the_rest_of_the_interface(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler, UNet2DMode
 from safetensors.torch import load_file, save_file
 
 from carv_distill.errors import UserError
+from carv_distill.files import DIGESTS
 from carv_distill.teachers.denoiser import (
     EDMPreconditioning,
     EpsPreconditioning,
@@ -29,8 +30,9 @@ X, LEVEL = torch.linspace(-1, 1, 64).view(1, 1, 8, 8), torch.tensor([0.6])
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An EDM teacher in the root layout."""
+    """Somebody's EDM teacher in the root layout: without digests of its weights."""
     save_teacher(tmp_path / "teacher", tiny_unet(), EDM, "# card\n")
+    (tmp_path / "teacher" / DIGESTS).unlink()
     return tmp_path / "teacher"
 
 
@@ -76,11 +78,12 @@ def test_a_loaded_teacher_is_frozen(folder: Path) -> None:
 
 
 def test_diffusers_reads_what_is_saved(folder: Path) -> None:
-    """UNet2DModel.from_pretrained(folder) has the same weights, and nothing but the four files is there."""
+    """UNet2DModel.from_pretrained(folder) has the same weights, and nothing but these files is there."""
+    save_teacher(folder, tiny_unet(), EDM, "# card\n")
     unet = UNet2DModel.from_pretrained(folder)
     assert all(map(torch.equal, unet.state_dict().values(), tiny_unet().state_dict().values()))
     names = {file.name for file in folder.iterdir()}
-    assert names == {"README.md", "config.json", "scheduler_config.json", WEIGHTS}
+    assert names == {"README.md", "config.json", "scheduler_config.json", DIGESTS, WEIGHTS}
     assert [file.name for file in folder.parent.iterdir()] == ["teacher"]
 
 
@@ -148,6 +151,7 @@ def test_older_attention_names_load(tmp_path: Path) -> None:
         old[key] = value
     assert old.keys() != unet.state_dict().keys()
     save_file(old, tmp_path / "old" / WEIGHTS, metadata={"format": "pt"})
+    (tmp_path / "old" / DIGESTS).unlink()
     loaded = load_teacher(tmp_path / "old").network.unet.state_dict()
     assert all(torch.equal(loaded[key], value) for key, value in unet.state_dict().items())
 
@@ -246,7 +250,7 @@ def test_learned_variances(tmp_path: Path) -> None:
             "has neither betas nor EDM noise levels",
         ),
         ({}, "has neither betas nor EDM noise levels"),
-        ({**EDM, "prediction_type": "v_prediction"}, "an EDM scheduler with prediction_type v_prediction"),
+        ({**EDM, "prediction_type": "v_prediction"}, "an EDM scheduler with prediction_type 'v_prediction'"),
         ({**EDM, "sigma_schedule": "cubic"}, "no readable scheduler"),
         ({"_class_name": "DDPMScheduler", "beta_schedule": "cubic"}, "no readable scheduler: cubic"),
         (

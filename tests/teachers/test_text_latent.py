@@ -103,3 +103,14 @@ def test_prompts_outlive_their_encoder(folder: Path) -> None:
 def test_unknown_words_are_named(teacher: LatentTeacher) -> None:
     assert teacher.prompts.unknown_words("A red torus, side view") == []
     assert teacher.prompts.unknown_words("a zebra on a torus; a zebra") == ["zebra", "on"]
+
+
+def test_the_end_of_a_long_prompt_is_named(teacher: LatentTeacher) -> None:
+    """Ten tokens, of which two are the ends."""
+    cut = teacher.prompts.cut_text
+    assert cut("a red torus, side view") == ""
+    assert cut("a red torus a red torus a red") == ""
+    assert cut("a red torus a red torus a red cube") == "cube"
+    assert cut("a red torus a red torus a red torus, side view") == "torus , side view"
+    seen = teacher.prompts(["a red torus a red torus a red cube", "a red torus a red torus a red torus"])
+    assert torch.equal(seen[0], seen[1])

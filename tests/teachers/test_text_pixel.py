@@ -10,8 +10,8 @@ import torch
 from diffusers import DDPMScheduler, IFPipeline
 
 from carv_distill.carv import stream
-from carv_distill.teachers.folder import parametrisation
 from carv_distill.teachers.schedule import VPSchedule
+from carv_distill.teachers.scheduler import parametrisation
 from carv_distill.teachers.text import PixelTeacher, load_text_teacher
 from tests.helpers.tiny_pixel import save_tiny_if_pipeline
 
@@ -137,3 +137,13 @@ def test_the_schedule_is_deepfloyds(folder: Path) -> None:
     torch.testing.assert_close(schedule.table, ((1 - kept) / kept).sqrt(), rtol=1e-3, atol=0)
     plain = DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2")
     assert schedule == VPSchedule(plain.betas)
+
+
+def test_the_end_of_a_long_prompt_is_named(teacher: PixelTeacher) -> None:
+    """77 tokens, of which the last is the end."""
+    assert teacher.prompts.cut_text("a red torus, side view") == ""
+    long = " ".join(["a red torus"] * 60)
+    cut = teacher.prompts.cut_text(f"{long} CUBE")
+    assert cut.endswith("cube")
+    tokens = teacher.prompts.tokens([f"{long} CUBE"])["input_ids"]
+    assert tokens.shape == (1, 77)

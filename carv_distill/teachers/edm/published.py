@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from carv_distill.errors import UserError, one_line
+from carv_distill.errors import UserError, one_line, shown
 from carv_distill.teachers.schedule import EDMSchedule
 
 from .networks import DhariwalUNet, SongUNet
@@ -21,10 +20,19 @@ from .unpickle import Record
 
 _NETWORKS: dict[str, type[EDMUNet]] = {"SongUNet": SongUNet, "DhariwalUNet": DhariwalUNet}
 
+_UNSUPPORTED = {
+    "Precond": "EDM2",
+    "VPPrecond": "the VP baseline",
+    "VEPrecond": "the VE baseline",
+    "iDDPMPrecond": "iDDPM",
+}
+"""What else is published as such pickles, by the class of its preconditioning: other levels and scalings."""
 _LARGEST = 100_000
 """Of a network's arguments; ImageNet's has 1,000 classes."""
 _MOST = 64
 """Blocks at a side, or entries of a list."""
+_MODULES = 10_000
+"""Of a network; ImageNet's has 700, and a file may hold one of its modules many times."""
 _DEEPEST = 8
 """Modules within modules; a file may be made to contain itself."""
 
@@ -51,13 +59,16 @@ def published_teacher(content: Any, source: str) -> PublishedTeacher:
     Source: Karras et al. 2022 (EDM), table 1 and section 5 (noise levels).
     """
     if not isinstance(content, Mapping) or "ema" not in content:
-        keys = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
-        raise UserError(f"{source} has no key ema, as EDM's network pickles have; found: {keys or 'nothing'}")
+        keys = ", ".join(map(_name, content)) if isinstance(content, Mapping) else type(content).__name__
+        raise UserError(
+            f"{source} has no key ema, as EDM's network pickles have; found: {keys[:200] or 'nothing'}"
+        )
+    _refuse_others(content["ema"], source)
     outer = _record(content["ema"], ("EDMPrecond",), "ema", source)
     inner = _record(_child(outer, "_modules").get("model"), tuple(_NETWORKS), "ema.model", source)
     network = _build(inner, source)
     _check_size(network, source)
-    _fill(network, _tensors(inner), source)
+    _fill(network, _tensors(inner, source), source)
     paper = EDMSchedule()
     low = _number(outer, "sigma_min", 0, source) or paper.sigma_min
     high = min(_number(outer, "sigma_max", math.inf, source), paper.sigma_max)
@@ -66,6 +77,15 @@ def published_teacher(content: Any, source: str) -> PublishedTeacher:
     return PublishedTeacher(
         network, EDMSchedule(low, high, paper.rho), _number(outer, "sigma_data", 0.5, source)
     )
+
+
+def _refuse_others(value: Any, source: str) -> None:
+    name = value.class_name if isinstance(value, Record) else ""
+    if kind := _UNSUPPORTED.get(name):
+        raise UserError(
+            f"{source}: a network of {kind} (its class is {name}), which is not supported; EDM's own are, "
+            "SongUNet and DhariwalUNet with EDM's preconditioning (files edm-….pkl)"
+        )
 
 
 def _record(value: Any, allowed: tuple[str, ...], place: str, source: str) -> Record:
@@ -84,7 +104,7 @@ def _number(record: Record, key: str, default: float, source: str) -> float:
     entry = record.state.get(key, default)
     value = float(entry) if type(entry) is int and abs(entry) < 1 << 53 else entry
     if type(value) is not float or not value >= 0:
-        raise UserError(f"{source}: ema.{key} is {reprlib.repr(entry)}, not a number from 0 on")
+        raise UserError(f"{source}: ema.{key} is {shown(entry)}, not a number from 0 on")
     return value
 
 
@@ -97,7 +117,9 @@ def _build(record: Record, source: str) -> EDMUNet:
     arguments = dict(zip(names, in_order, strict=False)) | dict(_child(record, "_init_kwargs"))
     for name, value in arguments.items():
         if name not in names:
-            raise UserError(f"{source}: {record.class_name} takes no {name!r}; allowed: {', '.join(names)}")
+            raise UserError(
+                f"{source}: {record.class_name} takes no {_name(name)!r}; allowed: {', '.join(names)}"
+            )
         if not _is_plain(value):
             raise UserError(
                 f"{source}: {record.class_name}'s {name} is a {type(value).__name__}, not plain: a word, a "
@@ -114,7 +136,7 @@ def _build(record: Record, source: str) -> EDMUNet:
 
 def _is_plain(value: Any) -> bool:
     if isinstance(value, list | tuple):
-        return len(value) <= _MOST and all(_is_plain(v) and not isinstance(v, list | tuple) for v in value)
+        return len(value) <= _MOST and all(not isinstance(v, list | tuple) and _is_plain(v) for v in value)
     return isinstance(value, str) or (isinstance(value, int | float) and abs(value) <= _LARGEST)
 
 
@@ -126,21 +148,30 @@ def _check_size(network: EDMUNet, source: str) -> None:
         raise UserError(f"{source}: a network of {numbers:,} numbers does not fit into {size:,} bytes")
 
 
-def _tensors(record: Record, prefix: str = "") -> dict[str, Any]:
+def _tensors(network: Record, source: str) -> dict[str, Any]:
     """Parameters and persistent buffers by the names that a state_dict gives them."""
-    if prefix.count(".") > _DEEPEST:
-        return {}
-    passing = record.state.get("_non_persistent_buffers_set")
-    tensors = {
-        f"{prefix}{name}": value
-        for kind in ("_parameters", "_buffers")
-        for name, value in _child(record, kind).items()
-        if value is not None and not (isinstance(passing, set) and name in passing)
-    }
-    for name, child in _child(record, "_modules").items():
-        if isinstance(child, Record):
-            tensors |= _tensors(child, f"{prefix}{name}.")
+    tensors: dict[str, Any] = {}
+    pending, count = [("", network)], 0
+    while pending:
+        prefix, record = pending.pop()
+        if (count := count + 1) > _MODULES:
+            raise UserError(
+                f"{source}: more than {_MODULES:,} modules within modules; no network here has them"
+            )
+        passing = record.state.get("_non_persistent_buffers_set")
+        for kind in ("_parameters", "_buffers"):
+            for name, value in _child(record, kind).items():
+                if value is not None and not (isinstance(passing, set) and name in passing):
+                    tensors[f"{prefix}{_name(name)}"] = value
+        if prefix.count(".") < _DEEPEST:
+            children = _child(record, "_modules").items()
+            pending += [(f"{prefix}{_name(n)}.", c) for n, c in children if isinstance(c, Record)]
     return tensors
+
+
+def _name(key: Any) -> str:
+    """A key in a message."""
+    return key[:100] if isinstance(key, str) else shown(key)
 
 
 def _fill(network: EDMUNet, tensors: Mapping[str, Any], source: str) -> None:

@@ -130,10 +130,11 @@ class EDMUNet(ModelMixin, ConfigMixin):
         out = self.output(x) if out is None else out
         return UNet2DOutput(sample=out) if return_dict else (out,)
 
-    def bottleneck(self, sample: Tensor, timestep: Tensor, class_labels: Tensor | None = None) -> Tensor:
-        """The features between encoder and decoder, [n, C', s, s] at the lowest side s."""
-        embedding, x, _ = self._encoded(sample, timestep, class_labels, None)
-        return self._middle(x, embedding)
+    def encoder(self, sample: Tensor, timestep: Tensor, class_labels: Tensor | None = None) -> list[Tensor]:
+        """After the last block of each side, the lowest side first; the decoder is not computed."""
+        _, _, skips = self._encoded(sample, timestep, class_labels, None)
+        last = {skip.shape[-1]: skip for skip in skips}  # of the skips at one side the last stays
+        return [last[side] for side in reversed(self.sides)]
 
     def _encoded(
         self, x: Tensor, c_noise: Tensor, class_labels: Tensor | None, augment_labels: Tensor | None
@@ -176,24 +177,16 @@ class EDMNetwork(RawNetwork):
     Where labels were dropped in training, the index after the last class is the null label.
     """
 
+    size_key = "img_resolution"
     unet: EDMUNet
-
-    @property
-    def size(self) -> int:
-        return self.unet.config.img_resolution
 
     @property
     def labels(self) -> int:
         classes = self.unet.config.label_dim
         return classes + 1 if classes and self.unet.config.label_dropout else classes
 
-    @property
-    def bottleneck_channels(self) -> int:
-        return self.unet.config.model_channels * self.unet.config.channel_mult[-1]
-
     def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None) -> Tensor:
         return self.unet(x, c_noise, cond, return_dict=False)[0]
 
-    def bottleneck(self, x: Tensor, c_noise: Tensor, cond: Tensor | None) -> Tensor:
-        """After the two middle blocks; the decoder's other half is not computed."""
-        return self.unet.bottleneck(x, c_noise, cond)
+    def encoder(self, x: Tensor, c_noise: Tensor, cond: Tensor | None) -> list[Tensor]:
+        return self.unet.encoder(x, c_noise, cond)

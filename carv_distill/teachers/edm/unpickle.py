@@ -11,10 +11,12 @@ from __future__ import annotations
 import io
 import pickle
 import re
+import reprlib
+import struct
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -31,6 +33,8 @@ MALFORMED = (
     OverflowError,
     MemoryError,
     RuntimeError,
+    AssertionError,
+    struct.error,
 )
 """What the unpicklers of Python and torch raise on bytes that are no sound pickle."""
 
@@ -90,7 +94,49 @@ class _ForbiddenError(Exception):
     """A name that is not on the list."""
 
 
-class _Unpickler(pickle.Unpickler):
+def _require_plain(keys: Iterable[Any]) -> None:
+    """That none is a tuple: to hash one that holds another twice, thirty times over, takes hours, and a file
+    of a kilobyte can say so."""
+    for key in keys:
+        if isinstance(key, tuple | frozenset):
+            raise pickle.UnpicklingError(f"a {type(key).__name__} where a name belongs")
+
+
+def _guarded(opcode: bytes, keys: slice) -> Callable[[Any], None]:
+    """What an opcode does, once those of the stack's items that it will hash are seen to be plain."""
+    load: Callable[[Any], None] = pickle._Unpickler.dispatch[opcode[0]]
+
+    def guarded(unpickler: Any) -> None:
+        _require_plain(unpickler.stack[keys])
+        load(unpickler)
+
+    return guarded
+
+
+class BoundedUnpickler(pickle._Unpickler):
+    """Python's unpickler in Python, whose work is bounded by the file's length: it hashes no nested keys."""
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.SETITEM[0]: _guarded(pickle.SETITEM, slice(-2, -1)),
+        pickle.SETITEMS[0]: _guarded(pickle.SETITEMS, slice(0, None, 2)),
+        pickle.DICT[0]: _guarded(pickle.DICT, slice(0, None, 2)),
+        pickle.ADDITEMS[0]: _guarded(pickle.ADDITEMS, slice(0, None)),
+        pickle.FROZENSET[0]: _guarded(pickle.FROZENSET, slice(0, None)),
+    }
+
+
+class _Looking(BoundedUnpickler):
+    """Goes through a pickle and makes nothing of it."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        return _inert_class("Any")
+
+    def persistent_load(self, pid: Any) -> Any:
+        return None
+
+
+class _Unpickler(BoundedUnpickler):
     """Gives inert stand-ins for the names on the list; raises :class:`_ForbiddenError` for all others.
 
     The stand-ins are made anew for each file, so that a file's BUILD opcodes change nothing that lasts.
@@ -107,8 +153,8 @@ class _Unpickler(pickle.Unpickler):
             "torch._utils._rebuild_parameter_with_state": _Function(self._parameter),
             "collections.OrderedDict": _inert_mapping(),
             "dnnlib.util.EasyDict": _inert_mapping(),
-            "builtins.set": set,
-            "builtins.dict": dict,
+            "builtins.set": _Function(self._set),
+            "builtins.dict": _inert_mapping(),
             "builtins.list": list,
             "builtins.tuple": tuple,
             "_codecs.encode": _Function(self._latin1),
@@ -131,18 +177,25 @@ class _Unpickler(pickle.Unpickler):
         raise _ForbiddenError(full)
 
     def persistent_load(self, pid: Any) -> Any:
-        raise _ForbiddenError(f"persistent id {str(pid)[:80]!r}")
+        raise _ForbiddenError(f"persistent id {reprlib.repr(pid)}")
 
     # ---------------------------------------------------------------- stand-ins for functions
 
     def _persistent(self, meta: Any) -> Record:
         """Class name and state; the file's `module_src` is let go."""
-        record = _inert_class(str(meta["class_name"]))()
+        if not isinstance(name := meta["class_name"], str):
+            raise pickle.UnpicklingError(f"a {type(name).__name__} where a class's name belongs")
+        record = _inert_class(name)()
         record.__setstate__(meta["state"])
         return record
 
+    def _set(self, items: Any = ()) -> set[Any]:
+        _require_plain(items)
+        return set(items)
+
     def _storage(self, content: bytes) -> Tensor:
         """A storage of torch.save's older format, as a flat tensor; torch's own allow-list reads it."""
+        _look_at_storage(content)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on storages with a dtype, which older files are made of
             try:
@@ -168,7 +221,7 @@ class _Unpickler(pickle.Unpickler):
 
     def _reconstructor(self, kind: Any, *rest: Any) -> Any:
         if not (isinstance(kind, type) and issubclass(kind, Record | dict)):
-            raise pickle.UnpicklingError(f"an object of class {kind!r}")
+            raise pickle.UnpicklingError(f"an object of class {reprlib.repr(kind)}")
         return kind()
 
     def _inert_call(self, *args: Any) -> Record:
@@ -177,7 +230,24 @@ class _Unpickler(pickle.Unpickler):
 
 def _inert_mapping() -> type[dict[Any, Any]]:
     """A dict that takes no attributes, whatever state the file has for it."""
-    return type("Mapping", (dict,), {"__slots__": (), "__setstate__": lambda mapping, state: None})
+
+    def fill(mapping: dict[Any, Any], items: Any = ()) -> None:
+        pairs = [(key, value) for key, value in (items.items() if isinstance(items, dict) else items)]
+        _require_plain(key for key, _ in pairs)
+        mapping.update(pairs)
+
+    attributes = {"__slots__": (), "__init__": fill, "__setstate__": lambda mapping, state: None}
+    return type("Mapping", (dict,), attributes)
+
+
+def _look_at_storage(content: bytes) -> None:
+    """Goes through the pickles that torch.save's older format begins with, before torch's unpickler, which
+    hashes whatever keys there are."""
+    if not isinstance(content, bytes):
+        raise pickle.UnpicklingError(f"a {type(content).__name__} where a tensor's storage belongs")
+    file = io.BytesIO(content)
+    for _ in range(5):  # magic number, version, machine, storage, keys
+        _Looking(file).load()
 
 
 def _inert_class(name: str) -> type[Record]:

@@ -156,25 +156,29 @@ def test_filters() -> None:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_interface(name: str) -> None:
-    """Channels, size, labels; the bottleneck has as many channels as it says, at the lowest side."""
+    """Channels, size, labels; the encoder's features are at each side, the lowest first."""
     raw = EDMNetwork(small(name))
     x, c_noise, labels, _ = inputs()
     assert (raw.channels, raw.size, raw.labels) == (3, 8, CONFIGS[name].get("label_dim", 0))
-    side = 8 >> (len(CONFIGS[name]["channel_mult"]) - 1)
+    widths = [CONFIGS[name]["model_channels"] * m for m in CONFIGS[name]["channel_mult"]]
+    sides = [(3, width, 8 >> level, 8 >> level) for level, width in enumerate(widths)]
     with torch.no_grad():
-        assert raw.bottleneck(x, c_noise, labels).shape == (3, raw.bottleneck_channels, side, side)
+        assert [part.shape for part in raw.encoder(x, c_noise, labels)] == sides[::-1]
         assert torch.equal(raw(x, c_noise, labels), raw.unet(x, c_noise, labels).sample)
 
 
-def test_the_bottleneck_is_what_the_decoder_gets() -> None:
-    """The output of the second middle block in a full forward."""
-    raw = EDMNetwork(small("ddpm++"))
+def test_the_encoder_gives_the_last_block_of_each_side() -> None:
+    """Of two, in a full forward: what DMD2 calls the bottleneck comes first, before the middle's blocks."""
+    raw = EDMNetwork(small("ddpm++", num_blocks=2))
     x, c_noise, labels, _ = inputs()
     seen = []
-    raw.unet.dec["4x4_in1"].register_forward_hook(lambda m, i, output: seen.append(output))
+    for side in (8, 4):
+        block = raw.unet.enc[f"{side}x{side}_block1"]
+        block.register_forward_hook(lambda m, i, output: seen.append(output))
     with torch.no_grad():
         raw(x, c_noise, labels)
-        assert torch.equal(raw.bottleneck(x, c_noise, labels), seen[0])
+        found = raw.encoder(x, c_noise, labels)
+    assert all(torch.equal(a, b) for a, b in zip(found, seen[1::-1], strict=True))
 
 
 @pytest.mark.parametrize("name", CONFIGS)

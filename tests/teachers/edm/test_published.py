@@ -42,7 +42,10 @@ def test_truncated(share: float, refused: Refused) -> None:
         ([1], "has no key ema, as EDM's network pickles have; found: list"),
         ({}, "found: nothing"),
         ({"ema": 3}, "ema is a int, not one of EDMPrecond"),
-        ({"ema": Persistent("VPPrecond", {})}, "ema is a VPPrecond, not one of EDMPrecond"),
+        (
+            {"ema": Persistent("VPPrecond", {})},
+            "a network of the VP baseline (its class is VPPrecond), which is not supported",
+        ),
         ({"ema": Persistent("EDMPrecond", {})}, "ema.model is a NoneType, not one of SongUNet, DhariwalUNet"),
         (
             {"ema": Persistent("EDMPrecond", {"_modules": {"model": Persistent("Unet\nB", {})}})},

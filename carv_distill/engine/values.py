@@ -1,0 +1,288 @@
+"""Values of a configuration by the type of their key: from a YAML, from words of a command line, from Python.
+
+Text is text: the words after a key's first `=` arrive as typed, and a YAML's scalar that is a number or a
+truth value for YAML is refused where text is wanted.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+import yaml
+
+from carv_distill.errors import UserError, one_line
+from carv_distill.options import nearest
+
+LARGEST_FILE = 2**20
+"""Bytes of a configuration; a larger file is something else."""
+NONE = ("", "null", "~")
+"""How a value that may be left out is left out."""
+_TRUTHS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
+_VARIABLE = re.compile(r"\$\{oc\.env:([A-Za-z_]\w*)(?:,([^${}]*))?\}")
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+class Scalar(str):
+    """A scalar of a YAML that is no text there: as it was written, and what YAML takes it for."""
+
+    value: Any
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where values come from, for messages, and whether environment variables may be read."""
+
+    name: str
+    environment: bool = False
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A mapping of keys to mappings, lists, texts, None and :class:`Scalar`; nothing in it is executed.
+
+    Raises:
+        UserError: a file that cannot be read, or holds something else.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+        if len(content) > LARGEST_FILE:
+            raise UserError(f"{path}: is larger than {LARGEST_FILE >> 10} KiB and no configuration")
+        given = yaml.load(content.decode("utf-8-sig"), _Loader)
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        raise UserError(f"{path}: not a valid YAML: {one_line(error)}") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: not a configuration: it is nested too deeply") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    if not isinstance(given, dict):
+        raise UserError(f"{path}: a configuration is a mapping of keys to values")
+    return given
+
+
+def plain(values: Any) -> Any:
+    """What :func:`read_yaml` has read, with every scalar as YAML takes it."""
+    if isinstance(values, dict):
+        return {key: plain(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [plain(value) for value in values]
+    return values.value if isinstance(values, Scalar) else values
+
+
+def typed(schema: type, values: Mapping[Any, Any], source: Source, prefix: str = "") -> dict[str, Any]:
+    """A tree of values by the types of a tree of dataclasses; keys that are not given stay away.
+
+    Raises:
+        UserError: an unknown key, or a value that its key cannot have.
+    """
+    hints, result = get_type_hints(schema), {}
+    for key, value in values.items():
+        full = f"{prefix}{key}"
+        if key not in hints:
+            raise UserError(_unknown(full, [f"{prefix}{name}" for name in hints], source))
+        if not is_dataclass(hints[key]):
+            result[key] = value_of(full, hints[key], value, source)
+        elif isinstance(value, Mapping):
+            result[key] = typed(hints[key], value, source, f"{full}.")
+        elif value is not None:
+            raise UserError(_no_section(full, value, hints[key], source))
+    return result
+
+
+def with_overrides(
+    schema: type, values: dict[str, Any], overrides: Sequence[tuple[str, str]], source: Source
+) -> dict[str, Any]:
+    """The tree with values replaced by `(key, word)` pairs.
+
+    Raises:
+        UserError: as :func:`typed`.
+    """
+    for key, word in overrides:
+        kind: Any = schema
+        for part in (parts := key.split(".")):
+            if not is_dataclass(kind) or part not in (hints := get_type_hints(kind)):
+                raise UserError(_unknown(key, list(_keys(schema)), source))
+            kind = hints[part]
+        if is_dataclass(kind):
+            raise UserError(_no_section(key, word, kind, source))
+        at = values
+        for part in parts[:-1]:
+            at = at.setdefault(part, {})
+        given = word if _base(kind)[0] is str else Scalar(word)
+        at[parts[-1]] = value_of(key, kind, given, source, typed_word=True)
+    return values
+
+
+def value_of(key: str, kind: Any, value: Any, source: Source, *, typed_word: bool = False) -> Any:
+    """One value by the type of its key.
+
+    Args:
+        kind: int | float | bool | str, a list of these, or one of these or None.
+        typed_word: a word of a command line, which can only say by itself that there is no value.
+
+    Raises:
+        UserError: naming the key, what was found and what is allowed.
+    """
+    kind, optional = _base(kind)
+    if isinstance(value, str) and "${" in value:
+        value = _with_environment(key, value, source)
+    if value is None or (typed_word and value in NONE and (optional or kind is not str)):
+        if not optional:
+            raise UserError(f"{key}: it is empty; give a value, as {key}=…")
+        return None
+    if value == "???":
+        return value  # a value that the user is to give
+    if get_origin(kind) is list:
+        return _list_of(key, get_args(kind)[0], value, source)
+    result = _text_of(key, value, source) if kind is str else _scalar_of(kind, value)
+    if result is None:
+        shown = repr(str(value)) if isinstance(value, str) else repr(value)
+        raise UserError(f"{key}: {shown} is not {_KINDS[kind]}")
+    return result
+
+
+def _list_of(key: str, kind: Any, value: Any, source: Source) -> list[Any]:
+    if isinstance(value, str):  # a command line's: [1, 2] or 1,2
+        inside = value.strip().removeprefix("[").removesuffix("]")
+        value = [Scalar(part.strip()) for part in inside.split(",")] if inside.strip() else []
+    if not isinstance(value, list | tuple):
+        raise UserError(f"{key}: {value!r} is not a list, as [1, 2]")
+    return [value_of(f"{key}[{i}]", kind, part, source) for i, part in enumerate(value)]
+
+
+def _text_of(key: str, value: Any, source: Source) -> str | None:
+    if isinstance(value, Scalar):
+        raise UserError(
+            f'{key}: {value} is not text for YAML; write it in quotes, as "{value}" (in {source.name})'
+        )
+    if not isinstance(value, str):
+        return None
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{key}: {value!a} is not UTF-8; write it in a UTF-8 locale, as LC_ALL=C.UTF-8"
+        ) from error
+    if control := re.search(r"[\x00-\x08\x0b-\x1f\x7f]", value):
+        raise UserError(f"{key}: holds the control character {control[0]!a}")
+    return value
+
+
+def _scalar_of(kind: Any, value: Any) -> Any:
+    """None for what is none."""
+    if kind is bool:
+        found = value if isinstance(value, bool) else _TRUTHS.get(str(value).lower())
+        return found if isinstance(value, bool | int | str) else None
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value) if kind is float or isinstance(value, float) else int(value)
+    except (ValueError, OverflowError):
+        try:
+            number = float(value)  # 1e3 steps
+        except (ValueError, OverflowError):
+            return None
+    if kind is float:
+        return float(number)
+    whole = isinstance(number, int) or number.is_integer()
+    return int(number) if whole and abs(number) < 2**63 else None
+
+
+def _with_environment(key: str, value: str, source: Source) -> str:
+    """The text with ${oc.env:NAME} and ${oc.env:NAME,default} replaced, where that was asked for."""
+    if not source.environment:
+        raise UserError(
+            f"{key}: {value!r} would be replaced by something from outside; --env allows "
+            f"${{oc.env:NAME}}, environment variables (in {source.name})"
+        )
+
+    def variable(match: re.Match[str]) -> str:
+        name, default = match.groups()
+        found = os.environ.get(name, default)
+        if found is None:
+            raise UserError(f"{key}: the environment variable {name} is not set (in {source.name})")
+        return found
+
+    result = _VARIABLE.sub(variable, value)
+    if "${" in result:
+        raise UserError(f"{key}: {value!r}: only ${{oc.env:NAME}} and ${{oc.env:NAME,default}} are replaced")
+    return Scalar(result) if isinstance(value, Scalar) else result
+
+
+def _base(kind: Any) -> tuple[Any, bool]:
+    """The type without None, and whether None was part of it."""
+    if isinstance(kind, UnionType):
+        (base,) = (part for part in get_args(kind) if part is not NoneType)
+        return base, True
+    return kind, False
+
+
+@cache
+def _keys(schema: type, prefix: str = "") -> tuple[str, ...]:
+    """All keys of a schema, sections included."""
+    return tuple(_iterate_keys(schema, prefix))
+
+
+def _iterate_keys(schema: type, prefix: str) -> Iterator[str]:
+    hints = get_type_hints(schema)
+    for spec in fields(schema):
+        yield f"{prefix}{spec.name}"
+        if is_dataclass(kind := hints[spec.name]):
+            assert isinstance(kind, type)
+            yield from _keys(kind, f"{prefix}{spec.name}.")
+
+
+def _unknown(key: str, known: list[str], source: Source) -> str:
+    parent = key.rpartition(".")[0]
+    beside = [k for k in known if k.rpartition(".")[0] == parent]
+    listed = ", ".join(beside or [k for k in known if "." not in k])
+    return f"unknown key {key}{nearest(key, known)} in {source.name}; known are {listed}"
+
+
+def _no_section(key: str, value: Any, kind: Any, source: Source) -> str:
+    listed = ", ".join(k for k in _keys(kind, f"{key}."))
+    shown = value if isinstance(value, str) else repr(value)
+    return f"{key}: {shown} is not a section in {source.name}; its keys are {listed}"
+
+
+class _Loader(yaml.SafeLoader):
+    """Keeps what is no text as it was written, refuses keys given twice, and reads 1e-4 as a number."""
+
+    def construct_scalar_value(self, node: yaml.ScalarNode) -> Any:
+        """None, text, or a :class:`Scalar`."""
+        value = yaml.SafeLoader.yaml_constructors[node.tag](self, node)
+        if node.tag == "tag:yaml.org,2002:str":
+            return value
+        if value is None:
+            return None
+        scalar = Scalar(node.value)
+        scalar.value = value
+        return scalar
+
+    def construct_whole_mapping(self, node: yaml.MappingNode) -> dict[Any, Any]:
+        """A mapping whose keys are texts."""
+        result: dict[Any, Any] = {}
+        for key_node, value_node in node.value:
+            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
+            if key is None or key in result:
+                what = "a key that is no word" if key is None else f"the key {key} twice"
+                raise yaml.constructor.ConstructorError(None, None, what, key_node.start_mark)
+            result[key] = self.construct_object(value_node, deep=True)
+        return result
+
+
+_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_SHORT_FLOAT = re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _SHORT_FLOAT, list("-+0123456789"))
+for _tag in ("null", "bool", "int", "float", "timestamp", "str", "binary"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader.construct_scalar_value)
+_Loader.add_constructor("tag:yaml.org,2002:map", _Loader.construct_whole_mapping)

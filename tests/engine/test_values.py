@@ -1,0 +1,226 @@
+"""Text is text, numbers are numbers, and nothing from outside slips in."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from carv_distill.engine.config import load_config as load
+from carv_distill.engine.values import Scalar, plain, read_yaml
+from carv_distill.errors import UserError
+from carv_distill.tasks import load_config
+from tests.helpers.small import ROOT
+
+DMD, SDS = ROOT / "configs/dmd_carv.yaml", ROOT / "configs/sds_carv.yaml"
+TEXTS = [
+    "695e0514",
+    "007",
+    "12:30:45",
+    "no",
+    "null",
+    "1e-4",
+    "0x1F",
+    "2026-11-26",
+    "a b",
+    "größe",
+    ".inf",
+    "=x=",
+    "!!python",
+    "&a",
+    "*a",
+    "- x",
+]
+PROMPTS = [
+    "a red torus #3",
+    "a torus: red",
+    '"quoted" torus',
+    "[red] torus",
+    "{red} torus",
+    "@artist torus",
+    "%s torus",
+    "- a torus",
+    "--- torus",
+    "yes",
+    "a = b",
+    " spaces around ",
+    "a,b",
+    "`tick`",
+    "| pipe",
+    "> fold",
+    "$HOME",
+    "first\nsecond",
+]
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_name_arrives_as_typed(name: str) -> None:
+    assert load_config(DMD, [f"name={name}"]).name == name
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_a_prompt_arrives_as_typed(prompt: str) -> None:
+    config: Any = load_config(SDS, [f"sds.prompt={prompt}"])
+    assert config.sds.prompt == prompt
+
+
+@pytest.mark.parametrize("word", ["", "null", "~"])
+def test_text_that_may_be_left_out_is_left_out(word: str) -> None:
+    config: Any = load_config(DMD, [f"fid.reference={word}"])
+    assert config.fid.reference is None
+
+
+@pytest.mark.parametrize(
+    "scalar", ["695e0514", "007", "12:30:45", "no", "1e-4", "2026-11-26", "0x1F", ".nan"]
+)
+def test_a_yaml_scalar_that_is_no_text_is_refused_for_text(scalar: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(re.sub("(?m)^name: .*$", f"name: {scalar}", DMD.read_text()))
+    with pytest.raises(UserError) as caught:
+        load_config(path)
+    assert f'name: {scalar} is not text for YAML; write it in quotes, as "{scalar}"' in str(caught.value)
+    assert str(path) in str(caught.value)
+    path.write_text(re.sub("(?m)^name: .*$", f"name: '{scalar}'", DMD.read_text()))
+    assert load_config(path).name == scalar
+
+
+def changed(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "c.yaml"
+    path.write_bytes(text.encode())
+    return path
+
+
+def test_a_byte_order_mark_and_a_short_float_are_read(tmp_path: Path) -> None:
+    text = "\ufeff" + re.sub("student_lr: .*", "student_lr: 1e-4", DMD.read_text())
+    config: Any = load_config(changed(tmp_path, text))
+    assert config.dmd.student_lr == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t + "\nname: other\n", "the key name twice"),
+        (lambda t: t.replace("  path: ", "\tpath: "), "not a valid YAML"),
+        (lambda t: t + "\n? [a]\n: 1\n", "a key that is no word"),
+        (lambda t: t + "\n" + "x: " + "[" * 900 + "]" * 900, "nested too deeply"),
+        (lambda t: t + "\nx: " + "{a: " * 900 + "1" + "}" * 900, "nested too deeply"),
+        (lambda t: "#" * 2**20 + "\n" + t, "is larger than 1024 KiB"),
+        (lambda t: t + "\nx: !!python/object/apply:os.system [ls]\n", "not a valid YAML"),
+        (lambda t: t + "\nx: 2026-99-99\n", "not a valid YAML"),
+        (lambda t: t + "\nx: &a [*a]\n", "not a valid YAML"),
+        (lambda t: t.replace("task: dmd", "task: [dmd]"), "task: ['dmd'] is not one of"),
+        (lambda t: t.replace("task: dmd", "task: 1"), "task: 1 is not one of"),
+        (lambda t: t.replace("seed: 0", "seed: 1:30"), "seed: '1:30' is not a whole number"),
+        (lambda t: t.replace("seed: 0", "seed: [0]"), "seed: [0] is not a whole number"),
+        (lambda t: t.replace("seed: 0", "seed: true"), "seed: 'true' is not a whole number"),
+        (lambda t: t.replace("name: dmd_carv", 'name: "a\\x1bb"'), "holds the control character"),
+        (lambda t: t.replace("name: dmd_carv", 'name: "a\\0b"'), "holds the control character"),
+        (lambda t: t + "\n<<: {name: x}\n", "unknown key <<"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_one_line(change: Any, message: str, tmp_path: Path) -> None:
+    path = changed(
+        tmp_path, change(DMD.read_text() if "seed: 0" in DMD.read_text() else DMD.read_text() + "\nseed: 0\n")
+    )
+    with pytest.raises(UserError) as caught:
+        load_config(path)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_bytes_that_are_no_utf8_are_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_bytes(DMD.read_bytes() + b"\n# \xff\xfe\n")
+    with pytest.raises(UserError, match="not a valid YAML"):
+        load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer=[0]", "trainer: [0] is not a section"),
+        ("task=[dmd]", "task: '[dmd]' is not one of"),
+        ("seed=012.5", "seed: '012.5' is not a whole number"),
+        ("seed=1:30", "seed: '1:30' is not a whole number"),
+        ("seed=4294967296", "seed: 4294967296 is above the greatest allowed value, 4.29497e+09"),
+        ("seed=1e400", "seed: '1e400' is not a whole number"),
+        ("trainer.max_steps=99999999999999999999", "is not a whole number"),
+        ("dmd.student_lr=inf", "dmd.student_lr: inf is not finite"),
+        ("trainer.patience=.inf", "trainer.patience: '.inf' is not a number"),
+        ("trainer.patience=inf", "trainer.patience: inf is not finite"),
+        ("estimator.weights=[1,nan]", "estimator.weights: [1.0, nan] is not finite"),
+        ("estimator.weights=[1,x]", "estimator.weights[1]: 'x' is not a number"),
+        ("estimator.weights=[[1]]", "is not a number"),
+        ("data.flips=maybe", "unknown key data.flips"),
+        ("name=\udcff", "is not UTF-8; write it in a UTF-8 locale"),
+        ("name=a\x1b[31mb", "holds the control character"),
+        ("a\x1b=1", "unknown key"),
+        ("=", "unknown key"),
+        ("estimator.draws.x=1", "unknown key estimator.draws.x"),
+        ("name[0]=x", "unknown key name[0]"),
+    ],
+)
+def test_a_word_that_does_not_fit_is_one_line(override: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_config(DMD, [override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("word", "value"), [("012", 12), ("1e3", 1000), (" 7", 7), ("4294967295", 2**32 - 1)]
+)
+def test_whole_numbers_are_decimal(word: str, value: int) -> None:
+    assert load_config(DMD, [f"seed={word}"]).seed == value
+
+
+@pytest.mark.parametrize(("word", "value"), [("yes", True), ("False", False), ("1", True), ("off", False)])
+def test_truth_values_have_the_usual_words(word: str, value: bool) -> None:
+    config: Any = load_config(DMD, [f"dmd.compile={word}"])
+    assert config.dmd.compile is value
+
+
+@pytest.mark.parametrize(
+    "given", ["folder=${oc.env:NOPE}/runs", "teacher.path=${oc.env:NOPE}/t", "name=${nope}"]
+)
+def test_nothing_is_replaced_unasked(given: str) -> None:
+    key = given.partition("=")[0]
+    with pytest.raises(UserError, match=f"^{re.escape(key)}: .*--env allows"):
+        load_config(DMD, [given])
+
+
+def test_environment_variables_are_replaced_where_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from carv_distill.tasks import TASKS
+
+    monkeypatch.setenv("CARV_PLACE", "/scratch")
+    monkeypatch.setenv("CARV_SEED", "12")
+    text = DMD.read_text() + "\nfolder: ${oc.env:CARV_PLACE}/${oc.env:CARV_NONE,runs}\n"
+    path = changed(tmp_path, text)
+    with pytest.raises(UserError, match=r"^folder: .*--env allows"):
+        load(TASKS, path)
+    config = load(TASKS, path, ["seed=${oc.env:CARV_SEED}"], environment=True)
+    assert (config.folder, config.seed) == ("/scratch/runs", 12)
+    with pytest.raises(UserError, match=r"^name: the environment variable CARV_NOT is not set"):
+        load(TASKS, path, ["name=${oc.env:CARV_NOT}"], environment=True)
+    with pytest.raises(UserError, match=r"^name: .*only \$\{oc\.env:NAME\}"):
+        load(TASKS, path, ["name=${seed}"], environment=True)
+
+
+def test_the_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "teacher").mkdir()
+    config: Any = load_config(DMD, ["folder=~/runs", "teacher.path=~/teacher"], complete=True)
+    assert (config.folder, config.teacher.path) == (f"{tmp_path}/runs", f"{tmp_path}/teacher")
+
+
+def test_scalars_keep_their_words_and_their_value(tmp_path: Path) -> None:
+    path = changed(tmp_path, "a: 007\nb: '007'\nc: [no, ~]\n")
+    values = read_yaml(path)
+    assert isinstance(values["a"], Scalar)
+    assert not isinstance(values["b"], Scalar)
+    assert values == {"a": "007", "b": "007", "c": ["no", None]}
+    assert plain(values) == {"a": 7, "b": "007", "c": [False, None]}

@@ -1,0 +1,120 @@
+"""What a scheduler's configuration may say, and which levels are a noise schedule."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDPMScheduler, EulerDiscreteScheduler
+
+from carv_distill.errors import UserError
+from carv_distill.teachers.schedule import EDMSchedule, VPSchedule, check_levels
+from carv_distill.teachers.scheduler import parametrisation, read_scheduler
+from carv_distill.teachers.teacher import edm_scheduler_config
+
+DDPM = json.loads(DDPMScheduler().to_json_string())
+EDM = edm_scheduler_config(EDMSchedule(0.01, 50.0, 5.0), sigma_data=0.7)
+
+
+def read(folder: Path, config: dict[str, Any]) -> Any:
+    (folder / "scheduler_config.json").write_text(json.dumps(config))
+    return parametrisation(read_scheduler(folder), folder)
+
+
+def refusal(folder: Path, config: dict[str, Any]) -> str:
+    with pytest.raises(UserError) as caught:
+        read(folder, config)
+    assert "\n" not in str(caught.value)
+    assert str(folder) in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trained_betas": []}, "the length of trained_betas is 0"),
+        ({"trained_betas": [0.0, 0.0, 0.1, 0.1]}, "β = 0 is not between 0 and 1"),
+        ({"trained_betas": [1.5, 1.5]}, "β = 1.5 is not between 0 and 1"),
+        ({"trained_betas": [0.1, -0.1]}, "β = -0.1 is not between 0 and 1"),
+        ({"trained_betas": [0.1]}, "found 1, at least two are needed"),
+        ({"trained_betas": [[0.1], [0.2]]}, "not a list of finite numbers"),
+        ({"trained_betas": [0.1, math.nan]}, "not a list of finite numbers"),
+        ({"trained_betas": "linear"}, "trained_betas is 'linear', not a list of finite numbers or null"),
+        ({"trained_betas": [0.9999] * 200}, "all must be finite"),
+        ({"num_train_timesteps": 0}, "num_train_timesteps is 0; allowed are 1 to"),
+        ({"num_train_timesteps": -3}, "num_train_timesteps is -3"),
+        ({"num_train_timesteps": 10**12}, "num_train_timesteps is 1000000000000"),
+        ({"num_train_timesteps": 1}, "at least two are needed"),
+        ({"num_train_timesteps": "1000"}, "num_train_timesteps is '1000', not a whole number"),
+        ({"num_train_timesteps": True}, "num_train_timesteps is True, not a whole number"),
+        ({"beta_start": "0.1"}, "beta_start is '0.1', not a finite number"),
+        ({"beta_end": 10**400}, "beta_end is"),
+        ({"beta_start": 0.0}, "β = 0 is not between"),
+        ({"beta_schedule": ["linear"]}, r"beta_schedule is ['linear'], not a text or null"),
+        ({"prediction_type": ["epsilon"]}, "prediction_type is ['epsilon'], not a text"),
+        ({"prediction_type": None}, "prediction_type is None, not a text"),
+        ({"rescale_betas_zero_snr": "no"}, "rescale_betas_zero_snr is 'no', not a truth value"),
+        ({"_class_name": {"a": 1}}, "_class_name is {'a': 1}, not a text"),
+        ({"timestep_type": 3}, "timestep_type is 3, not a text"),
+        ({"use_flow_sigmas": True}, "use_flow_sigmas is not supported"),
+        ({"snr_shift_scale": 3.0}, "snr_shift_scale 3 is not supported"),
+    ],
+)
+def test_betas_that_are_no_schedule(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    assert message in refusal(tmp_path, {**DDPM, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sigma_min": 80.0, "sigma_max": 0.002}, "all must be increasing"),
+        ({"sigma_min": 2.0, "sigma_max": 2.0}, "all must be increasing"),
+        ({"sigma_max": math.nan}, "sigma_max is nan, not a finite number"),
+        ({"sigma_max": math.inf}, "sigma_max is inf, not a finite number"),
+        ({"sigma_min": 0.0}, "sigma_min is 0, not above 0"),
+        ({"sigma_min": -1.0}, "sigma_min is -1, not above 0"),
+        ({"sigma_data": 0.0}, "sigma_data is 0, not above 0"),
+        ({"sigma_data": None}, "sigma_data is None, not a finite number"),
+        ({"rho": 0.0}, "rho is 0, not above 0"),
+        ({"rho": -7.0}, "rho is -7, not above 0"),
+        ({"rho": 1e-300}, "no readable scheduler"),
+        ({"num_train_timesteps": 0}, "num_train_timesteps is 0"),
+    ],
+)
+def test_edm_levels_that_are_no_schedule(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    assert message in refusal(tmp_path, {**EDM, **changes})
+
+
+def test_continuous_timesteps_are_not_read_as_discrete(tmp_path: Path) -> None:
+    """Stable Video Diffusion's: σ up to 700 and c_noise = ln(σ)/4, not the betas' 157 and timesteps."""
+    scheduler = EulerDiscreteScheduler(
+        timestep_type="continuous", prediction_type="v_prediction", sigma_min=0.002, sigma_max=700.0
+    )
+    message = refusal(tmp_path, json.loads(scheduler.to_json_string()))
+    assert "timestep_type 'continuous' is not supported" in message
+    discrete = EulerDiscreteScheduler(prediction_type="v_prediction", sigma_min=0.002, sigma_max=700.0)
+    schedule, _ = read(tmp_path, json.loads(discrete.to_json_string()))
+    assert schedule.sigma_max == pytest.approx(157.4, abs=0.1)  # those limits are of sampling alone
+
+
+def test_a_file_that_is_no_json_is_named(tmp_path: Path) -> None:
+    """Brackets within brackets, and characters that are no UTF-8."""
+    path = tmp_path / "scheduler_config.json"
+    for content in (b"[" * 200_000, b'{"a": ' * 200_000, '{"ä": 1}'.encode("latin-1"), b"1" * 10_000):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"scheduler_config\.json is not (JSON|a JSON object)") as caught:
+            read_scheduler(tmp_path)
+        assert len(str(caught.value)) < 500
+
+
+def test_levels_of_any_schedule() -> None:
+    check_levels(EDMSchedule(), "x")
+    check_levels(VPSchedule(torch.full((2,), 0.1)), "x")
+    with pytest.raises(UserError, match=r"^x are no noise levels: all must be increasing, found σ = 1$"):
+        check_levels(EDMSchedule(1.0, 1.0), "x")
+    with pytest.raises(UserError, match=r"^x are no noise levels: found 0, at least two are needed$"):
+        check_levels(VPSchedule(torch.empty(0)), "x")
