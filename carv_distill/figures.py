@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarFormatter
 
 from carv_distill.files import atomic_file
 
@@ -35,6 +35,11 @@ def draw_line(
     places = [r[x] for r in rows]
     axes.plot(places, [r[y] for r in rows], style, color=colour, marker=".", label=label)
     draw_band(axes, places, [r[f"{y}_low"] for r in rows], [r[f"{y}_high"] for r in rows], colour)
+
+
+def use_whole_numbers(axes: Axes) -> None:
+    """An x axis of updates or other counts: ticks at whole numbers alone, however short the run."""
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
 
 
 def use_powers(axes: Axes, ticks: Sequence[int]) -> None:

@@ -110,7 +110,7 @@ def labelled_model(
         return Samples(pictures, [str(int(n)) for n in number], pictures, number if teacher.labels else None)
 
     def generate(count: int) -> Samples:
-        z, labels = image_latents(range(count), images.spec.shape, classes)
+        z, labels = image_latents(range(count), images.spec.shape, classes, "turn")
         pictures = heun_sample(denoiser, teacher.schedule, z.to(device), labels.to(device))
         return prepare(pictures.cpu(), labels.tolist())
 
@@ -187,7 +187,7 @@ def _student(folder: Path, model: AttributedModel, device: str) -> Callable[[int
         student = load_teacher(product_of(folder.parent, folder.name))
         student.denoiser.to(device)
         top = student.schedule.sigma_max
-        z, labels = image_latents(range(count), model.training.images.shape[1:], model.classes)
+        z, labels = image_latents(range(count), model.training.images.shape[1:], model.classes, "turn")
         z = z.to(device)
         pictures = student.denoiser(top * z, z.new_full((count,), top), labels.to(device))
         return model.prepare(pictures.cpu(), labels.tolist())

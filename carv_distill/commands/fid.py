@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from carv_distill.evaluation.options import FIDOptions
 from carv_distill.options import as_in, at_least
@@ -26,13 +27,14 @@ class FIDCommandOptions(RunOptions):
     reference: str | None = as_in(FIDOptions, "reference")
     """.npz with mu and sigma, instead of the data set"""
     labels: str | None = as_in(FIDOptions, "labels")
-    """of the seeds; random: as EDM has them"""
+    """of the seeds: random, as EDM has them, or in turn"""
     no_teacher: bool = False
     """leave the teacher's own samples out"""
 
 
 def _measure(options: FIDCommandOptions, runs: list[Path], device: str) -> Measurement | None:
     from carv_distill.data.images import load_images
+    from carv_distill.evaluation.floor import measure_floor
     from carv_distill.evaluation.reference import FIDSetup
     from carv_distill.evaluation.report import evaluate_generator, report_table
     from carv_distill.processes import Processes
@@ -68,7 +70,10 @@ def _measure(options: FIDCommandOptions, runs: list[Path], device: str) -> Measu
     ]
     if processes.rank:
         return None
-    return Measurement([f"run {run}\n", report_table(reports)], {r.name: r.to_dict() for r in reports})
+    floor = measure_floor(reference, config.fid.images, config.fid.labels)
+    result: dict[str, Any] = {r.name: r.to_dict() for r in reports}
+    result["floor"] = floor and floor.to_dict()
+    return Measurement([f"run {run}\n", report_table(reports, floor)], result)
 
 
 FID = Command("fid", "sample quality over several ranges of seeds", FIDCommandOptions, _measure, "generators")

@@ -142,7 +142,8 @@ class Metrics:
     fid: float
     """Fréchet distance, >= 0 up to rounding; lower is better."""
     kid: float | None
-    """Squared maximum mean discrepancy, cubic kernel; unbiased, so it may fall below 0."""
+    """Squared maximum mean discrepancy, cubic kernel; for independent images unbiased, so it may fall below
+    0. A set with each class equally often is not of independent ones: it pulls KID below 0."""
     precision: float | None
     """Share of generated images within the reference's manifold, 0..1."""
     recall: float | None

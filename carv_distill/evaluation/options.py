@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from carv_distill.options import at_least, one_of, place
 
 FEATURES = ("digits", "inception", "clip")
-LABELS = ("turn", "random")
+LABELS = ("random", "turn")
 
 
 @dataclass
@@ -23,9 +23,9 @@ class FIDOptions:
     hub's folder, if the file is there); or folder or hub id of a CLIP model (empty: the shipped one)."""
     reference: str | None = place(None)
     """Statistics (.npz with mu, sigma); empty: the data set itself."""
-    labels: str = one_of(LABELS, "turn")
-    """Label of seed i: i mod classes in turn, or drawn by the seed's own generator as EDM does. In turn, all
-    classes are equally many and FID is steadier; KID, whose estimate takes images to be independent, comes
-    out too low."""
+    labels: str = one_of(LABELS, "random")
+    """Label of seed i: drawn by the seed's own generator, as EDM does, or i mod classes in turn. In turn, all
+    classes are equally many: FID is lower and steadier, and KID, whose estimate takes images to be
+    independent, too low. Compare only what has labels alike."""
     sampler_steps: int = at_least(2, 18)
     """Heun steps when a teacher is sampled."""

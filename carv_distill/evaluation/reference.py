@@ -33,6 +33,8 @@ class Reference:
     statistics: FeatureStatistics
     features: Tensor | None = None
     """[M, D], or None where only statistics are known."""
+    labels: Tensor | None = None
+    """int64 [M], beside features of images with classes."""
 
     @classmethod
     def from_set(
@@ -61,12 +63,13 @@ class Reference:
         if count < 2:
             raise UserError(f"data.name: {data.spec.name} has {count} images; statistics need at least 2")
         dim, all_features = extractor.dim, count <= most_features
-        features = [torch.empty(0, dim)]
+        features, labels = [torch.empty(0, dim)], [torch.empty(0, dtype=torch.long)]
         total, squares = torch.zeros(dim, dtype=torch.float64), torch.zeros(dim, dim, dtype=torch.float64)
-        for images, _ in ordered_loader(data, p.batches(count, BATCH), workers):
+        for images, numbers in ordered_loader(data, p.batches(count, BATCH), workers):
             part = extractor(to_uint8(images)).float().cpu()
             if all_features:
                 features.append(part)
+                labels.append(numbers)
             else:
                 total += part.double().sum(0)
                 squares += part.double().T @ part.double()
@@ -74,9 +77,12 @@ class Reference:
                 progress(len(part) * p.world_size)
         if all_features:
             joined = p.join(torch.cat(features), count, BATCH)
+            classes = p.join(torch.cat(labels), count, BATCH)
             statistics = p.tell(FeatureStatistics.from_features(joined) if p.rank == 0 else None)
             assert statistics is not None
-            return cls(data.spec.name, statistics, joined if p.rank == 0 else None)
+            if p.rank:
+                return cls(data.spec.name, statistics)
+            return cls(data.spec.name, statistics, joined, classes if data.spec.classes else None)
         mu = p.sum(total) / count
         sigma = (p.sum(squares) - count * torch.outer(mu, mu)) / (count - 1)
         return cls(data.spec.name, FeatureStatistics(mu, sigma))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -17,10 +17,14 @@ from carv_distill.variance import Table
 
 from .features import FeatureExtractor
 from .fid import Metrics, compute_metrics
+from .floor import Floor
 from .generate import Sample, generated_features
 from .reference import Reference
 
 METRICS = ("fid", "kid", "precision", "recall")
+LABELLED = {"random": "at random", "turn": "in turn"}
+FEW = 10_000
+"""Images below which the reader is told what few of them do to FID and KID."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,12 @@ class Summary:
         return cls(statistics.fmean(values), std, min(values))
 
 
+def summarise(metrics: Sequence[Metrics]) -> dict[str, Summary]:
+    """Mean, standard deviation and minimum of each metric that is known."""
+    columns = {key: [getattr(m, key) for m in metrics] for key in METRICS}
+    return {key: Summary.of(values) for key, values in columns.items() if None not in values}
+
+
 @dataclass(frozen=True)
 class Report:
     """One generator's metrics."""
@@ -53,7 +63,7 @@ class Report:
     fingerprint: str
     reference: str
     """What the extractor, its weights and the reference are called."""
-    labels: str = "turn"
+    labels: str = "random"
     """How a seed's label was chosen."""
 
     @property
@@ -62,9 +72,8 @@ class Report:
         return self.metrics[0].images
 
     def summary(self) -> dict[str, Summary]:
-        """Mean, standard deviation and minimum of each metric that the reference allowed."""
-        columns = {key: [getattr(metrics, key) for metrics in self.metrics] for key in METRICS}
-        return {key: Summary.of(values) for key, values in columns.items() if None not in values}
+        """Of each metric that the reference allowed, over the seed ranges."""
+        return summarise(self.metrics)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: `summary` per metric and `ranges` with each range's own values."""
@@ -93,7 +102,7 @@ def evaluate_generator(
     batch_size: int = 256,
     kid_subsets: int = 100,
     progress: bool = False,
-    labels: str = "turn",
+    labels: str = "random",
     processes: Processes | None = None,
 ) -> Report:
     """Score a generator on the seeds 0..N-1, N..2N-1, … (three ranges, as EDM reports FID).
@@ -135,21 +144,46 @@ def evaluate_generator(
     return Report(name, limits, tuple(scores), extractor.name, extractor.fingerprint, reference.name, labels)
 
 
-def report_table(reports: Iterable[Report]) -> Table:
-    """A row per report: mean ± standard deviation over its seed ranges, and FID's minimum, as published."""
+def report_table(reports: Iterable[Report], floor: Floor | None = None) -> Table:
+    """A row per report, mean ± standard deviation over its seed ranges and FID's minimum, and the floor."""
     reports = list(reports)
+    rows = [_row(report.name, report.metrics, f"{report.summary()['fid'].minimum:.2f}") for report in reports]
+    if floor is not None:
+        rows.append(_row("floor: perfect generator", floor.metrics, "–"))
+    headers = ("", "FID", "min", "KID × 1000", "precision", "recall")
+    return Table("Sample quality", headers, rows, " ".join(_explained(reports, floor)))
+
+
+def _row(name: str, metrics: Sequence[Metrics], least: str) -> tuple[str, ...]:
+    s = summarise(metrics)
+    cells = (_cell(s["fid"], ".2f"), least, _cell(s.get("kid"), ".3g", 1000))
+    return (name, *cells, _cell(s.get("precision"), ".2f"), _cell(s.get("recall"), ".2f"))
+
+
+def _explained(reports: Sequence[Report], floor: Floor | None) -> list[str]:
+    """The table's caption: what was compared, what the columns are, and what they do not say."""
     settings = {
-        f"{len(r.metrics)} seed ranges of {r.images:,}, {r.extractor} features {r.fingerprint}, against "
-        f"{r.reference}."
+        f"{len(r.metrics)} seed ranges of {r.images:,}, labels {LABELLED[r.labels]}, {r.extractor} features "
+        f"{r.fingerprint}, against {r.reference}."
         for r in reports
     }
-    rows = []
-    for report in reports:
-        s = report.summary()
-        cells = (_cell(s["fid"], ".2f"), f"{s['fid'].minimum:.2f}", _cell(s.get("kid"), ".3g", 1000))
-        rows.append((report.name, *cells, _cell(s.get("precision"), ".2f"), _cell(s.get("recall"), ".2f")))
-    headers = ("", "FID", "min", "KID × 1000", "precision", "recall")
-    return Table("Sample quality", headers, rows, " ".join(sorted(settings)))
+    said = [*sorted(settings), "±: standard deviation over ranges; min: the least FID, as published."]
+    if floor is None:
+        said.append("No floor: the reference has no features of single images, or too few.")
+    else:
+        first, second = floor.sizes
+        said.append(
+            f"Floor: real images in the generator's place, from {len(floor.metrics)} splits of the reference "
+            f"into {first:,} and {second:,} images, FID and KID scaled to the numbers above; ± over splits."
+        )
+    if min(r.images for r in reports) < FEW:
+        said.append(
+            "So few images raise FID, by about as much as the floor is, and make KID uncertain; compare with "
+            "FIDs of as many images alone."
+        )
+    if any(r.labels == "turn" for r in reports):
+        said.append("Labels in turn lower FID, and KID to below 0: compare with such alone.")
+    return said
 
 
 def _cell(summary: Summary | None, form: str, factor: float = 1) -> str:

@@ -121,11 +121,11 @@ class VarianceBudget:
         # the first sample has no contrast to others before it; its part of the mean is dealt over them
         first = (terms["within"][0] - math.fsum(terms["within"][1:]) / (upstreams - 1)) / upstreams
         return cls(
-            between=mean_estimate(terms["between"], level),
-            within_level=mean_estimate(terms["level"], level),
-            within_noise=mean_estimate(terms["noise"], level, positive=True),
-            within=mean_estimate(terms["within"], level),
-            total=mean_estimate([t + first for t in terms["total"]], level, positive=True),
+            between=mean_estimate(terms["between"], level, skewed=True),
+            within_level=mean_estimate(terms["level"], level, skewed=True),
+            within_noise=mean_estimate(terms["noise"], level, positive=True, skewed=True),
+            within=mean_estimate(terms["within"], level, skewed=True),
+            total=mean_estimate([t + first for t in terms["total"]], level, positive=True, skewed=True),
             squared_norm=means.squared_norm(level),
             upstreams=upstreams,
         )

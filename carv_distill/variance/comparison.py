@@ -66,7 +66,7 @@ class ArmVariance:
         within = self.within.terms[1:]
         first = self.within.value - statistics.fmean(within)
         terms = zip(self.between.terms, within, strict=True)
-        return mean_estimate([b + w + first for b, w in terms], positive=True)
+        return mean_estimate([b + w + first for b, w in terms], positive=True, skewed=True)
 
 
 @dataclass(frozen=True)
@@ -200,5 +200,6 @@ def compare(
 def _pooled(estimates: Sequence[Estimate]) -> Estimate:
     """Mean over arms of an estimate whose terms were measured on the same upstream samples."""
     return mean_estimate(
-        [statistics.fmean(terms) for terms in zip(*(e.terms for e in estimates), strict=True)]
+        [statistics.fmean(terms) for terms in zip(*(e.terms for e in estimates), strict=True)],
+        skewed=True,
     )

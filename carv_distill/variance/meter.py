@@ -93,7 +93,7 @@ class VarianceMeter:
             ValueError: fewer than two replicates.
         """
         self._require_two()
-        return mean_estimate(self._increments, level, positive=True)
+        return mean_estimate(self._increments, level, positive=True, skewed=True)
 
     def squared_norm(self, level: float = 0.95) -> Estimate:
         """‖E g‖² without the bias of ‖ḡ‖²: ‖ḡ‖² − Var/n, the mean of ⟨g_i, g_j⟩ over i ≠ j.
@@ -158,7 +158,7 @@ class PairedVariance:
 
     def _mean(self, terms: list[float], level: float, positive: bool = True) -> Estimate:
         self._averages._require_two()
-        return mean_estimate(terms, level, positive)
+        return mean_estimate(terms, level, positive, skewed=True)
 
     def squared_norm(self, level: float = 0.95) -> Estimate:
         """‖E g‖², unbiased (see :meth:`VarianceMeter.squared_norm`)."""

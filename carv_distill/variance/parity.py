@@ -107,7 +107,7 @@ class NoiseParity:
                 terms[name].append(meter.variance)
             if progress is not None:
                 progress(done + 1)
-        odd_part, even, iid = (mean_estimate(terms[n], level, positive=True) for n in ("odd", "even", "iid"))
+        odd_part, even, iid = (mean_estimate(terms[n], level, True, True) for n in ("odd", "even", "iid"))
         factors = {name: _factor(terms[name], iid, level) for name in coupled}
         return cls(odd_part, even, iid, factors, draws, upstreams)
 

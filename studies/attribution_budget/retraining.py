@@ -49,9 +49,10 @@ TESTED = ("iid", "best")
 """Samplers whose scores are held against models trained anew."""
 
 
-FULL = SimpleNamespace(steps=500, halves=32, removed=100, queries=6, seeds=2, draws=(1, 4, 16, 64))
-QUICK = SimpleNamespace(steps=20, halves=4, removed=50, queries=2, seeds=2, draws=(1, 4))
-"""Of a training; models of halves; digits left out of a training, for so many queries and seeds; K."""
+FULL = SimpleNamespace(steps=500, halves=32, removed=100, queries=6, seeds=2, draws=(1, 4, 16, 64), sets=4)
+QUICK = SimpleNamespace(steps=20, halves=4, removed=50, queries=2, seeds=2, draws=(1, 4), sets=2)
+"""Of a training; models of halves; digits left out of a training, for so many queries and seeds; K, and
+independent sets of K draws that are scored by."""
 
 
 @cache
@@ -123,12 +124,20 @@ def train_without(removed: Sequence[int], steps: int, seed: int) -> list[float]:
 
 
 def scores(
-    weights: Weights, best: dict[str, Any], arm: str, draws: int, halves: int, top: int, seed: int
+    weights: Weights,
+    best: dict[str, Any],
+    arm: str,
+    draws: int,
+    halves: int,
+    top: int,
+    seed: int,
+    number: int,
 ) -> dict[str, Tensor]:
-    """By one set of draws and every kind of score: the predicted outcome of each half for each query, Σ over
-    its samples of their scores, [32, halves]; and the `top` places of each query by trak, [32, top]."""
+    """By the set of draws of that number and every kind of score: the predicted outcome of each half for each
+    query, Σ over its samples of their scores, [32, halves]; and the `top` places of each query by trak,
+    [32, top]."""
     digits, pool, rows = data()
-    drawn = draws_of(arm, best, draws, (1, 8, 8), seed, "retraining")
+    drawn = draws_of(arm, best, draws, (1, 8, 8), seed, "retraining", number)
     gradients = weights.gradients(build_teacher(OPTIONS, 1, 8, 10).denoiser, LEVELS)
     projector, chunk = build_projector("countsketch", SIZE, 0), max(1, 512 // draws)
 
@@ -157,12 +166,15 @@ def measure(compute: Compute, o: SimpleNamespace, best: dict[str, Any], seed: in
         {
             "halves": [partial(train_on_half, m, o.steps, seed) for m in range(o.halves)],
             "scores": {
-                (arm, k): partial(scores, weights, best, arm, k, o.halves, o.removed, seed)
+                (arm, k): [
+                    partial(scores, weights, best, arm, k, o.halves, o.removed, seed, number)
+                    for number in range(o.sets)
+                ]
                 for arm, k in product(TESTED, o.draws)
             },
         }
     )
-    top = results["scores"]["best", o.draws[-1]]["top"].tolist()
+    top = results["scores"]["best", o.draws[-1]][0]["top"].tolist()
     removals = {
         "top": top[: o.queries],
         "class": [same_class(q, o.removed, seed) for q in range(o.queries)],
@@ -187,33 +199,42 @@ def lds(predicted: Tensor, losses: Tensor, keep: Tensor | None = None) -> float:
     return float(spearman(predicted[:, rows], -losses.T[:, rows]).mean())
 
 
-def lds_over_halves(predicted: Tensor, losses: Tensor, base: Tensor | None = None) -> Estimate:
-    """The score, or its difference from that of other predictions, with an interval by the jackknife over the
-    halves: all queries share these, so that they are no independent measurements."""
+def lds_over_sets(
+    predicted: Sequence[Tensor], losses: Tensor, base: Sequence[Tensor] | None = None
+) -> Estimate:
+    """Mean over independent sets of draws of the score, or of its difference from that of as many other sets.
 
-    def value(keep: Tensor | None = None) -> float:
-        own = lds(predicted, losses, keep)
-        return own if base is None else own - lds(base, losses, keep)
+    se² = se_halves² + s²/S: the jackknife over the halves of the mean over the S sets (all share the halves),
+    and the spread over the sets; Student's t with the fewer degrees of freedom of the two.
+    """
+    own = [lds(p, losses) for p in predicted]
+    if base is not None:
+        own = [v - lds(b, losses) for v, b in zip(own, base, strict=True)]
+    n, sets = len(losses), len(predicted)
 
-    n = len(losses)
-    left = [value(torch.tensor([m for m in range(n) if m != out])) for out in range(n)]
-    mean = math.fsum(left) / n
-    se = math.sqrt((n - 1) / n * math.fsum((v - mean) ** 2 for v in left))
-    return student(value(), se, n - 1)
+    def mean(keep: Tensor) -> float:
+        all_sets = statistics.fmean(lds(p, losses, keep) for p in predicted)
+        return all_sets if base is None else all_sets - statistics.fmean(lds(b, losses, keep) for b in base)
+
+    left = [mean(torch.tensor([m for m in range(n) if m != out])) for out in range(n)]
+    over_halves = (n - 1) * statistics.pvariance(left)
+    over_sets = statistics.variance(own) / sets
+    return student(statistics.fmean(own), math.sqrt(over_halves + over_sets), min(n, sets) - 1)
 
 
 def score_rows(trained: Mapping[str, Any]) -> list[Row]:
     """Linear datamodeling score of every sampler, budget and kind of score, and its difference from that of
-    as many iid draws; intervals over the halves."""
+    as many iid draws; intervals over the halves and over the sets of draws."""
     losses = torch.tensor(trained["halves"], dtype=torch.float64)
     rows = []
     for (arm, k), predicted in trained["scores"].items():
         for kind in SCORES:
-            row: Row = {"arm": arm, "K": k, "score": kind}
-            row |= columns("lds", lds_over_halves(predicted[kind], losses))
+            own = [p[kind] for p in predicted]
+            row: Row = {"arm": arm, "K": k, "score": kind, "sets": len(own)}
+            row |= columns("lds", lds_over_sets(own, losses))
             if arm != "iid":
-                iid = trained["scores"]["iid", k][kind]
-                row |= columns("over_iid", lds_over_halves(predicted[kind], losses, iid))
+                iid = [p[kind] for p in trained["scores"]["iid", k]]
+                row |= columns("over_iid", lds_over_sets(own, losses, iid))
             rows.append(row)
     return rows
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -15,18 +16,29 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from carv_distill.carv import stream
+from carv_distill.errors import UserError
 from carv_distill.figures import BLUE, GREEN, GREY, ORANGE, RED, new_figure
 from carv_distill.variance import NoiseParity, StageTimer, mean_estimate
 from studies.cached import once
 from studies.gradient import load_gradient, one_thread, price
-from studies.intervals import block_differences, exponential
+from studies.intervals import exponential, paired_differences
 from studies.plots import draw_curve, plain_numbers
 from studies.runs import TrainingRun, plain_name, seconds_per_update, train_all
 from studies.sentences import estimate, sentence
 from studies.study import Row, columns, filled
 
 CONFIG = Path("configs/dmd_carv.yaml")
-COMMON = ("dmd.lr_decay=none", "trainer.log_every=10", "checkpoint.every=100", "checkpoint.keep_best=0")
+COMMON = (
+    "dmd.lr_decay=none",
+    "fid.labels=turn",  # steadier: arms are compared with each other
+    "trainer.log_every=10",
+    "checkpoint.every=100",
+    "checkpoint.keep_best=0",
+)
+
+
+EVERY = 25
+"""Updates between two FIDs."""
 
 
 @dataclass(frozen=True)
@@ -166,15 +178,67 @@ def late_fid(run: pd.DataFrame, updates: int) -> float:
     return statistics.fmean(late.fid.dropna())
 
 
+def of_runs(
+    arms: Sequence[Arm], metrics: pd.DataFrame, fids: Mapping[str, Sequence[float]]
+) -> dict[str, Row]:
+    """What the table takes from the runs themselves, by arm: the seconds of an update as logged, and the
+    FID of finished students (`fids`, by arm and seed)."""
+    return {
+        arm.name: {
+            "seconds_per_update_logged": statistics.median(
+                seconds_per_update(run) for _, run in metrics[metrics.arm == arm.name].groupby("seed")
+            ),
+            "final_fid_three_ranges": statistics.fmean(fids[arm.name]),
+        }
+        for arm in arms
+    }
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A finished study, from its own results."""
+
+    arms: list[Arm]
+    metrics: pd.DataFrame
+    measured: dict[str, Row]
+    """As :func:`of_runs` has it."""
+    updates: int
+    plan: Plan
+    trained: Row
+    """Command, machine, commit and seconds of the trainings."""
+    seeds: list[int]
+
+    @classmethod
+    def load(cls, folder: Path) -> Stored:
+        """From `dmd_gap.json` and `traces.json`.
+
+        Raises:
+            UserError: they are not there.
+        """
+        try:
+            table, traces = (json.loads((folder / f"{n}.json").read_text()) for n in ("dmd_gap", "traces"))
+        except FileNotFoundError as error:
+            raise UserError(f"{error.filename}: no such results; run the study without --stored") from error
+        plan, rows = Plan(**table["plan"]), {row["arm"]: row for row in table["rows"]}
+        updates = min(row["updates"] for row in rows.values())
+        names = ("seconds_per_update_logged", "final_fid_three_ranges")
+        measured = {name: {key: row[key] for key in names} for name, row in rows.items()}
+        trained = {key: table[key] for key in ("command", "machine", "git", "seconds")}
+        metrics = pd.DataFrame(traces["rows"]).rename(columns={"seconds": "price"})
+        arms = make_arms(updates, plan, EVERY)
+        return cls(arms, metrics, measured, updates, plan, table.get("trained", trained), table["seeds"])
+
+
 def summarise(
-    arms: Sequence[Arm], metrics: pd.DataFrame, fids: Mapping[str, Sequence[float]], updates: int
+    arms: Sequence[Arm], metrics: pd.DataFrame, measured: Mapping[str, Row], updates: int
 ) -> list[Row]:
     """A row per arm: ratios of variance against the baseline, differences of FID, over seeds.
 
     FID is the mean of its trace over the last third of a training. At equal seconds every arm has its own
     training, the baseline its longer one; at equal updates the baseline's stops where the others do. All
-    differences of one kind hold at once (:func:`block_differences`). `fid_difference_more` is at equal
-    seconds too, against the arm that spends them on samples. `fids`: of finished students, by arm and seed.
+    differences of one kind hold at once, and none takes its variance from another pair, as the baseline's FID
+    scatters twice as much as the others' (:func:`paired_differences`). `fid_difference_more` is at equal
+    seconds too, against the arm that spends them on samples. `measured`: see :func:`of_runs`.
     """
     base, *others = arms
     more = others[-1]
@@ -183,22 +247,21 @@ def summarise(
     stops = ends | {base.name: [late_fid(run, updates) for run in runs[base.name]]}
     to_base = [(arm.name, base.name) for arm in others]
     to_more = [(arm.name, more.name) for arm in others[:-1]]
-    same_updates = block_differences(stops, to_base)
-    same_seconds = block_differences(ends, [*to_base, *to_more])
+    same_updates = paired_differences(stops, to_base)
+    same_seconds = paired_differences(ends, [*to_base, *to_more])
     rows = []
     for arm in arms:
         row: Row = {
             "arm": arm.name,
             "updates": arm.updates,
             "seconds_per_update": arm.seconds,
-            "seconds_per_update_logged": statistics.median(map(seconds_per_update, runs[arm.name])),
+            **measured[arm.name],
         }
         for part in ("total", "within"):
             pairs = zip(runs[base.name], runs[arm.name], strict=True)
             logs = mean_estimate([log_ratio(there, here, part) for there, here in pairs])
             row |= columns(f"{part}_ratio", exponential(logs))
         row |= columns("fid", mean_estimate(ends[arm.name]))
-        row["final_fid_three_ranges"] = statistics.fmean(fids[arm.name])
         for name, differences, other in (
             ("equal_updates", same_updates, base),
             ("equal_seconds", same_seconds, base),

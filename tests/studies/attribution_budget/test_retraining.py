@@ -20,25 +20,40 @@ def test_models_of_halves_are_predicted_by_scores_that_cause_their_losses() -> N
     g = stream("lds")
     cause = torch.randn(4, retraining.POOL, generator=g, dtype=torch.float64)
     losses = -(cause @ members).T
-    right = retraining.lds_over_halves(cause @ members, losses)
+    right = retraining.lds_over_sets([cause @ members] * 2, losses)
     assert (right.value, right.low, right.high) == pytest.approx((1, 1, 1))
-    other = torch.randn(4, retraining.POOL, generator=g, dtype=torch.float64)
-    wrong = retraining.lds_over_halves(other @ members, losses)
+    others = torch.randn(3, 4, retraining.POOL, generator=g, dtype=torch.float64) @ members
+    wrong = retraining.lds_over_sets(list(others), losses)
     assert abs(wrong.value) < 4 * wrong.se
-    over = retraining.lds_over_halves(cause @ members, losses, other @ members)
+    over = retraining.lds_over_sets([cause @ members] * 3, losses, list(others))
     assert over.value == pytest.approx(1 - wrong.value)
 
 
-def test_the_interval_of_the_score_covers_when_queries_share_their_luck() -> None:
+def test_the_interval_of_the_score_covers_whatever_queries_and_sets_share() -> None:
     """Scores that say nothing; losses of all queries move together from half to half. Of 100 such studies the
-    95 % interval holds zero in at least 86 (4 SE below 95, SE √(0.95 · 0.05/100) = 0.022)."""
-    g, held = stream("lds coverage"), 0
+    95 % interval holds zero in at least 86 (4 SE below 95, SE √(0.95 · 0.05/100) = 0.022), with three sets of
+    draws that agree, and with three of their own."""
+    g, held = stream("lds coverage"), {0.0: 0, 1.0: 0}
     for _ in range(100):
         common = torch.randn(24, 1, generator=g, dtype=torch.float64)
         losses = common + torch.randn(24, 8, generator=g, dtype=torch.float64)
-        found = retraining.lds_over_halves(torch.randn(8, 24, generator=g, dtype=torch.float64), losses)
-        held += int(found.low < 0 < found.high)
-    assert held >= 86
+        base = torch.randn(8, 24, generator=g, dtype=torch.float64)
+        for apart in held:
+            noise = torch.randn(3, 8, 24, generator=g, dtype=torch.float64)
+            found = retraining.lds_over_sets(list(base + apart * noise), losses)
+            held[apart] += int(found.low < 0 < found.high)
+    assert min(held.values()) >= 86
+
+
+def test_sets_of_draws_that_disagree_widen_the_interval() -> None:
+    """Half of the sets predict rightly, half nothing: the spread over sets, not over halves, is the error."""
+    g = stream("lds sets")
+    losses = torch.randn(40, 6, generator=g, dtype=torch.float64)
+    nothing = list(torch.randn(2, 6, 40, generator=g, dtype=torch.float64))
+    e = retraining.lds_over_sets([-losses.T, -losses.T, *nothing], losses)
+    own = [1.0, 1.0, *(retraining.lds(p, losses) for p in nothing)]
+    assert e.value == pytest.approx(sum(own) / 4)
+    assert e.se > torch.tensor(own).std().item() / 2
 
 
 def test_queries_are_not_in_the_pool_and_classes_are_as_said() -> None:
@@ -62,6 +77,6 @@ def test_a_small_model_trains_and_is_attributed() -> None:
     """A few steps: the same weights again, and scores of the right shapes."""
     weights = retraining.train_on_all(20, 0)
     assert all((w == weights[name]).all() for name, w in retraining.train_on_all(20, 0).items())
-    found = retraining.scores(weights, BEST, "best", 2, 3, 5, 0)
+    found = retraining.scores(weights, BEST, "best", 2, 3, 5, 0, 1)
     assert found["trak"].shape == (retraining.QUERIES, 3)
     assert found["top"].shape == (retraining.QUERIES, 5)

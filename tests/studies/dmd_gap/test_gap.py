@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from studies.dmd_gap.__main__ import main
 from studies.dmd_gap.gap import (
     Arm,
     Plan,
@@ -17,6 +19,7 @@ from studies.dmd_gap.gap import (
     equal_upstream,
     log_ratio,
     make_arms,
+    of_runs,
     read_runs,
     summarise,
     trace_rows,
@@ -65,7 +68,7 @@ def test_ratios_and_differences_are_those_of_the_runs(tmp_path: Path) -> None:
     assert "estimator.noise=antithetic" in compared[3].words
     metrics = read_runs(compared, SEEDS, tmp_path)
     fids = {arm.name: [arm.run(seed).fid(tmp_path) for seed in SEEDS] for arm in compared}
-    rows = summarise(compared, metrics, fids, 300)
+    rows = summarise(compared, metrics, of_runs(compared, metrics, fids), 300)
     row = rows[1]
     assert row["total_ratio"] == pytest.approx(4)
     assert row["fid_difference_equal_updates"] == pytest.approx(0)
@@ -100,3 +103,35 @@ def test_equal_seconds_by_bisection() -> None:
     """The largest R within the seconds, whatever their form: here a call costs 1 and a sample 1/2."""
     for wanted, upstream in ((10.0, 18), (10.4, 18), (10.5, 19), (0.0, 8), (1e3, 136)):
         assert equal_upstream(wanted, lambda r: 1 + r / 2, 8, 136) == upstream
+
+
+def test_the_table_comes_again_from_the_results(tmp_path: Path) -> None:
+    """`--stored` makes the same rows from traces.json and dmd_gap.json, and keeps what trained them."""
+    compared = make_runs(tmp_path / "runs", 300, 25)
+    metrics = read_runs(compared, SEEDS, tmp_path / "runs")
+    fids = {arm.name: [2.0, 3.0, 4.0] for arm in compared}
+    rows = summarise(compared, metrics, of_runs(compared, metrics, fids), 300)
+    folder = tmp_path / "dmd_gap"
+    folder.mkdir()
+    head = {
+        "command": "python -m studies.dmd_gap",
+        "machine": {},
+        "git": None,
+        "seconds": 1.0,
+        "seeds": SEEDS,
+    }
+    (folder / "dmd_gap.json").write_text(json.dumps({**head, "plan": asdict(PLAN), "rows": rows}))
+    (folder / "traces.json").write_text(json.dumps({"rows": trace_rows(metrics)}))
+    for _ in range(2):
+        assert main(["--stored", "--out", str(tmp_path)]) == 0
+        again = json.loads((folder / "dmd_gap.json").read_text())
+        for row, other in zip(rows, again["rows"], strict=True):
+            assert row == pytest.approx(other)
+        assert again["trained"]["command"] == head["command"]
+        assert again["seeds"] == SEEDS
+        assert "--stored" in again["command"]
+
+
+def test_results_that_are_not_there_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--stored", "--out", str(tmp_path)]) == 2
+    assert "dmd_gap.json: no such results" in capsys.readouterr().err

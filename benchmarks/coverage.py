@@ -1,0 +1,146 @@
+"""What nominal 95 % intervals cover: python -m benchmarks.coverage [--repetitions 2000] [--out FILE.json]
+
+Replicates of known variance, from Gaussian to lognormal, in one dimension and in a hundred:
+
+    variance    VarianceMeter.estimate, n replicates
+    between     VarianceBudget.between, n upstream samples × 4 levels × 2 noises
+    ratio       paired_ratio of the variances of two samplers that share n upstream samples, exactly 2
+
+A share of 2,000 repetitions has a standard error of 0.5 % at 95 %, and of 1.0 % at 70 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from carv_distill.carv import stream
+from carv_distill.command_line import Parser, whole_number
+from carv_distill.files import write_json
+from carv_distill.variance import Estimate, VarianceBudget, VarianceMeter, mean_estimate, paired_ratio
+
+Draw = Callable[[torch.Generator, tuple[int, ...]], Tensor]
+F64 = torch.float64
+
+
+def normal(g: torch.Generator, shape: tuple[int, ...]) -> Tensor:
+    """N(0, 1)."""
+    return torch.randn(shape, generator=g, dtype=F64)
+
+
+def student5(g: torch.Generator, shape: tuple[int, ...]) -> Tensor:
+    """Student's t with five degrees of freedom; variance 5/3."""
+    return normal(g, shape) / (normal(g, (5, *shape)).square().mean(0)).sqrt()
+
+
+def exponential(g: torch.Generator, shape: tuple[int, ...]) -> Tensor:
+    """Of rate 1; variance 1."""
+    return -torch.rand(shape, generator=g, dtype=F64).log()
+
+
+def lognormal(g: torch.Generator, shape: tuple[int, ...]) -> Tensor:
+    """exp N(0, 1); variance (e − 1) e, kurtosis 114."""
+    return normal(g, shape).exp()
+
+
+LAWS: dict[str, tuple[Draw, float]] = {
+    "Gaussian": (normal, 1.0),
+    "t₅": (student5, 5 / 3),
+    "exponential": (exponential, 1.0),
+    "lognormal": (lognormal, (math.e - 1) * math.e),
+}
+COUNTS = (8, 16, 32, 128)
+DIMENSIONS = (1, 100)
+
+
+def variances(draw: Draw, n: int, dim: int, repetitions: int, key: str) -> Iterator[Estimate]:
+    """Of n replicates of `dim` independent coordinates."""
+    for number in range(repetitions):
+        meter = VarianceMeter()
+        for vector in draw(stream("coverage", key, n, dim, number), (n, dim)):
+            meter.update(vector)
+        yield meter.estimate()
+
+
+def betweens(draw: Draw, n: int, dim: int, repetitions: int, key: str) -> Iterator[Estimate]:
+    """Of upstream samples ξ [dim] whose draws are ξ + √12 (u − ½) + (ε² − 1)/√2, level and noise of
+    variance 1 each per coordinate."""
+
+    def residual(x: Tensor, u: Tensor, eps: Tensor, index: Tensor) -> Tensor:
+        return x + math.sqrt(12) * (u[:, None] - 0.5) + (eps.square() - 1) / math.sqrt(2)
+
+    def pipeline(count: int, g: torch.Generator) -> tuple[Tensor, object]:
+        return draw(g, (count, dim)), residual
+
+    for number in range(repetitions):
+        g = stream("coverage", "budget", key, n, dim, number)
+        yield VarianceBudget.measure(pipeline, (), g, upstreams=n).between  # type: ignore[arg-type]
+
+
+def ratios(draw: Draw, n: int, dim: int, repetitions: int, key: str) -> Iterator[Estimate]:
+    """Σ_j ξ_j²-scaled variances of two samplers at shared ξ: a_i = 2 ‖ξ_i‖² z_i, b_i = ‖ξ_i‖² z'_i, with
+    z, z' mean squares of four normals."""
+    for number in range(repetitions):
+        g = stream("coverage", "ratio", key, n, dim, number)
+        common = draw(g, (n, dim)).square().sum(1)
+        own = normal(g, (2, n, 4)).square().mean(2)
+        a, b = 2 * common * own[0], common * own[1]
+        yield paired_ratio(mean_estimate(a.tolist()), mean_estimate(b.tolist()))
+
+
+def share(estimates: Iterator[Estimate], truth: float) -> float:
+    """How many of the intervals hold the truth."""
+    held = [e.low <= truth <= e.high for e in estimates]
+    return sum(held) / len(held)
+
+
+def measure(repetitions: int) -> list[dict[str, float | int | str]]:
+    """A row for each law, dimension and number of replicates."""
+    rows: list[dict[str, float | int | str]] = []
+    few = max(repetitions // 4, 1)  # a budget takes fifty times a meter's seconds
+    for name, (draw, variance) in LAWS.items():
+        for dim in DIMENSIONS:
+            for n in COUNTS:
+                row: dict[str, float | int | str] = {"law": name, "dimension": dim, "n": n}
+                row["variance"] = share(variances(draw, n, dim, repetitions, name), dim * variance)
+                row["ratio"] = share(ratios(draw, n, dim, repetitions, name), 2.0)
+                if n <= 32:
+                    row["between"] = share(betweens(draw, n, dim, few, name), dim * variance)
+                rows.append(row)
+                print(json.dumps(row, ensure_ascii=False), flush=True)
+    return rows
+
+
+def table(rows: list[dict[str, float | int | str]]) -> str:
+    """In Markdown: a row for each law and dimension, coverage in per cent at 8, 16, 32, 128 replicates."""
+    head = ("variance", "between", "ratio")
+    lines = [f"| {' | '.join(('coordinates', 'dimension', *head))} |", "|" + "---|" * 5]
+    for name in LAWS:
+        for dim in DIMENSIONS:
+            own = [r for r in rows if (r["law"], r["dimension"]) == (name, dim)]
+            cells = [" / ".join(f"{100 * float(r[key]):.0f}" for r in own if key in r) for key in head]
+            lines.append(f"| {' | '.join((name, str(dim), *cells))} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """From the command line."""
+    parser: argparse.ArgumentParser = Parser(__doc__)
+    parser.add_argument("--repetitions", type=whole_number(4), default=2000)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = measure(options.repetitions)
+    print(table(rows))
+    if options.out:
+        write_json(options.out, {"repetitions": options.repetitions, "level": 0.95, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

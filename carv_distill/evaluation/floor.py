@@ -1,0 +1,110 @@
+"""The floor of every metric: what a perfect generator would score against the same reference."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from carv_distill.carv import stream
+
+from .fid import NEIGHBOURS, Metrics, compute_metrics
+from .reference import Reference
+
+SPLITS = 10
+USED = 0.8
+"""Share of the real images in a split; the rest is for classes that chance draws more often."""
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Real images against real images, as many as of a generator against the reference.
+
+    A perfect generator draws N images from where the M of the reference came from, and still errs by chance:
+    to first order FID is then a quadratic form in the errors of both sides, with expectation ∝ 1/N + 1/M,
+    and so is KID's spread. Real images beside the reference are not to be had, so disjoint sets of s N and
+    s M of its own are compared, the first with labels as the generator has them (in turn, or drawn at
+    random), the second with each class's share of the reference, and
+
+        floor = s · FID(s N images, s M images),    s = 0.8 M/(N + M),
+
+    which has to first order the distribution of the FID of a perfect generator against another such
+    reference. KID likewise; precision and recall as they are, since the expected cover of a k-th neighbour's
+    ball hardly depends on the number of images.
+
+    Source: linear in 1/N: Chong and Forsyth (2020), Effectively Unbiased FID.
+    """
+
+    metrics: tuple[Metrics, ...]
+    """One entry per split; `images` are the N that it stands for."""
+    sizes: tuple[int, int]
+    """Images on the two sides of a split."""
+    scale: float
+    """s."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "sizes": list(self.sizes),
+            "scale": self.scale,
+            "splits": [asdict(metrics) for metrics in self.metrics],
+        }
+
+
+def measure_floor(
+    reference: Reference,
+    images: int,
+    labels: str,
+    splits: int = SPLITS,
+    kid_subsets: int = 100,
+) -> Floor | None:
+    """The floor for N images whose labels are drawn as `labels` says; None where the reference has no
+    features of single images, or too few for a split.
+
+    Args:
+        images: N.
+        labels: turn | random; without meaning where the reference has no classes.
+        splits: of the real images; the spread over them is that of one perfect generator.
+    """
+    if reference.features is None:
+        return None
+    total = len(reference.features)
+    share = USED * total / (images + total)
+    if min(round(share * images), round(share * total)) <= NEIGHBOURS:
+        return None
+    scores = []
+    for split in range(splits):
+        g = stream("fid", "floor", split)
+        first, second = _split(reference.labels, total, share, images, labels, g)
+        scale = (1 / images + 1 / total) / (1 / len(first) + 1 / len(second))
+        measured = compute_metrics(reference.features[first], reference.features[second], None, kid_subsets)
+        assert measured.kid is not None
+        scores.append(replace(measured, fid=scale * measured.fid, kid=scale * measured.kid, images=images))
+    return Floor(tuple(scores), (len(first), len(second)), scale)
+
+
+def _split(
+    labels: Tensor | None, total: int, share: float, images: int, drawn: str, g: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Two disjoint sets of numbers of real images, about s N and s M of them."""
+    order = torch.randperm(total, generator=g)
+    if labels is None:
+        count = round(share * total)
+        return order[count : count + round(share * images)], order[:count]
+    classes = [order[labels[order] == c] for c in labels.unique()]
+    parts = torch.tensor([len(c) for c in classes], dtype=torch.float64) / total
+    if drawn == "random":
+        wanted = round(share * images)
+        counts = torch.multinomial(parts, wanted, replacement=True, generator=g).bincount(
+            minlength=len(classes)
+        )
+    else:
+        counts = (share * images * parts).round().long()
+    first, second = [], []
+    for numbers, count in zip(classes, counts.tolist(), strict=True):
+        own = round(share * len(numbers))
+        second.append(numbers[:own])
+        first.append(numbers[own : own + count])
+    return torch.cat(first), torch.cat(second)

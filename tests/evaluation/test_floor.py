@@ -1,0 +1,107 @@
+"""The floor against perfect generators that are known."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from carv_distill.carv import stream
+from carv_distill.evaluation.fid import FeatureStatistics, compute_metrics, frechet_distance
+from carv_distill.evaluation.floor import measure_floor
+from carv_distill.evaluation.generate import image_latents
+from carv_distill.evaluation.reference import Reference
+
+CLASSES, DIM = 5, 6
+CENTRES = 3 * torch.randn(CLASSES, DIM, generator=stream("floor", "centres"), dtype=torch.float64)
+
+
+def features(labels: Tensor, *key: int | str) -> Tensor:
+    """N(centre of the label, I), [n, DIM]."""
+    noise = torch.randn(len(labels), DIM, generator=stream("floor", *key), dtype=torch.float64)
+    return CENTRES[labels] + noise
+
+
+def reference(count: int, seed: int, labelled: bool = True) -> Reference:
+    """All classes equally often, or labels at random of which nothing is known."""
+    g = stream("floor", "labels", seed)
+    labels = torch.arange(count) % CLASSES if labelled else torch.randint(CLASSES, (count,), generator=g)
+    known = features(labels, "reference", seed, int(labelled))
+    return Reference("test", FeatureStatistics.from_features(known), known, labels if labelled else None)
+
+
+def mean_and_se(values: list[float]) -> tuple[float, float]:
+    v = torch.tensor(values)
+    return v.mean().item(), v.std().item() / math.sqrt(len(v))
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "labelled"),
+    [(400, "random", True), (400, "turn", True), (1200, "random", True), (100, "random", False)],
+)
+def test_the_floor_is_the_fid_of_a_perfect_generator(images: int, labels: str, labelled: bool) -> None:
+    """Mean over 12 references of 400 of the floor, and of the FID of 4 perfect sets each; the two differ by
+    less than 4 SE of the difference, SE from the spread over references, plus 3 % for the next order."""
+    floors, truths = [], []
+    for seed in range(12):
+        ref = reference(400, seed, labelled)
+        floor = measure_floor(ref, images, labels, splits=6, kid_subsets=1)
+        assert floor is not None
+        floors.append(sum(m.fid for m in floor.metrics) / 6)
+        scores = []
+        for start in range(4):
+            seeds = range(start * images, (start + 1) * images)
+            drawn = image_latents(seeds, (1,), CLASSES, labels)[1]
+            if not labelled:
+                g = stream("floor", "perfect", seed, start)
+                drawn = torch.randint(CLASSES, (images,), generator=g)
+            made = FeatureStatistics.from_features(features(drawn, "made", seed, start))
+            scores.append(frechet_distance(made, ref.statistics))
+        truths.append(sum(scores) / 4)
+    (floor_mean, floor_se), (truth, truth_se) = mean_and_se(floors), mean_and_se(truths)
+    assert abs(floor_mean - truth) < 4 * math.hypot(floor_se, truth_se) + 0.03 * truth
+
+
+def test_labels_in_turn_lower_fid_and_pull_kid_below_zero() -> None:
+    """Of perfect generators, against a reference with all classes equally often; by 4 SE over splits."""
+    ref = reference(600, 0)
+    random, turn = (measure_floor(ref, 600, labels, 40, 1) for labels in ("random", "turn"))
+    assert random is not None
+    assert turn is not None
+    fids = [mean_and_se([m.fid for m in f.metrics]) for f in (random, turn)]
+    assert fids[0][0] - fids[1][0] > 4 * math.hypot(fids[0][1], fids[1][1])
+    kid, se = mean_and_se([m.kid for m in turn.metrics if m.kid is not None])
+    assert kid < -4 * se
+
+
+def test_a_split_is_disjoint_and_says_its_sizes() -> None:
+    """Of 400 images 0.8 · 400/(400 + 200) = 8/15 stand for each side's number; metrics as measured there."""
+    ref = reference(400, 1)
+    floor = measure_floor(ref, 200, "turn", splits=1, kid_subsets=1)
+    assert floor is not None
+    assert floor.sizes == (105, 215)  # 21 and 43 of each class of 80
+    assert floor.scale == pytest.approx((1 / 200 + 1 / 400) / (1 / 105 + 1 / 215))
+    assert floor.metrics[0].images == 200
+    doubled = torch.cat([ref.features] * 2)  # type: ignore[list-item]
+    both = compute_metrics(doubled[:400], doubled[400:], kid_subsets=1)
+    assert floor.metrics[0].fid > 100 * both.fid  # no image is on both sides
+    assert floor.to_dict()["splits"][0]["precision"] == floor.metrics[0].precision
+
+
+def test_without_images_there_is_no_floor() -> None:
+    ref = reference(400, 2)
+    assert measure_floor(Reference("file", ref.statistics), 400, "random") is None
+    few = Reference("few", ref.statistics, features(torch.zeros(7, dtype=torch.long), "few"))
+    assert measure_floor(few, 7, "random") is None
+
+
+def test_a_rare_class_does_not_run_out() -> None:
+    """A class of two images, N as large as M: splits stay disjoint and of about their sizes."""
+    labels = torch.tensor([0] * 60 + [1] * 2)
+    known = torch.randn(62, 3, generator=stream("rare"), dtype=torch.float64)
+    floor = measure_floor(
+        Reference("rare", FeatureStatistics.from_features(known), known, labels), 62, "random"
+    )
+    assert floor is not None
+    assert abs(floor.sizes[0] - 25) <= 3
+    assert floor.sizes[1] == 25
