@@ -139,8 +139,8 @@ def check_limits(options: Any) -> None:
             hint = nearest(str(value), list(limits["choices"]))
             raise UserError(f"{key}: {value!r} is not one of {', '.join(limits['choices'])}{hint}")
         if "low" in limits and not value >= limits["low"]:
-            raise UserError(f"{key}: {value} is below the least allowed value, {limits['low']:g}")
+            raise UserError(f"{key}: {value} is below the least allowed value, {limits['low']}")
         if "above" in limits and not value > limits["above"]:
-            raise UserError(f"{key}: {value} is not above {limits['above']:g}")
+            raise UserError(f"{key}: {value} is not above {limits['above']}")
         if "high" in limits and not value <= limits["high"]:
-            raise UserError(f"{key}: {value} is above the greatest allowed value, {limits['high']:g}")
+            raise UserError(f"{key}: {value} is above the greatest allowed value, {limits['high']}")
