@@ -14,6 +14,7 @@ from carv_distill.evaluation.fid import compute_metrics
 from carv_distill.evaluation.generate import generate_uint8
 from carv_distill.evaluation.reference import Reference
 from carv_distill.evaluation.report import Report, Summary, evaluate_generator, report_table
+from carv_distill.variance import number
 from tests.helpers.features import extract_features, reference_of
 
 
@@ -109,7 +110,8 @@ def test_table_shows_every_report(
     assert fid.std is not None
     assert kid.std is not None
     assert f"{fid.mean:.2f} ± {fid.std:.2f}" in text
-    assert f"{1000 * kid.mean:.3g} ± {1000 * kid.std:.3g}" in text
+    assert f"{number(1000 * kid.mean)} ± {number(1000 * kid.std)}" in text
+    assert "e+" not in text
     assert "× 1000" in text
     assert f"{fid.minimum:.2f}" in text
     assert f"{other.metrics[0].fid:.2f}" in text
