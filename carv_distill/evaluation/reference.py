@@ -126,7 +126,7 @@ class FIDSetup:
         if options.reference is None and len(data) <= NEIGHBOURS:
             raise UserError(
                 f"data: {data.spec.name} has {len(data)} images; FID, with precision and recall by "
-                f"{NEIGHBOURS} neighbours, needs at least {NEIGHBOURS + 1} (in training fid.every=0 turns it off)"
+                f"{NEIGHBOURS} neighbours, needs at least {NEIGHBOURS + 1} (fid.every=0 turns off a run's)"
             )
         if options.reference is not None:
             published = Reference.from_file(options.reference, extractor, data.spec.size)
