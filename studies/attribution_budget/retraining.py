@@ -17,7 +17,7 @@ from torch import Tensor
 from carv_distill.attribution.gradients import SampleGradients, sample_features
 from carv_distill.attribution.projection import build_projector
 from carv_distill.attribution.reliability import spearman
-from carv_distill.attribution.scores import GramMatrix, GroupProducts
+from carv_distill.attribution.scores import GroupProducts, TrakScores
 from carv_distill.carv import NoiseLevelSampler, Proposal, stream
 from carv_distill.data.images import load_images
 from carv_distill.data.sets import LabelledImages
@@ -136,10 +136,7 @@ def scores(
         return sample_features(gradients, projector, digits.images[n], digits.labels[n], drawn, chunk)
 
     query, train = features(rows), features(pool)
-    gram = GramMatrix(SIZE, DAMPING)
-    gram.update(train)
-    plain = GroupProducts.of(query, train)
-    trak = GroupProducts.of(gram.whiten(query), train).inner(False)
+    plain, trak = GroupProducts.of(query, train), TrakScores(query, lambda: [train], DAMPING)()
     members = torch.zeros(POOL, halves, dtype=torch.float64)
     for m in range(halves):
         members[half(m, seed), m] = 1
