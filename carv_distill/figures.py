@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarFormatter
 
 from carv_distill.files import atomic_file
 
@@ -43,6 +43,11 @@ def use_powers(axes: Axes, ticks: Sequence[int]) -> None:
     axes.xaxis.set_major_locator(FixedLocator(list(ticks)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(ScalarFormatter())
+
+
+def use_whole_numbers(axes: Axes) -> None:
+    """Ticks of an x axis of updates or steps: there are no halves of one, however short the run."""
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
 
 
 def save_figure(figure: Figure, path: Path) -> None:

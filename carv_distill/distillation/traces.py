@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from carv_distill.carv import NoiseLevelSampler, Proposal
 from carv_distill.engine.callbacks import Periodic, write_metrics
 from carv_distill.engine.metrics import Row, read_metrics
-from carv_distill.figures import BLUE, GREY, ORANGE, draw_line, new_figure, save_figure
+from carv_distill.figures import BLUE, GREY, ORANGE, draw_line, new_figure, save_figure, use_whole_numbers
 from carv_distill.variance import PairedVariance
 
 from .gradient import measure_variance
@@ -110,6 +110,7 @@ def draw_variance_vs_fid(rows: Sequence[Row], path: Path, carv: str, iid: str) -
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
     first.set(xlabel="student updates")
+    use_whole_numbers(first)
     first.grid(alpha=0.25)
     handles = [line for axes in drawn for line in axes.get_legend_handles_labels()[0]]
     figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False)

@@ -15,7 +15,7 @@ from carv_distill.data.solids import COLOURS, combinations, object_prompt
 from carv_distill.engine.folder import product_of, trained_by
 from carv_distill.engine.metrics import read_metrics
 from carv_distill.evaluation.clip import ClipScorer
-from carv_distill.figures import draw_line, new_figure, save_figure
+from carv_distill.figures import draw_line, new_figure, save_figure, use_whole_numbers
 from carv_distill.geometry.solids import SOLIDS, trace
 from carv_distill.variance import Estimate, Table, estimate_dict, mean_estimate, with_interval
 
@@ -102,6 +102,7 @@ def draw_clip(runs: Sequence[Path], path: Path) -> bool:
     if not axes.lines:
         return False
     axes.set(xlabel="steps", ylabel="CLIP score (bands: 95 % over views)")
+    use_whole_numbers(axes)
     axes.grid(alpha=0.25)
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     save_figure(figure, path)
