@@ -144,7 +144,7 @@ def rank(
     return Ranking(
         candidates(range(groups)),
         half_width(scored, groups, least),
-        reliability(candidates, groups, draws, least),
+        reliability(candidates, groups, draws, least, costly=score == "trak"),
         left_out,
         about or {},
     )

@@ -49,9 +49,12 @@ TESTED = ("iid", "best")
 """Samplers whose scores are held against models trained anew."""
 
 
-FULL = SimpleNamespace(steps=500, halves=32, removed=100, queries=6, seeds=2, draws=(1, 4, 16, 64))
-QUICK = SimpleNamespace(steps=20, halves=4, removed=50, queries=2, seeds=2, draws=(1, 4))
-"""Of a training; models of halves; digits left out of a training, for so many queries and seeds; K."""
+FULL = SimpleNamespace(
+    steps=500, halves=32, removed=100, queries=6, seeds=2, draws=(1, 4, 16, 64), sets=5
+)  # fmt: skip
+QUICK = SimpleNamespace(steps=20, halves=4, removed=50, queries=2, seeds=2, draws=(1, 4), sets=2)
+"""Of a training; models of halves; digits left out of a training, for so many queries and seeds; K;
+independent sets of K draws for each sampler."""
 
 
 @cache
@@ -123,12 +126,20 @@ def train_without(removed: Sequence[int], steps: int, seed: int) -> list[float]:
 
 
 def scores(
-    weights: Weights, best: dict[str, Any], arm: str, draws: int, halves: int, top: int, seed: int
+    weights: Weights,
+    best: dict[str, Any],
+    arm: str,
+    draws: int,
+    halves: int,
+    top: int,
+    seed: int,
+    number: int = 0,
 ) -> dict[str, Tensor]:
-    """By one set of draws and every kind of score: the predicted outcome of each half for each query, Σ over
-    its samples of their scores, [32, halves]; and the `top` places of each query by trak, [32, top]."""
+    """By the set of draws of that number and every kind of score: the predicted outcome of each half for each
+    query, Σ over its samples of their scores, [32, halves]; and the `top` places of each by trak, [32, top].
+    """
     digits, pool, rows = data()
-    drawn = draws_of(arm, best, draws, (1, 8, 8), seed, "retraining")
+    drawn = draws_of(arm, best, draws, (1, 8, 8), seed, "retraining", number)
     gradients = weights.gradients(build_teacher(OPTIONS, 1, 8, 10).denoiser, LEVELS)
     projector, chunk = build_projector("countsketch", SIZE, 0), max(1, 512 // draws)
 
@@ -146,20 +157,23 @@ def scores(
 
 
 def measure(compute: Compute, o: SimpleNamespace, best: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Losses of models of halves [halves, 32]; scores by arm and K; most influential places of each query;
-    losses [32] of models without the most influential digits, without random ones of the query's class, and
-    without random ones: {kind: [by query or number: [by seed]]}."""
+    """Losses of models of halves [halves, 32]; scores by arm and K, for each set of draws; most influential
+    places of each query, by the first set; losses [32] of models without the most influential digits, without
+    random ones of the query's class, and without random ones: {kind: [by query or number: [by seed]]}."""
     weights = compute(partial(train_on_all, o.steps, seed))
     results = compute(
         {
             "halves": [partial(train_on_half, m, o.steps, seed) for m in range(o.halves)],
             "scores": {
-                (arm, k): partial(scores, weights, best, arm, k, o.halves, o.removed, seed)
+                (arm, k): [
+                    partial(scores, weights, best, arm, k, o.halves, o.removed, seed, number)
+                    for number in range(o.sets)
+                ]
                 for arm, k in product(TESTED, o.draws)
             },
         }
     )
-    top = results["scores"]["best", o.draws[-1]]["top"].tolist()
+    top = results["scores"]["best", o.draws[-1]][0]["top"].tolist()
     removals = {
         "top": top[: o.queries],
         "class": [same_class(q, o.removed, seed) for q in range(o.queries)],
@@ -184,33 +198,45 @@ def lds(predicted: Tensor, losses: Tensor, keep: Tensor | None = None) -> float:
     return float(spearman(predicted[:, rows], -losses.T[:, rows]).mean())
 
 
-def lds_over_halves(predicted: Tensor, losses: Tensor, base: Tensor | None = None) -> Estimate:
-    """The score, or its difference from that of other predictions, with an interval by the jackknife over the
-    halves: all queries share these, so that they are no independent measurements."""
+def lds_over(predicted: Sequence[Tensor], losses: Tensor, base: Sequence[Tensor] | None = None) -> Estimate:
+    """The score, mean over independent sets of draws, or its difference from that of other predictions.
 
-    def value(keep: Tensor | None = None) -> float:
-        own = lds(predicted, losses, keep)
-        return own if base is None else own - lds(base, losses, keep)
+    Its interval is over halves and sets: se² = se²_halves + s²_sets/S, the first by the jackknife over the
+    halves of the mean over the sets, as all queries share the halves and are no independent measurements; s
+    the standard deviation over the S sets, left out for a single one. Student's t with Welch and
+    Satterthwaite's degrees of freedom. What models and sets do jointly is in both terms, so it errs to the
+    wide side.
 
-    n = len(losses)
-    left = [value(torch.tensor([m for m in range(n) if m != out])) for out in range(n)]
-    mean = math.fsum(left) / n
-    se = math.sqrt((n - 1) / n * math.fsum((v - mean) ** 2 for v in left))
-    return student(value(), se, n - 1)
+    Args: `predicted`, `base`: [32, halves] for each set. `losses` [halves, 32].
+    """
+
+    def by_set(keep: Tensor | None = None) -> list[float]:
+        own = [lds(p, losses, keep) for p in predicted]
+        return own if base is None else [o - lds(b, losses, keep) for o, b in zip(own, base, strict=True)]
+
+    n, values = len(losses), by_set()
+    sets = len(values)
+    left = [statistics.fmean(by_set(torch.tensor([m for m in range(n) if m != out]))) for out in range(n)]
+    halves = (n - 1) / n * math.fsum((v - statistics.fmean(left)) ** 2 for v in left)
+    draws = statistics.variance(values) / sets if sets > 1 else 0.0
+    parts = halves**2 / (n - 1) + (draws**2 / (sets - 1) if sets > 1 else 0.0)
+    freedom = (halves + draws) ** 2 / parts if parts else n - 1
+    return student(statistics.fmean(values), math.sqrt(halves + draws), freedom)
 
 
 def score_rows(trained: Mapping[str, Any]) -> list[Row]:
     """Linear datamodeling score of every sampler, budget and kind of score, and its difference from that of
-    as many iid draws; intervals over the halves."""
+    as many iid draws; means over sets of draws, intervals over halves and sets."""
     losses = torch.tensor(trained["halves"], dtype=torch.float64)
     rows = []
-    for (arm, k), predicted in trained["scores"].items():
+    for (arm, k), sets in trained["scores"].items():
         for kind in SCORES:
-            row: Row = {"arm": arm, "K": k, "score": kind}
-            row |= columns("lds", lds_over_halves(predicted[kind], losses))
+            predicted = [one[kind] for one in sets]
+            row: Row = {"arm": arm, "K": k, "score": kind, "sets": len(sets)}
+            row |= columns("lds", lds_over(predicted, losses))
             if arm != "iid":
-                iid = trained["scores"]["iid", k][kind]
-                row |= columns("over_iid", lds_over_halves(predicted[kind], losses, iid))
+                iid = [one[kind] for one in trained["scores"]["iid", k]]
+                row |= columns("over_iid", lds_over(predicted, losses, iid))
             rows.append(row)
     return rows
 
@@ -237,9 +263,11 @@ def verdict(rows: Sequence[Row], removal: Sequence[Row]) -> list[str]:
     sentences = []
     for kind in SCORES:
         own = [r for r in rows if r["score"] == kind]
+        sets = ", ".join(sorted({str(r["sets"]) for r in own}))
+        of = f"{kind} (one model; each number the mean of {sets} sets of draws)"
         by_place = {f"{r['arm']}, K = {r['K']}": estimate(r, "lds") for r in own}
         more = {f"K = {r['K']}": estimate(r, "over_iid") for r in own if "over_iid" in r}
-        sentences.append(sentence(f"Linear datamodeling score, {kind}", by_place))
+        sentences.append(sentence(f"Linear datamodeling score, {of}", by_place))
         sentences.append(sentence(f"The same, best less iid, {kind}", more, 0, "lower", "higher"))
     means = [r for r in removal if r["query"] is None]
     names = {"random": "than without random ones", "class": "than without random ones of its class"}

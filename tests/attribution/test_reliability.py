@@ -89,6 +89,28 @@ def test_intervals_need_enough_groups() -> None:
     assert half_width(partial(GroupProducts.of(query[:, :1], train[:, :1]).inner, False), 1).isnan().all()
 
 
+def test_a_costly_score_is_asked_for_fewer_sets() -> None:
+    """Of 8 groups 8, 28 and 12 sets: all of the small ones, and six halves with what they leave."""
+    seen: list[tuple[int, ...]] = []
+    score = scores_of(1.0, 8, 3)
+
+    def counted(keep: Sequence[int]) -> torch.Tensor:
+        seen.append(tuple(keep))
+        return score(keep)
+
+    found = reliability(counted, 8, 2, costly=True)
+    assert len(seen) == len(set(seen)) == 8 + 28 + 12
+    full = {r.draws: r for r in reliability(score, 8, 2)}
+    assert [r.draws for r in found] == [2, 4, 8]
+    assert found[:2] == [full[2], full[4]]
+    halves = [keep for keep in seen if len(keep) == 4]
+    pairs = [(a, b) for a in halves for b in halves if not set(a) & set(b) and 0 in a]
+    assert len(pairs) == 6
+    agreement = [spearman(score(a), score(b)).mean().item() for a, b in pairs]
+    assert found[2].between == pytest.approx(sum(agreement) / 6)
+    assert check_fit(found) is not None
+
+
 def scores_of(exponent: float, groups: int, seed: int) -> Callable[[Sequence[int]], torch.Tensor]:
     """μ + noise of 3 queries and 60 samples whose variance falls with s groups as s^−exponent."""
     g = stream("fit", seed)
