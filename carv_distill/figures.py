@@ -39,7 +39,7 @@ def draw_line(
 
 def use_whole_numbers(axes: Axes) -> None:
     """An x axis of updates or other counts: ticks at whole numbers alone, however short the run."""
-    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
 
 
 def use_powers(axes: Axes, ticks: Sequence[int]) -> None:

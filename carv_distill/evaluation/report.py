@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from carv_distill.data.sets import ImageSpec
 from carv_distill.errors import UserError
 from carv_distill.processes import Processes
-from carv_distill.variance import Table
+from carv_distill.variance import Table, number
 
 from .features import FeatureExtractor
 from .fid import Metrics, compute_metrics
@@ -156,7 +156,7 @@ def report_table(reports: Iterable[Report], floor: Floor | None = None) -> Table
 
 def _row(name: str, metrics: Sequence[Metrics], least: str) -> tuple[str, ...]:
     s = summarise(metrics)
-    cells = (_cell(s["fid"], ".2f"), least, _cell(s.get("kid"), ".3g", 1000))
+    cells = (_cell(s["fid"], ".2f"), least, _cell(s.get("kid"), None, 1000))
     return (name, *cells, _cell(s.get("precision"), ".2f"), _cell(s.get("recall"), ".2f"))
 
 
@@ -186,8 +186,9 @@ def _explained(reports: Sequence[Report], floor: Floor | None) -> list[str]:
     return said
 
 
-def _cell(summary: Summary | None, form: str, factor: float = 1) -> str:
+def _cell(summary: Summary | None, form: str | None, factor: float = 1) -> str:
+    """mean ± deviation in a format, or by :func:`number`."""
     if summary is None:
         return "–"
-    spread = "" if summary.std is None else f" ± {factor * summary.std:{form}}"
-    return f"{factor * summary.mean:{form}}{spread}"
+    values = [factor * v for v in (summary.mean, summary.std) if v is not None]
+    return " ± ".join(number(v) if form is None else format(v, form) for v in values)

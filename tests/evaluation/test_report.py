@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ from carv_distill.data.sets import to_uint8
 from carv_distill.errors import UserError
 from carv_distill.evaluation.features import DigitsFeatures
 from carv_distill.evaluation.fid import compute_metrics
+from carv_distill.evaluation.floor import measure_floor
 from carv_distill.evaluation.generate import generate_uint8
 from carv_distill.evaluation.reference import Reference
 from carv_distill.evaluation.report import Report, Summary, evaluate_generator, report_table
+from carv_distill.variance import number
 from tests.helpers.features import extract_features, reference_of
 
 
@@ -109,7 +112,8 @@ def test_table_shows_every_report(
     assert fid.std is not None
     assert kid.std is not None
     assert f"{fid.mean:.2f} ± {fid.std:.2f}" in text
-    assert f"{1000 * kid.mean:.3g} ± {1000 * kid.std:.3g}" in text
+    assert f"{number(1000 * kid.mean)} ± {number(1000 * kid.std)}" in text
+    assert "e+" not in text
     assert "× 1000" in text
     assert f"{fid.minimum:.2f}" in text
     assert f"{other.metrics[0].fid:.2f}" in text
@@ -152,3 +156,27 @@ def test_progress_bar_counts_the_images(
     shown = capsys.readouterr().err
     assert "16/16" in shown
     assert "FID" in shown
+
+
+def test_the_table_says_what_it_is(digits_features: DigitsFeatures, reference: Reference) -> None:
+    """The floor beside the generators, with its definition; what few images and labels in turn do; where
+    there is no floor the reason."""
+    student = evaluate(digits_features, reference)
+    floor = measure_floor(reference, 40, "random", kid_subsets=1)
+    assert floor is not None
+    text = str(report_table([student], floor))
+    caption = " ".join(text.split())
+    fids = torch.tensor([m.fid for m in floor.metrics])
+    assert f"floor: perfect generator  {fids.mean():.2f} ± {fids.std():.2f}" in text
+    assert f"10 splits of the reference into {floor.sizes[0]:,} and {floor.sizes[1]:,} images" in caption
+    assert "labels at random" in caption
+    assert "min: the least FID" in caption
+    assert "So few images raise FID" in caption
+    assert "Labels in turn" not in caption
+    assert "No floor" not in caption
+    in_turn = replace(student, labels="turn", metrics=(replace(student.metrics[0], images=50_000),))
+    caption = " ".join(str(report_table([in_turn])).split())
+    assert "labels in turn" in caption
+    assert "Labels in turn lower FID, and KID to below 0" in caption
+    assert "No floor: the reference has no features of single images" in caption
+    assert "So few images" not in caption
