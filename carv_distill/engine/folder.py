@@ -101,9 +101,10 @@ def _same_place(before: str | None, now: str | None) -> bool:
 
 
 def _differs(key: str, before: Any, folder: Path, now: Any, others: str = "") -> str:
+    why = " (its learning rates decay over that many)" if key == "trainer.max_steps" else ""
     return (
-        f"--resume: {key} was {before!r} in {folder}, now {now!r}{others}; a resumed run keeps its values: "
-        "say them again (or give another name to start a new one)"
+        f"--resume: {key} was {before!r} in {folder}{why}, now {now!r}{others}; a resumed run keeps its "
+        "values: say them again (or give another name to start a new one)"
     )
 
 
