@@ -13,7 +13,7 @@ from matplotlib.textpath import text_to_path
 from torch import Tensor
 
 from carv_distill.data.sets import to_uint8
-from carv_distill.figures import BLUE, GREY, new_figure, save_figure
+from carv_distill.figures import BLUE, GREY, RED, new_figure, save_figure
 from carv_distill.variance.report import number
 
 from .measure import InfluenceResult
@@ -122,6 +122,9 @@ def _draw_reliability(result: InfluenceResult, path: Path) -> None:
     axes.set(xlabel="draws of each sample", ylabel="rank correlation", ylim=(0, 1.02))
     axes.grid(alpha=0.25)
     fit = check_fit(known)
-    title = "the curves miss what was measured: read no needed draws" if fit and fit.misses else None
-    axes.legend(frameon=False, fontsize=8, title=title, title_fontsize=8)
+    if fit and fit.misses:
+        axes.set_title(
+            "The curves miss what was measured: they do not tell the draws needed", fontsize=9, color=RED
+        )
+    axes.legend(frameon=False, fontsize=8)
     save_figure(figure, path)

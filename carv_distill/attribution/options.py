@@ -34,7 +34,7 @@ class InfluenceOptions:
     queries: str = option("samples:8", metavar="WHAT")
     """samples:8, the model's own; data:3,14, of the training set; or an .npz with images and labels or
     prompts"""
-    draws: int = at_least(1, 16)
+    draws: int = at_least(1, 48)
     """K, noise levels and noises of each sample"""
     groups: int = at_least(1, 8)
     """independent parts of them, for intervals and the ranking's reliability"""

@@ -111,10 +111,10 @@ def _fit(ranking: Ranking) -> list[str]:
     low, high = (f"{math.ceil(n)}" if math.isfinite(n) else "any number" for n in (needed[0], needed[-1]))
     return [
         "WARNING: the formula for more draws (Spearman, Brown 1910) does not fit what was measured: from the "
-        f"agreement by {fit.source} draws it predicts {fit.predicted:.3f} by {fit.draws}, found were "
-        f"{fit.measured:.3f} (95 % interval of the difference: ± {number(fit.half_width)}). So do not rely "
-        "on what is said above of other numbers of draws than were compared: between the measured points the "
-        f"draws needed for {WANTED:g} go from {low} to {high}."
+        f"agreement by {fit.source} draws it predicts {fit.predicted:.3f} by {fit.draws}, but "
+        f"{fit.measured:.3f} was measured (95 % interval of the difference: ± {number(fit.half_width)}). So "
+        "do not rely on what is said above of other numbers of draws than were compared: from one measured "
+        f"point to another the draws needed for {WANTED:g} go from {low} to {high}."
     ]
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
+from carv_distill.attribution import figures
 from carv_distill.attribution.measure import InfluenceResult
 from carv_distill.attribution.models import Samples
 from carv_distill.attribution.ranking import Ranking
@@ -51,7 +53,7 @@ def test_a_formula_that_misses_its_points_is_a_warning_in_text_and_json() -> Non
     """From 0.75 by 6 draws it predicts 0.5 by 2, where 0.3 was measured: 19 draws or 44 are needed."""
     text = " ".join(conclusions(result(MISSES)))
     assert "WARNING: the formula for more draws (Spearman, Brown 1910) does not fit" in text
-    assert "by 6 draws it predicts 0.500 by 2, found were 0.300" in text
+    assert "by 6 draws it predicts 0.500 by 2, but 0.300 was measured" in text
     assert "the draws needed for 0.95 go from 19 to 44." in text
     content = json.loads(json.dumps(influence_dict(result(MISSES), 3), allow_nan=False))
     assert content["fit"]["misses"] is True
@@ -80,3 +82,13 @@ def test_of_a_students_run_the_teacher_is_ranked() -> None:
     assert influence_dict(of_student, 2)["student"] == "runs/a/student"
     assert "samples of the/teacher, cosine" in str(influence_table(result(FITS), 2))
     assert "teacher's" not in " ".join(conclusions(result(FITS)))
+
+
+def test_the_picture_says_that_its_curves_miss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(figures, "save_figure", lambda figure, path: drawn.append(figure))
+    for known in (FITS, MISSES):
+        figures.draw_influence(result(known), 2, tmp_path)
+    titles = [figure.axes[0].get_title() for figure in drawn[1::2]]
+    assert titles[0] == ""
+    assert "miss what was measured" in titles[1]
