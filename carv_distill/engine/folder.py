@@ -219,7 +219,7 @@ def write_config(folder: Path, config: RunConfig) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Half-written files and folders of a process that was killed (:mod:`carv_distill.files` names them)."""
-    for path in folder.rglob(".*.tmp"):
+    for path in sorted(folder.rglob(".*.tmp")):  # a list, as what lies in a folder goes with it
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
