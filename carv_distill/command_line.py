@@ -77,12 +77,21 @@ def _reader(kind: type, limits: Mapping[str, Any]) -> Callable[[str], Any]:
         return whole_number(limits.get("low", 0), limits.get("high", LARGEST))
     if kind is float:
         return number_from(limits.get("low", 0))
-    return _path if kind is Path else kind
+    if kind is Path:
+        return _file if str(limits.get("metavar")).startswith("FILE") else _path
+    return kind
 
 
 def _path(word: str) -> Path:
     """A path; ~ is the home folder, also where the shell leaves it, as in --out=~/fid.json."""
     return Path(os.path.expanduser(word))
+
+
+def _file(word: str) -> Path:
+    """The path of a file."""
+    if word.endswith("/"):
+        raise argparse.ArgumentTypeError(f"{word!r} names a folder; name a file")
+    return _path(word)
 
 
 def whole_number(least: int, most: int = LARGEST) -> Callable[[str], int]:

@@ -9,6 +9,8 @@ chose; gradients sample by sample; cosines of their means.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +18,7 @@ from carv_distill.attribution.draws import shared_draws
 from carv_distill.attribution.gradients import SampleGradients, attribution_pipeline, sample_features
 from carv_distill.attribution.pilot import pilot_sampler
 from carv_distill.attribution.projection import build_projector
+from carv_distill.attribution.reliability import half_width
 from carv_distill.attribution.scores import GroupProducts
 from carv_distill.carv import stream
 from carv_distill.teachers.denoiser import EDMPreconditioning, NetworkDenoiser, denoising_losses
@@ -80,7 +83,7 @@ def main() -> tuple[list[float], str]:
         sample_features(gradients, projector, points, None, draws, chunk=64) for points in (x, queries)
     )
     products = GroupProducts.of(query_features, train_features)
-    scores, half = products.cosine(debias=True), products.half_width(True, True)
+    scores, half = products.cosine(debias=True), half_width(partial(products.cosine, True), GROUPS, least=2)
     top = scores.argsort(dim=1, descending=True)[:, :10]
     shares = []
     for q in range(len(queries)):

@@ -46,7 +46,7 @@ def test_text_arrives_as_typed() -> None:
         (["influence", "--damping", "nan"], "argument --damping: 'nan' is not a number from 0 on"),
         (["reference"], "the following arguments are required: --data"),
         (["influence", "--query", "data:3"], "unrecognized arguments: --query data:3"),
-        (["influence", "--draws", "5"], "--draws: 5 is no multiple of --groups, 4"),
+        (["influence", "--draws", "5"], "--draws: 5 is no multiple of --groups, 8"),
     ],
 )
 def test_a_mistake_is_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,10 +13,11 @@ from matplotlib.textpath import text_to_path
 from torch import Tensor
 
 from carv_distill.data.sets import to_uint8
-from carv_distill.figures import BLUE, GREY, new_figure, save_figure
+from carv_distill.figures import BLUE, GREY, RED, new_figure, save_figure
 from carv_distill.variance.report import number
 
 from .measure import InfluenceResult
+from .reliability import check_fit
 from .report import WANTED, limit_of
 
 COLUMN = 0.85
@@ -41,15 +42,19 @@ def draw_influence(result: InfluenceResult, count: int, folder: Path) -> list[Pa
 
 
 def top_figure(result: InfluenceResult, count: int) -> Figure:
-    """A row for each query: itself, then its most influential training samples with their scores."""
+    """A row for each query: itself, then its most influential training samples with their scores and, where
+    they are known, half the 95 % intervals of these over the draws."""
     queries, training, scores = result.queries, result.training, result.ranking.scores
+    half_width = result.ranking.half_width
     column = max(8 / (count + 1.2), COLUMN)
     rows: list[list[tuple[Tensor, str]]] = []
     for q, top in enumerate(result.ranking.top(count).tolist()):
         row = [(queries.images[q], _caption(queries.words[q], BOLD, 1.2 * column - GAP))]
         for n in top:
-            score = number(scores[q, n].item())
-            row.append((training.images[n], _caption(training.words[n], PLAIN, column - GAP, score)))
+            score, half = number(scores[q, n].item()), half_width[q, n].item()
+            error = "" if math.isnan(half) else f"± {number(half)}"
+            caption = _caption(training.words[n], PLAIN, column - GAP, score, error)
+            row.append((training.images[n], caption))
         rows.append(row)
     lines = max(caption.count("\n") + 1 for row in rows for _, caption in row)
     height = 1.18 * column + 0.13 * max(0, lines - 2)
@@ -62,14 +67,16 @@ def top_figure(result: InfluenceResult, count: int) -> Figure:
             _show(grid[q, place], image, caption, PLAIN if place else BOLD)
     for place in range(count + 1):
         grid[0, place].set_title(f"{place}." if place else "query", fontsize=9)
+    if not half_width.isnan().any():
+        figure.supxlabel("± half the 95 % interval over the draws", fontsize=8)
     return figure
 
 
-def _caption(words: str, font: FontProperties, inches: float, score: str = "") -> str:
-    """As many lines as it takes, each within so many inches: a label or prompt, and the score."""
+def _caption(words: str, font: FontProperties, inches: float, score: str = "", error: str = "") -> str:
+    """As many lines as it takes, each within so many inches: a label or prompt, the score, its error."""
     letters = max(4, int(30 * inches))
     while True:
-        lines = _lines(words, score, letters)
+        lines = [*_lines(words, score, letters), *([error] if error else [])]
         widths = [text_to_path.get_text_width_height_descent(line, font, False)[0] / 72 for line in lines]
         if letters == 4 or max(widths, default=0) <= inches:
             return "\n".join(lines)
@@ -114,5 +121,10 @@ def _draw_reliability(result: InfluenceResult, path: Path) -> None:
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set(xlabel="draws of each sample", ylabel="rank correlation", ylim=(0, 1.02))
     axes.grid(alpha=0.25)
+    fit = check_fit(known)
+    if fit and fit.misses:
+        axes.set_title(
+            "The curves miss what was measured: they do not tell the draws needed", fontsize=9, color=RED
+        )
     axes.legend(frameon=False, fontsize=8)
     save_figure(figure, path)

@@ -39,6 +39,9 @@ class SampleGradients:
             ``up_blocks.*.weight``.
         precision: fp32 | bf16, in which the network computes; gradients have the parameters' type.
 
+    Raises:
+        UserError: no parameter of the network matches, or a pattern matches none.
+
     Source: arXiv 2303.14186 (TRAK), section 3; arXiv 2605.21489, section 5.
     """
 
@@ -199,6 +202,9 @@ def attribution_pipeline(
         projector: keeps squared norms in expectation; all variances are of what it makes.
         x, cond: of the training set.
         chunk: draws whose gradients are held at a time.
+
+    Its residual raises:
+        UserError: a gradient is not finite, with the number of the training sample.
     """
     device, dtype = gradients.device, gradients.dtype
 
@@ -212,6 +218,9 @@ def attribution_pipeline(
                 part = slice(start, start + chunk)
                 label = None if some is None else some[index[part]]
                 gradient = gradients.of_draws(x_flat[part], label, u[part], eps[part])
+                if not (finite := gradient.isfinite().all(1)).all():
+                    number = int(pick[int(index[part][~finite][0])])
+                    raise UserError(f"training sample {number}: its gradient holds NaN or infinity")
                 rows.append(projector.project(gradient, 0))
             return torch.cat(rows)
 
@@ -224,8 +233,12 @@ def matching(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
     """The names that match a pattern (``*`` for any characters), in their own order.
 
     Raises:
-        UserError: a pattern matches none.
+        UserError: there are no names or no patterns, or a pattern matches none.
     """
+    if not names:
+        raise UserError("--parameters: the network has no parameters, so there is no gradient by them")
+    if not patterns:
+        raise UserError(f"--parameters: no pattern was given (allowed: names as {names[0]}, or *)")
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise UserError(

@@ -33,6 +33,8 @@ class InfluenceResult:
     ranking: Ranking
     scores: Path
     """The file that holds them all."""
+    student: Path | None = None
+    """Of a distillation's run, whose teacher the model is."""
 
 
 def measure_influence(
@@ -84,7 +86,7 @@ def measure_influence(
     )
     path = o.scores or folder / f"{o.score}.npz"
     ranking.save(path)
-    return InfluenceResult(model.name, model.training, queries, ranking, path)
+    return InfluenceResult(model.name, model.training, queries, ranking, path, model.student)
 
 
 def _rate(trained: TrainedModel, step: int) -> float:

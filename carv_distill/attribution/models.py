@@ -70,7 +70,9 @@ class AttributedModel:
     prepare: Callable[[Tensor, list[Any]], Samples]
     """Images [n, C, H, W] in [−1, 1] with a label or prompt each → samples."""
     generate: Callable[[int], Samples]
-    """So many samples of the model itself."""
+    """So many samples of the model itself, or of its student."""
+    student: Path | None = None
+    """Of a distillation, whose teacher this model is."""
 
 
 def load_model(trained: TrainedModel, device: str, keep: Path | None = None) -> AttributedModel:
@@ -87,7 +89,7 @@ def load_model(trained: TrainedModel, device: str, keep: Path | None = None) -> 
     if trained.weights is not None:
         model.denoiser.load_state_dict(trained.weights)
     if trained.student is not None:
-        model = replace(model, generate=_student(trained.student, model, device))
+        model = replace(model, generate=_student(trained.student, model, device), student=trained.student)
     return model
 
 

@@ -34,10 +34,10 @@ class InfluenceOptions:
     queries: str = option("samples:8", metavar="WHAT")
     """samples:8, the model's own; data:3,14, of the training set; or an .npz with images and labels or
     prompts"""
-    draws: int = at_least(1, 16)
+    draws: int = at_least(1, 48)
     """K, noise levels and noises of each sample"""
-    groups: int = at_least(1, 4)
-    """independent parts of them, for intervals"""
+    groups: int = at_least(1, 8)
+    """independent parts of them, for intervals and the ranking's reliability"""
     strategy: str = one_of((AUTO, *INDEPENDENT), AUTO)
     """of noise levels; auto: a pilot tries some"""
     proposal: str = one_of((AUTO, *PROPOSALS), AUTO)
@@ -52,9 +52,9 @@ class InfluenceOptions:
     """of gradients"""
     size: int = at_least(1, 4096)
     """numbers that a gradient is projected to"""
-    score: str = one_of(SCORES, "trak")
+    score: str = one_of(SCORES, "cosine")
     """of mean gradients: cosine; inner product; tracin, its sum over --checkpoints; trak, its value with the
-    inverse of the projected Gram matrix, which discounts what gradients share"""
+    inverse of the projected Gram matrix, which discounts what gradients share and takes many more draws"""
     normalise: str = one_of(NORMALISE, "mean")
     """which gradients a cosine normalises"""
     debias: bool | None = None

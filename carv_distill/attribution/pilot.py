@@ -66,20 +66,25 @@ def pilot_sampler(
             pipeline, (), stream(seed, "attribution", "profile", device=device), bins, samples
         )
         make = profile.neyman if proposal == "neyman" else profile.importance
-        proposals = {**(proposals if proposal == AUTO else {}), "by pilot": make(defensive)}
+        name = "neyman" if proposal == "neyman" else "importance"
+        proposals = {**(proposals if proposal == AUTO else {}), name: make(defensive)}
     tried = {
-        f"{s}, {p}, {n}": NoiseLevelSampler(q, s, n)
+        (s, p, n): NoiseLevelSampler(q, s, n)
         for (p, q), (s, n) in product(proposals.items(), _plans(strategy, noise, draws))
     }
     if len(tried) == 1:
         return next(iter(tried.values()))
     variances = {}
-    for name, sampler in tried.items():
+    for plan, sampler in tried.items():
         measured = measure_pairs(pipeline, (), sampler, 1, draws, samples, seed, device=device)
-        variances[name] = measured.within().value
-    best = min(variances, key=lambda name: variances[name])
+        variances[plan] = measured.within().value
+    best = min(variances, key=lambda plan: variances[plan])
+    strategy, proposal, noise = best
     share = variances[best] / max(variances.values())
-    say(f"pilot: of {len(tried)} samplers {best} has least variance, {share:.2f} of the most")
+    say(
+        f"pilot: tried {len(tried)} ways to draw noise levels and noises; the least variance, {share:.2f} of "
+        f"the largest, is that of {strategy} levels from the {proposal} proposal with {noise} noises"
+    )
     return tried[best]
 
 

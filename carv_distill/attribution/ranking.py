@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from carv_distill.errors import UserError
 from carv_distill.files import atomic_file
 
 from .options import SCORES
-from .reliability import Reliability, reliability
-from .scores import GramMatrix, GroupProducts
+from .reliability import Reliability, Score, half_width, reliability
+from .scores import GroupProducts, TrakScores
 from .store import FeatureStore
 
 
@@ -84,7 +85,7 @@ def rank(
         inner     ⟨ḡ_q, ḡ_x⟩
         cosine    the same over both norms
         tracin    Σ_c η_c ⟨ḡ_q, ḡ_x⟩ over checkpoints c
-        trak      ḡ_qᵀ (H + λ)⁻¹ ḡ_x, see :class:`GramMatrix`
+        trak      ḡ_qᵀ (H + λ)⁻¹ ḡ_x, see :class:`TrakScores`
 
     Args:
         queries: features of the queries [Q, G, m] by each checkpoint; one of them but for tracin.
@@ -106,44 +107,44 @@ def rank(
     """
     if score not in SCORES:
         raise ValueError(f"score must be one of {', '.join(SCORES)}; found {score!r}")
-    cosine = score == "cosine"
     if not stores:
         raise ValueError("influence needs a store")
     if debias and score == "trak":
         raise ValueError("trak has no debiased scores: its matrix is made of the draws that it weighs")
     count, groups = len(queries[0]), stores[0].groups
-    products = GroupProducts.zeros(count, stores[0].samples, groups)
-    for number, (query, store) in enumerate(zip(queries, stores, strict=True)):
+    for query, store in zip(queries, stores, strict=True):
         shape = [store.groups, store.size]
         if list(query.shape[1:]) != shape:
             raise UserError(
                 f"{store.folder}: its samples have features {shape} (groups, size), the queries "
                 f"{list(query.shape[1:])}"
             )
-        if not (finite := query.isfinite().flatten(1).all(1)).all():
-            raise UserError(f"query {int(finite.int().argmin())}: its gradient holds NaN or infinity")
-        if score == "trak":
-            gram = GramMatrix(store.size, damping)
-            for _, block in store.blocks():
-                gram.update(block)
-            query = gram.whiten(query)
-        weight = 1.0 if weights is None else weights[number]
-        for part, block in store.blocks():
-            products.add(GroupProducts.of(query, block), part, weight)
+    scored: Score
+    if score == "trak":
+        (query,), (store,) = queries, stores
+        scored = TrakScores(query, lambda: (block for _, block in store.blocks()), damping)
+    else:
+        products = GroupProducts.zeros(count, stores[0].samples, groups)
+        for number, (query, store) in enumerate(zip(queries, stores, strict=True)):
+            weight = 1.0 if weights is None else weights[number]
+            for part, block in store.blocks():
+                products.add(GroupProducts.of(query, block, part.start), part, weight)
+        scored = partial(products.score, score == "cosine", debias)
     if left_out is None:
         left_out = torch.full((count,), -1)
-    own = torch.zeros(products.cross.shape[:2], dtype=torch.bool)
+    own = torch.zeros(count, stores[0].samples, dtype=torch.bool)
     rows = (left_out >= 0).nonzero()[:, 0]
     own[rows, left_out[rows]] = True
 
     def candidates(keep: Sequence[int]) -> Tensor:
         # A left-out sample ranks last in both rankings, where it adds next to nothing to their agreement.
-        return products.score(cosine, debias, keep).masked_fill(own, -torch.inf)
+        return scored(keep).masked_fill(own, -torch.inf)
 
+    least = 2 if debias else 1
     return Ranking(
         candidates(range(groups)),
-        products.half_width(cosine, debias),
-        reliability(candidates, groups, draws, 2 if debias else 1),
+        half_width(scored, groups, least),
+        reliability(candidates, groups, draws, least, costly=score == "trak"),
         left_out,
         about or {},
     )

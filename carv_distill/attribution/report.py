@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from carv_distill.variance import Table, number
 
 from .measure import InfluenceResult
-from .reliability import TOP
+from .ranking import Ranking
+from .reliability import TOP, check_fit
 
 POOR = 0.5
 """Agreement of two rankings, whole and at their heads, below which the reader is warned."""
+LIMITS = "All this is about the noise of the draws, not about whether such scores tell what shaped a sample."
 WANTED = 0.95
 """Rank correlation with the limit, for the number of draws that is named."""
 
@@ -32,16 +35,16 @@ def influence_table(result: InfluenceResult, count: int) -> Table:
         rows.append((_name(result, q), *cells))
     known = not ranking.half_width.isnan().any()
     error = (
-        "± half the 95 % interval over the draws; where intervals overlap the order is not known"
+        "±: half of the score's 95 % interval over the draws. Where intervals overlap the order is not known."
         if known
-        else "Too few groups of draws for intervals (--groups 4)"
+        else "Too few groups of draws for intervals (--groups 8)."
     )
-    bias = "" if about["debias"] or not known else "; they do not know the bias of shared draws"
+    model = f"the teacher {result.model}" if result.student else result.model
     return Table(
-        f"Most influential training samples of {result.model}, {about['score']}, the first {count}",
+        f"Most influential training samples of {model}, {about['score']}, the first {count}",
         ("query", *(f"{i + 1}." for i in range(count))),
         rows,
-        f"{error}{bias}. A training sample is no candidate of its own.",
+        f"{error} A training sample is no candidate of its own.",
     )
 
 
@@ -55,35 +58,64 @@ def _name(result: InfluenceResult, q: int) -> str:
 def limit_of(about: Mapping[str, Any]) -> str:
     """What rankings of more and more draws come to."""
     if about["debias"]:
-        return "that of infinitely many draws"
-    return "the mean of all such rankings, bias and all"
+        return "the ranking by infinitely many draws"
+    return "the average of many such rankings"
 
 
 def conclusions(result: InfluenceResult) -> list[str]:
-    """How far the ranking is known, and the draws that would do."""
-    about, known = result.ranking.about, result.ranking.reliability
-    if not known:
-        return ["With so few groups of draws nothing is known of the ranking's reliability (--groups 4)."]
-    last = known[-1]
-    whole = last.predicted(about["draws"])
+    """Whose ranking it is, how far it is known, and the draws that would do."""
+    ranking, said = result.ranking, []
+    if result.student:
+        said.append(
+            f"What is ranked is the training set of the teacher, {result.model}, by the teacher's gradients: "
+            f"the student {result.student} learned from that teacher and from no training sample itself."
+        )
+    if not ranking.reliability:
+        return [*said, "So few groups of draws tell nothing of how reliable the ranking is (--groups 8)."]
+    return [*said, *_reliability(result), *_fit(ranking), LIMITS]
+
+
+def _reliability(result: InfluenceResult) -> list[str]:
+    about, last = result.ranking.about, result.ranking.reliability[-1]
     said = [
-        f"Two rankings of {len(result.training)} samples by {last.draws} independent draws each agree to "
-        f"{last.between:.3f} (Spearman's correlation, mean over queries), and have {last.top:.0%} of their "
-        f"first {TOP} in common; this one, of {about['draws']}, "
-        f"agrees with {limit_of(about)} to about {whole.with_mean:.3f}."
+        f"Two rankings of the {len(result.training)} training samples, each by its own {last.draws} draws, "
+        f"correlate to {last.between:.3f} (Spearman, mean over queries) and share {last.top:.0%} of their "
+        f"first {TOP}. So this ranking, by {about['draws']} draws, should correlate to about "
+        f"{last.predicted(about['draws']).with_mean:.3f} with {limit_of(about)}."
     ]
+    if not about["debias"]:
+        said.append(
+            "That average keeps an error which no number of such rankings shows: noise that a query and a "
+            "training sample share, as they share their draws."
+        )
     needed = last.needed(WANTED)
     if not math.isfinite(needed):
-        said.append(
-            "They do not agree at all: nothing can be read from this ranking; take many more --draws."
-        )
-    else:
-        poor = " Until then little can be read from it." if max(last.between, last.top) < POOR else ""
-        said.append(f"For {WANTED:g} it takes about {math.ceil(needed)} draws.{poor}")
-    said.append(
-        "This is about the noise of the draws, not about whether such scores tell what shaped a sample."
-    )
-    return said
+        return [*said, "The two do not agree at all: nothing can be read from this ranking (more --draws)."]
+    if needed <= about["draws"]:
+        return [*said, f"For {WANTED:g} about {math.ceil(needed)} draws are enough."]
+    poor = " Until then little can be read from it." if max(last.between, last.top) < POOR else ""
+    return [*said, f"For {WANTED:g} it takes about {math.ceil(needed)} draws.{poor}"]
+
+
+def _fit(ranking: Ranking) -> list[str]:
+    """What is said of the formula behind the draws that are needed."""
+    fit = check_fit(ranking.reliability)
+    if fit is None:
+        return [
+            "Whether the formula for more draws (Spearman, Brown 1910) holds here was not tested: that takes "
+            "--groups 8."
+        ]
+    if not fit.misses:
+        return []
+    needed = sorted(r.needed(WANTED) for r in ranking.reliability)
+    low, high = (f"{math.ceil(n)}" if math.isfinite(n) else "any number" for n in (needed[0], needed[-1]))
+    return [
+        "WARNING: the formula for more draws (Spearman, Brown 1910) does not fit what was measured: from the "
+        f"agreement by {fit.source} draws it predicts {fit.predicted:.3f} by {fit.draws}, but "
+        f"{fit.measured:.3f} was measured (95 % interval of the difference: ± {number(fit.half_width)}). So "
+        "do not rely on what is said above of other numbers of draws than were compared: from one measured "
+        f"point to another the draws needed for {WANTED:g} go from {low} to {high}."
+    ]
 
 
 def influence_dict(result: InfluenceResult, count: int) -> dict[str, Any]:
@@ -108,14 +140,23 @@ def influence_dict(result: InfluenceResult, count: int) -> dict[str, Any]:
         for q in range(len(result.queries))
     ]
     known = [
-        {"draws": r.draws, "between": r.between, "top": r.top, "with_mean": r.with_mean}
+        {
+            "draws": r.draws,
+            "between": r.between,
+            "top": r.top,
+            "with_mean": r.with_mean,
+            "needed": n if math.isfinite(n := r.needed(WANTED)) else None,
+        }
         for r in ranking.reliability
     ]
+    fit = check_fit(ranking.reliability)
     return {
         "model": result.model,
+        "student": None if result.student is None else str(result.student),
         "about": dict(ranking.about),
         "scores": str(result.scores),
         "reliability": known,
+        "fit": None if fit is None else {**asdict(fit), "misses": fit.misses},
         "queries": queries,
         "conclusions": conclusions(result),
     }

@@ -1,16 +1,14 @@
-"""Scores from features in groups of draws: debiased products and cosines, their intervals, TRAK's matrix."""
+"""Scores from features in groups of draws: debiased products and cosines, and TRAK's."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from carv_distill.errors import UserError
-from carv_distill.variance.estimate import t_quantile
 
 
 @dataclass(frozen=True)
@@ -36,8 +34,14 @@ class GroupProducts:
     """[n, G, G], ⟨f_xg, f_xh⟩."""
 
     @classmethod
-    def of(cls, query: Tensor, train: Tensor) -> GroupProducts:
-        """From features [Q, G, m] and [n, G, m]."""
+    def of(cls, query: Tensor, train: Tensor, first: int = 0) -> GroupProducts:
+        """From features [Q, G, m] and [n, G, m]; `first` is the number of the first training sample.
+
+        Raises:
+            UserError: a feature is not finite.
+        """
+        require_finite(query, "query")
+        require_finite(train, "training sample", first)
         query, train = query.double(), train.double()
         return cls(
             torch.einsum("qgm,nhm->qngh", query, train),
@@ -88,25 +92,6 @@ class GroupProducts:
         """One of the two, [Q, n]."""
         return self.cosine(debias, keep) if cosine else self.inner(debias, keep)
 
-    def half_width(self, cosine: bool, debias: bool, level: float = 0.95) -> Tensor:
-        """Half the confidence interval of each score over the draws, [Q, n], by the jackknife over groups;
-        NaN with too few groups for one. It knows the scatter of a score and not its bias: that of a naive
-        product, or of a cosine's norms, which are more where noise is large.
-
-        se² = (G − 1)/G Σ_g (s_(−g) − mean)², s_(−g) the score without group g; Student's t, G − 1 degrees of
-        freedom.
-
-        Source: Efron and Stein (1981), Annals of Statistics 9(3).
-        """
-        g = self.groups
-        if g < (3 if debias else 2):
-            return torch.full(self.cross.shape[:2], math.nan, dtype=torch.float64)
-        left = torch.stack(
-            [self.score(cosine, debias, [h for h in range(g) if h != out]) for out in range(g)]
-        )
-        se = (left.var(0, unbiased=False) * (g - 1)).sqrt()
-        return t_quantile((1 + level) / 2, g - 1) * se
-
     def add(self, other: GroupProducts, rows: slice, weight: float) -> None:
         """Adds weight · other, the products with the training samples `rows`, in place; the queries' own are
         added with the first of them."""
@@ -122,52 +107,68 @@ class GroupProducts:
         return cls(*(torch.zeros(*n, groups, groups, dtype=torch.float64) for n in of))
 
 
-class GramMatrix:
-    """H = 1/N Σ_i f̄_i f̄_iᵀ over the training set's features, f̄_i their means over the groups of draws.
+class TrakScores:
+    """TRAK's scores by some of the groups of draws, as if there were no others:
 
-    With it a TRAK score is an inner product of the query's whitened feature:
+        s_S(q, x) = f̄_qᵀ (H + λ tr(H)/m · I)⁻¹ f̄_x,    H = 1/N Σ_i f̄_i f̄_iᵀ
 
-        s(q, x) = f̄_qᵀ (H + λ tr(H)/m · I)⁻¹ f̄_x
+    f̄ the mean feature over the groups in S, of the query, of the training sample and in H alike. So sets of
+    groups that have none in common give independent scores, and a jackknife over groups knows what H adds to
+    the scatter of a score. For the same reason there are no products across groups: along what is noise in
+    one group its H whitens it against the others.
 
-    H is made of the draws that it weighs. So products across groups would not be unbiased but spoilt: along
-    what is noise in one group it whitens them against the others. Scores are of the means over all draws, and
-    intervals take H as it is.
-
-    Sums are float64, [m, m]; the features pass by once, in blocks.
+    Each call passes the training features twice and takes O(N m² + m³), memory [m, m].
 
     Args:
-        size: m.
+        query: [Q, G, m].
+        train: at each call the blocks of the training set's features in order, [n, G, m].
         damping: λ ≥ 0, relative to the mean eigenvalue.
+
+    Raises:
+        UserError: a query's feature is not finite.
 
     Source: Park et al. 2023 (TRAK), equation 15; the square loss has no weights Q. Damping: arXiv 2311.00500.
     """
 
-    def __init__(self, size: int, damping: float = 1.0) -> None:
+    def __init__(self, query: Tensor, train: Callable[[], Iterable[Tensor]], damping: float = 1.0) -> None:
         if damping < 0:
             raise ValueError(f"damping must be at least 0, found {damping}")
-        self.damping = damping
-        self.count = 0
-        self._sum = torch.zeros(size, size, dtype=torch.float64)
+        require_finite(query, "query")
+        self.query, self.train, self.damping = query, train, damping
 
-    def update(self, features: Tensor) -> None:
-        """Adds training samples, [n, G, m]."""
-        mean = features.double().mean(1)
-        self._sum.addmm_(mean.T, mean)
-        self.count += len(mean)
-
-    def whiten(self, features: Tensor) -> Tensor:
-        """(H + λ tr(H)/m)⁻¹ applied to features [Q, G, m].
+    def __call__(self, keep: Sequence[int] | None = None) -> Tensor:
+        """[Q, N], float64, by the groups in `keep`, all by default.
 
         Raises:
-            UserError: the matrix is singular.
+            UserError: the matrix is singular, or a training sample's feature is not finite.
         """
-        gram = self._sum / max(self.count, 1)
-        ridge = self.damping * gram.diagonal().mean()
-        factor, failed = torch.linalg.cholesky_ex(gram + ridge * torch.eye(len(gram), dtype=torch.float64))
+        index = torch.tensor(range(self.query.shape[1]) if keep is None else keep)
+        query = self.query[:, index].double().mean(1)
+        size = query.shape[1]
+        gram, count = torch.zeros(size, size, dtype=torch.float64), 0
+        for block in self.train():
+            require_finite(block, "training sample", count)
+            mean = block[:, index].double().mean(1)
+            gram.addmm_(mean.T, mean)
+            count += len(mean)
+        gram /= max(count, 1)
+        gram.diagonal().add_(self.damping * gram.diagonal().mean())
+        factor, failed = torch.linalg.cholesky_ex(gram)
         if failed:
             raise UserError(
-                f"--damping: {self.damping:g} leaves the Gram matrix of {self.count} samples in {len(gram)} "
+                f"--damping: {self.damping:g} leaves the Gram matrix of {count} samples in {size} "
                 "dimensions singular; give a larger one, or a smaller --size"
             )
-        flat = features.double().flatten(0, 1)
-        return torch.cholesky_solve(flat.T, factor).T.reshape(features.shape)
+        whitened = torch.cholesky_solve(query.T, factor)
+        return torch.cat([block[:, index].double().mean(1) @ whitened for block in self.train()]).T
+
+
+def require_finite(features: Tensor, of: str, first: int = 0) -> None:
+    """Of features [n, …]; `first` is the number of the first sample.
+
+    Raises:
+        UserError: a NaN or infinity, with the number of the sample.
+    """
+    finite = features.isfinite().flatten(1).all(1)
+    if not finite.all():
+        raise UserError(f"{of} {first + int(finite.int().argmin())}: its gradient holds NaN or infinity")

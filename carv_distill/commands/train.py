@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
+import shlex
+import sys
 import time
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from carv_distill.engine.console import is_main_process, quiet_libraries, show_m
 from carv_distill.engine.folder import SUMMARY
 from carv_distill.engine.task import Task
 from carv_distill.files import read_json
+from carv_distill.screen import printable
 from carv_distill.tasks import TASKS, load_config, require_resumable, train
 
 log = logging.getLogger(__name__)
@@ -49,6 +53,9 @@ def main(words: list[str] | None = None) -> int:
         "--env", action="store_true", help="replace ${oc.env:NAME} by the environment variable NAME"
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any field, as estimator.draws=16")
+    for word in sys.argv[1:] if words is None else words:
+        if re.fullmatch(r"--\w+(\.\w+)+=.*", word, re.DOTALL):
+            parser.error(f"{word}: values are given without dashes, as {word.lstrip('-')}")
     arguments = parser.parse_intermixed_args(words)
     return run_command(lambda: _train(arguments))
 
@@ -67,7 +74,7 @@ def _train(arguments: argparse.Namespace) -> None:
     start = time.monotonic()
     folder = train(config, arguments.resume, arguments.requeue)
     if is_main_process():
-        log.info("%s", closing(TASKS[config.task], folder, time.monotonic() - start))
+        print(printable(closing(TASKS[config.task], folder, time.monotonic() - start)))
 
 
 def closing(task: Task, folder: Path, seconds: float) -> str:
@@ -81,5 +88,5 @@ def closing(task: Task, folder: Path, seconds: float) -> str:
     if drawn := sorted(str(path) for path in (folder / "figures").glob("*.png")):
         lines.append(f"drawn: {', '.join(drawn)}")
     commands = [name for name, has in (("fid", task.generators), ("clip", task.renders)) if has]
-    lines += [f"next: python evaluate.py {name} --run {folder}" for name in commands]
+    lines += [f"next: python evaluate.py {name} --run {shlex.quote(str(folder))}" for name in commands]
     return "\n".join(lines)

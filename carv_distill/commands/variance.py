@@ -36,7 +36,7 @@ def _measure(options: VarianceCommandOptions, runs: list[Path], device: str) -> 
     folder = o.out.with_suffix("") if o.out else run / "figures"
     drawn = draw_analysis(analysis.comparison, analysis.profile, analysis.proposals, folder)
     tables = (f"{table}\n" for table in analysis_tables(analysis))
-    shown = [f"run {run} at update {analysis.step}\n", *tables, *conclusions(analysis)]
+    shown = [f"run {run} at update {analysis.step}\n", *conclusions(analysis), "", *tables]
     return Measurement([*shown, *(f"drawn: {path}" for path in drawn)], analysis_dict(analysis))
 
 

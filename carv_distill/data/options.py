@@ -80,12 +80,14 @@ class DataOptions:
     name: str = one_of((*DATA_SETS, *PROMPTED), "digits")
     """digits, solids, cifar10 and images have labels; shapes, coloured solids, have prompts."""
     path: str | None = place(None, resume=True)
-    """cifar10: the folder that holds cifar-10-batches-py; images: a folder or zip of PNG or JPEG files,
-    without those that begin with a dot or lie below such a folder."""
+    """cifar10: the folder that holds cifar-10-batches-py; images: a folder or zip of square PNG or JPEG files
+    of one size, as EDM's dataset_tool.py writes them; those that begin with a dot, or lie below such a
+    folder, are passed over."""
     flip: bool = False
     """Train on every image and its mirror image. FID's reference is the images as they are."""
     labels: bool = True
-    """Without: labels are ignored, all is unconditional."""
+    """images: taken from a dataset.json beside them, {"labels": [["a/img0.png", 3], ...]}. Without: labels
+    are ignored, all is unconditional."""
     convert: str = one_of(("none", "rgb"), "none")
     """images: rgb makes three channels of whatever a file holds: grey thrice, what is transparent over white,
     CMYK without colour profiles, 16 bits as their upper 8. none refuses what is not grey or colour of 8 bits,

@@ -15,6 +15,9 @@ from .pictures import CHANNELS, open_picture, upright_picture
 from .sets import ImageSpec, from_uint8
 from .storage import INDEX, SUFFIXES, FolderFiles, Storage, ZipFiles, path_key
 
+LOOKED_AT = 64
+"""Images that are read when a set is opened, so that most faults are found before a run."""
+
 
 class StoredImages:
     """An :class:`~.sets.ImageSet` of files; each is held against `spec` when it is read.
@@ -61,14 +64,14 @@ def load_stored_images(path: str, labels: bool = True, convert: str = "none") ->
     """The PNG and JPEG files of a folder, nested or not, or of a zip, in the order of their names.
 
     `dataset.json` beside them holds ``{"labels": [["00000/img00000000.png", 6], …]}``, or null for images
-    without labels. Only the first image is decoded here.
+    without labels. Some images of all parts of the set are read here, the others as they are wanted.
 
     Args:
         labels: without them `dataset.json` is not read.
         convert: see :func:`~.pictures.upright_picture`.
 
     Raises:
-        UserError: nothing there, no images in it, or a first image that is not square, grey or RGB.
+        UserError: nothing there, no images in it, or images that are not square, alike, and grey or RGB.
 
     Source: the layout that EDM's `dataset_tool.py` writes (Karras et al., 2022).
     """
@@ -87,7 +90,10 @@ def load_stored_images(path: str, labels: bool = True, convert: str = "none") ->
     numbers, classes = torch.zeros(len(storage), dtype=torch.int64), 0
     if labels and (in_index := _read_labels(storage)):
         numbers, classes = torch.tensor(in_index), max(in_index) + 1
-    return StoredImages(storage, numbers, ImageSpec(place.stem, channels, width, classes), convert)
+    found = StoredImages(storage, numbers, ImageSpec(place.stem, channels, width, classes), convert)
+    for number in torch.linspace(0, len(storage) - 1, min(LOOKED_AT, len(storage))).long().tolist():
+        found.pixels(number)
+    return found
 
 
 def _where(storage: Storage, number: int) -> str:

@@ -14,7 +14,7 @@ from omegaconf.errors import MissingMandatoryValue
 
 from carv_distill.errors import UserError
 from carv_distill.files import shipped
-from carv_distill.options import check_limits, leaves, option_text
+from carv_distill.options import check_limits, leaves, nearest, option_text
 
 from .options import RunConfig
 from .task import Task
@@ -79,8 +79,10 @@ def find_config(config: str | Path) -> Path:
             return candidate
     home = shipped("configs")
     known = sorted(str(p.relative_to(home).with_suffix("")) for p in home.rglob("*.yaml"))
+    close = nearest(str(Path(config).with_suffix("")).removeprefix("configs/"), known)
     raise UserError(
-        f"--config: {config} is not a file, nor the name of a shipped configuration: {', '.join(known)}"
+        f"--config: {config} is not a file, nor the name of a shipped configuration{close}: "
+        + ", ".join(known)
     )
 
 
@@ -115,6 +117,7 @@ def _filled(task: Task, values: dict[str, Any], source: Source) -> RunConfig:
     if (
         Path(name).name != name
         or name in ("", ".", "..")
+        or name[0] == "~"
         or len(name.encode()) > _LONGEST_NAME
         or "\n" in name
     ):

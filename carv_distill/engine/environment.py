@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import sys
 from importlib.metadata import version
@@ -17,12 +18,15 @@ from carv_distill.provenance import git_state
 
 from .options import RunConfig
 
+log = logging.getLogger(__name__)
+
 LAYOUT = 2
 """Of a run's folder and its checkpoints; runs before 0.2.0 have another."""
 NAME = "environment.json"
 _PACKAGES = ("torch", "lightning", "diffusers", "torchmetrics", "torch-fidelity", "omegaconf")
 _NEEDED = {"git": dict, "packages": dict, "threads": int, "shares": int}
 """What others read of it, in runs of this layout."""
+_REMEDY = "put back the file as it was, or move it away to go on without it"
 
 
 def write_environment(folder: Path, config: RunConfig, device: str, processes: int, shares: int) -> None:
@@ -45,17 +49,23 @@ def write_environment(folder: Path, config: RunConfig, device: str, processes: i
 
 
 def read_environment(folder: Path) -> dict[str, Any]:
-    """A run's environment.json.
+    """A run's environment.json; of one that is gone, what this version would write without the details.
 
     Raises:
         UserError: it cannot be read, or something that others need is not in it.
     """
     path = folder / NAME
-    content = read_json(path)
+    if not path.exists():
+        log.warning("%s is gone: threads, shares and the teacher are not compared with the run's start", path)
+        return {"layout": LAYOUT, "git": {}, "packages": {}}
+    try:
+        content = read_json(path)
+    except UserError as error:
+        raise UserError(f"{error}; {_REMEDY}") from error
     needed = _NEEDED if content.get("layout") == LAYOUT else {}
     for key, kind in needed.items():
         if not isinstance(content.get(key), kind):
-            raise UserError(f"{path}: {key} is {content.get(key)!r}; the file is not as it was written")
+            raise UserError(f"{path}: {key} is {content.get(key)!r}, not as it was written; {_REMEDY}")
     return content
 
 
@@ -82,7 +92,7 @@ def require_layout(folder: Path, key: str) -> None:
 
 def check_shares(folder: Path, shares: int) -> None:
     """UserError unless a resumed run cuts its batch into as many shares as it was started with."""
-    before = read_environment(folder)["shares"]
+    before = read_environment(folder).get("shares", shares)
     if before != shares:
         raise UserError(
             f"--resume: {folder} was started with {before} shares of a batch (processes × accumulated ones), "

@@ -101,9 +101,10 @@ def _same_place(before: str | None, now: str | None) -> bool:
 
 
 def _differs(key: str, before: Any, folder: Path, now: Any, others: str = "") -> str:
+    why = " (its learning rates decay over that many)" if key == "trainer.max_steps" else ""
     return (
-        f"--resume: {key} was {before!r} in {folder}, now {now!r}{others}; a resumed run keeps its values: "
-        "say them again (or give another name to start a new one)"
+        f"--resume: {key} was {before!r} in {folder}{why}, now {now!r}{others}; a resumed run keeps its "
+        "values: say them again (or give another name to start a new one)"
     )
 
 
@@ -218,7 +219,7 @@ def write_config(folder: Path, config: RunConfig) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Half-written files and folders of a process that was killed (:mod:`carv_distill.files` names them)."""
-    for path in folder.rglob(".*.tmp"):
+    for path in sorted(folder.rglob(".*.tmp")):  # a list, as what lies in a folder goes with it
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

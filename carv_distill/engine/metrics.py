@@ -97,7 +97,10 @@ def read_metrics(path: Path) -> list[Row]:
     if not path.is_file():
         return []
     try:
-        whole = path.read_bytes().rpartition(b"\n")[0].decode("utf-8-sig")
+        content = path.read_bytes()
+        if content and b"\n" not in content:
+            raise ValueError("it has no line")
+        whole = content.rpartition(b"\n")[0].decode("utf-8-sig")
         return [_row(row) for row in csv.DictReader(io.StringIO(whole), strict=True)]
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error

@@ -152,6 +152,8 @@ def value_of(key: str, kind: Any, value: Any, source: Source, *, typed_word: boo
 
 def _list_of(key: str, kind: Any, value: Any, source: Source) -> list[Any]:
     if isinstance(value, str):  # a command line's: [1, 2] or 1,2
+        if value.strip().startswith("[") != value.strip().endswith("]"):
+            raise UserError(f"{key}: {str(value)!r} is not a list, as [1, 2]")
         inside = value.strip().removeprefix("[").removesuffix("]")
         value = [Scalar(part.strip()) for part in inside.split(",")] if inside.strip() else []
     if not isinstance(value, list | tuple):

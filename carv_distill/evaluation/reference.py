@@ -16,7 +16,7 @@ from carv_distill.errors import UserError
 from carv_distill.processes import Processes
 
 from .features import FeatureExtractor, load_extractor
-from .fid import FeatureStatistics
+from .fid import NEIGHBOURS, FeatureStatistics
 from .options import FIDOptions
 
 MOST_FEATURES = 100_000
@@ -111,7 +111,7 @@ class FIDSetup:
         """The configured features, and the statistics where there is a file of them.
 
         Raises:
-            UserError: features that do not take the images.
+            UserError: features that do not take the images, or too few images.
         """
         data = originals(data)
         extractor = load_extractor(options.features, options.weights)
@@ -123,6 +123,11 @@ class FIDSetup:
                 "allowed for them: inception, clip"
             )
         published = None
+        if options.reference is None and len(data) <= NEIGHBOURS:
+            raise UserError(
+                f"data: {data.spec.name} has {len(data)} images; FID, with precision and recall by "
+                f"{NEIGHBOURS} neighbours, needs at least {NEIGHBOURS + 1} (fid.every=0 turns off a run's)"
+            )
         if options.reference is not None:
             published = Reference.from_file(options.reference, extractor, data.spec.size)
         return cls(options, extractor, data, workers, published)

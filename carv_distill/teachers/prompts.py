@@ -113,7 +113,11 @@ class T5PromptEncoder(PromptEncoder):
 def cut_text(tokenizer: PreTrainedTokenizerBase, prompt: str, length: int) -> str:
     """The end of a prompt beyond so many tokens, of which the last is the end's own; mostly empty."""
     tokens = tokenizer(prompt, verbose=False).input_ids
-    return str(tokenizer.decode(tokens[length - 1 : -1])).strip() if len(tokens) > length else ""
+    return (
+        str(tokenizer.decode(tokens[length - 1 : -1], skip_special_tokens=True)).strip()
+        if len(tokens) > length
+        else ""
+    )
 
 
 def word_tokenizer(words: Sequence[str], length: int) -> CLIPTokenizer:

@@ -17,10 +17,31 @@ from .table import Table, estimate_dict, number, with_interval
 
 
 def analysis_tables(a: Analysis) -> list[Table]:
-    """Budget, variance and worth of every sampler at every K, costs, noise, advice; intervals are of 95 %."""
+    """What short names mean; budget, variance and worth of every sampler at every K, costs, noise, advice;
+    intervals are of 95 %."""
     c = a.comparison
-    tables = [_budget(c), _variances(c), _worth(c), _costs(c)]
+    tables = [_short_names(c), _budget(c), _variances(c), _worth(c), _costs(c)]
     return [*tables, _parity(a.parity, a.noise), _advice(c, a.advice)]
+
+
+def _short_names(c: Comparison) -> Table:
+    return Table(
+        "Short names",
+        ("name", "meaning"),
+        [
+            ("R", "upstream samples of a gradient: images, or renders"),
+            ("K", "draws of noise level and noise for each upstream sample"),
+            ("uniform", "sampler: independent noise levels, uniform in u"),
+            ("IW", "sampler: noise levels by importance, reweighted"),
+            ("Strat", "sampler: one noise level in each of K strata"),
+            ("IW+Strat", "sampler: both"),
+            ("best", "sampler: nested strata, Neyman proposal, and the coupling of\nthe noises chosen below"),
+            ("trace", "of the covariance of the parameter gradient, as all variances here"),
+            ("RE", f"relative efficiency: variance of {c.base.arm} over this one's, equal K"),
+            ("ECM", "effective compute multiplier: variance × seconds of\n"
+             f"{c.base.arm} K = {c.base.draws} over this one's"),
+        ],
+    )  # fmt: skip
 
 
 def _budget(c: Comparison) -> Table:
@@ -32,7 +53,6 @@ def _budget(c: Comparison) -> Table:
         "Variance budget of a single draw, R = K = 1",
         ("part", "trace", "share"),
         [*rows, ("total", with_interval(b.total), "")],
-        "Traces of covariances of the parameter gradient, as all variances here.",
     )
 
 
@@ -42,8 +62,7 @@ def _variances(c: Comparison) -> Table:
         ("sampler", "K", "total", "upstream fixed"),
         [(r.arm, str(r.draws), with_interval(r.total), with_interval(r.within)) for r in c.rows],
         "Upstream fixed: the part that comes from noise levels and noises, with the upstream samples held "
-        "fixed. IW: noise levels by importance. Strat: one in each of K strata. best: nested strata, Neyman "
-        "proposal, and the coupling of the noises chosen below. Intervals: 95 %, nominal; heavy-tailed "
+        "fixed. Intervals: 95 %, nominal; heavy-tailed "
         "gradients and few pairs make them somewhat too short.",
     )
 
@@ -57,9 +76,7 @@ def _worth(c: Comparison) -> Table:
         "What it is worth",
         ("sampler", "K", "RE", "ECM of the gradient", "ECM of the iteration"),
         rows,
-        f"RE, relative efficiency: variance of {c.base.arm} over this one's, at equal K. ECM, effective "
-        f"compute multiplier: variance × seconds of {c.base.arm} K = {c.base.draws} over this one's, with "
-        "the seconds of the gradient alone, or of an iteration with all that it does besides.",
+        "ECM with the seconds of the gradient alone, or of an iteration with all that it does besides.",
     )
 
 

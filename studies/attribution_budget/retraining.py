@@ -17,7 +17,7 @@ from torch import Tensor
 from carv_distill.attribution.gradients import SampleGradients, sample_features
 from carv_distill.attribution.projection import build_projector
 from carv_distill.attribution.reliability import spearman
-from carv_distill.attribution.scores import GramMatrix, GroupProducts
+from carv_distill.attribution.scores import GroupProducts, TrakScores
 from carv_distill.carv import NoiseLevelSampler, Proposal, stream
 from carv_distill.data.images import load_images
 from carv_distill.data.sets import LabelledImages
@@ -49,10 +49,12 @@ TESTED = ("iid", "best")
 """Samplers whose scores are held against models trained anew."""
 
 
-FULL = SimpleNamespace(steps=500, halves=32, removed=100, queries=6, seeds=2, draws=(1, 4, 16, 64), sets=4)
+FULL = SimpleNamespace(
+    steps=500, halves=32, removed=100, queries=6, seeds=2, draws=(1, 4, 16, 64), sets=5
+)  # fmt: skip
 QUICK = SimpleNamespace(steps=20, halves=4, removed=50, queries=2, seeds=2, draws=(1, 4), sets=2)
-"""Of a training; models of halves; digits left out of a training, for so many queries and seeds; K, and
-independent sets of K draws that are scored by."""
+"""Of a training; models of halves; digits left out of a training, for so many queries and seeds; K;
+independent sets of K draws for each sampler."""
 
 
 @cache
@@ -131,11 +133,11 @@ def scores(
     halves: int,
     top: int,
     seed: int,
-    number: int,
+    number: int = 0,
 ) -> dict[str, Tensor]:
     """By the set of draws of that number and every kind of score: the predicted outcome of each half for each
-    query, Σ over its samples of their scores, [32, halves]; and the `top` places of each query by trak,
-    [32, top]."""
+    query, Σ over its samples of their scores, [32, halves]; and the `top` places of each by trak, [32, top].
+    """
     digits, pool, rows = data()
     drawn = draws_of(arm, best, draws, (1, 8, 8), seed, "retraining", number)
     gradients = weights.gradients(build_teacher(OPTIONS, 1, 8, 10).denoiser, LEVELS)
@@ -145,10 +147,7 @@ def scores(
         return sample_features(gradients, projector, digits.images[n], digits.labels[n], drawn, chunk)
 
     query, train = features(rows), features(pool)
-    gram = GramMatrix(SIZE, DAMPING)
-    gram.update(train)
-    plain = GroupProducts.of(query, train)
-    trak = GroupProducts.of(gram.whiten(query), train).inner(False)
+    plain, trak = GroupProducts.of(query, train), TrakScores(query, lambda: [train], DAMPING)()
     members = torch.zeros(POOL, halves, dtype=torch.float64)
     for m in range(halves):
         members[half(m, seed), m] = 1
@@ -158,9 +157,9 @@ def scores(
 
 
 def measure(compute: Compute, o: SimpleNamespace, best: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Losses of models of halves [halves, 32]; scores by arm and K; most influential places of each query;
-    losses [32] of models without the most influential digits, without random ones of the query's class, and
-    without random ones: {kind: [by query or number: [by seed]]}."""
+    """Losses of models of halves [halves, 32]; scores by arm and K, for each set of draws; most influential
+    places of each query, by the first set; losses [32] of models without the most influential digits, without
+    random ones of the query's class, and without random ones: {kind: [by query or number: [by seed]]}."""
     weights = compute(partial(train_on_all, o.steps, seed))
     results = compute(
         {
@@ -199,42 +198,45 @@ def lds(predicted: Tensor, losses: Tensor, keep: Tensor | None = None) -> float:
     return float(spearman(predicted[:, rows], -losses.T[:, rows]).mean())
 
 
-def lds_over_sets(
-    predicted: Sequence[Tensor], losses: Tensor, base: Sequence[Tensor] | None = None
-) -> Estimate:
-    """Mean over independent sets of draws of the score, or of its difference from that of as many other sets.
+def lds_over(predicted: Sequence[Tensor], losses: Tensor, base: Sequence[Tensor] | None = None) -> Estimate:
+    """The score, mean over independent sets of draws, or its difference from that of other predictions.
 
-    se² = se_halves² + s²/S: the jackknife over the halves of the mean over the S sets (all share the halves),
-    and the spread over the sets; Student's t with the fewer degrees of freedom of the two.
+    Its interval is over halves and sets: se² = se²_halves + s²_sets/S, the first by the jackknife over the
+    halves of the mean over the sets, as all queries share the halves and are no independent measurements; s
+    the standard deviation over the S sets, left out for a single one. Student's t with Welch and
+    Satterthwaite's degrees of freedom. What models and sets do jointly is in both terms, so it errs to the
+    wide side.
+
+    Args: `predicted`, `base`: [32, halves] for each set. `losses` [halves, 32].
     """
-    own = [lds(p, losses) for p in predicted]
-    if base is not None:
-        own = [v - lds(b, losses) for v, b in zip(own, base, strict=True)]
-    n, sets = len(losses), len(predicted)
 
-    def mean(keep: Tensor) -> float:
-        all_sets = statistics.fmean(lds(p, losses, keep) for p in predicted)
-        return all_sets if base is None else all_sets - statistics.fmean(lds(b, losses, keep) for b in base)
+    def by_set(keep: Tensor | None = None) -> list[float]:
+        own = [lds(p, losses, keep) for p in predicted]
+        return own if base is None else [o - lds(b, losses, keep) for o, b in zip(own, base, strict=True)]
 
-    left = [mean(torch.tensor([m for m in range(n) if m != out])) for out in range(n)]
-    over_halves = (n - 1) * statistics.pvariance(left)
-    over_sets = statistics.variance(own) / sets
-    return student(statistics.fmean(own), math.sqrt(over_halves + over_sets), min(n, sets) - 1)
+    n, values = len(losses), by_set()
+    sets = len(values)
+    left = [statistics.fmean(by_set(torch.tensor([m for m in range(n) if m != out]))) for out in range(n)]
+    halves = (n - 1) / n * math.fsum((v - statistics.fmean(left)) ** 2 for v in left)
+    draws = statistics.variance(values) / sets if sets > 1 else 0.0
+    parts = halves**2 / (n - 1) + (draws**2 / (sets - 1) if sets > 1 else 0.0)
+    freedom = (halves + draws) ** 2 / parts if parts else n - 1
+    return student(statistics.fmean(values), math.sqrt(halves + draws), freedom)
 
 
 def score_rows(trained: Mapping[str, Any]) -> list[Row]:
     """Linear datamodeling score of every sampler, budget and kind of score, and its difference from that of
-    as many iid draws; intervals over the halves and over the sets of draws."""
+    as many iid draws; means over sets of draws, intervals over halves and sets."""
     losses = torch.tensor(trained["halves"], dtype=torch.float64)
     rows = []
-    for (arm, k), predicted in trained["scores"].items():
+    for (arm, k), sets in trained["scores"].items():
         for kind in SCORES:
-            own = [p[kind] for p in predicted]
-            row: Row = {"arm": arm, "K": k, "score": kind, "sets": len(own)}
-            row |= columns("lds", lds_over_sets(own, losses))
+            predicted = [one[kind] for one in sets]
+            row: Row = {"arm": arm, "K": k, "score": kind, "sets": len(sets)}
+            row |= columns("lds", lds_over(predicted, losses))
             if arm != "iid":
-                iid = [p[kind] for p in trained["scores"]["iid", k]]
-                row |= columns("over_iid", lds_over_sets(own, losses, iid))
+                iid = [one[kind] for one in trained["scores"]["iid", k]]
+                row |= columns("over_iid", lds_over(predicted, losses, iid))
             rows.append(row)
     return rows
 
@@ -261,9 +263,11 @@ def verdict(rows: Sequence[Row], removal: Sequence[Row]) -> list[str]:
     sentences = []
     for kind in SCORES:
         own = [r for r in rows if r["score"] == kind]
+        sets = ", ".join(sorted({str(r["sets"]) for r in own}))
+        of = f"{kind} (one model; each number the mean of {sets} sets of draws)"
         by_place = {f"{r['arm']}, K = {r['K']}": estimate(r, "lds") for r in own}
         more = {f"K = {r['K']}": estimate(r, "over_iid") for r in own if "over_iid" in r}
-        sentences.append(sentence(f"Linear datamodeling score, {kind}", by_place))
+        sentences.append(sentence(f"Linear datamodeling score, {of}", by_place))
         sentences.append(sentence(f"The same, best less iid, {kind}", more, 0, "lower", "higher"))
     means = [r for r in removal if r["query"] is None]
     names = {"random": "than without random ones", "class": "than without random ones of its class"}

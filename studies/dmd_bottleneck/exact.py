@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from rich.progress import track
 
-from carv_distill.figures import BLUE, GREEN, GREY, ORANGE, new_figure
+from carv_distill.figures import BLUE, GREEN, GREY, ORANGE, new_figure, use_whole_numbers
 from carv_distill.variance import mean_estimate
 from studies.dmd_bottleneck.gaussian_dmd import Estimator, ExactDMD
 from studies.intervals import exponential
@@ -133,6 +133,7 @@ def draw_exact(points: Sequence[Row]) -> Figure:
             axes.set_ylim(bottom=least)
             axes.grid(alpha=0.25)
         bottom.set(xlabel="student updates")
+        use_whole_numbers(bottom)
     grid[0][0].set(ylabel="Wasserstein² to the data")
     grid[1][0].set(ylabel="squared gradient error")
     grid[1][0].plot([], [], "k-", lw=1.4, label="lower row: Monte-Carlo variance")

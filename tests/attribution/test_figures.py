@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -27,12 +28,12 @@ def samples(words: list[str]) -> Samples:
     return Samples(x, words, x, None)
 
 
-@pytest.mark.parametrize("count", [3, 8, 20])
-def test_captions_do_not_overlap(count: int) -> None:
-    """Long prompts side by side and below each other, few and many of them."""
+@pytest.mark.parametrize(("count", "half"), [(3, math.nan), (8, math.nan), (8, 1.5e6), (20, 1.5e6)])
+def test_captions_do_not_overlap(count: int, half: float) -> None:
+    """Long prompts side by side and below each other, few and many of them, with errors and without."""
     queries, training = samples(list(PROMPTS)), samples([PROMPTS[i % 5] for i in range(24)])
     scores = torch.linspace(-2e6, 2e6, 5 * 24, dtype=torch.float64).view(5, 24)
-    influence = Ranking(scores, torch.full_like(scores, torch.nan), [], torch.full((5,), -1))
+    influence = Ranking(scores, torch.full_like(scores, half), [], torch.full((5,), -1))
     figure = top_figure(InfluenceResult("m", training, queries, influence, Path()), count)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
@@ -58,3 +59,13 @@ def test_short_captions_hold_the_score_on_their_last_line() -> None:
     influence = Ranking(scores, torch.full_like(scores, torch.nan), [], torch.tensor([-1]))
     figure = top_figure(InfluenceResult("m", training, queries, influence, Path()), 2)
     assert [axes.get_xlabel() for axes in figure.axes] == ["3", "a red cube,\nside view  99.6", "7  0.5"]
+
+
+def test_scores_have_their_errors_below_them_and_the_picture_says_what_these_are() -> None:
+    queries, training = samples(["3"]), samples(["a red cube, side view", "7"])
+    scores = torch.tensor([[99.64, 0.5]], dtype=torch.float64)
+    known = Ranking(scores, torch.tensor([[1.25, 0.031]]), [], torch.tensor([-1]))
+    figure = top_figure(InfluenceResult("m", training, queries, known, Path()), 2)
+    captions = [axes.get_xlabel() for axes in figure.axes]
+    assert captions == ["3", "a red cube,\nside view  99.6\n± 1.25", "7  0.5\n± 0.031"]
+    assert figure.get_supxlabel() == "± half the 95 % interval over the draws"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from carv_distill.attribution.gradients import SampleGradients, attribution_pipeline, sample_features
+from carv_distill.attribution.pilot import pilot_sampler
 from carv_distill.attribution.projection import build_projector
 from carv_distill.carv import Draws, NoiseLevelSampler, Proposal, stream
 from carv_distill.errors import UserError
@@ -17,7 +18,7 @@ from carv_distill.teachers.network import UNetNetwork
 from carv_distill.teachers.schedule import EDMSchedule
 from carv_distill.teachers.text import load_text_teacher
 from carv_distill.variance import NoiseLevelProfile, VarianceBudget
-from tests.helpers.linear import SCHEDULE, linear_gradients, mean_gradient
+from tests.helpers.linear import SCHEDULE, Linear, Plain, linear_gradients, mean_gradient
 from tests.helpers.linear_gaussian import holds
 from tests.helpers.tiny_latent import save_tiny_pipeline
 from tests.helpers.tiny_unet import tiny_unet
@@ -142,6 +143,24 @@ def test_some_parameters_by_pattern() -> None:
     assert torch.allclose(some(*arguments), torch.cat([parts[n] for n in some.names], 1), rtol=1e-10)
     with pytest.raises(UserError, match=r"--parameters: '\*conv_inn\*' matches none of the \d+ parameters"):
         unet_gradients(patterns=["*conv_inn*"])
+
+
+def test_no_parameters_are_one_line() -> None:
+    """A network without any, no pattern at all: found before a gradient, or a device, is asked for."""
+    empty = NetworkDenoiser(nn.Identity(), Plain())
+    with pytest.raises(UserError, match=r"^--parameters: the network has no parameters"):
+        SampleGradients(empty, SCHEDULE)
+    with pytest.raises(UserError, match=r"^--parameters: no pattern was given .*allowed: names as weight"):
+        SampleGradients(NetworkDenoiser(Linear(torch.eye(3)), Plain()), SCHEDULE, ())
+
+
+def test_a_pilots_gradient_that_is_not_finite_is_named() -> None:
+    """The pilot runs before any feature is written: of three training samples the last holds infinity."""
+    x = torch.ones(3, 3, dtype=torch.float64)
+    x[2, 0] = torch.inf
+    pipeline = attribution_pipeline(linear_gradients(), build_projector("none", 1), x, None, chunk=4)
+    with pytest.raises(UserError, match=r"^training sample 2: its gradient holds NaN or infinity$"):
+        pilot_sampler(pipeline, 4, 0, torch.device("cpu"))
 
 
 def test_features_do_not_depend_on_the_chunk() -> None:

@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from carv_distill.attribution.ranking import rank
-from carv_distill.attribution.scores import GramMatrix, GroupProducts
+from carv_distill.attribution.reliability import spearman
+from carv_distill.attribution.scores import GroupProducts, TrakScores
 from carv_distill.attribution.store import FeatureStore
 from carv_distill.carv import stream
 from carv_distill.errors import UserError
+from carv_distill.variance.estimate import t_quantile
 
 
 def stored(folder: Path, features: torch.Tensor) -> FeatureStore:
@@ -34,10 +36,8 @@ def test_scores_of_every_kind_are_those_of_their_formula(tmp_path: Path) -> None
     assert torch.allclose(rank([query], [store], "inner").scores, products.inner(False))
     assert torch.allclose(rank([query], [store], "inner", True).scores, products.inner(True))
     assert torch.allclose(rank([query], [store]).scores, products.cosine(False))
-    gram = GramMatrix(6, 0.2)
-    gram.update(train)
-    trak = GroupProducts.of(gram.whiten(query), train).inner(False)
-    assert torch.allclose(rank([query], [store], "trak", damping=0.2).scores, trak)
+    trak = TrakScores(query, lambda: [train], 0.2)
+    assert torch.allclose(rank([query], [store], "trak", damping=0.2).scores, trak())
     assert torch.equal(
         rank([query], [store], "trak").scores,
         rank([query], [store], "trak", damping=1).scores,
@@ -48,6 +48,27 @@ def test_scores_of_every_kind_are_those_of_their_formula(tmp_path: Path) -> None
     assert torch.allclose(both.scores, expected)
     assert both.half_width.shape == (3, 10)
     assert (both.half_width > 0).all()
+
+
+def test_traks_intervals_and_reliability_are_those_of_independent_draws(tmp_path: Path) -> None:
+    """Each set of groups has a matrix of its own: both are those of features that were stored apart."""
+    train, query = features(10), features(3)
+    found = rank([query], [stored(tmp_path / "all", train)], "trak", damping=0.2)
+
+    def alone(keep: list[int]) -> torch.Tensor:
+        name = "".join(map(str, keep))
+        store = stored(tmp_path / name, train[:, keep])
+        return rank([query[:, keep]], [store], "trak", damping=0.2).scores
+
+    left = torch.stack([alone([g for g in range(4) if g != out]) for out in range(4)])
+    se = (left.var(0, unbiased=False) * 3).sqrt()
+    assert torch.allclose(found.half_width, t_quantile(0.975, 3) * se)
+    ones = [alone([g]) for g in range(4)]
+    pairs = [spearman(ones[a], ones[b]).mean().item() for a in range(4) for b in range(a + 1, 4)]
+    halves = [(alone(a), alone(b)) for a, b in (([0, 1], [2, 3]), ([0, 2], [1, 3]), ([0, 3], [1, 2]))]
+    apart = [spearman(a, b).mean().item() for a, b in halves]
+    expected = [sum(pairs) / 6, sum(apart) / 3]
+    assert [r.between for r in found.reliability] == pytest.approx(expected)
 
 
 def test_a_query_is_no_candidate_of_its_own(tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
-from carv_distill.attribution.scores import GramMatrix, GroupProducts
+from carv_distill.attribution.reliability import half_width
+from carv_distill.attribution.scores import GroupProducts, TrakScores
 from carv_distill.carv import NoiseLevelSampler, Proposal, stream
 from carv_distill.errors import UserError
 from tests.helpers.linear import linear_gradients, mean_gradient
@@ -96,16 +98,10 @@ def test_debiased_intervals_cover_the_scores_of_infinitely_many_draws(cosine: bo
         products = GroupProducts.of((mu[0] + noise)[None], (mu[1] + noise)[None])
         for debias in held:
             error = products.score(cosine, debias)[0, 0] - truth
-            held[debias] += int(abs(error) < products.half_width(cosine, debias)[0, 0])
+            half = half_width(partial(products.score, cosine, debias), 8, 2 if debias else 1)
+            held[debias] += int(abs(error) < half[0, 0])
     assert 0.93 < held[True] / 2000 < 0.985
     assert held[False] < held[True] - 300
-
-
-def test_intervals_need_enough_groups() -> None:
-    few = GroupProducts.of(features(1, 2), features(2, 2))
-    assert few.half_width(False, True).isnan().all()
-    assert few.half_width(False, False).isfinite().all()
-    assert GroupProducts.of(features(1, 1), features(2, 1)).half_width(False, False).isnan().all()
 
 
 def test_what_has_no_score_is_named() -> None:
@@ -131,22 +127,48 @@ def test_checkpoints_add_up() -> None:
     assert torch.allclose(parts.cosine(True), a.cosine(True))
 
 
-def test_trak_whitens_by_the_gram_matrix() -> None:
-    train, query = features(30, 2, 5), features(2, 2, 5)
-    gram = GramMatrix(5, damping=0.3)
-    for part in train.split(7):
-        gram.update(part)
-    mean = train.mean(1)
+@pytest.mark.parametrize("keep", [None, [1], [0, 2], [3, 1, 0]])
+def test_trak_is_that_of_the_kept_groups_alone(keep: list[int] | None) -> None:
+    """Its matrix too: what an inverse of the kept features' own Gram matrix gives, and the same whatever the
+    other groups hold."""
+    train, query = features(30, 4, 5), features(2, 4, 5)
+    kept = range(4) if keep is None else keep
+    mean, asked = train[:, list(kept)].mean(1), query[:, list(kept)].mean(1)
     h = mean.T @ mean / 30
     h += 0.3 * h.diagonal().mean() * torch.eye(5, dtype=torch.float64)
-    expected = query.mean(1) @ torch.linalg.inv(h) @ mean.T
-    assert torch.allclose(GroupProducts.of(gram.whiten(query), train).inner(False), expected)
+    expected = asked @ torch.linalg.inv(h) @ mean.T
+    found = TrakScores(query, lambda: train.split(7), 0.3)(keep)
+    assert torch.allclose(found, expected)
+    others = [g for g in range(4) if g not in kept]
+    louder_train, louder_query = train.clone(), query.clone()
+    louder_train[:, others] *= 100
+    louder_query[:, others] -= 7
+    assert torch.equal(TrakScores(louder_query, lambda: louder_train.split(7), 0.3)(keep), found)
 
 
 def test_a_singular_gram_matrix_asks_for_damping() -> None:
-    gram = GramMatrix(5, damping=0)
-    gram.update(features(3, 2, 5))
+    train = features(3, 2, 5)
     with pytest.raises(UserError, match="--damping: 0 leaves the Gram matrix of 3 samples in 5 dimensions"):
-        gram.whiten(features(1, 2, 5))
+        TrakScores(features(1, 2, 5), lambda: [train], 0)()
     with pytest.raises(ValueError, match="damping must be at least 0"):
-        GramMatrix(5, -1)
+        TrakScores(features(1, 2, 5), lambda: [train], -1)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_features_that_are_not_finite_are_named(value: float) -> None:
+    """Neither a zero gradient nor a singular matrix is blamed, and no score is NaN in silence."""
+    query, train = features(2, 3), features(9, 3)
+    broken_query, broken_train = query.clone(), train.clone()
+    broken_query[1, 2, 0] = broken_train[5, 0, 6] = value
+    of_query = "^query 1: its gradient holds NaN or infinity$"
+    of_train = "^training sample 5: its gradient holds NaN or infinity$"
+    with pytest.raises(UserError, match=of_query):
+        GroupProducts.of(broken_query, train)
+    with pytest.raises(UserError, match=of_train):
+        GroupProducts.of(query, broken_train)
+    with pytest.raises(UserError, match=of_train):
+        GroupProducts.of(query, broken_train[4:], first=4)
+    with pytest.raises(UserError, match=of_query):
+        TrakScores(broken_query, lambda: [train])
+    with pytest.raises(UserError, match=of_train):
+        TrakScores(query, lambda: broken_train.split(4))([0, 1])

@@ -132,9 +132,8 @@ def test_the_remedy_works(mode: str, tmp_path: Path) -> None:
 def test_grey_among_colours(tmp_path: Path) -> None:
     files = {"a.png": saved(Image.fromarray(COLOUR)), "b.png": saved(Image.fromarray(GREY))}
     path = as_folder(tmp_path, files)
-    plain = load_images(stored(path, labels=False))
     with pytest.raises(UserError, match=r"b\.png is L 8×8, the first image, .*; data\.convert=rgb"):
-        plain.batch(torch.arange(2))
+        load_images(stored(path, labels=False))
     converted = load_images(stored(path, labels=False, convert="rgb"))
     x = to_uint8(converted.batch(torch.arange(2))[0]).numpy()
     assert np.array_equal(x[0].transpose(1, 2, 0), COLOUR)
@@ -169,8 +168,9 @@ def test_pictures_that_unpack_to_gigabytes_are_not_decoded(
     assert "\n" not in str(caught.value)
     assert not recwarn.list
     monkeypatch.undo()
-    path = as_folder(tmp_path / "later", {"a.png": png(0), "b.png": header_of(4000, 4000)})
+    path = as_folder(tmp_path / "later", {"a.png": png(0), "b.png": png(1)})
     data = load_images(stored(path, labels=False))
+    Path(path, "b.png").write_bytes(header_of(4000, 4000))
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("it was decoded"))
     with pytest.raises(UserError, match=r"b\.png is RGB 4000×4000, the first image"):
         data.batch(torch.tensor([1]))
@@ -200,3 +200,15 @@ def test_pictures_that_are_damaged_anywhere_are_a_line_or_a_picture(tmp_path: Pa
                 refused.append(str(error))
     assert refused
     assert not any("\n" in line for line in refused)
+
+
+def test_images_of_all_parts_are_looked_at_when_a_set_is_opened(tmp_path: Path) -> None:
+    """64 of 1,000, the last one among them; what lies between is found when it is read."""
+    path = as_folder(tmp_path, {f"{i:04d}.png": png(i % 5) for i in range(1000)})
+    Path(path, "0500.png").write_bytes(b"no image")
+    data = load_images(stored(path, labels=False))
+    with pytest.raises(UserError, match=r"0500\.png is no whole image"):
+        data.batch(torch.tensor([500]))
+    Path(path, "0999.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"0999\.png is no whole image"):
+        load_images(stored(path, labels=False))

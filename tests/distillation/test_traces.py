@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
+from carv_distill.distillation import traces
 from carv_distill.distillation.traces import draw_variance_vs_fid
-from carv_distill.figures import new_figure, use_whole_numbers
 
 
 def test_a_figure_is_drawn_once_there_is_something_to_draw(tmp_path: Path) -> None:
@@ -25,14 +26,25 @@ def test_a_figure_is_drawn_once_there_is_something_to_draw(tmp_path: Path) -> No
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("updates", [1, 2, 3, 7, 1100])
-def test_ticks_of_updates_are_whole_numbers(updates: int) -> None:
-    figure = new_figure()
-    axes = figure.add_subplot()
-    axes.plot(range(1, updates + 1), range(updates), marker=".")
-    use_whole_numbers(axes)
-    figure.draw_without_rendering()
-    ticks = axes.get_xticks().tolist()
-    assert ticks
-    assert all(tick == int(tick) for tick in ticks)
-    assert any(1 <= tick <= updates for tick in ticks)
+@pytest.mark.parametrize("steps", [[1, 2], [2, 4], [3], [0, 50, 400]])
+def test_updates_are_whole_numbers(steps: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A run of few updates too; each tick in sight is one of them."""
+    drawn: list[Figure] = []
+    monkeypatch.setattr(traces, "save_figure", lambda figure, path: drawn.append(figure))
+    rows = [{"step": float(step), "fid/fid": 3.0} for step in steps]
+    rows += [
+        {"step": float(step)}
+        | {
+            f"variance/{arm}/{name}{end}": 2.0
+            for arm in ("carv", "iid")
+            for name in ("total", "within")
+            for end in ("", "_low", "_high")
+        }
+        for step in steps
+    ]
+    draw_variance_vs_fid(rows, tmp_path / "x.png", "a", "b")
+    for axes in drawn[0].axes:
+        low, high = axes.get_xlim()
+        ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+        assert ticks
+        assert all(tick == round(tick) for tick in ticks)

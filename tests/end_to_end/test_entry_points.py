@@ -69,7 +69,8 @@ def test_evaluate_measures_the_newest_run(tmp_path: Path, small_config: Callable
     assert done.returncode == 0, done.stderr
     assert "Variance budget" in done.stdout
     assert "Advice" in done.stdout
-    assert "Use R = " in done.stdout
+    places = [done.stdout.index(words) for words in ("Use R = ", "Short names", "Variance budget", "Advice")]
+    assert places == sorted(places)  # what to do, what the names mean, then the tables
     assert "at update 4" in " ".join(done.stdout.split())  # a long path wraps the line
     found = json.loads(out.read_text())
     assert [r["sampler"] for r in found["rows"][::2]] == ["uniform", "IW", "Strat", "IW+Strat", "best"]

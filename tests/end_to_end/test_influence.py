@@ -42,7 +42,7 @@ def test_two_processes_make_the_matrix_of_one(tmp_path: Path) -> None:
     assert len(blocks) == -(-1797 // 64)
     for block in blocks:
         assert block.read_bytes() == (tmp_path / "two/store" / block.name).read_bytes()
-    with np.load(tmp_path / "one/trak.npz") as one, np.load(tmp_path / "two/trak.npz") as two:
+    with np.load(tmp_path / "one/cosine.npz") as one, np.load(tmp_path / "two/cosine.npz") as two:
         assert np.array_equal(one["scores"], two["scores"], equal_nan=True)
     result = json.loads((tmp_path / "two.json").read_text())
     assert result["about"]["features"][0]["sampler"] == {"strategy": "stratified", "noise": "iid"}

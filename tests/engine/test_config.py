@@ -146,3 +146,16 @@ def test_a_shipped_configuration_has_a_name(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert load_config(name).name
+
+
+def test_a_missing_teacher_names_what_makes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as caught:
+        load_config("solids/dmd_carv", complete=True)
+    assert "teacher.path: runs/teacher_solids/teacher is not a folder" in str(caught.value)
+    assert str(caught.value).endswith("; python train.py --config configs/solids/teacher.yaml makes it")
+
+
+def test_a_value_that_is_to_be_given_says_what_it_is() -> None:
+    with pytest.raises(UserError, match=r"^teacher.path: it has no value yet.* a StableDiffusionPipeline"):
+        load_config(ROOT / "configs/sd21/sds_carv.yaml")

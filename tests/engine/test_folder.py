@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from carv_distill.distillation.options import DMDConfig
+from carv_distill.engine.folder import remove_leftovers
 from carv_distill.errors import UserError
 from carv_distill.tasks import open_run, require_resumable, train
 
@@ -99,3 +100,40 @@ def test_a_run_without_a_checkpoint_is_not_resumed(small_config: MakeConfig, tmp
         path.unlink()
     with pytest.raises(UserError, match="ended before its first checkpoint"):
         require_resumable(config)
+
+
+def test_leftovers_of_a_killed_process_go_and_nothing_else(tmp_path: Path) -> None:
+    """Half-written files and folders of every task, nested ones too; a user's own hidden folder stays."""
+    for place in (
+        "checkpoints/.newest-step=4.ckpt.ab12.tmp",
+        ".metrics.csv.0f.tmp",
+        ".object-x.tmp/unet/.a.tmp",
+    ):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).touch()
+    for place in (".git/config", "notes.tmp", "student/model_index.json"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).touch()
+    remove_leftovers(tmp_path)
+    left = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
+    assert left == [".git/config", "notes.tmp", "student/model_index.json"]
+    assert not (tmp_path / ".object-x.tmp").exists()
+
+
+def test_a_run_without_its_environment_goes_on_and_says_so(
+    small_config: MakeConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = train(small_config("trainer.max_steps=2"))
+    (run / "environment.json").unlink()
+    again = train(small_config("trainer.max_steps=4"), resume=True)
+    assert "environment.json is gone" in caplog.text
+    assert (again / "environment.json").is_file()
+
+
+def test_a_length_that_rates_decay_over_says_why_it_stays(small_config: MakeConfig) -> None:
+    words = ("dmd.lr_decay=student", "trainer.max_steps=2")
+    train(small_config(*words))
+    with pytest.raises(
+        UserError, match=r"trainer.max_steps was 2 in .* \(its learning rates decay over that many\)"
+    ):
+        require_resumable(small_config(*words, "trainer.max_steps=4"))

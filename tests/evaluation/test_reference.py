@@ -12,7 +12,8 @@ from carv_distill.data.sets import LabelledImages, to_uint8
 from carv_distill.errors import UserError
 from carv_distill.evaluation.features import DigitsFeatures
 from carv_distill.evaluation.fid import FeatureStatistics
-from carv_distill.evaluation.reference import Reference
+from carv_distill.evaluation.options import FIDOptions
+from carv_distill.evaluation.reference import FIDSetup, Reference
 from carv_distill.processes import Processes
 from tests.helpers.features import reference_of
 
@@ -72,3 +73,16 @@ def test_batches_are_dealt_out_once(count: int, world: int) -> None:
     assert numbers == list(range(count))
     whole = {(b.start, b.stop) for b in Processes().batches(count, 4)}
     assert {(b.start, b.stop) for share in shares for b in share} == whole
+
+
+@pytest.mark.parametrize(("count", "enough"), [(1, False), (3, False), (4, True)])
+def test_images_are_counted_before_anything_is_made(count: int, enough: bool) -> None:
+    """Three neighbours of an image are three others; a file of statistics needs no images."""
+    digits = load_digits_images()
+    data = LabelledImages(digits.images[:count], digits.labels[:count], digits.spec)
+    options = FIDOptions()
+    if enough:
+        FIDSetup.load(options, data, 0, "cpu")
+        return
+    with pytest.raises(UserError, match=rf"^data: digits has {count} images; FID, .* needs at least 4"):
+        FIDSetup.load(options, data, 0, "cpu")

@@ -52,7 +52,9 @@ def test_parts_agree_with_the_closed_form(analysis: Analysis) -> None:
 def test_tables_and_json_hold_the_numbers(analysis: Analysis) -> None:
     """Nothing wraps in a plain terminal; the last sentences say what to do."""
     tables = analysis_tables(analysis)
-    assert [len(t.rows) for t in tables] == [4, 10, 10, 4, 2, 5]
+    assert [len(t.rows) for t in tables] == [10, 4, 10, 10, 4, 2, 5]
+    names = {row[0] for row in tables[0].rows}
+    assert {r.arm for r in analysis.comparison.rows} | {"R", "K", "RE", "ECM"} <= names
     assert max(len(line) for table in tables for line in str(table).splitlines()) <= 80
     content = json.loads(json.dumps(analysis_dict(analysis)))
     assert list(content) == [

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
+
 import pytest
 import torch
 
 from carv_distill.carv import stream
+from carv_distill.variance.estimate import t_quantile
 from studies.attribution_budget import retraining
 
 BEST = {"strategy": "paired", "noise": "antithetic", "mass": [0.7, 0.3]}
@@ -20,40 +23,68 @@ def test_models_of_halves_are_predicted_by_scores_that_cause_their_losses() -> N
     g = stream("lds")
     cause = torch.randn(4, retraining.POOL, generator=g, dtype=torch.float64)
     losses = -(cause @ members).T
-    right = retraining.lds_over_sets([cause @ members] * 2, losses)
+    right = retraining.lds_over([cause @ members], losses)
     assert (right.value, right.low, right.high) == pytest.approx((1, 1, 1))
-    others = torch.randn(3, 4, retraining.POOL, generator=g, dtype=torch.float64) @ members
-    wrong = retraining.lds_over_sets(list(others), losses)
+    other = torch.randn(4, retraining.POOL, generator=g, dtype=torch.float64)
+    wrong = retraining.lds_over([other @ members], losses)
     assert abs(wrong.value) < 4 * wrong.se
-    over = retraining.lds_over_sets([cause @ members] * 3, losses, list(others))
+    over = retraining.lds_over([cause @ members], losses, [other @ members])
     assert over.value == pytest.approx(1 - wrong.value)
 
 
-def test_the_interval_of_the_score_covers_whatever_queries_and_sets_share() -> None:
+def test_the_interval_of_the_score_covers_when_queries_share_their_luck() -> None:
     """Scores that say nothing; losses of all queries move together from half to half. Of 100 such studies the
-    95 % interval holds zero in at least 86 (4 SE below 95, SE √(0.95 · 0.05/100) = 0.022), with three sets of
-    draws that agree, and with three of their own."""
-    g, held = stream("lds coverage"), {0.0: 0, 1.0: 0}
+    95 % interval holds zero in at least 86 (4 SE below 95, SE √(0.95 · 0.05/100) = 0.022)."""
+    g, held = stream("lds coverage"), 0
     for _ in range(100):
         common = torch.randn(24, 1, generator=g, dtype=torch.float64)
         losses = common + torch.randn(24, 8, generator=g, dtype=torch.float64)
-        base = torch.randn(8, 24, generator=g, dtype=torch.float64)
-        for apart in held:
-            noise = torch.randn(3, 8, 24, generator=g, dtype=torch.float64)
-            found = retraining.lds_over_sets(list(base + apart * noise), losses)
-            held[apart] += int(found.low < 0 < found.high)
-    assert min(held.values()) >= 86
+        found = retraining.lds_over([torch.randn(8, 24, generator=g, dtype=torch.float64)], losses)
+        held += int(found.low < 0 < found.high)
+    assert held >= 86
 
 
-def test_sets_of_draws_that_disagree_widen_the_interval() -> None:
-    """Half of the sets predict rightly, half nothing: the spread over sets, not over halves, is the error."""
-    g = stream("lds sets")
-    losses = torch.randn(40, 6, generator=g, dtype=torch.float64)
-    nothing = list(torch.randn(2, 6, 40, generator=g, dtype=torch.float64))
-    e = retraining.lds_over_sets([-losses.T, -losses.T, *nothing], losses)
-    own = [1.0, 1.0, *(retraining.lds(p, losses) for p in nothing)]
-    assert e.value == pytest.approx(sum(own) / 4)
-    assert e.se > torch.tensor(own).std().item() / 2
+def test_several_sets_of_draws_widen_the_interval_by_what_they_differ() -> None:
+    """Three sets of predictions of unlike quality: their mean, and se² = se²_halves + s²/3; equal sets add
+    nothing."""
+    g = stream("sets")
+    cause = torch.randn(6, 20, generator=g, dtype=torch.float64)
+    noise = torch.randn(6, 20, generator=g, dtype=torch.float64)
+    losses = -cause.T
+    sets = [cause + c * noise for c in (0.5, 1.0, 3.0)]
+    one = retraining.lds_over(sets[:1], losses)
+    same = retraining.lds_over(sets[:1] * 3, losses)
+    assert (same.value, same.se) == pytest.approx((one.value, one.se))
+    found = retraining.lds_over(sets, losses)
+    values = [retraining.lds(p, losses) for p in sets]
+    assert found.value == pytest.approx(statistics.fmean(values))
+    rest = [torch.tensor([m for m in range(20) if m != out]) for out in range(20)]
+    left = [statistics.fmean(retraining.lds(p, losses, keep) for p in sets) for keep in rest]
+    halves = 19 / 20 * sum((v - statistics.fmean(left)) ** 2 for v in left)
+    draws = statistics.variance(values) / 3
+    assert found.se**2 == pytest.approx(halves + draws)
+    freedom = (halves + draws) ** 2 / (halves**2 / 19 + draws**2 / 2)
+    assert 2 < freedom < 10  # the sets differ more than the halves
+    assert found.high - found.low == pytest.approx(2 * t_quantile(0.975, freedom) * found.se)
+    nothing = retraining.lds_over(sets, losses, sets)
+    assert (nothing.value, nothing.se) == (0, 0)
+
+
+def test_rows_say_of_how_many_sets_they_are() -> None:
+    g = stream("rows")
+
+    def one() -> dict[str, torch.Tensor]:
+        return {kind: torch.randn(4, 6, generator=g, dtype=torch.float64) for kind in retraining.SCORES}
+
+    losses = torch.randn(6, 4, generator=g, dtype=torch.float64).tolist()
+    scores = {(arm, 4): [one(), one()] for arm in retraining.TESTED}
+    rows = retraining.score_rows({"halves": losses, "scores": scores})
+    assert [r["sets"] for r in rows] == [2] * 6
+    removal = [{"against": a, "query": None, "percent": 1.0, "percent_se": 0.1, "percent_low": 0.5,
+                "percent_high": 1.5} for a in ("random", "class")]  # fmt: skip
+    assert "trak (one model; each number the mean of 2 sets of draws)" in " ".join(
+        retraining.verdict(rows, removal)
+    )
 
 
 def test_queries_are_not_in_the_pool_and_classes_are_as_said() -> None:
@@ -77,6 +108,8 @@ def test_a_small_model_trains_and_is_attributed() -> None:
     """A few steps: the same weights again, and scores of the right shapes."""
     weights = retraining.train_on_all(20, 0)
     assert all((w == weights[name]).all() for name, w in retraining.train_on_all(20, 0).items())
-    found = retraining.scores(weights, BEST, "best", 2, 3, 5, 0, 1)
+    found = retraining.scores(weights, BEST, "best", 2, 3, 5, 0)
     assert found["trak"].shape == (retraining.QUERIES, 3)
+    other = retraining.scores(weights, BEST, "best", 2, 3, 5, 0, number=1)
+    assert not torch.allclose(other["trak"], found["trak"])
     assert found["top"].shape == (retraining.QUERIES, 5)

@@ -1,0 +1,1 @@
+"""Mirrors carv_distill.commands."""
