@@ -12,7 +12,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
-from carv_distill.errors import INTERRUPTED, StoppedError, UserError
+from carv_distill.errors import INTERRUPTED, StoppedError, UserError, one_line
 from carv_distill.options import field_texts
 from carv_distill.screen import guard_streams, printable
 
@@ -148,7 +148,8 @@ def run_command(work: Callable[[], None], interrupted: str = "interrupted") -> i
         print(f"error: {missing(error)}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"error: {printable(str(error.filename or 'writing'))}: {error.strerror}", file=sys.stderr)
+        where, why = error.filename or "writing", error.strerror or one_line(error)
+        print(f"error: {printable(str(where))}: {why}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print(str(stop) or interrupted, file=sys.stderr)

@@ -55,15 +55,24 @@ def one_of(choices: Iterable[str], default: Any = MISSING, *, resume: bool = Fal
     return field(default=default, metadata={"choices": tuple(choices), "resume": resume})
 
 
-def place(default: Any = MISSING, *, hub: bool = False, resume: bool = False, content: bool = False) -> Any:
+def place(
+    default: Any = MISSING,
+    *,
+    hub: bool = False,
+    resume: bool = False,
+    content: bool = False,
+    begin: bool = False,
+) -> Any:
     """A file or folder, looked for beside the configuration first, then in the working folder.
 
     Args:
         hub: a model's id on the hub is allowed too.
         resume: as for :func:`at_least`.
         content: a run that goes on needs the same content, wherever it lies.
+        begin: only a run that begins needs it.
     """
-    return field(default=default, metadata={"place": True, "hub": hub, "resume": resume, "content": content})
+    metadata = {"place": True, "hub": hub, "resume": resume, "content": content, "begin": begin}
+    return field(default=default, metadata=metadata)
 
 
 def as_in(kind: type, name: str) -> Any:

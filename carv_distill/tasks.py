@@ -18,10 +18,17 @@ TASKS: dict[str, Task] = {task.name: task for task in (DMD, TEACHER, TEXT_TEACHE
 
 
 def load_config(
-    config: str | Path, overrides: Sequence[str] = (), *, complete: bool = False, environment: bool = False
+    config: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    complete: bool = False,
+    begins: bool = True,
+    environment: bool = False,
 ) -> RunConfig:
     """See :func:`carv_distill.engine.config.load_config`."""
-    return engine_config.load_config(TASKS, config, overrides, complete=complete, environment=environment)
+    return engine_config.load_config(
+        TASKS, config, overrides, complete=complete, begins=begins, environment=environment
+    )
 
 
 def config_from_dict(values: dict[str, Any], source: str) -> RunConfig:

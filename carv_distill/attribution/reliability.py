@@ -171,7 +171,7 @@ class Fit:
     @property
     def misses(self) -> bool:
         """Whether the interval of the difference leaves out zero: about 5 % of good fits do."""
-        return abs(self.measured - self.predicted) > self.half_width
+        return not abs(self.measured - self.predicted) <= self.half_width  # a NaN is no fit
 
 
 def check_fit(known: Sequence[Reliability], level: float = 0.95) -> Fit | None:

@@ -20,10 +20,13 @@ class ExportOptions(PlaceOptions):
     """update of the checkpoint; default: the newest"""
 
 
-def _export(options: ExportOptions, runs: list[Path], device: str) -> Measurement:
+def _export(options: ExportOptions, runs: list[Path], device: str) -> Measurement | None:
+    from carv_distill.engine.console import is_main_process
     from carv_distill.engine.lock import owned
     from carv_distill.engine.run import export
 
+    if not is_main_process():
+        return None
     (run,) = runs
     task, config = EXPORT.open(run)
     with owned(run):

@@ -61,7 +61,13 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    config = load_config(arguments.config, arguments.overrides, complete=True, environment=arguments.env)
+    config = load_config(
+        arguments.config,
+        arguments.overrides,
+        complete=True,
+        begins=not arguments.resume,
+        environment=arguments.env,
+    )
     if arguments.resume:
         require_resumable(config)
     show_messages()

@@ -69,7 +69,7 @@ class DMDOptions:
     residual_precision: str = one_of(("float32", "bfloat16"), "float32")
     """Of fake score and teacher where they are compared, whatever trainer.precision is: of the difference of
     two almost equal outputs bfloat16 leaves little. On CUDA, float32 has TF32 convolutions."""
-    start: str | None = place(None, resume=True)
+    start: str | None = place(None, resume=True, begin=True)
     """A run's folder (its newest checkpoint) or one of its checkpoints: student and fake score begin as they
     were there, as in DMD2's second phase; empty: as the teacher. A resumed run needs it no more."""
     student_lr: float = more_than(0, 3e-4)

@@ -38,8 +38,6 @@ def prepare(config: DMDConfig, device: str, world_size: int) -> Prepared:
     """A :class:`DMDModule` with traces of variance and FID."""
     data = load_images(config.data)
     module = build_module(config, data, world_size)
-    if config.dmd.start is not None:
-        start_from(module, config.dmd.start)
     fid = FIDSetup.load(config.fid, data, config.data.workers, device) if config.fid.every else None
 
     def callbacks(folder: Path) -> list[Callback]:
@@ -48,18 +46,22 @@ def prepare(config: DMDConfig, device: str, world_size: int) -> Prepared:
         return [variance, *fids, TraceFigure(folder, (config.fid.every, config.variance.every))]
 
     def save(trained: DMDModule, folder: Path, step: int) -> None:
-        trained.save(folder, step, student_figures(config, folder.parent / "metrics.csv"))
+        trained.save(folder, step, student_figures(config, folder.parent / "metrics.csv", step))
 
     shown = {"fid": "FID {:.2f}", "variance/carv": "variance {:.3g}", "variance/iid": "(R,1) iid {:.3g}"}
 
     def finish(trained: DMDModule, folder: Path) -> None:
         draw_run(folder, trained)
 
-    return Prepared(module, callbacks, save, finish, shown, module.accumulate)
+    def begin() -> None:
+        if config.dmd.start is not None:
+            start_from(module, config.dmd.start)
+
+    return Prepared(module, callbacks, save, finish, begin, shown, module.accumulate)
 
 
-def student_figures(config: DMDConfig, metrics: Path) -> dict[str, str | float]:
-    """What the student's page says of its run: where it comes from, and the last FID that was measured."""
+def student_figures(config: DMDConfig, metrics: Path, step: int) -> dict[str, str | float]:
+    """What the page of a student of some update says: where it comes from, and the last FID until then."""
     figures: dict[str, str | float] = {
         "teacher": config.teacher.path,
         "data": config.data.name,
@@ -72,7 +74,7 @@ def student_figures(config: DMDConfig, metrics: Path) -> dict[str, str | float]:
         figures["weights of the discriminator"] = f"{gan.student_weight:g}, {gan.fake_weight:g}"
     if config.dmd.global_batch is not None:
         figures["samples per update"] = config.dmd.global_batch
-    measured = [row for row in read_metrics(metrics) if "fid/fid" in row]
+    measured = [row for row in read_metrics(metrics) if "fid/fid" in row and row["step"] <= step]
     if measured:
         last, o = measured[-1], config.fid
         setting = f"{o.images:,} images, {o.features} features, at update {last['step']:.0f}"
@@ -155,5 +157,5 @@ def generators(config: DMDConfig, run: Path, device: str) -> list[Generator]:
 def measured_gradient(config: DMDConfig, run: Path, device: str, step: int | None) -> MeasuredGradient:
     """The gradient that a run descends, at one of its checkpoints (None: the newest)."""
     module = build_module(config, load_images(config.data))
-    step = load_checkpoint(module, run, config.trainer, device, step)
+    step = load_checkpoint(module, run, config, device, step)
     return replace(gradient_of(module, step=step), context=autocast_of(config.trainer, device))

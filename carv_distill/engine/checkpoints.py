@@ -6,7 +6,6 @@ import errno
 import logging
 import os
 import pickle
-import re
 import struct
 import zipfile
 import zlib
@@ -26,12 +25,11 @@ from carv_distill.files import atomic_file
 from .callbacks import FIDTrace
 from .devices import precision_of
 from .environment import require_layout
-from .options import CheckpointOptions, TrainerOptions
+from .folder import NEWEST, checkpoints_in, kept_values
+from .options import CheckpointOptions, RunConfig
 
 log = logging.getLogger(__name__)
 
-NEWEST = re.compile(r"newest-step=(\d+)\.ckpt")
-_OURS = re.compile(r"(?:newest|best)-step=(\d+)\.ckpt")
 _PARTS = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "global_step")
 _DAMAGE = (
     zipfile.BadZipFile,
@@ -129,12 +127,6 @@ class Checkpoints(Callback):
         self.best = state_dict["best"]
 
 
-def checkpoints_in(folder: Path) -> list[tuple[Path, int]]:
-    """The files there that bear a checkpoint's name, with the step it says; a copy beside them bears none."""
-    named = [(path, _OURS.fullmatch(path.name)) for path in sorted(folder.glob("*.ckpt"))]
-    return [(path, int(name[1])) for path, name in named if name and not path.is_symlink()]
-
-
 def newest_checkpoint(folder: Path, values: Mapping[str, Any] | None = None) -> tuple[Path, int] | None:
     """The checkpoint with the most steps that can be read whole, and its step; damaged ones are named.
 
@@ -189,10 +181,12 @@ def _fault(content: Any, step: int, values: Mapping[str, Any]) -> str | None:
     return None
 
 
-def checkpoint_at(folder: Path, step: int | None) -> tuple[Path, int]:
+def checkpoint_at(
+    folder: Path, step: int | None, values: Mapping[str, Any] | None = None
+) -> tuple[Path, int]:
     """The checkpoint of a step (None: the newest that can be read whole), and its step; UserError without."""
     if step is None:
-        if (newest := newest_checkpoint(folder)) is None:
+        if (newest := newest_checkpoint(folder, values)) is None:
             raise UserError(f"{folder} holds no checkpoint to measure")
         return newest
     path = folder / f"newest-step={step}.ckpt"
@@ -203,15 +197,16 @@ def checkpoint_at(folder: Path, step: int | None) -> tuple[Path, int]:
 
 
 def load_checkpoint(
-    module: LightningModule, run: Path, options: TrainerOptions, device: str, step: int | None
+    module: LightningModule, run: Path, config: RunConfig, device: str, step: int | None
 ) -> int:
     """Puts a module where a run was at a checkpoint (None: the newest), in its precision; its step."""
     require_layout(run, "--run")
-    path, step = checkpoint_at(run / "checkpoints", step)
-    if not _is_whole(path, step, None):
+    values = kept_values(config)
+    path, step = checkpoint_at(run / "checkpoints", step, values)
+    if not _is_whole(path, step, values):
         raise UserError(f"{path} is damaged")
     checkpoint: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    if precision_of(options, device) == "64-true":
+    if precision_of(config.trainer, device) == "64-true":
         module.double()
     module.to(device)
     module.on_load_checkpoint(checkpoint)

@@ -32,13 +32,15 @@ def load_config(
     overrides: Sequence[str] = (),
     *,
     complete: bool = False,
+    begins: bool = True,
     environment: bool = False,
 ) -> RunConfig:
     """Reads a YAML, applies `key=value` overrides, checks types, limits, and what goes together.
 
     Args:
         config: as for :func:`find_config`.
-        complete: files and folders that it names must be there.
+        complete: files and folders that it names must be there;
+        begins: those too that only a run which begins needs.
         environment: ${oc.env:NAME} is replaced by the environment variable; else it is refused.
 
     Raises:
@@ -56,7 +58,7 @@ def load_config(
     values = with_overrides(task.config, typed(task.config, given, source), pairs, source)
     filled = _filled(task, values, source)
     filled.folder = expanduser(filled.folder)
-    _find_places(filled, _bases(path), complete)
+    _find_places(filled, _bases(path), complete, begins)
     return filled
 
 
@@ -134,14 +136,15 @@ def _bases(config: Path) -> list[Path]:
     return [config.parent, *above[:1], Path(), shipped("checkpoints").parent]
 
 
-def _find_places(options: Any, bases: Sequence[Path], complete: bool, prefix: str = "") -> None:
+def _find_places(options: Any, bases: Sequence[Path], complete: bool, begins: bool, prefix: str = "") -> None:
     """Puts the place of every file and folder that an option names, where that is not the working folder."""
     for spec in fields(options):
         value, key = getattr(options, spec.name), f"{prefix}{spec.name}"
         if is_dataclass(value):
-            _find_places(value, bases, complete, f"{key}.")
+            _find_places(value, bases, complete, begins, f"{key}.")
         elif spec.metadata.get("place") and isinstance(value, str):
-            there = _place(key, expanduser(value), bases, spec.metadata["hub"], complete)
+            needed = complete and (begins or not spec.metadata["begin"])
+            there = _place(key, expanduser(value), bases, spec.metadata["hub"], needed)
             setattr(options, spec.name, there)
 
 

@@ -151,6 +151,10 @@ class EstimatedModule(RunModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         expected = {k for k in self.state_dict() if not k.startswith(self.frozen)}
         if differing := expected ^ set(checkpoint["state_dict"]):
-            raise RuntimeError(f"the checkpoint's networks differ from this run's, first at {min(differing)}")
+            raise UserError(f"the checkpoint's networks differ from this run's, first at {min(differing)}")
+        if missing := sorted(self.learners.keys() - checkpoint.keys()):
+            raise UserError(
+                f"the checkpoint lacks what this run learned from its draws: {', '.join(missing)}"
+            )
         for name, learner in self.learners.items():
             learner.load_state_dict(checkpoint[name], self.device)

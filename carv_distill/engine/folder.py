@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 from collections.abc import Sequence
 from operator import eq
@@ -24,6 +25,8 @@ from .values import plain, read_yaml
 
 log = logging.getLogger(__name__)
 
+NEWEST = re.compile(r"newest-step=(\d+)\.ckpt")
+_OURS = re.compile(r"(?:newest|best)-step=(\d+)\.ckpt")
 CONFIG, METRICS, SUMMARY = "config.yaml", "metrics.csv", "summary.json"
 WRITTEN = (CONFIG, NAME, METRICS, SUMMARY, LOCK, "checkpoints", "samples", "figures", "tensorboard")
 """What a run writes into its folder, beside its product and what is measured of it later."""
@@ -161,7 +164,9 @@ def open_run(tasks: Tasks, folder: Path) -> tuple[Task, RunConfig]:
 
 def trained_by(folder: Path) -> dict[str, Any]:
     """What a measurement says about the training it measured: configuration and commit."""
-    return {"git": read_environment(folder)["git"], "config": read_run_config(folder)}
+    environment = read_environment(folder)
+    about = {"git": environment["git"], "config": read_run_config(folder)}
+    return about | ({} if (step := product_step(folder)) is None else {"product_step": step})
 
 
 def read_run_config(folder: Path) -> dict[str, Any]:
@@ -173,6 +178,12 @@ def read_run_config(folder: Path) -> dict[str, Any]:
     return values
 
 
+def checkpoints_in(folder: Path) -> list[tuple[Path, int]]:
+    """The files there that bear a checkpoint's name, with the step it says; a copy beside them bears none."""
+    named = [(path, _OURS.fullmatch(path.name)) for path in sorted(folder.glob("*.ckpt"))]
+    return [(path, int(name[1])) for path, name in named if name and not path.is_symlink()]
+
+
 def product_of(run: Path, name: str) -> Path:
     """The folder of what a run made; says where it is older than the run's newest checkpoint.
 
@@ -181,8 +192,7 @@ def product_of(run: Path, name: str) -> Path:
     """
     if not (run / name).is_dir():
         raise UserError(f"{run}: no {name} folder; the run has not reached its first checkpoint")
-    steps = [int(path.stem.rpartition("=")[2]) for path in (run / "checkpoints").glob("newest-step=*.ckpt")]
-    made, newest = product_step(run), max(steps, default=0)
+    made, newest = product_step(run), max((at for _, at in checkpoints_in(run / "checkpoints")), default=0)
     if made is not None and made < newest:
         log.warning(
             "%s is of update %d, the run's newest checkpoint of update %d: "
@@ -197,9 +207,11 @@ def product_of(run: Path, name: str) -> Path:
 
 def product_step(run: Path) -> int | None:
     """The update that a run's product is of, by its summary.json; None where that does not say."""
-    if not (run / SUMMARY).is_file():
+    try:
+        step = read_json(run / SUMMARY).get("product_step")
+    except UserError as error:
+        log.warning("%s; of which update the product is cannot be told", error)
         return None
-    step = read_json(run / SUMMARY).get("product_step")
     return step if isinstance(step, int) else None
 
 
@@ -217,9 +229,14 @@ def write_config(folder: Path, config: RunConfig) -> None:
     write_text(folder / CONFIG, yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True))
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Half-written files and folders of a process that was killed (:mod:`carv_distill.files` names them)."""
+def remove_leftovers(folder: Path, product: str) -> None:
+    """Half-written files and folders of a training that was killed (:mod:`carv_distill.files` names them); a
+    measurement may be writing its own."""
+    names = (*WRITTEN, product)
     for path in sorted(folder.rglob(".*.tmp")):  # a list, as what lies in a folder goes with it
+        top = path.relative_to(folder).parts[0]
+        if top not in names and not top.startswith(tuple(f".{name}{end}" for name in names for end in ".-")):
+            continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

@@ -118,6 +118,8 @@ class Interruption(Callback):
     def __init__(self, checkpoints: Checkpoints) -> None:
         self.checkpoints = checkpoints
         self.received: signal.Signals | None = None
+        """The first one."""
+        self._interrupted = False
         self._step = 0
         self._group: Any = None
         self._exchange: tuple[Tensor, Any] | None = None
@@ -157,7 +159,7 @@ class Interruption(Callback):
             self._exchange[1].wait()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.received == signal.SIGINT:
+        if number == signal.SIGINT and self._interrupted:
             last = self.checkpoints.folder / "last.ckpt"
             rest = (
                 f"{last.resolve().name} is kept, --resume goes on from it"
@@ -165,8 +167,10 @@ class Interruption(Callback):
                 else "nothing is kept"
             )
             raise StoppedError(f"interrupted after update {self._step}; {rest}", INTERRUPTED, together=False)
-        self.received = signal.Signals(number)
+        if self.received is None:  # a scheduler's word stays, whatever comes after it
+            self.received = signal.Signals(number)
         if number == signal.SIGINT:
+            self._interrupted = True
             log.warning("interrupted: this update is finished and kept; a second Ctrl-C leaves at once")
 
     def _status_of_all(self) -> int:

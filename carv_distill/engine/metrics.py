@@ -35,7 +35,8 @@ class MetricsLogger(Logger):
     def __init__(self, path: Path, resume_step: int = 0) -> None:
         super().__init__()
         self.path = path
-        self.rows = {int(r["step"]): r for r in read_metrics(path) if r["step"] <= resume_step}
+        before = read_metrics(path) if resume_step else []
+        self.rows = {int(r["step"]): r for r in before if r["step"] <= resume_step}
         self._columns: list[str] = []
         self._last_row = 0
         """Where in the file the newest row begins."""
@@ -112,6 +113,8 @@ def read_metrics(path: Path) -> list[Row]:
 
 
 def _row(cells: dict[str, str]) -> Row:
+    if None in cells or None in cells.values():
+        raise ValueError("a row has not as many cells as the first line")
     row = {name: float(value) for name, value in cells.items() if value}
     if not row["step"].is_integer():
         raise ValueError(f"step {cells['step']}")

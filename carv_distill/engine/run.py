@@ -68,6 +68,8 @@ def execute(task: Task, config: RunConfig, resume: bool = False, requeue: bool =
         raise UserError(
             f"what is to be trained does not fit into memory; {task.out_of_memory} takes less"
         ) from error
+    if not (resume or (requeue and _has_checkpoints(config))):
+        prepared.begin()
     shares = devices * nodes * prepared.accumulate
     with ExitStack() as stack:
         folder, checkpoint = _start(task, config, resume, requeue, shares, stack)
@@ -85,7 +87,7 @@ def export(
     task: Task, config: RunConfig, prepared: Prepared, folder: Path, device: str, step: int | None = None
 ) -> int:
     """Makes the product of a run anew, from its checkpoint of an update (None: the newest); the update."""
-    step = load_checkpoint(prepared.module, folder, config.trainer, device, step)
+    step = load_checkpoint(prepared.module, folder, config, device, step)
     _make(task, config, prepared, folder, prepared.module, step, step >= config.trainer.max_steps)
     return step
 
@@ -206,12 +208,12 @@ def _start(
 ) -> tuple[Path, tuple[Path, int] | None]:
     """The run's folder, owned while the stack lasts, and the checkpoint to go on from with its step."""
     folder = Path(config.folder, config.name)
-    if resume or (requeue and any((folder / "checkpoints").glob("*.ckpt"))):
+    if resume or (requeue and _has_checkpoints(config)):
         folder = folder_to_resume(task, config)
         require_checkpoints(folder, config)
         if is_main_process():  # a slower rank would remove what rank 0 is writing by then
             stack.enter_context(owned(folder))
-            remove_leftovers(folder)
+            remove_leftovers(folder, task.product)
         check_shares(folder, shares)
         checkpoint = newest_checkpoint(folder / "checkpoints", kept_values(config))
         if checkpoint is None:
@@ -227,7 +229,7 @@ def _start(
         else:
             stack.enter_context(owned(folder))
             require_own(task, config, folder)
-            remove_leftovers(folder)
+            remove_leftovers(folder, task.product)
     if folder.name != config.name:
         log.warning(
             "a run named %s exists; this one is %s (--resume goes on with %s)",
@@ -238,6 +240,10 @@ def _start(
         config.name = folder.name
     log.info("run folder: %s", folder)
     return folder, None
+
+
+def _has_checkpoints(config: RunConfig) -> bool:
+    return any(Path(config.folder, config.name, "checkpoints").glob("*.ckpt"))
 
 
 def _say_what_is_lost(folder: Path, step: int, log_every: int) -> None:

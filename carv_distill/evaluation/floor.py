@@ -14,6 +14,10 @@ from .fid import NEIGHBOURS, Metrics, compute_metrics
 from .reference import Reference
 
 SPLITS = 10
+UNEVEN = 1.25
+"""Largest class over smallest from which on classes count as of unequal size."""
+WHOLE = 0.96
+"""Least share of the wanted images: where classes run out, what is left is spread more evenly."""
 USED = 0.8
 """Share of the real images in a split; the rest is for classes that chance draws more often."""
 
@@ -25,13 +29,16 @@ class Floor:
     A perfect generator draws N images from where the M of the reference came from, and still errs by chance:
     to first order FID is then a quadratic form in the errors of both sides, with expectation ∝ 1/N + 1/M,
     and so is KID's spread. Real images beside the reference are not to be had, so disjoint sets of s N and
-    s M of its own are compared, the first with labels as the generator has them (in turn, or drawn at
+    s M of its own are compared, the first with labels drawn as the generator's are (in turn, or at
     random), the second with each class's share of the reference, and
 
         floor = s · FID(s N images, s M images),    s = 0.8 M/(N + M),
 
     which has to first order the distribution of the FID of a perfect generator against another such
-    reference. KID likewise; precision and recall as they are, since the expected cover of a k-th neighbour's
+    reference: the spread is of both sides drawn anew, in a shift of the mean by 15 % more than that of a
+    generator against one reference. KID's mean likewise, its spread only up to the 1,000 images of a subset.
+    Labels have the reference's shares of classes; a generator whose labels are equally many has a higher FID
+    where these are unequal. Precision and recall as they are, since the expected cover of a k-th neighbour's
     ball hardly depends on the number of images.
 
     Source: linear in 1/N: Chong and Forsyth (2020), Effectively Unbiased FID.
@@ -43,6 +50,8 @@ class Floor:
     """Images on the two sides of a split."""
     scale: float
     """s."""
+    uneven: bool = False
+    """Whether the reference's classes are of unequal size."""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -61,7 +70,7 @@ def measure_floor(
     kid_subsets: int = 100,
 ) -> Floor | None:
     """The floor for N images whose labels are drawn as `labels` says; None where the reference has no
-    features of single images, or too few for a split.
+    features of single images, or too few of them, or of a class, for a split.
 
     Args:
         images: N.
@@ -78,11 +87,15 @@ def measure_floor(
     for split in range(splits):
         g = stream("fid", "floor", split)
         first, second = _split(reference.labels, total, share, images, labels, g)
+        if len(first) < WHOLE * share * images:
+            return None
         scale = (1 / images + 1 / total) / (1 / len(first) + 1 / len(second))
         measured = compute_metrics(reference.features[first], reference.features[second], None, kid_subsets)
         assert measured.kid is not None
         scores.append(replace(measured, fid=scale * measured.fid, kid=scale * measured.kid, images=images))
-    return Floor(tuple(scores), (len(first), len(second)), scale)
+    counts = None if reference.labels is None else reference.labels.unique(return_counts=True)[1].double()
+    uneven = counts is not None and bool(counts.max() > UNEVEN * counts.min())
+    return Floor(tuple(scores), (len(first), len(second)), scale, uneven)
 
 
 def _split(

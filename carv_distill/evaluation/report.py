@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from rich.console import Console
@@ -16,7 +16,7 @@ from carv_distill.processes import Processes
 from carv_distill.variance import Table, number
 
 from .features import FeatureExtractor
-from .fid import Metrics, compute_metrics
+from .fid import KID_SUBSET_SIZE, Metrics, compute_metrics
 from .floor import Floor
 from .generate import Sample, generated_features
 from .reference import Reference
@@ -149,13 +149,16 @@ def report_table(reports: Iterable[Report], floor: Floor | None = None) -> Table
     reports = list(reports)
     rows = [_row(report.name, report.metrics, f"{report.summary()['fid'].minimum:.2f}") for report in reports]
     if floor is not None:
-        rows.append(_row("floor: perfect generator", floor.metrics, "–"))
+        few_enough = floor.metrics[0].images <= KID_SUBSET_SIZE
+        rows.append(_row("floor: perfect generator", floor.metrics, "–", kid_spread=few_enough))
     headers = ("", "FID", "min", "KID × 1000", "precision", "recall")
     return Table("Sample quality", headers, rows, " ".join(_explained(reports, floor)))
 
 
-def _row(name: str, metrics: Sequence[Metrics], least: str) -> tuple[str, ...]:
+def _row(name: str, metrics: Sequence[Metrics], least: str, kid_spread: bool = True) -> tuple[str, ...]:
     s = summarise(metrics)
+    if "kid" in s and not kid_spread:  # of its subsets, which are no smaller than a generator's
+        s["kid"] = replace(s["kid"], std=None)
     cells = (_cell(s["fid"], ".2f"), least, _cell(s.get("kid"), None, 1000))
     return (name, *cells, _cell(s.get("precision"), ".2f"), _cell(s.get("recall"), ".2f"))
 
@@ -163,19 +166,27 @@ def _row(name: str, metrics: Sequence[Metrics], least: str) -> tuple[str, ...]:
 def _explained(reports: Sequence[Report], floor: Floor | None) -> list[str]:
     """The table's caption: what was compared, what the columns are, and what they do not say."""
     settings = {
-        f"{len(r.metrics)} seed ranges of {r.images:,}, labels {LABELLED[r.labels]}, {r.extractor} features "
-        f"{r.fingerprint}, against {r.reference}."
+        f"{len(r.metrics)} seed {'range' if len(r.metrics) == 1 else 'ranges'} of {r.images:,}, labels "
+        f"{LABELLED[r.labels]}, {r.extractor} features {r.fingerprint}, against {r.reference}."
         for r in reports
     }
     said = [*sorted(settings), "±: standard deviation over ranges; min: the least FID, as published."]
     if floor is None:
-        said.append("No floor: the reference has no features of single images, or too few.")
+        said.append(
+            "No floor: the reference has no features of single images, or too few, or too few of a class."
+        )
     else:
         first, second = floor.sizes
         said.append(
             f"Floor: real images in the generator's place, from {len(floor.metrics)} splits of the reference "
-            f"into {first:,} and {second:,} images, FID and KID scaled to the numbers above; ± over splits."
+            f"into {first:,} and {second:,} images, FID and KID scaled to the numbers above; ± over splits, "
+            "of both sides drawn anew, where a generator's ± holds the reference."
         )
+        if floor.uneven:
+            said.append(
+                "The classes of the data are of unequal size, and the floor's labels have its shares: where "
+                "a generator's are equally many, its FID is higher for that alone."
+            )
     if min(r.images for r in reports) < FEW:
         said.append(
             "So few images raise FID, by about as much as the floor is, and make KID uncertain; compare with "

@@ -56,9 +56,19 @@ def load_scene(folder: Path) -> tuple[Scene, SceneOptions, str]:
         view = _view_from(about["view"])
         scene = build_scene(view)
         scene.load_state_dict(load_file(folder / "scene.safetensors"))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, RecursionError) as error:
+        prompt = str(about["prompt"])
+    except (
+        AttributeError,
+        LookupError,
+        OSError,
+        RecursionError,
+        RuntimeError,
+        SafetensorError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise UserError(f"{folder} holds no readable scene: {' '.join(str(error).split())[:200]}") from error
-    return scene.eval(), view, about["prompt"]
+    return scene.eval(), view, prompt
 
 
 def _view_from(values: dict[str, Any]) -> SceneOptions:

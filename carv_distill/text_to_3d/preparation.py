@@ -59,7 +59,7 @@ def prepare(config: SDSConfig, device: str, world_size: int) -> Prepared:
         write_turntable(product, module.scene, module.objective.view, o.frames, o.size)
 
     shown = {"clip/score": "CLIP {:.1f}", "scene/opacity": "opacity {:.2f}"}
-    return Prepared(module, callbacks, SDSModule.save, finish, shown)
+    return Prepared(module, callbacks, SDSModule.save, finish, shown=shown)
 
 
 def build_module(config: SDSConfig) -> SDSModule:
@@ -85,7 +85,7 @@ def build_module(config: SDSConfig) -> SDSModule:
 def measured_gradient(config: SDSConfig, run: Path, device: str, step: int | None) -> MeasuredGradient:
     """The gradient that a run descends, at one of its checkpoints (None: the newest)."""
     module = build_module(config)
-    step = load_checkpoint(module, run, config.trainer, device, step)
+    step = load_checkpoint(module, run, config, device, step)
     objective, e = module.objective, module.estimator
     levels = objective.levels.range_at(step)
     return MeasuredGradient(

@@ -80,7 +80,7 @@ def test_a_run_that_started_from_another_resumes_to_the_bit(first: Path, small_c
     at_once = weights(train(small_config(*words, "trainer.max_steps=4")), 4)
     train(small_config(*words, "trainer.max_steps=2", "name=third"))
     # by then the first run need not be there any more
-    words = (*(word for word in words if "start" not in word), "name=third")
+    words = (*(word for word in words if "start" not in word), "dmd.start=/gone", "name=third")
     resumed = weights(train(small_config(*words, "trainer.max_steps=4"), resume=True), 4)
     assert at_once.keys() == resumed.keys()
     assert all(torch.equal(at_once[key], resumed[key]) for key in at_once)

@@ -409,5 +409,6 @@ def test_requeue_starts_where_there_is_nothing_and_leaves_others_alone(
     with pytest.raises(UserError, match=r"dmd\.ema was 0\.98"):
         train(small_config("dmd.ema=0.5"), requeue=True)
     (folder / "config.yaml").unlink()
-    with pytest.raises(UserError, match="there is no run"):
+    with pytest.raises(UserError, match=r"is no run's folder: it holds student and no config\.yaml"):
         train(config, requeue=True)
+    assert (folder / "student").is_dir()

@@ -55,7 +55,7 @@ def test_help_loads_nothing_heavy(words: tuple[str, ...]) -> None:
         (("train", "--config", "dmd_crv"), "--config: dmd_crv is not a file, nor the name of a shipped"),
         (("evaluate", "variance", "--pairs", "1"), "'1' is not a whole number from 3 on"),
         (("evaluate", "fid", "--run", "nowhere"), "nowhere is not a run's folder"),
-        (("evaluate", "influence", "--draws", "5"), "--draws: 5 is no multiple of --groups, 4"),
+        (("evaluate", "influence", "--draws", "5"), "--draws: 5 is no multiple of --groups, 8"),
     ],
 )
 def test_a_mistake_loads_nothing_heavy(words: tuple[str, ...], said: str) -> None:

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from carv_distill.commands.command import measure
+from carv_distill.commands.export import EXPORT, ExportOptions
 from carv_distill.engine.metrics import read_metrics
 from carv_distill.errors import UserError
-from carv_distill.tasks import load_config, train
+from carv_distill.tasks import load_config, open_run, train
 from tests.helpers.launch import ONE_THREAD, finish, start
 from tests.helpers.runs import assert_same_run
 from tests.helpers.small import ROOT, SMALL
@@ -188,6 +190,35 @@ def test_a_checkpoint_of_another_run_is_refused(run: Path) -> None:
     done = train_again(run, "trainer.max_steps=6", "--resume")
     assert done.returncode == 2
     assert "newest-step=4.ckpt is no checkpoint of this run: seed is 7 there, 0 here" in done.stderr
+
+
+def test_a_checkpoint_of_another_run_is_neither_exported_nor_measured(run: Path) -> None:
+    """Of other values; and of other networks, whose values are the same."""
+    path = run / "checkpoints/newest-step=4.ckpt"
+    whole = torch.load(path, weights_only=True)
+    student = (run / "student/unet/diffusion_pytorch_model.safetensors").read_bytes()
+    task, config = open_run(run)
+    assert task.gradient is not None
+    for change, why in (
+        ("values", "seed is 7 there, 0 here"),
+        ("network", "checkpoint's networks differ"),
+    ):
+        content = {**whole, "state_dict": dict(whole["state_dict"])}
+        if change == "values":
+            for state in content["callbacks"].values():
+                if "values" in state:
+                    state["values"] = {**state["values"], "seed": 7}
+        else:
+            content["state_dict"].pop(next(iter(content["state_dict"])))
+            content["callbacks"] = {}
+        torch.save(content, path)
+        for work in (
+            lambda: measure(EXPORT, ExportOptions(run=run, device="cpu")),
+            lambda: task.gradient(config, run, "cpu", None),
+        ):
+            with pytest.raises(UserError, match=why):
+                work()
+    assert (run / "student/unet/diffusion_pytorch_model.safetensors").read_bytes() == student
 
 
 def test_a_second_interruption_leaves_at_once(tmp_path: Path) -> None:

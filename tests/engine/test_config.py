@@ -159,3 +159,11 @@ def test_a_missing_teacher_names_what_makes_it(tmp_path: Path, monkeypatch: pyte
 def test_a_value_that_is_to_be_given_says_what_it_is() -> None:
     with pytest.raises(UserError, match=r"^teacher.path: it has no value yet.* a StableDiffusionPipeline"):
         load_config(ROOT / "configs/sd21/sds_carv.yaml")
+
+
+def test_what_only_a_beginning_needs_may_be_gone_later() -> None:
+    with pytest.raises(UserError, match=r"^dmd.start: runs/first is not a file or folder"):
+        load_config(DMD, ["dmd.start=runs/first"], complete=True)
+    config = load_config(DMD, ["dmd.start=runs/first"], complete=True, begins=False)
+    assert isinstance(config, DMDConfig)
+    assert config.dmd.start == "runs/first"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from carv_distill.distillation.options import DMDConfig
-from carv_distill.engine.folder import remove_leftovers
+from carv_distill.engine.folder import product_of, remove_leftovers
 from carv_distill.errors import UserError
 from carv_distill.tasks import open_run, require_resumable, train
 
@@ -111,12 +111,12 @@ def test_leftovers_of_a_killed_process_go_and_nothing_else(tmp_path: Path) -> No
     ):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).touch()
-    for place in (".git/config", "notes.tmp", "student/model_index.json"):
+    for place in (".fid.json.ab.tmp", ".git/config", "notes.tmp", "student/model_index.json"):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).touch()
-    remove_leftovers(tmp_path)
+    remove_leftovers(tmp_path, "object")
     left = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
-    assert left == [".git/config", "notes.tmp", "student/model_index.json"]
+    assert left == [".fid.json.ab.tmp", ".git/config", "notes.tmp", "student/model_index.json"]
     assert not (tmp_path / ".object-x.tmp").exists()
 
 
@@ -137,3 +137,18 @@ def test_a_length_that_rates_decay_over_says_why_it_stays(small_config: MakeConf
         UserError, match=r"trainer.max_steps was 2 in .* \(its learning rates decay over that many\)"
     ):
         require_resumable(small_config(*words, "trainer.max_steps=4"))
+
+
+def test_a_stray_copy_of_a_checkpoint_does_not_hinder_a_measurement(small_config: MakeConfig) -> None:
+    run = train(small_config("trainer.max_steps=2"))
+    (run / "checkpoints/newest-step=2 (copy).ckpt").touch()
+    assert product_of(run, "student") == run / "student"
+
+
+def test_a_damaged_summary_hinders_no_measurement(
+    small_config: MakeConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = train(small_config("trainer.max_steps=2"))
+    (run / "summary.json").write_text("{")
+    assert product_of(run, "student") == run / "student"
+    assert "of which update the product is cannot be told" in caplog.text

@@ -95,13 +95,21 @@ def test_without_images_there_is_no_floor() -> None:
     assert measure_floor(few, 7, "random") is None
 
 
-def test_a_rare_class_does_not_run_out() -> None:
-    """A class of two images, N as large as M: splits stay disjoint and of about their sizes."""
-    labels = torch.tensor([0] * 60 + [1] * 2)
-    known = torch.randn(62, 3, generator=stream("rare"), dtype=torch.float64)
-    floor = measure_floor(
-        Reference("rare", FeatureStatistics.from_features(known), known, labels), 62, "random"
-    )
+def test_a_class_that_runs_out_leaves_no_floor() -> None:
+    """Ten images each of 200 classes: what is drawn at random from what the other side leaves falls short."""
+    labels = torch.arange(200).repeat(10)
+    known = torch.randn(2000, 3, generator=stream("rare"), dtype=torch.float64)
+    reference = Reference("rare", FeatureStatistics.from_features(known), known, labels)
+    assert measure_floor(reference, 2000, "random") is None
+
+
+@pytest.mark.parametrize(("sizes", "uneven"), [((100, 110), False), ((160, 50), True)])
+def test_classes_of_unequal_size_are_noted(sizes: tuple[int, int], uneven: bool) -> None:
+    """The floor's labels have the data's shares, which is then said."""
+    labels = torch.tensor([0] * sizes[0] + [1] * sizes[1])
+    known = torch.randn(210, 3, generator=stream("uneven"), dtype=torch.float64)
+    reference = Reference("uneven", FeatureStatistics.from_features(known), known, labels)
+    floor = measure_floor(reference, 210, "turn")
     assert floor is not None
-    assert abs(floor.sizes[0] - 25) <= 3
-    assert floor.sizes[1] == 25
+    assert floor.uneven is uneven
+    assert abs(floor.sizes[0] - 84) <= 1

@@ -121,7 +121,7 @@ def test_table_shows_every_report(
     assert "–" in text
     assert "…" not in text
     assert "3 seed ranges of 40" in caption
-    assert "1 seed ranges of 40" in caption
+    assert "1 seed range of 40" in caption
     assert "against digits.npz" in caption
     assert digits_features.fingerprint in text
 
