@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from carv_distill.engine.console import quiet_libraries, show_messages
+from carv_distill.engine.environment import changed_contents
 from carv_distill.engine.folder import newest_run, open_run, trained_by
 from carv_distill.engine.task import Task
 from carv_distill.errors import UserError
@@ -101,13 +102,17 @@ def measure(command: Command, options: PlaceOptions) -> None:
     """
     runs = _runs(command, options)
     out = _destination(command, options, runs)
+    changed = []
     for run in runs:
-        command.open(run)  # says so where it is not a run's folder
+        _, config = command.open(run)  # says so where it is not a run's folder
+        changed += [(key, run) for key in changed_contents(run, config)]
     if out is not None:
         require_destination(out, "--out")
     trained = {"run": str(runs[0]), "trained": trained_by(runs[0])} if runs else {}
 
     show_messages()
+    for key, run in changed:
+        log.warning("%s has other content than the one that %s was started with", key, run)
     log.info("loading torch …")
 
     import torch  # after all that can be wrong before it

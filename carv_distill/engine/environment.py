@@ -78,6 +78,12 @@ def contents(config: RunConfig) -> dict[str, str]:
     }
 
 
+def changed_contents(folder: Path, config: RunConfig) -> list[str]:
+    """Keys of what is here and no longer what the run was started with, as a teacher trained anew."""
+    before, now = read_environment(folder).get("contents", {}), contents(config)
+    return [key for key in now if key in before and now[key] != before[key]]
+
+
 def require_layout(folder: Path, key: str) -> None:
     """UserError for a run whose checkpoints are of an earlier version."""
     environment = read_environment(folder)

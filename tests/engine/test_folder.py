@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from carv_distill.distillation.options import DMDConfig
+from carv_distill.engine.environment import changed_contents
 from carv_distill.engine.folder import product_of, remove_leftovers
 from carv_distill.errors import UserError
 from carv_distill.tasks import open_run, require_resumable, train
@@ -60,9 +61,11 @@ def test_a_teacher_is_known_by_its_content(
     shutil.copytree(teacher, moved)
     (moved / ".hidden").touch()
     require_resumable(small_config("trainer.max_steps=2", f"teacher.path={moved}"))
+    assert changed_contents(run, small_config(f"teacher.path={moved}")) == []
     weights = bytearray((moved / "diffusion_pytorch_model.safetensors").read_bytes())
     weights[-1] ^= 1
     (moved / "diffusion_pytorch_model.safetensors").write_bytes(weights)
+    assert changed_contents(run, small_config(f"teacher.path={moved}")) == ["teacher.path"]
     with pytest.raises(UserError, match=r"teacher\.path: .*moved has other content than the one that"):
         require_resumable(small_config("trainer.max_steps=2", f"teacher.path={moved}"))
     with pytest.raises(UserError, match=r"teacher\.path: .*gone is not here any more"):
