@@ -100,7 +100,7 @@ def test_a_checkpoint_of_other_networks_is_refused(small_config: MakeConfig) -> 
     module = build(small_config())
     state = dict(module.state_dict())
     state.pop("objective.student.network.unet.conv_in.weight")
-    with pytest.raises(RuntimeError, match=r"student\.network\.unet\.conv_in\.weight"):
+    with pytest.raises(UserError, match=r"student\.network\.unet\.conv_in\.weight"):
         module.on_load_checkpoint({"state_dict": state})
 
 
