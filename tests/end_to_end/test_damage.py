@@ -28,7 +28,7 @@ def cut(path: Path) -> None:
 
 
 def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
+    content = bytearray(path.read_bytes() or b"\0")
     content[len(content) // 3] ^= 4
     path.write_bytes(content)
 
@@ -56,26 +56,6 @@ def a_folder(path: Path) -> None:
 
 
 DAMAGES = (cut, flip, zero, replace, empty, remove, a_folder)
-PLACES = (
-    "config.yaml",
-    "environment.json",
-    "metrics.csv",
-    "summary.json",
-    "checkpoints/newest-step=4.ckpt",
-    "checkpoints/newest-step=2.ckpt",
-    "checkpoints/best-step=4.ckpt",
-    "student/model_index.json",
-    "student/SHA256SUMS",
-    "student/unet/config.json",
-    "student/unet/diffusion_pytorch_model.safetensors",
-    "student/unet/SHA256SUMS",
-    "student/scheduler/scheduler_config.json",
-    "student/pipeline.py",
-    "student/README.md",
-    "samples/000004.png",
-    "figures/variance_vs_fid.png",
-    "run.lock",
-)
 WORDS = (*SMALL, "trainer.max_steps=4", "fid.every=2", "fid.images=32", "checkpoint.every=2")
 
 
@@ -165,12 +145,10 @@ def test_a_damaged_file(
 def test_every_file_damaged(
     damage: Callable[[Path], None], whole: Path, longer: Path, score: float, tmp_path: Path
 ) -> None:
-    places = [*PLACES, *(str(p.relative_to(whole)) for p in (whole / "tensorboard").iterdir())]
-    here = {str(p.relative_to(whole)) for p in whole.rglob("*") if p.is_file() and not p.is_symlink()}
-    assert here <= {*places, "fid.json"}, here - set(places)
-    for i, place in enumerate(places):
-        if (whole / place).is_file():
-            assert_line_or_right(place, damage, copied(whole, tmp_path / str(i)), longer, score)
+    places = [p.relative_to(whole) for p in whole.rglob("*") if p.is_file() and not p.is_symlink()]
+    assert len(places) > 15
+    for i, place in enumerate(sorted(places)):
+        assert_line_or_right(str(place), damage, copied(whole, tmp_path / str(i)), longer, score)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
