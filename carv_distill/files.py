@@ -84,9 +84,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is damaged, no JSON ({one_line(error)})") from error
+        raise UserError(f"{path} is not JSON: {one_line(error)}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path}: is damaged, no JSON object")
+        raise UserError(f"{path} is not a JSON object")
     return content
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from carv_distill.distillation.task import DMD
 from carv_distill.engine import config as engine_config
@@ -17,28 +16,9 @@ from carv_distill.text_to_3d.task import SDS
 TASKS: dict[str, Task] = {task.name: task for task in (DMD, TEACHER, TEXT_TEACHER, SDS)}
 
 
-def load_config(
-    config: str | Path,
-    overrides: Sequence[str] = (),
-    *,
-    complete: bool = False,
-    begins: bool = True,
-    environment: bool = False,
-) -> RunConfig:
-    """See :func:`carv_distill.engine.config.load_config`."""
-    return engine_config.load_config(
-        TASKS, config, overrides, complete=complete, begins=begins, environment=environment
-    )
-
-
-def config_from_dict(values: dict[str, Any], source: str) -> RunConfig:
-    """See :func:`carv_distill.engine.config.config_from_dict`."""
-    return engine_config.config_from_dict(TASKS, values, source)
-
-
-def open_run(folder: Path) -> tuple[Task, RunConfig]:
-    """The task and the configuration of a run."""
-    return engine_folder.open_run(TASKS, folder)
+load_config = partial(engine_config.load_config, TASKS)
+config_from_dict = partial(engine_config.config_from_dict, TASKS)
+open_run = partial(engine_folder.open_run, TASKS)
 
 
 def require_resumable(config: RunConfig) -> None:

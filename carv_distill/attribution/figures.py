@@ -67,8 +67,10 @@ def top_figure(result: InfluenceResult, count: int) -> Figure:
             _show(grid[q, place], image, caption, PLAIN if place else BOLD)
     for place in range(count + 1):
         grid[0, place].set_title(f"{place}." if place else "query", fontsize=9)
+    below = "under each training sample: its label or words, and its score"
     if not half_width.isnan().any():
-        figure.supxlabel("± half the 95 % interval over the draws", fontsize=8)
+        below += " ± half the 95 % interval over the draws"
+    figure.supxlabel(below, fontsize=8)
     return figure
 
 

@@ -106,8 +106,9 @@ def measure(command: Command, options: PlaceOptions) -> None:
     for run in runs:
         _, config = command.open(run)  # says so where it is not a run's folder
         changed += [(key, run) for key in changed_contents(run, config)]
-    if out is not None:
-        require_destination(out, "--out")
+    for place in dict.fromkeys((out, getattr(options, "out", None))):
+        if place is not None:
+            require_destination(place, "--out")
     trained = {"run": str(runs[0]), "trained": trained_by(runs[0])} if runs else {}
 
     show_messages()

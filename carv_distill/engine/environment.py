@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import platform
 import sys
 from importlib.metadata import version
@@ -17,8 +16,6 @@ from carv_distill.options import leaves
 from carv_distill.provenance import git_state
 
 from .options import RunConfig
-
-log = logging.getLogger(__name__)
 
 LAYOUT = 2
 """Of a run's folder and its checkpoints; runs before 0.2.0 have another."""
@@ -56,7 +53,6 @@ def read_environment(folder: Path) -> dict[str, Any]:
     """
     path = folder / NAME
     if not path.exists():
-        log.warning("%s is gone: threads, shares and the teacher are not compared with the run's start", path)
         return {"layout": LAYOUT, "git": {}, "packages": {}}
     try:
         content = read_json(path)

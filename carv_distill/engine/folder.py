@@ -10,8 +10,6 @@ from operator import eq
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from carv_distill.errors import UserError
 from carv_distill.files import read_json, write_text
 from carv_distill.options import leaves
@@ -21,7 +19,7 @@ from .environment import LAYOUT, NAME, contents, read_environment, require_layou
 from .lock import LOCK
 from .options import RunConfig
 from .task import Task
-from .values import plain, read_yaml
+from .values import plain, read_yaml, yaml_text
 
 log = logging.getLogger(__name__)
 
@@ -207,6 +205,8 @@ def product_of(run: Path, name: str) -> Path:
 
 def product_step(run: Path) -> int | None:
     """The update that a run's product is of, by its summary.json; None where that does not say."""
+    if not (run / SUMMARY).exists():
+        return None
     try:
         step = read_json(run / SUMMARY).get("product_step")
     except UserError as error:
@@ -226,7 +226,7 @@ def kept_values(config: RunConfig) -> dict[str, Any]:
 
 def write_config(folder: Path, config: RunConfig) -> None:
     """config.yaml, with every value."""
-    write_text(folder / CONFIG, yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True))
+    write_text(folder / CONFIG, yaml_text(to_dict(config)))
 
 
 def remove_leftovers(folder: Path, product: str) -> None:

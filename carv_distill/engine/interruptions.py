@@ -130,8 +130,8 @@ class Interruption(Callback):
         leave_signals_alone(trainer)
         before = {}
         if threading.current_thread() is threading.main_thread():
-            # a program started by nohup ignores SIGHUP, and goes on doing so
-            heard = [s for s in SIGNALS if s == signal.SIGINT or signal.getsignal(s) != signal.SIG_IGN]
+            # what is ignored from the start stays so: SIGHUP under nohup, SIGINT in a script's background
+            heard = [s for s in SIGNALS if signal.getsignal(s) != signal.SIG_IGN]
             before = {s: signal.signal(s, self._on_signal) for s in heard}
         try:
             yield

@@ -247,7 +247,10 @@ def _has_checkpoints(config: RunConfig) -> bool:
 
 
 def _say_what_is_lost(folder: Path, step: int, log_every: int) -> None:
-    """Names rows that metrics.csv should have."""
+    """Names what is gone of a run that goes on: how it was started, and rows that metrics.csv should have."""
+    if is_main_process() and not (folder / ENVIRONMENT).exists():
+        what = "threads, shares and teacher are not compared with the run's start"
+        log.warning("%s is gone: %s", folder / ENVIRONMENT, what)
     last = max((int(row["step"]) for row in read_metrics(folder / METRICS) if row["step"] <= step), default=0)
     if is_main_process() and step - last >= log_every:
         log.warning("%s has no rows of updates %d to %d any more", folder / METRICS, last + 1, step)

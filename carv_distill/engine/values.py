@@ -78,6 +78,12 @@ def plain(values: Any) -> Any:
     return values.value if isinstance(values, Scalar) else values
 
 
+def yaml_text(values: Mapping[str, Any]) -> str:
+    """Plain values as a YAML that :func:`read_yaml` takes for the same: text that looks like a number is
+    quoted."""
+    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
 def typed(schema: type, values: Mapping[Any, Any], source: Source, prefix: str = "") -> dict[str, Any]:
     """A tree of values by the types of a tree of dataclasses; keys that are not given stay away.
 
@@ -282,9 +288,14 @@ class _Loader(yaml.SafeLoader):
         return result
 
 
-_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+class _Dumper(yaml.SafeDumper):
+    """Quotes what :class:`_Loader` would not take for text."""
+
+
 _SHORT_FLOAT = re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _SHORT_FLOAT, list("-+0123456789"))
+for _side in (_Loader, _Dumper):
+    _side.yaml_implicit_resolvers = {k: list(v) for k, v in _side.yaml_implicit_resolvers.items()}
+    _side.add_implicit_resolver("tag:yaml.org,2002:float", _SHORT_FLOAT, list("-+0123456789"))
 for _tag in ("null", "bool", "int", "float", "timestamp", "str", "binary"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader.construct_scalar_value)
 _Loader.add_constructor("tag:yaml.org,2002:map", _Loader.construct_whole_mapping)

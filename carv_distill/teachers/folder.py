@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,8 +17,9 @@ from huggingface_hub.errors import (
 )
 from safetensors import SafetensorError
 
+from carv_distill import files
+from carv_distill.digests import DIGESTS
 from carv_distill.errors import UserError, one_line
-from carv_distill.files import DIGESTS
 
 _VARIANTS = ["*.fp16*", "*.bf16*", "*.non_ema*"]
 FOREIGN = (
@@ -73,15 +73,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise UserError(f"{path} is missing; a diffusers folder has it")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # of syntax, of characters, of brackets within brackets
-        raise UserError(f"{path} is not JSON: {one_line(error)}") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is not a JSON object")
-    return content
+    return files.read_json(path)
 
 
 def refuse_code(folder: Path) -> None:

@@ -85,6 +85,10 @@ def test_a_destination_is_looked_at_before_the_work(run: Path, tmp_path: Path) -
         assert why in done.stderr
         assert len(done.stderr.splitlines()) == 1
     assert Path("/dev/null").is_char_device()
+    (tmp_path / "folder.npz").mkdir()
+    done = shell(f"{sys.executable} evaluate.py reference --data digits --out {tmp_path}/folder.npz")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "folder.npz is a folder" in done.stderr
     done = shell(f"{sys.executable} {FID} {run} --out {tmp_path}/new/deep/fid.json")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "new/deep/fid.json").is_file()

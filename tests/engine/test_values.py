@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from carv_distill.engine.config import load_config as load
-from carv_distill.engine.values import Scalar, plain, read_yaml
+from carv_distill.engine.values import Scalar, plain, read_yaml, yaml_text
 from carv_distill.errors import UserError
 from carv_distill.tasks import load_config
 from tests.helpers.small import ROOT
@@ -58,6 +58,13 @@ PROMPTS = [
 @pytest.mark.parametrize("name", TEXTS)
 def test_a_name_arrives_as_typed(name: str) -> None:
     assert load_config(DMD, [f"name={name}"]).name == name
+
+
+@pytest.mark.parametrize("text", [*TEXTS, *PROMPTS, "+1e5", "1_0e2", "~", "", "on", "'q'"])
+def test_what_a_run_writes_it_reads_again(text: str, tmp_path: Path) -> None:
+    """In its config.yaml, text that looks like a number is quoted; numbers are not."""
+    values = {"name": text, "deep": {"rate": 1e-05, "steps": [1, 2], "on": True, "none": None, "big": 1e16}}
+    assert plain(read_yaml(changed(tmp_path, yaml_text(values)))) == values
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)

@@ -25,7 +25,13 @@ def start(command: Sequence[str], **environment: str) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=heed_interrupts,
     )
+
+
+def heed_interrupts() -> None:
+    """A process that is started in the background is born deaf to Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finish(processes: Sequence[subprocess.Popen[str]], seconds: float = 200) -> list[tuple[int, str]]:
