@@ -29,9 +29,10 @@ from carv_distill.distillation.options import DMDOptions
 from carv_distill.engine.console import quiet_libraries
 from carv_distill.engine.estimator import Estimator
 from carv_distill.files import write_json
-from carv_distill.teachers.denoiser import EDMPreconditioning, NetworkDenoiser
+from carv_distill.teachers.denoiser import NetworkDenoiser
 from carv_distill.teachers.edm.networks import SongUNet
 from carv_distill.teachers.edm.unet import EDMNetwork
+from carv_distill.teachers.parametrisation import EDMPreconditioning
 from carv_distill.teachers.schedule import EDMSchedule
 from carv_distill.teachers.teacher import Teacher, edm_scheduler_config
 from carv_distill.variance import Table

@@ -23,7 +23,7 @@ from benchmarks.report import options
 from carv_distill.carv import NoiseLevelSampler, Proposal, stream
 from carv_distill.distillation.objective import dmd_residual
 from carv_distill.teachers.denoiser import NetworkDenoiser
-from carv_distill.teachers.network import RawNetwork, UNetNetwork
+from carv_distill.teachers.network import ImageNetwork, UNetNetwork
 from carv_distill.teachers.precision import Bfloat16Network
 from carv_distill.teachers.teacher import Teacher, load_teacher
 from carv_distill.variance import Table
@@ -36,7 +36,7 @@ Network = nn.Module
 
 def halved(network: Network) -> Network:
     """Weights in bfloat16, as `teacher.precision: bfloat16` has them."""
-    return Bfloat16Network(cast(RawNetwork, network))
+    return Bfloat16Network(cast(ImageNetwork, network))
 
 
 class Setting(NamedTuple):
@@ -63,7 +63,7 @@ def tf32(network: Network) -> Network:
 
 def unguarded(network: Network) -> Network:
     """The last convolution is one like the others, as in other codes."""
-    cast(UNetNetwork, network).unet.conv_out.__class__ = nn.Conv2d
+    cast(UNetNetwork, network).model.conv_out.__class__ = nn.Conv2d
     return network
 
 
@@ -87,14 +87,14 @@ SETTINGS = (
 def moved(teacher: Teacher, share: float, x: Tensor, levels: Tensor, labels: Tensor) -> Network:
     """A copy of the network whose output differs by that share of the output's norm, to 1 %."""
     c = teacher.denoiser.coefficients(x, levels)
-    output = teacher.network(c.into * x, c.noise, labels)
+    output = teacher.network(c.signal * x, c.c_noise, labels)
     low, high = 0.0, 1.0
     while True:
         network, step = copy.deepcopy(teacher.network), (low + high) / 2
         for i, p in enumerate(network.parameters()):
             if p.numel() > 1:
                 p.add_(torch.randn(p.shape, generator=stream("moved", i)), alpha=step * float(p.std()))
-        found = float((network(c.into * x, c.noise, labels) - output).norm() / output.norm())
+        found = float((network(c.signal * x, c.c_noise, labels) - output).norm() / output.norm())
         if abs(found / share - 1) < 0.01:
             return network
         low, high = (step, high) if found < share else (low, step)

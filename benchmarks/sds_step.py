@@ -25,6 +25,7 @@ from benchmarks.report import options, report
 from carv_distill.carv import stream
 from carv_distill.engine.console import quiet_libraries
 from carv_distill.tasks import load_config
+from carv_distill.teachers.condition import repeated
 from carv_distill.text_to_3d.module import SDSModule
 from carv_distill.text_to_3d.options import SDSConfig
 from carv_distill.text_to_3d.preparation import build_module
@@ -49,7 +50,7 @@ class Timed(SDSModule):
         step, k, o = self.global_step, self.estimator.draws, self.objective
         cameras = o.camera_sampler.sample(1, stream(0))
         noisy = torch.randn(2 * k, *o.teacher.shape)
-        cond = o.conditions(cameras).expand(2 * k, -1, -1)
+        cond = repeated(o.conditions(cameras)[0], 2 * k)
         levels = torch.linspace(1, 999, 2 * k)
 
         def bare() -> None:

@@ -21,7 +21,8 @@ from carv_distill.attribution.projection import build_projector
 from carv_distill.attribution.reliability import half_width
 from carv_distill.attribution.scores import GroupProducts
 from carv_distill.carv import stream
-from carv_distill.teachers.denoiser import EDMPreconditioning, NetworkDenoiser, denoising_losses
+from carv_distill.teachers.denoiser import NetworkDenoiser, denoising_losses
+from carv_distill.teachers.parametrisation import EDMPreconditioning
 from carv_distill.teachers.schedule import LogNormalSchedule
 
 LEVELS = LogNormalSchedule(-1.2, 1.2, 0.02, 10.0)  # u in [0, 1) → σ, as the network was trained

@@ -19,6 +19,7 @@ from carv_distill.carv import Draws, NoiseLevelSampler
 from carv_distill.errors import UserError, one_line
 from carv_distill.files import write_json
 from carv_distill.processes import Processes
+from carv_distill.teachers.condition import Cond, tensors
 
 from .chunks import find_chunk
 from .draws import shared_draws
@@ -49,7 +50,7 @@ class FeatureJob:
     normalise_draws: bool = False
     model_id: int = 0
 
-    def features(self, x: Tensor, cond: Tensor | None, first: int = 0) -> Tensor:
+    def features(self, x: Tensor, cond: Cond, first: int = 0) -> Tensor:
         """[n, G, m], on the CPU; `first` is the number of the first sample, for what is said of one."""
         device, dtype = self.gradients.device, self.gradients.dtype
         draws = Draws(*(t.to(device, dtype) for t in (self.draws.u, self.draws.weight, self.draws.eps)))
@@ -167,7 +168,7 @@ def _fingerprint(
 ) -> dict[str, Any]:
     """Everything that the features of a training set depend on."""
     training = model.training
-    data = [training.x] if training.cond is None else [training.x, training.cond]
+    data = [training.x, *tensors(training.cond)]
     if o.projection != "none":
         projection = {**projection, "number": model_id}
     if o.projection == "gaussian":

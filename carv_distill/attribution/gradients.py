@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from carv_distill.carv import Draws
 from carv_distill.carv.estimator import Residual
 from carv_distill.errors import UserError
 from carv_distill.options import nearest
+from carv_distill.teachers.condition import Cond, repeated
 from carv_distill.teachers.denoiser import NetworkDenoiser, denoising_losses
 from carv_distill.teachers.schedule import NoiseSchedule
 from carv_distill.variance import Pipeline
@@ -76,23 +78,23 @@ class SampleGradients:
         """Of the parameters, and of a gradient."""
         return next(iter(self._parameters.values())).dtype
 
-    def __call__(self, x: Tensor, cond: Tensor | None, u: Tensor, weight: Tensor, eps: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, cond: Cond, u: Tensor, weight: Tensor, eps: Tensor) -> Tensor:
         """ḡ of each sample, [n, d].
 
         Args:
             x: [n, …].
-            cond: labels [n], or embeddings [n, L, D], or None.
+            cond: labels [n], the condition of n prompts, or None.
             u, weight: [K], shared by the samples.
             eps: [K, …].
         """
         return self._by_sample(x, cond, u, weight, eps, draws_at=None)
 
-    def of_draws(self, x: Tensor, cond: Tensor | None, u: Tensor, eps: Tensor) -> Tensor:
+    def of_draws(self, x: Tensor, cond: Cond, u: Tensor, eps: Tensor) -> Tensor:
         """∇φ ℓ(φ; x_i, c_i, u_i, ε_i) of single draws, each at a sample of its own, [n, d].
 
         Args:
             x, eps: [n, …].
-            cond: [n, …] or None.
+            cond: of n rows, or None.
             u: [n].
         """
         u, eps = u[:, None], eps[:, None]
@@ -102,23 +104,23 @@ class SampleGradients:
             return self._by_sample(x, cond, u, torch.ones_like(u), eps, draws_at=0)
 
     def _by_sample(
-        self, x: Tensor, cond: Tensor | None, u: Tensor, weight: Tensor, eps: Tensor, draws_at: int | None
+        self, x: Tensor, cond: Cond, u: Tensor, weight: Tensor, eps: Tensor, draws_at: int | None
     ) -> Tensor:
         """Gradients [n, d]; `draws_at`: the samples' dimension in u, weight and eps, None of shared ones."""
         cond_at = None if cond is None else 0
-        gradient = vmap(grad(self._value), in_dims=(None, 0, cond_at, draws_at, draws_at, draws_at))
+        gradient: Any = vmap(grad(self._value), in_dims=(None, 0, cond_at, draws_at, draws_at, draws_at))
         with self._context():
             parts = gradient(self._parameters, x, cond, u, weight, eps)
         return torch.cat([parts[name].flatten(1) for name in self._parameters], 1)
 
     @torch.no_grad()
-    def losses(self, x: Tensor, cond: Tensor | None, u: Tensor, weight: Tensor, eps: Tensor) -> Tensor:
+    def losses(self, x: Tensor, cond: Cond, u: Tensor, weight: Tensor, eps: Tensor) -> Tensor:
         """1/K Σ_k ω_k ℓ of each sample, [n]; arguments as above."""
         one = [(x[i], None if cond is None else cond[i]) for i in range(len(x))]
         with self._context():
             return torch.stack([self._loss(x_i, cond_i, u, weight, eps) for x_i, cond_i in one])
 
-    def _value(self, parameters: dict[str, Tensor], *arguments: Tensor | None) -> Tensor:
+    def _value(self, parameters: dict[str, Tensor], *arguments: Any) -> Tensor:
         value = functional_call(self._loss, parameters, arguments)
         assert isinstance(value, Tensor)
         return value
@@ -131,7 +133,7 @@ def sample_features(
     gradients: SampleGradients,
     projector: Projector,
     x: Tensor,
-    cond: Tensor | None,
+    cond: Cond,
     draws: Draws,
     chunk: int,
     normalise_draws: bool = False,
@@ -168,7 +170,7 @@ def sample_features(
 def _mean_of_directions(
     gradients: SampleGradients,
     x: Tensor,
-    cond: Tensor | None,
+    cond: Cond,
     u: Tensor,
     weight: Tensor,
     eps: Tensor,
@@ -193,7 +195,7 @@ def _mean_of_directions(
 
 
 def attribution_pipeline(
-    gradients: SampleGradients, projector: Projector, x: Tensor, cond: Tensor | None, chunk: int
+    gradients: SampleGradients, projector: Projector, x: Tensor, cond: Cond, chunk: int
 ) -> Pipeline:
     """Attribution as what :mod:`carv_distill.variance` measures: the upstream draw is a training sample; the
     residual of a draw is its parameter gradient, projected to [n, m]; there are no parameters behind it.
@@ -255,9 +257,9 @@ class _MeanLoss(nn.Module):
         super().__init__()
         self.denoiser, self.schedule = denoiser, schedule
 
-    def forward(self, x: Tensor, cond: Tensor | None, u: Tensor, weight: Tensor, eps: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cond: Cond, u: Tensor, weight: Tensor, eps: Tensor) -> Tensor:
         draws = len(u)
-        many = None if cond is None else cond.expand(draws, *cond.shape)
+        many = None if cond is None else repeated(cond, draws)
         losses = denoising_losses(self.denoiser, x.expand(draws, *x.shape), self.schedule.sigma(u), eps, many)
         return (weight * losses).mean()
 

@@ -20,11 +20,13 @@ from carv_distill.engine.folder import product_of
 from carv_distill.engine.task import TrainedModel
 from carv_distill.errors import UserError
 from carv_distill.evaluation.generate import image_latents
+from carv_distill.teachers.condition import Cond
 from carv_distill.teachers.denoiser import NetworkDenoiser
+from carv_distill.teachers.pipelines.codecs import ImageLatents
+from carv_distill.teachers.pipelines.teacher import TextTeacher, load_text_teacher
 from carv_distill.teachers.sampler import heun_sample
 from carv_distill.teachers.schedule import NoiseSchedule
 from carv_distill.teachers.teacher import load_teacher
-from carv_distill.teachers.text import LatentTeacher, TextTeacher, load_text_teacher
 
 from .latents import digest, kept_latents
 
@@ -39,8 +41,8 @@ class Samples:
     """Label or prompt of each."""
     x: Tensor
     """What the model denoises, [n, …]: pixels or scaled latents."""
-    cond: Tensor | None
-    """[n, …]."""
+    cond: Cond
+    """Of n rows."""
     numbers: Tensor | None = None
     """Of training samples, their numbers in the training set, [n]."""
 
@@ -139,7 +141,7 @@ def prompted_model(
         return torch.cat([teacher.encode(part.to(device), g).cpu() for part in pictures.split(64)])
 
     def samples(pictures: Tensor, prompts: list[str], x: Tensor) -> Samples:
-        return Samples(pictures, prompts, x, teacher.prompts(prompts).cpu())
+        return Samples(pictures, prompts, x, teacher.prompts(prompts).to("cpu"))
 
     def prepare(pictures: Tensor, prompts: list[Any]) -> Samples:
         return samples(pictures, prompts, encode(pictures))
@@ -147,18 +149,16 @@ def prompted_model(
     def generate(count: int) -> Samples:
         prompts = [data.prompts[i * len(data) // count] for i in range(count)]
         x = _pictures(teacher, prompts, device)
-        images = teacher.decode(x.to(device)).cpu() if isinstance(teacher, LatentTeacher) else x
+        images = teacher.decode(x.to(device)).cpu()
         return samples(images.clamp(-1, 1), prompts, x)
 
-    if keep is not None and isinstance(teacher, LatentTeacher):
-        key = digest(
-            [data.images, *teacher.vae.state_dict().values()], str(teacher.vae.config.scaling_factor)
-        )
+    if keep is not None and isinstance(teacher.codec, ImageLatents):
+        key = digest([data.images, *teacher.codec.state_dict().values()], str(teacher.codec.scale))
         x = kept_latents(keep / "latents.safetensors", key, lambda: encode(data.images))
     else:
         x = encode(data.images)
     training = _numbered(samples(data.images, data.prompts, x))
-    architecture = _architecture(teacher.unet.config)
+    architecture = _architecture(teacher.network.config)
     return AttributedModel(
         str(path), teacher.denoiser, architecture, teacher.schedule, training, 0, prepare, generate
     )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from carv_distill.carv import stream
 from carv_distill.errors import UserError
+from carv_distill.teachers.condition import Cond
 from carv_distill.teachers.denoiser import NetworkDenoiser
 from carv_distill.teachers.network import RawNetwork
 
@@ -57,23 +58,17 @@ class Discriminator(nn.Module):
         logits = torch.cat(values, 1)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
-    def logits(
-        self, read: NetworkDenoiser, x: Tensor, sigma: Tensor, eps: Tensor, cond: Tensor | None
-    ) -> Tensor:
+    def logits(self, read: NetworkDenoiser, x: Tensor, sigma: Tensor, eps: Tensor, cond: Cond) -> Tensor:
         """h of x_t = x + σ ε by the encoder of `read`, [n, scales]; large for what looks real."""
-        return self.of_noised(read, x + sigma.view(-1, *[1] * (x.ndim - 1)) * eps, sigma, cond)
-
-    def of_noised(self, read: NetworkDenoiser, x_t: Tensor, sigma: Tensor, cond: Tensor | None) -> Tensor:
-        """h of x_t itself, [n, scales]."""
-        c = read.coefficients(x_t, sigma)
+        c = read.coefficients(x, sigma)
         network = cast(RawNetwork, read.network)
-        return self(network.encoder(c.into * x_t, c.noise, cond)[: len(self.heads)])
+        return self(network.encoder(c.noised(x, eps), c.c_noise, cond)[: len(self.heads)])
 
 
 def feature_shapes(network: RawNetwork) -> list[tuple[int, int]]:
     """(channels, side) of the features of each side of an encoder, the lowest side first."""
     like = next(network.parameters())
-    x = like.new_zeros(1, network.channels, network.size, network.size)
+    x = like.new_zeros(1, *network.shape)
     with torch.no_grad():
         features = network.encoder(x, x.new_zeros(1), torch.zeros(1, dtype=torch.long, device=x.device))
     return [(part.shape[1], part.shape[-1]) for part in features]
@@ -104,7 +99,7 @@ def discriminator_loss(generated: Tensor, real: Tensor) -> Tensor:
 
 
 def generator_direction(
-    read: NetworkDenoiser, head: Discriminator, x: Tensor, sigma: Tensor, eps: Tensor, cond: Tensor | None
+    read: NetworkDenoiser, head: Discriminator, x: Tensor, sigma: Tensor, eps: Tensor, cond: Cond
 ) -> Tensor:
     """∂ [mean over scales of softplus(−h(x_t))]/∂x of each sample, [R, …]: what the discriminator adds to a
     direction. Taken in x-space, so that one backward through the generator serves both terms."""

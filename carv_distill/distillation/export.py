@@ -11,7 +11,7 @@ from huggingface_hub import ModelCardData
 
 from carv_distill.files import saved_folder, write_json
 from carv_distill.teachers.edm.unet import EDMNetwork
-from carv_distill.teachers.network import RawNetwork
+from carv_distill.teachers.network import ImageNetwork
 
 _PIPELINE = Path(__file__).with_name("one_step_pipeline.py")
 _EDM = "edm_network"
@@ -57,10 +57,10 @@ _NEEDS = " of `carv_distill.teachers.edm`;\ncarv-distill must be installed besid
 
 def save_student(
     folder: Path,
-    network: RawNetwork,
+    network: ImageNetwork,
     scheduler_config: dict[str, Any],
     card: str,
-    averages: Iterable[tuple[str, RawNetwork]] = (),
+    averages: Iterable[tuple[str, ImageNetwork]] = (),
 ) -> None:
     """Writes `model_index.json`, `unet/`, `scheduler/`, `pipeline.py` and README.md, each file atomically;
     every further average, by its name, as a pipeline of its own in `averages/<name>/`.
@@ -75,13 +75,13 @@ def save_student(
             _write_pipeline(scratch / "averages" / name, average, scheduler_config)
 
 
-def _write_pipeline(folder: Path, network: RawNetwork, scheduler_config: dict[str, Any]) -> None:
+def _write_pipeline(folder: Path, network: ImageNetwork, scheduler_config: dict[str, Any]) -> None:
     of_edm = isinstance(network, EDMNetwork)
     index = {
         "_class_name": ["pipeline", "OneStepPipeline"],
         "_diffusers_version": diffusers.__version__,
         "scheduler": ["diffusers", scheduler_config.get("_class_name", "DDPMScheduler")],
-        "unet": [_EDM if of_edm else "diffusers", type(network.unet).__name__],
+        "unet": [_EDM if of_edm else "diffusers", type(network.model).__name__],
     }
     network.save(folder / "unet")
     if of_edm:
@@ -91,7 +91,7 @@ def _write_pipeline(folder: Path, network: RawNetwork, scheduler_config: dict[st
     (folder / "pipeline.py").write_text(_PIPELINE.read_text())
 
 
-def student_card(network: RawNetwork, classes: int, figures: Mapping[str, str | float]) -> str:
+def student_card(network: ImageNetwork, classes: int, figures: Mapping[str, str | float]) -> str:
     """How to use the student, and the run's numbers, by name, as a table; `classes`: that there are labels
     of, as a network may have one more for "no label"."""
     labelled = network.labels > 0
@@ -100,7 +100,7 @@ def student_card(network: RawNetwork, classes: int, figures: Mapping[str, str | 
         channels=network.channels,
         size=network.size,
         label=", y" if labelled else "",
-        network=type(network.unet).__name__,
+        network=type(network.model).__name__,
         needs=_NEEDS if isinstance(network, EDMNetwork) else "; nothing but diffusers is needed",
         arguments=f"class_labels={list(range(min(classes, 4)))}" if labelled else "batch_size=4",
         rows="\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in figures.items()),

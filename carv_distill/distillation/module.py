@@ -18,7 +18,7 @@ from carv_distill.carv import carv_loss
 from carv_distill.engine.estimator import EstimatedModule, Estimator, observer
 from carv_distill.engine.optimisation import ParameterVector, ema_update, ramped, warm_cosine
 from carv_distill.processes import Share, average_over_ranks, unsynchronised
-from carv_distill.teachers.network import RawNetwork
+from carv_distill.teachers.network import ImageNetwork
 
 from .export import save_student, student_card
 from .objective import DMDObjective, Samples, draw, real_parts
@@ -235,14 +235,14 @@ class DMDModule(EstimatedModule):
             "K": self.estimator.draws,
             "strategy": self.estimator.sampler.strategy,
         }
-        network = cast(RawNetwork, self.objective.student_ema.network)
+        network = cast(ImageNetwork, self.objective.student_ema.network)
         card = student_card(network, self.objective.classes, known | dict(figures or {}))
         save_student(folder, network, self.objective.scheduler_config, card, self._networks_beside())
 
-    def _networks_beside(self) -> Iterator[tuple[str, RawNetwork]]:
+    def _networks_beside(self) -> Iterator[tuple[str, ImageNetwork]]:
         """The averages beside the student, one at a time, by their decay."""
         for row, decay in enumerate(self.options.ema_beside):
-            network = copy.deepcopy(cast(RawNetwork, self.objective.student_ema.network))
+            network = copy.deepcopy(cast(ImageNetwork, self.objective.student_ema.network))
             nn.utils.vector_to_parameters(self.averages[row].clone(), network.parameters())
             yield f"{decay:g}", network
 

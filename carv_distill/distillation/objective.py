@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from carv_distill.carv import Draws, NoiseLevelSampler, Proposal, Residual, Upstream
 from carv_distill.engine.optimisation import frozen_copy
 from carv_distill.processes import Share
+from carv_distill.teachers.condition import Cond
 from carv_distill.teachers.denoiser import (
     Denoiser,
     NetworkDenoiser,
@@ -33,7 +34,7 @@ _FAKE_LOSSES = {"weighted": denoising_loss, "x0": reconstruction_loss}
 
 
 def dmd_residual(
-    fake: Denoiser, teacher: Denoiser, x: Tensor, sigma: Tensor, eps: Tensor, cond: Tensor | None
+    fake: Denoiser, teacher: Denoiser, x: Tensor, sigma: Tensor, eps: Tensor, cond: Cond
 ) -> Tensor:
     """r = (D_fake(x_t) − D_teacher(x_t)) / (mean|x − D_teacher(x_t)| + 10⁻⁶), x_t = x + σ ε.
 
@@ -42,8 +43,7 @@ def dmd_residual(
 
     Source: Yin et al. 2024 (DMD), equations 7 and 8; Yin et al. 2024 (DMD2), section 3.
     """
-    x_t = x + sigma.view(-1, *[1] * (x.ndim - 1)) * eps
-    difference, denoised = denoised_difference(fake, teacher, x_t, sigma, cond)
+    difference, denoised = denoised_difference(fake, teacher, x, sigma, eps, cond)
     divisor = (x - denoised).abs().flatten(1).mean(1) + 1e-6
     return difference / divisor.view(-1, *[1] * (x.ndim - 1))
 
@@ -196,8 +196,7 @@ class DMDObjective(nn.Module):
         if gan.r1_weight:
             sigma, eps = levels[1]
             near = torch.randn(eps.shape, generator=own, device=eps.device, dtype=eps.dtype)
-            x_t = images + sigma.view(-1, *[1] * (images.ndim - 1)) * eps + gan.r1_noise * near
-            moved = head.of_noised(self.read, x_t, sigma, cond)
+            moved = head.logits(self.read, images + gan.r1_noise * near, sigma, eps, cond)
             loss = loss + gan.r1_weight * (moved - of_real).square().mean()
         return loss
 

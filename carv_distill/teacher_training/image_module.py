@@ -16,8 +16,9 @@ from carv_distill.data.sets import ImageSet
 from carv_distill.engine.estimator import RunModule
 from carv_distill.engine.optimisation import ema_update, frozen_copy, ramped, warm_then_cosine
 from carv_distill.errors import UserError
-from carv_distill.teachers.denoiser import EDMPreconditioning, NetworkDenoiser, denoising_loss
+from carv_distill.teachers.denoiser import NetworkDenoiser, denoising_loss
 from carv_distill.teachers.network import UNetNetwork
+from carv_distill.teachers.parametrisation import EDMPreconditioning
 from carv_distill.teachers.sampler import heun_sample
 from carv_distill.teachers.schedule import EDMSchedule, check_levels
 from carv_distill.teachers.teacher import Teacher, edm_scheduler_config, save_teacher

@@ -21,8 +21,8 @@ from transformers import (
 
 from carv_distill.errors import UserError
 from carv_distill.files import saved_folder
+from carv_distill.teachers.pipelines.stable_diffusion import save_latent_teacher
 from carv_distill.teachers.prompts import word_tokenizer
-from carv_distill.teachers.text import save_latent_teacher
 from carv_distill.teachers.trial import building, try_call
 
 from .options import TextTeacherOptions

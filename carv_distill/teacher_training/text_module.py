@@ -17,8 +17,10 @@ from carv_distill.data.solids import PromptedImages, combinations, object_prompt
 from carv_distill.engine.estimator import RunModule
 from carv_distill.engine.optimisation import ema_update, frozen_copy, ramped, stage_rate
 from carv_distill.geometry.camera import VIEWS
-from carv_distill.teachers.denoiser import EpsPreconditioning, GuidedDenoiser, NetworkDenoiser, denoising_loss
-from carv_distill.teachers.network import TextUNetNetwork
+from carv_distill.teachers.condition import Condition
+from carv_distill.teachers.denoiser import GuidedDenoiser, NetworkDenoiser, denoising_loss
+from carv_distill.teachers.parametrisation import EpsPreconditioning
+from carv_distill.teachers.pipelines.network import PromptUNet
 from carv_distill.teachers.sampler import heun_sample
 from carv_distill.teachers.schedule import VPSchedule
 
@@ -55,7 +57,10 @@ class TextTeacherModule(RunModule):
         self.vae, self.clip = networks.vae, networks.clip
         self.scheduler = build_scheduler()
         self.schedule = VPSchedule(self.scheduler.betas)
-        self.denoiser = NetworkDenoiser(TextUNetNetwork(networks.unet), EpsPreconditioning(self.schedule))
+        unet = networks.unet
+        side = unet.config.sample_size
+        network = PromptUNet(unet, (unet.config.in_channels, side, side))
+        self.denoiser = NetworkDenoiser(network, EpsPreconditioning(self.schedule))
         self.text_encoder = networks.text_encoder
         # The text models start in eval mode, for them to be trained without dropout.
         self.text_encoder.train()
@@ -109,7 +114,7 @@ class TextTeacherModule(RunModule):
         drop = torch.rand(len(pick), generator=g, device=self.device) < self.options.prompt_dropout
         tokens = torch.where(drop[:, None], self.null_tokens, self.tokens[pick])
         sigma = self.schedule.sigma(torch.rand(len(pick), generator=g, device=self.device))
-        cond = self.text_encoder(tokens).last_hidden_state
+        cond = Condition(self.text_encoder(tokens).last_hidden_state)
         return denoising_loss(self.denoiser, x, sigma, self._randn(x.shape, g), cond)
 
     def _clip_loss(self, pick: Tensor, g: torch.Generator) -> Tensor:
@@ -147,7 +152,7 @@ class TextTeacherModule(RunModule):
     ) -> Tensor:
         """Heun pictures of the averaged network [n, 3, S, S] in [−1, 1], from noise of a CPU generator."""
         cond, null = (
-            self.ema_text_encoder(tokens).last_hidden_state
+            Condition(self.ema_text_encoder(tokens).last_hidden_state)
             for tokens in (self._tokens(prompts).to(self.device), self.null_tokens[None])
         )
         guided = GuidedDenoiser(self.ema_denoiser, guidance, null[0])
@@ -162,7 +167,7 @@ class TextTeacherModule(RunModule):
         its clip/."""
         if step > self.starts[1]:
             self.vae.register_to_config(scaling_factor=float(self.latents()[2]))
-        unet, text = self.ema_denoiser.network.unet, self.ema_text_encoder
+        unet, text = self.ema_denoiser.network.model, self.ema_text_encoder
         averaged = TextTeacherNetworks(self.vae, unet, text, self.tokenizer, self.clip)
         save_networks(folder, averaged, self.scheduler, step)
 

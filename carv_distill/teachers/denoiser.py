@@ -1,101 +1,27 @@
-"""The face of every teacher, D(x_t, σ, cond) = E[x | x_t], and the preconditionings behind it.
-
-All the usual parametrisations are one formula around a raw network F:
-
-    D(x_t, σ) = c_skip(σ) x_t + c_out(σ) F(c_in(σ) x_t, c_noise(σ), cond),     x_t = x + σ ε.
-"""
+"""The face of every teacher, D(x_t, σ, cond) = E[x | x_t = x + σ ε], and networks behind it."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .schedule import VPSchedule
-
-
-class Coefficients(NamedTuple):
-    """The four scalars of a preconditioning at given noise levels, each of the shape of σ."""
-
-    skip: Tensor
-    out: Tensor
-    into: Tensor
-    noise: Tensor
-
-
-Preconditioning = Callable[[Tensor], Coefficients]
-"""σ of any shape → its coefficients. Two are equal where they give the same ones."""
-
-
-@dataclass(frozen=True)
-class EDMPreconditioning:
-    """c_skip = σ_d²/(σ²+σ_d²), c_out = σ σ_d/√(σ²+σ_d²), c_in = 1/√(σ²+σ_d²), c_noise = ln(σ)/4.
-
-    Source: Karras et al. 2022 (EDM), table 1.
-    """
-
-    sigma_data: float = 0.5
-
-    def __call__(self, sigma: Tensor) -> Coefficients:
-        total = sigma.square() + self.sigma_data**2
-        scale = total.rsqrt()
-        return Coefficients(
-            self.sigma_data**2 / total, sigma * self.sigma_data * scale, scale, sigma.log() / 4
-        )
-
-
-@dataclass(frozen=True)
-class EpsPreconditioning:
-    """F predicts ε from x_vp = c_in x_t: D = x_t − σ F."""
-
-    schedule: VPSchedule
-
-    def __call__(self, sigma: Tensor) -> Coefficients:
-        scale = (1 + sigma.square()).rsqrt()
-        return Coefficients(torch.ones_like(sigma), -sigma, scale, self.schedule.timestep(sigma))
-
-
-@dataclass(frozen=True)
-class VPreconditioning:
-    """F predicts v = α ε − α σ x with α = 1/√(1+σ²): D = α² x_t − α σ F.
-
-    Source: Salimans & Ho 2022, appendix D.
-    """
-
-    schedule: VPSchedule
-
-    def __call__(self, sigma: Tensor) -> Coefficients:
-        scale = (1 + sigma.square()).rsqrt()
-        return Coefficients(scale.square(), -sigma * scale, scale, self.schedule.timestep(sigma))
-
-
-@dataclass(frozen=True)
-class SamplePreconditioning:
-    """F predicts x itself: D = F."""
-
-    schedule: VPSchedule
-
-    def __call__(self, sigma: Tensor) -> Coefficients:
-        scale = (1 + sigma.square()).rsqrt()
-        return Coefficients(
-            torch.zeros_like(sigma), torch.ones_like(sigma), scale, self.schedule.timestep(sigma)
-        )
+from .condition import Cond, Condition, HeldCondition, joined, repeated
+from .parametrisation import Coefficients, Preconditioning
 
 
 class Denoiser(nn.Module):
-    """denoised = D(x_t, sigma, cond): x_t [n, …], sigma [n], cond [n] labels or None → [n, …]."""
+    """denoised = D(x_t, sigma, cond): x_t [n, …], sigma [n], cond of n rows or None → [n, …]."""
 
-    def forward(self, x_t: Tensor, sigma: Tensor, cond: Tensor | None = None) -> Tensor:
+    def forward(self, x_t: Tensor, sigma: Tensor, cond: Cond = None) -> Tensor:
         """E[x | x_t = x + σ ε, cond]."""
         raise TypeError(f"{type(self).__name__} does not say how it denoises")
 
-    def predict_noise(self, x_t: Tensor, sigma: Tensor, cond: Tensor | None = None) -> Tensor:
-        """ε̂ = (x_t − D)/σ = E[ε | x_t, cond]."""
-        return (x_t - self(x_t, sigma, cond)) / sigma.view(-1, *[1] * (x_t.ndim - 1))
+    def predict_noise(self, x: Tensor, sigma: Tensor, eps: Tensor, cond: Cond = None) -> Tensor:
+        """ε̂ = (x_t − D)/σ = E[ε | x_t, cond] at x_t = x + σ ε."""
+        level = sigma.view(-1, *[1] * (x.ndim - 1))
+        x_t = x + level * eps
+        return (x_t - self(x_t, sigma, cond)) / level
 
 
 class GaussianDenoiser(Denoiser):
@@ -109,16 +35,16 @@ class GaussianDenoiser(Denoiser):
         self.register_buffer("mean", mean)
         self.register_buffer("variance", torch.as_tensor(variance, dtype=mean.dtype).expand_as(mean).clone())
 
-    def forward(self, x_t: Tensor, sigma: Tensor, cond: Tensor | None = None) -> Tensor:
+    def forward(self, x_t: Tensor, sigma: Tensor, cond: Cond = None) -> Tensor:
         s2, level2 = self.variance.flatten(), sigma.view(-1, 1).square()
         flat = (level2 * self.mean.flatten() + s2 * x_t.flatten(1)) / (s2 + level2)
         return flat.view_as(x_t)
 
 
 class NetworkDenoiser(Denoiser):
-    """A raw network F(x, c_noise, cond) behind a preconditioning.
+    """A raw network F(y, c_noise, cond) behind a preconditioning.
 
-    The arithmetic around the network stays in x_t's precision, whatever the network computes in.
+    The arithmetic around the network stays in x's precision, whatever the network computes in.
     """
 
     def __init__(self, network: nn.Module, precondition: Preconditioning) -> None:
@@ -126,25 +52,34 @@ class NetworkDenoiser(Denoiser):
         self.network = network
         self.precondition = precondition
 
-    def coefficients(self, x_t: Tensor, sigma: Tensor) -> Coefficients:
-        """The preconditioning at σ, shaped to multiply x_t (c_noise stays [n])."""
-        c = self.precondition(sigma)
-        shape = (-1, *[1] * (x_t.ndim - 1))
-        return Coefficients(c.skip.view(shape), c.out.view(shape), c.into.view(shape), c.noise)
+    def coefficients(self, x: Tensor, sigma: Tensor) -> Coefficients:
+        """The preconditioning at σ, shaped to multiply x (c_noise stays [n])."""
+        return self.precondition(sigma).shaped(x.ndim)
 
-    def raw(self, x_t: Tensor, c: Coefficients, cond: Tensor | None) -> Tensor:
-        """F(c_in x_t, c_noise, cond) in x_t's dtype."""
-        return self.network(c.into * x_t, c.noise, cond).to(x_t.dtype)
+    def raw(self, y: Tensor, c: Coefficients, cond: Cond) -> Tensor:
+        """F(y, c_noise, cond) in y's dtype."""
+        return self.network(y, c.c_noise, cond).to(y.dtype)
 
-    def forward(self, x_t: Tensor, sigma: Tensor, cond: Tensor | None = None) -> Tensor:
+    def forward(self, x_t: Tensor, sigma: Tensor, cond: Cond = None) -> Tensor:
         c = self.coefficients(x_t, sigma)
-        return c.skip * x_t + c.out * self.raw(x_t, c, cond)
+        return self.of_input(c.signal * x_t, c, cond)
 
-    def predict_noise(self, x_t: Tensor, sigma: Tensor, cond: Tensor | None = None) -> Tensor:
-        """ε̂ = ((1 − c_skip) x_t − c_out F)/σ: F itself under ε-prediction, without cancellation."""
-        c = self.coefficients(x_t, sigma)
-        level = sigma.view(c.skip.shape)
-        return ((1 - c.skip) * x_t - c.out * self.raw(x_t, c, cond)) / level
+    def of_input(self, y: Tensor, c: Coefficients, cond: Cond) -> Tensor:
+        """x̂ = p y + q F of the network's own input y."""
+        return c.skip * y + c.out * self.raw(y, c, cond)
+
+    def of_noise(self, z: Tensor, sigma: Tensor, cond: Cond) -> Tensor:
+        """x̂ of noise of unit variance that the network sees as it is, y = z: what a one-step generator makes.
+
+        D(σ z, σ) has y = b z instead, which is less than unit variance unless σ is infinite.
+        """
+        return self.of_input(z, self.coefficients(z, sigma), cond)
+
+    def predict_noise(self, x: Tensor, sigma: Tensor, eps: Tensor, cond: Cond = None) -> Tensor:
+        """ε̂ = r y + s F: F itself under ε-prediction, without cancellation."""
+        c = self.coefficients(x, sigma)
+        y = c.noised(x, eps)
+        return c.eps_skip * y + c.eps_out * self.raw(y, c, cond)
 
 
 class GuidedDenoiser(NetworkDenoiser):
@@ -153,76 +88,76 @@ class GuidedDenoiser(NetworkDenoiser):
     Args:
         base: a conditional denoiser that was trained with dropped conditions.
         scale: s; 1 is the conditional model, 0 the unconditional one.
-        null: the condition of one row that stands for none: a label [], an empty prompt's embedding [L, D].
+        null: the condition that stands for none: a label [], or a prompt's
+            tensors, each without its row axis.
 
     Source: Ho & Salimans 2022, equation 6 (with s = 1 + w).
     """
 
-    null: Tensor
-
-    def __init__(self, base: NetworkDenoiser, scale: float, null: Tensor) -> None:
+    def __init__(self, base: NetworkDenoiser, scale: float, null: Tensor | Condition) -> None:
         super().__init__(base.network, base.precondition)
-        self.scale = scale
-        self.register_buffer("null", null, persistent=False)
+        self.scale, self.null = scale, HeldCondition(null)
 
-    def raw(self, x_t: Tensor, c: Coefficients, cond: Tensor | None) -> Tensor:
+    def raw(self, y: Tensor, c: Coefficients, cond: Cond) -> Tensor:
         if cond is None:
             raise ValueError("guidance needs a condition")
         both = Coefficients(*(torch.cat([t, t]) for t in c))
-        f = super().raw(torch.cat([x_t, x_t]), both, torch.cat([cond, self.null.expand_as(cond)]))
+        f = super().raw(torch.cat([y, y]), both, joined(cond, repeated(self.null.value, len(y))))
         conditional, unconditional = f.chunk(2)
         return torch.lerp(unconditional, conditional, self.scale)
 
 
 def denoised_difference(
-    a: Denoiser, b: Denoiser, x_t: Tensor, sigma: Tensor, cond: Tensor | None
+    a: Denoiser, b: Denoiser, x: Tensor, sigma: Tensor, eps: Tensor, cond: Cond
 ) -> tuple[Tensor, Tensor]:
-    """(D_a − D_b, D_b) on the same x_t.
+    """(D_a − D_b, D_b) on the same x_t = x + σ ε.
 
-    Where both are networks behind one preconditioning, the difference is c_out (F_a − F_b): the common
-    skip part never enters, which at small σ would cancel catastrophically.
+    Where both are networks behind one preconditioning, the difference is q (F_a − F_b): the common part of y
+    never enters, which at small σ would cancel catastrophically.
     """
     if isinstance(a, NetworkDenoiser) and isinstance(b, NetworkDenoiser) and a.precondition == b.precondition:
-        c = a.coefficients(x_t, sigma)
-        raw_b = b.raw(x_t, c, cond)
-        return c.out * (a.raw(x_t, c, cond) - raw_b), c.skip * x_t + c.out * raw_b
+        c = a.coefficients(x, sigma)
+        y = c.noised(x, eps)
+        raw_b = b.raw(y, c, cond)
+        return c.out * (a.raw(y, c, cond) - raw_b), c.skip * y + c.out * raw_b
+    x_t = x + sigma.view(-1, *[1] * (x.ndim - 1)) * eps
     denoised_b = b(x_t, sigma, cond)
     return a(x_t, sigma, cond) - denoised_b, denoised_b
 
 
-def denoising_loss(denoiser: NetworkDenoiser, x: Tensor, sigma: Tensor, eps: Tensor, cond: Tensor) -> Tensor:
-    """mean (F − (x − c_skip x_t)/c_out)² = mean λ(σ) (D(x_t) − x)² with λ = 1/c_out²: what trains a network.
+def denoising_loss(denoiser: NetworkDenoiser, x: Tensor, sigma: Tensor, eps: Tensor, cond: Cond) -> Tensor:
+    """mean (F − ideal F)² = mean λ(σ) (D(x_t) − x)² with λ = 1/q²: what trains a network.
 
-    For the EDM preconditioning λ = (σ² + σ_d²)/(σ σ_d)², the EDM loss; for ε-prediction it is the DDPM
-    loss ‖F − ε‖². Shapes: x, eps [n, …]; sigma, cond [n] → scalar.
+    For the EDM preconditioning λ = (σ² + σ_d²)/(σ σ_d)², the EDM loss; for ε-prediction it is the DDPM loss
+    ‖F − ε‖², for flow matching ‖F − (ε − x)‖². Shapes: x, eps [n, …]; sigma [n]; cond of n rows → scalar.
 
-    Source: Karras et al. 2022 (EDM), equation 8; Ho et al. 2020, equation 14.
+    Source: Karras et al. 2022 (EDM), equation 8; Ho et al. 2020, equation 14; Lipman et al. 2023, equation 9.
     """
     return F.mse_loss(*_raw_and_ideal(denoiser, x, sigma, eps, cond))
 
 
 def reconstruction_loss(
-    denoiser: NetworkDenoiser, x: Tensor, sigma: Tensor, eps: Tensor, cond: Tensor
+    denoiser: NetworkDenoiser, x: Tensor, sigma: Tensor, eps: Tensor, cond: Cond
 ) -> Tensor:
     """mean (D(x_t) − x)², the plain error: every noise level counts by its own error, so small ones hardly.
 
-    Shapes as of :func:`denoising_loss`. From c_out (F − ideal), where nothing cancels.
+    Shapes as of :func:`denoising_loss`. From q (F − ideal), where nothing cancels.
     """
     raw, ideal = _raw_and_ideal(denoiser, x, sigma, eps, cond)
     return (denoiser.coefficients(x, sigma).out * (raw - ideal)).square().mean()
 
 
-def denoising_losses(
-    denoiser: NetworkDenoiser, x: Tensor, sigma: Tensor, eps: Tensor, cond: Tensor | None
-) -> Tensor:
+def denoising_losses(denoiser: NetworkDenoiser, x: Tensor, sigma: Tensor, eps: Tensor, cond: Cond) -> Tensor:
     """The same for each row apart, a mean over its entries: [n]."""
     raw, ideal = _raw_and_ideal(denoiser, x, sigma, eps, cond)
     return (raw - ideal).square().flatten(1).mean(1)
 
 
 def _raw_and_ideal(
-    denoiser: NetworkDenoiser, x: Tensor, sigma: Tensor, eps: Tensor, cond: Tensor | None
+    denoiser: NetworkDenoiser, x: Tensor, sigma: Tensor, eps: Tensor, cond: Cond
 ) -> tuple[Tensor, Tensor]:
+    """F and what it would be if x̂ = x and ε̂ = ε: from x = p y + q F and ε = r y + s F,
+    F = (p ε − r x)/(p s − q r), in which nothing cancels."""
     c = denoiser.coefficients(x, sigma)
-    x_t = x + sigma.view(c.skip.shape) * eps
-    return denoiser.raw(x_t, c, cond), (x - c.skip * x_t) / c.out
+    ideal = (c.skip * eps - c.eps_skip * x) / (c.skip * c.eps_out - c.out * c.eps_skip)
+    return denoiser.raw(c.noised(x, eps), c, cond), ideal

@@ -1,58 +1,46 @@
-"""Raw networks F(x, c_noise, cond): the face that they share, and diffusers' UNets behind it."""
+"""Raw networks F(y, c_noise, cond): the face that all share, and diffusers' UNet of labelled images."""
 
 from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from diffusers import ModelMixin, UNet2DConditionModel, UNet2DModel
+from diffusers import ModelMixin, UNet2DModel
 from torch import Tensor, nn
 
+from .condition import Cond
 from .precision import Float32Conv2d
 
 
 class RawNetwork(nn.Module, ABC):
-    """F(x, c_noise, cond) of square images, by a network that diffusers saves and loads."""
+    """F(y, c_noise, cond) by a network that diffusers saves and loads."""
 
-    size_key: ClassVar[str] = "sample_size"
-    """The key of :attr:`size` in the network's configuration."""
-
-    def __init__(self, unet: ModelMixin) -> None:
+    def __init__(self, model: ModelMixin) -> None:
         super().__init__()
-        self.unet = unet
+        self.model = model
 
     @property
     def config(self) -> Mapping[str, Any]:
         """The network's configuration, as its `config.json` has it."""
-        return self.unet.config
-
-    @property
-    def channels(self) -> int:
-        """Channels of one image."""
-        return self.unet.config.in_channels
-
-    @property
-    def size(self) -> int:
-        """Side of one image in pixels."""
-        return self.unet.config[self.size_key]
+        return self.model.config
 
     @property
     @abstractmethod
-    def labels(self) -> int:
-        """Class embeddings, the null label included where there is one; 0 for an unconditional network."""
+    def shape(self) -> tuple[int, ...]:
+        """Of one row of y: (C, H, W), or (C, frames, H, W) of a video."""
 
     @abstractmethod
-    def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None) -> Tensor:
-        """x [n, C, s, s], c_noise [n], labels [n] or None → [n, C, s, s]."""
+    def forward(self, x: Tensor, c_noise: Tensor, cond: Cond) -> Tensor:
+        """y [n, …], c_noise [n], cond of n rows or None → [n, …]."""
 
     @abstractmethod
-    def encoder(self, x: Tensor, c_noise: Tensor, cond: Tensor | None) -> list[Tensor]:
-        """The encoder's last features at each of its sides on the way to F, the lowest side first,
-        [n, C', s, s] each: what a discriminator reads."""
+    def encoder(self, x: Tensor, c_noise: Tensor, cond: Cond) -> list[Tensor]:
+        """Features on the way to F, [n, C', h, w] each, as a discriminator reads them, the one to read alone
+        first: of a UNet the encoder's last ones at each of its sides, the lowest side first."""
 
     def trainable_copy(self) -> Self:
         """An independent copy whose parameters learn, in float32 at least.
@@ -61,61 +49,85 @@ class RawNetwork(nn.Module, ABC):
         difference of two networks.
         """
         network = copy.deepcopy(self).requires_grad_(True).eval()
-        return network if network.unet.dtype == torch.float64 else network.float()
+        return network if network.model.dtype == torch.float64 else network.float()
 
     def save(self, folder: Path) -> None:
         """`config.json` and safetensors, as diffusers has them."""
-        self.unet.save_pretrained(folder, safe_serialization=True)
+        self.model.save_pretrained(folder, safe_serialization=True)
 
 
-class UNetNetwork(RawNetwork):
-    """F(x, c_noise, cond) by a :class:`diffusers.UNet2DModel`; `cond` is a class label per row.
+class ImageNetwork(RawNetwork):
+    """F of square images, with labels or without: `cond` is a class label per row."""
 
-    An unconditional network ignores the labels. Under autocast the last convolution still runs in float32.
-    """
+    size_key: ClassVar[str] = "sample_size"
+    """The key of :attr:`size` in the network's configuration."""
 
-    unet: UNet2DModel
+    @property
+    def channels(self) -> int:
+        """Channels of one image."""
+        return self.model.config.in_channels
 
-    def __init__(self, unet: UNet2DModel) -> None:
-        super().__init__(unet)
-        self.unet.conv_out.__class__ = Float32Conv2d
+    @property
+    def size(self) -> int:
+        """Side of one image in pixels."""
+        return self.model.config[self.size_key]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.channels, self.size, self.size
+
+    @property
+    @abstractmethod
+    def labels(self) -> int:
+        """Class embeddings, the null label included where there is one; 0 for an unconditional network."""
+
+
+class UNetNetwork(ImageNetwork):
+    """F by a :class:`diffusers.UNet2DModel`; an unconditional one ignores the labels. Under autocast the last
+    convolution still runs in float32."""
+
+    model: UNet2DModel
+
+    def __init__(self, model: UNet2DModel) -> None:
+        super().__init__(model)
+        self.model.conv_out.__class__ = Float32Conv2d
 
     @property
     def labels(self) -> int:
-        return self.unet.config.num_class_embeds or 0
+        return self.model.config.num_class_embeds or 0
 
-    def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, cond: Cond) -> Tensor:
         labels = cond if self.labels else None
-        return self.unet(x, c_noise, class_labels=labels, return_dict=False)[0]
+        return self.model(x, c_noise, class_labels=labels, return_dict=False)[0]
 
-    def encoder(self, x: Tensor, c_noise: Tensor, cond: Tensor | None) -> list[Tensor]:
-        """What each down block gives before it halves the side; the whole network is computed."""
-        features: list[Tensor] = []
-
-        def record(block: nn.Module, inputs: Any, output: Any) -> None:
-            hidden, states = output[:2]
-            features.append(states[-2] if block.downsamplers else hidden)
-
-        hooks = [block.register_forward_hook(record) for block in self.unet.down_blocks]
-        try:
-            self.forward(x, c_noise, cond)  # a compiled call would know nothing of the hooks
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return features[::-1]
+    def encoder(self, x: Tensor, c_noise: Tensor, cond: Cond) -> list[Tensor]:
+        return unet_features(self.model.down_blocks, lambda: self.forward(x, c_noise, cond))
 
 
-class TextUNetNetwork(nn.Module):
-    """F(x, c_noise, cond) by a :class:`diffusers.UNet2DConditionModel`; `cond` is a prompt's embedding per
-    row, [n, L, D]. Where the network predicts variances too, after F's channels, they are dropped."""
+def unet_features(down_blocks: Iterable[nn.Module], call: Callable[[], object]) -> list[Tensor]:
+    """What each of diffusers' down blocks gives before it halves the side, the last block first; the whole
+    network is computed by `call`."""
 
-    def __init__(self, unet: UNet2DConditionModel) -> None:
-        super().__init__()
-        self.unet = unet
+    def before(block: nn.Module, output: Any) -> Tensor:
+        hidden, states = output[:2]
+        return states[-2] if block.downsamplers else hidden
 
-    def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None) -> Tensor:
-        dtype = self.unet.dtype
-        if cond is None:
-            raise ValueError("a text-to-image network needs the embedding of a prompt")
-        out = self.unet(x.to(dtype), c_noise, encoder_hidden_states=cond.to(dtype), return_dict=False)[0]
-        return out[:, : x.shape[1]]
+    return recorded(down_blocks, before, call)[::-1]
+
+
+def recorded(
+    modules: Iterable[nn.Module], pick: Callable[[nn.Module, Any], Tensor], call: Callable[[], object]
+) -> list[Tensor]:
+    """What `pick` takes of the output of each module, in the order in which `call` runs them. (A compiled
+    network would know nothing of the hooks.)"""
+    features: list[Tensor] = []
+    hooks = [
+        module.register_forward_hook(lambda module, _, output: features.append(pick(module, output)))
+        for module in modules
+    ]
+    try:
+        call()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return features

@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from diffusers.models.embeddings import GaussianFourierProjection
 from torch import Tensor, nn
 
+from .condition import Cond
+
 if TYPE_CHECKING:
-    from .network import RawNetwork
+    from .network import ImageNetwork
 
 
 def without_autocast(x: Tensor) -> contextlib.AbstractContextManager[None]:
@@ -35,6 +37,30 @@ class Float32Conv2d(nn.Conv2d):
         # Whatever comes in: CUDA's autocast runs the group norm before it in float32, the CPU's does not.
         with without_autocast(input):
             return super().forward(input.to(self.weight.dtype))
+
+
+class Float32Linear(nn.Linear):
+    """A linear layer in its weights' precision: [n, …, C] → [n, …, C']."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        with without_autocast(input):
+            return super().forward(input.to(self.weight.dtype))
+
+
+def keep_float32(layer: nn.Module) -> None:
+    """Makes a convolution or linear layer compute in float32 at least, whatever comes in.
+
+    Raises:
+        TypeError: another layer.
+    """
+    kinds = {nn.Conv2d: Float32Conv2d, nn.Linear: Float32Linear}
+    if type(layer) in kinds.values():
+        return
+    if type(layer) not in kinds:
+        raise TypeError(f"{type(layer).__name__} is neither a convolution nor linear")
+    layer.__class__ = kinds[type(layer)]
+    for parameter in layer.parameters():
+        parameter.data = parameter.data.to(at_least_float32(parameter.dtype))
 
 
 class Float32GroupNorm(nn.GroupNorm):
@@ -57,7 +83,7 @@ class Bfloat16Network(nn.Module):
     float32: of large phases little is left otherwise. So does the last convolution.
     """
 
-    def __init__(self, network: RawNetwork) -> None:
+    def __init__(self, network: ImageNetwork) -> None:
         super().__init__()
         for module in network.modules():
             if not isinstance(module, Float32Conv2d | GaussianFourierProjection):
@@ -65,11 +91,11 @@ class Bfloat16Network(nn.Module):
                     parameter.data = parameter.data.to(torch.bfloat16)
         self.network = network
 
-    def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, cond: Cond) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16):
             return self.network(x, c_noise, cond)
 
-    def encoder(self, x: Tensor, c_noise: Tensor, cond: Tensor | None) -> list[Tensor]:
-        """The encoder's features, as :class:`~.network.RawNetwork` has them."""
+    def encoder(self, x: Tensor, c_noise: Tensor, cond: Cond) -> list[Tensor]:
+        """The encoder's features, as :class:`~.network.ImageNetwork` has them."""
         with torch.autocast(x.device.type, torch.bfloat16):
             return self.network.encoder(x, c_noise, cond)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,16 @@ from diffusers import DDPMScheduler, EDMEulerScheduler
 
 from carv_distill.errors import UserError, shown
 
-from .denoiser import (
+from .folder import read_json, reading
+from .parametrisation import (
     EDMPreconditioning,
     EpsPreconditioning,
+    FlowPreconditioning,
     Preconditioning,
     SamplePreconditioning,
     VPreconditioning,
 )
-from .folder import read_json, reading
-from .schedule import EDMSchedule, NoiseSchedule, VPSchedule, check_levels
+from .schedule import EDMSchedule, FlowSchedule, NoiseSchedule, VPSchedule, check_levels
 
 SCHEDULER = "scheduler_config.json"
 MOST_TIMESTEPS = 100_000
@@ -40,6 +42,15 @@ _KINDS: dict[str, tuple[str, str]] = {
     "use_flow_sigmas": ("truth value", "null"),
     "snr_shift_scale": ("finite number", "null"),
     "sigma_schedule": ("text", ""),
+    "shift": ("finite number", ""),
+    "flow_shift": ("finite number", "null"),
+    "use_dynamic_shifting": ("truth value", ""),
+    "base_shift": ("finite number", "null"),
+    "max_shift": ("finite number", "null"),
+    "base_image_seq_len": ("whole number", "null"),
+    "max_image_seq_len": ("whole number", "null"),
+    "time_shift_type": ("text", ""),
+    "invert_sigmas": ("truth value", ""),
 }
 """What each setting that matters here must be, and what else it may be."""
 _EDM_KINDS = dict.fromkeys(("sigma_min", "sigma_max", "sigma_data", "rho"), ("finite number", ""))
@@ -72,14 +83,18 @@ def read_scheduler(folder: Path) -> dict[str, Any]:
     return config
 
 
-def parametrisation(config: dict[str, Any], folder: Path) -> tuple[NoiseSchedule, Preconditioning]:
+def parametrisation(
+    config: dict[str, Any], folder: Path, tokens: int | None = None
+) -> tuple[NoiseSchedule, Preconditioning]:
     """The schedule of a diffusers scheduler's configuration, and what the network predicts on it.
 
-    EDM schedulers give the EDM preconditioning, those with betas ε-, v- or sample-prediction, as their
-    `prediction_type` says.
+    EDM schedulers give the EDM preconditioning; `FlowMatchEulerDiscreteScheduler`, and others with
+    `use_flow_sigmas`, flow matching; those with betas ε-, v- or sample-prediction, as their `prediction_type`
+    says.
 
     Args:
         config: of :func:`read_scheduler`.
+        tokens: of a picture in the network, by which some flows shift their levels.
 
     Raises:
         UserError: naming `folder`, for a scheduler that is neither, levels that are no noise schedule, or an
@@ -92,16 +107,25 @@ def parametrisation(config: dict[str, Any], folder: Path) -> tuple[NoiseSchedule
                 f"{folder}: an EDM scheduler with prediction_type {shown(prediction)} is not supported"
             )
         return _edm(config, folder)
+    if name.startswith("FlowMatch") or config.get("use_flow_sigmas"):
+        flow = _flow(config, folder, tokens)
+        return flow, FlowPreconditioning(flow)
     if "beta_schedule" not in config and config.get("trained_betas") is None:
         raise UserError(
-            f"{folder}: scheduler {shown(name)} has neither betas nor EDM noise levels; known are EDM "
-            "schedulers and those with a beta schedule"
+            f"{folder}: scheduler {shown(name)} has neither betas nor EDM noise levels, and is none of "
+            "flow matching; known are EDM schedulers, FlowMatchEulerDiscreteScheduler, those with "
+            "use_flow_sigmas, and those with a beta schedule"
         )
     _refuse_other_levels(config, folder)
     vp = _betas(config, folder)
     if prediction not in _PREDICTIONS:
         raise UserError(
             f"{folder}: prediction_type {shown(prediction)} is not one of {', '.join(_PREDICTIONS)}"
+        )
+    if prediction == "epsilon" and math.isinf(vp.sigma_max):
+        raise UserError(
+            f"{folder}: prediction_type epsilon does not go with zero signal at the end of the schedule "
+            "(β = 1): noise says nothing of a picture there; such networks predict v_prediction or sample"
         )
     return vp, _PREDICTIONS[prediction](vp)
 
@@ -118,12 +142,46 @@ def _edm(config: dict[str, Any], folder: Path) -> tuple[EDMSchedule, EDMPrecondi
     return schedule, EDMPreconditioning(edm.sigma_data)
 
 
+def _flow(config: dict[str, Any], folder: Path, tokens: int | None) -> FlowSchedule:
+    """The levels that diffusers' flow schedulers make of `shift`, `flow_shift`, or of a picture's size."""
+    path = folder / SCHEDULER
+    if config.get("invert_sigmas"):
+        raise UserError(f"{path}: invert_sigmas is not supported: its levels fall where others rise")
+    shift = config.get("shift", config.get("flow_shift"))
+    if config.get("use_dynamic_shifting"):
+        shift = _shift_by_size(config, path, tokens)
+    shift = 1.0 if shift is None else shift
+    if not shift > 0:
+        raise UserError(f"{path}: shift is {shift:g}, not above 0")
+    flow = FlowSchedule(config.get("num_train_timesteps", 1000), shift)
+    check_levels(flow, f"{path}: num_train_timesteps, shift")
+    return flow
+
+
+def _shift_by_size(config: dict[str, Any], path: Path, tokens: int | None) -> float:
+    """s = e^μ, or μ itself, of a μ that is linear in the number of a picture's tokens."""
+    if tokens is None:
+        raise UserError(f"{path}: use_dynamic_shifting needs a picture's size, which is not known here")
+    low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    first, last = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    if None in (low, high, first, last) or first == last:
+        raise UserError(
+            f"{path}: use_dynamic_shifting needs base_shift and max_shift, and base_image_seq_len other "
+            "than max_image_seq_len"
+        )
+    mu = low + (high - low) * (tokens - first) / (last - first)
+    kind = config.get("time_shift_type", "exponential")
+    if kind not in ("exponential", "linear"):
+        raise UserError(f"{path}: time_shift_type {shown(kind)} is not one of exponential, linear")
+    return math.exp(mu) if kind == "exponential" else mu
+
+
 def _betas(config: dict[str, Any], folder: Path) -> VPSchedule:
     table = _scheduler(DDPMScheduler, config, folder).betas
-    if table.numel() and table[-1] == 1:
-        raise UserError(f"{folder}: a schedule with zero signal at its end (β = 1) is not supported")
-    if not ((table > 0) & (table < 1)).all():
-        wrong = table[~((table > 0) & (table < 1))][0]
+    inside = (table > 0) & (table < 1)
+    inside[-1:] |= table[-1:] == 1  # zero signal at the end
+    if not inside.all():
+        wrong = table[~inside][0]
         raise UserError(f"{folder / SCHEDULER}: β = {wrong:g} is not between 0 and 1, as betas must be")
     schedule = VPSchedule(table)
     check_levels(schedule, f"{folder / SCHEDULER}: its betas")
@@ -137,8 +195,6 @@ def _refuse_other_levels(config: dict[str, Any], folder: Path) -> None:
             f"{folder / SCHEDULER}: timestep_type {shown(kind)} is not supported, only discrete is: such a "
             "network is told ln(σ)/4, and its levels are not those of its betas"
         )
-    if config.get("use_flow_sigmas"):
-        raise UserError(f"{folder / SCHEDULER}: use_flow_sigmas is not supported: its levels are no betas'")
     if config.get("snr_shift_scale") not in (None, 1):
         raise UserError(
             f"{folder / SCHEDULER}: snr_shift_scale {config['snr_shift_scale']:g} is not supported: it "

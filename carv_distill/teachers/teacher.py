@@ -18,13 +18,13 @@ from .denoiser import GuidedDenoiser, NetworkDenoiser
 from .edm.networks import DhariwalUNet, SongUNet
 from .edm.unet import EDMNetwork
 from .folder import local_folder, read_json
-from .network import RawNetwork, UNetNetwork
+from .network import ImageNetwork, UNetNetwork
 from .schedule import EDMSchedule, NoiseSchedule
 from .scheduler import SCHEDULER, parametrisation, read_scheduler
 from .trial import try_denoiser
 from .weights import read_network, require_side
 
-NETWORKS: dict[str, tuple[type[ModelMixin], type[RawNetwork]]] = {
+NETWORKS: dict[str, tuple[type[ModelMixin], type[ImageNetwork]]] = {
     "UNet2DModel": (UNet2DModel, UNetNetwork),
     "SongUNet": (SongUNet, EDMNetwork),
     "DhariwalUNet": (DhariwalUNet, EDMNetwork),
@@ -42,10 +42,10 @@ class Teacher:
     """The scheduler's diffusers configuration, with which a student is saved too."""
 
     @property
-    def network(self) -> RawNetwork:
+    def network(self) -> ImageNetwork:
         """The raw network."""
         network = self.denoiser.network
-        assert isinstance(network, RawNetwork)
+        assert isinstance(network, ImageNetwork)
         return network
 
     @property
@@ -131,13 +131,13 @@ def _refuse_other_embeddings(config: dict[str, Any], folder: Path) -> None:
             )
 
 
-def raw_network(unet: ModelMixin) -> RawNetwork:
+def raw_network(unet: ModelMixin) -> ImageNetwork:
     """F(x, c_noise, cond) by one of :data:`NETWORKS`."""
     return NETWORKS[type(unet).__name__][1](unet)
 
 
 def save_teacher(
-    folder: Path, network: RawNetwork | ModelMixin, scheduler_config: dict[str, Any], card: str
+    folder: Path, network: ImageNetwork | ModelMixin, scheduler_config: dict[str, Any], card: str
 ) -> None:
     """Writes `config.json`, safetensors, `scheduler_config.json` and a model card, each file atomically.
 
@@ -147,7 +147,7 @@ def save_teacher(
     Raises:
         UserError: a file could not be written; those that were there before stay.
     """
-    raw = network if isinstance(network, RawNetwork) else raw_network(network)
+    raw = network if isinstance(network, ImageNetwork) else raw_network(network)
     try:
         with updated_folder(folder) as scratch:
             raw.save(scratch)

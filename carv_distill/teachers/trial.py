@@ -12,7 +12,8 @@ from torch import Tensor
 
 from carv_distill.errors import UserError, one_line
 
-from .denoiser import Denoiser
+from .condition import Cond
+from .denoiser import NetworkDenoiser
 from .folder import FOREIGN
 from .schedule import NoiseSchedule
 
@@ -53,13 +54,13 @@ def try_call(call: Callable[[], Tensor], shape: Sequence[int], source: str) -> T
 
 
 def try_denoiser(
-    denoiser: Denoiser, schedule: NoiseSchedule, shape: Sequence[int], cond: Tensor | None, source: str
+    denoiser: NetworkDenoiser, schedule: NoiseSchedule, shape: Sequence[int], cond: Cond, source: str
 ) -> None:
-    """D(x_t, σ, cond) of one row at the least and the greatest level of a schedule.
+    """F of one row of noise at the least and the greatest level of a schedule.
 
     Args:
         shape: of one row.
-        cond: of one row: a label [1], a prompt's embedding [1, L, D], or None.
+        cond: of one row: a label [1], a prompt's condition, or None.
 
     Raises:
         UserError: see :func:`try_call`.
@@ -68,6 +69,6 @@ def try_denoiser(
     # no random numbers: a run's must not depend on how often its teacher was tried
     noise = torch.linspace(-2, 2, math.prod(shape), device=like.device).view(1, *shape).sin()
     for level in (schedule.sigma_min, schedule.sigma_max):
-        sigma = noise.new_full((1,), level)
+        c = denoiser.coefficients(noise, noise.new_full((1,), level))
         what = f"{source}: its network at σ = {level:.3g}"
-        try_call(partial(denoiser, level * noise, sigma, cond), noise.shape, what)
+        try_call(partial(denoiser.raw, noise, c, cond), noise.shape, what)

@@ -21,11 +21,12 @@ _MOST_LAYERS = 1000
 _OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
 
 
-def read_network(folder: Path, kind: Any, low_memory: bool = True) -> Any:
+def read_network(folder: Path, kind: Any, low_memory: bool = True, dtype: torch.dtype = torch.float32) -> Any:
     """A network of one of diffusers' or transformers' classes, from safetensors only.
 
     Args:
         low_memory: its weights are never initialised, only read.
+        dtype: of the weights, whatever the files hold.
 
     Raises:
         UserError: it is missing, damaged, not finite, of another size than its weights, or lacks some, which
@@ -42,9 +43,11 @@ def read_network(folder: Path, kind: Any, low_memory: bool = True) -> Any:
                 pass  # its header fits its length, which diffusers says less clearly
     if issubclass(kind, ModelMixin):
         _check_size(folder, kind, config, files)
+    precision = {"torch_dtype" if issubclass(kind, ModelMixin) else "dtype": dtype}
     with reading(f"{folder} has", kind.__name__):
         network, loading = kind.from_pretrained(
             folder,
+            **precision,
             use_safetensors=True,
             low_cpu_mem_usage=low_memory,
             output_loading_info=True,

@@ -17,8 +17,9 @@ from carv_distill.carv import (
     StepStatistics,
 )
 from carv_distill.engine.options import EstimatorOptions
+from carv_distill.teachers.condition import Condition
 from carv_distill.teachers.denoiser import NetworkDenoiser
-from carv_distill.teachers.schedule import VPSchedule
+from carv_distill.teachers.schedule import DiscreteSchedule
 
 from .options import SDSOptions
 
@@ -30,12 +31,12 @@ class TimestepRange:
     With a proposal of M bins, bin i is timestep first + i; 0 ≤ first ≤ last < T.
     """
 
-    schedule: VPSchedule
+    schedule: DiscreteSchedule
     first: int
     last: int
 
     @classmethod
-    def of_shares(cls, schedule: VPSchedule, low: float, high: float) -> TimestepRange:
+    def of_shares(cls, schedule: DiscreteSchedule, low: float, high: float) -> TimestepRange:
         """From shares of the timesteps, as 0.02 … 0.98."""
         top = schedule.timesteps - 1
         first = min(int(low * schedule.timesteps), top)
@@ -89,7 +90,7 @@ class AnnealedSampler:
 
     def __init__(
         self,
-        schedule: VPSchedule,
+        schedule: DiscreteSchedule,
         estimator: EstimatorOptions,
         options: SDSOptions,
         max_steps: int,
@@ -132,7 +133,7 @@ def timestep_weight(sigma: Tensor, weighting: str) -> Tensor:
 
     Source: DreamFusion, section 3; Fantasia3D (arXiv 2303.13873), section 3.3.
     """
-    noise = sigma.square() / (1 + sigma.square())
+    noise = 1 / (1 + sigma.square().reciprocal())  # 1 at σ = ∞
     match weighting:
         case "sds":
             return noise
@@ -148,19 +149,19 @@ def sds_residual(
     x: Tensor,
     sigma: Tensor,
     eps: Tensor,
-    cond: Tensor,
+    cond: Condition,
     weighting: str = "sds",
     coefficient: Tensor | float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """(w(t) (ε̂ − c ε), ε̂) with ε̂ = (x_t − D(x_t, σ, cond))/σ, x_t = x + σ ε.
 
     Any c, one or [n], that does not depend on this ε leaves the mean as it is: E[ε | x, t] = 0. Shapes: x,
-    eps [n, C, s, s]; sigma [n]; cond [n, L, D], embeddings of prompts.
+    eps [n, C, s, s]; sigma [n]; cond of n rows.
 
     Source: DreamFusion (arXiv 2209.14988), equation 3, c = 1.
     """
     shape = (-1, *[1] * (x.ndim - 1))
-    predicted = denoiser.predict_noise(x + sigma.view(shape) * eps, sigma, cond)
+    predicted = denoiser.predict_noise(x, sigma, eps, cond)
     if isinstance(coefficient, Tensor):
         coefficient = coefficient.view(shape)
     return timestep_weight(sigma, weighting).view(shape) * (predicted - coefficient * eps), predicted
@@ -170,7 +171,7 @@ def guided_residual(
     denoiser: NetworkDenoiser,
     levels: TimestepRange,
     weighting: str,
-    cond: Tensor,
+    cond: Condition,
     step: int,
     coefficient: NoiseCoefficient | None = None,
     statistics: StepStatistics | None = None,
@@ -179,7 +180,7 @@ def guided_residual(
 
     Args:
         denoiser: guided, frozen.
-        cond: of each upstream sample, [R, L, D].
+        cond: of each upstream sample, R rows.
         coefficient: c as past draws taught it; None is c = 1.
         statistics: holds back what draws teach c until the step is done; None teaches nothing.
     """

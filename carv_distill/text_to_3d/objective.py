@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from carv_distill.carv import NoiseCoefficient, Residual, StepStatistics, Upstream
 from carv_distill.data.solids import view_prompt
 from carv_distill.geometry.camera import VIEWS, Cameras, CameraSampler
-from carv_distill.teachers.text import TextTeacher
+from carv_distill.teachers.condition import Condition, HeldCondition
+from carv_distill.teachers.pipelines.teacher import TextTeacher
 
 from .guidance import AnnealedSampler, clip_norm, guided_residual
 from .options import SceneOptions, SDSOptions
@@ -56,10 +57,8 @@ class SDSObjective(nn.Module):
         self.denoiser = teacher.guided(options.guidance, options.negative_prompt)
         prompts = teacher.prompts(view_prompts(options))
         teacher.prompts.release()
-        self.register_buffer("prompts", prompts, persistent=False)
+        self.prompts = HeldCondition(prompts)
         self.coefficient = NoiseCoefficient() if options.coefficient == "learned" else None
-
-    prompts: Tensor
 
     def cameras(self, count: int, g: torch.Generator) -> Cameras:
         """Random cameras, of the scene's type."""
@@ -98,11 +97,13 @@ class SDSObjective(nn.Module):
             image = F.interpolate(image, (side, side), mode="bilinear", align_corners=False)
         return self.teacher.encode(image, g)
 
-    def conditions(self, cameras: Cameras) -> Tensor:
-        """The prompt's embedding for each view, [n, L, D]."""
-        return self.prompts.index_select(0, cameras.view_index())
+    def conditions(self, cameras: Cameras) -> Condition:
+        """The prompt's embedding for each view, n rows."""
+        cond = self.prompts.value
+        assert isinstance(cond, Condition)
+        return cond[cameras.view_index()]
 
-    def residual(self, cond: Tensor, step: int, statistics: StepStatistics | None = None) -> Residual:
+    def residual(self, cond: Condition, step: int, statistics: StepStatistics | None = None) -> Residual:
         """The SDS residual of pictures with these conditions."""
         levels, weighting = self.levels.range_at(step), self.options.weighting
         return guided_residual(self.denoiser, levels, weighting, cond, step, self.coefficient, statistics)

@@ -21,8 +21,8 @@ from carv_distill.engine.task import Prepared
 from carv_distill.errors import UserError
 from carv_distill.evaluation.clip import ClipScorer
 from carv_distill.geometry.camera import CameraSampler
-from carv_distill.teachers.prompts import PromptEncoder
-from carv_distill.teachers.text import TextTeacher, load_text_teacher
+from carv_distill.teachers.pipelines.encoder import PromptEncoder
+from carv_distill.teachers.pipelines.teacher import TextTeacher, load_text_teacher
 from carv_distill.variance import MeasuredGradient, StageTimer
 
 from .export import pictures, turntable, write_mesh, write_turntable
@@ -138,8 +138,7 @@ def warn_of_cut_text(options: SDSOptions, encoder: PromptEncoder) -> None:
     """Says what the text encoder leaves out of prompts that are longer than it takes, the view above all."""
     prompts = view_prompts(options)
     cut = max((encoder.cut_text(prompt) for prompt in prompts), key=len)
-    seen = encoder.tokens(prompts)["input_ids"].unique(dim=0)
-    if options.view_prompts and len(seen) < len(prompts):
+    if options.view_prompts and encoder.seen(prompts) < len(prompts):
         log.warning(
             "sds.prompt: the text encoder takes %d tokens and cuts off the view, as %r, so that several "
             "views have one prompt; shorten it, or give sds.view_prompts=false",

@@ -20,8 +20,9 @@ from carv_distill.attribution.gradients import attribution_pipeline
 from carv_distill.attribution.projection import build_projector
 from carv_distill.carv import Draws, NoiseLevelSampler, Proposal, stream
 from carv_distill.data.images import load_images
-from carv_distill.teachers.denoiser import EDMPreconditioning, NetworkDenoiser, denoising_loss
+from carv_distill.teachers.denoiser import NetworkDenoiser, denoising_loss
 from carv_distill.teachers.network import UNetNetwork
+from carv_distill.teachers.parametrisation import EDMPreconditioning
 from carv_distill.variance import Estimate, VarianceBudget, mean_estimate, paired_ratio
 from studies.attribution_budget.arms import DIGITS_LEVELS, Weights
 from studies.attribution_budget.draws import PAPER_ECM

@@ -13,10 +13,11 @@ from carv_distill.attribution.pilot import pilot_sampler
 from carv_distill.attribution.projection import build_projector
 from carv_distill.carv import Draws, NoiseLevelSampler, Proposal, stream
 from carv_distill.errors import UserError
-from carv_distill.teachers.denoiser import EDMPreconditioning, NetworkDenoiser
+from carv_distill.teachers.denoiser import NetworkDenoiser
 from carv_distill.teachers.network import UNetNetwork
+from carv_distill.teachers.parametrisation import EDMPreconditioning
+from carv_distill.teachers.pipelines.teacher import load_text_teacher
 from carv_distill.teachers.schedule import EDMSchedule
-from carv_distill.teachers.text import load_text_teacher
 from carv_distill.variance import NoiseLevelProfile, VarianceBudget
 from tests.helpers.linear import SCHEDULE, Linear, Plain, linear_gradients, mean_gradient
 from tests.helpers.linear_gaussian import holds
@@ -92,7 +93,7 @@ def test_a_text_to_image_teacher_and_one_without_conditions(tmp_path: Path) -> N
     teacher = load_text_teacher(save_tiny_pipeline(tmp_path)).double()
     gradients = SampleGradients(teacher.denoiser, teacher.schedule)
     x = torch.randn(2, 4, 4, 4, generator=stream("latents"), dtype=torch.float64)
-    cond = teacher.prompts(["a red torus", "a blue cube"]).double()
+    cond = teacher.prompts(["a red torus", "a blue cube"]).to(torch.float64)
     draws = draws_of((4, 4, 4))
     found = gradients(x, cond, draws.u[0], draws.weight[0], draws.eps[0])
     assert torch.allclose(found, loop(gradients, x, cond, draws, 0), rtol=1e-9, atol=1e-12)

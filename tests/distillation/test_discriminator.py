@@ -22,7 +22,7 @@ from carv_distill.distillation.options import DMDConfig
 from carv_distill.distillation.preparation import build_module
 from carv_distill.errors import UserError
 from carv_distill.teachers.edm.networks import DhariwalUNet, SongUNet
-from carv_distill.teachers.network import RawNetwork
+from carv_distill.teachers.network import ImageNetwork
 from carv_distill.teachers.teacher import raw_network
 from tests.helpers.edm_networks import small
 from tests.helpers.tiny_unet import tiny_unet
@@ -188,7 +188,7 @@ def test_a_head_takes_any_side(side: int) -> None:
     """One number for each picture, whatever the lowest side is."""
 
     class Network(torch.nn.Module):
-        channels, size = 1, 8
+        shape = 1, 8, 8
 
         def __init__(self) -> None:
             super().__init__()
@@ -202,7 +202,7 @@ def test_a_head_takes_any_side(side: int) -> None:
 
 
 def test_shapes_are_the_encoders() -> None:
-    networks: list[RawNetwork] = [raw_network(small("adm")), raw_network(tiny_unet(labels=4))]
+    networks: list[ImageNetwork] = [raw_network(small("adm")), raw_network(tiny_unet(labels=4))]
     assert [feature_shapes(n) for n in networks] == [[(128, 4), (64, 8)], [(8, 4), (8, 8)]]
 
 
@@ -270,12 +270,15 @@ def test_the_penalty_is_the_squared_change_under_a_little_noise(small_config: Ma
     x, labels = o.student_samples(stream("real"))
     sigma = torch.tensor([0.1, 0.5, 2.0, 8.0]).double()
     leaf = x.clone().requires_grad_()
-    h = head.of_noised(o.read, leaf, sigma, labels)
+    h = head.logits(o.read, leaf, sigma, torch.zeros_like(x), labels)
     (gradient,) = torch.autograd.grad(h.sum(), leaf)
     changes = []
     for i in range(64):
         eps = torch.randn(x.shape, generator=stream("near", i), dtype=x.dtype)
-        changes.append((head.of_noised(o.read, x + 1e-4 * eps, sigma, labels) - h).square().mean() / 1e-8)
+        changes.append(
+            (head.logits(o.read, x + 1e-4 * eps, sigma, torch.zeros_like(x), labels) - h).square().mean()
+            / 1e-8
+        )
     found = torch.stack(changes).detach()
     exact = gradient.square().flatten(1).sum(1).mean()
     assert (found.mean() - exact).abs() < 4 * found.std() / 8

@@ -129,7 +129,7 @@ def test_a_student_of_an_edm_network(name: str, tmp_path: Path, monkeypatch: pyt
     folder, network = tmp_path / "student", raw_network(small(name))
     save_student(folder, network, EDM, student_card(network, 10, {}))
     pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
-    assert type(pipeline.unet) is type(network.unet)
+    assert type(pipeline.unet) is type(network.model)
     g = torch.Generator().manual_seed(0)
     raw = pipeline(class_labels=[3, 7], generator=g, output_type="raw").images
     teacher = load_teacher(folder)
@@ -146,7 +146,7 @@ def test_schedulers_with_betas(kind: Any, prediction: str, tmp_path: Path) -> No
     network = raw_network(tiny_unet(channels=3))
     save_student(tmp_path, network, config, student_card(network, 10, {}))
     teacher = load_teacher(tmp_path)
-    pipeline = OneStepPipeline(network.unet, kind.from_config(config))
+    pipeline = OneStepPipeline(network.model, kind.from_config(config))
     made = pipeline(2, generator=torch.Generator().manual_seed(0), output_type="raw").images
     torch.testing.assert_close(made, one_step(teacher, noise(teacher), None), rtol=1e-4, atol=1e-3)
     index = json.loads((tmp_path / "model_index.json").read_text())
@@ -188,7 +188,7 @@ def test_the_pipeline_wins_over_an_older_flat_student(tmp_path: Path) -> None:
     """A run resumed into a folder of the older layout: load_teacher reads the newer weights."""
     save_teacher(tmp_path, tiny_unet(seed=1), EDM, "")
     save_student(tmp_path, raw_network(tiny_unet(seed=2)), EDM, "")
-    weights = load_teacher(tmp_path).network.unet.state_dict()
+    weights = load_teacher(tmp_path).network.model.state_dict()
     assert all(map(torch.equal, weights.values(), tiny_unet(seed=2).state_dict().values()))
 
 

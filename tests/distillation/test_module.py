@@ -99,8 +99,8 @@ def test_the_teacher_stays_frozen_and_out_of_the_checkpoint(small_config: MakeCo
 def test_a_checkpoint_of_other_networks_is_refused(small_config: MakeConfig) -> None:
     module = build(small_config())
     state = dict(module.state_dict())
-    state.pop("objective.student.network.unet.conv_in.weight")
-    with pytest.raises(UserError, match=r"student\.network\.unet\.conv_in\.weight"):
+    state.pop("objective.student.network.model.conv_in.weight")
+    with pytest.raises(UserError, match=r"student\.network\.model\.conv_in\.weight"):
         module.on_load_checkpoint({"state_dict": state})
 
 

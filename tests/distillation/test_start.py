@@ -69,7 +69,7 @@ def test_one_of_its_checkpoints_may_be_named(first: Path, small_config: MakeConf
     for place, step in ((first / "checkpoints/newest-step=2.ckpt", 2), (first, 4)):
         module = build_module(small_config(), load_images("digits"))
         start_from(module, str(place))
-        key = "objective.fake.network.unet.conv_in.weight"
+        key = "objective.fake.network.model.conv_in.weight"
         found[step] = module.state_dict()[key]
         assert torch.equal(found[step], weights(first, step)[key])
     assert not torch.equal(found[2], found[4])
@@ -108,9 +108,9 @@ def test_a_run_that_is_not_finished_is_refused(first: Path, small_config: MakeCo
         ),
         (
             lambda path, state: torch.save(
-                {"state_dict": rid(state, "student.network.unet.conv_in.bias")}, path
+                {"state_dict": rid(state, "student.network.model.conv_in.bias")}, path
             ),
-            r"has another network, first at objective\.student\.network\.unet\.conv_in\.bias",
+            r"has another network, first at objective\.student\.network\.model\.conv_in\.bias",
         ),
         (
             lambda path, state: torch.save({"state_dict": broken(state)}, path),

@@ -17,7 +17,7 @@ from carv_distill.distillation.objective import DMDObjective
 from carv_distill.distillation.one_step_pipeline import OneStepPipeline
 from carv_distill.distillation.options import DMDOptions
 from carv_distill.engine.estimator import Estimator
-from carv_distill.teachers.denoiser import EpsPreconditioning
+from carv_distill.teachers.parametrisation import EpsPreconditioning
 from carv_distill.teachers.sampler import heun_sample
 from carv_distill.teachers.schedule import EDMSchedule, VPSchedule
 from carv_distill.teachers.teacher import Teacher, edm_scheduler_config, load_teacher, save_teacher

@@ -283,7 +283,7 @@ def test_the_non_uniform_proposal_trains(small_config: MakeConfig) -> None:
         "estimator.chunk=3",
     )
     a, b = train(small_config("name=a")), train(small_config("name=b", *words))
-    student = "objective.student.network.unet.conv_in.weight"
+    student = "objective.student.network.model.conv_in.weight"
     assert networks(b, 6)[student].isfinite().all()
     assert not torch.equal(networks(a, 6)[student], networks(b, 6)[student])
 

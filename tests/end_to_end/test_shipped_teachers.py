@@ -13,9 +13,9 @@ from carv_distill.evaluation.clip import ClipScorer
 from carv_distill.evaluation.features import DigitsFeatures
 from carv_distill.evaluation.fid import FeatureStatistics, frechet_distance
 from carv_distill.evaluation.generate import generate_uint8
+from carv_distill.teachers.pipelines.teacher import load_text_teacher
 from carv_distill.teachers.sampler import heun_sample
 from carv_distill.teachers.teacher import load_teacher
-from carv_distill.teachers.text import load_text_teacher
 from tests.helpers.exact import EmpiricalDenoiser
 from tests.helpers.features import extract_features
 from tests.helpers.small import ROOT

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from carv_distill.attribution.gradients import SampleGradients
-from carv_distill.teachers.denoiser import Coefficients, NetworkDenoiser
+from carv_distill.teachers.denoiser import NetworkDenoiser
+from carv_distill.teachers.parametrisation import Coefficients
 from carv_distill.teachers.schedule import EDMSchedule
 
 
@@ -15,7 +16,7 @@ class Plain:
 
     def __call__(self, sigma: Tensor) -> Coefficients:
         one = torch.ones_like(sigma)
-        return Coefficients(0 * one, one, one, one)
+        return Coefficients(one, sigma, 0 * one, one, 1 / sigma, -1 / sigma, one)
 
 
 class Linear(nn.Module):

@@ -8,8 +8,8 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from carv_distill.teachers.pipelines.stable_diffusion import save_latent_teacher
 from carv_distill.teachers.prompts import word_tokenizer
-from carv_distill.teachers.text import save_latent_teacher
 
 WORDS = ["a", "red", "blue", "torus", "cube", "side", "front", "view"]
 

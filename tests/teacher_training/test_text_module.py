@@ -18,7 +18,7 @@ from carv_distill.teacher_training.losses import autoencoder_loss, clamp_scale, 
 from carv_distill.teacher_training.networks import build_networks
 from carv_distill.teacher_training.options import TextTeacherOptions
 from carv_distill.teacher_training.text_module import TextTeacherModule
-from carv_distill.teachers.text import load_text_teacher
+from carv_distill.teachers.pipelines.teacher import load_text_teacher
 from tests.helpers.loops import fit
 
 SMALL = {"vae_channels": [8, 8], "unet_channels": [8, 8], "text_width": 8, "clip_width": 8, "batch": 4}
@@ -71,9 +71,9 @@ def test_what_is_saved_is_a_pipeline_and_a_clip_model(tmp_path: Path) -> None:
     assert picture.size == (16, 16)
     teacher = load_text_teacher(tmp_path / "teacher")
     assert teacher.image_size == 16
-    averaged = dict(module.ema_denoiser.network.unet.named_parameters())
-    assert all(torch.equal(p, averaged[n]) for n, p in teacher.unet.named_parameters())
-    assert teacher.vae.config.scaling_factor == pytest.approx(float(module.latents()[2]))
+    averaged = dict(module.ema_denoiser.network.model.named_parameters())
+    assert all(torch.equal(p, averaged[n]) for n, p in teacher.network.model.named_parameters())
+    assert teacher.codec.scale == pytest.approx(float(module.latents()[2]))
     clip = CLIPModel.from_pretrained(tmp_path / "teacher" / "clip")
     processor = CLIPProcessor.from_pretrained(tmp_path / "teacher" / "clip")
     images = module.images[:2]

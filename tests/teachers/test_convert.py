@@ -13,7 +13,8 @@ import torch
 
 from carv_distill.errors import UserError
 from carv_distill.teachers.convert import main
-from carv_distill.teachers.denoiser import EDMPreconditioning, GuidedDenoiser
+from carv_distill.teachers.denoiser import GuidedDenoiser
+from carv_distill.teachers.parametrisation import EDMPreconditioning
 from carv_distill.teachers.schedule import EDMSchedule
 from carv_distill.teachers.teacher import load_teacher
 from tests.helpers.edm_networks import CONFIGS, inputs, small
@@ -33,15 +34,16 @@ def test_a_file_becomes_a_teacher(name: str, protocol: int, capsys: pytest.Captu
     write(Path("edm.pkl"), content(name), protocol)
     assert main(["edm.pkl", "out"]) == 0
     teacher, network = load_teacher("out"), small(name)
-    assert type(teacher.network.unet) is type(network)
+    assert type(teacher.network.model) is type(network)
     assert (teacher.channels, teacher.size, teacher.labels) == (3, 8, 10)
     assert teacher.schedule == EDMSchedule(0.002, 80.0, 7.0)
     assert teacher.denoiser.precondition == EDMPreconditioning(0.5)
     x, _, labels, _ = inputs()
     c = EDMPreconditioning()(SIGMA)
     with torch.no_grad():
-        raw = network(c.into.view(-1, 1, 1, 1) * x, c.noise, labels).sample
-        expected = c.skip.view(-1, 1, 1, 1) * x + c.out.view(-1, 1, 1, 1) * raw
+        y = c.signal.view(-1, 1, 1, 1) * x
+        raw = network(y, c.c_noise, labels).sample
+        expected = c.skip.view(-1, 1, 1, 1) * y + c.out.view(-1, 1, 1, 1) * raw
         assert torch.equal(teacher.denoiser(x, SIGMA, labels), expected)
     assert {p.name for p in Path("out").iterdir()} == {
         "README.md",

@@ -9,15 +9,17 @@ from torch import Tensor, nn
 from carv_distill.carv import stream
 from carv_distill.teachers.denoiser import (
     Denoiser,
-    EDMPreconditioning,
-    EpsPreconditioning,
     GaussianDenoiser,
     GuidedDenoiser,
     NetworkDenoiser,
+    denoised_difference,
+)
+from carv_distill.teachers.parametrisation import (
+    EDMPreconditioning,
+    EpsPreconditioning,
     Preconditioning,
     SamplePreconditioning,
     VPreconditioning,
-    denoised_difference,
 )
 from carv_distill.teachers.schedule import EDMSchedule, VPSchedule
 
@@ -172,8 +174,8 @@ def test_difference_is_the_plain_one_in_float64(precondition: Preconditioning) -
     b = NetworkDenoiser(Tiny(1.0, 0.1), precondition)
     x_t, sigma, cond = noisy(4, 3), VP.table[[5, 100, 500, 999]], torch.tensor([0, 1, 2, 3])
     for a in (NetworkDenoiser(Tiny(1.01, 0.1), precondition), GuidedDenoiser(b, 3.0, torch.tensor(9))):
-        difference, denoised_b = denoised_difference(a, b, x_t, sigma, cond)
-        plain, plain_b = denoised_difference(Plain(a), Plain(b), x_t, sigma, cond)
+        difference, denoised_b = denoised_difference(a, b, x_t, sigma, 0 * x_t, cond)
+        plain, plain_b = denoised_difference(Plain(a), Plain(b), x_t, sigma, 0 * x_t, cond)
         assert difference.abs().max() > 1e-3
         torch.testing.assert_close(difference, plain, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(denoised_b, plain_b, rtol=1e-9, atol=1e-9)
@@ -185,9 +187,9 @@ def test_difference_does_not_cancel_at_small_sigma(precondition: Preconditioning
     """At σ = 0.01 in float32 its root mean square error is below a tenth of the plain difference's."""
     a, b = NetworkDenoiser(Tiny(1.001), precondition), NetworkDenoiser(Tiny(1.0), precondition)
     x_t, sigma = noisy(1000, 8, dtype=torch.float32), torch.full((1000,), 0.01)
-    exact, _ = denoised_difference(a, b, x_t.double(), sigma.double(), None)
-    ours = denoised_difference(a, b, x_t, sigma, None)[0].double() - exact
-    plain = denoised_difference(Plain(a), Plain(b), x_t, sigma, None)[0].double() - exact
+    exact, _ = denoised_difference(a, b, x_t.double(), sigma.double(), 0 * x_t.double(), None)
+    ours = denoised_difference(a, b, x_t, sigma, 0 * x_t, None)[0].double() - exact
+    plain = denoised_difference(Plain(a), Plain(b), x_t, sigma, 0 * x_t, None)[0].double() - exact
     assert ours.square().mean().sqrt() < plain.square().mean().sqrt() / 10
 
 
@@ -196,10 +198,10 @@ def test_a_copied_denoiser_still_shares_its_preconditioning() -> None:
     b = NetworkDenoiser(Tiny(1.0), EpsPreconditioning(VP))
     a = NetworkDenoiser(Tiny(1.001), b.precondition)
     x_t, sigma = noisy(50, 8, dtype=torch.float32), torch.full((50,), 0.01)
-    original = denoised_difference(a, b, x_t, sigma, None)[0]
-    copied = denoised_difference(copy.deepcopy(a), b, x_t, sigma, None)[0]
+    original = denoised_difference(a, b, x_t, sigma, 0 * x_t, None)[0]
+    copied = denoised_difference(copy.deepcopy(a), b, x_t, sigma, 0 * x_t, None)[0]
     assert torch.equal(copied, original)
-    assert not torch.equal(original, denoised_difference(Plain(a), b, x_t, sigma, None)[0])
+    assert not torch.equal(original, denoised_difference(Plain(a), b, x_t, sigma, 0 * x_t, None)[0])
 
 
 def test_different_preconditionings_fall_back_to_the_plain_difference() -> None:
@@ -209,7 +211,7 @@ def test_different_preconditionings_fall_back_to_the_plain_difference() -> None:
         NetworkDenoiser(Tiny(1.0), VPreconditioning(VP)),
     )
     x_t, sigma = noisy(2, 3), VP.table[[50, 500]]
-    difference, denoised_b = denoised_difference(a, b, x_t, sigma, None)
+    difference, denoised_b = denoised_difference(a, b, x_t, sigma, 0 * x_t, None)
     assert torch.equal(difference, a(x_t, sigma) - b(x_t, sigma))
     assert torch.equal(denoised_b, b(x_t, sigma))
 

@@ -4,15 +4,13 @@ from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
 from carv_distill.carv import stream
-from carv_distill.teachers.denoiser import (
+from carv_distill.teachers.denoiser import NetworkDenoiser, denoising_loss, reconstruction_loss
+from carv_distill.teachers.parametrisation import (
     EDMPreconditioning,
     EpsPreconditioning,
-    NetworkDenoiser,
     Preconditioning,
     SamplePreconditioning,
     VPreconditioning,
-    denoising_loss,
-    reconstruction_loss,
 )
 from carv_distill.teachers.schedule import VPSchedule
 
@@ -100,8 +98,7 @@ class ExactGaussian(nn.Module):
     def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None) -> Tensor:
         sigma = (4 * c_noise).exp()[:, None]
         c = EDMPreconditioning()(sigma)
-        x_t = x / c.into
-        return (x_t / (1 + sigma**2) - c.skip * x_t) / c.out + self.error
+        return (x / c.signal / (1 + sigma**2) - c.skip * x) / c.out + self.error
 
 
 def test_loss_of_the_exact_network_is_the_posterior_variance() -> None:

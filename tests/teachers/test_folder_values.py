@@ -11,9 +11,9 @@ import pytest
 from diffusers import DDPMScheduler
 
 from carv_distill.errors import UserError
+from carv_distill.teachers.pipelines.teacher import load_text_teacher
 from carv_distill.teachers.schedule import EDMSchedule
 from carv_distill.teachers.teacher import edm_scheduler_config, load_teacher, save_teacher
-from carv_distill.teachers.text import load_text_teacher
 from tests.helpers.tiny_latent import save_tiny_pipeline
 from tests.helpers.tiny_unet import tiny_unet
 

@@ -6,8 +6,9 @@ from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from carv_distill.carv import stream
-from carv_distill.teachers.denoiser import EDMPreconditioning, NetworkDenoiser
+from carv_distill.teachers.denoiser import NetworkDenoiser
 from carv_distill.teachers.network import UNetNetwork
+from carv_distill.teachers.parametrisation import EDMPreconditioning
 from tests.helpers.tiny_unet import tiny_unet
 
 X = torch.randn(3, 1, 8, 8, generator=stream("network"))
@@ -22,7 +23,7 @@ def output_dtypes(network: UNetNetwork) -> dict[str, torch.dtype]:
         def hook(module: nn.Module, inputs: tuple[Tensor], output: Tensor, name: str = name) -> None:
             seen[name] = output.dtype
 
-        getattr(network.unet, name).register_forward_hook(hook)
+        getattr(network.model, name).register_forward_hook(hook)
     with torch.autocast("cpu", torch.bfloat16):
         seen["network"] = network(X, C_NOISE, None).dtype
     return seen
@@ -48,7 +49,7 @@ def test_the_last_convolution_stays_in_float32_under_autocast() -> None:
 def test_the_last_convolution_stays_in_float32_after_a_float32_norm() -> None:
     """The same where the norm before it answers in float32, as CUDA's autocast has it."""
     network = UNetNetwork(tiny_unet())
-    network.unet.conv_norm_out.register_forward_hook(lambda module, inputs, output: output.float())
+    network.model.conv_norm_out.register_forward_hook(lambda module, inputs, output: output.float())
     assert output_dtypes(network)["network"] == torch.float32
 
 
@@ -57,8 +58,8 @@ def test_float32_output_resolves_small_differences() -> None:
     network, x = UNetNetwork(tiny_unet()), X
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         before = network(x, C_NOISE, None)
-        network.unet.conv_out.weight.mul_(1 + 1e-4)
-        network.unet.conv_out.bias.mul_(1 + 1e-4)
+        network.model.conv_out.weight.mul_(1 + 1e-4)
+        network.model.conv_out.bias.mul_(1 + 1e-4)
         torch.testing.assert_close(network(x, C_NOISE, None) - before, 1e-4 * before, rtol=0.05, atol=1e-7)
 
 
@@ -105,7 +106,7 @@ def test_the_encoder_gives_what_each_side_ends_with(down: str) -> None:
     blocks = {"down_block_types": (down, down), "attention_head_dim": 8}
     network = UNetNetwork(tiny_unet(block_out_channels=(8, 16), layers_per_block=2, **blocks))
     seen: list[Tensor] = []
-    for block in network.unet.down_blocks:
+    for block in network.model.down_blocks:
         last = block.attentions[-1] if down == "AttnDownBlock2D" else block.resnets[-1]
         last.register_forward_hook(lambda m, i, out: seen.append(out))
     found = network.encoder(X, C_NOISE, None)
@@ -121,5 +122,5 @@ def test_save_and_the_rest_of_the_interface(tmp_path: Path) -> None:
     network = UNetNetwork(tiny_unet(channels=2))
     network.save(tmp_path)
     loaded = UNet2DModel.from_pretrained(tmp_path)
-    assert all(map(torch.equal, loaded.state_dict().values(), network.unet.state_dict().values()))
+    assert all(map(torch.equal, loaded.state_dict().values(), network.model.state_dict().values()))
     assert (network.channels, network.size, network.config["in_channels"]) == (2, 8, 2)

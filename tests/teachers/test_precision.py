@@ -12,11 +12,11 @@ from diffusers import UNet2DModel
 from carv_distill.carv import stream
 from carv_distill.teachers.edm.networks import SongUNet
 from carv_distill.teachers.edm.unet import EDMNetwork
-from carv_distill.teachers.network import RawNetwork, UNetNetwork
+from carv_distill.teachers.network import ImageNetwork, UNetNetwork
 from carv_distill.teachers.precision import Bfloat16Network
 
 
-def unet(embedding: str = "positional") -> RawNetwork:
+def unet(embedding: str = "positional") -> ImageNetwork:
     return UNetNetwork(
         UNet2DModel(
             sample_size=8,
@@ -33,15 +33,15 @@ def unet(embedding: str = "positional") -> RawNetwork:
     )
 
 
-def fourier_unet() -> RawNetwork:
+def fourier_unet() -> ImageNetwork:
     return unet("fourier")
 
 
-def ncsn() -> RawNetwork:
+def ncsn() -> ImageNetwork:
     return song(embedding_type="fourier", channel_mult_noise=2, encoder_type="residual")
 
 
-def song(**kind: Any) -> RawNetwork:
+def song(**kind: Any) -> ImageNetwork:
     network = SongUNet(
         **kind,
         img_resolution=8,
@@ -62,7 +62,7 @@ def song(**kind: Any) -> RawNetwork:
 def test_half_the_memory_and_an_output_close_to_float32(build: object) -> None:
     """Relative error below 2 %, a float32 result, and weights of half the size but for the last layer."""
     torch.manual_seed(0)
-    network: RawNetwork = build().eval().requires_grad_(False)  # type: ignore[operator]
+    network: ImageNetwork = build().eval().requires_grad_(False)  # type: ignore[operator]
     half = Bfloat16Network(copy.deepcopy(network))
     x = torch.randn(6, 1, 8, 8, generator=stream("x"))
     c_noise = torch.tensor([80.0, 10, 1, 0.1, 0.01, 0.002])

@@ -10,9 +10,9 @@ import torch
 from diffusers import DDPMScheduler, IFPipeline
 
 from carv_distill.carv import stream
+from carv_distill.teachers.pipelines.teacher import TextTeacher, load_text_teacher
 from carv_distill.teachers.schedule import VPSchedule
 from carv_distill.teachers.scheduler import parametrisation
-from carv_distill.teachers.text import PixelTeacher, load_text_teacher
 from tests.helpers.tiny_pixel import save_tiny_if_pipeline
 
 
@@ -22,9 +22,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def teacher(folder: Path) -> PixelTeacher:
+def teacher(folder: Path) -> TextTeacher:
     found = load_text_teacher(folder)
-    assert isinstance(found, PixelTeacher)
+    assert isinstance(found, TextTeacher)
     return found
 
 
@@ -33,21 +33,19 @@ def pipeline(folder: Path) -> IFPipeline:
     return IFPipeline.from_pretrained(folder, safety_checker=None, watermarker=None)
 
 
-def test_sizes(teacher: PixelTeacher) -> None:
+def test_sizes(teacher: TextTeacher) -> None:
     assert (teacher.shape, teacher.image_size) == ((3, 8, 8), 8)
     assert not any(p.requires_grad for p in teacher.parameters())
     assert not any(m.training for m in teacher.modules())
 
 
 @pytest.mark.parametrize("t", [0, 30, 49])
-def test_the_predicted_noise_is_the_pipelines_own(
-    t: int, teacher: PixelTeacher, pipeline: IFPipeline
-) -> None:
+def test_the_predicted_noise_is_the_pipelines_own(t: int, teacher: TextTeacher, pipeline: IFPipeline) -> None:
     """First three channels of diffusers' unet on its own scheduler's √ᾱ x + √(1 − ᾱ) ε."""
     x, eps = torch.randn(2, 3, 3, 8, 8, generator=stream("pixels"))
     prompts = ["a red torus", "a cube", "a blue cube, side view"]
     sigma = teacher.schedule.table[t].float().expand(3)
-    found = teacher.denoiser.predict_noise(x + sigma[0] * eps, sigma, teacher.prompts(prompts))
+    found = teacher.denoiser.predict_noise(x, sigma, eps, teacher.prompts(prompts))
     cond, _ = pipeline.encode_prompt(prompts, do_classifier_free_guidance=False)
     with torch.no_grad():
         out = pipeline.unet(
@@ -57,13 +55,13 @@ def test_the_predicted_noise_is_the_pipelines_own(
     torch.testing.assert_close(found, out[:, :3], rtol=1e-4, atol=1e-5)
 
 
-def test_learned_variances_are_dropped(teacher: PixelTeacher) -> None:
+def test_learned_variances_are_dropped(teacher: TextTeacher) -> None:
     """Their three channels may say what they like, under guidance too."""
     x, sigma = torch.randn(2, 3, 8, 8, generator=stream("x")), torch.tensor([0.5, 2.0])
     cond = teacher.prompts(["a red cube", "a torus"])
     guided = teacher.guided(20.0)
     before = guided(x, sigma, cond)
-    last = teacher.unet.conv_out
+    last = teacher.network.model.conv_out
     with torch.no_grad():
         last.weight[3:].add_(1.0)
         last.bias[3:].fill_(7.0)
@@ -74,28 +72,31 @@ def test_learned_variances_are_dropped(teacher: PixelTeacher) -> None:
     assert not torch.allclose(guided(x, sigma, cond), before)
 
 
-def test_embeddings_are_the_pipelines(teacher: PixelTeacher, pipeline: IFPipeline) -> None:
+def test_embeddings_are_the_pipelines(teacher: TextTeacher, pipeline: IFPipeline) -> None:
     """Of DeepFloyd's 77 tokens, in lower case, those beyond are cut."""
     for prompt in ("A Red torus, side view ", "red " * 100):
         exact, null = pipeline.encode_prompt(prompt)
         assert exact.shape == (1, 77, 12)
-        torch.testing.assert_close(teacher.prompts([prompt]), exact)
-    torch.testing.assert_close(teacher.prompts([""]), null)
+        torch.testing.assert_close(teacher.prompts([prompt]).embeddings, exact)
+    torch.testing.assert_close(teacher.prompts([""]).embeddings, null)
 
 
-def test_padding_is_masked(teacher: PixelTeacher) -> None:
+def test_padding_is_masked(teacher: TextTeacher) -> None:
     """A prompt's own states are those of the prompt without any padding."""
-    ids = teacher.prompts.tokenizer("a red torus", return_tensors="pt").input_ids
+    ids = teacher.prompts.tokenizers["tokenizer"]("a red torus", return_tensors="pt").input_ids
     assert ids.shape == (1, 4)
-    assert teacher.prompts.text_model is not None
+    assert teacher.prompts.text_models is not None
+    text = teacher.prompts.text_models["text_encoder"]
     with torch.no_grad():
-        alone = teacher.prompts.text_model(ids).last_hidden_state
-        unmasked = teacher.prompts.text_model(torch.nn.functional.pad(ids, (0, 73))).last_hidden_state
-    torch.testing.assert_close(teacher.prompts(["a red torus"])[:, :4], alone, rtol=1e-4, atol=1e-5)
+        alone = text(ids).last_hidden_state
+        unmasked = text(torch.nn.functional.pad(ids, (0, 73))).last_hidden_state
+    torch.testing.assert_close(
+        teacher.prompts(["a red torus"]).embeddings[:, :4], alone, rtol=1e-4, atol=1e-5
+    )
     assert (unmasked[:, :4] - alone).abs().max() > 1e-2
 
 
-def test_encoding_is_the_identity(teacher: PixelTeacher) -> None:
+def test_encoding_is_the_identity(teacher: TextTeacher) -> None:
     images = torch.rand(2, 3, 8, 8, generator=stream("i")).mul(2).sub(1).requires_grad_()
     g = stream("e")
     state = g.get_state()
@@ -105,7 +106,7 @@ def test_encoding_is_the_identity(teacher: PixelTeacher) -> None:
     assert torch.equal(pulled, torch.ones_like(images))
 
 
-def test_unknown_words_are_those_without_pieces(teacher: PixelTeacher) -> None:
+def test_unknown_words_are_those_without_pieces(teacher: TextTeacher) -> None:
     assert teacher.prompts.unknown_words("A red torus, side view") == []
     assert teacher.prompts.unknown_words("cubes") == []  # in pieces, yet all of it is seen
     assert teacher.prompts.unknown_words("a 龙 on a torus; 🐉 a 龙") == ["龙", "on", ";", "🐉"]
@@ -139,11 +140,11 @@ def test_the_schedule_is_deepfloyds(folder: Path) -> None:
     assert schedule == VPSchedule(plain.betas)
 
 
-def test_the_end_of_a_long_prompt_is_named(teacher: PixelTeacher) -> None:
+def test_the_end_of_a_long_prompt_is_named(teacher: TextTeacher) -> None:
     """77 tokens, of which the last is the end."""
     assert teacher.prompts.cut_text("a red torus, side view") == ""
     long = " ".join(["a red torus"] * 60)
     cut = teacher.prompts.cut_text(f"{long} CUBE")
     assert cut.endswith("cube")
-    tokens = teacher.prompts.tokens([f"{long} CUBE"])["input_ids"]
-    assert tokens.shape == (1, 77)
+    assert teacher.prompts.length == 77
+    assert teacher.prompts.seen([f"{long} CUBE", f"{long} torus", "CUBE"]) == 2

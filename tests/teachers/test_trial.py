@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from carv_distill.errors import UserError
 from carv_distill.files import DIGESTS
-from carv_distill.teachers.denoiser import GaussianDenoiser
+from carv_distill.teachers.denoiser import NetworkDenoiser
+from carv_distill.teachers.parametrisation import EDMPreconditioning
+from carv_distill.teachers.pipelines.teacher import load_text_teacher
 from carv_distill.teachers.schedule import EDMSchedule
 from carv_distill.teachers.teacher import edm_scheduler_config, load_teacher, save_teacher
-from carv_distill.teachers.text import load_text_teacher
 from carv_distill.teachers.trial import try_call, try_denoiser
 from tests.helpers.tiny_latent import save_tiny_pipeline
 from tests.helpers.tiny_unet import tiny_unet
@@ -43,18 +44,17 @@ def test_networks_of_another_kind(tmp_path: Path, config: dict[str, Any], messag
         load_teacher(tmp_path / "t")
 
 
-class Broken(GaussianDenoiser):
-    """A denoiser that does something wrong from a level on."""
+class Broken(nn.Module):
+    """A network that does something wrong from a level on."""
 
     def __init__(self, wrong: str, level: float = 0.0) -> None:
-        super().__init__(torch.zeros(1, 4, 4), torch.ones(1))
+        super().__init__()
         self.wrong, self.level = wrong, level
-        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.weight = nn.Parameter(torch.ones(1))
 
-    def forward(self, x_t: Tensor, sigma: Tensor, cond: Tensor | None = None) -> Tensor:
-        y = super().forward(x_t, sigma, cond)
+    def forward(self, y: Tensor, c_noise: Tensor, cond: Tensor | None = None) -> Tensor:
         assert not torch.is_grad_enabled()
-        if sigma.item() < self.level:
+        if (4 * c_noise).exp().item() < self.level:
             return y
         match self.wrong:
             case "shape":
@@ -64,6 +64,10 @@ class Broken(GaussianDenoiser):
             case "index":
                 raise IndexError("list index\nout of range")
         return y
+
+
+def broken(wrong: str, level: float = 0.0) -> NetworkDenoiser:
+    return NetworkDenoiser(Broken(wrong, level), EDMPreconditioning())
 
 
 @pytest.mark.parametrize("level", [0.0, 10.0])
@@ -79,12 +83,12 @@ def test_what_is_wrong_is_said_with_its_level(wrong: str, level: float, message:
     """At the least level, and at the greatest alone."""
     at = "0.002" if level == 0 else "80"
     with pytest.raises(UserError, match=rf"^x: its network at σ = {at} {message}$"):
-        try_denoiser(Broken(wrong, level), EDMSchedule(), (1, 4, 4), None, "x")
+        try_denoiser(broken(wrong, level), EDMSchedule(), (1, 4, 4), None, "x")
 
 
 def test_a_sound_network_draws_no_random_numbers() -> None:
     before = torch.get_rng_state()
-    try_denoiser(Broken(""), EDMSchedule(), (1, 4, 4), None, "x")
+    try_denoiser(broken(""), EDMSchedule(), (1, 4, 4), None, "x")
     assert torch.equal(torch.get_rng_state(), before)
     assert try_call(lambda: torch.ones(2), (2,), "x").tolist() == [1, 1]
 
@@ -139,4 +143,4 @@ def test_a_tokenizer_without_its_length(tmp_path: Path) -> None:
     config = json.loads(path.read_text())
     del config["model_max_length"]
     path.write_text(json.dumps(config))
-    assert load_text_teacher(folder).prompts(["a red torus"]).shape == (1, 10, 8)
+    assert load_text_teacher(folder).prompts(["a red torus"]).embeddings.shape == (1, 10, 8)

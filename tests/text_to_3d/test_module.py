@@ -43,11 +43,11 @@ def test_one_draw_gives_the_textbook_gradient(make_module: Make) -> None:
     kept = kept.float()
     z = latents()
     z_t = (kept.sqrt() * z + (1 - kept).sqrt() * eps[:, 0]).detach()
-    view = module.objective.prompts[cameras.view_index()]
+    view = module.objective.conditions(cameras).embeddings
     with torch.no_grad():
         own, none = (
-            teacher.unet(z_t, t, encoder_hidden_states=c).sample
-            for c in (view, module.objective.denoiser.null[None])
+            teacher.network.model(z_t, t, encoder_hidden_states=c).sample
+            for c in (view, module.objective.denoiser.null.value.embeddings[None])
         )
     grad = (1 - kept) * (none + 7.5 * (own - none) - eps[:, 0])
     z.backward(grad)
@@ -75,11 +75,11 @@ def test_one_draw_gives_the_textbook_gradient_in_pixels(make_pixel_module: Make)
     kept = DDPMScheduler(50, beta_schedule="squaredcos_cap_v2").alphas_cumprod[t]  # ᾱ_t
     pixels = 2 * module.objective.rendered(cameras, stream("render")).image - 1
     x_t = (kept.sqrt() * pixels + (1 - kept).sqrt() * eps[:, 0]).detach()
-    view = module.objective.prompts[cameras.view_index()]
+    view = module.objective.conditions(cameras).embeddings
     with torch.no_grad():
         own, none = (
-            module.objective.teacher.unet(x_t, t, encoder_hidden_states=c).sample.chunk(2, dim=1)[0]
-            for c in (view, module.objective.denoiser.null[None])
+            module.objective.teacher.network.model(x_t, t, encoder_hidden_states=c).sample.chunk(2, dim=1)[0]
+            for c in (view, module.objective.denoiser.null.value.embeddings[None])
         )
     pixels.backward((1 - kept) * (none + 20.0 * (own - none) - eps[:, 0]))
     theirs = gradient(module)
@@ -98,7 +98,7 @@ def test_renders_one_after_the_other_give_the_same_step(make_module: Make) -> No
         module = make_module(upstream=4, draws=2, renders_at_once=at_once)
         module.objective.rendered = lambda cameras, g, m=module: _middle(m, cameras)  # type: ignore[method-assign]
         module.objective.encoded = lambda seen, g, m=module: (
-            m.objective.teacher.vae.encode(2 * seen.image - 1).latent_dist.mean
+            m.objective.teacher.codec.vae.encode(2 * seen.image - 1).latent_dist.mean
         )  # type: ignore[method-assign]
         fit(module, 1)
         grads.append(gradient(module))
@@ -159,11 +159,12 @@ def test_a_clipped_direction_is_the_average_shortened(make_module: Make) -> None
 
 def test_prompts_follow_the_view_and_the_text_model_is_let_go(make_module: Make) -> None:
     module = make_module()
-    assert module.objective.teacher.prompts.text_model is None
-    assert module.objective.prompts.shape[0] == 4
-    assert not torch.equal(module.objective.prompts[0], module.objective.prompts[1])
-    plain = make_module(view_prompts=False)
-    assert torch.equal(plain.objective.prompts[0], plain.objective.prompts[1])
+    assert module.objective.teacher.prompts.text_models is None
+    prompts = module.objective.prompts.value.embeddings
+    assert prompts.shape[0] == 4
+    assert not torch.equal(prompts[0], prompts[1])
+    plain = make_module(view_prompts=False).objective.prompts.value.embeddings
+    assert torch.equal(plain[0], plain[1])
 
 
 def test_regularisers_are_their_formulas(make_module: Make) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from carv_distill.teachers.text import load_text_teacher
+from carv_distill.teachers.pipelines.teacher import load_text_teacher
 from carv_distill.text_to_3d.objective import view_prompts
 from carv_distill.text_to_3d.options import SDSOptions
 from carv_distill.text_to_3d.preparation import warn_of_cut_text

@@ -12,7 +12,8 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor, nn
 
-from carv_distill.teachers.network import RawNetwork
+from carv_distill.teachers.condition import Cond, Condition
+from carv_distill.teachers.network import ImageNetwork
 from carv_distill.teachers.precision import Float32Conv2d, without_autocast
 
 from .layers import BlockStyle, Resample, ResamplingConv2d, UNetBlock, group_norm
@@ -171,22 +172,23 @@ class EDMUNet(ModelMixin, ConfigMixin):
         return hot
 
 
-class EDMNetwork(RawNetwork):
+class EDMNetwork(ImageNetwork):
     """F(x, c_noise, cond) by a :class:`SongUNet` or :class:`DhariwalUNet`; `cond` is a class label per row.
 
     Where labels were dropped in training, the index after the last class is the null label.
     """
 
     size_key = "img_resolution"
-    unet: EDMUNet
+    model: EDMUNet
 
     @property
     def labels(self) -> int:
-        classes = self.unet.config.label_dim
-        return classes + 1 if classes and self.unet.config.label_dropout else classes
+        classes = self.model.config.label_dim
+        return classes + 1 if classes and self.model.config.label_dropout else classes
 
-    def forward(self, x: Tensor, c_noise: Tensor, cond: Tensor | None) -> Tensor:
-        return self.unet(x, c_noise, cond, return_dict=False)[0]
+    def forward(self, x: Tensor, c_noise: Tensor, cond: Cond) -> Tensor:
+        return self.model(x, c_noise, cond, return_dict=False)[0]
 
-    def encoder(self, x: Tensor, c_noise: Tensor, cond: Tensor | None) -> list[Tensor]:
-        return self.unet.encoder(x, c_noise, cond)
+    def encoder(self, x: Tensor, c_noise: Tensor, cond: Cond) -> list[Tensor]:
+        assert not isinstance(cond, Condition)
+        return self.model.encoder(x, c_noise, cond)

@@ -164,7 +164,7 @@ def test_the_interface(name: str) -> None:
     sides = [(3, width, 8 >> level, 8 >> level) for level, width in enumerate(widths)]
     with torch.no_grad():
         assert [part.shape for part in raw.encoder(x, c_noise, labels)] == sides[::-1]
-        assert torch.equal(raw(x, c_noise, labels), raw.unet(x, c_noise, labels).sample)
+        assert torch.equal(raw(x, c_noise, labels), raw.model(x, c_noise, labels).sample)
 
 
 def test_the_encoder_gives_the_last_block_of_each_side() -> None:
@@ -173,7 +173,7 @@ def test_the_encoder_gives_the_last_block_of_each_side() -> None:
     x, c_noise, labels, _ = inputs()
     seen = []
     for side in (8, 4):
-        block = raw.unet.enc[f"{side}x{side}_block1"]
+        block = raw.model.enc[f"{side}x{side}_block1"]
         block.register_forward_hook(lambda m, i, output: seen.append(output))
     with torch.no_grad():
         raw(x, c_noise, labels)
@@ -185,7 +185,7 @@ def test_the_encoder_gives_the_last_block_of_each_side() -> None:
 def test_half_precision_keeps_the_output_in_float32(name: str) -> None:
     """Under bfloat16 autocast the output is float32, close to the float32 one, and resolves small changes."""
     raw = EDMNetwork(small(name))
-    last = raw.unet.out_conv if name == "adm" else raw.unet.dec["8x8_aux_conv"]
+    last = raw.model.out_conv if name == "adm" else raw.model.dec["8x8_aux_conv"]
     x, c_noise, labels, _ = inputs()
     with torch.no_grad():
         exact = raw(x, c_noise, labels)
@@ -205,7 +205,7 @@ def test_gradients_reach_every_parameter(name: str) -> None:
     copy = frozen.trainable_copy()
     x, c_noise, labels, augmented = inputs(CONFIGS[name].get("augment_dim", 0))
     with torch.autocast("cpu", torch.bfloat16):
-        copy.unet(x, c_noise, labels, augmented).sample.square().mean().backward()
+        copy.model(x, c_noise, labels, augmented).sample.square().mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in copy.parameters())
     assert sum(bool(p.grad.abs().max() == 0) for p in copy.parameters()) == 0
     assert not any(p.requires_grad for p in frozen.parameters())
@@ -217,6 +217,6 @@ def test_float64() -> None:
     x, c_noise, labels, _ = inputs()
     with torch.no_grad():
         single = raw(x, c_noise, labels)
-        double = EDMNetwork(raw.unet.double())(x.double(), c_noise.double(), labels)
+        double = EDMNetwork(raw.model.double())(x.double(), c_noise.double(), labels)
     assert double.dtype == torch.float64
     torch.testing.assert_close(double, single.double(), rtol=0, atol=2e-5)

@@ -1,0 +1,144 @@
+"""Between pictures and what a teacher denoises: pixels, latents of images, latents of videos."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from diffusers import AutoencoderKL, AutoencoderKLWan
+from torch import Tensor, nn
+
+from carv_distill.errors import UserError
+
+
+class Codec(nn.Module, ABC):
+    """x = encode(picture), picture = decode(x)."""
+
+    channels: int
+    """C of one x."""
+
+    @abstractmethod
+    def shape(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Of one x, for pictures of [height, width], or videos of [frames, height, width].
+
+        Raises:
+            UserError: a size of which there is no such x.
+        """
+
+    @abstractmethod
+    def encode(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """x of pictures [n, 3, …] in [−1, 1], with the graph back to them."""
+
+    @abstractmethod
+    def decode(self, x: Tensor) -> Tensor:
+        """Pictures in [−1, 1] up to the decoder's error, without a graph."""
+
+
+class Pixels(Codec):
+    """x are the pictures themselves."""
+
+    channels = 3
+
+    def shape(self, size: Sequence[int]) -> tuple[int, ...]:
+        _require(size, 2, 1)
+        return 3, *size
+
+    def encode(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        return images
+
+    def decode(self, x: Tensor) -> Tensor:
+        return x
+
+
+class ImageLatents(Codec):
+    """x = (l − shift) · scale, l a sample of an autoencoder's posterior.
+
+    Args:
+        vae: with `scaling_factor`, and `shift_factor` or none.
+    """
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.vae = vae
+        self.channels: int = vae.config.latent_channels
+        self.scale: float = vae.config.scaling_factor
+        self.shift: float = vae.config.get("shift_factor") or 0.0
+
+    @property
+    def factor(self) -> int:
+        """Pixels along one side of a latent."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    def shape(self, size: Sequence[int]) -> tuple[int, ...]:
+        _require(size, 2, self.factor)
+        return self.channels, *(side // self.factor for side in size)
+
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of x, [n, C, h, w] each."""
+        found = self.vae.encode(images.to(self.vae.dtype)).latent_dist
+        mean, std = found.mean.to(images.dtype), found.std.to(images.dtype)
+        return (mean - self.shift) * self.scale, std * self.scale
+
+    def encode(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        mean, std = self.posterior(images)
+        noise = torch.randn(mean.shape, generator=generator, device=images.device, dtype=images.dtype)
+        return mean + std * noise
+
+    @torch.no_grad()
+    def decode(self, x: Tensor) -> Tensor:
+        latents = x / self.scale + self.shift
+        return self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0].to(x.dtype)
+
+
+class VideoLatents(Codec):
+    """x = (l − mean)/std per channel, l a sample of Wan's autoencoder: 4 m + 1 frames give m + 1.
+
+    Args:
+        vae: with `latents_mean` and `latents_std`.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, vae: AutoencoderKLWan) -> None:
+        super().__init__()
+        self.vae = vae
+        c = vae.config
+        self.channels: int = c.z_dim
+        shape = (1, c.z_dim, 1, 1, 1)
+        self.register_buffer("mean", torch.tensor(c.latents_mean).view(shape), persistent=False)
+        self.register_buffer("std", torch.tensor(c.latents_std).view(shape), persistent=False)
+        # not of `scale_factor_*`, which do not follow the network's own sizes
+        self.side: int = 2 ** (len(c.dim_mult) - 1) * (c.get("patch_size") or 1)
+        self.frames: int = 2 ** sum(c.temperal_downsample)
+
+    def shape(self, size: Sequence[int]) -> tuple[int, ...]:
+        _require(size, 3, self.side)
+        if size[0] % self.frames != 1 % self.frames:
+            raise UserError(
+                f"teacher.size: {size[0]} frames are not {self.frames} m + 1; the autoencoder would drop some"
+            )
+        return self.channels, (size[0] - 1) // self.frames + 1, size[1] // self.side, size[2] // self.side
+
+    def encode(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        posterior = self.vae.encode(images.to(self.vae.dtype)).latent_dist
+        noise = torch.randn(
+            posterior.mean.shape, generator=generator, device=images.device, dtype=images.dtype
+        )
+        latents = posterior.mean.to(images.dtype) + posterior.std.to(images.dtype) * noise
+        return (latents - self.mean.to(latents.dtype)) / self.std.to(latents.dtype)
+
+    @torch.no_grad()
+    def decode(self, x: Tensor) -> Tensor:
+        latents = x * self.std.to(x.dtype) + self.mean.to(x.dtype)
+        return self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0].to(x.dtype)
+
+
+def _require(size: Sequence[int], count: int, factor: int) -> None:
+    names = ("height, width", "frames, height, width")[count - 2]
+    if len(size) != count or min(size) < 1:
+        raise UserError(f"teacher.size: {list(size)} is not [{names}], as this teacher needs")
+    for side in size[-2:]:
+        if side % factor:
+            raise UserError(f"teacher.size: {side} is no multiple of {factor} pixels, the side of a latent")

@@ -1,0 +1,71 @@
+"""PixArt-α and PixArt-Σ: ε-prediction by a transformer, a T5 encoder whose padding is masked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, PixArtAlphaPipeline, PixArtSigmaPipeline, PixArtTransformer2DModel
+from torch import Tensor
+from transformers import T5EncoderModel, T5Tokenizer
+
+from carv_distill.teachers.condition import Condition
+
+from .codecs import ImageLatents
+from .family import Family
+from .network import PromptTransformer
+
+
+class PixArtNetwork(PromptTransformer):
+    """F by a :class:`diffusers.PixArtTransformer2DModel`; the variances that it predicts too are dropped.
+
+    Source: Chen et al. 2023 (PixArt-α), section 2.3.
+    """
+
+    def call(self, x: Tensor, c_noise: Tensor, cond: Condition) -> Tensor:
+        out = self.model(
+            x,
+            encoder_hidden_states=cond.embeddings,
+            encoder_attention_mask=cond.mask,
+            timestep=c_noise,
+            added_cond_kwargs=self._sizes(x),
+            return_dict=False,
+        )[0]
+        return out[:, : x.shape[1]]
+
+    def _sizes(self, x: Tensor) -> dict[str, Tensor | None]:
+        """Height and width in pixels and their ratio, of which the α networks of 1024 pixels are told."""
+        if self.config["sample_size"] != 128 or not self.model.use_additional_conditions:
+            return {"resolution": None, "aspect_ratio": None}
+        height, width = (8.0 * side for side in self.shape[1:])
+        resolution = x.new_tensor([[height, width]]).expand(len(x), 2)
+        return {"resolution": resolution, "aspect_ratio": x.new_tensor([[height / width]]).expand(len(x), 1)}
+
+
+def _encode(pipeline: Any, prompts: Sequence[str], device: torch.device, tokens: int) -> Condition:
+    embeddings, mask, _, _ = pipeline.encode_prompt(
+        list(prompts), do_classifier_free_guidance=False, device=device, max_sequence_length=tokens
+    )
+    return Condition(embeddings, mask=mask)
+
+
+PIXART_ALPHA = Family(
+    pipeline=PixArtAlphaPipeline,
+    part="transformer",
+    model=PixArtTransformer2DModel,
+    network=PixArtNetwork,
+    texts={"tokenizer": (T5Tokenizer,), "text_encoder": (T5EncoderModel,)},
+    lengths={"tokenizer": 120},
+    encode=partial(_encode, tokens=120),
+    codec=ImageLatents,
+    autoencoder=AutoencoderKL,
+)
+PIXART_SIGMA = replace(
+    PIXART_ALPHA,
+    pipeline=PixArtSigmaPipeline,
+    lengths={"tokenizer": 300},
+    encode=partial(_encode, tokens=300),
+)
