@@ -77,8 +77,8 @@ def _from_beside(pictures: Storage, texts: Storage) -> list[str]:
         else:
             base = posixpath.basename(stem)
             raise UserError(
-                f"{pictures.path}: {pictures.name(number)} has no caption: neither {base}.txt nor {base}.json "
-                f"beside it, nor any {' or '.join(_METADATA_FILES)}"
+                f"{pictures.path}: {pictures.name(number)} has no caption: no {base}.txt or {base}.json "
+                f"beside it, and no {' or '.join(_METADATA_FILES)}"
             )
     return captions
 

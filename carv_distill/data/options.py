@@ -92,8 +92,8 @@ CAPTIONED = {
     "shapes": DataSet(_shapes, options=("size", "views")),
     "captioned": DataSet(
         _captioned,
-        "needs a folder or zip of PNG or JPEG files with captions (metadata.jsonl, or a .txt beside each), or "
-        "webdataset shards; give data.path=…",
+        "needs a folder or zip of PNG or JPEG files with captions (metadata.jsonl, or a .txt beside each), "
+        "or webdataset shards; give data.path=…",
         ("size",),
     ),
 }

@@ -22,10 +22,7 @@ def read_prompts(path: Path | str) -> list[str]:
             or an empty one, or a file or folder of another kind.
     """
     place = Path(path)
-    if place.is_dir():
-        prompts = [text for _, (text,) in read_dataset(place, TEXT)]
-    else:
-        prompts = _from_file(place)
+    prompts = [text for _, (text,) in read_dataset(place, TEXT)] if place.is_dir() else _from_file(place)
     if not prompts:
         raise UserError(f"{path} holds no prompts")
     return prompts

@@ -68,7 +68,8 @@ class PromptedImages:
 
     @property
     def spec(self) -> ImageSpec:
-        return ImageSpec(self.name, *self.images.shape[1:3], classes=len(self.captions))
+        channels, size = self.images.shape[1:3]
+        return ImageSpec(self.name, channels, size, len(self.captions))
 
     @property
     def captions(self) -> list[str]:
