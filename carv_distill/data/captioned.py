@@ -19,7 +19,7 @@ from .pictures import open_picture, upright_picture
 from .sets import ImageSet, ImageSpec, from_uint8
 from .shards import COMPRESSED, Shards, TarShards
 from .storage import SUFFIXES, FolderFiles, Storage, ZipFiles
-from .stored import LOOKED_AT
+from .stored import spread
 
 
 class CaptionedSet(ImageSet, Protocol):
@@ -79,12 +79,14 @@ class CaptionedImages:
         return torch.from_numpy(np.array(square(picture, self.spec.size))).permute(2, 0, 1)
 
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits of the files' names and lengths and of S: of what the images are made,
-        as far as can be told without reading them; captions do not enter."""
+        """Sixteen hexadecimal digits of what the images are made of: S, the files' names and lengths, and the
+        content of some from all parts of the set, as reading all would take hours. Captions do not enter."""
         hashed = hashlib.blake2b(f"{self.spec.size}".encode(), digest_size=8)
         for number in range(len(self)):
             name = self.storage.name(number).encode("utf-8", "surrogateescape")
             hashed.update(b"%b\0%d\n" % (name, self.storage.size(number)))
+        for number in spread(len(self)):
+            hashed.update(self.storage.read(number))
         return hashed.hexdigest()
 
 
@@ -115,7 +117,7 @@ def load_captioned_images(path: str, size: int) -> CaptionedImages:
     if not len(pictures):
         raise UserError(f"data.path: {path} holds no pictures ({', '.join(SUFFIXES)}) and no shards (.tar)")
     found = CaptionedImages(pictures, read_captions(pictures, texts), size)
-    for number in torch.linspace(0, len(pictures) - 1, min(LOOKED_AT, len(pictures))).long().tolist():
+    for number in spread(len(pictures)):
         found.pixels(number)
     return found
 

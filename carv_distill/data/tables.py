@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from carv_distill.errors import UserError, one_line, shown
+from carv_distill.files import read_json
 
 TABLES = (".jsonl", ".csv", ".parquet")
 TEXT = ("text", "caption", "prompt")
@@ -54,6 +55,8 @@ def read_dataset(folder: Path, *columns: tuple[str, ...]) -> Rows:
             f"{folder} is not a folder that datasets.save_to_disk writes (state.json is missing); give one, "
             f"or a file: .txt, {', '.join(TABLES)}"
         )
+    if not read_json(folder / "state.json").get("_data_files"):
+        raise UserError(f"{folder} holds no rows: its state.json names no files")
     try:
         from datasets import load_from_disk
     except ModuleNotFoundError as error:
