@@ -7,7 +7,8 @@ from typing import overload
 from carv_distill.errors import UserError
 from carv_distill.teachers.teacher import Teacher
 
-from .options import DATA_SETS, DataOptions
+from .captioned import CaptionedSet
+from .options import CAPTIONED, DATA_SETS, DataOptions
 from .sets import ImageSet, ImageSpec, LabelledImages, Mirrored, Unlabelled
 
 
@@ -27,6 +28,12 @@ def load_images(source: str | DataOptions) -> ImageSet:
     if not options.labels:
         images = Unlabelled(images)
     return Mirrored(images) if options.flip else images
+
+
+def load_captioned(options: DataOptions) -> CaptionedSet:
+    """A set of images with captions, as a configuration describes it."""
+    options.require_captioned()
+    return CAPTIONED[options.name].load(options)
 
 
 def check_fit(teacher: Teacher, spec: ImageSpec, path: str) -> None:

@@ -6,24 +6,29 @@ imported when it is called.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from carv_distill.errors import UserError
 from carv_distill.options import at_least, one_of, place
 
 if TYPE_CHECKING:
+    from .captioned import CaptionedSet
     from .sets import ImageSet
+
+Images = TypeVar("Images", bound="ImageSet", covariant=True)
 
 
 @dataclass(frozen=True)
-class DataSet:
-    """A set of labelled images."""
+class DataSet(Generic[Images]):
+    """A set of images, with labels or with captions."""
 
-    load: Callable[[DataOptions], ImageSet]
+    load: Callable[[DataOptions], Images]
     needs: str | None = None
     """What `data.path` must be, and how to come by it; None: made in memory, without a file."""
+    options: tuple[str, ...] = ()
+    """What it knows of convert, size and views, which belong to some sets alone."""
 
 
 def _digits(options: DataOptions) -> ImageSet:
@@ -64,11 +69,38 @@ DATA_SETS = {
         _images,
         "needs a folder or zip of square PNG or JPEG files, as EDM's dataset_tool.py writes them; give "
         "data.path=…",
+        ("convert",),
     ),
 }
 """Images with labels."""
+
+
+def _shapes(options: DataOptions) -> CaptionedSet:
+    from .solids import prompted_solids
+
+    return prompted_solids(options.size, options.views)
+
+
+def _captioned(options: DataOptions) -> CaptionedSet:
+    from .captioned import load_captioned_images
+
+    assert options.path is not None
+    return load_captioned_images(options.path, options.size)
+
+
+CAPTIONED = {
+    "shapes": DataSet(_shapes, options=("size", "views")),
+    "captioned": DataSet(
+        _captioned,
+        "needs a folder or zip of PNG or JPEG files with captions (metadata.jsonl, or a .txt beside each), "
+        "or webdataset shards; give data.path=…",
+        ("size",),
+    ),
+}
+"""Images with captions; their labels are the captions' numbers."""
 PROMPTED = ("shapes",)
-"""Images with prompts, made in memory; see :func:`carv_distill.data.solids.prompted_solids`."""
+"""Those of them that are rendered, with the prompts that a text teacher of our own learns from; see
+:func:`carv_distill.data.solids.prompted_solids`."""
 IN_MEMORY = tuple(name for name, data in DATA_SETS.items() if data.needs is None)
 """The labelled sets that need no file."""
 
@@ -77,12 +109,15 @@ IN_MEMORY = tuple(name for name, data in DATA_SETS.items() if data.needs is None
 class DataOptions:
     """The pictures: a teacher's training set, FID's reference."""
 
-    name: str = one_of((*DATA_SETS, *PROMPTED), "digits")
-    """digits, solids, cifar10 and images have labels; shapes, coloured solids, have prompts."""
+    name: str = one_of((*DATA_SETS, *CAPTIONED), "digits")
+    """digits, solids, cifar10 and images have labels; shapes, coloured solids, and captioned have captions,
+    as prompts."""
     path: str | None = place(None, resume=True)
     """cifar10: the folder that holds cifar-10-batches-py; images: a folder or zip of square PNG or JPEG files
-    of one size, as EDM's dataset_tool.py writes them; those that begin with a dot, or lie below such a
-    folder, are passed over."""
+    of one size, as EDM's dataset_tool.py writes them; captioned: a folder or zip of PNG or JPEG files of any
+    size with their captions in metadata.jsonl, metadata.csv or metadata.parquet (file_name, text), or in a
+    .txt or .json beside each, or webdataset shards with these, one .tar or a folder of them. Files that begin
+    with a dot, or lie below such a folder, are passed over."""
     flip: bool = False
     """Train on every image and its mirror image. FID's reference is the images as they are."""
     labels: bool = True
@@ -93,9 +128,10 @@ class DataOptions:
     CMYK without colour profiles, 16 bits as their upper 8. none refuses what is not grey or colour of 8 bits,
     as a palette and opaque alpha are."""
     workers: int = at_least(0, 2, resume=True)
-    """Processes per rank that decode the files of `images`; sets in memory need none."""
+    """Processes per rank that decode the files of images and captioned; sets in memory need none."""
     size: int = at_least(8, 32)
-    """Pixels along one side of the rendered pictures of shapes."""
+    """Pixels along one side of the rendered pictures of shapes, and of those of captioned, whose shorter side
+    is resized to it before the middle is cut out."""
     views: int = at_least(1, 66)
     """Random cameras of shapes for each of the 56 pairs of colour and solid."""
 
@@ -105,32 +141,44 @@ class DataOptions:
         Raises:
             UserError: it is none, or the path is missing, or given where none is needed.
         """
-        if self.name not in DATA_SETS:
-            raise UserError(
-                f"data.name: no data set {self.name!r} of labelled images; allowed: {', '.join(DATA_SETS)}"
-            )
-        needs = DATA_SETS[self.name].needs
-        if needs is None and self.path is not None:
-            raise UserError(
-                f"data.path: {self.path} is given, but data.name: {self.name} is made in memory "
-                f"(a path goes with {', '.join(n for n in DATA_SETS if n not in IN_MEMORY)})"
-            )
-        self._refuse("size", "views", *(() if self.name == "images" else ("convert",)))
-        if needs is not None and self.path is None:
-            raise UserError(f"data.path: data.name: {self.name} {needs}")
+        self._require(DATA_SETS, "labelled images")
 
-    def require_prompted(self) -> None:
-        """That it is a set of images with prompts, and says nothing that such a set does not know.
+    def require_captioned(self) -> None:
+        """That it is a set of images with captions, with a path where it needs one.
 
         Raises:
-            UserError: it has labels, or an option of sets with labels is given.
+            UserError: it has labels, or the path is missing, or an option is given that it does not know.
+        """
+        self._require(CAPTIONED, "images with captions")
+        self._refuse("flip", "labels")
+
+    def require_prompted(self) -> None:
+        """That it is a set of rendered images with prompts, and says nothing that such a set does not know.
+
+        Raises:
+            UserError: it is another, or an option of other sets is given.
         """
         if self.name not in PROMPTED:
+            has = "files" if self.name in CAPTIONED else "labels"
             raise UserError(
-                f"data.name: {self.name} has labels; a teacher of text and images learns from prompts "
-                f"(allowed: {', '.join(PROMPTED)})"
+                f"data.name: {self.name} has {has}; a teacher of text and images learns from rendered images "
+                f"with prompts (allowed: {', '.join(PROMPTED)})"
             )
         self._refuse("path", "flip", "labels", "convert")
+
+    def _require(self, sets: Mapping[str, DataSet[Any]], what: str) -> None:
+        if self.name not in sets:
+            raise UserError(f"data.name: no data set {self.name!r} of {what}; allowed: {', '.join(sets)}")
+        data = sets[self.name]
+        if data.needs is None and self.path is not None:
+            allowed = ", ".join(name for name in sets if sets[name].needs)
+            raise UserError(
+                f"data.path: {self.path} is given, but data.name: {self.name} is made in memory "
+                f"(a path goes with {allowed})"
+            )
+        self._refuse(*(name for name in ("size", "views", "convert") if name not in data.options))
+        if data.needs is not None and self.path is None:
+            raise UserError(f"data.path: data.name: {self.name} {data.needs}")
 
     def _refuse(self, *names: str) -> None:
         for spec in fields(self):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from carv_distill.carv import stream
 from carv_distill.geometry.camera import VIEWS, Cameras, CameraSampler
 from carv_distill.geometry.solids import SOLIDS, trace
 
+from .captioned import number_captions
 from .sets import ImageSpec, LabelledImages
 
 COLOURS = {
@@ -51,15 +53,38 @@ def picture(colour: str, solid: str, cameras: Cameras, size: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class PromptedImages:
-    """Images with a prompt each."""
+    """Images in memory with a prompt each; a :class:`~.captioned.CaptionedSet` of these prompts."""
 
     images: Tensor
     """float32 [N, 3, S, S] in [-1, 1]."""
     prompts: list[str]
     """As "a red torus, side view"."""
+    name: str = "shapes"
+
+    decodes = False
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def spec(self) -> ImageSpec:
+        channels, size = self.images.shape[1:3]
+        return ImageSpec(self.name, channels, size, len(self.captions))
+
+    @property
+    def captions(self) -> list[str]:
+        return self._numbered[0]
+
+    @property
+    def labels(self) -> Tensor:
+        return self._numbered[1]
+
+    @cached_property
+    def _numbered(self) -> tuple[list[str], Tensor]:
+        return number_captions(self.prompts)
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        return self.images[indices], self.labels[indices]
 
 
 def prompted_solids(size: int = 32, views: int = 66, seed: int = 0, held_out: bool = False) -> PromptedImages:

@@ -1,4 +1,4 @@
-"""The files of a data set, in a folder or zip: which of them are its images, and what is in each."""
+"""The files of a data set, in a folder or zip: which of them are wanted, and what is in each."""
 
 from __future__ import annotations
 
@@ -39,25 +39,27 @@ def path_key(name: str) -> str:
 
 
 class Storage(ABC):
-    """Image files, by number in the order of their names, and `dataset.json` beside them.
+    """Files of one kind, its images as a rule, by number in the order of their names, and `dataset.json`
+    beside them.
 
     Files and folders with a dot before their name, and what operating systems leave, are passed over. Where
     `dataset.json` lies in one folder with all the images, that folder is the data set.
 
     Args:
         files: paths inside the folder or zip, with forward slashes.
+        suffixes: of the files that are wanted, in lower case.
 
     Raises:
-        UserError: two images of one name.
+        UserError: two files of one name.
     """
 
-    def __init__(self, path: Path, files: Sequence[str]) -> None:
+    def __init__(self, path: Path, files: Sequence[str], suffixes: tuple[str, ...] = SUFFIXES) -> None:
         self.path = path
-        names = [name for name in files if name.lower().endswith(SUFFIXES)]
+        names = [name for name in files if name.lower().endswith(suffixes)]
         keys = {path_key(name) for name in names}
         if len(keys) < len(names):
             ((twice, _),) = Counter(map(path_key, names)).most_common(1)
-            raise UserError(f"data.path: {path} holds two images of one name, {twice}")
+            raise UserError(f"data.path: {path} holds two files of one name, {twice}")
         indices = sorted(path_key(name) for name in files if posixpath.basename(name) == INDEX)
         self._top = _top(keys, indices)
         self.other_index = indices[0] if indices and self._top + INDEX not in indices else None
@@ -83,11 +85,15 @@ class Storage(ABC):
         """What is in the file; UserError where it cannot be read."""
 
     @abstractmethod
+    def size(self, number: int) -> int:
+        """Bytes of the file."""
+
+    @abstractmethod
     def read_index(self) -> bytes | None:
         """What is in `dataset.json`, if there is one."""
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
     return any(part.startswith(".") or part in _LEFT_BY_OTHERS for part in name.split("/"))
 
 
@@ -103,16 +109,19 @@ def _top(keys: set[str], indices: Sequence[str]) -> str:
 class FolderFiles(Storage):
     """A folder, with all that is below it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> None:
         files = []
         for folder, folders, names in os.walk(path):
-            folders[:] = [name for name in folders if not _is_hidden(name)]
+            folders[:] = [name for name in folders if not is_hidden(name)]
             place = os.path.relpath(folder, path).replace(os.sep, "/")
-            files += [posixpath.normpath(f"{place}/{name}") for name in names if not _is_hidden(name)]
-        super().__init__(path, files)
+            files += [posixpath.normpath(f"{place}/{name}") for name in names if not is_hidden(name)]
+        super().__init__(path, files, suffixes)
 
     def read(self, number: int) -> bytes:
         return self._read(self.path / self.name(number))
+
+    def size(self, number: int) -> int:
+        return (self.path / self.name(number)).stat().st_size
 
     def read_index(self) -> bytes | None:
         file = self.path / self._top / INDEX
@@ -135,7 +144,7 @@ class ZipFiles(Storage):
     without a common position: forked processes and threads share one descriptor safely.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> None:
         self._descriptor: int | None = None
         try:
             with zipfile.ZipFile(path) as file:
@@ -145,13 +154,13 @@ class ZipFiles(Storage):
         members: dict[str, zipfile.ZipInfo] = {}
         for m in infos:
             name = _member_name(m)
-            wanted = name.lower().endswith(SUFFIXES) or posixpath.basename(name) == INDEX
-            if not wanted or _is_hidden(name):
+            wanted = name.lower().endswith(suffixes) or posixpath.basename(name) == INDEX
+            if not wanted or is_hidden(name):
                 continue
             if name in members:
                 raise UserError(f"data.path: {path} holds {name} twice")
             members[name] = m
-        super().__init__(path, list(members))
+        super().__init__(path, list(members), suffixes)
         size = path.stat().st_size
         self._places = np.empty((len(self), 5), dtype=np.int64)
         for number in range(len(self)):
@@ -181,6 +190,9 @@ class ZipFiles(Storage):
 
     def read(self, number: int) -> bytes:
         return self._read(self.name(number), *(int(n) for n in self._places[number]))
+
+    def size(self, number: int) -> int:
+        return int(self._places[number, 2])
 
     def read_index(self) -> bytes | None:
         return None if self._index_place is None else self._read(INDEX, *self._index_place)

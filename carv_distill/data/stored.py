@@ -91,9 +91,14 @@ def load_stored_images(path: str, labels: bool = True, convert: str = "none") ->
     if labels and (in_index := _read_labels(storage)):
         numbers, classes = torch.tensor(in_index), max(in_index) + 1
     found = StoredImages(storage, numbers, ImageSpec(place.stem, channels, width, classes), convert)
-    for number in torch.linspace(0, len(storage) - 1, min(LOOKED_AT, len(storage))).long().tolist():
+    for number in spread(len(storage)):
         found.pixels(number)
     return found
+
+
+def spread(count: int) -> list[int]:
+    """Numbers from all parts of 0 … count−1, at most :data:`LOOKED_AT`."""
+    return torch.linspace(0, count - 1, min(LOOKED_AT, count)).long().tolist()
 
 
 def _where(storage: Storage, number: int) -> str:

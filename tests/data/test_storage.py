@@ -111,7 +111,7 @@ def test_characters_may_be_composed_or_not(
 
 def test_a_folder_with_both_forms_of_one_name_is_refused(tmp_path: Path) -> None:
     files = named(unicodedata.normalize("NFC", "é.png"), unicodedata.normalize("NFD", "é.png"))
-    with pytest.raises(UserError, match=r"holds two images of one name, é\.png"):
+    with pytest.raises(UserError, match=r"holds two files of one name, é\.png"):
         load_images(stored(as_folder(tmp_path, files), labels=False))
 
 

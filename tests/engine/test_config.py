@@ -40,7 +40,8 @@ DMD = ROOT / "configs/dmd_carv.yaml"
         ("task=dms", "task: 'dms' is not one of dmd, teacher"),
         (
             "data.name=digitz",
-            "'digitz' is not one of digits, solids, cifar10, images, shapes (did you mean digits?)",
+            "'digitz' is not one of digits, solids, cifar10, images, shapes, captioned "
+            "(did you mean digits?)",
         ),
         ("estimator.statistic=neymann", "'neymann' is not one of second_moment, neyman"),
         ("estimator.bins=0", "estimator.bins: 0 is below"),

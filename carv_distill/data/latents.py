@@ -1,0 +1,227 @@
+"""Latents of a set of images, encoded once and kept in shards: mean and deviation, to be drawn from."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from carv_distill.errors import UserError, one_line
+from carv_distill.files import atomic_file
+from carv_distill.processes import Processes
+
+from .batches import ordered_loader
+from .sets import ImageSet, ImageSpec
+
+Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Images [n, C, S, S] in [-1, 1] → mean and standard deviation of their latents, [n, c, h, w] each."""
+SHARD = 1024
+"""Images of a shard: what is lost, at most, where the work ends at once."""
+BATCH = 16
+_OPEN = 256
+"""Shards that a process has open at a time."""
+
+
+class LatentCache:
+    """A folder of shards, each a safetensors file of `mean` and `std`, [n, c, h, w], of consecutive images.
+
+    A shard takes its name once it is whole, so that work which ended in the middle goes on with those that
+    are missing. It says in its header what it is of.
+
+    Args:
+        key: of the images and the network that encodes them; see :func:`~carv_distill.digests.content_digest`
+            and :meth:`~.captioned.CaptionedImages.fingerprint`.
+        count: N, images of the set.
+        shard: images of a shard.
+    """
+
+    def __init__(self, folder: Path, key: str, count: int, shard: int = SHARD) -> None:
+        self.folder, self.key, self.count, self.shard = folder, key, count, shard
+
+    def __len__(self) -> int:
+        """Shards of the whole."""
+        return -(-self.count // self.shard)
+
+    def path(self, number: int) -> Path:
+        """Of a shard."""
+        return self.folder / f"latents-{number:05d}.safetensors"
+
+    def images(self, number: int) -> range:
+        """Which images a shard is of."""
+        return range(number * self.shard, min((number + 1) * self.shard, self.count))
+
+    def missing(self) -> list[int]:
+        """Shards that are not there, or not whole, as a copy may be that was broken off.
+
+        Raises:
+            UserError: a shard of other images, another network or other shards.
+        """
+        there, numbers = set(), {self.path(number): number for number in range(len(self))}
+        for path in sorted(self.folder.glob("latents-*.safetensors")):
+            header = _header(path)
+            if header is None:
+                continue
+            said, shape = header
+            if said != self._about or path not in numbers:
+                raise UserError(
+                    f"{path} holds latents of other images or another autoencoder; give another folder, or "
+                    f"remove the latents in {self.folder}"
+                )
+            if shape[0] == len(self.images(numbers[path])):
+                there.add(numbers[path])
+        return [number for number in range(len(self)) if number not in there]
+
+    def fill(
+        self,
+        images: ImageSet,
+        encode: Encode,
+        workers: int = 0,
+        processes: Processes | None = None,
+        progress: Callable[[int], None] | None = None,
+        batch: int = BATCH,
+    ) -> None:
+        """Encodes what is missing; several processes make every so manieth shard each.
+
+        Args:
+            workers: processes that decode files ahead, for each of them.
+            progress: called after each batch with the number of images that all have encoded meanwhile,
+                about.
+            batch: images that are encoded at a time.
+
+        Raises:
+            UserError: shards of other images or another network, an image that cannot be read, latents that
+                are not finite, or no room on the disk; shards that are whole stay.
+        """
+        p = processes or Processes()
+        missing = [number for number in self.missing() if number % p.world_size == p.rank]
+        parts = [range(i, min(i + batch, r.stop)) for r in map(self.images, missing) for i in r[::batch]]
+        pairs = zip(parts, ordered_loader(images, parts, workers), strict=True)
+        for done, number in enumerate(missing):
+            moments = []
+            for part, (x, _) in pairs:
+                moments.append(_encoded(encode, x, part))
+                if progress is not None:
+                    progress(len(part) * p.world_size)
+                if part.stop == self.images(number).stop:
+                    break
+            mean, std = (torch.cat(tensors) for tensors in zip(*moments, strict=True))
+            self._write(number, mean, std, len(missing) - done)
+        p.wait()
+
+    @property
+    def _about(self) -> str:
+        # one entry: several would stand in the header in any order, and equal shards would differ
+        return f"{self.key}, {self.count} images by {self.shard}"
+
+    def _write(self, number: int, mean: Tensor, std: Tensor, left: int) -> None:
+        content = save({"mean": mean.contiguous(), "std": std.contiguous()}, {"key": self._about})
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(self.folder).free
+            if free < left * len(content):  # said now, not hours later
+                raise OSError(
+                    errno.ENOSPC, f"{left} shards need {left * len(content):,} bytes, {free:,} are free"
+                )
+            with atomic_file(self.path(number)) as file:
+                file.write(content)
+        except OSError as error:
+            raise UserError(
+                f"{self.path(number)} cannot be written ({error.strerror}); the latents before it stay, and "
+                "the next start goes on after them"
+            ) from error
+
+
+class CachedLatents:
+    """The latents of a set of images as an :class:`~.sets.ImageSet`, read by memory map.
+
+    :meth:`batch` gives both moments, [n, 2c, h, w], mean before deviation, for :func:`draw_latents`:
+    `spec.channels` is 2c.
+
+    Args:
+        labels: int64 [N], as those of the images.
+        spec: of the images.
+
+    Raises:
+        UserError: latents are missing, or of other images.
+    """
+
+    decodes = True
+
+    def __init__(self, cache: LatentCache, labels: Tensor, spec: ImageSpec) -> None:
+        if missing := cache.missing():
+            raise UserError(f"{cache.path(missing[0])} is missing or damaged; encode the images again")
+        self.cache, self.labels = cache, labels
+        header = _header(cache.path(0))
+        assert header is not None
+        _, (_, channels, height, _) = header
+        self.spec = ImageSpec(spec.name, 2 * channels, height, spec.classes)
+        self._open = lru_cache(_OPEN)(_open)
+
+    def __len__(self) -> int:
+        return self.cache.count
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_open"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open = lru_cache(_OPEN)(_open)
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        moments = torch.stack([self._moments(int(i)) for i in indices])
+        return moments.float(), self.labels[indices]
+
+    def _moments(self, number: int) -> Tensor:
+        shard, row = divmod(number, self.cache.shard)
+        path = self.cache.path(shard)
+        try:
+            mean, std = self._open(path)
+            return torch.cat([mean[row], std[row]])
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{path} cannot be read ({one_line(error)})") from error
+
+
+def draw_latents(moments: Tensor, noise: Tensor) -> Tensor:
+    """mean + std · noise of moments [n, 2c, h, w] and noise [n, c, h, w]: a draw from what the autoencoder
+    says of each image."""
+    mean, std = moments.chunk(2, dim=1)
+    return mean + std * noise
+
+
+def _open(path: Path) -> tuple[Any, Any]:
+    """Mean and deviation, of which rows are read as they are wanted."""
+    with safe_open(path, "pt") as file:
+        return file.get_slice("mean"), file.get_slice("std")
+
+
+def _header(path: Path) -> tuple[str | None, tuple[int, ...]] | None:
+    """What a shard says that it is of, and the shape of its tensors; None where it is not whole."""
+    try:
+        with safe_open(path, "pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            about = (file.metadata() or {}).get("key")
+    except SafetensorError:
+        return None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({one_line(error)})") from error
+    whole = shapes.keys() == {"mean", "std"} and shapes["mean"] == shapes["std"] and len(shapes["mean"]) == 4
+    return (about, shapes["mean"]) if whole else None
+
+
+@torch.no_grad()
+def _encoded(encode: Encode, images: Tensor, part: range) -> tuple[Tensor, Tensor]:
+    mean, std = (moment.cpu() for moment in encode(images))
+    if not (mean.isfinite().all() and std.isfinite().all()):
+        raise UserError(
+            f"latents of images {part.start} to {part.stop - 1} are not finite; an autoencoder that "
+            "overflows in float16 needs float32 or bfloat16"
+        )
+    return mean, std
