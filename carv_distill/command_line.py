@@ -20,7 +20,11 @@ Options = TypeVar("Options")
 
 LARGEST = 2**63 - 1
 """Of the whole numbers that an option takes."""
-EXTRAS = {"text-to-3d": ("imageio", "skimage", "trimesh"), "attribution": ("psutil", "pyarrow")}
+EXTRAS = {
+    "text-to-3d": ("imageio", "skimage", "trimesh"),
+    "text-to-image": ("peft", "sentencepiece"),
+    "attribution": ("psutil", "pyarrow"),
+}
 """Packages that a part of the program needs, by the extra that brings them."""
 
 
