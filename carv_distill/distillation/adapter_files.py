@@ -22,9 +22,9 @@ WEIGHTS = "pytorch_lora_weights.safetensors"
 def save_adapter(folder: Path, shared: SharedNetwork, adapter: str) -> None:
     """Writes :data:`WEIGHTS`, for `pipeline.load_lora_weights(folder)`.
 
-    The keys are peft's own after the pipeline's name of the network: `unet.<layer>.lora_A.weight`. (In the
-    names that `convert_state_dict_to_diffusers` gives, a part of the tensors is passed over when they are
-    loaded.) B has the factor α/r in it, which every reader takes for 1 where no metadata says otherwise.
+    The keys are peft's own after the pipeline's name of the network: `unet.<layer>.lora_A.weight`. (Of a file
+    with the names that `convert_state_dict_to_diffusers` gives, the loader passes over a part.) B has the
+    factor α/r in it, which every reader takes for 1 where no metadata says otherwise.
 
     Raises:
         UserError: the file could not be written.

@@ -28,6 +28,7 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -232,11 +233,13 @@ def matching_layers(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     by_pattern = {p: [name for name in names if fnmatchcase(f".{name}", f"*.{p}")] for p in patterns}
     wrong = [p for p, matched in by_pattern.items() if not matched and p not in PROJECTIONS]
     if wrong or not any(by_pattern.values()):
+        given = list(wrong or patterns)
         ends = list(dict.fromkeys(_end(name) for name in names))
-        given = ", ".join(map(repr, wrong or patterns)) or "an empty list"
+        known = get_close_matches(given[0] if given else "", ends, n=8, cutoff=0)
         raise UserError(
-            f"dmd.adapters.targets: {given} matches no linear or convolutional layer of this "
-            f"{type(model).__name__}; it has {', '.join(ends[:12])}{', …' if len(ends) > 12 else ''}"
+            f"dmd.adapters.targets: {', '.join(map(repr, given)) or 'an empty list'} matches no linear or "
+            f"convolutional layer of this {type(model).__name__}; of {len(ends)} names that do, the nearest "
+            f"are {', '.join(known)}"
         )
     matched = {name for group in by_pattern.values() for name in group}
     return [name for name in names if name in matched]
@@ -244,7 +247,7 @@ def matching_layers(model: nn.Module, patterns: Sequence[str]) -> list[str]:
 
 def _end(name: str) -> str:
     """The last part of a name that says something: `to_q`, but `to_out.0`."""
-    match = re.search(r"[^.]*\D[^.]*(\.\d+)*$", name)
+    match = re.search(r"[^.]*[^.\d][^.]*(\.\d+)*$", name)
     return match[0] if match else name
 
 
