@@ -18,7 +18,8 @@ wrong in silence here:
 - A base in its place among the parameters that learn: `view(name).parameters()` are that adapter's alone.
 - New layers draw from the global random state: here the weights come from a stream of their own.
 
-Networks are in eval mode, where dropout does nothing.
+Networks are in eval mode, where dropout does nothing. peft multiplies the number of modules by five, so a raw
+network should not ask its model for `dtype`, which walks them all, at every call.
 """
 
 from __future__ import annotations
