@@ -23,7 +23,7 @@ LARGEST = 2**63 - 1
 EXTRAS = {
     "text-to-3d": ("imageio", "skimage", "trimesh"),
     "attribution": ("psutil", "pyarrow"),
-    "text-to-image": ("datasets",),
+    "text-to-image": ("peft", "sentencepiece", "datasets"),
 }
 """Packages that a part of the program needs, by the extra that brings them."""
 

@@ -70,6 +70,7 @@ def test_help_and_mistakes_do_not_wait_for_torch() -> None:
 @pytest.mark.parametrize(
     ("name", "extra"),
     [("pyarrow.parquet", "carv-distill[attribution]"), ("trimesh", "carv-distill[text-to-3d]"),
+     ("peft.tuners", "carv-distill[text-to-image]"), ("sentencepiece", "carv-distill[text-to-image]"),
      ("scipy", "carv-distill")],
 )  # fmt: skip
 def test_what_is_not_installed_is_named_with_its_extra(

@@ -44,6 +44,40 @@ class GANOptions:
         return self.fake_weight > 0
 
 
+PROJECTIONS = (
+    "to_q",
+    "to_k",
+    "to_v",
+    "to_out.0",
+    "add_q_proj",
+    "add_k_proj",
+    "add_v_proj",
+    "to_add_out",
+    "net.0.proj",
+    "net.2",
+    "proj_mlp",
+    "single_transformer_blocks.*.proj_out",
+)
+"""Attention and feed-forward projections by the names that they have in diffusers' UNets and transformers; no
+network has all of them."""
+
+
+@dataclass
+class AdapterOptions:
+    """Student, average and fake score as low-rank adapters of one frozen network (Hu et al. 2022, LoRA)."""
+
+    kind: str = one_of(("none", "lora"), "none")
+    """none: three further copies of the teacher's weights; lora: W + (α/r) B A over one copy, which is the
+    teacher itself. There is no dropout: masks would not follow from (seed, share, update)."""
+    rank: int = at_least(1, 16)
+    """r: rows of A, columns of B."""
+    alpha: int | None = at_least(1, None)
+    """α; empty: the rank, that is a factor of 1."""
+    targets: list[str] = field(default_factory=lambda: list(PROJECTIONS))
+    """Ends of the names of linear and convolutional layers that get adapters, from a dot on; * stands for
+    anything. One that is not among the defaults must match a layer."""
+
+
 @dataclass
 class DMDOptions:
     """Optimisation of the student and of the fake score."""
@@ -98,6 +132,7 @@ class DMDOptions:
     """The same of the fake score's, with a discriminator's that learns with it, and apart from it of one with
     an optimiser of its own; of a mean, as published. Logged likewise."""
     gan: GANOptions = field(default_factory=GANOptions)
+    adapters: AdapterOptions = field(default_factory=AdapterOptions)
     compile: bool = False
     """torch.compile of the three networks: minutes at the start, then faster updates on a GPU."""
 
