@@ -20,7 +20,7 @@ $(VENV)/bin/pip:
 
 # The stamps are renewed when the dependencies change.
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/pip
-	$(BIN)/python -m pip install --quiet --editable '.[text-to-3d,attribution]'
+	$(BIN)/python -m pip install --quiet --editable '.[text-to-3d,attribution,text-to-image]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/pip

@@ -25,9 +25,9 @@ from benchmarks.measure import bare_fit, peak_bytes, ratio_of
 from benchmarks.report import options, report
 from carv_distill.carv import average_residual, stream
 from carv_distill.data.images import load_images
+from carv_distill.distillation.building import build_module
 from carv_distill.distillation.module import DMDModule
 from carv_distill.distillation.options import DMDConfig
-from carv_distill.distillation.preparation import build_module
 from carv_distill.engine.console import quiet_libraries
 from carv_distill.tasks import load_config
 

@@ -23,7 +23,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from carv_distill.carv import Chunk, NoiseLevelSampler, Proposal
 from carv_distill.command_line import Parser, whole_number
+from carv_distill.distillation.conditions import Labels
 from carv_distill.distillation.module import DMDModule
+from carv_distill.distillation.networks import labelled_networks
 from carv_distill.distillation.objective import DMDObjective
 from carv_distill.distillation.options import DMDOptions
 from carv_distill.engine.console import quiet_libraries
@@ -99,7 +101,8 @@ def build(setting: Setting, upstream: int, draws: int, small: bool) -> DMDModule
     )
     teacher = Teacher(denoiser, schedule, edm_scheduler_config(schedule, 0.5))
     bfloat16 = setting.teacher_bfloat16
-    objective = DMDObjective(teacher, options, classes=10, seed=0, teacher_bfloat16=bfloat16)
+    networks = labelled_networks(teacher, 1.0, 10, bfloat16)
+    objective = DMDObjective(networks, options, Labels(10), seed=0)
     sampler = NoiseLevelSampler(Proposal.uniform(), "nested")
     estimator = Estimator(sampler, upstream, draws, Chunk(setting.chunk))
     return DMDModule(objective=objective, estimator=estimator, seed=0)

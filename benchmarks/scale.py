@@ -25,9 +25,9 @@ import carv_distill.distillation.module as dmd_module
 from benchmarks.measure import peak_bytes, ratio_of
 from benchmarks.report import options, report
 from carv_distill.data.images import load_images
+from carv_distill.distillation.building import build_module
 from carv_distill.distillation.module import DMDModule
 from carv_distill.distillation.options import DMDConfig
-from carv_distill.distillation.preparation import build_module
 from carv_distill.engine.console import quiet_libraries
 from carv_distill.processes import average_over_ranks
 from carv_distill.tasks import load_config

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from carv_distill.evaluation.options import FIDOptions
 from carv_distill.options import as_in, at_least
 
 from .command import Command, Measurement, RunOptions
+
+if TYPE_CHECKING:
+    from carv_distill.data.captioned import CaptionedSet
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +41,9 @@ class FIDCommandOptions(RunOptions):
 
 
 def _measure(options: FIDCommandOptions, runs: list[Path], device: str) -> Measurement | None:
-    from carv_distill.data.images import load_images
+    from carv_distill.data.images import load_data
     from carv_distill.evaluation.floor import measure_floor
+    from carv_distill.evaluation.prompted import captioned_setup
     from carv_distill.evaluation.reference import FIDSetup
     from carv_distill.evaluation.report import evaluate_generator, report_table
     from carv_distill.processes import Processes
@@ -52,11 +56,19 @@ def _measure(options: FIDCommandOptions, runs: list[Path], device: str) -> Measu
         config.fid = replace(config.fid, weights=None, reference=None)  # those were for other features
     config.fid = replace(config.fid, **given)
     processes = Processes.launched(device)
-    data = load_images(config.data)
-    setup = FIDSetup.load(config.fid, data, config.data.workers, str(processes.device))
+    data = load_data(config.data)
+    device = str(processes.device)
     assert task.generators is not None
-    generators = task.generators(config, run, str(processes.device))
-    samples = {g.name: g.load() for g in generators if not (g.teacher and options.no_teacher)}
+    generators = task.generators(config, run, device)
+    latent, prompted = generators[0].latent, None
+    if latent is None:
+        setup = FIDSetup.load(config.fid, data, config.data.workers, device)
+    else:
+        setup, prompted = captioned_setup(
+            config.fid, cast("CaptionedSet", data), config.data.workers, device, latent
+        )
+    wanted = [g for g in generators if not (g.teacher and options.no_teacher)]
+    samples = [(g, g.load()) for g in wanted]
     reference = setup.reference(processes)
     reports = [
         evaluate_generator(
@@ -64,14 +76,15 @@ def _measure(options: FIDCommandOptions, runs: list[Path], device: str) -> Measu
             data.spec,
             setup.extractor,
             reference,
-            name=name,
+            name=generator.name,
             images=config.fid.images,
             ranges=options.ranges,
             progress=True,
             labels=config.fid.labels,
             processes=processes,
+            prompted=prompted,
         )
-        for name, sample in samples.items()
+        for generator, sample in samples
     ]
     if processes.rank:
         return None

@@ -38,6 +38,11 @@ class CaptionedSet(ImageSet, Protocol):
         """int64 [N], each image's caption."""
         ...
 
+    @property
+    def objects(self) -> Sequence[str]:
+        """What each caption is of: the caption itself, or, of a rendered one, without the view."""
+        ...
+
 
 def number_captions(texts: Sequence[str]) -> tuple[list[str], Tensor]:
     """The distinct ones in the order of their first place, and the number of each text, int64 [N]."""
@@ -60,6 +65,10 @@ class CaptionedImages:
         self.storage = storage
         self.captions, self.labels = number_captions(texts)
         self.spec = ImageSpec(storage.path.stem, channels=3, size=size, classes=len(self.captions))
+
+    @property
+    def objects(self) -> list[str]:
+        return self.captions
 
     def __len__(self) -> int:
         return len(self.storage)

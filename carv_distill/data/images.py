@@ -36,6 +36,11 @@ def load_captioned(options: DataOptions) -> CaptionedSet:
     return CAPTIONED[options.name].load(options)
 
 
+def load_data(options: DataOptions) -> ImageSet:
+    """A set of images of any kind; the labels of one with captions are their numbers."""
+    return load_captioned(options) if options.name in CAPTIONED else load_images(options)
+
+
 def check_fit(teacher: Teacher, spec: ImageSpec, path: str) -> None:
     """Teacher and data must have one image shape, and the labels must be known to the teacher.
 

@@ -79,6 +79,10 @@ class PromptedImages:
     def labels(self) -> Tensor:
         return self._numbered[1]
 
+    @property
+    def objects(self) -> list[str]:
+        return [caption.rpartition(",")[0] for caption in self.captions]
+
     @cached_property
     def _numbered(self) -> tuple[list[str], Tensor]:
         return number_captions(self.prompts)

@@ -26,6 +26,7 @@ class Discriminator(nn.Module):
 
     Args:
         network: whose encoder is read; only the shapes are taken from it.
+        cond: of one row, to read them with.
         scales: sides that are read, the lowest ones.
         seed: of the first weights.
 
@@ -35,9 +36,9 @@ class Discriminator(nn.Module):
     Source: Yin et al. 2024 (DMD2), section 4.3.
     """
 
-    def __init__(self, network: RawNetwork, scales: int, seed: int) -> None:
+    def __init__(self, network: RawNetwork, cond: Cond, scales: int, seed: int) -> None:
         super().__init__()
-        shapes = feature_shapes(network)
+        shapes = feature_shapes(network, cond)
         if scales > len(shapes):
             raise UserError(
                 f"dmd.gan.scales: {scales}, but the teacher's encoder has {len(shapes)} (sides "
@@ -65,13 +66,13 @@ class Discriminator(nn.Module):
         return self(network.encoder(c.noised(x, eps), c.c_noise, cond)[: len(self.heads)])
 
 
-def feature_shapes(network: RawNetwork) -> list[tuple[int, int]]:
-    """(channels, side) of the features of each side of an encoder, the lowest side first."""
+def feature_shapes(network: RawNetwork, cond: Cond) -> list[tuple[int, int]]:
+    """(channels, side) of the features that an encoder gives, in its order."""
     like = next(network.parameters())
     x = like.new_zeros(1, *network.shape)
     with torch.no_grad():
-        features = network.encoder(x, x.new_zeros(1), torch.zeros(1, dtype=torch.long, device=x.device))
-    return [(part.shape[1], part.shape[-1]) for part in features]
+        features = network.encoder(x, x.new_zeros(1), cond)
+    return [(part.shape[1], min(part.shape[2:])) for part in features]
 
 
 def _head(channels: int, side: int) -> nn.Sequential:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import diffusers
 from huggingface_hub import ModelCardData
 
 from carv_distill.files import saved_folder, write_json
 from carv_distill.teachers.edm.unet import EDMNetwork
-from carv_distill.teachers.network import ImageNetwork
+from carv_distill.teachers.network import ImageNetwork, RawNetwork
 
 _PIPELINE = Path(__file__).with_name("one_step_pipeline.py")
 _EDM = "edm_network"
@@ -22,7 +23,7 @@ from carv_distill.teachers.edm import DhariwalUNet, SongUNet
 
 __all__ = ["DhariwalUNet", "SongUNet"]
 '''
-_TAGS = ["one-step", "distillation", "dmd", "carv-distill"]
+TAGS = ["one-step", "distillation", "dmd", "carv-distill"]
 _CARD = """\
 ---
 {head}
@@ -55,12 +56,55 @@ images = pipeline({arguments}).images
 _NEEDS = " of `carv_distill.teachers.edm`;\ncarv-distill must be installed beside diffusers"
 
 
+class Product(Protocol):
+    """How a student is written."""
+
+    def save(
+        self,
+        folder: Path,
+        network: RawNetwork,
+        figures: Mapping[str, str | float],
+        averages: Iterable[tuple[str, RawNetwork]],
+    ) -> None:
+        """As a pipeline that diffusers reads.
+
+        Args:
+            figures: the run's numbers for its page, by name.
+            averages: further averages of the student, by name.
+        """
+
+
+@dataclass(frozen=True)
+class ImageProduct:
+    """A student of labelled images, or of images alone.
+
+    Args:
+        scheduler_config: the teacher's scheduler.
+        classes: that there are labels of.
+    """
+
+    scheduler_config: dict[str, Any]
+    classes: int
+
+    def save(
+        self,
+        folder: Path,
+        network: RawNetwork,
+        figures: Mapping[str, str | float],
+        averages: Iterable[tuple[str, RawNetwork]],
+    ) -> None:
+        """See :func:`save_student`."""
+        assert isinstance(network, ImageNetwork)
+        card = student_card(network, self.classes, figures)
+        save_student(folder, network, self.scheduler_config, card, averages)
+
+
 def save_student(
     folder: Path,
     network: ImageNetwork,
     scheduler_config: dict[str, Any],
     card: str,
-    averages: Iterable[tuple[str, ImageNetwork]] = (),
+    averages: Iterable[tuple[str, RawNetwork]] = (),
 ) -> None:
     """Writes `model_index.json`, `unet/`, `scheduler/`, `pipeline.py` and README.md, each file atomically;
     every further average, by its name, as a pipeline of its own in `averages/<name>/`.
@@ -72,6 +116,7 @@ def save_student(
         _write_pipeline(scratch, network, scheduler_config)
         (scratch / "README.md").write_text(card)
         for name, average in averages:
+            assert isinstance(average, ImageNetwork)
             _write_pipeline(scratch / "averages" / name, average, scheduler_config)
 
 
@@ -96,15 +141,20 @@ def student_card(network: ImageNetwork, classes: int, figures: Mapping[str, str 
     of, as a network may have one more for "no label"."""
     labelled = network.labels > 0
     return _CARD.format(
-        head=ModelCardData(library_name="diffusers", tags=_TAGS).to_yaml(),
+        head=ModelCardData(library_name="diffusers", tags=TAGS).to_yaml(),
         channels=network.channels,
         size=network.size,
         label=", y" if labelled else "",
         network=type(network.model).__name__,
         needs=_NEEDS if isinstance(network, EDMNetwork) else "; nothing but diffusers is needed",
         arguments=f"class_labels={list(range(min(classes, 4)))}" if labelled else "batch_size=4",
-        rows="\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in figures.items()),
+        rows=table_rows(figures),
     )
+
+
+def table_rows(figures: Mapping[str, str | float]) -> str:
+    """Numbers by name as the rows of a Markdown table."""
+    return "\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in figures.items())
 
 
 def _cell(value: str | float) -> str:

@@ -18,11 +18,13 @@ from carv_distill.carv import carv_loss
 from carv_distill.engine.estimator import EstimatedModule, Estimator, observer
 from carv_distill.engine.optimisation import ParameterVector, ema_update, ramped, warm_cosine
 from carv_distill.processes import Share, average_over_ranks, unsynchronised
-from carv_distill.teachers.network import ImageNetwork
+from carv_distill.teachers.network import RawNetwork
 
-from .export import save_student, student_card
+from .export import Product
 from .objective import DMDObjective, Samples, draw, real_parts
 
+FROZEN = ("objective.teacher.", "objective.codec.")
+"""How the names of tensors begin that are not in checkpoints."""
 RealImages = Callable[[Sequence[int], int], Iterable[Samples]]
 """real(numbers of the shares, first update) → for each update the real images and labels of all these shares,
 joined along the first axis."""
@@ -40,7 +42,9 @@ class DMDModule(EstimatedModule):
     Args:
         estimator: of a share of the batch.
         accumulate: shares that each process works through, one after the other, in an update.
+        product: how the student is written.
         real: images for the discriminator, where there is one.
+        real_shape: of one of them as they are given; that of x by default.
     """
 
     def __init__(
@@ -49,10 +53,13 @@ class DMDModule(EstimatedModule):
         objective: DMDObjective,
         estimator: Estimator,
         seed: int,
+        product: Product | None = None,
         accumulate: int = 1,
         real: RealImages | None = None,
+        real_shape: tuple[int, ...] = (),
     ) -> None:
-        super().__init__(seed, ("objective.teacher.",), {"adaptive": estimator.adaptive})
+        super().__init__(seed, FROZEN, {"adaptive": estimator.adaptive})
+        self.product, self.real_shape = product, real_shape or objective.shape
         self.objective, self.estimator, self.options = objective, estimator, objective.options
         self.accumulate, self.real = accumulate, real
         self.register_buffer("clipped", torch.zeros((), dtype=torch.long))
@@ -201,7 +208,7 @@ class DMDModule(EstimatedModule):
             return None
         o = self.options
         count = len(self.shares) * (1 if o.fake_reuse else o.fake_updates_per_student) * o.fake_batch
-        images = self.objective.student_parameters[0].new_zeros(count, *self.objective.shape)
+        images = self.objective.student_parameters[0].new_zeros(count, *self.real_shape)
         return images, torch.zeros(count, dtype=torch.long, device=self.device)
 
     def metrics(self) -> dict[str, Tensor]:
@@ -222,9 +229,9 @@ class DMDModule(EstimatedModule):
         return values
 
     def sample(self, z: Tensor, labels: Tensor) -> Tensor:
-        """One-step samples of the student's average, in [−1, 1] up to its error."""
+        """One-step pictures of the student's average, in [−1, 1] up to its error."""
         o = self.objective
-        return o.generate(o.student_ema, z.to(o.ema_parameters[0].dtype), labels)
+        return o.pictures(o.student_ema, z.to(o.ema_parameters[0].dtype), labels)
 
     def save(self, folder: Path, step: int, figures: Mapping[str, str | float] | None = None) -> None:
         """The student's average after an update as a diffusers pipeline; `figures`: the run's numbers for the
@@ -235,14 +242,14 @@ class DMDModule(EstimatedModule):
             "K": self.estimator.draws,
             "strategy": self.estimator.sampler.strategy,
         }
-        network = cast(ImageNetwork, self.objective.student_ema.network)
-        card = student_card(network, self.objective.classes, known | dict(figures or {}))
-        save_student(folder, network, self.objective.scheduler_config, card, self._networks_beside())
+        assert self.product is not None, "a module without a product saves nothing"
+        network = cast(RawNetwork, self.objective.student_ema.network)
+        self.product.save(folder, network, known | dict(figures or {}), self._networks_beside())
 
-    def _networks_beside(self) -> Iterator[tuple[str, ImageNetwork]]:
+    def _networks_beside(self) -> Iterator[tuple[str, RawNetwork]]:
         """The averages beside the student, one at a time, by their decay."""
         for row, decay in enumerate(self.options.ema_beside):
-            network = copy.deepcopy(cast(ImageNetwork, self.objective.student_ema.network))
+            network = copy.deepcopy(cast(RawNetwork, self.objective.student_ema.network))
             nn.utils.vector_to_parameters(self.averages[row].clone(), network.parameters())
             yield f"{decay:g}", network
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from carv_distill.carv import Draws, NoiseLevelSampler, Proposal, Residual, Upstream
-from carv_distill.engine.optimisation import frozen_copy
 from carv_distill.processes import Share
 from carv_distill.teachers.condition import Cond
 from carv_distill.teachers.denoiser import (
@@ -19,15 +19,19 @@ from carv_distill.teachers.denoiser import (
     denoising_loss,
     reconstruction_loss,
 )
-from carv_distill.teachers.precision import Bfloat16Network, without_autocast
-from carv_distill.teachers.schedule import NoiseSchedule
-from carv_distill.teachers.teacher import Teacher
+from carv_distill.teachers.network import RawNetwork
+from carv_distill.teachers.pipelines.codecs import Codec, Pixels
+from carv_distill.teachers.precision import without_autocast
 
+from .conditions import Conditions
 from .discriminator import Discriminator, discriminator_loss, generator_direction
+from .networks import Networks
 from .options import DMDOptions
 
 Samples = tuple[Tensor, Tensor]
-"""Images and labels of one share."""
+"""Images, or what a teacher of latents denoises, and the numbers of their conditions, of one share."""
+Encode = Callable[[Tensor, torch.Generator], Tensor]
+"""Real images → x."""
 ALONE = Share(0, 1)
 """The whole batch as one share."""
 _FAKE_LOSSES = {"weighted": denoising_loss, "x0": reconstruction_loss}
@@ -55,43 +59,40 @@ class DMDObjective(nn.Module):
 
         g = 1/R Σ_r ∂x_r/∂θᵀ [1/K Σ_k ω_rk r(x_r, u_rk, ε_rk) + λ C·H·W ∂softplus(−h(x_t))/∂x_r],
 
-    with x_r = D_G(σ_max z_r; σ_max, y_r), the second term where there is a discriminator h. A mean over a
-    picture's entries, as other codes have it, is C·H·W times smaller. All that is random is drawn from the
-    streams that are handed in.
+    with x_r the student's one step from noise z_r (:class:`~.networks.Origin`), the second term where there
+    is a discriminator h. A mean over a picture's entries, as other codes have it, is C·H·W times smaller.
+    All that is random is drawn from the streams that are handed in.
 
     Args:
-        teacher: frozen; student and fake score start as copies of its network.
-        classes: labels are drawn uniformly from 0 … classes − 1.
+        networks: student, fake score, average and the frozen teacher.
+        conditions: of the samples.
         seed: of the discriminator's weights.
-        guidance: classifier-free guidance of the teacher; 1 is none.
-        teacher_bfloat16: keep the frozen teacher's weights in bfloat16.
+        codec: between pictures and x; pixels by default.
+        encode: real images, as the loader gives them, to x; by default the codec's.
     """
 
     def __init__(
         self,
-        teacher: Teacher,
+        networks: Networks,
         options: DMDOptions,
-        *,
-        classes: int,
+        conditions: Conditions,
         seed: int,
-        guidance: float = 1.0,
-        teacher_bfloat16: bool = False,
+        codec: Codec | None = None,
+        encode: Encode | None = None,
     ) -> None:
         super().__init__()
-        self.options, self.classes = options, classes
+        self.options, self.conditions, self.codec = options, conditions, codec or Pixels()
+        self.encode = encode or self.codec.encode
         self.fake_sampler = NoiseLevelSampler(Proposal.uniform(), options.fake_strategy)
-        self.schedule: NoiseSchedule = teacher.schedule
-        self.scheduler_config = teacher.scheduler_config
-        self.shape = (teacher.channels, teacher.size, teacher.size)
-        self.teacher = teacher.guided(guidance, classes)
-        precondition = teacher.denoiser.precondition
-        self.student = NetworkDenoiser(teacher.network.trainable_copy(), precondition)
-        self.fake = NetworkDenoiser(teacher.network.trainable_copy(), precondition)
-        self.student_ema = frozen_copy(self.student)
+        self.schedule, self.shape, self.origin = networks.schedule, networks.shape, networks.origin
+        self.teacher, self.student = networks.teacher, networks.student
+        self.fake, self.student_ema = networks.fake, networks.average
         gan = options.gan
-        self.discriminator = Discriminator(teacher.network, gan.scales, seed) if gan.on else None
-        if teacher_bfloat16:  # once student and fake score have their copies
-            self.teacher.network = Bfloat16Network(teacher.network)
+        first = conditions(torch.zeros(1, dtype=torch.long))
+        self.discriminator: Discriminator | None = None
+        if gan.on:
+            read = cast(RawNetwork, networks.student.network)
+            self.discriminator = Discriminator(read, first, gan.scales, seed)
         self.latest_discriminator: Tensor | None = None
         """Its loss in the last update, of the last share; 2 ln 2 where it cannot tell."""
         # Walking a module's tree costs as much as an optimiser step of a small network: walked once.
@@ -111,15 +112,20 @@ class DMDObjective(nn.Module):
         return self.fake if self.options.gan.features == "fake" else self.teacher
 
     def upstream_noise(self, count: int, g: torch.Generator) -> Samples:
-        """Latents z [n, C, H, W] and labels [n]."""
+        """Noise z [n, …] and numbers of conditions [n]."""
         dtype = self.student_parameters[0].dtype
         z = torch.randn(count, *self.shape, generator=g, device=g.device, dtype=dtype)
-        return z, torch.randint(max(self.classes, 1), (count,), generator=g, device=g.device)
+        return z, self.conditions.draw(count, g)
 
-    def generate(self, student: NetworkDenoiser, z: Tensor, labels: Tensor) -> Tensor:
-        """x = D_G(σ_max z; σ_max, y)."""
-        sigma = z.new_full((z.shape[0],), self.schedule.sigma_max)
-        return student(self.schedule.sigma_max * z, sigma, labels)
+    def generate(self, student: NetworkDenoiser, z: Tensor, numbers: Tensor) -> Tensor:
+        """The one-step generator's x of noise z under these conditions."""
+        return self.origin(student, z, self.conditions(numbers))
+
+    @torch.no_grad()
+    def pictures(self, student: NetworkDenoiser, z: Tensor, numbers: Tensor) -> Tensor:
+        """One-step pictures in [−1, 1] up to the student's error, as many at a time as the codec takes."""
+        parts = zip(z.split(self.codec.rows(z)), numbers.split(self.codec.rows(z)), strict=True)
+        return torch.cat([self.codec.decode(self.generate(student, *part)) for part in parts])
 
     @torch.no_grad()
     def student_samples(self, own: torch.Generator) -> Samples:
@@ -143,7 +149,8 @@ class DMDObjective(nn.Module):
 
             def push(g: torch.Generator) -> Tensor:
                 sigma, eps = self._fake_draw(share, x, g, shared)
-                return weight * x[0].numel() * generator_direction(self.read, head, x, sigma, eps, labels)
+                cond = self.conditions(labels)
+                return weight * x[0].numel() * generator_direction(self.read, head, x, sigma, eps, cond)
 
             return Upstream(x, self.residual(labels), push)
 
@@ -156,7 +163,7 @@ class DMDObjective(nn.Module):
         def residual(x: Tensor, u: Tensor, eps: Tensor, index: Tensor) -> Tensor:
             sigma = self.schedule.sigma(o.t_min + (o.t_max - o.t_min) * u)
             with _residual_context(x, o.residual_precision):
-                return dmd_residual(self.fake, self.teacher, x, sigma, eps, labels[index])
+                return dmd_residual(self.fake, self.teacher, x, sigma, eps, self.conditions(labels[index]))
 
         return residual
 
@@ -172,9 +179,11 @@ class DMDObjective(nn.Module):
         images, the discriminator's loss on top."""
         x, labels = samples
         sigma, eps = self._fake_draw(share, x, own, shared)
-        loss = _FAKE_LOSSES[self.options.fake_loss](self.fake, x, sigma, eps, labels)
+        cond = self.conditions(labels)
+        loss = _FAKE_LOSSES[self.options.fake_loss](self.fake, x, sigma, eps, cond)
         if self.discriminator is None or real is None:
             return loss
+        real = self.encode(real[0], own), real[1]
         levels = [self._fake_draw(share, images, own, shared) for images, _ in (samples, real)]
         return loss + self._separation(self.discriminator, samples, real, levels, own)
 
@@ -188,9 +197,11 @@ class DMDObjective(nn.Module):
     ) -> Tensor:
         """The discriminator's weighted loss and its approximate R1 penalty."""
         gan = self.options.gan
-        (x, labels), (images, cond) = samples, real
+        (x, labels), (images, captions) = samples, real
+        cond = self.conditions(captions)
         of_real = head.logits(self.read, images, *levels[1], cond)
-        separation = discriminator_loss(head.logits(self.read, x, *levels[0], labels), of_real)
+        of_samples = head.logits(self.read, x, *levels[0], self.conditions(labels))
+        separation = discriminator_loss(of_samples, of_real)
         self.latest_discriminator = separation.detach()
         loss = gan.fake_weight * separation
         if gan.r1_weight:

@@ -103,6 +103,10 @@ class DMDOptions:
     residual_precision: str = one_of(("float32", "bfloat16"), "float32")
     """Of fake score and teacher where they are compared, whatever trainer.precision is: of the difference of
     two almost equal outputs bfloat16 leaves little. On CUDA, float32 has TF32 convolutions."""
+    student_timestep: int | None = at_least(0, None)
+    """τ, the noise level that the student is told, as the teacher's timestep; empty: the last one. Of
+    teachers with prompts alone, whose student sees z itself. Under ε-prediction the network's error is
+    multiplied by the ratio of noise to signal there: DMD2's one-step SDXL has 399."""
     start: str | None = place(None, resume=True, begin=True)
     """A run's folder (its newest checkpoint) or one of its checkpoints: student and fake score begin as they
     were there, as in DMD2's second phase; empty: as the teacher. A resumed run needs it no more."""
@@ -133,6 +137,9 @@ class DMDOptions:
     an optimiser of its own; of a mean, as published. Logged likewise."""
     gan: GANOptions = field(default_factory=GANOptions)
     adapters: AdapterOptions = field(default_factory=AdapterOptions)
+    gradient_checkpointing: bool = False
+    """Blocks' activations are computed again in a backward instead of kept: about a third more time, and much
+    less memory."""
     compile: bool = False
     """torch.compile of the three networks: minutes at the start, then faster updates on a GPU."""
 
@@ -142,13 +149,34 @@ class TeacherOptions:
     """The frozen teacher."""
 
     path: str = place(MISSING, hub=True, content=True)
-    """A folder as diffusers' `save_pretrained` leaves it (a UNet2DModel, or a pipeline with one), one that
-    `python -m carv_distill.teachers.convert` made of EDM's files, or a hub id."""
+    """A folder as diffusers' `save_pretrained` leaves it (a UNet2DModel, or a pipeline with one; for data
+    with captions a text-to-image pipeline: Stable Diffusion 1 and 2, SDXL, SD3, Flux, PixArt, Wan,
+    DeepFloyd IF), one that `python -m carv_distill.teachers.convert` made of EDM's files, or a hub id."""
     guidance: float = at_least(0, 1.0)
-    """Classifier-free guidance scale s of D_∅ + s (D_c − D_∅); 1 is none."""
-    precision: str = one_of(("float32", "bfloat16"), "float32")
-    """Of the frozen weights; the last convolution stays in float32. Half the memory, and most of what
-    dmd.residual_precision: float32 gains is lost."""
+    """Classifier-free guidance scale s of D_∅ + s (D_c − D_∅); 1 is none. Of a network that imitates
+    guidance, as Flux, the scale that it is told."""
+    negative_prompt: str = ""
+    """With prompts, what guidance leads away from; empty: no prompt."""
+    size: list[int] = field(default_factory=list)
+    """With prompts, pixels of a picture, [height, width], or of a video, [frames, height, width]; empty: as
+    the network was trained on."""
+    precision: str = one_of(("float32", "bfloat16", "float16"), "float32")
+    """Of the frozen weights; the last layer stays in float32. Half the memory, and most of what
+    dmd.residual_precision: float32 gains is lost. float16, which rounds eight times finer than bfloat16, is
+    for teachers with prompts."""
+
+
+@dataclass
+class PromptOptions:
+    """The prompts of a text-to-image student."""
+
+    path: str | None = place(None, content=True)
+    """What its samples are of: a .txt with a prompt a line, a .jsonl, .csv or .parquet with a column
+    prompt, text or caption, or a folder of datasets; one that is there twice comes twice as often. Empty:
+    the captions of the data, all alike."""
+    cache: str | None = place(None, resume=True)
+    """A folder that is there, for the prompts' embeddings, which are made once; empty: the user's cache,
+    ~/.cache/carv-distill."""
 
 
 @dataclass
@@ -166,6 +194,7 @@ class DMDConfig(ImageConfig):
     """One-step distillation."""
 
     teacher: TeacherOptions = field(default_factory=TeacherOptions)
+    prompts: PromptOptions = field(default_factory=PromptOptions)
     estimator: EstimatorOptions = field(default_factory=EstimatorOptions)
     dmd: DMDOptions = field(default_factory=DMDOptions)
     variance: VarianceOptions = section(VarianceOptions, resume=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 
-from carv_distill.engine.task import Task, TrainedModel
+from carv_distill.data.options import CAPTIONED
+from carv_distill.engine.task import Generator, Task, TrainedModel
 from carv_distill.errors import UserError
 
 from .options import DMDConfig, DMDOptions, GANOptions
@@ -19,7 +20,7 @@ def _preparation() -> ModuleType:
 
 def _check(config: DMDConfig) -> None:
     config.estimator.check("dmd", refused="weighting")
-    config.data.require_labelled()
+    _check_data(config)
     o = config.dmd
     _check_discriminator(o.gan)
     if o.t_min >= o.t_max:
@@ -29,8 +30,43 @@ def _check(config: DMDConfig) -> None:
         ("teacher.precision", config.teacher.precision),
         ("dmd.residual_precision", o.residual_precision),
     ):
-        if value == "bfloat16" and config.trainer.precision == "64-true":
-            raise UserError(f"{key}: bfloat16 does not go with trainer.precision: 64-true")
+        if value in ("bfloat16", "float16") and config.trainer.precision == "64-true":
+            raise UserError(f"{key}: {value} does not go with trainer.precision: 64-true")
+
+
+def _check_data(config: DMDConfig) -> None:
+    """Which data there must be, and what is said of prompts alone."""
+    o, t = config.dmd, config.teacher
+    if config.data.name in CAPTIONED:
+        images, prompts, data = config.fid.every or o.gan.on, config.prompts.path, config.data
+        if not images and prompts is None and data.name == "captioned" and data.path is None:
+            raise UserError(
+                "prompts.path: a text-to-image student needs prompts; give prompts.path=FILE, a .txt with "
+                "one a line, or data.path=… for captioned images, whose captions they then are"
+            )
+        if images or prompts is None:
+            data.require_captioned()
+        if t.guidance == 0:
+            raise UserError("teacher.guidance: 0 leaves the prompts out; allowed are values above 0")
+        if o.compile and o.adapters.kind != "none":
+            raise UserError("dmd.compile: true does not go with dmd.adapters.kind: lora; leave one out")
+        return
+    config.data.require_labelled()
+    only_prompts: dict[str, object] = {
+        "prompts.path": config.prompts.path,
+        "dmd.student_timestep": o.student_timestep,
+        "teacher.negative_prompt": t.negative_prompt or None,
+        "teacher.size": t.size or None,
+        "dmd.adapters.kind": o.adapters.kind if o.adapters.kind != "none" else None,
+        "dmd.gradient_checkpointing": o.gradient_checkpointing or None,
+        "teacher.precision": t.precision if t.precision == "float16" else None,
+    }
+    for key, value in only_prompts.items():
+        if value is not None:
+            raise UserError(
+                f"{key}: {value} is for teachers with prompts, and data.name: {config.data.name} has labels "
+                f"(with captions: {', '.join(CAPTIONED)})"
+            )
 
 
 def _check_discriminator(gan: GANOptions) -> None:
@@ -65,6 +101,12 @@ def _model(config: DMDConfig, run: Path, step: int | None) -> TrainedModel:
     return TrainedModel(config.teacher.path, config.data, student=run / "student")
 
 
+def _generators(config: DMDConfig, run: Path, device: str) -> list[Generator]:
+    from .generators import generators
+
+    return generators(config, run, device)
+
+
 DMD = Task(
     name="dmd",
     config=DMDConfig,
@@ -75,6 +117,6 @@ DMD = Task(
     check=_check,
     fixed_length=lambda config: config.dmd.lr_decay != "none",
     gradient=lambda config, run, device, step: _preparation().measured_gradient(config, run, device, step),
-    generators=lambda config, run, device: _preparation().generators(config, run, device),
+    generators=lambda config, run, device: _generators(config, run, device),
     model=_model,
 )

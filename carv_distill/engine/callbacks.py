@@ -20,7 +20,8 @@ from torch import Tensor
 from carv_distill.errors import UserError
 from carv_distill.evaluation.fid import FeatureStatistics, frechet_distance, precision_recall
 from carv_distill.evaluation.generate import generated_features
-from carv_distill.evaluation.grids import save_grid
+from carv_distill.evaluation.grids import save_captioned_grid, save_grid
+from carv_distill.evaluation.prompted import Prompted
 from carv_distill.evaluation.reference import FIDSetup
 from carv_distill.processes import Processes
 
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 SILENCE = 120.0
 """Seconds after which a log shows where the run is."""
 GRID_ROWS = 8
+GRID_PROMPTS = 12
+"""Prompts of a grid, where labels stand for them."""
 
 
 def write_metrics(trainer: Trainer, values: dict[str, float]) -> None:
@@ -134,11 +137,13 @@ class FIDTrace(Periodic):
     Args:
         setup: how often, of how many images, with which features.
         samples: folder for the grids.
+        prompted: of images with captions.
     """
 
-    def __init__(self, setup: FIDSetup, samples: Path) -> None:
+    def __init__(self, setup: FIDSetup, samples: Path, prompted: Prompted | None = None) -> None:
         super().__init__(setup.options.every, last=True)
         self.fid, self.samples, self.spec = setup, samples, setup.data.spec
+        self.prompted = prompted
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.fid.extractor.to(pl_module.device)
@@ -150,13 +155,17 @@ class FIDTrace(Periodic):
     @torch.no_grad()
     def act(self, trainer: Trainer, module: Any) -> None:
         options = self.fid.options
+        sample, spec, latent = module.sample, self.spec, None
+        if (p := self.prompted) is not None:
+            sample, spec, latent = p.sample(sample), p.spec(spec), p.latent
         features = generated_features(
-            module.sample,
+            sample,
             range(options.images),
-            self.spec,
+            spec,
             self.fid.extractor,
             processes=self.processes,
             labels=options.labels,
+            latent=latent,
         )
         self._draw(trainer.global_step, module)
         # checkpoints are kept by FID: every process must know the same one
@@ -170,16 +179,35 @@ class FIDTrace(Periodic):
         if self.reference.features is None:
             return {"fid/fid": fid}
         precision, recall = precision_recall(features.double(), self.reference.features.double())
-        return {"fid/fid": fid, "fid/precision": precision, "fid/recall": recall}
+        scores = {"fid/fid": fid, "fid/precision": precision, "fid/recall": recall}
+        if self.prompted is not None and self.prompted.recognition is not None:
+            numbers = self.prompted.numbers(range(len(features)), self.fid.options.labels)
+            clip, recognised = self.prompted.recognition.scores(features, numbers)
+            scores |= {"fid/clip": clip, "fid/recognised": recognised}
+        return scores
 
     @rank_zero_only
     def _draw(self, step: int, module: Any) -> None:
-        classes = max(self.spec.classes, 1)
-        g = torch.Generator().manual_seed(0)
-        z = torch.randn(GRID_ROWS, classes, *self.spec.shape, generator=g).flatten(0, 1)
-        labels = torch.arange(classes).repeat(GRID_ROWS)
-        images: Tensor = module.sample(z.to(module.device), labels.to(module.device))
-        save_grid(images.float().cpu(), self.samples / f"{step:06d}.png", columns=classes, scale=4)
+        path, g = self.samples / f"{step:06d}.png", torch.Generator().manual_seed(0)
+        if self.prompted is None:
+            count = max(self.spec.classes, 1)
+            shape: tuple[int, ...] = self.spec.shape
+            shown, rows = torch.arange(count), GRID_ROWS
+        else:
+            shown, rows = spread(len(self.prompted.captions), GRID_PROMPTS), GRID_ROWS // 2
+            shape = self.prompted.latent
+        z = torch.randn(rows, len(shown), *shape, generator=g).flatten(0, 1)
+        labels = shown.repeat(rows)
+        images: Tensor = module.sample(z.to(module.device), labels.to(module.device)).float().cpu()
+        if self.prompted is None:
+            save_grid(images, path, columns=len(shown), scale=4)
+        else:
+            save_captioned_grid(images, [self.prompted.captions[n] for n in shown.tolist()], path)
+
+
+def spread(count: int, most: int) -> Tensor:
+    """At most so many of the numbers 0 … count − 1, at equal distances."""
+    return torch.linspace(0, count - 1, min(most, count)).long()
 
 
 class PictureGrid(Periodic):

@@ -52,6 +52,8 @@ class Generator:
     """Reads it: one that is not asked for need not be there."""
     teacher: bool = False
     """Whether it is the run's teacher."""
+    latent: tuple[int, ...] | None = None
+    """Shape of one z, where that is not an image's."""
 
 
 @dataclass(frozen=True)

@@ -161,7 +161,11 @@ def _list_of(key: str, kind: Any, value: Any, source: Source) -> list[Any]:
         if value.strip().startswith("[") != value.strip().endswith("]"):
             raise UserError(f"{key}: {str(value)!r} is not a list, as [1, 2]")
         inside = value.strip().removeprefix("[").removesuffix("]")
-        value = [Scalar(part.strip()) for part in inside.split(",")] if inside.strip() else []
+        # text is text: quotes around it are for the shell, or of habit
+        item = (
+            (lambda part: part.strip().strip("\"'")) if kind is str else (lambda part: Scalar(part.strip()))
+        )
+        value = [item(part) for part in inside.split(",")] if inside.strip() else []
     if not isinstance(value, list | tuple):
         raise UserError(f"{key}: {value!r} is not a list, as [1, 2]")
     return [value_of(f"{key}[{i}]", kind, part, source) for i, part in enumerate(value)]

@@ -195,6 +195,18 @@ class ClipFeatures(FeatureExtractor):
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         self.fingerprint = digest.hexdigest()[:16]
 
+    @torch.no_grad()
+    def text_features(self, texts: Sequence[str]) -> Tensor:
+        """The projected embeddings of texts, [n, D]; what is beyond the text model's length is cut."""
+        config: Any = self._network.config.text_config
+        cut = CutProcessor(self._processor, config.max_position_embeddings)
+        device = next(self._network.parameters()).device
+        parts = []
+        for start in range(0, len(texts), 256):
+            words = cut(text=list(texts[start : start + 256])).to(device)
+            parts.append(self._network.get_text_features(words["input_ids"], words["attention_mask"]))
+        return torch.cat(parts)
+
     def _features(self, images: Tensor) -> Tensor:
         colour = list(images.expand(-1, 3, -1, -1).cpu())
         pixels = self._processor(images=colour, return_tensors="pt")["pixel_values"].to(images.device)

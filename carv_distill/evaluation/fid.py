@@ -150,6 +150,10 @@ class Metrics:
     """Share of reference images within the generated manifold, 0..1."""
     images: int
     """Number of generated images."""
+    clip: float | None = None
+    """CLIP score, 100 max(cos, 0), of images with prompts."""
+    recognised: float | None = None
+    """Share of images whose own prompt is the best match among all, 0..1."""
 
 
 def kernel_distance(generated: Tensor, reference: Tensor, subsets: int = 100, seed: int = 2020) -> float:

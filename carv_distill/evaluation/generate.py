@@ -14,7 +14,7 @@ from carv_distill.processes import Processes
 from .features import FeatureExtractor
 
 Sample = Callable[[Tensor, Tensor], Tensor]
-"""`sample(z, labels) -> images`: z float32 [n, C, H, W], labels int64 [n], images [n, C, H, W] in [-1, 1]."""
+"""`sample(z, labels) -> images`: z float32 [n, …], labels int64 [n], images [n, C, H, W] in [-1, 1]."""
 
 
 def image_latents(
@@ -55,17 +55,22 @@ def generate_uint8(
     spec: ImageSpec,
     device: torch.device | str = "cpu",
     labels: str = "random",
+    latent: Sequence[int] | None = None,
 ) -> Tensor:
     """The images of n seeds as bytes, uint8 [n, C, H, W] on the device, in one batch; latents and labels by
     :func:`image_latents`.
 
+    Args:
+        latent: shape of one z, where that is not an image's.
+
     Raises:
         UserError: the generator returned another shape, or NaN or infinity, which bytes would hide.
     """
-    latents, numbers = image_latents(seeds, spec.shape, spec.classes, labels)
+    latents, numbers = image_latents(seeds, latent or spec.shape, spec.classes, labels)
     x = sample(latents.to(device), numbers.to(device))
-    if x.shape != latents.shape:
-        raise UserError(f"generator: found images {list(x.shape)}; {spec.name} has {list(latents.shape)}")
+    if x.shape != (len(seeds), *spec.shape):
+        wanted = [len(seeds), *spec.shape]
+        raise UserError(f"generator: found images {list(x.shape)}; {spec.name} has {wanted}")
     if not x.isfinite().all():
         raise UserError(f"generator: NaN or infinity in the images of seeds {seeds[0]} to {seeds[-1]}")
     return to_uint8(x)
@@ -80,6 +85,7 @@ def generated_features(
     processes: Processes | None = None,
     progress: Callable[[int], None] | None = None,
     labels: str = "random",
+    latent: Sequence[int] | None = None,
 ) -> Tensor:
     """The features of the images of N seeds, float32 [N, D] on the CPU, in the order of `seeds`.
 
@@ -94,7 +100,7 @@ def generated_features(
     p = processes or Processes()
     features = [torch.empty(0, extractor.dim)]
     for batch in p.batches(len(seeds), batch_size):
-        images = generate_uint8(sample, seeds[batch.start : batch.stop], spec, p.device, labels)
+        images = generate_uint8(sample, seeds[batch.start : batch.stop], spec, p.device, labels, latent)
         features.append(extractor(images).float().cpu())
         if progress is not None:
             progress(len(batch) * p.world_size)

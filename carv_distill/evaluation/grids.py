@@ -1,9 +1,11 @@
 """Pictures of many small images."""
 
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.utils import make_grid
 
@@ -23,5 +25,28 @@ def save_grid(images: Tensor, path: Path | str, columns: int, scale: int = 1) ->
     grid = make_grid(to_uint8(images.detach().cpu()), nrow=columns, padding=1, pad_value=64)
     grid = grid.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
     picture = Image.fromarray(grid.permute(1, 2, 0).contiguous().to(torch.uint8).numpy())
+    with atomic_file(path) as file:
+        picture.save(file, format="PNG")
+
+
+def save_captioned_grid(images: Tensor, captions: Sequence[str], path: Path | str, side: int = 128) -> None:
+    """Write images as a PNG, atomically: a column for each caption, which stands above it.
+
+    Args:
+        images: [rows · columns, C, H, W] in [-1, 1], C = 1 or 3, row by row.
+        side: pixels along one side of an image, at least; small ones are enlarged by a whole number.
+    """
+    pixels = to_uint8(images.detach().cpu()).expand(-1, 3, -1, -1)
+    scale = max(1, side // pixels.shape[-1])
+    pixels = pixels.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    grid = make_grid(pixels, nrow=len(captions), padding=2, pad_value=64)
+    width, font = pixels.shape[-1] + 2, ImageFont.load_default(12)
+    lines = [textwrap.wrap(caption, max(8, width // 7))[:4] for caption in captions]
+    head = 15 * max(map(len, lines)) + 6
+    picture = Image.new("RGB", (grid.shape[2], grid.shape[1] + head), "white")
+    picture.paste(Image.fromarray(grid.permute(1, 2, 0).contiguous().to(torch.uint8).numpy()), (0, head))
+    draw = ImageDraw.Draw(picture)
+    for column, text in enumerate(lines):
+        draw.multiline_text((column * width + 4, 2), "\n".join(text), fill="black", font=font, spacing=3)
     with atomic_file(path) as file:
         picture.save(file, format="PNG")

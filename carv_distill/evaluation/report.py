@@ -19,9 +19,10 @@ from .features import FeatureExtractor
 from .fid import KID_SUBSET_SIZE, Metrics, compute_metrics
 from .floor import Floor
 from .generate import Sample, generated_features
+from .prompted import Prompted
 from .reference import Reference
 
-METRICS = ("fid", "kid", "precision", "recall")
+METRICS = ("fid", "kid", "precision", "recall", "clip", "recognised")
 LABELLED = {"random": "at random", "turn": "in turn"}
 FEW = 10_000
 """Images below which the reader is told what few of them do to FID and KID."""
@@ -104,6 +105,7 @@ def evaluate_generator(
     progress: bool = False,
     labels: str = "random",
     processes: Processes | None = None,
+    prompted: Prompted | None = None,
 ) -> Report:
     """Score a generator on the seeds 0..N-1, N..2N-1, … (three ranges, as EDM reports FID).
 
@@ -111,6 +113,7 @@ def evaluate_generator(
         images: N per range; FID is biased upwards by about 1/N, so compare only equal N.
         ranges: number of seed ranges; the spread over them is the generator's sampling error alone.
         progress: show a bar on the terminal.
+        prompted: of a generator by caption.
         processes: they make and embed the images together, rank 0 measures, all get the same report.
 
     Raises:
@@ -119,7 +122,9 @@ def evaluate_generator(
     for key, value, least in (("images", images, 4), ("ranges", ranges, 1), ("batch_size", batch_size, 1)):
         if value < least:
             raise UserError(f"{key}: found {value}; at least {least} is allowed")
-    p = processes or Processes()
+    p, latent = processes or Processes(), None
+    if prompted is not None:
+        sample, spec, latent = prompted.sample(sample), prompted.spec(spec), prompted.latent
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     scores = []
     with Progress(*columns, console=Console(stderr=True), disable=not progress or p.rank > 0) as bar:
@@ -131,10 +136,16 @@ def evaluate_generator(
                 bar.update(task, completed=min(bar.tasks[0].completed + count, end))
 
             seeds = range(start, end)
-            features = generated_features(sample, seeds, spec, extractor, batch_size, p, advance, labels)
+            features = generated_features(
+                sample, seeds, spec, extractor, batch_size, p, advance, labels, latent
+            )
             measured = None
             if p.rank == 0:
                 measured = compute_metrics(features, reference.features, reference.statistics, kid_subsets)
+                if prompted is not None and prompted.recognition is not None:
+                    numbers = prompted.numbers(seeds, labels)
+                    clip, recognised = prompted.recognition.scores(features, numbers)
+                    measured = replace(measured, clip=clip, recognised=recognised)
             metrics = p.tell(measured)
             assert metrics is not None
             scores.append(metrics)
@@ -151,7 +162,10 @@ def report_table(reports: Iterable[Report], floor: Floor | None = None) -> Table
     if floor is not None:
         few_enough = floor.metrics[0].images <= KID_SUBSET_SIZE
         rows.append(_row("floor: perfect generator", floor.metrics, "–", kid_spread=few_enough))
-    headers = ("", "FID", "min", "KID × 1000", "precision", "recall")
+    headers: tuple[str, ...] = ("", "FID", "min", "KID × 1000", "precision", "recall")
+    if any("recognised" in r.summary() for r in reports):
+        headers = (*headers, "CLIP", "recognised")
+    rows = [row[: len(headers)] for row in rows]
     return Table("Sample quality", headers, rows, " ".join(_explained(reports, floor)))
 
 
@@ -160,7 +174,8 @@ def _row(name: str, metrics: Sequence[Metrics], least: str, kid_spread: bool = T
     if "kid" in s and not kid_spread:  # of its subsets, which are no smaller than a generator's
         s["kid"] = replace(s["kid"], std=None)
     cells = (_cell(s["fid"], ".2f"), least, _cell(s.get("kid"), None, 1000))
-    return (name, *cells, _cell(s.get("precision"), ".2f"), _cell(s.get("recall"), ".2f"))
+    others = ((key, ".1f" if key == "clip" else ".2f") for key in METRICS[2:])
+    return (name, *cells, *(_cell(s.get(key), form) for key, form in others))
 
 
 def _explained(reports: Sequence[Report], floor: Floor | None) -> list[str]:

@@ -24,8 +24,8 @@ class Condition:
     pooled: Tensor | None = None
     """One embedding of the whole prompt, [n, P]."""
     time_ids: Tensor | None = None
-    """Original height and width, top and left of the crop, target height and width in pixels, [n, 6];
-    SDXL's."""
+    """Original height and width, top and left of the crop, target height and width in pixels, [n, 6]: SDXL's,
+    and PixArt's, which is told the last two."""
     guidance: Tensor | None = None
     """The scale that a guidance-distilled network imitates, [n]; Flux's."""
 

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from .network import ImageNetwork
 
 
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""Of frozen weights, by the names that options have."""
+
+
 def without_autocast(x: Tensor) -> contextlib.AbstractContextManager[None]:
     """A block in which nothing is cast on x's device."""
     return torch.autocast(x.device.type, enabled=False)

@@ -24,6 +24,7 @@ from .schedule import EDMSchedule, FlowSchedule, NoiseSchedule, VPSchedule, chec
 
 SCHEDULER = "scheduler_config.json"
 MOST_TIMESTEPS = 100_000
+_LARGEST_MU = 20.0
 _PREDICTIONS: dict[str, Callable[[VPSchedule], Preconditioning]] = {
     "epsilon": EpsPreconditioning,
     "v_prediction": VPreconditioning,
@@ -173,7 +174,14 @@ def _shift_by_size(config: dict[str, Any], path: Path, tokens: int | None) -> fl
     kind = config.get("time_shift_type", "exponential")
     if kind not in ("exponential", "linear"):
         raise UserError(f"{path}: time_shift_type {shown(kind)} is not one of exponential, linear")
-    return math.exp(mu) if kind == "exponential" else mu
+    if kind == "linear":
+        return mu
+    if mu > _LARGEST_MU:
+        raise UserError(
+            f"{path}: pictures of {tokens:,} tokens shift its levels by e^{mu:.0f}; smaller ones are needed, "
+            f"as max_image_seq_len is {last}"
+        )
+    return math.exp(mu)
 
 
 def _betas(config: dict[str, Any], folder: Path) -> VPSchedule:

@@ -33,7 +33,7 @@ def read_network(folder: Path, kind: Any, low_memory: bool = True, dtype: torch.
             would be left at random values.
     """
     refuse_code(folder)
-    files = _weights(folder, kind)
+    files = weight_files(folder, kind)
     check_digests(folder)
     config = read_json(folder / "config.json")
     _refuse_many_layers(config, folder)
@@ -92,7 +92,7 @@ def require_side(network: Any, key: str, folder: Path) -> None:
         network.register_to_config(**{key: side})
 
 
-def _weights(folder: Path, kind: Any) -> list[Path]:
+def weight_files(folder: Path, kind: Any) -> list[Path]:
     """The files with a network's weights: one, or its parts.
 
     Raises:

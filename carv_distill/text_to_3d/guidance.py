@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -18,7 +19,8 @@ from carv_distill.carv import (
 )
 from carv_distill.engine.options import EstimatorOptions
 from carv_distill.teachers.condition import Condition
-from carv_distill.teachers.denoiser import NetworkDenoiser
+from carv_distill.teachers.denoiser import Denoiser, NetworkDenoiser
+from carv_distill.teachers.precision import without_autocast
 from carv_distill.teachers.schedule import DiscreteSchedule
 
 from .options import SDSOptions
@@ -189,12 +191,19 @@ def guided_residual(
         c: Tensor | float = 1.0
         if coefficient is not None:
             c = coefficient.at(step, levels.place(u)).to(x.dtype)
-        r, predicted = sds_residual(denoiser, x, levels.sigma(u), eps, cond[index], weighting, c)
+        with own_precision(denoiser, x):
+            r, predicted = sds_residual(denoiser, x, levels.sigma(u), eps, cond[index], weighting, c)
         if coefficient is not None and statistics is not None:
             statistics.record(coefficient, coefficient.rows(levels.place(u), predicted, eps))
         return r
 
     return residual
+
+
+def own_precision(denoiser: Denoiser, x: Tensor) -> contextlib.AbstractContextManager[None]:
+    """A block in which weights of half precision are computed in that, whatever autocast says outside."""
+    half = any(p.dtype in (torch.float16, torch.bfloat16) for p in denoiser.parameters())
+    return without_autocast(x) if half else contextlib.nullcontext()
 
 
 def clip_norm(direction: Tensor, greatest: float) -> Tensor:

@@ -125,7 +125,17 @@ class TeacherOptions:
     """The frozen teacher of text and images."""
 
     path: str = place(MISSING, hub=True, content=True)
-    """Folder or hub id of a StableDiffusionPipeline or an IFPipeline."""
+    """Folder or hub id of a text-to-image pipeline: Stable Diffusion 1 or 2, SDXL, Stable Diffusion 3, Flux,
+    PixArt, or the first stage of DeepFloyd IF."""
+    size: int | None = at_least(8, None)
+    """Side of its pictures in pixels; empty: as it was trained."""
+    guidance: float | None = at_least(0, None)
+    """The scale that a guidance-distilled teacher (Flux) is told, in place of sds.guidance; empty: its
+    pipeline's own."""
+    precision: str = one_of(("float32", "bfloat16", "float16"), "float32")
+    """Of the frozen weights but for the autoencoder's. float32 is computed as trainer.precision says, the
+    others as they are, at half the memory: at guidance 100 bfloat16 is some 10 % off per draw, float16
+    1–2 %."""
 
 
 @dataclass

@@ -23,6 +23,7 @@ from carv_distill.evaluation.clip import ClipScorer
 from carv_distill.geometry.camera import CameraSampler
 from carv_distill.teachers.pipelines.encoder import PromptEncoder
 from carv_distill.teachers.pipelines.teacher import TextTeacher, load_text_teacher
+from carv_distill.teachers.precision import PRECISIONS
 from carv_distill.variance import MeasuredGradient, StageTimer
 
 from .export import pictures, turntable, write_mesh, write_turntable
@@ -64,7 +65,9 @@ def prepare(config: SDSConfig, device: str, world_size: int) -> Prepared:
 
 def build_module(config: SDSConfig) -> SDSModule:
     """The module of a text-to-3D run."""
-    teacher = load_text_teacher(config.teacher.path)
+    t = config.teacher
+    sides = () if t.size is None else (t.size, t.size)
+    teacher = load_text_teacher(t.path, sides, t.guidance, PRECISIONS[t.precision])
     check_view(config, teacher)
     warn_of_unknown_words(config.sds.prompt, teacher)
     warn_of_cut_text(config.sds, teacher.prompts)

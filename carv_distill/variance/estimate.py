@@ -67,8 +67,9 @@ def mean_estimate(
 
 
 def ratio(a: Estimate, b: Estimate, level: float = 0.95) -> Estimate:
-    """a/b, b > 0, of independent estimates. Where the intervals of both lie above zero, so does that of the
-    ratio, which is made of them on the logarithmic scale; otherwise it is first-order and symmetric.
+    """a/b, b > 0, of independent estimates; not a number where b is 0. Where the intervals of both lie above
+    zero, so does that of the ratio, which is made of them on the logarithmic scale; otherwise it is
+    first-order and symmetric.
 
     Where a and b share upstream draws they are positively correlated, and the interval is too wide: then
     see :func:`paired_ratio`.
@@ -78,6 +79,8 @@ def ratio(a: Estimate, b: Estimate, level: float = 0.95) -> Estimate:
 
     Source: Donner and Zou (2012), Closed-form confidence intervals for functions of estimates (MOVER).
     """
+    if b.value == 0:  # of a gradient that is zero in every replicate, there is no ratio
+        return Estimate(math.nan, math.nan, math.nan, math.nan)
     value = a.value / b.value
     se = math.hypot(a.se, value * b.se) / b.value
     if a.low > 0 and b.low > 0:

@@ -17,8 +17,7 @@ from carv_distill.distillation.adapter_files import WEIGHTS, load_adapter, save_
 from carv_distill.distillation.adapters import SharedNetwork
 from carv_distill.distillation.options import PROJECTIONS
 from carv_distill.errors import UserError
-from tests.distillation.test_adapters import shared_network
-from tests.helpers.adapted import Wrapped, inputs, sd3_pipeline
+from tests.helpers.adapted import Wrapped, inputs, sd3_pipeline, shared_network
 from tests.helpers.tiny_latent import save_tiny_pipeline
 
 

@@ -15,30 +15,16 @@ from peft import get_peft_model_state_dict
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from carv_distill.carv import stream
 from carv_distill.distillation.adapters import SharedNetwork, matching_layers
 from carv_distill.distillation.options import PROJECTIONS, AdapterOptions
 from carv_distill.engine.optimisation import ParameterVector
 from carv_distill.errors import UserError
-from tests.helpers.adapted import Wrapped, inputs, network
+from tests.helpers.adapted import NAMES, Wrapped, inputs, network, shared_network
 from tests.helpers.small import ROOT
 
-NAMES = ("student", "average", "fake")
 FAMILIES = {"unet": 4 * 10, "sd3": 12 + 9, "flux": 12 + 5, "pixart": 10, "wan": 10}
 """Layers with adapters: a block with self- and cross-attention has 4 + 4 + 2; one of two streams 4 + 4 + 2 +
 2, SD3's last without 1 + 2 of them; Flux's single one 3 + 2."""
-
-
-def shared_network(
-    kind: str = "unet", dtype: torch.dtype = torch.float64, spread: float = 0.3, **options: Any
-) -> SharedNetwork:
-    """With student and fake away from the teacher by random A and B."""
-    shared = SharedNetwork(network(kind).to(dtype), AdapterOptions("lora", **options), NAMES, seed=1)
-    for name in NAMES if spread else ():
-        g = stream("spread", name)
-        for p in shared.parameters(name):
-            p.data.copy_(spread * torch.randn(p.shape, generator=g, dtype=p.dtype))
-    return shared
 
 
 def exact_gradient(shared: SharedNetwork, name: str, kind: str = "unet") -> tuple[Tensor, list[Tensor]]:

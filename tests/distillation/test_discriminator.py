@@ -11,6 +11,7 @@ from torch import Tensor
 
 from carv_distill.carv import stream
 from carv_distill.data.images import load_images
+from carv_distill.distillation.building import build_module
 from carv_distill.distillation.discriminator import (
     Discriminator,
     discriminator_loss,
@@ -19,7 +20,6 @@ from carv_distill.distillation.discriminator import (
 )
 from carv_distill.distillation.module import DMDModule
 from carv_distill.distillation.options import DMDConfig
-from carv_distill.distillation.preparation import build_module
 from carv_distill.errors import UserError
 from carv_distill.teachers.edm.networks import DhariwalUNet, SongUNet
 from carv_distill.teachers.network import ImageNetwork
@@ -39,6 +39,7 @@ FASTGEN = (
     "dmd.gan.beta1=0.5",
     "dmd.fake_loss=x0",
 )
+FIRST = torch.zeros(1, dtype=torch.long)
 R1 = (*GAN, "dmd.gan.r1_weight=10", "dmd.gan.r1_noise=0.2")
 KINDS = [GAN, FASTGEN, R1]
 
@@ -77,7 +78,7 @@ def test_the_direction_is_the_gradient_by_the_samples(
 def test_a_head_learns_to_tell_apart() -> None:
     """Features of mean −1 and +1: the loss falls from 2 ln 2 below 0.2; first weights follow the seed."""
     network = raw_network(tiny_unet())
-    head, same, other = (Discriminator(network, 1, seed) for seed in (0, 0, 1))
+    head, same, other = (Discriminator(network, FIRST, 1, seed) for seed in (0, 0, 1))
     assert torch.equal(head.heads[0][0].weight, same.heads[0][0].weight)
     assert not torch.equal(head.heads[0][0].weight, other.heads[0][0].weight)
     optimizer = torch.optim.Adam(head.parameters(), 1e-2)
@@ -177,8 +178,8 @@ def test_the_heads_of_the_published_teachers(
     with torch.device("meta"):
         built = network()
     raw = raw_network(built.to_empty(device="cpu"))  # no first weights: only shapes are asked for
-    shapes = feature_shapes(raw)[:scales]
-    found = sum(p.numel() for p in Discriminator(raw, scales, 0).parameters())
+    shapes = feature_shapes(raw, FIRST)[:scales]
+    found = sum(p.numel() for p in Discriminator(raw, FIRST, scales, 0).parameters())
     by_hand = sum((16 * c * c + 3 * c) * (s // 4).bit_length() + c + 1 for c, s in shapes)
     assert found == by_hand == parameters
 
@@ -197,13 +198,13 @@ def test_a_head_takes_any_side(side: int) -> None:
         def encoder(self, x: Tensor, c_noise: Tensor, cond: Tensor) -> list[Tensor]:
             return [x.new_zeros(len(x), 8, side, side)]
 
-    head = Discriminator(Network(), 1, 0)  # type: ignore[arg-type]
+    head = Discriminator(Network(), FIRST, 1, 0)  # type: ignore[arg-type]
     assert head([torch.randn(3, 8, side, side)]).shape == (3, 1)
 
 
 def test_shapes_are_the_encoders() -> None:
     networks: list[ImageNetwork] = [raw_network(small("adm")), raw_network(tiny_unet(labels=4))]
-    assert [feature_shapes(n) for n in networks] == [[(128, 4), (64, 8)], [(8, 4), (8, 8)]]
+    assert [feature_shapes(n, FIRST) for n in networks] == [[(128, 4), (64, 8)], [(8, 4), (8, 8)]]
 
 
 def test_more_sides_than_there_are_is_refused(small_config: MakeConfig) -> None:

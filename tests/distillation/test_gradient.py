@@ -9,10 +9,10 @@ import torch
 
 from carv_distill.carv import NoiseLevelSampler, Proposal, stream
 from carv_distill.data.images import load_images
+from carv_distill.distillation.building import build_module
 from carv_distill.distillation.gradient import gradient_of, measure_variance, update_gradient
 from carv_distill.distillation.module import DMDModule
 from carv_distill.distillation.options import DMDConfig
-from carv_distill.distillation.preparation import build_module
 from carv_distill.variance import StageTimer, estimate_gradient, measure_pairs
 from tests.helpers.trainers import bare_trainer
 

@@ -12,10 +12,11 @@ import torch
 
 from carv_distill.carv import NoiseLevelSampler, Proposal, average_residual, stream, surrogate
 from carv_distill.data.images import load_images
+from carv_distill.distillation.building import build_module
+from carv_distill.distillation.generators import generators
 from carv_distill.distillation.gradient import measure_variance
 from carv_distill.distillation.module import DMDModule
 from carv_distill.distillation.options import DMDConfig
-from carv_distill.distillation.preparation import build_module, generators
 from carv_distill.errors import UserError
 from carv_distill.tasks import train
 from carv_distill.teachers.teacher import load_teacher

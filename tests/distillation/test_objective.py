@@ -10,9 +10,9 @@ from torch import Tensor
 
 from carv_distill.carv import NoiseLevelSampler, Proposal, average_residual, stream, surrogate
 from carv_distill.data.images import load_images
+from carv_distill.distillation.building import build_module
 from carv_distill.distillation.objective import DMDObjective, dmd_residual
 from carv_distill.distillation.options import DMDConfig
-from carv_distill.distillation.preparation import build_module
 from carv_distill.errors import UserError
 from carv_distill.teachers.denoiser import Denoiser, GaussianDenoiser
 from carv_distill.teachers.schedule import EDMSchedule

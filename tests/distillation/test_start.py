@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from carv_distill.data.images import load_images
+from carv_distill.distillation.building import build_module
 from carv_distill.distillation.module import DMDModule
 from carv_distill.distillation.options import DMDConfig
-from carv_distill.distillation.preparation import build_module
 from carv_distill.distillation.start import start_from
 from carv_distill.errors import UserError
 from carv_distill.tasks import train

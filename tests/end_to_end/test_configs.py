@@ -18,6 +18,7 @@ from tests.helpers.edm_networks import small
 from tests.helpers.image_files import save_cifar10, save_zip
 from tests.helpers.small import ROOT
 from tests.helpers.tiny_latent import save_tiny_pipeline
+from tests.helpers.tiny_pipelines import save_flux, save_sd3, save_sdxl
 from tests.helpers.tiny_pixel import save_tiny_if_pipeline
 from tests.helpers.tiny_unet import tiny_unet
 
@@ -104,7 +105,26 @@ def pixel(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
     return [*SMALL_OBJECT, f"teacher.path={save_tiny_if_pipeline(folder / 'teacher')}"]
 
 
+def text(save: Callable[[Path], Path], *words: str) -> Prepare:
+    """A student of a small pipeline of the kind, with two prompts."""
+
+    def prepare(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
+        prompts = folder / "prompts.txt"
+        prompts.write_text("a red torus\na blue cube, side view\n")
+        given = [f"teacher.path={save(folder / 'teacher')}", f"prompts.path={prompts}"]
+        small = [*STUDENT, "dmd.fake_updates_per_student=1", "dmd.global_batch=null"]
+        return [*given, f"prompts.cache={folder}", *small, *words]
+
+    return prepare
+
+
+SMALL = "teacher.size=[8, 8]"
 RUNS: dict[str, Prepare] = {
+    "text_to_image/dmd_shapes.yaml": text(save_tiny_pipeline, "dmd.student_timestep=20"),
+    "text_to_image/sd15.yaml": text(save_tiny_pipeline, SMALL),
+    "text_to_image/sdxl.yaml": text(save_sdxl, SMALL, "dmd.student_timestep=20"),
+    "text_to_image/sd3.yaml": text(save_sd3, SMALL),
+    "text_to_image/flux.yaml": text(save_flux, SMALL),
     "dmd_carv.yaml": digits,
     "cifar10/dmd_carv.yaml": cifar10,
     "cifar10/dmd2_fastgen.yaml": cifar10,

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from carv_distill.carv import NoiseLevelSampler, Observer, carv_loss
 from carv_distill.data.images import load_images
+from carv_distill.distillation.building import accumulated_shares, build_module
 from carv_distill.distillation.module import DMDModule
 from carv_distill.distillation.objective import draw
 from carv_distill.distillation.options import DMDConfig
-from carv_distill.distillation.preparation import accumulated_shares, build_module
 from carv_distill.engine.metrics import read_metrics
 from carv_distill.engine.optimisation import ParameterVector
 from carv_distill.errors import UserError

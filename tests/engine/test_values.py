@@ -231,3 +231,10 @@ def test_scalars_keep_their_words_and_their_value(tmp_path: Path) -> None:
     assert not isinstance(values["b"], Scalar)
     assert values == {"a": "007", "b": "007", "c": ["no", None]}
     assert plain(values) == {"a": 7, "b": "007", "c": [False, None]}
+
+
+@pytest.mark.parametrize("word", ["[to_q,007]", "to_q, 007", "['to_q', \"007\"]"])
+def test_a_list_of_text_arrives_as_typed(word: str) -> None:
+    """Numbers among it too: text is text."""
+    found = load_config("text_to_image/dmd_shapes", [f"dmd.adapters.targets={word}"])
+    assert found.dmd.adapters.targets == ["to_q", "007"]  # type: ignore[attr-defined]

@@ -17,9 +17,9 @@ from carv_distill.carv import (
     stream,
 )
 from carv_distill.data.images import load_images
+from carv_distill.distillation.building import build_module
 from carv_distill.distillation.module import DMDModule
 from carv_distill.distillation.options import DMDConfig
-from carv_distill.distillation.preparation import build_module
 from carv_distill.engine.metrics import read_metrics
 from carv_distill.tasks import train
 from carv_distill.variance import CountSketch

@@ -20,6 +20,8 @@ from diffusers import (
 from torch import Tensor, nn
 
 from carv_distill.carv import stream
+from carv_distill.distillation.adapters import SharedNetwork
+from carv_distill.distillation.options import AdapterOptions
 
 C_NOISE = torch.tensor([3.0, 40.0])
 
@@ -107,3 +109,18 @@ def sd3_pipeline(transformer: SD3Transformer2DModel) -> StableDiffusion3Pipeline
     vae = AutoencoderKL(block_out_channels=(4,), norm_num_groups=2, latent_channels=4)
     parts = dict.fromkeys(f"{part}{i}" for part in ("tokenizer", "text_encoder") for i in ("", "_2", "_3"))
     return StableDiffusion3Pipeline(transformer, FlowMatchEulerDiscreteScheduler(), vae, **parts)
+
+
+NAMES = ("student", "average", "fake")
+
+
+def shared_network(
+    kind: str = "unet", dtype: torch.dtype = torch.float64, spread: float = 0.3, **options: Any
+) -> SharedNetwork:
+    """With student and fake away from the teacher by random A and B."""
+    shared = SharedNetwork(network(kind).to(dtype), AdapterOptions("lora", **options), NAMES, seed=1)
+    for name in NAMES if spread else ():
+        g = stream("spread", name)
+        for p in shared.parameters(name):
+            p.data.copy_(spread * torch.randn(p.shape, generator=g, dtype=p.dtype))
+    return shared

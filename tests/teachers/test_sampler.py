@@ -1,11 +1,19 @@
 import pytest
 import torch
-from torch import Tensor
+from diffusers import DDPMScheduler
+from torch import Tensor, nn
 
 from carv_distill.carv import stream
-from carv_distill.teachers.denoiser import Denoiser, GaussianDenoiser
-from carv_distill.teachers.sampler import heun_sample
-from carv_distill.teachers.schedule import EDMSchedule
+from carv_distill.teachers.condition import Cond
+from carv_distill.teachers.denoiser import Denoiser, GaussianDenoiser, NetworkDenoiser
+from carv_distill.teachers.parametrisation import (
+    EpsPreconditioning,
+    FlowPreconditioning,
+    Preconditioning,
+    VPreconditioning,
+)
+from carv_distill.teachers.sampler import ddim_sample, heun_sample
+from carv_distill.teachers.schedule import DiscreteSchedule, EDMSchedule, FlowSchedule, VPSchedule
 from tests.helpers.exact import GaussianMixtureDenoiser
 
 F64 = torch.float64
@@ -92,3 +100,50 @@ def test_one_step_is_refused() -> None:
     """At least two steps."""
     with pytest.raises(ValueError, match=r"^steps must be at least 2, found 1$"):
         heun_sample(TEACHER, SCHEDULE, torch.zeros(1, 3, dtype=F64), steps=1)
+
+
+class Ideal(nn.Module):
+    """F of the data N(μ, s²) under a parametrisation, from the exact D of the level that it is told."""
+
+    def __init__(self, precondition: Preconditioning, schedule: DiscreteSchedule) -> None:
+        super().__init__()
+        self.precondition, self.schedule = precondition, schedule
+
+    def forward(self, y: Tensor, c_noise: Tensor, cond: Cond) -> Tensor:
+        whole = isinstance(self.schedule, VPSchedule)
+        t = c_noise / self.schedule.timesteps
+        sigma = self.schedule.table[c_noise.long()] if whole else t / (1 - t)
+        c = self.precondition(sigma).shaped(y.ndim)
+        gain = VARIANCE * c.signal / (VARIANCE * c.signal**2 + c.noise**2)
+        x = MEAN + gain * (y - c.signal * MEAN)
+        return (x - c.skip * y) / c.out
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v", "flow", "zero"])
+def test_ddim_follows_the_exact_flow(kind: str) -> None:
+    """First order in the steps: of z at the last level (y − a μ)/√(s² a² + b²) stays constant."""
+    betas = DDPMScheduler(1000, rescale_betas_zero_snr=kind == "zero").betas
+    schedule = FlowSchedule(1000, 2.0) if kind == "flow" else VPSchedule(betas)
+    make = {"flow": FlowPreconditioning, "epsilon": EpsPreconditioning}.get(kind, VPreconditioning)
+    precondition = make(schedule)  # type: ignore[operator]
+    denoiser = NetworkDenoiser(Ideal(precondition, schedule), precondition)
+    z = torch.randn(50, 3, generator=stream("ddim"), dtype=F64)
+    first = precondition(schedule.table[-1:])
+    constant = (z - first.signal * MEAN) / (VARIANCE * first.signal**2 + first.noise**2).sqrt()
+    exact = MEAN + VARIANCE.sqrt() * constant
+    errors = [
+        float((ddim_sample(denoiser, schedule, z, None, n) - exact).abs().max()) for n in (25, 100, 500)
+    ]
+    assert errors[1] < 0.4 * errors[0]
+    assert errors[2] < 0.3 * errors[1]
+    assert errors[2] < 0.02
+    one = ddim_sample(denoiser, schedule, z, None, 1)
+    assert torch.equal(one, denoiser.of_noise(z, schedule.table[-1:].expand(50), None))
+
+
+@pytest.mark.parametrize("steps", [0, 1001])
+def test_ddim_steps_out_of_range(steps: int) -> None:
+    schedule = FlowSchedule()
+    denoiser = NetworkDenoiser(nn.Identity(), FlowPreconditioning(schedule))
+    with pytest.raises(ValueError, match=rf"^steps must be 1 to 1000, found {steps}$"):
+        ddim_sample(denoiser, schedule, torch.zeros(1, 3), None, steps)

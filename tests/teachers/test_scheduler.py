@@ -7,12 +7,21 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from diffusers import DDPMScheduler, EulerDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
 from carv_distill.errors import UserError
-from carv_distill.teachers.schedule import EDMSchedule, VPSchedule, check_levels
+from carv_distill.teachers.schedule import EDMSchedule, FlowSchedule, VPSchedule, check_levels
 from carv_distill.teachers.scheduler import parametrisation, read_scheduler
 from carv_distill.teachers.teacher import edm_scheduler_config
 
@@ -123,3 +132,74 @@ def test_levels_of_any_schedule() -> None:
         check_levels(EDMSchedule(1.0, 1.0), "x")
     with pytest.raises(UserError, match=r"^x are no noise levels: found 0, at least two are needed$"):
         check_levels(VPSchedule(torch.empty(0)), "x")
+
+
+SHIFTS = [{"shift": 1.0}, {"shift": 3.0}, {"shift": 0.5}, {"shift": 6.0, "num_train_timesteps": 50}]
+
+
+@pytest.mark.parametrize("settings", SHIFTS)
+def test_levels_of_a_flow_are_eulers(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """t of its table, falling there and rising here, and the timesteps that go with them."""
+    scheduler = FlowMatchEulerDiscreteScheduler(**settings)
+    schedule, precondition = read(tmp_path, json.loads(scheduler.to_json_string()))
+    t = 1 - 1 / (1 + schedule.table)
+    torch.testing.assert_close(t.float(), scheduler.sigmas.flip(0), rtol=0, atol=1e-6)
+    told = precondition(schedule.table).c_noise
+    torch.testing.assert_close(told.float(), scheduler.timesteps.flip(0), rtol=1e-6, atol=1e-4)
+    assert float(t[-1]) == 1
+    assert math.isinf(schedule.sigma_max)
+
+
+@pytest.mark.parametrize("kind", ["exponential", "linear"])
+@pytest.mark.parametrize("tokens", [256, 1024, 4096, 100])
+def test_a_shift_by_size_is_the_pipelines(tmp_path: Path, tokens: int, kind: str) -> None:
+    """Flux's calculate_shift, then set_timesteps(sigmas, mu): every level of 1000 steps."""
+    scheduler = FlowMatchEulerDiscreteScheduler(
+        use_dynamic_shifting=True, shift=3.0, time_shift_type=kind, base_shift=0.5, max_shift=1.15
+    )
+    c = scheduler.config
+    (tmp_path / "scheduler_config.json").write_text(scheduler.to_json_string())
+    schedule, _ = parametrisation(read_scheduler(tmp_path), tmp_path, tokens)
+    mu = calculate_shift(tokens, c.base_image_seq_len, c.max_image_seq_len, c.base_shift, c.max_shift)
+    scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / 1000, 1000), mu=mu)
+    assert isinstance(schedule, FlowSchedule)
+    t = 1 - 1 / (1 + schedule.table)
+    torch.testing.assert_close(t.float(), scheduler.sigmas[:-1].flip(0), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0, 5.0])
+def test_levels_of_a_solver_on_a_flow(tmp_path: Path, shift: float) -> None:
+    """UniPC (from t = 1 − 1e-6 on) and DPM-Solver (from 1 − 1/T on) with use_flow_sigmas: each level of N
+    steps is on our path, with T t as its timestep, which they round down."""
+    for kind in (UniPCMultistepScheduler, DPMSolverMultistepScheduler):
+        scheduler = kind(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift)
+        schedule, _ = read(tmp_path, json.loads(scheduler.to_json_string()))
+        assert schedule == FlowSchedule(1000, shift)
+        scheduler.set_timesteps(1000)
+        places = torch.linspace(1, 1 / 1000, 1001, dtype=torch.float64)
+        places = places[:-1] if kind is UniPCMultistepScheduler else (1 - places).flip(0)[:-1]
+        exact = shift * places / (1 + (shift - 1) * places)
+        theirs = torch.as_tensor(scheduler.sigmas[:-1]).double()
+        torch.testing.assert_close(theirs, exact, rtol=0, atol=2e-6)
+        told = schedule.timestep(exact / (1 - exact))
+        difference = told - scheduler.timesteps.double()
+        assert ((difference > -1e-2) & (difference < 1.01)).all()
+
+
+def test_zero_signal_at_the_end(tmp_path: Path) -> None:
+    """rescale_betas_zero_snr with v-prediction: σ = ∞ last, the other levels diffusers' own."""
+    scheduler = DDIMScheduler(prediction_type="v_prediction", rescale_betas_zero_snr=True)
+    schedule, precondition = read(tmp_path, json.loads(scheduler.to_json_string()))
+    kept = 1 / (1 + schedule.table**2)
+    torch.testing.assert_close(kept.float(), scheduler.alphas_cumprod, rtol=1e-4, atol=1e-7)
+    assert math.isinf(schedule.sigma_max)
+    c = precondition(schedule.table)
+    assert all(part.isfinite().all() for part in c)
+    assert (float(c.signal[-1]), float(c.noise[-1])) == (0.0, 1.0)
+
+
+def test_a_picture_far_beyond_the_shift(tmp_path: Path) -> None:
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    (tmp_path / "scheduler_config.json").write_text(scheduler.to_json_string())
+    with pytest.raises(UserError, match=r"10,000,000 tokens shift its levels by e\^1693; "):
+        parametrisation(read_scheduler(tmp_path), tmp_path, 10_000_000)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 
 from carv_distill.carv import AdaptiveProposal, Draws, average_residual, stream, surrogate
 from carv_distill.text_to_3d.module import SDSModule
 from tests.helpers.loops import fit
+from tests.helpers.sds_modules import build_module
+from tests.helpers.tiny_pipelines import save_sd3, save_sdxl
 
 Make = Callable[..., SDSModule]
 
@@ -85,6 +88,100 @@ def test_one_draw_gives_the_textbook_gradient_in_pixels(make_pixel_module: Make)
     theirs = gradient(module)
     assert theirs.norm() > 0
     assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5 * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("t", [30, 49])
+def test_one_draw_gives_the_textbook_gradient_of_a_flow(t: int, tmp_path: Path) -> None:
+    """R = K = 1 at x_t = (1 − t) z + t ε, SD3 with guidance 7.5: J(z)ᵀ w (ε̂ − ε), ε̂ = x_t + (1 − t) v,
+    w = 1 − ᾱ = t²/((1 − t)² + t²); the last timestep is pure noise, where ε̂ = ε."""
+    module = build_module(
+        save_sd3(tmp_path), 1, 1, proposal="uniform", guidance=7.5, t_max=1.0, t_max_end=1.0
+    )
+    teacher = module.objective.teacher
+    cameras, levels = module.objective.camera_sampler.sample(1, stream("camera")), module.objective.levels
+    first, count = levels.range_at(0).first, levels.range_at(0).count
+    eps = torch.randn(1, 1, 4, 4, 4, generator=stream("noise"))
+    u = torch.tensor([[(t - first + 0.5) / count]])
+
+    def latents() -> torch.Tensor:
+        g = stream("render")
+        return module.objective.encoded(module.objective.rendered(cameras, g), g)
+
+    cond = module.objective.conditions(cameras)
+    x = latents()
+    residual = module.objective.residual(cond, 0)
+    surrogate(x, average_residual(residual, x, Draws(u, torch.ones(1, 1), eps))).backward()
+    ours = gradient(module)
+    for p in module.scene.parameters():
+        p.grad = None
+
+    scheduler = FlowMatchEulerDiscreteScheduler(50, shift=3.0)
+    time, told = scheduler.sigmas[49 - t], scheduler.timesteps[49 - t]
+    z, null = latents(), teacher.prompts.null()
+    z_t = ((1 - time) * z + time * eps[:, 0]).detach()
+    with torch.no_grad():
+        own, none = (
+            teacher.network.model(z_t, c.embeddings, c.pooled, told[None]).sample for c in (cond, null)
+        )
+    velocity = none + 7.5 * (own - none)
+    weight = time**2 / ((1 - time) ** 2 + time**2)
+    z.backward(weight * (z_t + (1 - time) * velocity - eps[:, 0]))
+    theirs = gradient(module)
+    assert (theirs.norm() > 0) == (t < 49)
+    assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5 * float(theirs.abs().max()) + 1e-9)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 7.5])
+def test_one_draw_gives_the_textbook_gradient_of_sdxl(guidance: float, tmp_path: Path) -> None:
+    """As Stable Diffusion's, with pooled embeddings and sizes, and zeros for no prompt."""
+    module = build_module(save_sdxl(tmp_path), 1, 1, proposal="uniform", guidance=guidance)
+    cameras, levels = module.objective.camera_sampler.sample(1, stream("camera")), module.objective.levels
+    t, first, count = 30, levels.range_at(0).first, levels.range_at(0).count
+    eps = torch.randn(1, 1, 4, 4, 4, generator=stream("noise"))
+    u = torch.tensor([[(t - first + 0.5) / count]])
+
+    def latents() -> torch.Tensor:
+        g = stream("render")
+        return module.objective.encoded(module.objective.rendered(cameras, g), g)
+
+    cond = module.objective.conditions(cameras)
+    x = latents()
+    residual = module.objective.residual(cond, 0)
+    surrogate(x, average_residual(residual, x, Draws(u, torch.ones(1, 1), eps))).backward()
+    ours = gradient(module)
+    for p in module.scene.parameters():
+        p.grad = None
+
+    kept = DDPMScheduler(50, 0.00085, 0.012, "scaled_linear").alphas_cumprod[t]
+    z = latents()
+    z_t = (kept.sqrt() * z + (1 - kept).sqrt() * eps[:, 0]).detach()
+    sizes = torch.tensor([[8.0, 8, 0, 0, 8, 8]])
+    assert cond.pooled is not None
+    rows = [(cond.embeddings, cond.pooled), (torch.zeros_like(cond.embeddings), torch.zeros(1, 8))]
+    with torch.no_grad():
+        own, none = (
+            module.objective.teacher.network.model(
+                z_t, t, words, added_cond_kwargs={"text_embeds": pooled, "time_ids": sizes}
+            ).sample
+            for words, pooled in rows
+        )
+    z.backward((1 - kept) * (none + guidance * (own - none) - eps[:, 0]))
+    theirs = gradient(module)
+    assert theirs.norm() > 0
+    assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5 * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("save", [save_sdxl, save_sd3])
+@pytest.mark.parametrize("proposal", ["uniform", "weighting"])
+def test_other_teachers_train_a_field(save: Callable[[Path], Path], proposal: str, tmp_path: Path) -> None:
+    """Two steps on all timesteps, a flow's pure noise among them, with a learned coefficient."""
+    more = {"proposal": proposal, "coefficient": "learned", "t_max": 1.0, "t_max_end": 1.0}
+    module = build_module(save(tmp_path), 2, 3, **more)
+    before = [p.clone() for p in module.scene.parameters()]
+    fit(module, 2)
+    for old, p in zip(before, module.scene.parameters(), strict=True):
+        assert p.isfinite().all()
+        assert not torch.equal(old, p)
 
 
 def test_renders_one_after_the_other_give_the_same_step(make_module: Make) -> None:

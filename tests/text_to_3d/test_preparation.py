@@ -7,11 +7,19 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
+from carv_distill.carv import average_residual, stream
+from carv_distill.errors import UserError
+from carv_distill.tasks import load_config
+from carv_distill.teachers.condition import Condition
 from carv_distill.teachers.pipelines.teacher import load_text_teacher
+from carv_distill.teachers.precision import PRECISIONS
 from carv_distill.text_to_3d.objective import view_prompts
-from carv_distill.text_to_3d.options import SDSOptions
-from carv_distill.text_to_3d.preparation import warn_of_cut_text
+from carv_distill.text_to_3d.options import SDSConfig, SDSOptions
+from carv_distill.text_to_3d.preparation import build_module, warn_of_cut_text
+from tests.helpers.runs import sds_words
+from tests.helpers.tiny_pipelines import save_flux, save_sd3
 
 LONG = "a red torus a red torus a red"
 """All of the tiny encoder's ten tokens, of which two are the ends."""
@@ -50,3 +58,56 @@ def test_prompts_of_the_views() -> None:
     prompts = [f"x, {view} view" for view in ("front", "side", "back", "overhead")]
     assert view_prompts(SDSOptions("x")) == prompts
     assert view_prompts(SDSOptions("x", view_prompts=False)) == ["x"] * 4
+
+
+@pytest.fixture(scope="module")
+def flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_flux(tmp_path_factory.mktemp("flux"))
+
+
+def configured(folder: Path, *more: str) -> SDSConfig:
+    config = load_config("configs/sds_carv.yaml", sds_words(folder, folder / "runs", *more))
+    assert isinstance(config, SDSConfig)
+    return config
+
+
+def test_a_teacher_at_a_size_and_guidance_of_ones_own(flux: Path) -> None:
+    module = build_module(configured(flux, "teacher.size=8", "teacher.guidance=2", "sds.guidance=9"))
+    teacher = module.objective.teacher
+    assert (teacher.size, teacher.shape) == ((8, 8), (4, 4, 4))
+    assert module.objective.denoiser is teacher.denoiser  # which is told its scale
+    told = module.objective.prompts.value
+    assert isinstance(told, Condition)
+    assert told.guidance is not None
+    assert told.guidance.tolist() == [2.0] * 4
+    with pytest.raises(UserError, match=r"pictures of .* are 16×16; use scene\.size=16"):
+        build_module(configured(flux, "teacher.size=16"))
+
+
+@pytest.mark.parametrize("size", [4, 0])
+def test_a_size_out_of_range(flux: Path, size: int) -> None:
+    with pytest.raises(UserError, match=rf"teacher\.size: {size} is below the least allowed value, 8"):
+        configured(flux, f"teacher.size={size}")
+    with pytest.raises(UserError, match=r"teacher\.size: \[10, 10\] makes latents of 5×5"):
+        build_module(configured(flux, "teacher.size=10"))
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("bfloat16", 0.1), ("float16", 0.02)])
+def test_the_residual_of_a_teacher_in_half_precision(tmp_path: Path, precision: str, bound: float) -> None:
+    """Weights as asked for, and computed so under a training's autocast too; the error is rounding's."""
+    folder = save_sd3(tmp_path / "sd3")
+    directions = []
+    for name in ("float32", precision):
+        more = (f"teacher.precision={name}", "sds.guidance=4", "estimator.proposal=uniform")
+        module = build_module(configured(folder, *more))
+        objective = module.objective
+        assert objective.teacher.network.model.dtype == PRECISIONS[name]
+        x = torch.randn(2, 4, 4, 4, generator=stream("x"))
+        residual = objective.residual(objective.prompts.value[torch.tensor([0, 1])], 0)  # type: ignore[index]
+        draws = objective.levels.configured(0).draw(2, 4, (4, 4, 4), generator=stream("d"))
+        directions.append(average_residual(residual, x, draws))
+        if name != "float32":
+            with torch.autocast("cpu", torch.bfloat16):
+                assert torch.equal(average_residual(residual, x, draws), directions[-1])
+    exact, rough = directions
+    assert 0 < (rough - exact).norm() / exact.norm() < bound

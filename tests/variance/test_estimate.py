@@ -102,3 +102,10 @@ def test_terms_that_do_not_pair_are_refused() -> None:
 def test_scaling_scales_everything() -> None:
     e = scaled(mean_estimate([1.0, 3.0]), 2.0)
     assert (e.value, e.terms) == (4.0, (2.0, 6.0))
+
+
+def test_a_ratio_to_nothing_is_no_number() -> None:
+    """A run measures its first student before its fake score has moved at all: that must not end it."""
+    nothing = mean_estimate([0.0, 0.0, 0.0])
+    found = ratio(mean_estimate([1.0, 2.0, 3.0]), nothing)
+    assert all(math.isnan(v) for v in (found.value, found.se, found.low, found.high))

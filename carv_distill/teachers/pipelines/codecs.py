@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from carv_distill.errors import UserError
 
+_MOST_PIXELS = 2**21
+"""That are decoded at a time: an autoencoder takes about a kilobyte for each."""
+
 
 class Codec(nn.Module, ABC):
     """x = encode(picture), picture = decode(x)."""
@@ -25,6 +28,10 @@ class Codec(nn.Module, ABC):
         Raises:
             UserError: a size of which there is no such x.
         """
+
+    def rows(self, x: Tensor) -> int:
+        """How many of x [n, …] to decode at a time."""
+        return len(x)
 
     @abstractmethod
     def encode(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -74,6 +81,9 @@ class ImageLatents(Codec):
         _require(size, 2, self.factor)
         return self.channels, *(side // self.factor for side in size)
 
+    def rows(self, x: Tensor) -> int:
+        return max(1, _MOST_PIXELS // (self.factor**2 * x[0, 0].numel()))
+
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of x, [n, C, h, w] each."""
         found = self.vae.encode(images.to(self.vae.dtype)).latent_dist
@@ -120,6 +130,9 @@ class VideoLatents(Codec):
                 f"teacher.size: {size[0]} frames are not {self.frames} m + 1; the autoencoder would drop some"
             )
         return self.channels, (size[0] - 1) // self.frames + 1, size[1] // self.side, size[2] // self.side
+
+    def rows(self, x: Tensor) -> int:
+        return 1
 
     def encode(self, images: Tensor, generator: torch.Generator) -> Tensor:
         posterior = self.vae.encode(images.to(self.vae.dtype)).latent_dist

@@ -30,6 +30,12 @@ DEEPFLOYD = Family(
     codec=Pixels,
     lengths={"tokenizer": 77},
     normal=lambda prompt: prompt.lower().strip(),
+    one_step={  # the pipeline reads variance_type, which others lack
+        "_class_name": "DDPMScheduler",
+        "timestep_spacing": "trailing",
+        "variance_type": "fixed_small",
+    },
+    call={"guidance_scale": 1.0, "clean_caption": False},
     arguments={
         "safety_checker": None,
         "feature_extractor": None,

@@ -16,6 +16,14 @@ from .network import PromptNetwork
 Encode = Callable[[Any, Sequence[str], torch.device], Condition]
 """(pipeline with its text parts alone, prompts, device) → their condition."""
 
+LCM: Mapping[str, Any] = {
+    "_class_name": "LCMScheduler",
+    "original_inference_steps": 1,  # the last timestep alone
+    "timestep_scaling": 1e4,  # no share of z itself in the result
+    "set_alpha_to_one": True,
+    "steps_offset": 1,
+}
+
 
 @dataclass(frozen=True)
 class Family:
@@ -37,6 +45,8 @@ class Family:
     codec: type[Codec]
     autoencoder: type[Any] | None = None
     """Class of `vae/`; None: pixels."""
+    flow: bool = False
+    """Whether every network of it was trained by flow matching; of others the scheduler says what it was."""
     optional: tuple[str, ...] = ()
     """Text parts that may be left out of a folder, null in its index."""
     lengths: Mapping[str, int] = field(default_factory=dict)
@@ -54,3 +64,22 @@ class Family:
     """Whether a network of this configuration imitates guidance of a scale that it is told."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """For the pipeline's constructor beside its parts."""
+    one_step: Mapping[str, Any] = field(default_factory=lambda: LCM)
+    """Of one-step students on betas: class and settings of a stock scheduler that takes their step."""
+    call: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the pipeline's call without which it would guide a student once more, or change the prompt
+    or the size that it is given."""
+    leaves_guidance: bool = False
+    """Whether the pipeline leaves guidance to a network that has `time_cond_proj_dim`."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Folders of all that a teacher is read from."""
+        vae = () if self.autoencoder is None else ("vae",)
+        return (*self.texts, self.part, *vae, "scheduler")
+
+    def left_out(self, index: Mapping[str, Any]) -> list[str]:
+        """Text parts that a pipeline goes without, as its `model_index.json` says: models, and tokenizers of
+        none."""
+        declared = {part: index.get(part.replace("tokenizer", "text_encoder")) for part in self.texts}
+        return [part for part, entry in declared.items() if isinstance(entry, list) and entry[0] is None]

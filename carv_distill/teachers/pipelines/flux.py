@@ -23,8 +23,8 @@ class FluxNetwork(PromptTransformer):
     """F by a :class:`diffusers.FluxTransformer2DModel`, of latents that are packed by 2×2 inside."""
 
     @property
-    def grid(self) -> tuple[int, ...]:
-        return self.shape[1] // 2, self.shape[2] // 2
+    def patch(self) -> tuple[int, ...]:
+        return 2, 2
 
     @property
     def channels(self) -> tuple[int, int]:
@@ -91,6 +91,7 @@ FLUX = Family(
     encode=_encode,
     codec=ImageLatents,
     autoencoder=AutoencoderKL,
+    flow=True,
     size=(1024, 1024),
     embeds_guidance=lambda config: bool(config.get("guidance_embeds")),
     arguments={"image_encoder": None, "feature_extractor": None},

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Self
 
+import torch
 from diffusers import ModelMixin
 from torch import Tensor
 
@@ -31,6 +33,23 @@ class PromptNetwork(RawNetwork):
         super().__init__(model)
         self._shape = shape
         keep_float32(self.model.get_submodule(self.last))
+        self.dtype: torch.dtype = model.dtype
+        """Of the model; to ask it at every call would walk all its modules."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        self.dtype = self.model.dtype
+        return self
+
+    def cast(self, dtype: torch.dtype) -> Self:
+        """Gives the weights another precision, but for the last layer's and those that the model's class
+        keeps in float32."""
+        keep = (self.last, *(self.model._keep_in_fp32_modules or ()))
+        for name, parameter in self.model.named_parameters():
+            if not any(part in keep for part in name.split(".")):
+                parameter.data = parameter.data.to(dtype)
+        self.dtype = self.model.dtype
+        return self
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -42,11 +61,15 @@ class PromptNetwork(RawNetwork):
         into: int = self.config["in_channels"]
         return into, self.config.get("out_channels") or into
 
+    @property
+    def patch(self) -> tuple[int, ...]:
+        """Sides of what is one token, of which the last sides of y must be multiples."""
+        return 1, 1
+
     def forward(self, x: Tensor, c_noise: Tensor, cond: Cond) -> Tensor:
         if not isinstance(cond, Condition):
             raise ValueError("a text-to-image network needs the embedding of a prompt")
-        dtype = self.model.dtype
-        return self.call(x.to(dtype), c_noise, cond.to(dtype))
+        return self.call(x.to(self.dtype), c_noise, cond.to(self.dtype))
 
     @abstractmethod
     def call(self, x: Tensor, c_noise: Tensor, cond: Condition) -> Tensor:
@@ -87,13 +110,14 @@ class PromptTransformer(PromptNetwork):
     """Share of the blocks after which features are read, the one to read alone first."""
 
     @property
+    def patch(self) -> tuple[int, ...]:
+        sides: int | Sequence[int] = self.config["patch_size"]
+        return (sides, sides) if isinstance(sides, int) else tuple(sides)
+
+    @property
     def grid(self) -> tuple[int, ...]:
         """Patches along each side, (h, w) or (frames, h, w)."""
-        patch = self.config["patch_size"]
-        *frames, height, width = self.shape[1:]
-        if isinstance(patch, int):
-            return height // patch, width // patch
-        return tuple(s // p for s, p in zip((*frames, height, width), patch, strict=True))
+        return tuple(s // p for s, p in zip(self.shape[1:], self.patch, strict=True))
 
     def tokens(self, output: Any) -> Tensor:
         """Those of the picture in what a block gives, [n, N, D]."""
@@ -111,5 +135,5 @@ class PromptTransformer(PromptNetwork):
     def _picture(self, tokens: Tensor) -> Tensor:
         *frames, height, width = self.grid
         count = frames[0] if frames else 1
-        sides = tokens.unflatten(1, (count, height, width)).permute(0, 3, 2, 1, 4)
-        return sides.flatten(3)
+        side_by_side = tokens.unflatten(1, (count, height, width)).permute(0, 4, 2, 1, 3)
+        return side_by_side.flatten(3)

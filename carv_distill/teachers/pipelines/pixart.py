@@ -31,18 +31,18 @@ class PixArtNetwork(PromptTransformer):
             encoder_hidden_states=cond.embeddings,
             encoder_attention_mask=cond.mask,
             timestep=c_noise,
-            added_cond_kwargs=self._sizes(x),
+            added_cond_kwargs=self._sizes(cond),
             return_dict=False,
         )[0]
         return out[:, : x.shape[1]]
 
-    def _sizes(self, x: Tensor) -> dict[str, Tensor | None]:
+    def _sizes(self, cond: Condition) -> dict[str, Tensor | None]:
         """Height and width in pixels and their ratio, of which the α networks of 1024 pixels are told."""
         if self.config["sample_size"] != 128 or not self.model.use_additional_conditions:
             return {"resolution": None, "aspect_ratio": None}
-        height, width = (8.0 * side for side in self.shape[1:])
-        resolution = x.new_tensor([[height, width]]).expand(len(x), 2)
-        return {"resolution": resolution, "aspect_ratio": x.new_tensor([[height / width]]).expand(len(x), 1)}
+        assert cond.time_ids is not None
+        size = cond.time_ids[:, 4:]
+        return {"resolution": size, "aspect_ratio": size[:, :1] / size[:, 1:]}
 
 
 def _encode(pipeline: Any, prompts: Sequence[str], device: torch.device, tokens: int) -> Condition:
@@ -62,6 +62,9 @@ PIXART_ALPHA = Family(
     encode=partial(_encode, tokens=120),
     codec=ImageLatents,
     autoencoder=AutoencoderKL,
+    normal=lambda prompt: prompt.lower().strip(),
+    told_size=True,
+    call={"guidance_scale": 1.0, "clean_caption": False, "use_resolution_binning": False},
 )
 PIXART_SIGMA = replace(
     PIXART_ALPHA,

@@ -62,5 +62,7 @@ SD3 = Family(
     encode=_encode,
     codec=ImageLatents,
     autoencoder=AutoencoderKL,
+    flow=True,
+    call={"guidance_scale": 1.0},
     arguments={"image_encoder": None, "feature_extractor": None},
 )

@@ -36,6 +36,7 @@ STABLE_DIFFUSION = Family(
     encode=_encode,
     codec=ImageLatents,
     autoencoder=AutoencoderKL,
+    leaves_guidance=True,
     arguments={
         "safety_checker": None,
         "feature_extractor": None,
@@ -87,6 +88,7 @@ SDXL = Family(
     autoencoder=AutoencoderKL,
     null=_no_prompt,
     told_size=True,
+    leaves_guidance=True,
     arguments={"image_encoder": None, "feature_extractor": None, "add_watermarker": False},
 )
 

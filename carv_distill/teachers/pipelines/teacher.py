@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.utils import is_sentencepiece_available
 
-from carv_distill.digests import DIGESTS
 from carv_distill.errors import UserError, shown
+from carv_distill.teachers.condition import Condition
 from carv_distill.teachers.denoiser import GuidedDenoiser, NetworkDenoiser
-from carv_distill.teachers.folder import local_folder, read_json, reading, refuse_code
-from carv_distill.teachers.schedule import DiscreteSchedule
+from carv_distill.teachers.folder import reading
+from carv_distill.teachers.precision import at_least_float32
+from carv_distill.teachers.schedule import DiscreteSchedule, FlowSchedule
 from carv_distill.teachers.scheduler import parametrisation, read_scheduler
 from carv_distill.teachers.trial import try_call, try_denoiser
 from carv_distill.teachers.weights import read_network, require_side
 
 from .codecs import Codec, Pixels
 from .encoder import PromptEncoder
-from .families import FAMILIES
 from .family import Family
+from .folder import PipelineFolder, find_pipeline
 from .network import PromptNetwork
-
-INDEX = "model_index.json"
 
 
 class TextTeacher(nn.Module):
@@ -103,6 +101,7 @@ def load_text_teacher(
     size: Sequence[int] = (),
     guidance: float | None = None,
     dtype: torch.dtype = torch.float32,
+    cond: Condition | None = None,
 ) -> TextTeacher:
     """A frozen teacher from one of :data:`~.families.FAMILIES`, as `model_index.json` says; weights are read
     from safetensors only.
@@ -110,68 +109,57 @@ def load_text_teacher(
     Args:
         size: of a picture in pixels; empty: as the network was trained on.
         guidance: the scale that a guidance-distilled network is told; None: as its pipeline has it.
-        dtype: of the frozen weights.
+        dtype: of the frozen weights, but for the autoencoder, which is small and overflows in float16: it has
+            float32 at least.
+        cond: a prompt's condition, of one row, to try the network with; given, the text models are not read.
 
     Raises:
         UserError: no pipeline there, another one, or networks that cannot be called or do not go together.
     """
-    # The index comes first: of a hub's pipeline that is refused, nothing else is fetched.
-    index_file = local_folder(str(path), [INDEX]) / INDEX
-    if not index_file.is_file():
-        raise UserError(
-            f"teacher.path: {path} has no {INDEX}; it must be the folder of a pipeline, one of "
-            f"{', '.join(FAMILIES)}"
-        )
-    index = read_json(index_file)
-    name = index.get("_class_name")
-    if not isinstance(name, str) or name not in FAMILIES:
-        raise UserError(
-            f"teacher.path: {index_file} has _class_name {shown(name)}, not one of {', '.join(FAMILIES)}"
-        )
-    family = FAMILIES[name]
-    kinds = (".json", ".txt", ".model", ".safetensors", DIGESTS)  # pickles are not even fetched
-    names = [*family.texts, family.part, *(["vae"] if family.autoencoder else []), "scheduler"]
-    folder = local_folder(str(path), [INDEX, *(f"{part}/*{kind}" for part in names for kind in kinds)])
-    _refuse_second_network(index, family, index_file)
-    every = {part: _text_part(folder, family, part, index, dtype) for part in family.texts}
-    parts = {name: part for name, part in every.items() if part is not None}
-    model = _read(folder, family.part, family.model, dtype)
-    codec = (
-        Pixels()
-        if family.autoencoder is None
-        else family.codec(_read(folder, "vae", family.autoencoder, dtype))
-    )
-    side = _side(model, family, folder, codec)
-    size = tuple(size) or side
+    pipeline = find_pipeline(path)
+    folder, family = pipeline.folder, pipeline.family
+    texts = pipeline.encoder(dtype, models=cond is None)  # what is wrong with it is said first
+    model = read_network(pipeline.place(family.part), family.model, dtype=dtype)
+    codec = _codec(pipeline, at_least_float32(dtype))
+    size = tuple(size) or _side(model, family, folder, codec)
     network = family.network(model, codec.shape(size))
     _check_channels(network, codec, folder / family.part)
-    if family.embeds_guidance(model.config) and guidance is None:
-        guidance = _default_guidance(family)
-    told = guidance if family.embeds_guidance(model.config) else None
+    _check_patches(network, size)
+    if family.embeds_guidance(model.config):
+        texts.guidance = _default_guidance(family) if guidance is None else guidance
+    texts.size = size
     config = read_scheduler(folder / "scheduler")
-    tokens = _tokens(network)
-    schedule, precondition = parametrisation(config, folder / "scheduler", tokens)
+    schedule, precondition = parametrisation(config, folder / "scheduler", _tokens(network))
     if not isinstance(schedule, DiscreteSchedule):
         raise UserError(f"{folder / 'scheduler'}: a text-to-image teacher needs betas or a flow's levels")
-    teacher = TextTeacher(
-        family,
-        NetworkDenoiser(network, precondition),
-        schedule,
-        PromptEncoder(family, parts, size, told),
-        codec,
-        size,
-        config,
-    )
+    if family.flow and not isinstance(schedule, FlowSchedule):
+        raise UserError(
+            f"{folder / 'scheduler'}: {shown(config.get('_class_name'))} has betas, but "
+            f"{family.pipeline.__name__} is of flow matching: FlowMatchEulerDiscreteScheduler, or one with "
+            "use_flow_sigmas"
+        )
+    denoiser = NetworkDenoiser(network, precondition)
+    teacher = TextTeacher(family, denoiser, schedule, texts, codec, size, config)
     teacher.requires_grad_(False).eval()
-    _try(teacher, folder)
+    _try(teacher, folder, cond)
     return teacher
 
 
-def _refuse_second_network(index: Mapping[str, Any], family: Family, file: Path) -> None:
-    """Wan 2.2 has one network for high noise and one for low."""
-    second = index.get(f"{family.part}_2")
-    if isinstance(second, list) and second[0] is not None:
-        raise UserError(f"{file}: {family.part}_2, a second network for low noise, is not supported")
+def read_pipeline_network(folder: Path, family: Family, shape: tuple[int, ...]) -> PromptNetwork:
+    """The network of a pipeline alone, as of a student, frozen.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    model = read_network(folder / family.part, family.model)
+    return family.network(model, shape).requires_grad_(False).eval()
+
+
+def _codec(pipeline: PipelineFolder, dtype: torch.dtype) -> Codec:
+    family = pipeline.family
+    if family.autoencoder is None:
+        return Pixels()
+    return family.codec(read_network(pipeline.place("vae"), family.autoencoder, dtype=dtype))
 
 
 def _default_guidance(family: Family) -> float:
@@ -198,23 +186,41 @@ def _tokens(network: PromptNetwork) -> int | None:
 def _check_channels(network: PromptNetwork, codec: Codec, folder: Path) -> None:
     into, out = network.channels
     if into != codec.channels:
-        raise UserError(f"{folder}: in_channels {into} is not {codec.channels}, as its pipeline needs")
+        raise UserError(
+            f"{folder}: in_channels {network.config['in_channels']} makes it a network of {into} channels, "
+            f"but its pipeline has {codec.channels}"
+        )
     if out not in (into, 2 * into):
         raise UserError(f"{folder}: out_channels {out} is not one of {into}, {2 * into} (learned variances)")
 
 
-def _try(teacher: TextTeacher, folder: Path) -> None:
+def _check_patches(network: PromptNetwork, size: Sequence[int]) -> None:
+    sides = network.shape[1:]
+    if any(side % p for side, p in zip(sides, network.patch, strict=True)):
+        shown_sides, patch = ("×".join(map(str, row)) for row in (sides, network.patch))
+        pixels = size[-1] // sides[-1] * network.patch[-1]
+        raise UserError(
+            f"teacher.size: {list(size)} makes latents of {shown_sides}, which patches of {patch} do not "
+            f"fill; sides must be multiples of {pixels} pixels"
+        )
+
+
+def _try(teacher: TextTeacher, folder: Path, cond: Condition | None) -> None:
     """Every network once: the empty prompt's condition, the denoiser with it, a grey picture's latents."""
     where = folder / next(name for name in teacher.family.texts if name.startswith("text_encoder"))
-    with reading(f"{where}: there is", "embedding of a prompt"):
-        cond = teacher.prompts([""])
+    if cond is None:
+        with reading(f"{where}: there is", "embedding of a prompt"):
+            cond = teacher.prompts([""])
+    else:
+        cond = teacher.prompts.complete(cond)
     if not cond.embeddings.isfinite().all():
         raise UserError(f"{where}: the embedding of a prompt gives NaN or infinity")
     width = cond.embeddings.shape[-1]
     config = teacher.network.config
     keys = ("cross_attention_dim", "joint_attention_dim", "caption_channels", "text_dim")
     said = ", ".join(f"{key} {config[key]}" for key in keys if config.get(key) is not None)
-    source = f"{folder / teacher.family.part} ({said}; prompts' embeddings have {width})"
+    size = "×".join(map(str, teacher.size))
+    source = f"{folder / teacher.family.part} ({said}; prompts' embeddings have {width}; pictures {size})"
     try_denoiser(teacher.denoiser, teacher.schedule, teacher.shape, cond, source)
     if not isinstance(teacher.codec, Pixels):
         dtype = next(teacher.codec.parameters()).dtype
@@ -223,44 +229,3 @@ def _try(teacher: TextTeacher, folder: Path) -> None:
         vae: Any = teacher.codec.vae
         what = f"{folder / 'vae'}: the latents of a picture"
         try_call(lambda: vae.encode(grey).latent_dist.mean, (1, *teacher.shape), what)
-
-
-def _read(folder: Path, part: str, kind: Any, dtype: torch.dtype) -> Any:
-    place = folder / part
-    if not place.is_dir():
-        raise UserError(f"{folder} lacks its part {part}/; its pipeline has {part}")
-    return read_network(place, kind, dtype=dtype)
-
-
-def _text_part(folder: Path, family: Family, part: str, index: Mapping[str, Any], dtype: torch.dtype) -> Any:
-    """A tokenizer or text model; None for one that the pipeline may do without."""
-    place = folder / part
-    declared = index.get(part)
-    if part in family.optional and isinstance(declared, list) and declared[0] is None:
-        return None
-    if not place.is_dir():
-        raise UserError(f"{folder} lacks its part {part}/; its pipeline has {', '.join(family.texts)}")
-    (kind,) = family.texts[part]
-    if issubclass(kind, nn.Module):
-        return read_network(place, kind, dtype=dtype)
-    return _read_tokenizer(place, kind)
-
-
-def _read_tokenizer(place: Path, kind: Any) -> Any:
-    """transformers reads a folder without a vocabulary as a tokenizer to which every word is unknown."""
-    names = kind.vocab_files_names.values()
-    present = [name for name in names if (place / name).is_file()]
-    if not present:
-        raise UserError(f"{place} lacks its vocabulary: none of {', '.join(names)} is there")
-    if present == ["spiece.model"] and not is_sentencepiece_available():
-        raise UserError(
-            f"{place / 'spiece.model'} needs the package sentencepiece, which is not here (pip install "
-            "sentencepiece); a tokenizer.json beside it would not"
-        )
-    refuse_code(place)
-    with reading(f"{place} has", kind.__name__):
-        tokenizer = kind.from_pretrained(place, trust_remote_code=False)
-    if not isinstance(length := tokenizer.model_max_length, int) or length < 2:
-        found = shown(length)
-        raise UserError(f"{place}: model_max_length is {found}, not a whole number from 2 on (start and end)")
-    return tokenizer

@@ -48,5 +48,7 @@ WAN = Family(
     encode=_encode,
     codec=VideoLatents,
     autoencoder=AutoencoderKLWan,
+    flow=True,
+    call={"guidance_scale": 1.0},
     size=(81, 480, 832),
 )

@@ -13,7 +13,7 @@ from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 
 from carv_distill.errors import UserError
-from carv_distill.teachers.pipelines import teacher as loading
+from carv_distill.teachers.pipelines import folder as loading
 from carv_distill.teachers.pipelines.codecs import ImageLatents, Pixels
 from carv_distill.teachers.pipelines.teacher import load_text_teacher
 from tests.helpers.tiny_latent import save_tiny_pipeline
@@ -161,7 +161,7 @@ def test_the_package_that_a_sentencepiece_file_needs_is_named(
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("in_channels", 9, "in_channels 9 is not"),
+        ("in_channels", 9, "in_channels 9 makes it a network of 9 channels"),
         ("out_channels", 5, "out_channels 5 is not one of"),
     ],
 )

@@ -1,0 +1,104 @@
+"""What makes images of a finished run: its student, the averages beside it, its teacher."""
+
+from __future__ import annotations
+
+from functools import partial
+from math import isinf
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from carv_distill.data.images import load_captioned, load_images
+from carv_distill.engine.folder import product_of
+from carv_distill.engine.task import Generator
+from carv_distill.evaluation.generate import Sample
+from carv_distill.teachers.denoiser import NetworkDenoiser
+from carv_distill.teachers.pipelines.teacher import TextTeacher, read_pipeline_network
+from carv_distill.teachers.sampler import ddim_sample, heun_sample
+from carv_distill.teachers.schedule import DiscreteSchedule
+from carv_distill.teachers.teacher import load_teacher
+
+from .building import is_prompted, load_with_prompts
+from .conditions import Prompts
+from .networks import Origin, timestep_of
+from .options import DMDConfig
+
+
+def generators(config: DMDConfig, run: Path, device: str) -> list[Generator]:
+    """The run's student by one step, its averages beside it likewise, and its teacher under guidance."""
+    make = _prompted if is_prompted(config) else _labelled
+    return make(config, run, device)
+
+
+def _labelled(config: DMDConfig, run: Path, device: str) -> list[Generator]:
+    steps = config.fid.sampler_steps
+
+    def student(average: str = ".") -> Sample:
+        network = load_teacher(product_of(run, "student") / average)
+        network.denoiser.to(device)
+        top = network.schedule.sigma_max
+        origin = Origin(top, seen=isinf(top))
+        return lambda z, labels: origin(network.denoiser, z, labels)
+
+    def teacher() -> Sample:
+        frozen = load_teacher(config.teacher.path)
+        guided = frozen.guided(config.teacher.guidance, load_images(config.data).spec.classes).to(device)
+        schedule = frozen.schedule
+        if isinstance(schedule, DiscreteSchedule) and isinf(schedule.sigma_max):
+            return lambda z, labels: ddim_sample(guided, schedule, z, labels, steps)
+        return lambda z, labels: heun_sample(guided, frozen.schedule, z, labels, steps)
+
+    beside = [
+        Generator(f"student, 1 step, average {decay:g}", partial(student, f"averages/{decay:g}"))
+        for decay in config.dmd.ema_beside
+    ]
+    return [
+        Generator("student, 1 step", student),
+        *beside,
+        Generator(f"teacher, Heun {steps}", teacher, teacher=True),
+    ]
+
+
+def _prompted(config: DMDConfig, run: Path, device: str) -> list[Generator]:
+    """Of latents, decoded; the labels are numbers of the data's captions."""
+    steps, t = config.fid.sampler_steps, config.teacher
+    frozen, conditions = load_with_prompts(config, load_captioned(config.data).captions, device)
+    frozen.to(device)
+    conditions.to(device)
+    pictures = partial(_pictures, frozen, conditions)
+
+    def student(average: str = ".") -> Sample:
+        folder = product_of(run, "student") / average
+        network = read_pipeline_network(folder, frozen.family, frozen.shape)
+        denoiser = NetworkDenoiser(network, frozen.denoiser.precondition).eval().to(device)
+        origin = Origin(float(frozen.schedule.table[timestep_of(frozen.schedule, config.dmd)]), seen=True)
+        return pictures(lambda z, cond: origin(denoiser, z, cond))
+
+    def teacher() -> Sample:
+        guided = frozen.guided(t.guidance, t.negative_prompt).to(device)
+        return pictures(lambda z, cond: ddim_sample(guided, frozen.schedule, z, cond, steps))
+
+    shape = frozen.shape
+    beside = [
+        Generator(f"student, 1 step, average {d:g}", partial(student, f"averages/{d:g}"), latent=shape)
+        for d in config.dmd.ema_beside
+    ]
+    guidance = f", guidance {t.guidance:g}" if t.guidance != 1 else ""
+    return [
+        Generator("student, 1 step", student, latent=shape),
+        *beside,
+        Generator(f"teacher, DDIM {steps}{guidance}", teacher, teacher=True, latent=shape),
+    ]
+
+
+def _pictures(teacher: TextTeacher, conditions: Prompts, draw: Sample) -> Sample:
+    """Decoded, as many at a time as the codec takes."""
+
+    @torch.no_grad()
+    def sample(z: Tensor, numbers: Tensor) -> Tensor:
+        rows = teacher.codec.rows(z)
+        parts = zip(z.split(rows), numbers.split(rows), strict=True)
+        return torch.cat([teacher.decode(draw(part, conditions(number))) for part, number in parts])
+
+    return sample

@@ -1,0 +1,83 @@
+"""The page of a text student's folder: how it is used, and its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from huggingface_hub import ModelCardData
+
+from carv_distill.teachers.pipelines.family import Family
+
+from .export import TAGS, table_rows
+
+_CARD = """\
+---
+{head}
+# license: yours to choose; the teacher's may bind it
+---
+
+# One-step student
+
+A one-step generator of {what}, distilled from a `{pipeline}` with carv-distill: a pipeline of
+that kind, for which diffusers alone is needed. {guidance}
+
+## Use
+
+```python
+from diffusers import DiffusionPipeline
+
+pipeline = DiffusionPipeline.from_pretrained({loading})
+{result} = pipeline(
+    {arguments},
+).{result}
+```
+
+Another number of steps is not what it was trained for.
+
+## Figures
+
+| | |
+|---|---|
+{rows}
+"""
+_NO_GUIDANCE = "Its guidance is built in: `guidance_scale` has no\neffect."
+_GUIDANCE_OFF = "Its guidance is built in: it is called without more,\n`guidance_scale=1.0`."
+_GUIDANCE_TOLD = "It is told the guidance scale that it was distilled\nwith."
+
+
+def text_student_card(
+    family: Family,
+    size: Sequence[int],
+    prompt: str,
+    figures: Mapping[str, str | float],
+    guidance: float | None = None,
+    left_out: Sequence[str] = (),
+) -> str:
+    """How to use the student, and the run's numbers, by name, as a table.
+
+    Args:
+        size: of a picture in pixels, [height, width], or of a video, [frames, height, width].
+        prompt: of the example.
+        guidance: what a network that is told its scale was told; None for others.
+        left_out: text parts that the folder goes without, see :meth:`~.family.Family.left_out`.
+    """
+    *frames, height, width = size
+    arguments: dict[str, Any] = {"num_inference_steps": 1, "height": height, "width": width}
+    if frames:
+        arguments["num_frames"] = frames[0]
+    arguments |= family.call
+    about = _GUIDANCE_OFF if "guidance_scale" in family.call else _NO_GUIDANCE
+    if guidance is not None:
+        arguments["guidance_scale"], about = guidance, _GUIDANCE_TOLD
+    sides = " × ".join(map(str, size))
+    return _CARD.format(
+        head=ModelCardData(library_name="diffusers", tags=TAGS).to_yaml(),
+        what=f"videos of {sides}" if frames else f"pictures of {sides}",
+        pipeline=family.pipeline.__name__,
+        guidance=about,
+        loading=", ".join(['"."', *(f"{part}=None" for part in left_out)]),
+        result="frames" if frames else "images",
+        arguments=",\n    ".join([repr(prompt), *(f"{key}={value!r}" for key, value in arguments.items())]),
+        rows=table_rows(figures),
+    )
