@@ -29,19 +29,21 @@ class Chunk:
         if rows is not None and rows < 1:
             raise ValueError(f"chunk must be at least 1, found {rows}")
         self.rows = rows
+        self.halves = True
+        """False where processes call a network together: one with more calls would wait for the others."""
 
     def run(self, total: int, work: Callable[[slice], Result]) -> list[Result]:
         """`work` of consecutive slices of 0 … total − 1, in order. A slice that runs out of memory is done
         again in two halves; the result of a row does not depend on its slice.
 
         Raises:
-            torch.OutOfMemoryError: a single row does not fit.
+            torch.OutOfMemoryError: a single row does not fit, or what does not is not to be halved.
         """
         results: list[Result] = []
         start = 0
         while start < total:
             size = min(self.rows or total, total - start)
-            result = _unless_full(work, slice(start, start + size), size)
+            result = _unless_full(work, slice(start, start + size), self.halves and size > 1)
             if result is None:
                 # Out here the failed call's tensors are no longer held by its exception.
                 self.rows = -(-size // 2)
@@ -57,10 +59,10 @@ class Chunk:
         return results
 
 
-def _unless_full(work: Callable[[slice], Result], part: slice, size: int) -> tuple[Result] | None:
+def _unless_full(work: Callable[[slice], Result], part: slice, again: bool) -> tuple[Result] | None:
     try:
         return (work(part),)
     except torch.OutOfMemoryError:
-        if size == 1:
+        if not again:
             raise
         return None

@@ -106,6 +106,10 @@ class SharedNetwork:
         """An adapter's weights A, B layer by layer, in the network's order."""
         return list(self._trees[adapter].parameters())
 
+    def all_parameters(self) -> list[Parameter]:
+        """The weights of all adapters."""
+        return [p for adapter in self._trees for p in self.parameters(adapter)]
+
     @contextmanager
     def active(self, adapter: str | None) -> Iterator[None]:
         """A block in which the network computes with this adapter; the cost does not depend on the layers."""
@@ -220,6 +224,11 @@ class AdapterView(nn.Module):
             if "shared" not in self.__dict__:  # while it is copied
                 raise
             return getattr(self.shared.network, name)
+
+
+def whole_network(network: nn.Module) -> nn.Module:
+    """What holds a raw network's parameters: what a view is of, else the network itself."""
+    return network.shared.network if isinstance(network, AdapterView) else network
 
 
 def matching_layers(model: nn.Module, patterns: Sequence[str]) -> list[str]:

@@ -43,10 +43,21 @@ def is_prompted(config: DMDConfig) -> bool:
 
 
 def load_data(config: DMDConfig) -> ImageSet | None:
-    """The images of a run; None of a text-to-image student that needs none."""
+    """The images of a run; None of a text-to-image student that needs none.
+
+    Raises:
+        UserError: there are neither prompts nor captions; a set that cannot be read.
+    """
     if not is_prompted(config):
         return load_images(config.data)
-    return load_captioned(config.data) if needs_images(config) else None
+    if not needs_images(config):
+        return None
+    if config.data.name == "captioned" and config.data.path is None and config.prompts.path is None:
+        raise UserError(
+            "prompts.path: a text-to-image student needs prompts; give prompts.path=FILE, a .txt with one a "
+            "line, or data.path=… for captioned images, whose captions they then are"
+        )
+    return load_captioned(config.data)
 
 
 def needs_images(config: DMDConfig) -> bool:

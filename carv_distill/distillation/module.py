@@ -12,16 +12,20 @@ from typing import Any, cast
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.distributed.device_mesh import DeviceMesh
+from torch.optim import Optimizer
 
 from carv_distill.carv import carv_loss
 from carv_distill.engine.estimator import EstimatedModule, Estimator, observer
-from carv_distill.engine.optimisation import ParameterVector, ema_update, ramped, warm_cosine
-from carv_distill.processes import Share, average_over_ranks, unsynchronised
+from carv_distill.engine.optimisation import ramped
+from carv_distill.engine.sharding import Skeleton, network_parameters
+from carv_distill.processes import Share, unsynchronised
 from carv_distill.teachers.network import RawNetwork
 
+from .adapters import whole_network
 from .export import Product
 from .objective import DMDObjective, Samples, draw, real_parts
+from .optimisers import make_optimisers, set_learning_rates
 
 FROZEN = ("objective.teacher.", "objective.codec.")
 """How the names of tensors begin that are not in checkpoints."""
@@ -66,11 +70,16 @@ class DMDModule(EstimatedModule):
         if self.options.fake_clip_norm is not None:
             self.register_buffer("fake_clipped", torch.zeros((), dtype=torch.long))
         self.reset_averages()
+        self.average_skeleton: Skeleton | None = None
+        """Of the student's average, where it is sharded."""
+        self.gathered: tuple[RawNetwork, list[Tensor]] | None = None
+        """That average and those beside it, whole, while they are saved."""
 
     clipped: Tensor
     fake_clipped: Tensor
     averages: nn.Parameter
-    """The averages beside the student's first one, a row [d] for each of dmd.ema_beside."""
+    """The averages beside the student's first one, a row [d] for each of dmd.ema_beside; of a sharded student
+    this process's part of the row."""
 
     def reset_averages(self) -> None:
         """Lets every average start where the student is."""
@@ -83,12 +92,23 @@ class DMDModule(EstimatedModule):
             # no buffer: several processes would send it round at every update
             self.averages = nn.Parameter(student.repeat(len(beside), 1), requires_grad=False)
 
+    def shard(self, mesh: DeviceMesh) -> None:
+        """Cuts the networks and the averages over the processes of a mesh."""
+        self.average_skeleton = Skeleton(self._average_network, whole_network)
+        self.objective.shard(mesh)
+        self.estimator.chunk.halves = False
+        if self.options.ema_beside:
+            student = network_parameters(self.objective.student_parameters, self.world_size)
+            rows = [torch.cat([part.flatten() for part in student.own(row)]) for row in self.averages]
+            self.averages = nn.Parameter(torch.stack(rows), requires_grad=False)
+
     def training_step(self, batch: Any, batch_idx: int) -> None:
         step = self.global_step
         # Raw optimisers for the fake score: only LightningOptimizer's steps count in global_step.
         fake_optimizers = cast(list[Optimizer], self.optimizers(use_pl_optimizer=False))[1:]
         student_optimizer = cast(list[LightningOptimizer], self.optimizers())[0]
-        self._set_learning_rates(student_optimizer, fake_optimizers)
+        optimizers: list[Optimizer | LightningOptimizer] = [student_optimizer, *fake_optimizers]
+        set_learning_rates(self.options, optimizers, step, self.trainer.max_steps)
         fake = self.fake_updates(fake_optimizers, step, batch if self.objective.discriminator else None)
         self.latest_losses = {"fake": fake, "student": self.student_update(student_optimizer, step)}
 
@@ -127,13 +147,12 @@ class DMDModule(EstimatedModule):
         for share, generated, images in zip(self.shares, samples, real, strict=True):
             streams = self.streams(share.index, step, "fake", i)
             loss = self.objective.fake_loss(share, generated, *streams, images)
-            self._accumulate(loss)
+            self._accumulate(loss, last=share == self.shares[-1])
             losses.append(loss.detach())
         for vector, optimizer in zip(self.fake_vectors, optimizers, strict=True):
-            self._collect(vector)
-            if (greatest := self.options.fake_clip_norm) is not None:
-                self.fake_clipped += nn.utils.clip_grad_norm_(vector.theta, greatest) > greatest
-            optimizer.step()
+            clipped = vector.descend(optimizer, self.options.fake_clip_norm)
+            if clipped is not None:
+                self.fake_clipped += clipped
         return torch.stack(losses).mean()
 
     def student_update(self, optimizer: LightningOptimizer, step: int) -> Tensor:
@@ -145,7 +164,7 @@ class DMDModule(EstimatedModule):
             upstream = self.objective.pipeline(share, shared)(e.upstream, own)
             drawn = draw(sampler, e.draws, share, upstream.x, own, shared)
             loss, direction = carv_loss(upstream, drawn, own, e.chunk, observe)
-            self._accumulate(loss)
+            self._accumulate(loss, last=share == self.shares[-1])
             norms.append(direction.flatten(1).norm(dim=1).mean())
         self.commit(step)
         self.apply_student(optimizer, step)
@@ -153,14 +172,13 @@ class DMDModule(EstimatedModule):
 
     def apply_student(self, optimizer: Optimizer | LightningOptimizer, step: int) -> None:
         """The student's step by the gradients that are there, and that of its averages."""
-        self._collect(self.student_vector)
-        if (greatest := self.options.clip_norm) is not None:
-            self.clipped += nn.utils.clip_grad_norm_(self.student_vector.theta, greatest) > greatest
-        optimizer.step()
+        clipped = self.student_vector.descend(optimizer, self.options.clip_norm)
+        if clipped is not None:
+            self.clipped += clipped
         first, *beside = self.ema_decays(step)
-        ema_update([self.ema_vector.theta], [self.student_vector.theta], first)
+        self.student_vector.average_into(self.ema_vector.local, first)
         for row, decay in enumerate(beside):
-            ema_update([self.averages[row]], [self.student_vector.theta], decay)
+            self.student_vector.average_into(self.student_vector.cut(self.averages[row]), decay)
 
     def ema_decays(self, step: int) -> list[float]:
         """Decays of the student's average and of those beside it at an update: as given, for the first one
@@ -170,26 +188,15 @@ class DMDModule(EstimatedModule):
             decays[0] = 0.5 ** (self.estimator.upstream * self.shares[0].count / (1000 * o.ema_half_life))
         return [ramped(decay, step) for decay in decays] if o.ema_ramp else decays
 
-    def _set_learning_rates(self, student: LightningOptimizer, fakes: Sequence[Optimizer]) -> None:
-        o, step = self.options, self.global_step
-        if o.lr_decay == "none" and not o.warmup:
-            return
-        length = self.trainer.max_steps
-        decays = [o.lr_decay != "none", *[o.lr_decay == "both"] * len(fakes)]
-        optimizers: list[Optimizer | LightningOptimizer] = [student, *fakes]
-        for optimizer, rate, falls in zip(optimizers, self._rates, decays, strict=True):
-            optimizer.param_groups[0]["lr"] = warm_cosine(step, o.warmup, length if falls else None) * rate
-
-    def _accumulate(self, loss: Tensor) -> None:
-        """Adds one share's part of the mean over this process's shares to the gradients."""
+    def _accumulate(self, loss: Tensor, last: bool) -> None:
+        """Adds one share's part of the mean over this process's shares to the gradients; sharded networks
+        average them over all processes after the last one."""
         if self._trainer is None:
             (loss / self.accumulate).backward()
             return
-        with unsynchronised(self.trainer.strategy):
+        reduced = last and self.average_skeleton is not None
+        with contextlib.nullcontext() if reduced else unsynchronised(self.trainer.strategy):
             self.manual_backward(loss / self.accumulate)
-
-    def _collect(self, vector: ParameterVector) -> None:
-        average_over_ranks(vector.collect_gradient(), self.world_size)
 
     @property
     def shares(self) -> list[Share]:
@@ -202,23 +209,12 @@ class DMDModule(EstimatedModule):
             return contextlib.nullcontext()
         return self.trainer.precision_plugin.forward_context()
 
-    def stand_in_images(self) -> Samples | None:
-        """As many images as the loader gives for an update, and as dear; None without a discriminator."""
-        if self.objective.discriminator is None:
-            return None
-        o = self.options
-        count = len(self.shares) * (1 if o.fake_reuse else o.fake_updates_per_student) * o.fake_batch
-        images = self.objective.student_parameters[0].new_zeros(count, *self.real_shape)
-        return images, torch.zeros(count, dtype=torch.long, device=self.device)
-
     def metrics(self) -> dict[str, Tensor]:
         """As this process saw the update; the gradient's norm is that of what was applied, after clipping."""
-        gradient = self.student_vector.theta.grad
-        assert gradient is not None
         values = {
             "loss/fake": self.latest_losses["fake"],
             "student/direction_norm": self.latest_losses["student"],
-            "student/grad_norm": torch.linalg.vector_norm(gradient),
+            "student/grad_norm": self.student_vector.gradient_norm(),
         }
         if self.objective.latest_discriminator is not None:
             values["loss/discriminator"] = self.objective.latest_discriminator
@@ -243,15 +239,43 @@ class DMDModule(EstimatedModule):
             "strategy": self.estimator.sampler.strategy,
         }
         assert self.product is not None, "a module without a product saves nothing"
-        network = cast(RawNetwork, self.objective.student_ema.network)
-        self.product.save(folder, network, known | dict(figures or {}), self._networks_beside())
+        network, rows = self.gathered or (self._average_network, self._rows)
+        beside = self._networks_beside(network, rows)
+        self.product.save(folder, network, known | dict(figures or {}), beside)
+        self.gathered = None
 
-    def _networks_beside(self) -> Iterator[tuple[str, RawNetwork]]:
+    def gather(self) -> None:
+        """Brings the averages of a sharded student to rank 0, for :meth:`save`; called by all processes."""
+        if self.average_skeleton is not None:
+            rows = self._whole_rows()
+            whole = self.average_skeleton.filled(self._average_network)
+            self.gathered = None if whole is None else (cast(RawNetwork, whole), rows)
+
+    def _networks_beside(
+        self, network: RawNetwork, rows: Iterable[Tensor]
+    ) -> Iterator[tuple[str, RawNetwork]]:
         """The averages beside the student, one at a time, by their decay."""
-        for row, decay in enumerate(self.options.ema_beside):
-            network = copy.deepcopy(cast(RawNetwork, self.objective.student_ema.network))
-            nn.utils.vector_to_parameters(self.averages[row].clone(), network.parameters())
-            yield f"{decay:g}", network
+        for row, decay in zip(rows, self.options.ema_beside, strict=True):
+            beside = copy.deepcopy(network)
+            nn.utils.vector_to_parameters(row.clone(), beside.parameters())
+            yield f"{decay:g}", beside
+
+    @property
+    def _average_network(self) -> RawNetwork:
+        return cast(RawNetwork, self.objective.student_ema.network)
+
+    @property
+    def _rows(self) -> list[Tensor]:
+        return list(self.averages) if self.options.ema_beside else []
+
+    def _whole_rows(self) -> list[Tensor]:
+        """Of the averages beside, on rank 0."""
+        return [self.student_vector.whole(self.student_vector.cut(row)) for row in self._rows]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        if rows := self._whole_rows():
+            checkpoint["state_dict"]["averages"] = torch.stack(rows)
 
     def train_dataloader(self) -> Iterable[Any]:
         """Real images for the discriminator; without one there is nothing to load, as an update draws what it
@@ -264,27 +288,11 @@ class DMDModule(EstimatedModule):
     def configure_optimizers(self) -> list[Optimizer]:
         """Called once the networks are where they will be trained: their parameters become vectors."""
         o, objective = self.options, self.objective
-        self.student_vector = ParameterVector(objective.student_parameters)
+        self.student_vector = network_parameters(objective.student_parameters, self.world_size)
         learning = [p for p in (objective.fake_parameters, objective.head_parameters) if p]
-        self.fake_vectors = [ParameterVector(parameters) for parameters in learning]
-        self.ema_vector = ParameterVector(objective.ema_parameters)
+        self.fake_vectors = [network_parameters(parameters, self.world_size) for parameters in learning]
+        self.ema_vector = network_parameters(objective.ema_parameters, self.world_size)
         if o.compile:
             for denoiser in (objective.student, objective.fake, objective.teacher):
                 denoiser.network.compile()
-        head = (
-            o.beta1 if o.gan.beta1 is None else o.gan.beta1,
-            o.beta2 if o.gan.beta2 is None else o.gan.beta2,
-        )
-        betas = [(o.beta1, o.beta2), (o.beta1, o.beta2), head]
-        vectors = [self.student_vector, *self.fake_vectors]
-        return [
-            AdamW([vector.theta], rate, pair, weight_decay=o.weight_decay, fused=True)
-            for vector, rate, pair in zip(vectors, self._rates, betas, strict=False)
-        ]
-
-    @property
-    def _rates(self) -> list[float]:
-        """Learning rates of the optimisers at full height."""
-        o = self.options
-        head = [o.gan.lr or o.fake_lr] if self.objective.head_parameters else []
-        return [o.student_lr, o.fake_lr, *head]
+        return make_optimisers(o, [self.student_vector, *self.fake_vectors])

@@ -8,8 +8,10 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from carv_distill.carv import Draws, NoiseLevelSampler, Proposal, Residual, Upstream
+from carv_distill.engine.sharding import shard
 from carv_distill.processes import Share
 from carv_distill.teachers.condition import Cond
 from carv_distill.teachers.denoiser import (
@@ -86,7 +88,7 @@ class DMDObjective(nn.Module):
         self.fake_sampler = NoiseLevelSampler(Proposal.uniform(), options.fake_strategy)
         self.schedule, self.shape, self.origin = networks.schedule, networks.shape, networks.origin
         self.teacher, self.student = networks.teacher, networks.student
-        self.fake, self.student_ema = networks.fake, networks.average
+        self.fake, self.student_ema, self.shared = networks.fake, networks.average, networks.shared
         gan = options.gan
         first = conditions(torch.zeros(1, dtype=torch.long))
         self.discriminator: Discriminator | None = None
@@ -95,16 +97,32 @@ class DMDObjective(nn.Module):
             self.discriminator = Discriminator(read, first, gan.scales, seed)
         self.latest_discriminator: Tensor | None = None
         """Its loss in the last update, of the last share; 2 ln 2 where it cannot tell."""
-        # Walking a module's tree costs as much as an optimiser step of a small network: walked once.
+        self._list_parameters()
+
+    def _list_parameters(self) -> None:
+        """Walking a module's tree costs as much as an optimiser step of a small network: walked once, and
+        again once it is sharded."""
         self.student_parameters = list(self.student.parameters())
         self.ema_parameters = list(self.student_ema.parameters())
         self.fake_parameters = list(self.fake.parameters())
         self.head_parameters: list[nn.Parameter] = []
         """Of a discriminator with an optimiser of its own; else they are the fake score's."""
         if self.discriminator is not None:
-            own = options.gan.optimiser == "own"
+            own = self.options.gan.optimiser == "own"
             parameters = self.head_parameters if own else self.fake_parameters
             parameters += self.discriminator.parameters()
+
+    def shard(self, mesh: DeviceMesh) -> None:
+        """Cuts all networks over the processes of a mesh, the discriminator's heads too; of adapters, which
+        are small, what they lie over."""
+        if self.shared is not None:
+            shard(self.shared.network, mesh, self.shared.all_parameters())
+            return
+        for denoiser in (self.student, self.student_ema, self.fake, self.teacher):
+            shard(denoiser.network, mesh)
+        if self.discriminator is not None:
+            shard(self.discriminator, mesh)
+        self._list_parameters()
 
     @property
     def read(self) -> NetworkDenoiser:

@@ -52,7 +52,8 @@ def prepare(config: DMDConfig, device: str, world_size: int) -> Prepared:
         if config.dmd.start is not None:
             start_from(module, config.dmd.start)
 
-    return Prepared(module, callbacks, save, finish, begin, shown, module.accumulate)
+    accumulate, gather = module.accumulate, DMDModule.gather
+    return Prepared(module, callbacks, save, finish, begin, shown, accumulate, gather=gather)
 
 
 def fid_setup(

@@ -26,6 +26,10 @@ def _check(config: DMDConfig) -> None:
     if o.t_min >= o.t_max:
         raise UserError(f"dmd.t_min: {o.t_min:g} is not below dmd.t_max, {o.t_max:g}")
     _check_averages(o)
+    if o.compile and config.trainer.sharding != "none":
+        raise UserError(
+            f"dmd.compile: true does not go with trainer.sharding: {config.trainer.sharding} (allowed: false)"
+        )
     for key, value in (
         ("teacher.precision", config.teacher.precision),
         ("dmd.residual_precision", o.residual_precision),
@@ -38,14 +42,9 @@ def _check_data(config: DMDConfig) -> None:
     """Which data there must be, and what is said of prompts alone."""
     o, t = config.dmd, config.teacher
     if config.data.name in CAPTIONED:
-        images, prompts, data = config.fid.every or o.gan.on, config.prompts.path, config.data
-        if not images and prompts is None and data.name == "captioned" and data.path is None:
-            raise UserError(
-                "prompts.path: a text-to-image student needs prompts; give prompts.path=FILE, a .txt with "
-                "one a line, or data.path=… for captioned images, whose captions they then are"
-            )
-        if images or prompts is None:
-            data.require_captioned()
+        # without prompts and captions there is something left to be given, as building.load_data says
+        if config.fid.every or o.gan.on or config.data.path is not None or config.data.name != "captioned":
+            config.data.require_captioned()
         if t.guidance == 0:
             raise UserError("teacher.guidance: 0 leaves the prompts out; allowed are values above 0")
         if o.compile and o.adapters.kind != "none":
@@ -119,4 +118,5 @@ DMD = Task(
     gradient=lambda config, run, device, step: _preparation().measured_gradient(config, run, device, step),
     generators=lambda config, run, device: _generators(config, run, device),
     model=_model,
+    shards=True,
 )

@@ -25,6 +25,8 @@ from carv_distill.evaluation.prompted import Prompted
 from carv_distill.evaluation.reference import FIDSetup
 from carv_distill.processes import Processes
 
+from .sharding import total_norm
+
 log = logging.getLogger(__name__)
 
 SILENCE = 120.0
@@ -85,7 +87,7 @@ class StopOnNonFinite(Periodic):
 
     def act(self, trainer: Trainer, module: LightningModule) -> None:
         name, first = min(self.first_bad.items(), key=lambda item: float(item[1]))
-        weights = torch.nn.utils.get_total_norm([p for p in module.parameters() if p.requires_grad])
+        weights = total_norm(p for p in module.parameters() if p.requires_grad)
         if first.isfinite():
             fault = f"non-finite loss of the {name} network at step {int(first)}"
         elif not weights.isfinite():
@@ -186,8 +188,8 @@ class FIDTrace(Periodic):
             scores |= {"fid/clip": clip, "fid/recognised": recognised}
         return scores
 
-    @rank_zero_only
     def _draw(self, step: int, module: Any) -> None:
+        """All processes make the pictures: a sharded network needs all of them."""
         path, g = self.samples / f"{step:06d}.png", torch.Generator().manual_seed(0)
         if self.prompted is None:
             count = max(self.spec.classes, 1)
@@ -199,6 +201,8 @@ class FIDTrace(Periodic):
         z = torch.randn(rows, len(shown), *shape, generator=g).flatten(0, 1)
         labels = shown.repeat(rows)
         images: Tensor = module.sample(z.to(module.device), labels.to(module.device)).float().cpu()
+        if self.processes.rank:
+            return
         if self.prompted is None:
             save_grid(images, path, columns=len(shown), scale=4)
         else:
@@ -245,20 +249,29 @@ class Export(Periodic):
 
     Args:
         export: writes the module's product, given the step and whether the run is finished.
+        gather: called by all processes before it.
     """
 
-    def __init__(self, every: int, export: Callable[[Any, int, bool], None]) -> None:
+    def __init__(
+        self,
+        every: int,
+        export: Callable[[Any, int, bool], None],
+        gather: Callable[[Any], None] = lambda module: None,
+    ) -> None:
         super().__init__(every)
-        self.export = export
+        self.export, self.gather = export, gather
 
-    @rank_zero_only
     def act(self, trainer: Trainer, module: Any) -> None:
         if trainer.global_step < trainer.max_steps:
-            self.export(module, trainer.global_step, False)
+            self._export(trainer, module, False)
 
-    @rank_zero_only
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        self.export(pl_module, trainer.global_step, True)
+        self._export(trainer, pl_module, True)
+
+    def _export(self, trainer: Trainer, module: Any, finished: bool) -> None:
+        self.gather(module)
+        if trainer.is_global_zero:
+            self.export(module, trainer.global_step, finished)
 
 
 class TimeLeft(ProgressColumn):

@@ -52,7 +52,15 @@ _DAMAGE = (
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, syncs, renames: a crash or a full disk leaves the older file as it was."""
+    """Writes beside the target, syncs, renames: a crash or a full disk leaves the older file as it was.
+
+    Args:
+        mapped: a process reads of a file what it takes, not all that the others need too.
+    """
+
+    def __init__(self, mapped: bool = False) -> None:
+        super().__init__()
+        self.mapped = mapped
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         try:
@@ -63,6 +71,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise UserError(
                 f"{path}: the checkpoint could not be written ({reason}); the previous one is kept"
             ) from error
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        content: dict[str, Any] = torch.load(
+            path, map_location=map_location or "cpu", mmap=self.mapped, weights_only=True
+        )
+        return content
 
 
 class Checkpoints(Callback):

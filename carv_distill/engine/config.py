@@ -56,7 +56,7 @@ def load_config(
     source = Source(str(path), environment)
     task = _task_of(tasks, dict(pairs).get("task", given.get("task")), source)
     values = with_overrides(task.config, typed(task.config, given, source), pairs, source)
-    filled = _filled(task, values, source)
+    filled = _filled(tasks, task, values, source)
     filled.folder = expanduser(filled.folder)
     _find_places(filled, _bases(path), complete, begins)
     return filled
@@ -66,7 +66,7 @@ def config_from_dict(tasks: Tasks, values: Mapping[str, Any], source: str) -> Ru
     """The same checks for values already read; `source` names them in messages."""
     origin = Source(source)
     task = _task_of(tasks, values.get("task"), origin)
-    return _filled(task, typed(task.config, values, origin), origin)
+    return _filled(tasks, task, typed(task.config, values, origin), origin)
 
 
 def find_config(config: str | Path) -> Path:
@@ -106,7 +106,7 @@ def _task_of(tasks: Tasks, name: Any, source: Source) -> Task:
     return tasks[name]
 
 
-def _filled(task: Task, values: dict[str, Any], source: Source) -> RunConfig:
+def _filled(tasks: Tasks, task: Task, values: dict[str, Any], source: Source) -> RunConfig:
     """The task's configuration with these values, checked."""
     try:
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(task.config), values))
@@ -125,6 +125,11 @@ def _filled(task: Task, values: dict[str, Any], source: Source) -> RunConfig:
     ):
         why = "a run's folder has it (folder: says where)"
         raise UserError(f"name: {name!r} is not a plain name; {why}")
+    if config.trainer.sharding != "none" and not task.shards:
+        able = ", ".join(name for name, other in tasks.items() if other.shards)
+        raise UserError(
+            f"trainer.sharding: {config.trainer.sharding} is not for task {task.name} (but for {able})"
+        )
     task.check(config)
     return config
 

@@ -56,6 +56,16 @@ def launched(options: TrainerOptions) -> tuple[int, int]:
     return options.devices, options.num_nodes
 
 
+def require_processes(options: TrainerOptions) -> None:
+    """UserError for a training that one process cannot make."""
+    devices, nodes = launched(options)
+    if options.sharding != "none" and devices * nodes == 1:
+        raise UserError(
+            f"trainer.sharding: {options.sharding} needs at least 2 processes, found 1 (torchrun "
+            "--nproc-per-node 2 train.py …, or trainer.devices=2; trainer.sharding=none trains in one)"
+        )
+
+
 def scheduler_plugins() -> list[Any]:
     """Lightning's plugin for tasks that srun started."""
     if "TORCHELASTIC_RUN_ID" not in os.environ and SLURMEnvironment.detect():

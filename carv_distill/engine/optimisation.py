@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from carv_distill.processes import average_over_ranks
 from carv_distill.variance import StageTimer
+
+if TYPE_CHECKING:
+    from lightning.pytorch.core.optimizer import LightningOptimizer
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -63,7 +68,78 @@ def warm_then_cosine(optimizer: Optimizer, warmup: int, length: int) -> LRSchedu
     return SequentialLR(optimizer, [warm, cosine], [warmup])
 
 
-class ParameterVector:
+class NetworkParameters(ABC):
+    """θ of a network, as its optimiser and its averages take it: all of it in every process
+    (:class:`ParameterVector`), or a part in each (:class:`carv_distill.engine.sharding.ParameterShards`).
+
+    All processes call the methods together.
+    """
+
+    tensors: list[Parameter]
+    """What an optimiser takes."""
+
+    @property
+    @abstractmethod
+    def local(self) -> list[Tensor]:
+        """The numbers of θ that this process has, in memory that they share with the network."""
+
+    @property
+    @abstractmethod
+    def gradients(self) -> list[Tensor]:
+        """Those of the gradient, between :meth:`collect_gradient` and the optimiser's step."""
+
+    @abstractmethod
+    def collect_gradient(self) -> None:
+        """Puts the gradients that backwards left, the mean over all processes, where the optimiser reads
+        them. A parameter that no backward reached counts as gradient zero."""
+
+    @abstractmethod
+    def gradient_norm(self) -> Tensor:
+        """The norm of the whole gradient that was last descended, after clipping; a scalar."""
+
+    @abstractmethod
+    def whole(self, parts: Sequence[Tensor]) -> Tensor:
+        """Tensors like :attr:`local`, joined to one of θ's length [d]; where θ is in parts, on the CPU of
+        rank 0, and nothing [0] on the others."""
+
+    @abstractmethod
+    def own(self, vector: Tensor) -> list[Tensor]:
+        """What this process has of a vector [d], as tensors like :attr:`local`."""
+
+    def descend(
+        self, optimizer: Optimizer | LightningOptimizer, greatest: float | None = None
+    ) -> Tensor | None:
+        """One step by the gradients that backwards left.
+
+        Args:
+            greatest: norm of the gradient, to which a longer one is cut.
+
+        Returns:
+            Whether it was cut, where there is a limit.
+        """
+        self.collect_gradient()
+        clipped = None
+        if greatest is not None:
+            norm = self.gradient_norm()
+            clipped = norm > greatest
+            self._scale((greatest / (norm + 1e-6)).clamp(max=1))
+        optimizer.step()
+        return clipped
+
+    def _scale(self, factor: Tensor) -> None:
+        torch._foreach_mul_(self.gradients, factor)
+
+    def average_into(self, average: Sequence[Tensor], decay: float) -> None:
+        """θ̄ ← δ θ̄ + (1 − δ) θ of tensors like :attr:`local`."""
+        ema_update(average, self.local, decay)
+
+    def cut(self, row: Tensor) -> list[Tensor]:
+        """A vector as long as this process's part of θ, as views like :attr:`local`."""
+        like = self.local
+        return [part.view_as(t) for part, t in zip(row.split([t.numel() for t in like]), like, strict=True)]
+
+
+class ParameterVector(NetworkParameters):
     """θ ∈ ℝ^d: the parameters of a network moved into one tensor, of which they become views.
 
     An optimiser of ``theta`` updates the network in place, by one operation where a hundred small parameters
@@ -72,26 +148,43 @@ class ParameterVector:
 
     Args:
         parameters: of one network, on one device, of one type; their order is the vector's.
+        world_size: processes, of which each has all of them.
     """
 
-    def __init__(self, parameters: Sequence[Parameter]) -> None:
-        self.parts = list(parameters)
+    def __init__(self, parameters: Sequence[Parameter], world_size: int = 1) -> None:
+        self.parts, self.world_size = list(parameters), world_size
         self.theta = Parameter(torch.cat([p.detach().flatten() for p in self.parts]))
+        self.tensors = [self.theta]
         sizes = [p.numel() for p in self.parts]
         for p, view in zip(self.parts, self.theta.detach().split(sizes), strict=True):
             p.data = view.view_as(p)
 
-    def collect_gradient(self) -> Tensor:
-        """Moves the parameters' gradients, as a backward left them, into ``theta.grad`` [d]; returns it.
+    @property
+    def local(self) -> list[Tensor]:
+        return [self.theta.detach()]
 
-        A parameter that the backward did not reach counts as gradient zero.
-        """
+    @property
+    def gradients(self) -> list[Tensor]:
+        assert self.theta.grad is not None
+        return [self.theta.grad]
+
+    def collect_gradient(self) -> None:
         parts = [p.new_zeros(p.numel()) if p.grad is None else p.grad.flatten() for p in self.parts]
         for p in self.parts:
             p.grad = None
         if self.theta.grad is None:
             self.theta.grad = torch.empty_like(self.theta)
-        return torch.cat(parts, out=self.theta.grad)
+        average_over_ranks(torch.cat(parts, out=self.theta.grad), self.world_size)
+
+    def gradient_norm(self) -> Tensor:
+        return torch.linalg.vector_norm(self.gradients[0])
+
+    def whole(self, parts: Sequence[Tensor]) -> Tensor:
+        (vector,) = parts
+        return vector
+
+    def own(self, vector: Tensor) -> list[Tensor]:
+        return [vector]
 
 
 def time_at_rest(

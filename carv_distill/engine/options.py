@@ -14,6 +14,7 @@ from carv_distill.evaluation.options import FIDOptions
 from carv_distill.options import at_least, between, one_of, section, seed_option
 
 PROPOSALS = ("uniform", "weights", "weighting", "adaptive")
+SHARDINGS = ("none", "fsdp")
 PRECISIONS = ("auto", "32-true", "64-true", "bf16-mixed")
 
 
@@ -96,6 +97,10 @@ class TrainerOptions:
     threads: int | None = at_least(1, None, resume=True)
     """Of a CPU, for one process; empty: as OMP_NUM_THREADS says, or one for each core. A run that goes on
     keeps its number, as sums depend on it in their last bits."""
+    sharding: str = one_of(SHARDINGS, "none", resume=True)
+    """none: every process has whole networks; fsdp: each has a part of every parameter, gradient, moment and
+    average (FSDP2), for networks that one device does not hold. Task dmd, two processes at least; a run may
+    change it when it goes on."""
     log_every: int = at_least(1, 10, resume=True)
     patience: float = at_least(1, 45.0, resume=True)
     """Seconds without a sign of life after which a process of the run counts as lost."""

@@ -11,6 +11,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import Strategy
 
 from carv_distill.errors import UserError
 from carv_distill.files import write_json
@@ -19,7 +20,15 @@ from .callbacks import Export, Periodic, ProgressLine, StepLog, StopOnNonFinite
 from .checkpoints import AtomicCheckpointIO, Checkpoints, load_checkpoint, newest_checkpoint
 from .config import flat
 from .console import is_main_process
-from .devices import lacks_memory, launched, precision_of, resolve_device, scheduler_plugins, use_threads
+from .devices import (
+    lacks_memory,
+    launched,
+    precision_of,
+    require_processes,
+    resolve_device,
+    scheduler_plugins,
+    use_threads,
+)
 from .environment import NAME as ENVIRONMENT
 from .environment import check_shares, read_environment, write_environment
 from .folder import (
@@ -37,7 +46,8 @@ from .folder import (
 from .interruptions import Interruption, Watchdog, code_digest, lost_message
 from .lock import owned
 from .metrics import MetricsLogger, read_metrics
-from .options import RunConfig
+from .options import RunConfig, TrainerOptions
+from .sharded_strategy import ShardedStrategy
 from .task import Prepared, Task
 
 log = logging.getLogger(__name__)
@@ -59,6 +69,7 @@ def execute(task: Task, config: RunConfig, resume: bool = False, requeue: bool =
     """
     device = resolve_device(config.trainer)
     devices, nodes = launched(config.trainer)
+    require_processes(config.trainer)
     use_threads(config.trainer.threads, device, _threads_before(config, resume or requeue))
     try:
         prepared = task.prepare(config, device, devices * nodes)
@@ -117,7 +128,8 @@ def _fit(
     watchdog = Watchdog(_program(config, step), config.trainer.patience)
     checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint, kept_values(config))
     interruption = Interruption(checkpoints)
-    product = Export(config.checkpoint.every, partial(_make, task, config, prepared, folder))
+    make = partial(_make, task, config, prepared, folder)
+    product = Export(config.checkpoint.every, make, prepared.gather)
     callbacks = [watchdog, *_callbacks(config, folder, prepared, checkpoints), product, interruption]
     trainer = build_trainer(config, folder, callbacks, step, prepared.strategy)
     if trainer.is_global_zero:
@@ -140,15 +152,19 @@ def _fit(
 def build_trainer(
     config: RunConfig, folder: Path, callbacks: list[Callback], resume_step: int = 0, strategy: str = "ddp"
 ) -> Trainer:
-    """Lightning's trainer for one run, alone or under torchrun or SLURM."""
+    """Lightning's trainer for one run, alone or under torchrun or SLURM.
+
+    Args:
+        strategy: of several processes that have whole networks.
+    """
     options, device = config.trainer, resolve_device(config.trainer)
     devices, nodes = launched(options)
-    plugins: list[Any] = [AtomicCheckpointIO(), *scheduler_plugins()]
+    plugins: list[Any] = [AtomicCheckpointIO(mapped=options.sharding != "none"), *scheduler_plugins()]
     return Trainer(
         accelerator="gpu" if device == "cuda" else "cpu",
         devices=devices,
         num_nodes=nodes,
-        strategy=strategy if devices * nodes > 1 else "auto",
+        strategy=_strategy(options, strategy) if devices * nodes > 1 else "auto",
         precision=precision_of(options, device),  # type: ignore[arg-type]
         max_steps=options.max_steps,
         max_epochs=-1,
@@ -164,6 +180,10 @@ def build_trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+
+
+def _strategy(options: TrainerOptions, whole: str) -> str | Strategy:
+    return ShardedStrategy() if options.sharding == "fsdp" else whole
 
 
 def write_summary(folder: Path, product: int | None = None) -> None:

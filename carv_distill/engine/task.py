@@ -40,6 +40,8 @@ class Prepared:
     """Shares of the batch that each process works through in an update."""
     strategy: str = "ddp"
     """Lightning's strategy where there are several processes."""
+    gather: Callable[[Any], None] = lambda module: None
+    """Brings to rank 0 what `save` writes there of a module whose processes have parts of it; all call it."""
 
 
 @dataclass(frozen=True)
@@ -102,5 +104,7 @@ class Task:
     """(config, run, device) → for `evaluate.py fid`: the product first, then its teacher."""
     model: Callable[[Any, Path, int | None], TrainedModel] | None = None
     """(config, run, step of a checkpoint or None for the product) → for `evaluate.py influence`."""
+    shards: bool = False
+    """Whether its module can shard its networks (trainer.sharding)."""
     renders: bool = False
     """Whether the product is an object that `evaluate.py clip` can look at."""

@@ -99,9 +99,12 @@ def generated_features(
     """
     p = processes or Processes()
     features = [torch.empty(0, extractor.dim)]
-    for batch in p.batches(len(seeds), batch_size):
+    own, most = p.batches(len(seeds), batch_size), len(p.batches(len(seeds), batch_size, rank=0))
+    for batch in own:
         images = generate_uint8(sample, seeds[batch.start : batch.stop], spec, p.device, labels, latent)
         features.append(extractor(images).float().cpu())
         if progress is not None:
             progress(len(batch) * p.world_size)
+    for _ in range(most - len(own)):  # a sharded generator needs every process in every call
+        generate_uint8(sample, seeds[:1], spec, p.device, labels, latent)
     return p.join(torch.cat(features), len(seeds), batch_size)

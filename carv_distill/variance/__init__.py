@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from .parity import NoiseParity as NoiseParity
     from .pipeline import Pipeline as Pipeline
     from .pipeline import estimate_gradient as estimate_gradient
+    from .pipeline import estimate_loss as estimate_loss
+    from .pipeline import flat_gradient as flat_gradient
     from .profile import NoiseLevelProfile as NoiseLevelProfile
     from .projection import CountSketch as CountSketch
     from .report import analysis_dict as analysis_dict
@@ -57,7 +59,7 @@ else:
         estimate="Estimate mean_estimate paired_ratio ratio scaled",
         meter="PairedVariance VarianceMeter paired_variance",
         parity="NoiseParity",
-        pipeline="Pipeline estimate_gradient",
+        pipeline="Pipeline estimate_gradient estimate_loss flat_gradient",
         profile="NoiseLevelProfile",
         projection="CountSketch",
         report="analysis_dict analysis_tables conclusions",

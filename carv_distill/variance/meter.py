@@ -13,6 +13,12 @@ from .estimate import Estimate, mean_estimate, normal_quantile, ratio, require_a
 
 CPU_BLOCK, DEVICE_BLOCK = 2**17, 2**24
 """Numbers that are worked through at a time: on a CPU they stay in a core's cache."""
+Combine = Callable[[Tensor], Tensor]
+"""A sum over the entries of this process's part of a vector → over all of its entries."""
+
+
+def _alone(value: Tensor) -> Tensor:
+    return value
 
 
 class VarianceMeter:
@@ -26,13 +32,15 @@ class VarianceMeter:
     Args:
         dtype: of the mean and of each block's sum; float32 is enough, and twice as fast, for a few
             replicates of a float32 gradient. Sums over blocks and replicates are float64 throughout.
+        combine: adds up a sum over entries, a scalar, where several processes each have a part of the vector.
 
     Source: B. P. Welford (1962), Technometrics 4(3); Helmert contrasts: any text on linear models.
     """
 
-    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
+    def __init__(self, dtype: torch.dtype = torch.float64, combine: Combine | None = None) -> None:
         self.count = 0
         self._dtype = dtype
+        self._combine = combine or _alone
         self._mean: Tensor | None = None
         self._increments: list[float] = []
 
@@ -64,7 +72,7 @@ class VarianceMeter:
             mean.add_(delta, alpha=1 / self.count)
             squared += torch.dot(delta, delta)
         # ⟨g − m_old, g − m_new⟩ = ‖g − m_old‖² (i−1)/i
-        increment = squared.item() * (self.count - 1) / self.count
+        increment = self._combine(squared).item() * (self.count - 1) / self.count
         self._increments.append(increment)
         return increment
 
@@ -104,7 +112,7 @@ class VarianceMeter:
         """
         self._require_two()
         n = self.count
-        value = self.mean.square().sum().item() - self.variance / n
+        value = self._combine(self.mean.square().sum()).item() - self.variance / n
         frobenius = math.sqrt(statistics.variance(self._increments) / 2) if n > 2 else math.nan
         noise = math.sqrt(2 / (n * (n - 1))) * frobenius
         se = math.sqrt(4 * max(value, noise) * frobenius / n + noise**2)
@@ -126,10 +134,14 @@ class PairedVariance:
 
     Here V_within is the variance of the whole estimate with its upstream held fixed, averaged over
     upstream draws.
+
+    Args:
+        combine: as for :class:`VarianceMeter`.
     """
 
-    def __init__(self) -> None:
-        self._averages = VarianceMeter()
+    def __init__(self, combine: Combine | None = None) -> None:
+        self._averages = VarianceMeter(combine=combine)
+        self._combine = combine or _alone
         self._total: list[float] = []
         self._within: list[float] = []
         self._between: list[float] = []
@@ -137,7 +149,7 @@ class PairedVariance:
     def update(self, first: Tensor, second: Tensor) -> None:
         """Adds one pair of replicates of the gradient, same shape."""
         first, second = first.detach().double(), second.detach().double()
-        within = (first - second).square().sum().item() / 2
+        within = self._combine((first - second).square().sum()).item() / 2
         self._within.append(within)
         contrast = self._averages.update((first + second) / 2)
         if self._averages.count > 1:
@@ -169,15 +181,18 @@ class PairedVariance:
         return ratio(self.squared_norm(level), self.total(level), level)
 
 
-def paired_variance(estimate: Callable[[int, int], Tensor], pairs: int) -> PairedVariance:
+def paired_variance(
+    estimate: Callable[[int, int], Tensor], pairs: int, combine: Combine | None = None
+) -> PairedVariance:
     """The variances of an estimate whose replicates are estimate(pair, half) for half = 0, 1.
 
     Args:
         estimate: the halves of a pair share the upstream draw, and nothing else.
         pairs: at least 2.
+        combine: as for :class:`VarianceMeter`.
     """
     require_at_least(2, pairs=pairs)
-    variance = PairedVariance()
+    variance = PairedVariance(combine)
     for pair in range(pairs):
         variance.update(estimate(pair, 0), estimate(pair, 1))
     return variance

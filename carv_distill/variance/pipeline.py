@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -53,6 +54,32 @@ def flat_gradient(
     return torch.cat([g.flatten() for g in gradients], out=out)
 
 
+def estimate_loss(
+    pipeline: Pipeline,
+    sampler: NoiseLevelSampler,
+    upstream: int,
+    draws: int,
+    upstream_generator: torch.Generator,
+    draws_generator: torch.Generator,
+    chunk: int | Chunk | None = None,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    shared: torch.Generator | None = None,
+) -> Tensor:
+    """The scalar whose gradient is one CARV estimate from R upstream samples × K draws.
+
+    Args:
+        upstream_generator, draws_generator: two streams, so that one can be held fixed.
+        chunk: see :func:`average_residual`.
+        rank, world_size, shared: see :meth:`NoiseLevelSampler.draw`.
+    """
+    sample = sample_upstream(pipeline, upstream, upstream_generator)
+    x = sample.x
+    drawn = sampler.draw(upstream, draws, x.shape[1:], draws_generator, rank, world_size, shared, x.dtype)
+    return carv_loss(sample, drawn, upstream_generator, chunk)[0]
+
+
 def estimate_gradient(
     pipeline: Pipeline,
     parameters: Sequence[Tensor],
@@ -67,19 +94,15 @@ def estimate_gradient(
     world_size: int = 1,
     shared: torch.Generator | None = None,
 ) -> Tensor:
-    """One CARV estimate of the parameter gradient from R upstream samples × K draws, [d].
-
-    Args:
-        upstream_generator, draws_generator: two streams, so that one can be held fixed.
-        chunk: see :func:`average_residual`.
-        rank, world_size, shared: see :meth:`NoiseLevelSampler.draw`.
-    """
+    """One CARV estimate of the parameter gradient, [d]; arguments as of :func:`estimate_loss`."""
+    if parameters:
+        estimate = partial(estimate_loss, rank=rank, world_size=world_size, shared=shared)
+        loss = estimate(pipeline, sampler, upstream, draws, upstream_generator, draws_generator, chunk)
+        return flat_gradient(loss, parameters)
     sample = sample_upstream(pipeline, upstream, upstream_generator)
     x = sample.x
     drawn = sampler.draw(upstream, draws, x.shape[1:], draws_generator, rank, world_size, shared, x.dtype)
-    if not parameters:
-        return (average_residual(sample.residual, x, drawn, chunk) / upstream).sum(0).flatten()
-    return flat_gradient(carv_loss(sample, drawn, upstream_generator, chunk)[0], parameters)
+    return (average_residual(sample.residual, x, drawn, chunk) / upstream).sum(0).flatten()
 
 
 @torch.no_grad()

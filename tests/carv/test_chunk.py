@@ -84,3 +84,17 @@ def test_processes_tell_equally_many_rows() -> None:
         statistics.record(adaptive, adaptive.rows(torch.rand(n, 1), torch.randn(n, 1, 3)))
         statistics.commit(n, lambda rows: shapes.append(rows.shape) or rows)  # type: ignore[func-returns-value]
     assert shapes == [(6, 3)] * 2
+
+
+def test_a_chunk_that_is_not_to_be_halved_is_an_error() -> None:
+    """Of several processes that call one network together, one alone may not make other calls."""
+    draws, chunk, calls = (
+        NoiseLevelSampler(Proposal.uniform()).draw(1, 4, (5,), stream(0)),
+        Chunk(),
+        list[int](),
+    )
+    chunk.halves = False
+    with pytest.raises(torch.OutOfMemoryError):
+        average_residual(network_of(2, calls), torch.zeros(1, 5), draws, chunk)  # type: ignore[arg-type]
+    assert calls == [4]
+    assert chunk.rows is None

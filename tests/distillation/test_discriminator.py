@@ -20,6 +20,7 @@ from carv_distill.distillation.discriminator import (
 )
 from carv_distill.distillation.module import DMDModule
 from carv_distill.distillation.options import DMDConfig
+from carv_distill.engine.optimisation import ParameterVector
 from carv_distill.errors import UserError
 from carv_distill.teachers.edm.networks import DhariwalUNet, SongUNet
 from carv_distill.teachers.network import ImageNetwork
@@ -117,19 +118,19 @@ def test_an_update_with_a_discriminator_trains_head_and_student(
 
 @pytest.mark.parametrize("words", KINDS)
 def test_one_process_that_accumulates_makes_the_discriminators_gradient_too(
-    small_config: MakeConfig, words: tuple[str, ...]
+    small_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
     """Two shares of four against the mean of their losses, float64: the first gradients to 1e-10."""
     config = small_config(*words, "dmd.global_batch=8", "dmd.fake_updates_per_student=1")
     module = build(config)
     gradients: list[Tensor] = []
-    collect = module._collect
+    collect = ParameterVector.collect_gradient
 
-    def keep(vector: object) -> None:
-        collect(vector)  # type: ignore[arg-type]
-        gradients.append(vector.theta.grad.clone())  # type: ignore[attr-defined]
+    def keep(vector: ParameterVector) -> None:
+        collect(vector)
+        gradients.append(vector.gradients[0].clone())
 
-    module._collect = keep  # type: ignore[method-assign]
+    monkeypatch.setattr(ParameterVector, "collect_gradient", keep)
     bare_trainer(1, "64-true").fit(module)
 
     other = build(config).double()

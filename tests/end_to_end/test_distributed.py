@@ -19,7 +19,7 @@ from carv_distill.distillation.module import DMDModule
 from carv_distill.distillation.objective import draw
 from carv_distill.distillation.options import DMDConfig
 from carv_distill.engine.metrics import read_metrics
-from carv_distill.engine.optimisation import ParameterVector
+from carv_distill.engine.optimisation import NetworkParameters, ParameterVector
 from carv_distill.errors import UserError
 from carv_distill.tasks import load_config, train
 from tests.helpers.launch import launch_two, launch_two_nodes
@@ -57,8 +57,10 @@ def shares(config: DMDConfig) -> list[DMDModule]:
     return ranks
 
 
-def descend(optimizer: torch.optim.Optimizer, vector: ParameterVector, losses: list[Tensor]) -> None:
+def descend(optimizer: torch.optim.Optimizer, vector: NetworkParameters, losses: list[Tensor]) -> None:
     torch.stack(losses).mean().backward()
+    assert isinstance(vector, ParameterVector)
+    vector.world_size = 1  # the losses of both ranks are here
     vector.collect_gradient()
     optimizer.step()
 

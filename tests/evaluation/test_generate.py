@@ -7,6 +7,7 @@ from carv_distill.data.sets import to_uint8
 from carv_distill.errors import UserError
 from carv_distill.evaluation.features import DigitsFeatures
 from carv_distill.evaluation.generate import generate_uint8, generated_features, image_latents
+from carv_distill.processes import Processes
 
 
 def elementwise(z: Tensor, labels: Tensor) -> Tensor:
@@ -111,3 +112,27 @@ def test_random_labels_are_drawn_after_the_latent() -> None:
 
     generate_uint8(sample, range(8), DIGITS)
     assert torch.equal(seen[0], image_latents(range(8), DIGITS.shape, 10, "random")[1])
+
+
+@pytest.mark.parametrize(("count", "calls"), [(600, 2), (200, 1), (512, 1)])
+def test_every_process_calls_a_generator_as_often(
+    count: int, calls: int, digits_features: DigitsFeatures
+) -> None:
+    """Three batches of two processes, one, two: a sharded generator needs both in every call."""
+
+    class Alone(Processes):
+        def join(self, rows: Tensor, count: int, size: int) -> Tensor:
+            return rows
+
+    made = []
+    for rank in range(2):
+        seen: list[int] = []
+
+        def sample(z: Tensor, labels: Tensor, seen: list[int] = seen) -> Tensor:
+            seen.append(len(z))
+            return elementwise(z, labels)
+
+        rows = generated_features(sample, range(count), DIGITS, digits_features, processes=Alone(rank, 2))
+        assert len(seen) == calls
+        made.append(len(rows))
+    assert sum(made) == count

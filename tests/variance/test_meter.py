@@ -255,3 +255,29 @@ def test_replicates_of_another_shape_are_refused() -> None:
     meter = meter_of(torch.zeros(1, 2))
     with pytest.raises(ValueError, match=r"^replicate of shape \[3\] after \[2\]$"):
         meter.update(torch.zeros(3))
+
+
+def test_vectors_in_parts_give_what_whole_ones_do() -> None:
+    """Two processes with three and two entries each, their sums added up: every figure is the whole's."""
+    pairs = torch.randn(6, 2, 5, generator=stream("parts"), dtype=F64) + 1
+    sums: list[Tensor] = []
+
+    def note(value: Tensor) -> Tensor:
+        sums.append(value.clone())
+        return value
+
+    whole, second, first = PairedVariance(), PairedVariance(note), PairedVariance(lambda v: v + sums.pop(0))
+    for a, b in pairs:
+        whole.update(a, b)
+        second.update(a[3:], b[3:])
+    second.squared_norm()
+    for a, b in pairs:
+        first.update(a[:3], b[:3])
+    assert first.total().value == pytest.approx(whole.total().value, rel=1e-12)
+    assert first.within().high == pytest.approx(whole.within().high, rel=1e-12)
+    assert first.between().low == pytest.approx(whole.between().low, rel=1e-12)
+    # the second process counts its own part of the variance alone: 1/n of it is left out of the norm there
+    part = sums[0] + first._averages.mean.square().sum()
+    assert float(part) == pytest.approx(float(whole._averages.mean.square().sum()), rel=1e-12)
+    assert first.squared_norm().value == pytest.approx(whole.squared_norm().value, rel=1e-12)
+    assert not sums
