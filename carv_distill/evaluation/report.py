@@ -87,8 +87,14 @@ class Report:
             "reference": self.reference,
             "labels": self.labels,
             "summary": {key: asdict(summary) for key, summary in self.summary().items()},
-            "ranges": [asdict(metrics) for metrics in self.metrics],
+            "ranges": [_known(metrics) for metrics in self.metrics],
         }
+
+
+def _known(metrics: Metrics) -> dict[str, Any]:
+    """A range's metrics; what images without prompts have not is left out."""
+    values = asdict(metrics)
+    return {key: v for key, v in values.items() if v is not None or key not in ("clip", "recognised")}
 
 
 def evaluate_generator(
