@@ -94,6 +94,7 @@ class Storage(ABC):
 
 
 def is_hidden(name: str) -> bool:
+    """Whether a file, or a folder above it, is one that data sets pass over."""
     return any(part.startswith(".") or part in _LEFT_BY_OTHERS for part in name.split("/"))
 
 

@@ -26,11 +26,11 @@ STUDENT, AVERAGE, FAKE = "student", "average", "fake"
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a one-step generator starts: x = D(σ z; σ), or, with `seen`, the network sees z itself, x̂ at y
-    = z.
+    """Where a one-step generator starts: x = D(σ z; σ), or, with `seen`, x̂ of a network that sees z itself.
 
     The first is that of published generators of labelled images, whose σ is so large that the two are the
-    same to a thousandth. The second is finite at σ = ∞, and what stock samplers compute."""
+    same to a thousandth. The second is finite at σ = ∞, and what stock samplers compute.
+    """
 
     sigma: float
     seen: bool

@@ -32,8 +32,6 @@ from .options import DMDOptions
 
 Samples = tuple[Tensor, Tensor]
 """Images, or what a teacher of latents denoises, and the numbers of their conditions, of one share."""
-Encode = Callable[[Tensor, torch.Generator], Tensor]
-"""Real images → x."""
 ALONE = Share(0, 1)
 """The whole batch as one share."""
 _FAKE_LOSSES = {"weighted": denoising_loss, "x0": reconstruction_loss}
@@ -70,7 +68,6 @@ class DMDObjective(nn.Module):
         conditions: of the samples.
         seed: of the discriminator's weights.
         codec: between pictures and x; pixels by default.
-        encode: real images, as the loader gives them, to x; by default the codec's.
     """
 
     def __init__(
@@ -80,11 +77,9 @@ class DMDObjective(nn.Module):
         conditions: Conditions,
         seed: int,
         codec: Codec | None = None,
-        encode: Encode | None = None,
     ) -> None:
         super().__init__()
         self.options, self.conditions, self.codec = options, conditions, codec or Pixels()
-        self.encode = encode or self.codec.encode
         self.fake_sampler = NoiseLevelSampler(Proposal.uniform(), options.fake_strategy)
         self.schedule, self.shape, self.origin = networks.schedule, networks.shape, networks.origin
         self.teacher, self.student = networks.teacher, networks.student
@@ -201,7 +196,7 @@ class DMDObjective(nn.Module):
         loss = _FAKE_LOSSES[self.options.fake_loss](self.fake, x, sigma, eps, cond)
         if self.discriminator is None or real is None:
             return loss
-        real = self.encode(real[0], own), real[1]
+        real = self.codec.encode(real[0], own), real[1]
         levels = [self._fake_draw(share, images, own, shared) for images, _ in (samples, real)]
         return loss + self._separation(self.discriminator, samples, real, levels, own)
 

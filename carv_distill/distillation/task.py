@@ -97,6 +97,11 @@ def _check_averages(o: DMDOptions) -> None:
 def _model(config: DMDConfig, run: Path, step: int | None) -> TrainedModel:
     if step is not None:
         raise UserError(f"--checkpoints: {run} is of task dmd; only a teacher's are read")
+    if config.data.name in CAPTIONED:
+        raise UserError(
+            f"--run: {run} is of a text-to-image student, whose samples are not ranked; give its "
+            "teacher's run"
+        )
     return TrainedModel(config.teacher.path, config.data, student=run / "student")
 
 
@@ -112,11 +117,12 @@ DMD = Task(
     example="dmd_carv.yaml",
     product="student",
     prepare=lambda config, device, processes: _preparation().prepare(config, device, processes),
-    out_of_memory="a smaller estimator.upstream (with dmd.global_batch for the same batch) or dmd.fake_batch",
+    out_of_memory="a smaller estimator.upstream (with dmd.global_batch for the same batch), dmd.fake_batch, "
+    "or with prompts dmd.adapters.kind=lora",
     check=_check,
     fixed_length=lambda config: config.dmd.lr_decay != "none",
     gradient=lambda config, run, device, step: _preparation().measured_gradient(config, run, device, step),
-    generators=lambda config, run, device: _generators(config, run, device),
+    generators=_generators,
     model=_model,
     shards=True,
 )

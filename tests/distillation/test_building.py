@@ -15,6 +15,7 @@ from carv_distill.distillation.building import build_module, load_data
 from carv_distill.distillation.conditions import number_prompts
 from carv_distill.distillation.module import FROZEN, DMDModule
 from carv_distill.distillation.options import DMDConfig
+from carv_distill.distillation.task import DMD
 from carv_distill.errors import UserError
 from carv_distill.tasks import load_config
 from carv_distill.teachers.pipelines import table
@@ -242,3 +243,9 @@ def test_a_prompt_that_is_cut_is_said(folder: Path, tmp_path: Path, caplog: pyte
     (tmp_path / "long.txt").write_text("a red torus\n" + "a red cube " * 20)
     module_of(folder, f"prompts.path={tmp_path / 'long.txt'}")
     assert "1 of 2 are longer than the 10 tokens of the text model" in caplog.text
+
+
+def test_samples_of_a_text_student_are_not_ranked(folder: Path) -> None:
+    assert DMD.model is not None
+    with pytest.raises(UserError, match=r"^--run: .*run is of a text-to-image student"):
+        DMD.model(config(folder), folder / "run", None)

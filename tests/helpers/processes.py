@@ -74,5 +74,5 @@ def _work(rank: int, count: int, store: str, connection: Connection) -> None:
             function(mesh, *arguments)
             dist.barrier()
             connection.send("")
-        except BaseException:
+        except BaseException:  # pytest's own failures too: all are told to the test, which raises
             connection.send(f"in process {rank}:\n{traceback.format_exc()}")
