@@ -119,6 +119,7 @@ def test_the_student_is_the_same(one: Path, two: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_other_numbers_of_processes(one: Path, two: Path, tmp_path: Path) -> None:
     """Two sharded, one, two sharded, two whole: the last update is the uninterrupted run's, to 1e-9."""
     run, folder = tmp_path / "dmd_carv", f"folder={tmp_path}"
@@ -133,6 +134,7 @@ def test_a_run_goes_on_with_other_numbers_of_processes(one: Path, two: Path, tmp
         assert_same_weights(one, run, step, rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_resume_with_as_many_processes_is_exact_to_the_bit(two: Path, tmp_path: Path) -> None:
     """A sharded run whose newest checkpoints were cut short goes on from the one before; float64."""
     run = tmp_path / "dmd_carv"
@@ -143,6 +145,7 @@ def test_resume_with_as_many_processes_is_exact_to_the_bit(two: Path, tmp_path: 
     assert_same_run(two, run, 4)
 
 
+@pytest.mark.slow
 def test_a_sharded_run_is_measured_and_exported_by_one_process(two: Path, tmp_path: Path) -> None:
     run = tmp_path / "dmd_carv"
     shutil.copytree(two, run, symlinks=True)
@@ -161,6 +164,7 @@ def evaluate(command: str, run: Path, *words: str) -> None:
     assert status == 0, output
 
 
+@pytest.mark.slow
 def test_published_kinds_of_runs_are_the_same(tmp_path: Path) -> None:
     """The frozen teacher's features, an optimiser of the discriminator's own, one share each; float32: 1e-5
     after one update."""
@@ -216,6 +220,7 @@ def test_a_text_student_is_the_same(words: tuple[str, ...], tmp_path: Path) -> N
             torch.testing.assert_close(two[name], value, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_not_finite_stops_in_every_process(tmp_path: Path) -> None:
     """One line, from any of them, and no checkpoint of it."""
     words = (*SMALL, FSDP, "dmd.student_lr=1e30", "dmd.fake_lr=1e30", f"folder={tmp_path}")

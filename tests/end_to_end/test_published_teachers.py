@@ -12,7 +12,10 @@ from diffusers import DDPMScheduler, UNet2DModel
 from lightning.pytorch import Trainer
 
 from carv_distill.carv import NoiseLevelSampler, Proposal
+from carv_distill.distillation.conditions import Labels
+from carv_distill.distillation.export import ImageProduct
 from carv_distill.distillation.module import DMDModule
+from carv_distill.distillation.networks import labelled_networks
 from carv_distill.distillation.objective import DMDObjective
 from carv_distill.distillation.one_step_pipeline import OneStepPipeline
 from carv_distill.distillation.options import DMDOptions
@@ -74,8 +77,10 @@ def distil(teacher: Teacher, classes: int, folder: Path, **options: Any) -> DMDM
     """Three student updates, saved into the folder."""
     options = {"fake_updates_per_student": 1, "fake_batch": 4, **options}
     sampler = NoiseLevelSampler(Proposal.uniform(), "stratified")
-    objective = DMDObjective(teacher, DMDOptions(**options), classes=classes, seed=0)
-    module = DMDModule(objective=objective, estimator=Estimator(sampler, 2, 2), seed=0)
+    networks = labelled_networks(teacher, 1.0, classes, bfloat16=False)
+    objective = DMDObjective(networks, DMDOptions(**options), Labels(classes), seed=0)
+    product = ImageProduct(teacher.scheduler_config, classes)
+    module = DMDModule(objective=objective, estimator=Estimator(sampler, 2, 2), seed=0, product=product)
     quiet: dict[str, Any] = dict.fromkeys(
         ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
     )
@@ -93,7 +98,7 @@ def test_a_published_ddpm_folder_loads(ddpm: Path) -> None:
     assert teacher.schedule == VPSchedule(betas)
     assert teacher.schedule.sigma_max == pytest.approx(157.4, abs=0.1)
     attentive = {n.rsplit(".attentions")[0] for n in teacher.network.state_dict() if ".attentions" in n}
-    assert attentive == {"unet.down_blocks.1", "unet.up_blocks.2", "unet.mid_block"}
+    assert attentive == {"model.down_blocks.1", "model.up_blocks.2", "model.mid_block"}
 
 
 def test_it_is_sampled_and_distilled(ddpm: Path, tmp_path: Path) -> None:
