@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
 from torch.profiler import ProfilerActivity, profile
 
 
@@ -32,6 +35,18 @@ def peak_bytes(work: Callable[[], object]) -> int:
         held += change
         peak = max(peak, held)
     return peak
+
+
+def held_bytes(module: nn.Module, optimizers: Iterable[Optimizer]) -> int:
+    """Of this process's parameters, of the gradients of those that have one, and of optimisers' moments."""
+    held = [own_part(p).nbytes * (1 + p.requires_grad) for p in module.parameters()]
+    states = [state.values() for optimizer in optimizers for state in optimizer.state.values()]
+    return sum(held) + sum(own_part(t).nbytes for state in states for t in state)
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """What this process has of it."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def bare_fit(module: LightningModule, steps: int) -> None:

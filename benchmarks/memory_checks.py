@@ -16,9 +16,9 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from benchmarks.dmd_step import build
 from benchmarks.measure import bare_fit, peak_bytes
 from benchmarks.published_networks import Published, adapted_layers
+from benchmarks.updates import build
 from carv_distill.distillation.footprint import adapter_count, footprints, parameter_count
 from carv_distill.distillation.memory import Calls, Plan
 from carv_distill.distillation.module import DMDModule

@@ -24,12 +24,10 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
-from benchmarks.measure import peak_bytes, ratio_of
+from benchmarks.measure import held_bytes, own_part, peak_bytes, ratio_of
 from benchmarks.report import options, report
-from carv_distill.data.images import load_images
-from carv_distill.distillation.building import build_module
+from carv_distill.distillation.building import build_module, load_data
 from carv_distill.distillation.module import DMDModule
 from carv_distill.distillation.options import DMDConfig
 from carv_distill.engine import optimisation
@@ -78,20 +76,11 @@ class Timed(DMDModule):
     def first_gradient(self) -> Tensor:
         """Adam's first moment over 1 − β after one update, [d] on rank 0."""
         optimizer, theta = self.trainer.optimizers[0], self.student_vector
-        moments = [_own(optimizer.state[p]["exp_avg"]) for p in theta.tensors]
+        moments = [own_part(optimizer.state[p]["exp_avg"]) for p in theta.tensors]
         return theta.whole(moments).clone() / (1 - self.options.beta1)
 
     def on_train_end(self) -> None:
-        states = [state.values() for o in self.trainer.optimizers for state in o.state.values()]
-        held = [_own(t).nbytes for state in states for t in state]
-        parameters = list(self.parameters())
-        held += [_own(p).nbytes * (1 + p.requires_grad) for p in parameters]  # with its gradient
-        self.held = sum(held)
-
-
-def _own(tensor: Tensor) -> Tensor:
-    """What this process has of it."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+        self.held = held_bytes(self, self.trainer.optimizers)
 
 
 def build(config: str, shares: int, processes: int = 1) -> Timed:
@@ -99,7 +88,7 @@ def build(config: str, shares: int, processes: int = 1) -> Timed:
     words = (f"estimator.upstream={UPSTREAM}", f"dmd.fake_batch={UPSTREAM}", "dmd.lr_decay=none")
     loaded = load_config(config, [*words, f"dmd.global_batch={shares * UPSTREAM}"])
     assert isinstance(loaded, DMDConfig)
-    module = build_module(loaded, load_images(loaded.data.name), processes)
+    module = build_module(loaded, load_data(loaded), processes)
     module.__class__ = Timed
     assert isinstance(module, Timed)
     return module

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.dmd_step import build, ratio_of
+from benchmarks.measure import ratio_of
 from benchmarks.report import options, report
+from benchmarks.updates import build
 from carv_distill.carv import NoiseLevelSampler, Proposal, stream
 from carv_distill.engine.console import quiet_libraries
 from carv_distill.variance import VarianceBudget
