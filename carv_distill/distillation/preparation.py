@@ -22,8 +22,11 @@ from carv_distill.variance import MeasuredGradient
 
 from .building import build_module, is_prompted, load_data
 from .gradient import gradient_of
+from .memory import free_memory, require_memory
 from .module import DMDModule
+from .optimisers import adamw_8bit_class
 from .options import DMDConfig
+from .plan import plan_of
 from .start import start_from
 from .traces import TraceFigure, VarianceTrace, draw_run
 
@@ -48,12 +51,19 @@ def prepare(config: DMDConfig, device: str, world_size: int) -> Prepared:
     def finish(trained: DMDModule, folder: Path) -> None:
         draw_run(folder, trained)
 
+    def require() -> None:
+        if config.dmd.optimiser == "adamw_8bit":
+            adamw_8bit_class()
+        there = free_memory(device)
+        if there is not None and plan_of(config, module, world_size, exact=False).need.total > there:
+            require_memory(plan_of(config, module, world_size), there)
+
     def begin() -> None:
         if config.dmd.start is not None:
             start_from(module, config.dmd.start)
 
     accumulate, gather = module.accumulate, DMDModule.gather
-    return Prepared(module, callbacks, save, finish, begin, shown, accumulate, gather=gather)
+    return Prepared(module, callbacks, save, finish, require, begin, shown, accumulate, gather=gather)
 
 
 def fid_setup(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -56,6 +56,12 @@ def launched(options: TrainerOptions) -> tuple[int, int]:
     return options.devices, options.num_nodes
 
 
+def local_rank() -> int:
+    """Number of this process on its node, and of its device; known before any process group is."""
+    ranks = (os.environ.get(name) for name in ("LOCAL_RANK", "SLURM_LOCALID"))
+    return int(next(filter(None, ranks), 0))
+
+
 def require_processes(options: TrainerOptions) -> None:
     """UserError for a training that one process cannot make."""
     devices, nodes = launched(options)
@@ -80,6 +86,17 @@ def autocast_of(
     if precision_of(options, device) == "bf16-mixed":
         return partial(torch.autocast, device, torch.bfloat16)
     return contextlib.nullcontext
+
+
+@contextlib.contextmanager
+def float32_matmul(options: TrainerOptions) -> Iterator[None]:
+    """A block with `trainer.float32_matmul`, which torch has for the whole process."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(options.float32_matmul)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def use_threads(wanted: int | None, device: str, before: int | None = None) -> None:

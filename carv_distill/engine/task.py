@@ -32,6 +32,8 @@ class Prepared:
     """Writes the module's product, given its folder and the update, at every checkpoint."""
     finish: Callable[[Any, Path], None] = lambda module, run: None
     """Makes what only a finished run has, given the module and the run's folder, from the two alone."""
+    require: Callable[[], None] = lambda: None
+    """Raises UserError for what its updates lack here, as memory or a package; a product needs none of it."""
     begin: Callable[[], None] = lambda: None
     """Puts the module where a run begins that has no checkpoint to go on from."""
     shown: dict[str, str] = field(default_factory=dict)

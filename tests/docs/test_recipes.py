@@ -32,6 +32,7 @@ OF_PROMPTS = {
 NOT_OF_A_RECIPE = {
     "dmd.fake_batch",  # of a share: dmd.global_batch says what counts
     "dmd.ema_half_life",
+    "dmd.ema_memory",  # the same numbers
     "dmd.compile",
     "dmd.gan.r1_noise",
     "estimator.upstream",

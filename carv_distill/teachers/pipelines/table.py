@@ -52,6 +52,15 @@ class PromptTable(nn.Module):
             parts: dict[str, Any] = {name: torch.cat([e[name] for e in every]) for name in every[0]}
             self.held = HeldCondition(Condition(**parts))
 
+    @property
+    def nbytes(self) -> int:
+        """That lie beside the network."""
+        if self.held is None:
+            return 0
+        value = self.held.value
+        assert isinstance(value, Condition)
+        return value.bytes
+
     def __len__(self) -> int:
         return self.count
 
