@@ -11,9 +11,9 @@ from lightning.pytorch.callbacks import Callback
 
 from carv_distill.data.captioned import CaptionedSet
 from carv_distill.data.sets import ImageSet
-from carv_distill.engine.callbacks import FIDTrace
 from carv_distill.engine.checkpoints import load_checkpoint
 from carv_distill.engine.devices import autocast_of
+from carv_distill.engine.fid_trace import FIDTrace
 from carv_distill.engine.metrics import read_metrics
 from carv_distill.engine.task import Prepared
 from carv_distill.evaluation.prompted import Prompted, captioned_setup
