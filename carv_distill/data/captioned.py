@@ -22,11 +22,8 @@ from .storage import SUFFIXES, FolderFiles, Storage, ZipFiles
 from .stored import spread
 
 
-class CaptionedSet(ImageSet, Protocol):
-    """An :class:`~.sets.ImageSet` whose labels are numbers of captions: `captions[label]`.
-
-    What carries integer labels thus carries captions. `spec.classes` is the number of captions.
-    """
+class PromptedSet(Protocol):
+    """What pictures can be made of: captions, each as often as a set has it."""
 
     @property
     def captions(self) -> Sequence[str]:
@@ -35,13 +32,35 @@ class CaptionedSet(ImageSet, Protocol):
 
     @property
     def labels(self) -> Tensor:
-        """int64 [N], each image's caption."""
+        """int64 [N], each image's caption, or the number of each prompt of a list."""
         ...
 
     @property
     def objects(self) -> Sequence[str]:
         """What each caption is of: the caption itself, or, of a rendered one, without the view."""
         ...
+
+
+class CaptionedSet(PromptedSet, ImageSet, Protocol):
+    """An :class:`~.sets.ImageSet` whose labels are numbers of captions: `captions[label]`.
+
+    What carries integer labels thus carries captions. `spec.classes` is the number of captions.
+    """
+
+    def fingerprint(self) -> str:
+        """Hexadecimal digits of what the images are made of; captions do not enter."""
+        ...
+
+
+class PromptList:
+    """A :class:`PromptedSet` of prompts alone."""
+
+    def __init__(self, prompts: Sequence[str]) -> None:
+        self.captions, self.labels = number_captions(prompts)
+
+    @property
+    def objects(self) -> list[str]:
+        return self.captions
 
 
 def number_captions(texts: Sequence[str]) -> tuple[list[str], Tensor]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from carv_distill.data.batches import step_loader
+from carv_distill.data.captioned import PromptedSet, PromptList
 from carv_distill.data.images import check_fit, load_captioned, load_images
 from carv_distill.data.options import CAPTIONED
 from carv_distill.data.prompts import read_prompts
@@ -57,6 +58,17 @@ def load_data(config: DMDConfig) -> ImageSet | None:
             "prompts.path: a text-to-image student needs prompts; give prompts.path=FILE, a .txt with one a "
             "line, or data.path=… for captioned images, whose captions they then are"
         )
+    return load_captioned(config.data)
+
+
+def prompted_set(config: DMDConfig) -> PromptedSet:
+    """What a text-to-image student is measured on: images with captions, or, without any, its prompts.
+
+    Raises:
+        UserError: there are neither.
+    """
+    if config.data.name == "captioned" and config.data.path is None and config.prompts.path is not None:
+        return PromptList(read_prompts(config.prompts.path))
     return load_captioned(config.data)
 
 

@@ -123,6 +123,7 @@ DMD = Task(
     fixed_length=lambda config: config.dmd.lr_decay != "none",
     gradient=lambda config, run, device, step: _preparation().measured_gradient(config, run, device, step),
     generators=_generators,
+    prompted=lambda config: config.data.name in CAPTIONED,
     model=_model,
     shards=True,
 )
