@@ -38,6 +38,13 @@ def resolve_device(options: TrainerOptions) -> str:
     return "cuda"
 
 
+def own_device(device: str) -> str:
+    """This process's device: of several GPUs the one by its number on the node, as torchrun, srun or
+    Lightning say it."""
+    number = int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)
+    return f"cuda:{number % torch.cuda.device_count()}" if device == "cuda" else device
+
+
 def launched(options: TrainerOptions) -> tuple[int, int]:
     """(processes per node, nodes): as torchrun or srun launched us, else as the configuration says.
 

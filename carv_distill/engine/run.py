@@ -81,6 +81,7 @@ def execute(task: Task, config: RunConfig, resume: bool = False, requeue: bool =
         ) from error
     if not (resume or (requeue and _has_checkpoints(config))):
         prepared.begin()
+    prepared.ready()
     shares = devices * nodes * prepared.accumulate
     with ExitStack() as stack:
         folder, checkpoint = _start(task, config, resume, requeue, shares, stack)

@@ -35,6 +35,9 @@ class Prepared:
     """Makes what only a finished run has, given the module and the run's folder, from the two alone."""
     begin: Callable[[], None] = lambda: None
     """Puts the module where a run begins that has no checkpoint to go on from."""
+    ready: Callable[[], None] = lambda: None
+    """Makes, before the run's folder, what takes long and is kept elsewhere, as latents; of several processes
+    all call it at once."""
     shown: dict[str, str] = field(default_factory=dict)
     """Metrics that the progress line shows, with their format."""
     accumulate: int = 1
