@@ -18,7 +18,7 @@ from .captions import TEXT_FILES, read_captions
 from .pictures import open_picture, upright_picture
 from .sets import ImageSet, ImageSpec, from_uint8
 from .shards import COMPRESSED, Shards, TarShards
-from .storage import SUFFIXES, FolderFiles, Storage, ZipFiles
+from .storage import OTHER_PICTURES, SUFFIXES, FolderFiles, Storage, ZipFiles
 from .stored import spread
 
 
@@ -130,8 +130,9 @@ def square(picture: Image.Image, size: int) -> Image.Image:
 
 
 def load_captioned_images(path: str, size: int) -> CaptionedImages:
-    """The PNG and JPEG files of a folder, nested or not, of a zip, or of webdataset shards (`*.tar`, one or a
-    folder of them), in the order of their names, with the captions of :func:`~.captions.read_captions`.
+    """The pictures (:data:`~.storage.SUFFIXES`) of a folder, nested or not, of a zip, or of webdataset shards
+    (`*.tar`, one or a folder of them), in the order of their names, with the captions of
+    :func:`~.captions.read_captions`.
 
     Captions are all read here, and some pictures of all parts of the set; the others as they are wanted.
 
@@ -154,8 +155,8 @@ def _open(place: Path) -> tuple[Storage, Storage]:
     """Pictures, and the files that may hold captions."""
     if not place.is_dir() and not place.is_file():
         raise UserError(
-            f"data.path: {place} does not exist; a folder or zip of PNG or JPEG files with captions, or "
-            "webdataset shards, are needed"
+            f"data.path: {place} does not exist; a folder or zip of pictures ({', '.join(SUFFIXES)}) "
+            "with captions, or webdataset shards, are needed"
         )
     if place.is_dir():
         pictures, tars = FolderFiles(place), FolderFiles(place, (".tar", *COMPRESSED))
@@ -172,5 +173,5 @@ def _open(place: Path) -> tuple[Storage, Storage]:
         raise UserError(
             f"data.path: {packed[0]} is compressed; unpack it to a .tar, as pictures are read out of order"
         )
-    shards = Shards.scan(place, files, (*SUFFIXES, *TEXT_FILES))
+    shards = Shards.scan(place, files, (*SUFFIXES, *OTHER_PICTURES, *TEXT_FILES))
     return TarShards(shards), TarShards(shards, TEXT_FILES)
