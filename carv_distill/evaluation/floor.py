@@ -82,7 +82,7 @@ def rendered_floor(
     other cameras, against the reference itself, that many times; None where that has no features.
 
     A split of the reference, as :func:`measure_floor` makes, takes its images for independent ones; but each
-    object is there equally often, and its floor of 504 renders is twice this one.
+    object is there equally often, and the floor of a split is then too high.
 
     Args:
         labels: how the captions of seeds are drawn; see :func:`~.generate.image_latents`.

@@ -146,6 +146,20 @@ def test_renders_by_other_cameras_are_their_own_floor() -> None:
     assert "splits" not in table
 
 
+def test_a_split_of_renders_lies_above_the_floor_of_fresh_ones() -> None:
+    """It takes them for independent ones, but each object is there equally often: by 4 SE over 30 splits and
+    10 sets of fresh ones, of 504."""
+    data, extractor = prompted_solids(32, 9), ClipFeatures(SOLIDS_CLIP)
+    known = extractor(to_uint8(data.images))
+    ref = Reference("shapes", FeatureStatistics.from_features(known), known)
+    fresh = rendered_floor(data, Prompted.of(data, extractor, (2,)), extractor, ref, 504, "random", 10, 1)
+    split = measure_floor(ref, 504, "random", 30, 1)
+    assert fresh is not None
+    assert split is not None
+    high, low = (mean_and_se([m.fid for m in f.metrics]) for f in (split, fresh))
+    assert high[0] - low[0] > 4 * math.hypot(high[1], low[1])
+
+
 def test_fresh_renders_show_the_same_objects_from_elsewhere() -> None:
     """The mean colour of a picture tells its object's colour: nearer to its own than to another one's."""
     data = prompted_solids(16, 2)
