@@ -146,6 +146,7 @@ def test_renders_by_other_cameras_are_their_own_floor() -> None:
     assert "splits" not in table
 
 
+@pytest.mark.slow
 def test_a_split_of_renders_lies_above_the_floor_of_fresh_ones() -> None:
     """It takes them for independent ones, but each object is there equally often: by 4 SE over 30 splits and
     10 sets of fresh ones, of 504."""
