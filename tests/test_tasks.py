@@ -60,4 +60,4 @@ def test_each_says_what_others_must_know() -> None:
     assert [n for n, t in TASKS.items() if t.gradient] == ["dmd", "sds"]
     assert [n for n, t in TASKS.items() if t.generators] == ["dmd", "teacher"]
     assert [n for n, t in TASKS.items() if t.model] == ["dmd", "teacher", "text_teacher"]
-    assert [n for n, t in TASKS.items() if t.renders] == ["sds"]
+    assert [n for n, t in TASKS.items() if t.prompted] == ["dmd", "sds"]

@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 
-from carv_distill.engine.devices import local_rank
+from carv_distill.engine.devices import own_device
 from carv_distill.errors import UserError
 
 from .footprint import Footprint
@@ -266,9 +266,9 @@ def free_memory(device: str) -> int | None:
     None of a CPU, where memory ends in another way."""
     if device != "cuda":
         return None
-    number = local_rank()
-    free, _ = torch.cuda.mem_get_info(number)
-    return free + torch.cuda.memory_reserved(number) - torch.cuda.memory_allocated(number)
+    own = own_device(device)
+    free, _ = torch.cuda.mem_get_info(own)
+    return free + torch.cuda.memory_reserved(own) - torch.cuda.memory_allocated(own)
 
 
 def require_memory(plan: Plan, there: int, levers: Mapping[str, Change] = LEVERS) -> None:

@@ -37,6 +37,11 @@ class GANOptions:
     derivative (Lin et al. 2025, APT); 100 to 1000 where it is used."""
     r1_noise: float = more_than(0, 0.1)
     """s of that."""
+    latents: str = one_of(("cached", "encoded"), "cached")
+    """Of teachers of image latents: those of the data's images are encoded once and read from there; or at
+    every update, where the disk does not hold them, 8 bytes for each number of x."""
+    cache: str | None = place(None, resume=True)
+    """A folder that is there, for these latents; empty: the user's cache, ~/.cache/carv-distill."""
 
     @property
     def on(self) -> bool:

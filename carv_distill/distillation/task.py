@@ -76,6 +76,8 @@ def _check_data(config: DMDConfig) -> None:
         "teacher.negative_prompt": t.negative_prompt or None,
         "teacher.size": t.size or None,
         "dmd.adapters.kind": o.adapters.kind if o.adapters.kind != "none" else None,
+        "dmd.gan.latents": o.gan.latents if o.gan.latents != "cached" else None,
+        "dmd.gan.cache": o.gan.cache,
         "dmd.gradient_checkpointing": o.gradient_checkpointing or None,
         "teacher.precision": t.precision if t.precision == "float16" else None,
     }
@@ -142,6 +144,7 @@ DMD = Task(
     fixed_length=lambda config: config.dmd.lr_decay != "none",
     gradient=lambda config, run, device, step: _preparation().measured_gradient(config, run, device, step),
     generators=_generators,
+    prompted=lambda config: config.data.name in CAPTIONED,
     model=_model,
     shards=True,
 )

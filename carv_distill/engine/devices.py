@@ -38,6 +38,13 @@ def resolve_device(options: TrainerOptions) -> str:
     return "cuda"
 
 
+def own_device(device: str) -> str:
+    """This process's device: of several GPUs the one by its number on the node, as torchrun, srun or
+    Lightning say it."""
+    number = int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)
+    return f"cuda:{number % torch.cuda.device_count()}" if device == "cuda" else device
+
+
 def launched(options: TrainerOptions) -> tuple[int, int]:
     """(processes per node, nodes): as torchrun or srun launched us, else as the configuration says.
 
@@ -54,12 +61,6 @@ def launched(options: TrainerOptions) -> tuple[int, int]:
             raise UserError(f"srun: {tasks} tasks on {nodes} nodes; {why}")
         return tasks // nodes, nodes
     return options.devices, options.num_nodes
-
-
-def local_rank() -> int:
-    """Number of this process on its node, and of its device; known before any process group is."""
-    ranks = (os.environ.get(name) for name in ("LOCAL_RANK", "SLURM_LOCALID"))
-    return int(next(filter(None, ranks), 0))
 
 
 def require_processes(options: TrainerOptions) -> None:

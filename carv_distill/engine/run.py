@@ -84,6 +84,7 @@ def execute(task: Task, config: RunConfig, resume: bool = False, requeue: bool =
     if begins:
         prepared.require()
         prepared.begin()
+    prepared.ready()
     shares = devices * nodes * prepared.accumulate
     with ExitStack() as stack:
         # not before: embeddings of prompts are kept for runs of every precision

@@ -23,6 +23,8 @@ COLUMNS = {
     "DMD2 on ImageNet-64": ("imagenet64/dmd2_start", "imagenet64/dmd2"),
 }
 OF_PROMPTS = {
+    "dmd.gan.cache",
+    "dmd.gan.latents",
     "dmd.gradient_checkpointing",
     "dmd.student_timestep",
     "teacher.negative_prompt",

@@ -1,4 +1,4 @@
-"""Where a run computes, and in which precision."""
+"""Where a run computes, on which device of several, and in which precision."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from carv_distill.distillation.module import DMDModule
 from carv_distill.distillation.options import DMDConfig
-from carv_distill.engine.devices import float32_matmul, local_rank
+from carv_distill.engine.devices import float32_matmul, own_device
 from carv_distill.engine.options import TrainerOptions
 from carv_distill.errors import UserError
 from carv_distill.tasks import train
@@ -61,14 +61,22 @@ def test_another_precision_is_refused(small_config: Callable[..., DMDConfig]) ->
 
 
 @pytest.mark.parametrize(
-    ("environment", "rank"),
-    [({}, 0), ({"LOCAL_RANK": "3", "SLURM_LOCALID": "1"}, 3), ({"SLURM_LOCALID": "2"}, 2)],
+    ("said", "gpus", "device"),
+    [
+        ({}, 4, "cuda:0"),
+        ({"LOCAL_RANK": "3"}, 4, "cuda:3"),
+        ({"SLURM_LOCALID": "2"}, 4, "cuda:2"),
+        ({"SLURM_LOCALID": "2"}, 1, "cuda:0"),  # each task sees its own GPU alone
+        ({"LOCAL_RANK": "1", "SLURM_LOCALID": "0"}, 2, "cuda:1"),
+    ],
 )
-def test_the_number_of_a_process_on_its_node(
-    environment: dict[str, str], rank: int, monkeypatch: pytest.MonkeyPatch
+def test_of_several_gpus_it_is_that_of_its_number(
+    said: dict[str, str], gpus: int, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("LOCAL_RANK", "SLURM_LOCALID"):
         monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
+    for name, value in said.items():
         monkeypatch.setenv(name, value)
-    assert local_rank() == rank
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert own_device("cuda") == device
+    assert own_device("cpu") == "cpu"

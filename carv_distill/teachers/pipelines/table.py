@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property
@@ -26,11 +25,6 @@ SHARD = 1024
 """Prompts of a file."""
 IN_MEMORY = 2**31
 """Bytes of conditions up to which they lie beside the network; beyond they are read as they are wanted."""
-
-
-def cache_folder() -> Path:
-    """Where conditions are kept by default: the user's cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "carv-distill" / "prompts"
 
 
 class PromptTable(nn.Module):
