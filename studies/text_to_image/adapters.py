@@ -72,8 +72,8 @@ def arms(plan: Plan, updates: int, seeds: Sequence[int]) -> dict[str, list[Train
     """The trainings of both arms, by seed."""
     lora = plan.updates(updates)
     return {
-        FULL: [training(FULL, updates, seed) for seed in seeds],
-        LORA: [training(LORA, lora, seed, plan.rate) for seed in seeds],
+        FULL: [training(FULL, updates, seed, name="equal-") for seed in seeds],
+        LORA: [training(LORA, lora, seed, plan.rate, name="equal-") for seed in seeds],
     }
 
 
