@@ -70,7 +70,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """The study from its command line."""
     parser = study_parser(__doc__, parts=("variance", "adapters"), trains=True, updates=150, seeds=3)
     parser.add_argument(
-        "--pairs", type=whole_number(3), default=40, help="pairs of gradients for each measurement (40)"
+        "--pairs", type=whole_number(3), default=24, help="pairs of gradients for each measurement (24)"
     )
     return run_study("text_to_image", parser, run, words)
 
