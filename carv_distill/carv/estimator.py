@@ -33,6 +33,14 @@ class Upstream(NamedTuple):
     """What is added to the surrogate, a scalar: regularisers, a mean over the R samples."""
     clip: Callable[[Tensor], Tensor] | None = None
     """What the averaged direction goes through, [R, …] → [R, …]."""
+    noise: tuple[int, ...] | None = None
+    """Shape of ε, all that is random in a draw beside its noise level, standard normal; None: that of one x.
+    A residual that makes more than noise of it, a background say, has a larger one."""
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Of one draw's ε."""
+        return tuple(self.x.shape[1:]) if self.noise is None else self.noise
 
 
 @torch.no_grad()

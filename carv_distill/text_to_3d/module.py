@@ -72,7 +72,7 @@ class SDSModule(EstimatedModule):
         cameras = objective.cameras(e.upstream, own)
         sampler, ranks = levels.sampler_at(step), (self.global_rank, self.world_size)
         observe = observer(self.statistics, levels.adaptive, levels.range_at(step).place)
-        shape, dtype = objective.teacher.shape, cameras.azimuth.dtype
+        shape, dtype = objective.noise_shape, cameras.azimuth.dtype
         drawn = sampler.draw(e.upstream, e.draws, shape, own, *ranks, shared, dtype)
         at_once = objective.options.renders_at_once
         for start in range(0, e.upstream, at_once):

@@ -15,6 +15,7 @@ from carv_distill.geometry.camera import VIEWS, Cameras, CameraSampler
 from carv_distill.teachers.condition import Condition, HeldCondition
 from carv_distill.teachers.pipelines.teacher import TextTeacher
 
+from .composition import EXTRA, composed
 from .guidance import AnnealedSampler, clip_norm, guided_residual
 from .options import SceneOptions, SDSOptions
 from .rendering import Rendered
@@ -82,20 +83,37 @@ class SDSObjective(nn.Module):
         residual = self.residual(self.conditions(cameras), step, statistics)
         greatest = self.options.clip_direction
         clip = None if greatest is None else partial(clip_norm, greatest=greatest)
-        return Upstream(self.encoded(seen, g), residual, None, self.regulariser(seen), clip), seen
+        x, noise = self.encoded(seen, g), self.noise_shape
+        if self.options.augment == "render":
+            extra = torch.randn(len(x), EXTRA, *x.shape[2:], generator=g, device=x.device, dtype=x.dtype)
+            residual = composed(residual, extra)
+        elif self.options.augment == "draw":
+            residual = composed(residual)
+        return Upstream(x, residual, None, self.regulariser(seen), clip, noise), seen
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Of what is random in a draw: the teacher's noise, and the picture's background and colours where
+        every draw has its own."""
+        channels, *sides = self.teacher.shape
+        more = EXTRA if self.options.augment == "draw" else 0
+        return channels + more, *sides
 
     def rendered(self, cameras: Cameras, g: torch.Generator) -> Rendered:
         """Renders with a graph to the scene."""
         v = self.view
-        return self.scene.render(cameras, v.size, v.samples, g, v.background)
+        background = v.background if self.options.augment == "none" else "black"
+        return self.scene.render(cameras, v.size, v.samples, g, background)
 
     def encoded(self, seen: Rendered, g: torch.Generator) -> Tensor:
-        """x of renders, [n, C, s, s], with the graph."""
-        image = 2 * seen.image - 1
+        """x of renders, with the graph: what the teacher denoises, [n, C, s, s]; with random pictures colours
+        on black and opacity, [n, 4, s, s]."""
+        pictured = self.options.augment != "none"
+        image = torch.cat([seen.image, seen.opacity], 1) if pictured else 2 * seen.image - 1
         if self.view.upsample:
             side = self.teacher.image_size
             image = F.interpolate(image, (side, side), mode="bilinear", align_corners=False)
-        return self.teacher.encode(image, g)
+        return image if pictured else self.teacher.encode(image, g)
 
     def conditions(self, cameras: Cameras) -> Condition:
         """The prompt's embedding for each view, n rows."""

@@ -15,6 +15,7 @@ BACKENDS = ("auto", "torch", "gsplat")
 BACKGROUNDS = ("grey", "white", "black", "random")
 WEIGHTINGS = ("sds", "uniform", "fantasia3d")
 COEFFICIENTS = ("one", "learned")
+AUGMENTATIONS = ("none", "render", "draw")
 
 
 @dataclass
@@ -98,6 +99,10 @@ class SDSOptions:
     """Greatest noise level at the last step; it falls from t_max in a straight line."""
     coefficient: str = one_of(COEFFICIENTS, "one")
     """c in ε̂ − c ε: one, or learned from past draws to lower the variance."""
+    augment: str = one_of(AUGMENTATIONS, "none")
+    """Random backgrounds and orders of the colours behind and of a render, for teachers of pixels that know
+    objects so: none, the scene's background; new ones for every render, or for every draw, which lowers the
+    variance. Text-to-3D as published has none."""
     clip_direction: float | None = more_than(0, None)
     """Greatest norm of a render's averaged direction; empty: never clip."""
     renders_at_once: int = at_least(1, 4)

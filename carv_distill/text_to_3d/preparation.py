@@ -21,6 +21,7 @@ from carv_distill.engine.task import Prepared
 from carv_distill.errors import UserError
 from carv_distill.evaluation.clip import ClipScorer
 from carv_distill.geometry.camera import CameraSampler
+from carv_distill.teachers.pipelines.codecs import Pixels
 from carv_distill.teachers.pipelines.encoder import PromptEncoder
 from carv_distill.teachers.pipelines.teacher import TextTeacher, load_text_teacher
 from carv_distill.teachers.precision import PRECISIONS
@@ -128,6 +129,11 @@ def check_view(config: SDSConfig, teacher: TextTeacher) -> None:
         )
     if size > wanted:
         raise UserError(f"scene.size: {size} is above the {wanted} pixels of {config.teacher.path}")
+    if config.sds.augment != "none" and not isinstance(teacher.codec, Pixels):
+        raise UserError(
+            f"sds.augment: {config.sds.augment} composes pictures of pixels, but {config.teacher.path} "
+            "denoises latents, which would have to be encoded for each of them; use sds.augment=none"
+        )
 
 
 def warn_of_unknown_words(prompt: str, teacher: TextTeacher) -> None:
