@@ -24,6 +24,7 @@ EXTRAS = {
     "text-to-3d": ("imageio", "skimage", "trimesh"),
     "attribution": ("psutil", "pyarrow"),
     "text-to-image": ("peft", "sentencepiece", "datasets"),
+    "8bit": ("bitsandbytes",),
 }
 """Packages that a part of the program needs, by the extra that brings them."""
 

@@ -156,6 +156,11 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def cache_folder(name: str) -> Path:
+    """Where what is costly to make is kept by default, by its kind: the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "carv-distill" / name
+
+
 def shipped(name: str) -> Path:
     """`configs` or `checkpoints` as they come with the package: inside it where it was installed, beside it
     in a checkout."""

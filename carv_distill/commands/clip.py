@@ -1,13 +1,23 @@
-"""evaluate.py clip: CLIP score of objects, for prompts × seeds; draws the scores over training."""
+"""evaluate.py clip: CLIP score of pictures with prompts, or of objects from around."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
-from carv_distill.options import at_least, option
+from carv_distill.engine.task import Task
+from carv_distill.errors import UserError
+from carv_distill.evaluation.options import FIDOptions
+from carv_distill.options import as_in, at_least, option
 
 from .command import Command, CommonOptions, Measurement
+
+if TYPE_CHECKING:
+    from carv_distill.data.captioned import CaptionedSet
+    from carv_distill.evaluation.clip import ClipFeatures
+    from carv_distill.evaluation.prompt_scores import PromptScores
+    from carv_distill.processes import Processes
 
 
 @dataclass(frozen=True)
@@ -16,13 +26,41 @@ class ClipOptions(CommonOptions):
 
     run: tuple[Path, ...] | None = option(None, metavar="FOLDER")
     """default: the newest under --runs"""
-    views: int = at_least(2, 12)
-    """cameras once around"""
     model: str | None = None
     """CLIP folder or hub id; default: the run's"""
+    views: int = at_least(2, 12)
+    """of objects: cameras once around"""
+    images: int | None = at_least(4, None)
+    """of students: pictures of each generator; default: as many as of the run's FIDs"""
+    labels: str | None = as_in(FIDOptions, "labels")
+    """of students: the prompts of seeds, at random or in turn"""
+    sampler_steps: int | None = as_in(FIDOptions, "sampler_steps")
+    """of students: steps of the teacher's own samples"""
+    no_teacher: bool = False
+    """of students: leave the teacher's own samples out"""
 
 
-def _measure(options: ClipOptions, runs: list[Path], device: str) -> Measurement:
+OBJECTS = ("views",)
+PICTURES = ("images", "labels", "sampler_steps", "no_teacher")
+"""Options of runs of one kind alone."""
+
+
+def _measure(options: ClipOptions, runs: list[Path], device: str) -> Measurement | None:
+    opened = {run: CLIP.open(run) for run in runs}
+    if len({task.name for task, _ in opened.values()}) > 1:
+        raise UserError("--run: objects and students are measured apart; give runs of one task")
+    objects = all(task.generators is None for task, _ in opened.values())
+    for spec in fields(options):
+        value = getattr(options, spec.name)
+        if spec.name in (PICTURES if objects else OBJECTS) and value != spec.default:
+            name, has = spec.name.replace("_", "-"), "an object" if objects else "a student"
+            raise UserError(f"--{name}: {runs[0]} has {has}, of which it says nothing; leave it out")
+    if objects:
+        return _objects(options, {run: config for run, (_, config) in opened.items()}, device)
+    return _pictures(options, opened, device)
+
+
+def _objects(options: ClipOptions, configs: dict[Path, Any], device: str) -> Measurement:
     from carv_distill.text_to_3d.clip_report import (
         clip_table,
         draw_clip,
@@ -31,7 +69,7 @@ def _measure(options: ClipOptions, runs: list[Path], device: str) -> Measurement
         object_views,
     )
 
-    configs = {run: CLIP.open(run)[1] for run in runs}
+    runs = list(configs)
     results = [measure_clip(r, c, options.model, options.views, device) for r, c in configs.items()]
     figure = options.out.with_suffix(".png") if options.out else runs[0] / "figures" / "clip.png"
     drawn = draw_clip(runs, figure)
@@ -41,4 +79,94 @@ def _measure(options: ClipOptions, runs: list[Path], device: str) -> Measurement
     return Measurement(shown, {"runs": [r.to_dict() for r in results]})
 
 
-CLIP = Command("clip", "CLIP score of objects, for prompts × seeds", ClipOptions, _measure, "renders")
+def _pictures(options: ClipOptions, opened: dict[Path, tuple[Task, Any]], device: str) -> Measurement | None:
+    from carv_distill.engine.folder import trained_by
+    from carv_distill.evaluation.clip import ClipFeatures
+    from carv_distill.evaluation.features import SOLIDS_CLIP
+    from carv_distill.evaluation.prompt_scores import prompt_table
+    from carv_distill.processes import Processes
+
+    models = {}
+    for run, (_, config) in opened.items():
+        if options.model is None and config.fid.features != "clip":
+            raise UserError(
+                f"--model: {run} is followed by features of {config.fid.features}; name a CLIP model, as its "
+                f"folder or hub id (the one of the solids is {SOLIDS_CLIP})"
+            )
+        models[run] = options.model or config.fid.weights or str(SOLIDS_CLIP)
+    processes = Processes.launched(device)
+    key = "--model" if options.model else "fid.weights"
+    extractors = {m: ClipFeatures(m, key=key).to(processes.device) for m in dict.fromkeys(models.values())}
+    rows, results, abouts = [], [], []
+    for run, (task, config) in opened.items():
+        extractor = extractors[models[run]]
+        scores, prompts = _scores(options, run, task, config, extractor, processes)
+        rows.append((run.name, scores))
+        abouts.append(f"{prompts:,} prompts, CLIP model {extractor.fingerprint}.")
+        results.append(
+            {
+                "run": str(run),
+                "model": models[run],
+                "model_fingerprint": extractor.fingerprint,
+                "prompts": prompts,
+                "labels": options.labels or config.fid.labels,
+                "scores": {s.name: s.to_dict() for s in scores},
+                "trained": trained_by(run),
+            }
+        )
+    if processes.rank:
+        return None
+    return Measurement([prompt_table(rows, " ".join(dict.fromkeys(abouts)))], {"runs": results})
+
+
+def _scores(
+    options: ClipOptions, run: Path, task: Task, config: Any, extractor: ClipFeatures, processes: Processes
+) -> tuple[list[PromptScores], int]:
+    """Student, averages beside it, teacher, and the captioned images where there are any; and the number of
+    different prompts."""
+    from carv_distill.data.captioned import PromptList
+    from carv_distill.data.sets import ImageSpec
+    from carv_distill.evaluation.prompt_scores import PromptScorer
+    from carv_distill.evaluation.prompted import Prompted
+
+    given = {k: getattr(options, k) for k in ("images", "labels", "sampler_steps")}
+    config.fid = replace(config.fid, **{k: v for k, v in given.items() if v is not None})
+    assert task.generators is not None
+    generators = task.generators(config, run, str(processes.device))
+    first = generators[0]
+    prompts, latent, size = first.prompts, first.latent, first.size
+    assert prompts is not None
+    assert latent is not None
+    assert size is not None
+    scorer = PromptScorer(
+        extractor,
+        Prompted.of(prompts, extractor, latent),
+        ImageSpec(run.name, 3, size, len(prompts.captions)),
+        config.fid.images,
+        config.fid.labels,
+        processes,
+    )
+    wanted = [g for g in generators if not (g.teacher and options.no_teacher)]
+    samples = [(g.name, g.load()) for g in wanted]  # what is missing is said before the work
+    scores = [scorer.generator(name, sample) for name, sample in samples]
+    if not isinstance(prompts, PromptList):
+        scores.append(scorer.captioned("captioned images", cast("CaptionedSet", prompts)))
+    return [s for s in scores if s is not None], len(set(prompts.objects))
+
+
+def _refusal(task: Task, config: Any) -> str:
+    assert task.prompted is not None
+    return (
+        "" if task.prompted(config) else "a CLIP score is of pictures with prompts, and this run has labels"
+    )
+
+
+CLIP = Command(
+    "clip",
+    "CLIP score of pictures with prompts, or of objects from around",
+    ClipOptions,
+    _measure,
+    "prompted",
+    refusal=_refusal,
+    example="text_to_image/dmd_shapes.yaml",
+)

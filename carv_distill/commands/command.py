@@ -71,17 +71,29 @@ class Command:
     """The capability of a task whose runs it measures, a field of :class:`Task`."""
     interrupted: str = "interrupted; nothing was written"
     """What to say after Ctrl-C."""
+    refusal: Callable[[Task, Any], str] = lambda task, config: ""
+    """Why a run of these tasks, of this configuration, cannot be measured; empty: it can."""
+    example: str | None = None
+    """A configuration that ships, of a run that can; None: that of its first task."""
 
     @property
     def tasks(self) -> list[Task]:
         """Those whose runs it measures."""
         return [task for task in TASKS.values() if self.needs and getattr(task, self.needs)]
 
+    def newest(self, runs: Path) -> Path:
+        """The newest run that it measures; UserError without any."""
+
+        def fits(run: Path) -> bool:
+            return not self.refusal(*open_run(TASKS, run))
+
+        return newest_run(runs, self.tasks, self.example or self.tasks[0].example, fits)
+
     def open(self, run: Path) -> tuple[Task, Any]:
         """A run's task and configuration.
 
         Raises:
-            UserError: it is of a task that the command does not measure.
+            UserError: it is of a task that the command does not measure, or it is refused.
         """
         task, config = open_run(TASKS, run)
         if task not in self.tasks:
@@ -89,6 +101,8 @@ class Command:
             raise UserError(
                 f"{run}: {self.name} is measured for runs of task {names}, this run's is {task.name}"
             )
+        if reason := self.refusal(task, config):
+            raise UserError(f"{run}: {reason}")
         return task, config
 
 
@@ -150,4 +164,4 @@ def _runs(command: Command, options: PlaceOptions) -> list[Path]:
         return list(named) if isinstance(named, tuple) else [named]
     if not command.tasks or getattr(options, "teacher", None) is not None:
         return []
-    return [newest_run(options.runs, command.tasks)]
+    return [command.newest(options.runs)]

@@ -21,8 +21,10 @@ python evaluate.py                                    FID, KID, precision and re
 python evaluate.py fid --run runs/dmd_carv --out fid.json
 python evaluate.py fid --features inception --weights inception.pth --reference cifar10.npz --images 50000
 python evaluate.py reference --data cifar10 --path data --out cifar10-32x32.npz    statistics for --reference
+python evaluate.py reference --data captioned --path photos --size 512 --out photos-512x512.npz
 torchrun --nproc-per-node 8 -- evaluate.py fid …      the same numbers, made by eight GPUs
-python evaluate.py clip --run runs/sds_carv           CLIP score of an object's views, or of several runs
+python evaluate.py clip --run runs/dmd_shapes         CLIP score of pictures with prompts, or of an object's
+                                                      views, of one run or of several
 python evaluate.py variance --run runs/dmd_carv       where the gradient's variance comes from, what each fix
                                                       buys per second, which (R, K) to use; three figures
 python evaluate.py influence --run runs/dmd_carv      which training samples shaped given ones, and how many

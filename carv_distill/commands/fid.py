@@ -14,6 +14,10 @@ from .command import Command, Measurement, RunOptions
 
 if TYPE_CHECKING:
     from carv_distill.data.captioned import CaptionedSet
+    from carv_distill.data.sets import ImageSet
+    from carv_distill.evaluation.floor import Floor
+    from carv_distill.evaluation.prompted import Prompted
+    from carv_distill.evaluation.reference import FIDSetup, Reference
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +38,8 @@ class FIDCommandOptions(RunOptions):
     """.npz with mu and sigma, instead of the data set"""
     labels: str | None = as_in(FIDOptions, "labels")
     """of the seeds: random, as EDM has them, or in turn"""
+    sampler_steps: int | None = as_in(FIDOptions, "sampler_steps")
+    """of the teacher's own samples"""
     no_teacher: bool = False
     """leave the teacher's own samples out"""
     floor: bool = True
@@ -42,7 +48,6 @@ class FIDCommandOptions(RunOptions):
 
 def _measure(options: FIDCommandOptions, runs: list[Path], device: str) -> Measurement | None:
     from carv_distill.data.images import load_data
-    from carv_distill.evaluation.floor import measure_floor
     from carv_distill.evaluation.prompted import captioned_setup
     from carv_distill.evaluation.reference import FIDSetup
     from carv_distill.evaluation.report import evaluate_generator, report_table
@@ -50,7 +55,8 @@ def _measure(options: FIDCommandOptions, runs: list[Path], device: str) -> Measu
 
     (run,) = runs
     task, config = FID.open(run)
-    given = {k: getattr(options, k) for k in ("images", "features", "weights", "reference", "labels")}
+    names = ("images", "features", "weights", "reference", "labels", "sampler_steps")
+    given = {k: getattr(options, k) for k in names}
     given = {k: v for k, v in given.items() if v is not None}
     if given.get("features", config.fid.features) != config.fid.features:
         config.fid = replace(config.fid, weights=None, reference=None)  # those were for other features
@@ -90,11 +96,23 @@ def _measure(options: FIDCommandOptions, runs: list[Path], device: str) -> Measu
         return None
     floor = None
     if options.floor:
-        log.info("floor: ten splits of %s", reference.name)
-        floor = measure_floor(reference, config.fid.images, config.fid.labels)
+        floor = _floor(config.fid, setup, data, prompted, reference)
     result: dict[str, Any] = {r.name: r.to_dict() for r in reports}
     result["floor"] = floor and floor.to_dict()
     return Measurement([f"run {run}\n", report_table(reports, floor)], result)
+
+
+def _floor(
+    options: FIDOptions, setup: FIDSetup, data: ImageSet, prompted: Prompted | None, reference: Reference
+) -> Floor | None:
+    from carv_distill.data.solids import PromptedImages
+    from carv_distill.evaluation.floor import measure_floor, rendered_floor
+
+    if prompted is not None and isinstance(data, PromptedImages):
+        log.info("floor: ten sets of %s by other cameras", reference.name)
+        return rendered_floor(data, prompted, setup.extractor, reference, options.images, options.labels)
+    log.info("floor: ten splits of %s", reference.name)
+    return measure_floor(reference, options.images, options.labels)
 
 
 FID = Command("fid", "sample quality over several ranges of seeds", FIDCommandOptions, _measure, "generators")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from carv_distill.data.options import DATA_SETS, DataOptions
+from carv_distill.data.options import CAPTIONED, DATA_SETS, DataOptions
 from carv_distill.errors import UserError
 from carv_distill.evaluation.options import FEATURES
-from carv_distill.options import at_least, one_of, option
+from carv_distill.options import as_in, at_least, one_of, option
 
 from .command import Command, CommonOptions, Measurement
 
@@ -17,10 +17,14 @@ from .command import Command, CommonOptions, Measurement
 class ReferenceOptions(CommonOptions):
     """What `evaluate.py reference` is told."""
 
-    data: str = one_of(DATA_SETS)
+    data: str = one_of((*DATA_SETS, *CAPTIONED))
     """the data set"""
     path: str | None = option(None, metavar="FOLDER")
     """its folder or zip, where it needs one"""
+    size: int | None = as_in(DataOptions, "size")
+    """pixels along one side, of pictures with captions; those of files have any, and need it"""
+    views: int | None = as_in(DataOptions, "views")
+    """of shapes: cameras of each object"""
     features: str = one_of(FEATURES, "inception")
     """of the statistics"""
     weights: str | None = None
@@ -31,10 +35,25 @@ class ReferenceOptions(CommonOptions):
     @property
     def source(self) -> DataOptions:
         """Labels do not matter here, and a file without them is as good."""
-        return DataOptions(self.data, self.path, labels=False, workers=self.workers)
+        labels = self.data in CAPTIONED
+        options = DataOptions(self.data, self.path, labels=labels, workers=self.workers)
+        given = {name: getattr(self, name) for name in ("size", "views")}
+        return replace(options, **{name: value for name, value in given.items() if value is not None})
 
     def __post_init__(self) -> None:
-        self.source.require_labelled()
+        for name in ("size", "views"):
+            knows = {**DATA_SETS, **CAPTIONED}[self.data].options
+            if getattr(self, name) is not None and name not in knows:
+                raise UserError(f"--{name}: {getattr(self, name)} is given, but {self.data} has none")
+        if self.data in CAPTIONED:
+            self.source.require_captioned()
+        else:
+            self.source.require_labelled()
+        if self.data == "captioned" and self.size is None:
+            raise UserError(
+                "--size: captioned pictures have any size, and statistics are of one; give that of the "
+                "pictures that they are for, as --size 512"
+            )
         if self.out is not None and self.out.suffix != ".npz":
             raise UserError(f"--out: {self.out} must end in .npz; that is what statistics are kept in")
 
@@ -43,14 +62,14 @@ def _measure(options: ReferenceOptions, runs: list[Path], device: str) -> Measur
     from rich.console import Console
     from rich.progress import Progress
 
-    from carv_distill.data.images import load_images
+    from carv_distill.data.images import load_data
     from carv_distill.evaluation.features import load_extractor
     from carv_distill.evaluation.reference import Reference
     from carv_distill.processes import Processes
 
     o, out = options, options.out
     assert out is not None
-    data = load_images(o.source)
+    data = load_data(o.source)
     processes = Processes.launched(device)
     extractor = load_extractor(o.features, o.weights, key="--weights")
     extractor.to(processes.device)

@@ -13,6 +13,7 @@ from pathlib import Path
 from carv_distill.command_line import Parser, run_command, spin_briefly
 from carv_distill.engine.console import is_main_process, quiet_libraries, show_messages
 from carv_distill.engine.folder import SUMMARY
+from carv_distill.engine.options import RunConfig
 from carv_distill.engine.task import Task
 from carv_distill.files import read_json
 from carv_distill.screen import printable
@@ -80,10 +81,10 @@ def _train(arguments: argparse.Namespace) -> None:
     start = time.monotonic()
     folder = train(config, arguments.resume, arguments.requeue)
     if is_main_process():
-        print(printable(closing(TASKS[config.task], folder, time.monotonic() - start)))
+        print(printable(closing(TASKS[config.task], config, folder, time.monotonic() - start)))
 
 
-def closing(task: Task, folder: Path, seconds: float) -> str:
+def closing(task: Task, config: RunConfig, folder: Path, seconds: float) -> str:
     """What a run ends with: its figures, where things lie, what to do next."""
     from carv_distill.engine.callbacks import duration
 
@@ -93,6 +94,7 @@ def closing(task: Task, folder: Path, seconds: float) -> str:
     lines.append(f"{task.product}: {folder / task.product}")
     if drawn := sorted(str(path) for path in (folder / "figures").glob("*.png")):
         lines.append(f"drawn: {', '.join(drawn)}")
-    commands = [name for name, has in (("fid", task.generators), ("clip", task.renders)) if has]
+    prompted = task.prompted is not None and task.prompted(config)
+    commands = [name for name, has in (("fid", task.generators), ("clip", prompted)) if has]
     lines += [f"next: python evaluate.py {name} --run {shlex.quote(str(folder))}" for name in commands]
     return "\n".join(lines)

@@ -25,6 +25,7 @@ class VarianceCommandOptions(RunOptions):
 
 
 def _measure(options: VarianceCommandOptions, runs: list[Path], device: str) -> Measurement:
+    from carv_distill.engine.devices import float32_matmul
     from carv_distill.variance import analyse, analysis_dict, analysis_tables, conclusions
 
     from .variance_figures import draw_analysis
@@ -32,7 +33,9 @@ def _measure(options: VarianceCommandOptions, runs: list[Path], device: str) -> 
     o, (run,) = options, runs
     task, config = VARIANCE.open(run)
     assert task.gradient is not None
-    analysis = analyse(task.gradient(config, run, device, None), o.upstream, o.draws, o.pairs, o.samples)
+    gradient = task.gradient(config, run, device, None)
+    with float32_matmul(config.trainer):
+        analysis = analyse(gradient, o.upstream, o.draws, o.pairs, o.samples)
     folder = o.out.with_suffix("") if o.out else run / "figures"
     drawn = draw_analysis(analysis.comparison, analysis.profile, analysis.proposals, folder)
     tables = (f"{table}\n" for table in analysis_tables(analysis))

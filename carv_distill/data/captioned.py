@@ -18,15 +18,12 @@ from .captions import TEXT_FILES, read_captions
 from .pictures import open_picture, upright_picture
 from .sets import ImageSet, ImageSpec, from_uint8
 from .shards import COMPRESSED, Shards, TarShards
-from .storage import SUFFIXES, FolderFiles, Storage, ZipFiles
+from .storage import OTHER_PICTURES, SUFFIXES, FolderFiles, Storage, ZipFiles
 from .stored import spread
 
 
-class CaptionedSet(ImageSet, Protocol):
-    """An :class:`~.sets.ImageSet` whose labels are numbers of captions: `captions[label]`.
-
-    What carries integer labels thus carries captions. `spec.classes` is the number of captions.
-    """
+class PromptedSet(Protocol):
+    """What pictures can be made of: captions, each as often as a set has it."""
 
     @property
     def captions(self) -> Sequence[str]:
@@ -35,13 +32,35 @@ class CaptionedSet(ImageSet, Protocol):
 
     @property
     def labels(self) -> Tensor:
-        """int64 [N], each image's caption."""
+        """int64 [N], each image's caption, or the number of each prompt of a list."""
         ...
 
     @property
     def objects(self) -> Sequence[str]:
         """What each caption is of: the caption itself, or, of a rendered one, without the view."""
         ...
+
+
+class CaptionedSet(PromptedSet, ImageSet, Protocol):
+    """An :class:`~.sets.ImageSet` whose labels are numbers of captions: `captions[label]`.
+
+    What carries integer labels thus carries captions. `spec.classes` is the number of captions.
+    """
+
+    def fingerprint(self) -> str:
+        """Hexadecimal digits of what the images are made of; captions do not enter."""
+        ...
+
+
+class PromptList:
+    """A :class:`PromptedSet` of prompts alone."""
+
+    def __init__(self, prompts: Sequence[str]) -> None:
+        self.captions, self.labels = number_captions(prompts)
+
+    @property
+    def objects(self) -> list[str]:
+        return self.captions
 
 
 def number_captions(texts: Sequence[str]) -> tuple[list[str], Tensor]:
@@ -111,8 +130,9 @@ def square(picture: Image.Image, size: int) -> Image.Image:
 
 
 def load_captioned_images(path: str, size: int) -> CaptionedImages:
-    """The PNG and JPEG files of a folder, nested or not, of a zip, or of webdataset shards (`*.tar`, one or a
-    folder of them), in the order of their names, with the captions of :func:`~.captions.read_captions`.
+    """The pictures (:data:`~.storage.SUFFIXES`) of a folder, nested or not, of a zip, or of webdataset shards
+    (`*.tar`, one or a folder of them), in the order of their names, with the captions of
+    :func:`~.captions.read_captions`.
 
     Captions are all read here, and some pictures of all parts of the set; the others as they are wanted.
 
@@ -135,8 +155,8 @@ def _open(place: Path) -> tuple[Storage, Storage]:
     """Pictures, and the files that may hold captions."""
     if not place.is_dir() and not place.is_file():
         raise UserError(
-            f"data.path: {place} does not exist; a folder or zip of PNG or JPEG files with captions, or "
-            "webdataset shards, are needed"
+            f"data.path: {place} does not exist; a folder or zip of pictures ({', '.join(SUFFIXES)}) "
+            "with captions, or webdataset shards, are needed"
         )
     if place.is_dir():
         pictures, tars = FolderFiles(place), FolderFiles(place, (".tar", *COMPRESSED))
@@ -153,5 +173,5 @@ def _open(place: Path) -> tuple[Storage, Storage]:
         raise UserError(
             f"data.path: {packed[0]} is compressed; unpack it to a .tar, as pictures are read out of order"
         )
-    shards = Shards.scan(place, files, (*SUFFIXES, *TEXT_FILES))
+    shards = Shards.scan(place, files, (*SUFFIXES, *OTHER_PICTURES, *TEXT_FILES))
     return TarShards(shards), TarShards(shards, TEXT_FILES)

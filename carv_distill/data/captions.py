@@ -47,7 +47,7 @@ def _from_metadata(pictures: Storage, texts: Storage, metadata: list[int]) -> li
         for place, (file, text) in read_table(texts.read(table), f"{texts.path}: {name}", FILE_NAME, TEXT):
             number = numbers.get(path_key(posixpath.join(folder, file.replace("\\", "/"))))
             if number is None:
-                raise UserError(f"{place} names {file}, but no PNG or JPEG file of this name is there")
+                raise UserError(f"{place} names {file}, but no picture of this name is there")
             if captions[number] is not None:
                 raise UserError(
                     f"{place} names {file}, which has a row already; each picture has one caption"

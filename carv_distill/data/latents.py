@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from carv_distill.errors import UserError, one_line
 from carv_distill.files import atomic_file
-from carv_distill.processes import Processes
 
 from .batches import ordered_loader
 from .sets import ImageSet, ImageSpec
@@ -84,37 +85,59 @@ class LatentCache:
         images: ImageSet,
         encode: Encode,
         workers: int = 0,
-        processes: Processes | None = None,
         progress: Callable[[int], None] | None = None,
         batch: int = BATCH,
     ) -> None:
-        """Encodes what is missing; several processes make every so manieth shard each.
+        """Encodes what is missing. Processes that do so at the same time share the work, whether they know of
+        each other or not: each takes shards that no other is at, and waits until all are there.
 
         Args:
-            workers: processes that decode files ahead, for each of them.
-            progress: called after each batch with the number of images that all have encoded meanwhile,
-                about.
+            workers: processes that decode files ahead.
+            progress: called after each batch with its number of images.
             batch: images that are encoded at a time.
 
         Raises:
             UserError: shards of other images or another network, an image that cannot be read, latents that
                 are not finite, or no room on the disk; shards that are whole stay.
         """
-        p = processes or Processes()
-        missing = [number for number in self.missing() if number % p.world_size == p.rank]
-        parts = [range(i, min(i + batch, r.stop)) for r in map(self.images, missing) for i in r[::batch]]
-        pairs = zip(parts, ordered_loader(images, parts, workers), strict=True)
-        for done, number in enumerate(missing):
-            moments = []
-            for part, (x, _) in pairs:
-                moments.append(_encoded(encode, x, part))
-                if progress is not None:
-                    progress(len(part) * p.world_size)
-                if part.stop == self.images(number).stop:
-                    break
-            mean, std = (torch.cat(tensors) for tensors in zip(*moments, strict=True))
-            self._write(number, mean, std, len(missing) - done)
-        p.wait()
+        for timeout in (0, -1):  # first what nobody is at, then what others may have left unfinished
+            missing = self.missing()
+            for done, number in enumerate(missing):
+                with self._claim(number, timeout) as mine:
+                    if not mine or self._is_whole(number):
+                        continue
+                    whole = self.images(number)
+                    parts = [range(i, min(i + batch, whole.stop)) for i in whole[::batch]]
+                    moments = []
+                    for part, (x, _) in zip(parts, ordered_loader(images, parts, workers), strict=True):
+                        moments.append(_encoded(encode, x, part))
+                        if progress is not None:
+                            progress(len(part))
+                    mean, std = (torch.cat(tensors) for tensors in zip(*moments, strict=True))
+                    self._write(number, mean, std, len(missing) - done)
+
+    @contextmanager
+    def _claim(self, number: int, timeout: float) -> Iterator[bool]:
+        """A shard for this process alone, or, after so many seconds (-1: never), the word that it is not."""
+        place = self.folder / ".locks"
+        lock = FileLock(place / f"{number:05d}", timeout=timeout)
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout:
+            yield False
+            return
+        except OSError as error:
+            raise UserError(f"{place} cannot be written ({error.strerror})") from error
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def _is_whole(self, number: int) -> bool:
+        path = self.path(number)
+        header = _header(path) if path.is_file() else None
+        return header is not None and header[1][0] == len(self.images(number))
 
     @property
     def _about(self) -> str:

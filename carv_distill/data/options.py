@@ -67,8 +67,7 @@ DATA_SETS = {
     ),
     "images": DataSet(
         _images,
-        "needs a folder or zip of square PNG or JPEG files, as EDM's dataset_tool.py writes them; give "
-        "data.path=…",
+        "needs a folder or zip of square pictures, as EDM's dataset_tool.py writes them; give data.path=…",
         ("convert",),
     ),
 }
@@ -92,7 +91,7 @@ CAPTIONED = {
     "shapes": DataSet(_shapes, options=("size", "views")),
     "captioned": DataSet(
         _captioned,
-        "needs a folder or zip of PNG or JPEG files with captions (metadata.jsonl, or a .txt beside each), "
+        "needs a folder or zip of pictures with captions (metadata.jsonl, or a .txt beside each), "
         "or webdataset shards; give data.path=…",
         ("size",),
     ),
@@ -113,11 +112,11 @@ class DataOptions:
     """digits, solids, cifar10 and images have labels; shapes, coloured solids, and captioned have captions,
     as prompts."""
     path: str | None = place(None, resume=True)
-    """cifar10: the folder that holds cifar-10-batches-py; images: a folder or zip of square PNG or JPEG files
-    of one size, as EDM's dataset_tool.py writes them; captioned: a folder or zip of PNG or JPEG files of any
-    size with their captions in metadata.jsonl, metadata.csv or metadata.parquet (file_name, text), or in a
-    .txt or .json beside each, or webdataset shards with these, one .tar or a folder of them. Files that begin
-    with a dot, or lie below such a folder, are passed over."""
+    """cifar10: the folder that holds cifar-10-batches-py; images: a folder or zip of square pictures (.png,
+    .jpg, .jpeg, .webp, .bmp) of one size, as EDM's dataset_tool.py writes them; captioned: a folder or zip of
+    such files of any size with their captions in metadata.jsonl, metadata.csv or metadata.parquet (file_name,
+    text), or in a .txt or .json beside each, or webdataset shards with these, one .tar or a folder of them.
+    Files that begin with a dot, or lie below such a folder, are passed over."""
     flip: bool = False
     """Train on every image and its mirror image. FID's reference is the images as they are."""
     labels: bool = True

@@ -14,8 +14,8 @@ from carv_distill.errors import UserError, one_line
 
 CHANNELS = {"L": 1, "RGB": 3}
 LARGEST_SIDE = 8192
-_FORMATS = ("PNG", "JPEG")
-"""What the files are called; Pillow's other formats stay shut, as some of them start programs."""
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+"""That are read, whatever a file is called; Pillow's others stay shut, as some of them start programs."""
 _DAMAGE = (
     OSError,
     SyntaxError,
@@ -37,15 +37,17 @@ def open_picture(content: bytes, where: str) -> Image.Image:
         where: begins the message.
 
     Raises:
-        UserError: no PNG or JPEG, or one of more pixels than are read.
+        UserError: none of :data:`FORMATS`, an animation, or one of more pixels than are read.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # it is refused below
-            picture = Image.open(io.BytesIO(content), formats=_FORMATS)
+            picture = Image.open(io.BytesIO(content), formats=FORMATS)
     except _DAMAGE as error:
         reason = "of no known format" if isinstance(error, UnidentifiedImageError) else one_line(error, 100)
         raise UserError(f"{where} is no whole image ({reason})") from error
+    if picture.format == "WEBP" and getattr(picture, "is_animated", False):
+        raise UserError(f"{where} is an animation of {getattr(picture, 'n_frames', 2)} pictures; give one")
     width, height = picture.size
     if max(width, height) > LARGEST_SIDE:
         raise UserError(f"{where} is {width}×{height}; at most {LARGEST_SIDE}×{LARGEST_SIDE} are read")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -89,6 +90,24 @@ class PromptedImages:
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         return self.images[indices], self.labels[indices]
+
+    def fingerprint(self) -> str:
+        return hashlib.blake2b(self.images.numpy().tobytes(), digest_size=8).hexdigest()
+
+    def rendered_anew(self, numbers: Tensor, seed: int) -> Tensor:
+        """What these images show, [n], as other cameras see it: [n, 3, S, S].
+
+        Args:
+            seed: names the cameras.
+        """
+        shown = [self.objects[label] for label in self.labels[numbers].tolist()]
+        anew = torch.empty(len(shown), *self.spec.shape)
+        for colour, solid in [*combinations(held_out=False), *combinations(held_out=True)]:
+            rows = [row for row, text in enumerate(shown) if text == object_prompt(colour, solid)]
+            if rows:
+                cameras = CAMERAS.sample(len(rows), stream(seed, "shapes anew", colour, solid))
+                anew[rows] = picture(colour, solid, cameras, self.spec.size)
+        return anew
 
 
 def prompted_solids(size: int = 32, views: int = 66, seed: int = 0, held_out: bool = False) -> PromptedImages:

@@ -19,7 +19,13 @@ import numpy as np
 
 from carv_distill.errors import UserError, one_line
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+"""Of the files that are read as pictures, in the formats of :data:`~.pictures.FORMATS`."""
+OTHER_PICTURES = (
+    *(".gif", ".apng", ".tif", ".tiff", ".avif", ".heic", ".heif", ".jfif", ".jpe", ".jp2", ".jxl", ".dib"),
+    *(".ppm", ".pgm", ".pnm", ".tga", ".ico", ".psd", ".dng", ".cr2", ".nef", ".exr", ".hdr", ".svg"),
+)
+"""Of pictures that are not: named, where a data set would otherwise be smaller than its owner thinks."""
 INDEX = "dataset.json"
 LARGEST_FILE = 1 << 28
 """Bytes of an image's file once it is inflated: more than any picture needs that is read here."""
@@ -50,12 +56,14 @@ class Storage(ABC):
         suffixes: of the files that are wanted, in lower case.
 
     Raises:
-        UserError: two files of one name.
+        UserError: two files of one name, or, beside pictures, one of a format that is not read.
     """
 
     def __init__(self, path: Path, files: Sequence[str], suffixes: tuple[str, ...] = SUFFIXES) -> None:
         self.path = path
         names = [name for name in files if name.lower().endswith(suffixes)]
+        if suffixes == SUFFIXES:
+            _refuse_other_pictures(path, files)
         keys = {path_key(name) for name in names}
         if len(keys) < len(names):
             ((twice, _),) = Counter(map(path_key, names)).most_common(1)
@@ -91,6 +99,16 @@ class Storage(ABC):
     @abstractmethod
     def read_index(self) -> bytes | None:
         """What is in `dataset.json`, if there is one."""
+
+
+def _refuse_other_pictures(path: Path, files: Sequence[str]) -> None:
+    others = sorted(name for name in files if name.lower().endswith(OTHER_PICTURES))
+    if others:
+        more = f" and {len(others) - 1:,} more" if len(others) > 1 else ""
+        raise UserError(
+            f"data.path: {path} holds {others[0]}{more}, of a format that is not read (allowed: "
+            f"{', '.join(SUFFIXES)}); convert what belongs to the data, and take the others out"
+        )
 
 
 def is_hidden(name: str) -> bool:
@@ -153,9 +171,10 @@ class ZipFiles(Storage):
         except (zipfile.BadZipFile, zlib.error, struct.error, OSError, ValueError, RuntimeError) as error:
             raise UserError(f"data.path: {path} is not a whole zip file ({one_line(error)})") from error
         members: dict[str, zipfile.ZipInfo] = {}
+        known = (*suffixes, *OTHER_PICTURES) if suffixes == SUFFIXES else suffixes
         for m in infos:
             name = _member_name(m)
-            wanted = name.lower().endswith(suffixes) or posixpath.basename(name) == INDEX
+            wanted = name.lower().endswith(known) or posixpath.basename(name) == INDEX
             if not wanted or is_hidden(name):
                 continue
             if name in members:

@@ -61,7 +61,8 @@ class StoredImages:
 
 
 def load_stored_images(path: str, labels: bool = True, convert: str = "none") -> StoredImages:
-    """The PNG and JPEG files of a folder, nested or not, or of a zip, in the order of their names.
+    """The pictures (:data:`~.storage.SUFFIXES`) of a folder, nested or not, or of a zip, in the order of
+    their names.
 
     `dataset.json` beside them holds ``{"labels": [["00000/img00000000.png", 6], …]}``, or null for images
     without labels. Some images of all parts of the set are read here, the others as they are wanted.
@@ -77,7 +78,7 @@ def load_stored_images(path: str, labels: bool = True, convert: str = "none") ->
     """
     place = Path(path)
     if not place.is_dir() and not place.is_file():
-        raise UserError(f"data.path: {path} does not exist; a folder or zip of PNG or JPEG files is needed")
+        raise UserError(f"data.path: {path} does not exist; a folder or zip of pictures is needed")
     storage = FolderFiles(place) if place.is_dir() else ZipFiles(place)
     if not len(storage):
         raise UserError(f"data.path: {path} holds no images ({', '.join(SUFFIXES)})")

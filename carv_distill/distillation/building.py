@@ -7,29 +7,35 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from carv_distill.data.batches import step_loader
+from carv_distill.data.captioned import CaptionedSet, PromptedSet, PromptList
 from carv_distill.data.images import check_fit, load_captioned, load_images
 from carv_distill.data.options import CAPTIONED
 from carv_distill.data.prompts import read_prompts
 from carv_distill.data.sets import ImageSet
+from carv_distill.digests import content_digest
 from carv_distill.engine.estimator import build_estimator
 from carv_distill.errors import UserError
+from carv_distill.files import cache_folder
+from carv_distill.teachers.pipelines.codecs import ImageLatents
 from carv_distill.teachers.pipelines.encoder import PromptEncoder
 from carv_distill.teachers.pipelines.folder import find_pipeline
-from carv_distill.teachers.pipelines.table import cache_folder, prompt_table
+from carv_distill.teachers.pipelines.table import prompt_table
 from carv_distill.teachers.pipelines.teacher import TextTeacher, load_text_teacher
 from carv_distill.teachers.schedule import DiscreteSchedule
 from carv_distill.teachers.teacher import load_teacher
 
 from .conditions import Labels, Prompts, number_prompts
 from .export import ImageProduct, Product
-from .module import DMDModule
+from .module import DMDModule, RealImages
 from .networks import labelled_networks, prompted_networks, timestep_of
 from .objective import DMDObjective
 from .options import DMDConfig
+from .real_latents import RealLatents
 from .text_export import TextProduct
 
 log = logging.getLogger(__name__)
@@ -57,6 +63,17 @@ def load_data(config: DMDConfig) -> ImageSet | None:
             "prompts.path: a text-to-image student needs prompts; give prompts.path=FILE, a .txt with one a "
             "line, or data.path=… for captioned images, whose captions they then are"
         )
+    return load_captioned(config.data)
+
+
+def prompted_set(config: DMDConfig) -> PromptedSet:
+    """What a text-to-image student is measured on: images with captions, or, without any, its prompts.
+
+    Raises:
+        UserError: there are neither.
+    """
+    if config.data.name == "captioned" and config.data.path is None and config.prompts.path is not None:
+        return PromptList(read_prompts(config.prompts.path))
     return load_captioned(config.data)
 
 
@@ -113,8 +130,32 @@ def _prompted(config: DMDConfig, data: ImageSet | None, world_size: int, device:
     guidance = t.guidance, t.negative_prompt
     networks = prompted_networks(teacher, o, *guidance, PRECISIONS[t.precision], config.seed)
     product = replace(product, shared=networks.shared)
-    objective = DMDObjective(networks, o, conditions, config.seed, teacher.codec)
-    return _module(config, objective, product, teacher.schedule.timesteps, world_size, data)
+    real = _real_latents(config, teacher, cast(CaptionedSet, data))
+    objective = DMDObjective(networks, o, conditions, config.seed, teacher.codec, moments=real is not None)
+    return _module(config, objective, product, teacher.schedule.timesteps, world_size, data, real)
+
+
+def _real_latents(config: DMDConfig, teacher: TextTeacher, data: CaptionedSet) -> RealLatents | None:
+    """Of a discriminator's real images, where they are encoded once."""
+    gan = config.dmd.gan
+    if not gan.on or gan.latents != "cached" or not isinstance(teacher.codec, ImageLatents):
+        return None
+    autoencoder = content_digest(find_pipeline(config.teacher.path).place("vae"))
+    return RealLatents(
+        data,
+        cache_folder("latents") if gan.cache is None else Path(gan.cache),
+        f"{autoencoder} {teacher.codec.vae.dtype}",
+        teacher.shape,
+        real_batch(config),
+        config.seed,
+        config.data.workers,
+    )
+
+
+def real_batch(config: DMDConfig) -> int:
+    """Real images of a share and update: as many as its student samples."""
+    o = config.dmd
+    return o.fake_batch * (1 if o.fake_reuse else o.fake_updates_per_student)
 
 
 def load_with_prompts(
@@ -134,7 +175,7 @@ def load_with_prompts(
     def encoder() -> PromptEncoder:
         return pipeline.encoder(dtype).to(device)
 
-    folder = cache_folder() if config.prompts.cache is None else Path(config.prompts.cache)
+    folder = cache_folder("prompts") if config.prompts.cache is None else Path(config.prompts.cache)
     every = [*texts, *([t.negative_prompt] if t.negative_prompt else [])]
     table = prompt_table(folder, f"{pipeline.text_digest()} {t.precision}", every, encoder)
     guidance = t.guidance if t.guidance != 1 else None
@@ -175,14 +216,14 @@ def _module(
     timesteps: int | None,
     world_size: int,
     data: ImageSet | None,
+    latents: RealLatents | None = None,
 ) -> DMDModule:
-    o, real = config.dmd, None
-    shape: tuple[int, ...] = ()
-    if o.gan.on:
+    real: RealImages | None = latents
+    shape: tuple[int, ...] = () if latents is None else latents.shape
+    if config.dmd.gan.on and latents is None:
         assert data is not None
-        # for each share as many as its student samples
-        count = o.fake_batch * (1 if o.fake_reuse else o.fake_updates_per_student)
-        real = partial(step_loader, data, count, config.seed, "real", workers=config.data.workers)
+        count, workers = real_batch(config), config.data.workers
+        real = partial(step_loader, data, count, config.seed, "real", workers=workers)
         shape = data.spec.shape
     return DMDModule(
         objective=objective,

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from carv_distill.data.images import load_captioned, load_images
+from carv_distill.data.images import load_images
 from carv_distill.engine.folder import product_of
 from carv_distill.engine.task import Generator
 from carv_distill.evaluation.generate import Sample
@@ -19,7 +19,7 @@ from carv_distill.teachers.sampler import ddim_sample, heun_sample
 from carv_distill.teachers.schedule import DiscreteSchedule
 from carv_distill.teachers.teacher import load_teacher
 
-from .building import is_prompted, load_with_prompts
+from .building import is_prompted, load_with_prompts, prompted_set
 from .conditions import Prompts
 from .networks import Origin, timestep_of
 from .options import DMDConfig
@@ -61,9 +61,9 @@ def _labelled(config: DMDConfig, run: Path, device: str) -> list[Generator]:
 
 
 def _prompted(config: DMDConfig, run: Path, device: str) -> list[Generator]:
-    """Of latents, decoded; the labels are numbers of the data's captions."""
-    steps, t = config.fid.sampler_steps, config.teacher
-    frozen, conditions = load_with_prompts(config, load_captioned(config.data).captions, device)
+    """Of latents, decoded; the labels are numbers of the data's captions, or of the prompts."""
+    steps, t, prompts = config.fid.sampler_steps, config.teacher, prompted_set(config)
+    frozen, conditions = load_with_prompts(config, prompts.captions, device)
     frozen.to(device)
     conditions.to(device)
     pictures = partial(_pictures, frozen, conditions)
@@ -79,17 +79,12 @@ def _prompted(config: DMDConfig, run: Path, device: str) -> list[Generator]:
         guided = frozen.guided(t.guidance, t.negative_prompt).to(device)
         return pictures(lambda z, cond: ddim_sample(guided, frozen.schedule, z, cond, steps))
 
-    shape = frozen.shape
-    beside = [
-        Generator(f"student, 1 step, average {d:g}", partial(student, f"averages/{d:g}"), latent=shape)
-        for d in config.dmd.ema_beside
-    ]
+    of = partial(Generator, latent=frozen.shape, prompts=prompts, size=frozen.image_size)
+    averages = config.dmd.ema_beside
+    beside = [of(f"student, 1 step, average {d:g}", partial(student, f"averages/{d:g}")) for d in averages]
     guidance = f", guidance {t.guidance:g}" if t.guidance != 1 else ""
-    return [
-        Generator("student, 1 step", student, latent=shape),
-        *beside,
-        Generator(f"teacher, DDIM {steps}{guidance}", teacher, teacher=True, latent=shape),
-    ]
+    teacher_name = f"teacher, DDIM {steps}{guidance}"
+    return [of("student, 1 step", student), *beside, of(teacher_name, teacher, teacher=True)]
 
 
 def _pictures(teacher: TextTeacher, conditions: Prompts, draw: Sample) -> Sample:

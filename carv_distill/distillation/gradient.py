@@ -95,6 +95,7 @@ def time_other(module: DMDModule, timer: StageTimer) -> None:
         module.apply_student(student, number)
 
     time_at_rest(timer, module.device, optimizers, update)
+    module.averaging.finish()
     with torch.no_grad():
         torch._foreach_copy_(module.ema_vector.local, average)
         if beside is not None:

@@ -5,7 +5,7 @@ number, N processes that share every part, and A adapters or networks that are a
 
     frozen       b P / N                the teacher, which adapters share
     weights      2 · 4 p / N            student and fake score
-    averages     A · 4 p / N            0 in host memory
+    averages     A · 4 p / N            0 in host memory, once there are optimisers
     gradients    2 · 4 p / N            of the two, which stay between updates
     optimiser    2 · 8 p / N            Adam's two moments; 2 · 2 (1 + 4/256) p / N in 8 bits
     transient    4 p                    one network's gradients, before they are one vector; of this, what is
@@ -13,10 +13,11 @@ number, N processes that share every part, and A adapters or networks that are a
     activations  max(student's, fake score's update), by :class:`~.footprint.Footprint`
     beside       codec, text encoders, discriminator, as far as they stay
 
-A process that shards (FSDP) gathers one block of the network at a time and the next one meanwhile, which
-counts as transient too. Not counted: what CUDA itself and its kernels take, of the order of 1 GiB, and what
-of the allocator's memory is in pieces too small to use. So the sum is mostly less than what is needed; but
-activations under gradient checkpointing came out up to a tenth too many on miniatures.
+Adapters are not shared out: of their parts N is 1. A process that shards (FSDP) gathers one block of the
+network at a time and the next one meanwhile, which counts as transient too. Not counted: what CUDA itself and
+its kernels take, of the order of 1 GiB, and what of the allocator's memory is in pieces too small to use. So
+the sum is mostly less than what is needed; but activations under gradient checkpointing came out up to a
+tenth too many on miniatures.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 
 import torch
 
+from carv_distill.engine.devices import own_device
 from carv_distill.errors import UserError
 
 from .footprint import Footprint
@@ -146,14 +148,18 @@ class Plan:
     host_averages: bool = False
     optimiser_bits: int = 32
     """One of :data:`MOMENTS`."""
+    double: bool = False
+    """Whether all is float64, that is twice as much."""
+    processes: int = 1
+    """Of the run, which could be its shards."""
     shards: int = 1
-    """N, processes of which each has its part of everything (FSDP)."""
+    """N, processes of which each has its part of everything but adapters (FSDP)."""
     block: int = 0
     """Parameters of the largest block, which such a process gathers."""
     accumulate: int = 1
     """Shares that a process works through in an update."""
     beside: int = 0
-    """Bytes of codec and text encoders that stay."""
+    """Bytes of codec, discriminator and whatever else stays."""
     calls: Calls | None = None
     """None: activations are not counted."""
 
@@ -171,29 +177,33 @@ class Plan:
         """Gradients of one network that are not yet one vector, beyond what the backward has freed:
 
         max(0, 4 p − activations), or 4 p where those of an earlier share wait; sharded, the weights of two
-        gathered blocks and one's gradients.
+        gathered blocks and one's gradients, and beside them those of adapters, or of earlier shares.
         """
-        if self.shards > 1:
-            weight = 4 if not self.lora else self.frozen_bits // 8
-            return self.block * (2 * weight + (0 if self.lora else 4))
-        gradients = 4 * self.learning
-        if self.accumulate > 1 or self.calls is None:
-            return gradients
-        return max(0, gradients - self.calls.bytes)
+        gradients, waiting = 4 * self.learning, self.accumulate > 1
+        whole = gradients if waiting or self.calls is None else max(0, gradients - self.calls.bytes)
+        if self.host_averages:  # they leave the device when gradients and moments are to come
+            moments = 2 * MOMENTS[self.optimiser_bits]
+            whole = max(whole, round((4 * self.averages - 8 - moments) * self.learning))
+        if self.shards == 1:
+            return whole
+        if self.lora:
+            return 2 * self.block * self.frozen_bits // 8 + whole
+        return 12 * self.block + (gradients if waiting else 0)
 
     @property
     def need(self) -> Need:
         """Bytes of one process by part; the equations are the module's."""
-        share = self.learning / self.shards
+        share = self.learning / (1 if self.lora else self.shards)
+        times = 2 if self.double else 1
         return Need(
-            frozen=self.parameters * self.frozen_bits / 8 / self.shards,
-            weights=8 * share,
-            averages=0 if self.host_averages else 4 * self.averages * share,
-            gradients=8 * share,
-            optimiser=2 * MOMENTS[self.optimiser_bits] * share,
-            transient=self.transient,
-            activations=self.calls.bytes if self.calls else 0,
-            beside=self.beside,
+            frozen=times * self.parameters * self.frozen_bits / 8 / self.shards,
+            weights=times * 8 * share,
+            averages=0 if self.host_averages else times * 4 * self.averages * share,
+            gradients=times * 8 * share,
+            optimiser=times * 2 * MOMENTS[self.optimiser_bits] * share,
+            transient=times * self.transient,
+            activations=times * self.calls.bytes if self.calls else 0,
+            beside=times * self.beside,
         )
 
 
@@ -213,8 +223,21 @@ def _checkpointing(plan: Plan) -> Plan | None:
     return _calls(plan, checkpointing=True) if plan.calls and plan.calls.checkpointed else None
 
 
+def _in_eight_bits(plan: Plan) -> Plan | None:
+    return None if plan.shards > 1 or plan.double else replace(plan, optimiser_bits=8)
+
+
+def _sharded(plan: Plan) -> Plan | None:
+    """None where something is on that only whole networks have."""
+    alone = plan.host_averages or plan.optimiser_bits != 32 or plan.processes == 1
+    return None if alone else replace(plan, shards=plan.processes)
+
+
 LEVERS: Mapping[str, Change] = {
     "dmd.adapters.kind=lora": _adapters,
+    "trainer.sharding=fsdp": _sharded,
+    "dmd.optimiser=adamw_8bit": _in_eight_bits,
+    "dmd.ema_memory=host": lambda plan: None if plan.shards > 1 else replace(plan, host_averages=True),
     "teacher.precision=bfloat16": lambda plan: replace(plan, frozen_bits=16),
     "dmd.gradient_checkpointing=true": _checkpointing,
     "estimator.upstream=1 dmd.fake_batch=1": lambda plan: _calls(plan, upstream=1, fake_batch=1),
@@ -238,25 +261,27 @@ def savings(plan: Plan, levers: Mapping[str, Change] = LEVERS) -> dict[str, floa
     return saved
 
 
-def free_memory() -> int:
-    """Bytes of the current CUDA device that nobody has, and those that torch has but does not use."""
-    free, _ = torch.cuda.mem_get_info()
-    return free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+def free_memory(device: str) -> int | None:
+    """Bytes of this process's CUDA device that nobody has, and those that torch has there but does not use;
+    None of a CPU, where memory ends in another way."""
+    if device != "cuda":
+        return None
+    own = own_device(device)
+    free, _ = torch.cuda.mem_get_info(own)
+    return free + torch.cuda.memory_reserved(own) - torch.cuda.memory_allocated(own)
 
 
-def require_memory(
-    plan: Plan, free: Callable[[], int] = free_memory, levers: Mapping[str, Change] = LEVERS
-) -> None:
+def require_memory(plan: Plan, there: int, levers: Mapping[str, Change] = LEVERS) -> None:
     """Refuses a run that cannot fit; call it before its networks are on the device.
 
     Args:
-        free: bytes that are there.
+        there: bytes that are free.
         levers: settings that the message may name.
 
     Raises:
         UserError: the plan needs more; with the parts, and up to three settings that lower it most.
     """
-    need, there = plan.need, free()
+    need = plan.need
     if need.total <= there:
         return
     best = dict(list(savings(plan, levers).items())[:3])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from pathlib import Path
@@ -16,13 +15,14 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import Optimizer
 
 from carv_distill.carv import carv_loss
+from carv_distill.engine.averages import Averaging, HostAveraging
 from carv_distill.engine.estimator import EstimatedModule, Estimator, observer
-from carv_distill.engine.optimisation import ramped
 from carv_distill.engine.sharding import Skeleton, network_parameters
 from carv_distill.processes import Share, unsynchronised
 from carv_distill.teachers.network import RawNetwork
 
 from .adapters import whole_network
+from .averages import average_decays, networks_beside
 from .export import Product
 from .objective import DMDObjective, Samples, draw, real_parts
 from .optimisers import make_optimisers, set_learning_rates
@@ -69,6 +69,7 @@ class DMDModule(EstimatedModule):
         self.register_buffer("clipped", torch.zeros((), dtype=torch.long))
         if self.options.fake_clip_norm is not None:
             self.register_buffer("fake_clipped", torch.zeros((), dtype=torch.long))
+        self.averaging = HostAveraging() if self.options.ema_memory == "host" else Averaging()
         self.reset_averages()
         self.average_skeleton: Skeleton | None = None
         """Of the student's average, where it is sharded."""
@@ -172,21 +173,19 @@ class DMDModule(EstimatedModule):
 
     def apply_student(self, optimizer: Optimizer | LightningOptimizer, step: int) -> None:
         """The student's step by the gradients that are there, and that of its averages."""
+        self.averaging.before_step()
         clipped = self.student_vector.descend(optimizer, self.options.clip_norm)
         if clipped is not None:
             self.clipped += clipped
         first, *beside = self.ema_decays(step)
-        self.student_vector.average_into(self.ema_vector.local, first)
+        theta, update = self.student_vector, self.averaging.update
+        theta.average_into(self.ema_vector.local, first, update)
         for row, decay in enumerate(beside):
-            self.student_vector.average_into(self.student_vector.cut(self.averages[row]), decay)
+            theta.average_into(theta.cut(self.averages[row]), decay, update)
 
     def ema_decays(self, step: int) -> list[float]:
-        """Decays of the student's average and of those beside it at an update: as given, for the first one
-        also ½^(batch/half-life) (Karras et al. 2022, appendix F.2); ramped if so configured."""
-        o, decays = self.options, [self.options.ema, *self.options.ema_beside]
-        if o.ema_half_life is not None:
-            decays[0] = 0.5 ** (self.estimator.upstream * self.shares[0].count / (1000 * o.ema_half_life))
-        return [ramped(decay, step) for decay in decays] if o.ema_ramp else decays
+        """See :func:`~.averages.average_decays`."""
+        return average_decays(self.options, self.estimator.upstream * self.shares[0].count, step)
 
     def _accumulate(self, loss: Tensor, last: bool) -> None:
         """Adds one share's part of the mean over this process's shares to the gradients; sharded networks
@@ -227,7 +226,8 @@ class DMDModule(EstimatedModule):
     def sample(self, z: Tensor, labels: Tensor) -> Tensor:
         """One-step pictures of the student's average, in [−1, 1] up to its error."""
         o = self.objective
-        return o.pictures(o.student_ema, z.to(o.ema_parameters[0].dtype), labels)
+        with self.averaging.on_device(o.ema_parameters, z.device):
+            return o.pictures(o.student_ema, z.to(o.ema_parameters[0].dtype), labels)
 
     def save(self, folder: Path, step: int, figures: Mapping[str, str | float] | None = None) -> None:
         """The student's average after an update as a diffusers pipeline; `figures`: the run's numbers for the
@@ -240,8 +240,10 @@ class DMDModule(EstimatedModule):
         }
         assert self.product is not None, "a module without a product saves nothing"
         network, rows = self.gathered or (self._average_network, self._rows)
-        beside = self._networks_beside(network, rows)
-        self.product.save(folder, network, known | dict(figures or {}), beside)
+        o = self.objective
+        with self.averaging.on_device(o.ema_parameters, o.student_parameters[0].device):
+            beside = networks_beside(network, rows, self.options.ema_beside)
+            self.product.save(folder, network, known | dict(figures or {}), beside)
         self.gathered = None
 
     def gather(self) -> None:
@@ -250,15 +252,6 @@ class DMDModule(EstimatedModule):
             rows = self._whole_rows()
             whole = self.average_skeleton.filled(self._average_network)
             self.gathered = None if whole is None else (cast(RawNetwork, whole), rows)
-
-    def _networks_beside(
-        self, network: RawNetwork, rows: Iterable[Tensor]
-    ) -> Iterator[tuple[str, RawNetwork]]:
-        """The averages beside the student, one at a time, by their decay."""
-        for row, decay in zip(rows, self.options.ema_beside, strict=True):
-            beside = copy.deepcopy(network)
-            nn.utils.vector_to_parameters(row.clone(), beside.parameters())
-            yield f"{decay:g}", beside
 
     @property
     def _average_network(self) -> RawNetwork:
@@ -273,6 +266,7 @@ class DMDModule(EstimatedModule):
         return [self.student_vector.whole(self.student_vector.cut(row)) for row in self._rows]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.averaging.finish()
         super().on_save_checkpoint(checkpoint)
         if rows := self._whole_rows():
             checkpoint["state_dict"]["averages"] = torch.stack(rows)
@@ -291,7 +285,9 @@ class DMDModule(EstimatedModule):
         self.student_vector = network_parameters(objective.student_parameters, self.world_size)
         learning = [p for p in (objective.fake_parameters, objective.head_parameters) if p]
         self.fake_vectors = [network_parameters(parameters, self.world_size) for parameters in learning]
-        self.ema_vector = network_parameters(objective.ema_parameters, self.world_size)
+        self.ema_vector = self.averaging.vector(objective.ema_parameters, self.world_size)
+        if o.ema_beside:
+            self.averages.data = self.averaging.kept(self.averages.data)
         if o.compile:
             for denoiser in (objective.student, objective.fake, objective.teacher):
                 denoiser.network.compile()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from carv_distill.carv import Draws, NoiseLevelSampler, Proposal, Residual, Upstream
+from carv_distill.data.latents import draw_latents
 from carv_distill.engine.sharding import shard
 from carv_distill.processes import Share
 from carv_distill.teachers.condition import Cond
@@ -68,6 +69,7 @@ class DMDObjective(nn.Module):
         conditions: of the samples.
         seed: of the discriminator's weights.
         codec: between pictures and x; pixels by default.
+        moments: whether real images come as mean and deviation of their x, [n, 2c, h, w].
     """
 
     def __init__(
@@ -77,9 +79,11 @@ class DMDObjective(nn.Module):
         conditions: Conditions,
         seed: int,
         codec: Codec | None = None,
+        moments: bool = False,
     ) -> None:
         super().__init__()
         self.options, self.conditions, self.codec = options, conditions, codec or Pixels()
+        self.moments = moments
         self.fake_sampler = NoiseLevelSampler(Proposal.uniform(), options.fake_strategy)
         self.schedule, self.shape, self.origin = networks.schedule, networks.shape, networks.origin
         self.teacher, self.student = networks.teacher, networks.student
@@ -196,9 +200,16 @@ class DMDObjective(nn.Module):
         loss = _FAKE_LOSSES[self.options.fake_loss](self.fake, x, sigma, eps, cond)
         if self.discriminator is None or real is None:
             return loss
-        real = self.codec.encode(real[0], own), real[1]
+        real = self._encode_real(real[0], own), real[1]
         levels = [self._fake_draw(share, images, own, shared) for images, _ in (samples, real)]
         return loss + self._separation(self.discriminator, samples, real, levels, own)
+
+    def _encode_real(self, images: Tensor, g: torch.Generator) -> Tensor:
+        """x of real images, or a draw of it, the same, of its moments."""
+        if not self.moments:
+            return self.codec.encode(images, g)
+        shape = len(images), images.shape[1] // 2, *images.shape[2:]
+        return draw_latents(images, torch.randn(shape, generator=g, device=images.device, dtype=images.dtype))
 
     def _separation(
         self,

@@ -37,6 +37,11 @@ class GANOptions:
     derivative (Lin et al. 2025, APT); 100 to 1000 where it is used."""
     r1_noise: float = more_than(0, 0.1)
     """s of that."""
+    latents: str = one_of(("cached", "encoded"), "cached")
+    """Of teachers of image latents: those of the data's images are encoded once and read from there; or at
+    every update, where the disk does not hold them, 8 bytes for each number of x."""
+    cache: str | None = place(None, resume=True)
+    """A folder that is there, for these latents; empty: the user's cache, ~/.cache/carv-distill."""
 
     @property
     def on(self) -> bool:
@@ -102,7 +107,8 @@ class DMDOptions:
     """Greatest one; DMD2 has 0.98."""
     residual_precision: str = one_of(("float32", "bfloat16"), "float32")
     """Of fake score and teacher where they are compared, whatever trainer.precision is: of the difference of
-    two almost equal outputs bfloat16 leaves little. On CUDA, float32 has TF32 convolutions."""
+    two almost equal outputs bfloat16 leaves little. On CUDA, float32 has TF32 convolutions, and matrix
+    products as trainer.float32_matmul says."""
     student_timestep: int | None = at_least(0, None)
     """τ, the noise level that the student is told, as the teacher's timestep; empty: the last one. Of
     teachers with prompts alone, whose student sees z itself. Under ε-prediction the network's error is
@@ -110,6 +116,10 @@ class DMDOptions:
     start: str | None = place(None, resume=True, begin=True)
     """A run's folder (its newest checkpoint) or one of its checkpoints: student and fake score begin as they
     were there, as in DMD2's second phase; empty: as the teacher. A resumed run needs it no more."""
+    optimiser: str = one_of(("adamw", "adamw_8bit"), "adamw")
+    """Of student, fake score and discriminator. adamw_8bit: Adam's moments in 8 bits with a scale for each
+    256 numbers (Dettmers et al. 2022, by bitsandbytes, which `carv-distill[8bit]` brings), a quarter of their
+    memory; its steps are near AdamW's, not the same."""
     student_lr: float = more_than(0, 3e-4)
     fake_lr: float = more_than(0, 6e-4)
     warmup: int = at_least(0, 0)
@@ -127,6 +137,10 @@ class DMDOptions:
     traced, and the student."""
     ema_half_life: float | None = more_than(0, None)
     """The same as a half-life in thousands of student samples, whatever the batch; replaces ema."""
+    ema_memory: str = one_of(("device", "host"), "device", resume=True)
+    """Where the averages lie: beside the student, or in the host's memory (pinned on CUDA, twice over the bus
+    at each update, while the next one begins): the same numbers, and one copy of what learns less on the
+    device for each average."""
     ema_ramp: bool = True
     """Let the decay be at most (1 + n)/(10 + n) at update n, so that the first student is forgotten."""
     clip_norm: float | None = more_than(0, None)

@@ -11,19 +11,24 @@ from lightning.pytorch.callbacks import Callback
 
 from carv_distill.data.captioned import CaptionedSet
 from carv_distill.data.sets import ImageSet
-from carv_distill.engine.callbacks import FIDTrace
 from carv_distill.engine.checkpoints import load_checkpoint
-from carv_distill.engine.devices import autocast_of
+from carv_distill.engine.devices import autocast_of, own_device
+from carv_distill.engine.fid_trace import FIDTrace
 from carv_distill.engine.metrics import read_metrics
 from carv_distill.engine.task import Prepared
 from carv_distill.evaluation.prompted import Prompted, captioned_setup
 from carv_distill.evaluation.reference import FIDSetup
+from carv_distill.teachers.pipelines.codecs import ImageLatents
 from carv_distill.variance import MeasuredGradient
 
 from .building import build_module, is_prompted, load_data
 from .gradient import gradient_of
+from .memory import free_memory, require_memory
 from .module import DMDModule
+from .optimisers import adamw_8bit_class
 from .options import DMDConfig
+from .plan import plan_of
+from .real_latents import RealLatents
 from .start import start_from
 from .traces import TraceFigure, VarianceTrace, draw_run
 
@@ -43,17 +48,39 @@ def prepare(config: DMDConfig, device: str, world_size: int) -> Prepared:
     def save(trained: DMDModule, folder: Path, step: int) -> None:
         trained.save(folder, step, student_figures(config, folder.parent / "metrics.csv", step))
 
+    def ready() -> None:
+        real, codec = module.real, module.objective.codec
+        if isinstance(real, RealLatents) and isinstance(codec, ImageLatents):
+            real.fill(codec, own_device(device))
+
     shown = {"fid": "FID {:.2f}", "variance/carv": "variance {:.3g}", "variance/iid": "(R,1) iid {:.3g}"}
 
     def finish(trained: DMDModule, folder: Path) -> None:
         draw_run(folder, trained)
 
+    def require() -> None:
+        if config.dmd.optimiser == "adamw_8bit":
+            adamw_8bit_class()
+        there = free_memory(device)
+        if there is not None and plan_of(config, module, world_size, exact=False).need.total > there:
+            require_memory(plan_of(config, module, world_size), there)
+
     def begin() -> None:
         if config.dmd.start is not None:
             start_from(module, config.dmd.start)
 
-    accumulate, gather = module.accumulate, DMDModule.gather
-    return Prepared(module, callbacks, save, finish, begin, shown, accumulate, gather=gather)
+    return Prepared(
+        module,
+        callbacks,
+        save,
+        finish,
+        require,
+        begin,
+        ready,
+        shown,
+        module.accumulate,
+        gather=DMDModule.gather,
+    )
 
 
 def fid_setup(

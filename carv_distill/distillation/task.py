@@ -30,12 +30,31 @@ def _check(config: DMDConfig) -> None:
         raise UserError(
             f"dmd.compile: true does not go with trainer.sharding: {config.trainer.sharding} (allowed: false)"
         )
+    _check_memory(config)
     for key, value in (
         ("teacher.precision", config.teacher.precision),
         ("dmd.residual_precision", o.residual_precision),
     ):
         if value in ("bfloat16", "float16") and config.trainer.precision == "64-true":
             raise UserError(f"{key}: {value} does not go with trainer.precision: 64-true")
+
+
+def _check_memory(config: DMDConfig) -> None:
+    """What lowers memory where networks are whole, and in float32."""
+    o, trainer = config.dmd, config.trainer
+    for key, value, allowed in (
+        ("dmd.ema_memory", o.ema_memory, "device"),
+        ("dmd.optimiser", o.optimiser, "adamw"),
+    ):
+        if value != allowed and trainer.sharding != "none":
+            raise UserError(
+                f"{key}: {value} does not go with trainer.sharding: {trainer.sharding}, where each process "
+                f"has a part of it (allowed: {allowed})"
+            )
+    if o.optimiser == "adamw_8bit" and trainer.precision == "64-true":
+        raise UserError(
+            "dmd.optimiser: adamw_8bit does not go with trainer.precision: 64-true (allowed: adamw)"
+        )
 
 
 def _check_data(config: DMDConfig) -> None:
@@ -57,6 +76,8 @@ def _check_data(config: DMDConfig) -> None:
         "teacher.negative_prompt": t.negative_prompt or None,
         "teacher.size": t.size or None,
         "dmd.adapters.kind": o.adapters.kind if o.adapters.kind != "none" else None,
+        "dmd.gan.latents": o.gan.latents if o.gan.latents != "cached" else None,
+        "dmd.gan.cache": o.gan.cache,
         "dmd.gradient_checkpointing": o.gradient_checkpointing or None,
         "teacher.precision": t.precision if t.precision == "float16" else None,
     }
@@ -118,11 +139,12 @@ DMD = Task(
     product="student",
     prepare=lambda config, device, processes: _preparation().prepare(config, device, processes),
     out_of_memory="a smaller estimator.upstream (with dmd.global_batch for the same batch), dmd.fake_batch, "
-    "or with prompts dmd.adapters.kind=lora",
+    "dmd.optimiser=adamw_8bit, dmd.ema_memory=host, or with prompts dmd.adapters.kind=lora",
     check=_check,
     fixed_length=lambda config: config.dmd.lr_decay != "none",
     gradient=lambda config, run, device, step: _preparation().measured_gradient(config, run, device, step),
     generators=_generators,
+    prompted=lambda config: config.data.name in CAPTIONED,
     model=_model,
     shards=True,
 )

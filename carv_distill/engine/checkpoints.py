@@ -22,9 +22,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from carv_distill.errors import UserError, one_line
 from carv_distill.files import atomic_file
 
-from .callbacks import FIDTrace
 from .devices import precision_of
 from .environment import require_layout
+from .fid_trace import FIDTrace
 from .folder import NEWEST, checkpoints_in, kept_values
 from .options import CheckpointOptions, RunConfig
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -36,6 +36,13 @@ def resolve_device(options: TrainerOptions) -> str:
     if wanted > present:
         raise UserError(f"trainer.devices: {wanted} GPUs are asked for, {present} are here")
     return "cuda"
+
+
+def own_device(device: str) -> str:
+    """This process's device: of several GPUs the one by its number on the node, as torchrun, srun or
+    Lightning say it."""
+    number = int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)
+    return f"cuda:{number % torch.cuda.device_count()}" if device == "cuda" else device
 
 
 def launched(options: TrainerOptions) -> tuple[int, int]:
@@ -80,6 +87,17 @@ def autocast_of(
     if precision_of(options, device) == "bf16-mixed":
         return partial(torch.autocast, device, torch.bfloat16)
     return contextlib.nullcontext
+
+
+@contextlib.contextmanager
+def float32_matmul(options: TrainerOptions) -> Iterator[None]:
+    """A block with `trainer.float32_matmul`, which torch has for the whole process."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(options.float32_matmul)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def use_threads(wanted: int | None, device: str, before: int | None = None) -> None:

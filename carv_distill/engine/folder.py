@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import eq
 from pathlib import Path
 from typing import Any
@@ -130,17 +130,25 @@ def require_checkpoints(folder: Path, config: RunConfig) -> None:
         )
 
 
-def newest_run(root: Path, tasks: Sequence[Task]) -> Path:
-    """The run of one of these tasks whose last attempt is newest; UserError without any."""
+def newest_run(
+    root: Path, tasks: Sequence[Task], example: str, fits: Callable[[Path], bool] = lambda run: True
+) -> Path:
+    """The run of one of these tasks, and one that fits, whose last attempt is newest; UserError without any.
+
+    Args:
+        example: the configuration that makes one, for the message.
+    """
     names = [task.name for task in tasks]
     runs = [path.parent for path in root.glob(f"*/{NAME}")]
     runs = [run for run in runs if read_run_config(run).get("task") in names]
-    if not runs:
-        raise UserError(
-            f"{root} holds no run of task {' or '.join(names)}; make one with "
-            f"python train.py --config configs/{tasks[0].example}"
-        )
-    return max(runs, key=lambda run: (run / NAME).stat().st_mtime_ns)
+    for run in sorted(runs, key=lambda run: (run / NAME).stat().st_mtime_ns, reverse=True):
+        if fits(run):
+            return run
+    raise UserError(
+        f"{root} holds no run of task {' or '.join(names)}"
+        f"{' that can be measured so' if runs else ''}; make one with "
+        f"python train.py --config configs/{example}"
+    )
 
 
 def open_run(tasks: Tasks, folder: Path) -> tuple[Task, RunConfig]:

@@ -43,6 +43,10 @@ def ema_update(average: Sequence[Tensor], parameters: Sequence[Tensor], decay: f
     get_ema_multi_avg_fn(decay)(list(average), list(parameters), 0)
 
 
+AverageUpdate = Callable[[Sequence[Tensor], Sequence[Tensor], float], None]
+"""(θ̄, θ, δ), as :func:`ema_update`."""
+
+
 def warm_cosine(step: int, warmup: int, length: int | None) -> float:
     """min(1, (n + 1)/W) · (1 + cos(π n/N))/2 at step n: warm-up over W steps (0: none) and decay over N
     (None: none) at once, as in distillation."""
@@ -129,14 +133,20 @@ class NetworkParameters(ABC):
     def _scale(self, factor: Tensor) -> None:
         torch._foreach_mul_(self.gradients, factor)
 
-    def average_into(self, average: Sequence[Tensor], decay: float) -> None:
-        """θ̄ ← δ θ̄ + (1 − δ) θ of tensors like :attr:`local`."""
-        ema_update(average, self.local, decay)
+    def average_into(
+        self, average: Sequence[Tensor], decay: float, update: AverageUpdate = ema_update
+    ) -> None:
+        """θ̄ ← δ θ̄ + (1 − δ) θ of tensors like :attr:`local`; `update` knows where they lie."""
+        update(average, self.local, decay)
 
     def cut(self, row: Tensor) -> list[Tensor]:
         """A vector as long as this process's part of θ, as views like :attr:`local`."""
         like = self.local
         return [part.view_as(t) for part, t in zip(row.split([t.numel() for t in like]), like, strict=True)]
+
+
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 class ParameterVector(NetworkParameters):
@@ -149,11 +159,17 @@ class ParameterVector(NetworkParameters):
     Args:
         parameters: of one network, on one device, of one type; their order is the vector's.
         world_size: processes, of which each has all of them.
+        place: puts θ where it is to lie.
     """
 
-    def __init__(self, parameters: Sequence[Parameter], world_size: int = 1) -> None:
+    def __init__(
+        self,
+        parameters: Sequence[Parameter],
+        world_size: int = 1,
+        place: Callable[[Tensor], Tensor] = _itself,
+    ) -> None:
         self.parts, self.world_size = list(parameters), world_size
-        self.theta = Parameter(torch.cat([p.detach().flatten() for p in self.parts]))
+        self.theta = Parameter(place(torch.cat([p.detach().flatten() for p in self.parts])))
         self.tensors = [self.theta]
         sizes = [p.numel() for p in self.parts]
         for p, view in zip(self.parts, self.theta.detach().split(sizes), strict=True):
@@ -168,6 +184,12 @@ class ParameterVector(NetworkParameters):
         assert self.theta.grad is not None
         return [self.theta.grad]
 
+    def split(self, size: int) -> None:
+        """Lets an optimiser take θ as several tensors of at most so many numbers: one whose kernels count in
+        32 bits needs it."""
+        if len(self.theta) > size:
+            self.tensors = [Parameter(part) for part in self.theta.detach().split(size)]
+
     def collect_gradient(self) -> None:
         parts = [p.new_zeros(p.numel()) if p.grad is None else p.grad.flatten() for p in self.parts]
         for p in self.parts:
@@ -175,6 +197,9 @@ class ParameterVector(NetworkParameters):
         if self.theta.grad is None:
             self.theta.grad = torch.empty_like(self.theta)
         average_over_ranks(torch.cat(parts, out=self.theta.grad), self.world_size)
+        if len(self.tensors) > 1:
+            for tensor, part in zip(self.tensors, self.theta.grad.split(len(self.tensors[0])), strict=True):
+                tensor.grad = part
 
     def gradient_norm(self) -> Tensor:
         return torch.linalg.vector_norm(self.gradients[0])

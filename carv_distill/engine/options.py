@@ -16,6 +16,7 @@ from carv_distill.options import at_least, between, one_of, section, seed_option
 PROPOSALS = ("uniform", "weights", "weighting", "adaptive")
 SHARDINGS = ("none", "fsdp")
 PRECISIONS = ("auto", "32-true", "64-true", "bf16-mixed")
+MATMULS = ("highest", "high")
 
 
 @dataclass
@@ -90,6 +91,9 @@ class TrainerOptions:
     """Student updates (dmd) or optimiser steps. A run whose rates decay over them keeps its number."""
     precision: str = one_of(PRECISIONS, "auto")
     """auto: bf16-mixed on CUDA, 32-true on a CPU."""
+    float32_matmul: str = one_of(MATMULS, "highest")
+    """Of matrix products in float32 (torch.set_float32_matmul_precision). highest: all 24 bits; high: TF32 on
+    CUDA from Ampere on, 11 bits of each factor, several times faster. Convolutions have TF32 either way."""
     accelerator: str = one_of(("auto", "cpu", "cuda"), "auto", resume=True)
     devices: int = at_least(1, 1, resume=True)
     """Processes per node; under torchrun, what torchrun says."""

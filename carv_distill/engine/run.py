@@ -21,6 +21,7 @@ from .checkpoints import AtomicCheckpointIO, Checkpoints, load_checkpoint, newes
 from .config import flat
 from .console import is_main_process
 from .devices import (
+    float32_matmul,
     lacks_memory,
     launched,
     precision_of,
@@ -79,12 +80,19 @@ def execute(task: Task, config: RunConfig, resume: bool = False, requeue: bool =
         raise UserError(
             f"what is to be trained does not fit into memory; {task.out_of_memory} takes less"
         ) from error
-    if not (resume or (requeue and _has_checkpoints(config))):
+    begins = not (resume or (requeue and _has_checkpoints(config)))
+    if begins:
+        prepared.require()
         prepared.begin()
+    prepared.ready()
     shares = devices * nodes * prepared.accumulate
     with ExitStack() as stack:
+        # not before: embeddings of prompts are kept for runs of every precision
+        stack.enter_context(float32_matmul(config.trainer))
         folder, checkpoint = _start(task, config, resume, requeue, shares, stack)
         if checkpoint is None or checkpoint[1] < config.trainer.max_steps:
+            if not begins:
+                prepared.require()
             _fit(task, config, prepared, folder, checkpoint, shares)
         elif is_main_process():
             log.info("it has all of its %d updates; what comes after them is made", checkpoint[1])

@@ -52,6 +52,17 @@ def blocks(network: nn.Module) -> list[nn.Module]:
     return [m for m in reversed(chosen) if m is not model and next(m.parameters(), None) is not None]
 
 
+def largest_joined(network: nn.Module) -> int:
+    """Parameters of the largest part that is joined at a time: a block without those inside it, or what is in
+    none."""
+    sizes, taken = [], set[int]()
+    for module in (*blocks(network), network):
+        own = [p for p in module.parameters() if id(p) not in taken]
+        sizes.append(sum(p.numel() for p in own))
+        taken |= {id(p) for p in own}
+    return max(sizes)
+
+
 def shard(network: nn.Module, mesh: DeviceMesh, whole: Iterable[Parameter] = ()) -> None:
     """Shards a network over the processes of a mesh, block by block, onto their devices.
 

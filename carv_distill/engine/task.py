@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # a configuration is checked without them
     from lightning.pytorch.callbacks import Callback
     from torch import Tensor
 
+    from carv_distill.data.captioned import PromptedSet
     from carv_distill.evaluation.generate import Sample
     from carv_distill.teachers.schedule import NoiseSchedule
     from carv_distill.variance import MeasuredGradient
@@ -32,8 +33,13 @@ class Prepared:
     """Writes the module's product, given its folder and the update, at every checkpoint."""
     finish: Callable[[Any, Path], None] = lambda module, run: None
     """Makes what only a finished run has, given the module and the run's folder, from the two alone."""
+    require: Callable[[], None] = lambda: None
+    """Raises UserError for what its updates lack here, as memory or a package; a product needs none of it."""
     begin: Callable[[], None] = lambda: None
     """Puts the module where a run begins that has no checkpoint to go on from."""
+    ready: Callable[[], None] = lambda: None
+    """Makes, before the run's folder, what takes long and is kept elsewhere, as latents; of several processes
+    all call it at once."""
     shown: dict[str, str] = field(default_factory=dict)
     """Metrics that the progress line shows, with their format."""
     accumulate: int = 1
@@ -56,6 +62,10 @@ class Generator:
     """Whether it is the run's teacher."""
     latent: tuple[int, ...] | None = None
     """Shape of one z, where that is not an image's."""
+    prompts: PromptedSet | None = None
+    """What its labels are numbers of, where they are prompts."""
+    size: int | None = None
+    """Pixels along one side of its pictures, where no data say it."""
 
 
 @dataclass(frozen=True)
@@ -106,5 +116,6 @@ class Task:
     """(config, run, step of a checkpoint or None for the product) → for `evaluate.py influence`."""
     shards: bool = False
     """Whether its module can shard its networks (trainer.sharding)."""
-    renders: bool = False
-    """Whether the product is an object that `evaluate.py clip` can look at."""
+    prompted: Callable[[Any], bool] | None = None
+    """config → whether what a run makes has prompts, as `evaluate.py clip` needs: the pictures of its
+    generators, or, without any, the object that it renders."""

@@ -200,6 +200,9 @@ class ClipFeatures(FeatureExtractor):
         """The projected embeddings of texts, [n, D]; what is beyond the text model's length is cut."""
         config: Any = self._network.config.text_config
         cut = CutProcessor(self._processor, config.max_position_embeddings)
+        if longer := sum(bool(cut.cut_text(text)) for text in texts):
+            said = "%d of %d prompts are longer than the %d tokens of the CLIP model; their ends do not count"
+            log.warning(said, longer, len(texts), cut.length)
         device = next(self._network.parameters()).device
         parts = []
         for start in range(0, len(texts), 256):

@@ -9,8 +9,12 @@ import torch
 from torch import Tensor
 
 from carv_distill.carv import stream
+from carv_distill.data.sets import to_uint8
+from carv_distill.data.solids import PromptedImages
 
+from .features import FeatureExtractor
 from .fid import NEIGHBOURS, Metrics, compute_metrics
+from .prompted import ROWS, Prompted
 from .reference import Reference
 
 SPLITS = 10
@@ -52,6 +56,8 @@ class Floor:
     """s."""
     uneven: bool = False
     """Whether the reference's classes are of unequal size."""
+    rendered: bool = False
+    """Whether the first side was rendered anew, and the second is the whole reference: nothing is scaled."""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -60,6 +66,42 @@ class Floor:
             "scale": self.scale,
             "splits": [asdict(metrics) for metrics in self.metrics],
         }
+
+
+def rendered_floor(
+    data: PromptedImages,
+    prompted: Prompted,
+    extractor: FeatureExtractor,
+    reference: Reference,
+    images: int,
+    labels: str,
+    splits: int = SPLITS,
+    kid_subsets: int = 100,
+) -> Floor | None:
+    """The floor of rendered images, which can be had anew: N with captions drawn as a generator's are, by
+    other cameras, against the reference itself, that many times; None where that has no features.
+
+    A split of the reference, as :func:`measure_floor` makes, takes its images for independent ones; but each
+    object is there equally often, and the floor of a split is then too high.
+
+    Args:
+        labels: how the captions of seeds are drawn; see :func:`~.generate.image_latents`.
+        splits: sets of N.
+    """
+    if reference.features is None:
+        return None
+    scores = []
+    for split in range(splits):
+        seeds = range(split * images, (split + 1) * images)
+        numbers = prompted.images(seeds, labels)
+        batches = data.rendered_anew(numbers, split).split(ROWS)
+        features = torch.cat([extractor(to_uint8(batch)).float().cpu() for batch in batches])
+        measured = compute_metrics(features, reference.features, reference.statistics, kid_subsets)
+        if prompted.recognition is not None:
+            clip, recognised = prompted.recognition.scores(features, prompted.labels[numbers])
+            measured = replace(measured, clip=clip, recognised=recognised)
+        scores.append(measured)
+    return Floor(tuple(scores), (images, len(reference.features)), 1.0, rendered=True)
 
 
 def measure_floor(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from carv_distill.data.captioned import CaptionedSet
+from carv_distill.data.captioned import CaptionedSet, PromptedSet
 from carv_distill.data.sets import ImageSpec, Unlabelled
 
 from .clip import ClipFeatures
@@ -17,6 +17,9 @@ from .features import FeatureExtractor
 from .generate import Sample, image_latents
 from .options import FIDOptions
 from .reference import FIDSetup
+
+ROWS = 1024
+"""Images that are compared with all prompts at a time."""
 
 
 class Recognition:
@@ -35,12 +38,20 @@ class Recognition:
         self.texts = normalize(extractor.text_features(list(distinct)).cpu().float(), dim=-1)
 
     def scores(self, features: Tensor, captions: Tensor) -> tuple[float, float]:
-        """(mean of 100 max(cos, 0) of images and their own prompts, share of images whose own prompt is the
-        best match of all), of features [N, D] and caption numbers [N]."""
-        cosines = normalize(features.float(), dim=-1) @ self.texts.T
-        own = self.object_of[captions]
-        score = 100 * cosines.gather(1, own[:, None]).clamp(min=0).mean()
-        return float(score), float((cosines.argmax(1) == own).float().mean())
+        """The means of :meth:`each`."""
+        score, recognised = self.each(features, captions)
+        return float(score.mean()), float(recognised.float().mean())
+
+    def each(self, features: Tensor, captions: Tensor) -> tuple[Tensor, Tensor]:
+        """100 max(cos, 0) of each image and its own prompt, [N], and whether that is the best match of all,
+        bool [N], of features [N, D] and caption numbers [N]."""
+        scores, recognised = [], []
+        for rows, numbers in zip(features.split(ROWS), captions.split(ROWS), strict=True):
+            cosines = normalize(rows.float(), dim=-1) @ self.texts.T
+            own = self.object_of[numbers]
+            scores.append(100 * cosines.gather(1, own[:, None])[:, 0].clamp(min=0))
+            recognised.append(cosines.argmax(1) == own)
+        return torch.cat(scores), torch.cat(recognised)
 
 
 @dataclass(frozen=True)
@@ -61,7 +72,7 @@ class Prompted:
     recognition: Recognition | None
 
     @classmethod
-    def of(cls, data: CaptionedSet, extractor: FeatureExtractor, latent: tuple[int, ...]) -> Prompted:
+    def of(cls, data: PromptedSet, extractor: FeatureExtractor, latent: tuple[int, ...]) -> Prompted:
         """For a data set and the features that it is measured with."""
         clip = isinstance(extractor, ClipFeatures)
         recognition = Recognition(extractor, data.objects) if clip else None  # type: ignore[arg-type]
@@ -77,7 +88,11 @@ class Prompted:
 
     def numbers(self, seeds: Sequence[int], labels: str = "random") -> Tensor:
         """The caption of each seed's image, [n]."""
-        return self.labels[image_latents(seeds, self.latent, len(self.labels), labels)[1]]
+        return self.labels[self.images(seeds, labels)]
+
+    def images(self, seeds: Sequence[int], labels: str = "random") -> Tensor:
+        """Each seed's image of the data, whose caption it gets, [n]."""
+        return image_latents(seeds, self.latent, len(self.labels), labels)[1]
 
 
 def captioned_setup(

@@ -196,6 +196,11 @@ def _explained(reports: Sequence[Report], floor: Floor | None) -> list[str]:
         said.append(
             "No floor: the reference has no features of single images, or too few, or too few of a class."
         )
+    elif floor.rendered:
+        said.append(
+            f"Floor: {len(floor.metrics)} sets of as many real images, rendered by other cameras, in the "
+            "generator's place; ± over sets."
+        )
     else:
         first, second = floor.sizes
         said.append(

@@ -12,9 +12,10 @@ from lightning.pytorch.callbacks import Callback
 from carv_distill.data.images import load_images
 from carv_distill.data.solids import prompted_solids, vocabulary
 from carv_distill.data.wild import WILD, wild_solids
-from carv_distill.engine.callbacks import FIDTrace, PictureGrid
+from carv_distill.engine.callbacks import PictureGrid
 from carv_distill.engine.checkpoints import checkpoint_at
 from carv_distill.engine.environment import require_layout
+from carv_distill.engine.fid_trace import FIDTrace
 from carv_distill.engine.folder import product_of
 from carv_distill.engine.task import Generator, Prepared, TrainedModel
 from carv_distill.evaluation.generate import Sample

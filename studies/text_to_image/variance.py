@@ -119,5 +119,5 @@ def advise(run: Path, quick: bool, folder: Path, workers: int) -> Row:
 
 
 def _advice(run: Path, quick: bool) -> dict[str, Any]:
-    few: dict[str, Any] = {"draws": (1, 2, 4), "pairs": 4, "samples": 4} if quick else {}
+    few: dict[str, Any] = {"draws": (1, 2, 4), "pairs": 4, "budget_upstreams": 4} if quick else {}
     return analysis_dict(analyse(load_gradient(run), **few))

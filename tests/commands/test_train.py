@@ -8,7 +8,7 @@ import pytest
 
 from carv_distill.commands.train import closing
 from carv_distill.files import write_json
-from carv_distill.tasks import TASKS
+from carv_distill.tasks import TASKS, load_config
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,8 @@ def test_a_run_ends_with_figures_paths_and_what_is_next(
     write_json(tmp_path / "summary.json", {"last": last})
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures/a.png").touch()
-    lines = closing(TASKS[task], tmp_path, 75.2).splitlines()
+    config = load_config(TASKS[task].example.removesuffix(".yaml"), [])
+    lines = closing(TASKS[task], config, tmp_path, 75.2).splitlines()
     assert lines[:2] == [line.format(run=tmp_path) for line in said]
     assert lines[2] == f"drawn: {tmp_path}/figures/a.png"
     command = {"dmd": "fid", "sds": "clip"}.get(task)

@@ -166,8 +166,8 @@ def test_a_picture_that_is_damaged_later_is_named_by_a_worker(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "files", "message"),
     [
-        ("nothing", {}, "does not exist; a folder or zip of PNG or JPEG files with captions"),
-        ("set", {"a.txt": b"a"}, r"holds no pictures \(\.png, \.jpg, \.jpeg\) and no shards"),
+        ("nothing", {}, "does not exist; a folder or zip of pictures"),
+        ("set", {"a.txt": b"a"}, r"holds no pictures \(\.png, .*\.bmp\) and no shards"),
         ("set", {"a.tar": tar_of({"a.cls": b"1"})}, "holds no pictures"),
         ("set", {"a.tar": tar_of({}), "x.png": png(0)}, r"holds pictures and shards \(a\.tar\)"),
         ("set", {"a.tar.gz": b""}, r"a\.tar\.gz is compressed; unpack it to a \.tar"),
@@ -186,7 +186,7 @@ def test_places_that_do_not_fit_are_a_line(name: str, files: Files, message: str
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (DataOptions("captioned"), r"data\.path: data\.name: captioned needs a folder or zip of PNG"),
+        (DataOptions("captioned"), r"data\.path: data\.name: captioned needs a folder or zip of pictures"),
         (DataOptions("digits"), "no data set 'digits' of images with captions; allowed: shapes, captioned"),
         (DataOptions("shapes", "x"), r"x is given, but .* made in memory \(a path goes with captioned\)"),
         (DataOptions("captioned", "x", views=3), r"data\.views: 3 is given, but .*captioned has none"),
@@ -233,3 +233,41 @@ def test_a_json_beside_a_picture_of_many(tmp_path: Path) -> None:
     assert data.labels.tolist() == [i % 7 for i in range(200)]
     with pytest.raises(UserError, match=r"100\.png is no whole image"):
         data.batch(torch.tensor([100]))
+
+
+FORMS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP", "bmp": "BMP", "BMP": "BMP"}
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("suffix", FORMS)
+def test_common_formats_are_read(suffix: str, write: Write, tmp_path: Path) -> None:
+    """Without loss to the bit, JPEG and WebP to within their own."""
+    picture = np.zeros((8, 8, 3), np.uint8)
+    picture[:, :4] = 200, 40, 90
+    content = io.BytesIO()
+    more = {"lossless": True} if FORMS[suffix] == "WEBP" else {}
+    Image.fromarray(picture).save(content, FORMS[suffix], **more)
+    files = {f"a/x.{suffix}": content.getvalue(), "a/x.txt": b"a red torus"}
+    data = load_captioned_images(write(tmp_path, files), 8)
+    assert data.captions == ["a red torus"]
+    difference = (data.pixels(0).permute(1, 2, 0).numpy().astype(int) - picture).__abs__().max()
+    assert difference <= (40 if FORMS[suffix] == "JPEG" else 0)
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("name", ["y.gif", "b/y.TIFF", "y.avif"])
+def test_a_picture_of_another_format_is_named_and_not_left_out(
+    name: str, write: Write, tmp_path: Path
+) -> None:
+    folder, _, base = f"a/{name}".rpartition("/")
+    path = write(tmp_path, {**photos(), **beside(), f"{folder}/{base}": b"", f"{folder}/y.txt": b"a"})
+    with pytest.raises(UserError, match=rf"holds .*{base}, of a format that is not read \(allowed: \.png,"):
+        load_captioned_images(path, 8)
+
+
+def test_an_animation_is_refused(tmp_path: Path) -> None:
+    content, frames = io.BytesIO(), [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(content, "WEBP", save_all=True, append_images=frames[1:])
+    path = as_folder(tmp_path, {"x.webp": content.getvalue(), "x.txt": b"a"})
+    with pytest.raises(UserError, match=r"x\.webp is an animation of 2 pictures; give one"):
+        load_captioned_images(path, 8)

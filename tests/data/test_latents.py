@@ -7,11 +7,13 @@ import multiprocessing
 import os
 import pickle
 import signal
+import time
 from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -51,11 +53,15 @@ def filled(folder: Path) -> LatentCache:
     return made
 
 
+def shards(folder: Path) -> list[Path]:
+    return list(folder.glob("latents-*"))
+
+
 def test_moments_are_those_of_the_encoder_to_the_bit(tmp_path: Path) -> None:
     encode = Encoder()
     data = CachedLatents(filled(tmp_path), IMAGES.labels, IMAGES.spec)
     assert (len(data), data.spec) == (COUNT, ImageSpec("set", channels=6, size=4, classes=5))
-    assert sorted(p.name for p in tmp_path.iterdir()) == [f"latents-{n:05d}.safetensors" for n in range(6)]
+    assert sorted(p.name for p in shards(tmp_path)) == [f"latents-{n:05d}.safetensors" for n in range(6)]
     pick = torch.tensor([21, 0, 3, 4, 4, 20])
     moments, labels = data.batch(pick)
     assert torch.equal(moments, torch.cat(encode(IMAGES.images[pick]), 1))
@@ -88,7 +94,7 @@ def test_steps_read_them_as_they_read_images(workers: int, tmp_path: Path) -> No
 
 def test_only_what_is_missing_is_encoded(tmp_path: Path) -> None:
     made = filled(tmp_path)
-    whole = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    whole = {path: path.read_bytes() for path in shards(tmp_path)}
     encode = Encoder()
     made.fill(IMAGES, encode)
     assert encode.seen == 0
@@ -101,7 +107,7 @@ def test_only_what_is_missing_is_encoded(tmp_path: Path) -> None:
     seen: list[int] = []
     made.fill(IMAGES, encode, batch=3, progress=seen.append)
     assert (encode.seen, seen) == (4 + 4 + 2, [3, 1, 3, 1, 2])
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == whole
+    assert {path: path.read_bytes() for path in shards(tmp_path)} == whole
 
 
 def test_latents_of_something_else_are_refused_before_any_work(tmp_path: Path) -> None:
@@ -141,7 +147,8 @@ def test_a_disk_that_fills_up_is_a_line_and_the_shards_stay(
         made.fill(IMAGES, encode)
     assert "\n" not in str(caught.value)
     monkeypatch.undo()
-    assert len(list(tmp_path.iterdir())) == 2  # nothing half written is left
+    assert len(shards(tmp_path)) == 2
+    assert not list(tmp_path.glob(".*.tmp"))  # nothing half written is left
     assert made.missing() == [2, 3, 4, 5]
     encode.seen = 0
     made.fill(IMAGES, encode)
@@ -199,13 +206,56 @@ def test_after_a_kill_the_missing_shards_are_made(tmp_path: Path) -> None:
     assert torch.equal(data.batch(torch.arange(COUNT))[0], torch.cat(encode(IMAGES.images), 1))
 
 
-def test_every_process_makes_its_share(tmp_path: Path) -> None:
-    class Two(latents.Processes):
-        def wait(self) -> None:
-            """The other one comes later."""
+class Slow(Encoder):
+    """Notes the images that it has seen, and gives the others time."""
 
+    def __init__(self, note: Path) -> None:
+        super().__init__()
+        self.note = note
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        with self.note.open("a") as file:
+            file.writelines(f"{float(image[0, 0, 0])}\n" for image in x)
+        time.sleep(0.05)
+        return super().__call__(x)
+
+
+def fill_slowly(folder: Path, note: Path) -> None:
+    made = cache(folder)
+    made.fill(IMAGES, Slow(note), batch=1)
+    assert made.missing() == []
+
+
+@pytest.mark.ddp
+def test_processes_share_the_work_and_wait_for_each_other(tmp_path: Path) -> None:
+    """Two that know nothing of each other: together they encode every image once, each of them some, and
+    each returns when all is there."""
+    context = multiprocessing.get_context("spawn")
+    notes = [tmp_path / "0", tmp_path / "1"]
+    processes = [context.Process(target=fill_slowly, args=(tmp_path / "cache", note)) for note in notes]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    seen = [line for note in notes if note.exists() for line in note.read_text().split()]
+    assert sorted(map(float, seen)) == sorted(IMAGES.images[:, 0, 0, 0].tolist())
+
+
+def test_a_shard_that_another_process_is_at_is_left_to_it(tmp_path: Path) -> None:
+    """Held by another, it is passed over; let go unfinished, it is made by who waits."""
     made, encode = cache(tmp_path), Encoder()
-    made.fill(IMAGES, encode, processes=Two(0, 2))
-    assert made.missing() == [1, 3, 5]
-    made.fill(IMAGES, encode, processes=Two(1, 2))
+    (tmp_path / ".locks").mkdir()
+    other = FileLock(tmp_path / ".locks/00002", thread_local=False)
+    other.acquire()
+    seen: list[int] = []
+
+    def progress(count: int) -> None:
+        seen.append(count)
+        if sum(seen) == COUNT - 4:
+            assert made.missing() == [2, 5]  # the last one is being made
+            other.release()
+
+    made.fill(IMAGES, encode, progress=progress)
+    assert seen == [4, 4, 4, 4, 2, 4]
     assert (made.missing(), encode.seen) == ([], COUNT)

@@ -187,6 +187,7 @@ def test_the_discriminator_reads_latents_of_captioned_images(folder: Path) -> No
         "data.views=2",
         "dmd.gan.fake_weight=0.1",
         "dmd.gan.student_weight=0.1",
+        "dmd.gan.latents=encoded",
     )
     module = module_of(folder, *words)
     student, fake, *_ = module.configure_optimizers()

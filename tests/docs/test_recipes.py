@@ -23,6 +23,8 @@ COLUMNS = {
     "DMD2 on ImageNet-64": ("imagenet64/dmd2_start", "imagenet64/dmd2"),
 }
 OF_PROMPTS = {
+    "dmd.gan.cache",
+    "dmd.gan.latents",
     "dmd.gradient_checkpointing",
     "dmd.student_timestep",
     "teacher.negative_prompt",
@@ -32,6 +34,7 @@ OF_PROMPTS = {
 NOT_OF_A_RECIPE = {
     "dmd.fake_batch",  # of a share: dmd.global_batch says what counts
     "dmd.ema_half_life",
+    "dmd.ema_memory",  # the same numbers
     "dmd.compile",
     "dmd.gan.r1_noise",
     "estimator.upstream",

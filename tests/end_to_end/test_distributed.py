@@ -165,7 +165,7 @@ def accumulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize("launch", [launch_two, launch_two_nodes])
+@pytest.mark.parametrize("launch", [launch_two, pytest.param(launch_two_nodes, marks=pytest.mark.slow)])
 def test_two_processes_make_the_updates_of_one_that_accumulates(
     launch: Callable[..., None], accumulated: Path, tmp_path: Path
 ) -> None:
@@ -184,6 +184,7 @@ def test_two_processes_make_the_updates_of_one_that_accumulates(
 
 
 @pytest.mark.ddp
+@pytest.mark.slow
 def test_two_processes_make_the_updates_of_a_published_kind_of_run(tmp_path: Path) -> None:
     """As above, with the teacher's features, an optimiser of the discriminator's own and three averages."""
     gan = ("features=teacher", "scales=2", "optimiser=own", "student_weight=0.1", "fake_weight=1")

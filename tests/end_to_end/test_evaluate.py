@@ -46,6 +46,7 @@ def test_two_processes_measure_what_one_does(tmp_path: Path, small_config: Calla
 
 
 @pytest.mark.ddp
+@pytest.mark.slow
 def test_the_trace_of_two_processes_is_that_of_one(
     tmp_path: Path, small_config: Callable[..., DMDConfig]
 ) -> None:
@@ -60,6 +61,7 @@ def test_the_trace_of_two_processes_is_that_of_one(
 
 
 @pytest.mark.ddp
+@pytest.mark.slow
 def test_two_processes_make_the_reference_of_one(tmp_path: Path) -> None:
     save_zip(tmp_path / "set.zip", 8, [i % 3 for i in range(300)])
     path = f"{tmp_path}/set.zip"

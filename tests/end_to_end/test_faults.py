@@ -53,7 +53,7 @@ def test_two_processes_leave_at_one_update_when_one_is_told_to(tmp_path: Path) -
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("fault", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)])
 def test_a_process_that_dies_or_hangs_stops_the_others(fault: signal.Signals, tmp_path: Path) -> None:
     """Within `trainer.patience` and a few seconds, with a line that says so."""
     tasks = srun_two(*DMD, *LONG, f"folder={tmp_path}")

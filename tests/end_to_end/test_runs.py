@@ -24,8 +24,8 @@ from diffusers import UNet2DModel
 
 from carv_distill.distillation.module import DMDModule
 from carv_distill.distillation.options import DMDConfig
-from carv_distill.engine.callbacks import FIDTrace
 from carv_distill.engine.checkpoints import newest_checkpoint
+from carv_distill.engine.fid_trace import FIDTrace
 from carv_distill.engine.metrics import read_metrics
 from carv_distill.errors import StoppedError, UserError
 from carv_distill.tasks import load_config, open_run, train

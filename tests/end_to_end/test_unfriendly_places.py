@@ -56,7 +56,14 @@ def train_again(run: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=ONE_THREAD, capture_output=True, text=True, timeout=200)
 
 
-@pytest.mark.parametrize("end", ["| true", "> /dev/full", "> /dev/full 2>&1", "2>&- >&-"])
+@pytest.mark.parametrize(
+    "end",
+    [
+        "| true",
+        "> /dev/full 2>&1",
+        *(pytest.param(e, marks=pytest.mark.slow) for e in ("> /dev/full", "2>&- >&-")),
+    ],
+)
 def test_a_measurement_is_kept_whatever_becomes_of_the_screen(end: str, run: Path) -> None:
     done = shell(f"{sys.executable} {FID} {run} {end}")
     assert done.returncode == 0, done.stderr

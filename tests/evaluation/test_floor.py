@@ -7,10 +7,16 @@ import torch
 from torch import Tensor
 
 from carv_distill.carv import stream
+from carv_distill.data.sets import to_uint8
+from carv_distill.data.solids import prompted_solids
+from carv_distill.evaluation.clip import ClipFeatures
+from carv_distill.evaluation.features import SOLIDS_CLIP
 from carv_distill.evaluation.fid import FeatureStatistics, compute_metrics, frechet_distance
-from carv_distill.evaluation.floor import measure_floor
+from carv_distill.evaluation.floor import measure_floor, rendered_floor
 from carv_distill.evaluation.generate import image_latents
+from carv_distill.evaluation.prompted import Prompted
 from carv_distill.evaluation.reference import Reference
+from carv_distill.evaluation.report import Report, report_table
 
 CLASSES, DIM = 5, 6
 CENTRES = 3 * torch.randn(CLASSES, DIM, generator=stream("floor", "centres"), dtype=torch.float64)
@@ -113,3 +119,58 @@ def test_classes_of_unequal_size_are_noted(sizes: tuple[int, int], uneven: bool)
     assert floor is not None
     assert floor.uneven is uneven
     assert abs(floor.sizes[0] - 84) <= 1
+
+
+def test_renders_by_other_cameras_are_their_own_floor() -> None:
+    """224 renders: each set is of as many fresh ones with the captions of a generator's seeds, measured
+    against the reference as a generator is, and CLIP recognises them as it does the reference."""
+    data, extractor = prompted_solids(32, 4), ClipFeatures(SOLIDS_CLIP)
+    known = extractor(to_uint8(data.images))
+    ref = Reference("shapes", FeatureStatistics.from_features(known), known)
+    prompted = Prompted.of(data, extractor, (2,))
+    floor = rendered_floor(data, prompted, extractor, ref, 224, "random", splits=3, kid_subsets=1)
+    assert floor is not None
+    assert (floor.sizes, floor.scale, floor.rendered) == ((224, 224), 1.0, True)
+    numbers = image_latents(range(224, 448), (2,), 224, "random")[1]  # seeds of the second set
+    fresh = data.rendered_anew(numbers, 1)
+    again = compute_metrics(extractor(to_uint8(fresh)), known, ref.statistics, 1)
+    assert floor.metrics[1].fid == pytest.approx(again.fid, rel=1e-6)
+    assert floor.metrics[1].recall == again.recall
+    assert len({m.fid for m in floor.metrics}) == 3
+    assert all(m.recognised is not None and m.recognised > 0.85 for m in floor.metrics)
+    assert all(m.precision is not None and m.precision > 0.85 for m in floor.metrics)
+    assert rendered_floor(data, prompted, extractor, Reference("file", ref.statistics), 224, "turn") is None
+    report = Report("student", ((0, 223),), floor.metrics[:1], "clip", "f", "shapes")
+    table = str(report_table([report], floor))
+    assert "3 sets of as many real images, rendered by other cameras" in " ".join(table.split())
+    assert "splits" not in table
+
+
+@pytest.mark.slow
+def test_a_split_of_renders_lies_above_the_floor_of_fresh_ones() -> None:
+    """It takes them for independent ones, but each object is there equally often: by 4 SE over 30 splits and
+    10 sets of fresh ones, of 504."""
+    data, extractor = prompted_solids(32, 9), ClipFeatures(SOLIDS_CLIP)
+    known = extractor(to_uint8(data.images))
+    ref = Reference("shapes", FeatureStatistics.from_features(known), known)
+    fresh = rendered_floor(data, Prompted.of(data, extractor, (2,)), extractor, ref, 504, "random", 10, 1)
+    split = measure_floor(ref, 504, "random", 30, 1)
+    assert fresh is not None
+    assert split is not None
+    high, low = (mean_and_se([m.fid for m in f.metrics]) for f in (split, fresh))
+    assert high[0] - low[0] > 4 * math.hypot(high[1], low[1])
+
+
+def test_fresh_renders_show_the_same_objects_from_elsewhere() -> None:
+    """The mean colour of a picture tells its object's colour: nearer to its own than to another one's."""
+    data = prompted_solids(16, 2)
+    numbers = torch.tensor([0, 1, 60, 0])
+    fresh = data.rendered_anew(numbers, 5)
+    assert torch.equal(fresh, data.rendered_anew(numbers, 5))
+    assert not torch.equal(fresh, data.rendered_anew(numbers, 6))
+    assert not any(torch.equal(image, data.images[n]) for image, n in zip(fresh, numbers, strict=True))
+    assert not torch.equal(fresh[0], fresh[3])
+    colours = fresh.amin((2, 3)), data.images[numbers].amin((2, 3))
+    distance = torch.cdist(*colours)
+    assert distance[0, 0] < distance[0, 2]
+    assert distance[2, 2] < distance[2, 0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property
@@ -28,11 +27,6 @@ IN_MEMORY = 2**31
 """Bytes of conditions up to which they lie beside the network; beyond they are read as they are wanted."""
 
 
-def cache_folder() -> Path:
-    """Where conditions are kept by default: the user's cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "carv-distill" / "prompts"
-
-
 class PromptTable(nn.Module):
     """The condition of prompt i, for numbers i.
 
@@ -51,6 +45,15 @@ class PromptTable(nn.Module):
             every = [self._read(i, None) for i in range(len(self.shards))]
             parts: dict[str, Any] = {name: torch.cat([e[name] for e in every]) for name in every[0]}
             self.held = HeldCondition(Condition(**parts))
+
+    @property
+    def nbytes(self) -> int:
+        """That lie beside the network."""
+        if self.held is None:
+            return 0
+        value = self.held.value
+        assert isinstance(value, Condition)
+        return value.bytes
 
     def __len__(self) -> int:
         return self.count

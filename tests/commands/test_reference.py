@@ -1,0 +1,54 @@
+"""evaluate.py reference: which sets have statistics, and of which size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from carv_distill.commands.reference import REFERENCE, ReferenceOptions
+from carv_distill.errors import UserError
+from carv_distill.evaluation.features import SOLIDS_CLIP, load_extractor
+from carv_distill.evaluation.reference import Reference
+from tests.helpers.captioned_files import beside, photos
+from tests.helpers.image_files import as_folder
+
+
+def test_captioned_pictures_have_statistics_of_the_size_that_is_given(tmp_path: Path) -> None:
+    """They are of the pictures as a data set of that size gives them, and fit no other size."""
+    path, out = as_folder(tmp_path, photos() | beside()), tmp_path / "photos.npz"
+    options = ReferenceOptions(data="captioned", path=path, size=12, features="clip", workers=0, out=out)
+    assert REFERENCE.measure(options, [], "cpu") is not None
+    with np.load(out) as file:
+        assert (file["size"].item(), file["images"].item()) == (12, 4)
+    extractor = load_extractor("clip", str(SOLIDS_CLIP))
+    assert Reference.from_file(out, extractor, 12).statistics.mu.shape == (extractor.dim,)
+    with pytest.raises(UserError, match=r"statistics of 12×12 images; the data has 16×16"):
+        Reference.from_file(out, extractor, 16)
+
+
+def test_rendered_shapes_have_their_cameras(tmp_path: Path) -> None:
+    out = tmp_path / "shapes.npz"
+    options = ReferenceOptions(data="shapes", size=8, views=2, features="clip", out=out)
+    assert REFERENCE.measure(options, [], "cpu") is not None
+    with np.load(out) as file:
+        assert (file["size"].item(), file["images"].item()) == (8, 112)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"data": "captioned", "path": "x"}, r"--size: captioned pictures have any size, .* as --size 512"),
+        ({"data": "captioned", "size": 8}, r"data\.path: data\.name: captioned needs a folder"),
+        ({"data": "captioned", "path": "x", "size": 8, "views": 3}, "--views: 3 is given, but captioned has"),
+        ({"data": "digits", "size": 8}, "--size: 8 is given, but digits has none"),
+        ({"data": "images", "path": "x", "size": 64}, "--size: 64 is given, but images has none"),
+        ({"data": "shapes", "path": "x"}, r"data\.path: x is given, but .* is made in memory"),
+    ],
+)
+def test_what_does_not_go_together_is_a_line_before_any_work(
+    given: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=said):
+        ReferenceOptions(**given, out=tmp_path / "x.npz")  # type: ignore[arg-type]
