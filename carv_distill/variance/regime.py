@@ -57,12 +57,10 @@ class Regime:
             ]
         if self.within_over_between is not None and self.within_over_between.value < self.kappa:
             moves = (
-                "W/B is what is small: a teacher with more entropy given its condition, or what is random in an "
-                "upstream sample drawn anew with every draw, would raise it"
+                "W/B is what is small: a teacher with more entropy given its condition, or what is random in "
+                "an upstream sample drawn anew with every draw, would raise it"
             )
         else:
             moves = "κ is what is small: cheaper draws, or dearer upstream samples, would raise it"
-        return [
-            f"{place} Reuse alone can give {self.gain:.2f} × the gradients of K = 1: it is not where reuse pays. "
-            f"{moves}."
-        ]
+        gain = f"Reuse alone can give {self.gain:.2f} × the gradients of K = 1: it is not where reuse pays."
+        return [f"{place} {gain} {moves}."]
