@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import DDIMScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -20,7 +21,6 @@ from carv_distill.teachers.condition import Condition
 from carv_distill.teachers.denoiser import GuidedDenoiser, NetworkDenoiser, denoising_loss
 from carv_distill.teachers.parametrisation import EpsPreconditioning
 from carv_distill.teachers.pipelines.network import PromptUNet
-from carv_distill.teachers.sampler import ddim_sample
 from carv_distill.teachers.schedule import VPSchedule
 
 from .losses import clamp_scale, contrastive_loss
@@ -123,13 +123,22 @@ class PixelTeacherModule(RunModule):
     @torch.no_grad()
     def pictures(self, numbers: Tensor, g: torch.Generator, guidance: float = 4.0, steps: int = 25) -> Tensor:
         """DDIM pictures of the averaged network for prompts by their number, [n, 3, S, S] in [−1, 1], from
-        noise of a CPU generator."""
+        noise of a CPU generator; x̂ is clipped at every step, without which the last timestep, where nearly
+        nothing is signal, spoils them."""
         null = torch.tensor([len(PROMPTS)], device=self.device)
         cond, nothing = (self._conditions(self.ema_text_encoder, n) for n in (numbers.to(self.device), null))
         guided = GuidedDenoiser(self.ema_denoiser, guidance, nothing[0])
         side = self.options.size
         z = torch.randn(len(numbers), 3, side, side, generator=g).to(self.device)
-        return ddim_sample(guided, self.schedule, z, cond, steps).clamp(-1, 1)
+        scheduler = DDIMScheduler.from_config(
+            self.scheduler.config, clip_sample=True, timestep_spacing="trailing", set_alpha_to_one=True
+        )
+        scheduler.set_timesteps(steps)
+        for t in scheduler.timesteps:
+            level = self.schedule.sigma_at(t.expand(len(z)), z)
+            f = guided.raw(z, guided.coefficients(z, level), cond)
+            z = scheduler.step(f, t, z).prev_sample
+        return z.clamp(-1, 1)
 
     def save(self, folder: Path, step: int) -> None:
         """After a step: an IFPipeline folder with the averaged networks, and the CLIP model in its clip/."""
