@@ -15,6 +15,7 @@ from .samplings import SAMPLINGS
 VIEWS = ("front", "side", "back", "overhead")
 OVERHEAD = math.radians(60)
 """Elevation from which on a view is from overhead (DreamFusion, section 3.2)."""
+ALL_ROWS = slice(None)
 
 
 @dataclass(frozen=True)
@@ -80,15 +81,16 @@ class Cameras:
         matrices[:, :2, 2] = size / 2
         return matrices
 
-    def rays(self, size: int) -> tuple[Tensor, Tensor]:
-        """Origins and unit directions through the centres of size × size pixels, each [n, size, size, 3].
+    def rays(self, size: int, rows: slice = ALL_ROWS) -> tuple[Tensor, Tensor]:
+        """Origins and unit directions through the centres of size × size pixels, each [n, size, size, 3], or
+        of some rows of them.
 
         Row 0 is the top of the image, column 0 its left.
         """
         right, up, back = self.axes
         place = (torch.arange(size, device=back.device, dtype=back.dtype) + 0.5) / size * 2 - 1
         reach = (self.fov / 2).tan()[:, None, None, None]
-        x, y = place[None, None, :, None], -place[None, :, None, None]
+        x, y = place[None, None, :, None], -place[None, rows, None, None]
         directions = reach * (x * right[:, None, None] + y * up[:, None, None]) - back[:, None, None]
         directions = torch.nn.functional.normalize(directions, dim=-1)
         return self.position[:, None, None].expand_as(directions), directions

@@ -15,9 +15,9 @@ from carv_distill.carv import Chunk, carv_loss
 from carv_distill.engine.estimator import EstimatedModule, observer
 from carv_distill.processes import average_over_ranks, unsynchronised
 
-from .export import save_scene
 from .objective import SDSObjective
 from .rendering import Rendered
+from .scene_files import save_scene
 from .scenes import Scene
 
 

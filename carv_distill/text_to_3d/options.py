@@ -12,10 +12,13 @@ from carv_distill.options import at_least, between, more_than, one_of, place, se
 
 SCENES = ("voxels", "hash", "gaussians")
 BACKENDS = ("auto", "torch", "gsplat")
-BACKGROUNDS = ("grey", "white", "black", "random")
+SHOWN = ("grey", "white", "black")
+BACKGROUNDS = (*SHOWN, "random")
 WEIGHTINGS = ("sds", "uniform", "fantasia3d")
 COEFFICIENTS = ("one", "learned")
 AUGMENTATIONS = ("none", "render", "draw")
+PART, FACES, MEMORY = 0.05, 20_000, 1.0
+"""Of an export."""
 
 
 @dataclass
@@ -163,8 +166,19 @@ class ExportOptions:
     """Of the turntable."""
     size: int = at_least(16, 128)
     """Its pixels along one side."""
+    background: str | None = one_of(SHOWN, None)
+    """Behind it; empty: as in training, and grey for random."""
     mesh: int = at_least(8, 96)
     """Points of the mesh's grid along one side."""
+    part: float = between(0, 1, PART)
+    """Least share of the volume of the mesh's largest body that its other bodies have; smaller ones are left
+    out."""
+    faces: int = at_least(100, FACES)
+    """The most that the mesh has."""
+    texture: int = between(0, 16384, 1024)
+    """Texels of the mesh's texture along one side, about; 0 turns it off."""
+    memory: float = more_than(0, MEMORY)
+    """GiB that rendering a picture or making the mesh may take, beside the scene and the encoder."""
 
 
 @dataclass

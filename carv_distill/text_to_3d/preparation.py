@@ -27,13 +27,15 @@ from carv_distill.teachers.pipelines.teacher import TextTeacher, load_text_teach
 from carv_distill.teachers.precision import PRECISIONS
 from carv_distill.variance import MeasuredGradient, StageTimer
 
-from .export import pictures, turntable, write_mesh, write_turntable
 from .guidance import AnnealedSampler
+from .memory import check_memory
+from .mesh_files import write_mesh
 from .module import SDSModule
 from .objective import SDSObjective, view_prompts
 from .options import ClipOptions, SDSConfig, SDSOptions
 from .rendering import choose_backend
 from .scenes import build_scene
+from .turntable import pictures, turntable, write_turntable
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,7 @@ def prepare(config: SDSConfig, device: str, world_size: int) -> Prepared:
         backend = choose_backend(config.scene.gaussians.backend, device)
         log.info("Gaussians are splatted by %s", backend)
     module = build_module(config)
+    check_memory(config.export, module.scene, 2 * config.scene.samples)
     clip = config.clip
     scorer = ClipScorer(clip.model, device) if clip.every else None
 
@@ -57,8 +60,9 @@ def prepare(config: SDSConfig, device: str, world_size: int) -> Prepared:
     def finish(module: SDSModule, folder: Path) -> None:
         """Mesh, turntable and sheet of views."""
         o, product = config.export, folder / "object"
-        write_mesh(product, module.scene, o.mesh)
-        write_turntable(product, module.scene, module.objective.view, o.frames, o.size)
+        write_mesh(product, module.scene, o)
+        view = module.objective.view
+        write_turntable(product, module.scene, view, o.frames, o.size, o.background, o.memory)
 
     shown = {"clip/score": "CLIP {:.1f}", "scene/opacity": "opacity {:.2f}"}
     return Prepared(module, callbacks, SDSModule.save, finish, shown=shown)

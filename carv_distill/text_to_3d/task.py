@@ -41,5 +41,6 @@ SDS = Task(
     out_of_memory="a smaller sds.renders_at_once, estimator.chunk, scene.size or scene.samples",
     check=_check,
     gradient=lambda config, run, device, step: _preparation().measured_gradient(config, run, device, step),
+    renders=True,
     prompted=lambda config: True,
 )

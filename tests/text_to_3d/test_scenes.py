@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from carv_distill.carv import stream
 from carv_distill.geometry.camera import Cameras
 from carv_distill.text_to_3d import scenes
-from carv_distill.text_to_3d.export import extract_mesh
+from carv_distill.text_to_3d.mesh import extract_mesh
 from carv_distill.text_to_3d.module import SDSModule
 from carv_distill.text_to_3d.options import GaussianOptions, HashOptions, SDSOptions
 from carv_distill.text_to_3d.rendering import march
