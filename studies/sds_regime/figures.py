@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from carv_distill.figures import BLUE, GREEN, GREY, ORANGE, RED, new_figure
 from carv_distill.variance import VarianceBudget
-from studies.plots import draw_curve
+from studies.plots import draw_curve, plain_numbers
 from studies.sds_regime.cells import CAMERAS, Cell, rows_of
+from studies.study import Row
 
 COLOURS = (BLUE, ORANGE, GREEN, RED)
 
@@ -56,6 +57,22 @@ def draw_cameras(measured: Mapping[Cell, VarianceBudget]) -> Figure:
         xscale="log", xlabel="variance within / between renders", yticks=range(len(names)), yticklabels=names
     )
     axes.invert_yaxis()
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def draw_worth(rows: Sequence[Row]) -> Figure:
+    """Effective compute over K of every sampler; crosses are the paper's figures at K = 8."""
+    table = pd.DataFrame(rows)
+    figure = new_figure(3.6)
+    axes = figure.add_subplot()
+    for (arm, mine), colour in zip(table.groupby("sampler", sort=False), (GREY, *COLOURS), strict=False):
+        draw_curve(axes, mine, "draws", "effective_compute", colour, str(arm))
+        paper = mine.dropna(subset="paper") if "paper" in mine else mine[:0]
+        axes.plot(paper.draws, paper.paper, "x", color=colour)
+    axes.set(xscale="log", xlabel="K", ylabel="effective compute against uniform (1, 1)")
+    plain_numbers(axes.xaxis, (1, 2, 4, 8, 16))
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=8)
     return figure
