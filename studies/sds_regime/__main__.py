@@ -36,8 +36,8 @@ def run(study: Study, options: argparse.Namespace) -> None:
         study.draw("gate", figures.draw_gate(measured))
         print("\n".join(sentences))
     if "worth" in options.part:
-        steps = steps[-1:] if study.quick else worth.STEPS
-        states = [cells.Cell(p, study.seeds[0], t) for p in prompts for t in steps]
+        late = steps[-1:] if study.quick else worth.STEPS
+        states = [cells.Cell(p, study.seeds[0], t) for p in prompts for t in late]
         compared = worth.measure_all(study.runs, states, 4 if study.quick else 32, options.workers)
         seconds = worth.prices(study.runs, states[-1], 3 if study.quick else 20)
         rows = worth.rows_of(compared, seconds)
