@@ -139,7 +139,9 @@ def measure(setting: Setting, device: str, repeats: int) -> dict[str, Any]:
     module = module_of(setting, device)
     optimizers = module.configure_optimizers()
     seconds = []
-    mixed = torch.autocast(device, torch.bfloat16) if device == "cuda" else contextlib.nullcontext()
+    # without a cache of cast weights, as Lightning's own
+    autocast = torch.autocast("cuda", torch.bfloat16, cache_enabled=False)
+    mixed = autocast if device == "cuda" else contextlib.nullcontext()
     for step in range(repeats + 2):
         _wait(device)
         start = time.perf_counter()

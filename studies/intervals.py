@@ -84,12 +84,10 @@ def pooled_ratio(pairs: Pairs, level: float = 0.95) -> Estimate:
     """Geometric mean over states of a/b.
 
     All states and both sides share the replicates' random numbers, so that the i-th terms of all of them
-    belong together: to first order the logarithm errs by the mean over i of
-
-        z_i = mean_s (a_si/ā_s − b_si/b̄_s),
-
-    whose spread over the n independent i gives Student's interval with n − 1 degrees of freedom. The interval
-    is about these states: it does not know how others would differ.
+    belong together. The standard error is the jackknife's over i of the pooled logarithm, as few and skewed
+    terms want it (:func:`~carv_distill.variance.paired_ratio`), and the interval Student's with n − 1 degrees
+    of freedom; where a sum without one of its terms is not positive, the first order's. The interval is about
+    these states: it does not know how others would differ.
 
     Raises:
         ValueError: not the same number of terms everywhere, at least two, or a mean that is not positive.
@@ -100,7 +98,15 @@ def pooled_ratio(pairs: Pairs, level: float = 0.95) -> Estimate:
             raise ValueError(f"a pooled ratio needs positive means, found {a.value} and {b.value}")
         terms.append([x / a.value - y / b.value for x, y in zip(a.terms, b.terms, strict=True)])
     mean = statistics.fmean(math.log(a.value / b.value) for a, b in pairs)
-    return exponential(_joint(mean, terms, level))
+    first = _joint(mean, terms, level)
+    left = [[[math.fsum(e.terms) - t for t in e.terms] for e in pair] for pair in pairs]
+    if min(min(sums) for pair in left for sums in pair) <= 0:
+        return exponential(first)
+    n = len(left[0][0])
+    logs = [statistics.fmean(math.log(x[i] / y[i]) for x, y in left) for i in range(n)]
+    middle = statistics.fmean(logs)
+    se = math.sqrt((n - 1) / n * math.fsum((log - middle) ** 2 for log in logs))
+    return exponential(student(mean, se, n - 1, (1 + level) / 2))
 
 
 def independent_ratio(pairs: Pairs, level: float = 0.95) -> Estimate:

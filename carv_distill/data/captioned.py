@@ -107,12 +107,13 @@ class CaptionedImages:
         return torch.from_numpy(np.array(square(picture, self.spec.size))).permute(2, 0, 1)
 
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits of what the images are made of: S, the files' names and lengths, and the
-        content of some from all parts of the set, as reading all would take hours. Captions do not enter."""
+        """Sixteen hexadecimal digits of what the images are made of: S, the files' names, lengths and times
+        (in a zip their checksums), and the content of some from all parts of the set, as reading all would
+        take hours. Captions do not enter."""
         hashed = hashlib.blake2b(f"{self.spec.size}".encode(), digest_size=8)
         for number in range(len(self)):
             name = self.storage.name(number).encode("utf-8", "surrogateescape")
-            hashed.update(b"%b\0%d\n" % (name, self.storage.size(number)))
+            hashed.update(b"%b\0%d %d\n" % (name, self.storage.size(number), self.storage.stamp(number)))
         for number in spread(len(self)):
             hashed.update(self.storage.read(number))
         return hashed.hexdigest()

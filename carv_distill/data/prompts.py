@@ -24,7 +24,7 @@ def read_prompts(path: Path | str) -> list[str]:
     place = Path(path)
     prompts = [text for _, (text,) in read_dataset(place, TEXT)] if place.is_dir() else _from_file(place)
     if not prompts:
-        raise UserError(f"{path} holds no prompts")
+        raise UserError(f"prompts.path: {path} holds no prompts; it needs one at least, in a .txt one a line")
     return prompts
 
 

@@ -100,5 +100,8 @@ class TarShards(Storage):
     def size(self, number: int) -> int:
         return int(self._places[number, 2])
 
+    def stamp(self, number: int) -> int:
+        return self._files[int(self._places[number, 0])].stat().st_mtime_ns
+
     def read_index(self) -> None:
         return None

@@ -97,6 +97,10 @@ class Storage(ABC):
         """Bytes of the file."""
 
     @abstractmethod
+    def stamp(self, number: int) -> int:
+        """What changes when the file does: its time or a checksum."""
+
+    @abstractmethod
     def read_index(self) -> bytes | None:
         """What is in `dataset.json`, if there is one."""
 
@@ -141,6 +145,9 @@ class FolderFiles(Storage):
 
     def size(self, number: int) -> int:
         return (self.path / self.name(number)).stat().st_size
+
+    def stamp(self, number: int) -> int:
+        return (self.path / self.name(number)).stat().st_mtime_ns
 
     def read_index(self) -> bytes | None:
         file = self.path / self._top / INDEX
@@ -213,6 +220,9 @@ class ZipFiles(Storage):
 
     def size(self, number: int) -> int:
         return int(self._places[number, 2])
+
+    def stamp(self, number: int) -> int:
+        return int(self._places[number, 3])
 
     def read_index(self) -> bytes | None:
         return None if self._index_place is None else self._read(INDEX, *self._index_place)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from torch import Tensor
 
 from carv_distill.data.batches import step_loader
 from carv_distill.data.captioned import CaptionedSet, PromptedSet, PromptList
@@ -108,7 +109,7 @@ def build_module(
 
 def _prompted(config: DMDConfig, data: ImageSet | None, world_size: int, device: str) -> DMDModule:
     captions: Sequence[str] = getattr(data, "captions", [])
-    teacher, conditions = load_with_prompts(config, captions, device)
+    teacher, conditions = load_with_prompts(config, captions, device, getattr(data, "labels", None))
     o = config.dmd
     last = teacher.schedule.timesteps - 1
     if timestep_of(teacher.schedule, o) > last:
@@ -159,17 +160,18 @@ def real_batch(config: DMDConfig) -> int:
 
 
 def load_with_prompts(
-    config: DMDConfig, captions: Sequence[str], device: str = "cpu"
+    config: DMDConfig, captions: Sequence[str], device: str = "cpu", labels: Tensor | None = None
 ) -> tuple[TextTeacher, Prompts]:
     """A text-to-image teacher and the prompts of a run. Text models are read where embeddings are missing,
     and let go before the network is read.
 
     Args:
         captions: of the data; their numbers are its labels.
+        labels: of its images, which say how often a caption is drawn where there is no list of prompts.
     """
     t, pipeline = config.teacher, find_pipeline(config.teacher.path)
     prompts = [] if config.prompts.path is None else read_prompts(config.prompts.path)
-    texts, drawn = number_prompts(captions, prompts)
+    texts, drawn = number_prompts(captions, prompts, labels)
     dtype = PRECISIONS[t.precision]
 
     def encoder() -> PromptEncoder:

@@ -69,9 +69,18 @@ class Prompts(Conditions):
         return self._complete(self.table(numbers))
 
 
-def number_prompts(captions: Sequence[str], prompts: Sequence[str]) -> tuple[list[str], Tensor]:
+def number_prompts(
+    captions: Sequence[str], prompts: Sequence[str], labels: Tensor | None = None
+) -> tuple[list[str], Tensor]:
     """All distinct texts, captions first in their order, and the number of each prompt, int64 [P]; without
-    prompts every caption is one."""
+    prompts the captions are, as often as the images have them.
+
+    Args:
+        captions: the distinct ones of the images.
+        labels: the caption of each image, [N].
+    """
     numbers = {text: i for i, text in enumerate(captions)}
-    drawn = [numbers.setdefault(text, len(numbers)) for text in prompts or captions]
+    drawn = [numbers.setdefault(text, len(numbers)) for text in prompts]
+    if not drawn:
+        return list(numbers), torch.arange(len(captions)) if labels is None else labels.clone()
     return list(numbers), torch.tensor(drawn, dtype=torch.int64)

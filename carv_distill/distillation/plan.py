@@ -26,7 +26,8 @@ def plan_of(config: DMDConfig, module: DMDModule, processes: int, exact: bool = 
     """What a run will take of each process's CUDA device, counted on networks that are on none yet.
 
     The re-noisings at a time are taken as one where they are halved when memory ends. A discriminator's
-    activations are not in it.
+    activations are not in it; frozen networks are counted under the training's autocast, where a residual
+    compared in float32 takes up to twice that.
 
     Args:
         exact: else activations are an upper bound, which is found in less than half the time.

@@ -45,10 +45,10 @@ def show_messages() -> None:
 def quiet_libraries() -> None:
     """Our own messages; of the libraries only warnings that a user can act on."""
     show_messages()
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning", "bitsandbytes"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     import transformers  # slow
 
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     for message in (

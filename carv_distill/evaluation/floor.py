@@ -78,8 +78,9 @@ def rendered_floor(
     splits: int = SPLITS,
     kid_subsets: int = 100,
 ) -> Floor | None:
-    """The floor of rendered images, which can be had anew: N with captions drawn as a generator's are, by
-    other cameras, against the reference itself, that many times; None where that has no features.
+    """The floor of rendered images, which can be had anew: N whose objects are drawn as a generator's are, by
+    other cameras (whatever view the caption names), against the reference itself, that many times; None where
+    that has no features.
 
     A split of the reference, as :func:`measure_floor` makes, takes its images for independent ones; but each
     object is there equally often, and the floor of a split is then too high.

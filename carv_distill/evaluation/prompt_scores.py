@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Console
@@ -61,8 +61,11 @@ class PromptScorer:
         return self._scores(name, self.prompted.sample(sample))
 
     def captioned(self, name: str, data: CaptionedSet) -> PromptScores | None:
-        """Of the images whose captions the prompts are: the most that a generator can be asked for."""
-        return self._scores(name, lambda z, images: data.batch(images.cpu())[0].to(z.device))
+        """Of the images whose captions the prompts are, each once, or N of them: the most that a generator
+        can be asked for."""
+        count = min(self.images, len(data))
+        each = replace(self, images=count, labels="turn") if count == len(data) else self
+        return each._scores(name, lambda z, images: data.batch(images.cpu())[0].to(z.device))
 
     def _scores(self, name: str, sample: Sample) -> PromptScores | None:
         p, seeds = self.prompted, range(self.images)

@@ -61,7 +61,8 @@ def local_folder(path: str, patterns: Sequence[str] = ("*.json", "*.safetensors"
         return Path(snapshot_download(path, allow_patterns=list(patterns), ignore_patterns=_VARIANTS))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
-            f"teacher.path: {path} is not a folder here, and the hub gave no such model: {one_line(error)}"
+            f"teacher.path: {path} is not a folder here, and the hub gave no such model: {one_line(error)}; "
+            f"without a network, put its files into a folder {path} here"
         ) from error
 
 

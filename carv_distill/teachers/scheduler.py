@@ -109,6 +109,12 @@ def parametrisation(
             )
         return _edm(config, folder)
     if name.startswith("FlowMatch") or config.get("use_flow_sigmas"):
+        # FlowMatch… knows no other; others read their own key, and without it predict noise
+        if not name.startswith("FlowMatch") and prediction != "flow_prediction":
+            raise UserError(
+                f"{folder}: {shown(name)} with use_flow_sigmas and prediction_type {shown(prediction)} is "
+                "not supported, only flow_prediction is: a network that predicts the velocity"
+            )
         flow = _flow(config, folder, tokens)
         return flow, FlowPreconditioning(flow)
     if "beta_schedule" not in config and config.get("trained_betas") is None:

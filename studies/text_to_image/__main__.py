@@ -26,7 +26,7 @@ def run_variance(study: Study, options: argparse.Namespace) -> None:
     from studies.runs import train_all
     from studies.text_to_image import adapters, variance
 
-    steps = (60,) if study.quick else (60, options.updates)
+    steps = (60,) if study.quick else (60, 300)
     state = adapters.training(adapters.FULL, steps[-1], seed=0)
     train_all([state], adapters.CONFIG, study.runs, workers=1, ranges=3)
     folder, pairs = study.runs / state.name, 4 if study.quick else options.pairs
@@ -45,7 +45,7 @@ def run_adapters(study: Study, options: argparse.Namespace) -> None:
     from studies.runs import train_all
     from studies.text_to_image import adapters
 
-    updates, tried = (60, 30) if study.quick else (options.updates, 100)
+    updates, tried = (60, 30) if study.quick else (options.updates, 60)
     plan = adapters.pilot(study.runs, tried, options.workers)
     runs = adapters.arms(plan, updates, study.seeds)
     by_seed = [run for pair in zip(*runs.values(), strict=True) for run in pair]
@@ -68,9 +68,9 @@ def run(study: Study, options: argparse.Namespace) -> None:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The study from its command line."""
-    parser = study_parser(__doc__, parts=("variance", "adapters"), trains=True, updates=300, seeds=3)
+    parser = study_parser(__doc__, parts=("variance", "adapters"), trains=True, updates=150, seeds=3)
     parser.add_argument(
-        "--pairs", type=whole_number(3), default=40, help="pairs of gradients for each measurement (40)"
+        "--pairs", type=whole_number(3), default=24, help="pairs of gradients for each measurement (24)"
     )
     return run_study("text_to_image", parser, run, words)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,7 +11,7 @@ from carv_distill.carv import NoiseLevelSampler, Proposal
 from carv_distill.variance import Estimate, PairedVariance, analyse, analysis_dict, measure_pairs, scaled
 from studies.cached import compute
 from studies.gradient import load_gradient, one_thread, price
-from studies.intervals import pooled_ratio
+from studies.intervals import independent_ratio, pooled_ratio
 from studies.sentences import estimate, sentence
 from studies.study import Row, columns
 
@@ -100,13 +98,12 @@ def sentences(states: Mapping[int, State], rows: Sequence[Row]) -> list[str]:
 
 
 def _parts(states: Mapping[int, State]) -> str:
-    base = next(iter(ARMS))
-    share = statistics.fmean(_log_parts(state[base]) for state in states.values())
-    return f"Variance within over between, per student sample and draw: {math.exp(share):.1f}."
-
-
-def _log_parts(v: PairedVariance) -> float:
-    return math.log(v.within().value / max(v.between().value, 1e-300))
+    of_base = [state[next(iter(ARMS))] for state in states.values()]
+    said = "Variance within over between student samples, of a single draw"
+    pairs = [(v.within(), v.between()) for v in of_base]
+    if any(between.low <= 0 for _, between in pairs):
+        return f"{said}: not resolved."
+    return sentence(said, {"pooled over the states": independent_ratio(pairs)})
 
 
 def advise(run: Path, quick: bool, folder: Path, workers: int) -> Row:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 from collections.abc import Callable
 from itertools import islice
@@ -135,7 +136,10 @@ def test_the_fingerprint_is_of_files_and_size(tmp_path: Path) -> None:
     def fingerprint(files: Files, size: int = 8) -> str:
         place = tmp_path / str(len(list(tmp_path.iterdir())))
         place.mkdir()
-        return load_captioned_images(as_folder(place, files), size).fingerprint()
+        folder = as_folder(place, files)
+        for file in Path(folder).rglob("*.*"):
+            os.utime(file, (0, 0))
+        return load_captioned_images(folder, size).fingerprint()
 
     files = photos() | beside()
     plain = fingerprint(files)
@@ -144,6 +148,20 @@ def test_the_fingerprint_is_of_files_and_size(tmp_path: Path) -> None:
     renamed = {name.replace("b/3", "b/4"): content for name, content in files.items()}
     others = [fingerprint(renamed), fingerprint(files, 16), fingerprint(files | {"a/0.png": png(9)})]
     assert len({plain, *others}) == 4
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_another_picture_of_the_same_length_has_another_fingerprint(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it is none of those whose content is looked at."""
+    monkeypatch.setattr("carv_distill.data.captioned.spread", lambda count: range(0))
+    files, found = photos() | beside(), []
+    for number, name in enumerate(("b/2.png", "b/3.png")):
+        (tmp_path / str(number)).mkdir()
+        place = write(tmp_path / str(number), files | {name: files[name][:-1] + b"x"})
+        found.append(load_captioned_images(str(place), 8).fingerprint())
+    assert found[0] != found[1]
 
 
 @pytest.mark.parametrize("write", WRITERS)

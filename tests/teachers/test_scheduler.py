@@ -42,6 +42,9 @@ def refusal(folder: Path, config: dict[str, Any]) -> str:
     return str(caught.value)
 
 
+FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -69,8 +72,11 @@ def refusal(folder: Path, config: dict[str, Any]) -> str:
         ({"rescale_betas_zero_snr": "no"}, "rescale_betas_zero_snr is 'no', not a truth value"),
         ({"_class_name": {"a": 1}}, "_class_name is {'a': 1}, not a text"),
         ({"timestep_type": 3}, "timestep_type is 3, not a text"),
-        ({"use_flow_sigmas": True, "flow_shift": 0.0}, "shift is 0, not above 0"),
-        ({"use_flow_sigmas": True, "use_dynamic_shifting": True}, "needs a picture's size"),
+        ({**FLOW, "flow_shift": 0.0}, "shift is 0, not above 0"),
+        ({**FLOW, "use_dynamic_shifting": True}, "needs a picture's size"),
+        ({"use_flow_sigmas": True}, "prediction_type 'epsilon' is not supported"),
+        ({**FLOW, "prediction_type": "v_prediction"}, "prediction_type 'v_prediction' is not supported"),
+        ({**FLOW, "prediction_type": "sample"}, "prediction_type 'sample' is not supported"),
         ({"_class_name": "FlowMatchX", "invert_sigmas": True}, "invert_sigmas is not supported"),
         ({"_class_name": "FlowMatchX", "shift": "3"}, "shift is '3', not a finite number"),
         ({"_class_name": "FlowMatchX", "num_train_timesteps": 1}, "at least two are needed"),

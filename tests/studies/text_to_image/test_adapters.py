@@ -52,10 +52,15 @@ def test_rows_are_means_over_seeds(tmp_path: Path) -> None:
             summary = {metric: {"mean": 1.0 + shift + 0.1 * seed} for metric in METRICS}
             (folder / "fid.json").write_text(json.dumps({"student, 1 step": {"summary": summary}}))
             with (folder / "metrics.csv").open("w", newline="") as file:
-                csv.writer(file).writerows([["step", "seconds"], [10, 1.0], [20, 2.0]])
+                csv.writer(file).writerows(
+                    [["step", "seconds"], *([10 * i, i * (1 + shift)] for i in range(1, 6))]
+                )
     rows = summarise(read(runs, tmp_path), runs, PLAN, tmp_path)
     assert rows[0]["fid"] == pytest.approx(1.1)
     assert rows[1]["recall"] == pytest.approx(1.6)
     assert rows[1]["fid_difference"] == pytest.approx(0.5)
-    assert rows[1]["updates"] == 20
-    assert "higher" in sentences(rows)[-1]
+    assert rows[1]["updates"] == 50
+    assert rows[1]["seconds_measured"] == pytest.approx(7.5)
+    *_, compared, spent = sentences(rows)
+    assert "higher" in compared
+    assert "1.50 of the seconds" in spent

@@ -58,3 +58,4 @@ def test_sentences_say_on_which_side_of_one_a_ratio_lies(
     assert "effective compute" in first
     assert "above" in strata
     assert parts.startswith("Variance within over between")
+    assert "16" in parts or "15" in parts or "17" in parts  # W/B = 16
