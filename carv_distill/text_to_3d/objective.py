@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from carv_distill.carv import NoiseCoefficient, Residual, StepStatistics, Upstream
+from carv_distill.carv import FiniteDraws, NoiseCoefficient, Residual, StepStatistics, Upstream
 from carv_distill.data.solids import view_prompt
 from carv_distill.geometry.camera import VIEWS, Cameras, CameraSampler
 from carv_distill.teachers.condition import Condition, HeldCondition
@@ -59,6 +59,7 @@ class SDSObjective(nn.Module):
         prompts = teacher.prompts(view_prompts(options))
         teacher.prompts.release()
         self.prompts = HeldCondition(prompts)
+        self.finite = FiniteDraws()
         self.coefficient = NoiseCoefficient() if options.coefficient == "learned" else None
 
     def cameras(self, count: int, g: torch.Generator) -> Cameras:
@@ -89,7 +90,7 @@ class SDSObjective(nn.Module):
             residual = composed(residual, extra)
         elif self.options.augment == "draw":
             residual = composed(residual)
-        return Upstream(x, residual, None, self.regulariser(seen), clip, noise), seen
+        return Upstream(x, residual, None, self.regulariser(seen), clip, noise, self.finite), seen
 
     @property
     def noise_shape(self) -> tuple[int, ...]:

@@ -107,6 +107,9 @@ class SDSOptions:
     """Greatest norm of a render's averaged direction; empty: never clip."""
     renders_at_once: int = at_least(1, 4)
     """Renders with a graph in memory; more of them go through one after the other."""
+    max_skips: int = at_least(1, 20)
+    """Steps in a row without a finite draw or gradient that end the run; one such step is left out. A single
+    draw that is not finite is left out of its render's average."""
     density_lr: float = more_than(0, 0.08)
     """Of the density's voxels, of a hash grid with its network, or of the Gaussians' opacity logits."""
     colour_lr: float = more_than(0, 0.05)
