@@ -24,7 +24,7 @@ from carv_distill.geometry.camera import CameraSampler
 from carv_distill.teachers.pipelines.codecs import Pixels
 from carv_distill.teachers.pipelines.encoder import PromptEncoder
 from carv_distill.teachers.pipelines.teacher import TextTeacher, load_text_teacher
-from carv_distill.teachers.precision import PRECISIONS
+from carv_distill.teachers.precision import frozen_precision
 from carv_distill.variance import MeasuredGradient, StageTimer
 
 from .export import pictures, turntable, write_mesh, write_turntable
@@ -45,7 +45,7 @@ def prepare(config: SDSConfig, device: str, world_size: int) -> Prepared:
     if config.scene.kind == "gaussians":
         backend = choose_backend(config.scene.gaussians.backend, device)
         log.info("Gaussians are splatted by %s", backend)
-    module = build_module(config)
+    module = build_module(config, device)
     clip = config.clip
     scorer = ClipScorer(clip.model, device) if clip.every else None
 
@@ -64,11 +64,11 @@ def prepare(config: SDSConfig, device: str, world_size: int) -> Prepared:
     return Prepared(module, callbacks, SDSModule.save, finish, shown=shown)
 
 
-def build_module(config: SDSConfig) -> SDSModule:
-    """The module of a text-to-3D run."""
+def build_module(config: SDSConfig, device: str) -> SDSModule:
+    """The module of a text-to-3D run on a kind of device, not yet there."""
     t = config.teacher
     sides = () if t.size is None else (t.size, t.size)
-    teacher = load_text_teacher(t.path, sides, t.guidance, PRECISIONS[t.precision])
+    teacher = load_text_teacher(t.path, sides, t.guidance, frozen_precision(t.precision, device))
     check_view(config, teacher)
     warn_of_unknown_words(config.sds.prompt, teacher)
     warn_of_cut_text(config.sds, teacher.prompts)
@@ -88,7 +88,7 @@ def build_module(config: SDSConfig) -> SDSModule:
 
 def measured_gradient(config: SDSConfig, run: Path, device: str, step: int | None) -> MeasuredGradient:
     """The gradient that a run descends, at one of its checkpoints (None: the newest)."""
-    module = build_module(config)
+    module = build_module(config, device)
     step = load_checkpoint(module, run, config, device, step)
     objective, e = module.objective, module.estimator
     levels = objective.levels.range_at(step)
