@@ -24,7 +24,6 @@ from benchmarks.measure import bare_fit, peak_bytes, ratio_of
 from benchmarks.report import options, report
 from carv_distill.carv import stream
 from carv_distill.engine.console import quiet_libraries
-from carv_distill.engine.devices import resolve_device
 from carv_distill.tasks import load_config
 from carv_distill.teachers.condition import repeated
 from carv_distill.text_to_3d.module import SDSModule
@@ -39,7 +38,7 @@ def build(config: Path, *overrides: str) -> SDSModule:
     """The module of a configuration, outside a trainer."""
     loaded = load_config(config, overrides)
     assert isinstance(loaded, SDSConfig)
-    return build_module(loaded, resolve_device(loaded.trainer))
+    return build_module(loaded, "cpu")
 
 
 class Timed(SDSModule):

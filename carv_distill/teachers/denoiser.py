@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -97,6 +99,12 @@ class GuidedDenoiser(NetworkDenoiser):
     def __init__(self, base: NetworkDenoiser, scale: float, null: Tensor | Condition) -> None:
         super().__init__(base.network, base.precondition)
         self.scale, self.null = scale, HeldCondition(null)
+
+    def at_scale(self, scale: float) -> GuidedDenoiser:
+        """The same network and null under another s."""
+        other = copy.copy(self)
+        other.scale = scale
+        return other
 
     def raw(self, y: Tensor, c: Coefficients, cond: Cond) -> Tensor:
         if cond is None:

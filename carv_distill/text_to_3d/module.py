@@ -20,6 +20,7 @@ from .export import save_scene
 from .objective import SDSObjective
 from .rendering import Rendered
 from .scenes import Scene
+from .schedules import value_at
 
 ADVICE = "use teacher.precision=float32, a lower sds.guidance or smaller rates"
 
@@ -68,6 +69,7 @@ class SDSModule(EstimatedModule):
         for gradient in gradients:
             average_over_ranks(gradient, self.world_size)
         skip = self.skips.skip(self.objective.finite, gradients, self.world_size)
+        self.set_learning_rates(optimizer.param_groups, step)  # type: ignore[union-attr]
         # A fused optimiser's step with this at 1 changes nothing; the host need not know.
         optimizer.optimizer.found_inf = skip  # type: ignore[union-attr]
         optimizer.step()  # type: ignore[union-attr]
@@ -121,6 +123,13 @@ class SDSModule(EstimatedModule):
     def train_dataloader(self) -> Iterator[int]:
         """Nothing to load: a step draws what it needs from its own streams."""
         return repeat(0)
+
+    def set_learning_rates(self, groups: list[dict[str, Any]], step: int) -> None:
+        """Those of a step, in the optimiser's groups."""
+        o = self.objective.options
+        multiple = value_at(o.lr_multiple, step)
+        for group, configured in zip(groups, self.scene.parameter_groups(o), strict=True):
+            group["lr"] = configured["lr"] * multiple
 
     def configure_optimizers(self) -> Adam:
         groups = self.scene.parameter_groups(self.objective.options)

@@ -13,6 +13,7 @@ from carv_distill.carv import FiniteDraws, NoiseCoefficient, Residual, StepStati
 from carv_distill.data.solids import view_prompt
 from carv_distill.geometry.camera import VIEWS, Cameras, CameraSampler
 from carv_distill.teachers.condition import Condition, HeldCondition
+from carv_distill.teachers.denoiser import GuidedDenoiser
 from carv_distill.teachers.pipelines.teacher import TextTeacher
 
 from .composition import EXTRA, composed
@@ -20,6 +21,7 @@ from .guidance import AnnealedSampler, clip_norm, guided_residual
 from .options import SceneOptions, SDSOptions
 from .rendering import Rendered
 from .scenes import Scene
+from .schedules import knots, value_at
 
 
 def view_prompts(options: SDSOptions) -> list[str]:
@@ -55,7 +57,10 @@ class SDSObjective(nn.Module):
         super().__init__()
         self.scene, self.camera_sampler, self.view, self.options = scene, cameras, view, options
         self.teacher, self.levels = teacher, levels
-        self.denoiser = teacher.guided(options.guidance, options.negative_prompt)
+        scales = [scale for _, scale in knots(options.guidance)]
+        # Without guidance only where it never has any.
+        scale = next((scale for scale in scales if scale != 1), 1.0)
+        self.denoiser = teacher.guided(scale, options.negative_prompt)
         prompts = teacher.prompts(view_prompts(options))
         teacher.prompts.release()
         self.prompts = HeldCondition(prompts)
@@ -90,7 +95,7 @@ class SDSObjective(nn.Module):
             residual = composed(residual, extra)
         elif self.options.augment == "draw":
             residual = composed(residual)
-        return Upstream(x, residual, None, self.regulariser(seen), clip, noise, self.finite), seen
+        return Upstream(x, residual, None, self.regulariser(seen, step), clip, noise, self.finite), seen
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
@@ -124,17 +129,21 @@ class SDSObjective(nn.Module):
 
     def residual(self, cond: Condition, step: int, statistics: StepStatistics | None = None) -> Residual:
         """The SDS residual of pictures with these conditions."""
-        levels, weighting = self.levels.range_at(step), self.options.weighting
-        return guided_residual(self.denoiser, levels, weighting, cond, step, self.coefficient, statistics)
+        levels, weighting, denoiser = self.levels.range_at(step), self.options.weighting, self.denoiser
+        if isinstance(denoiser, GuidedDenoiser):
+            denoiser = denoiser.at_scale(value_at(self.options.guidance, step))
+        return guided_residual(denoiser, levels, weighting, cond, step, self.coefficient, statistics)
 
-    def regulariser(self, seen: Rendered) -> Tensor:
-        """Sparsity √(o² + 0.01), entropy of the opacity o, roughness of the density."""
+    def regulariser(self, seen: Rendered, step: int) -> Tensor:
+        """Sparsity √(o² + 0.01), entropy of the opacity o, roughness of the density, as they weigh at a
+        step."""
         o = self.options
-        loss = o.sparsity * (seen.opacity.square() + 0.01).sqrt().mean()
-        if o.opaque:
+        sparsity, opaque, smoothness = (value_at(v, step) for v in (o.sparsity, o.opaque, o.smoothness))
+        loss = sparsity * (seen.opacity.square() + 0.01).sqrt().mean()
+        if opaque:
             p = seen.opacity.clamp(1e-3, 1 - 1e-3)
             # Written out: autocast refuses binary_cross_entropy.
-            loss = loss - o.opaque * (p * p.log() + (1 - p) * (-p).log1p()).mean()
-        if o.smoothness:
-            loss = loss + o.smoothness * self.scene.roughness()
+            loss = loss - opaque * (p * p.log() + (1 - p) * (-p).log1p()).mean()
+        if smoothness:
+            loss = loss + smoothness * self.scene.roughness()
         return loss

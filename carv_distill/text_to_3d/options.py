@@ -8,7 +8,7 @@ from omegaconf import MISSING
 
 from carv_distill.engine.options import EstimatorOptions, PreviewOptions, RunConfig
 from carv_distill.geometry.samplings import SAMPLINGS
-from carv_distill.options import at_least, between, more_than, one_of, place, section
+from carv_distill.options import Schedule, at_least, between, more_than, one_of, place, scheduled, section
 
 SCENES = ("voxels", "hash", "gaussians")
 BACKENDS = ("auto", "torch", "gsplat")
@@ -82,21 +82,24 @@ class CameraOptions:
 
 @dataclass
 class SDSOptions:
-    """Score distillation sampling."""
+    """Score distillation sampling. Where a float or list is allowed, [0, 0.98, 0.5, 5000, 0.3, 9999] goes
+    from 0.98 at step 0 to 0.5 at step 5,000 and to 0.3 at step 9,999, in straight lines; a list covers the
+    run."""
 
     prompt: str = MISSING
     negative_prompt: str = ""
     view_prompts: bool = True
     """Append ", front view" and the like, as the camera stands."""
-    guidance: float = at_least(0, 7.5)
+    guidance: Schedule = scheduled(7.5, low=0)
     """Classifier-free guidance scale s of ε_∅ + s (ε_c − ε_∅); threestudio's is s − 1."""
     weighting: str = one_of(WEIGHTINGS, "sds")
     """w(t): sds 1 − ᾱ, uniform 1, fantasia3d √ᾱ (1 − ᾱ)."""
-    t_min: float = between(0, 1, 0.02)
+    t_min: Schedule = scheduled(0.02, low=0, high=1)
     """Least noise level, as a share of the timesteps."""
-    t_max: float = between(0, 1, 0.98)
-    t_max_end: float = between(0, 1, 0.98)
-    """Greatest noise level at the last step; it falls from t_max in a straight line."""
+    t_max: Schedule = scheduled(0.98, low=0, high=1)
+    """Greatest noise level."""
+    t_max_end: float | None = between(0, 1, None)
+    """What older runs have for t_max: [0, t_max, t_max_end, last step]; empty: t_max as it is."""
     coefficient: str = one_of(COEFFICIENTS, "one")
     """c in ε̂ − c ε: one, or learned from past draws to lower the variance."""
     augment: str = one_of(AUGMENTATIONS, "none")
@@ -110,6 +113,8 @@ class SDSOptions:
     max_skips: int = at_least(1, 20)
     """Steps in a row without a finite draw or gradient that end the run; one such step is left out. A single
     draw that is not finite is left out of its render's average."""
+    lr_multiple: Schedule = scheduled(1.0, low=0)
+    """Of all learning rates below."""
     density_lr: float = more_than(0, 0.08)
     """Of the density's voxels, of a hash grid with its network, or of the Gaussians' opacity logits."""
     colour_lr: float = more_than(0, 0.05)
@@ -120,12 +125,20 @@ class SDSOptions:
     """Of the logarithms of the Gaussians' scales."""
     rotation_lr: float = more_than(0, 0.005)
     """Of the Gaussians' quaternions."""
-    sparsity: float = at_least(0, 1.0)
+    sparsity: Schedule = scheduled(1.0, low=0)
     """Weight of the mean over pixels of √(opacity² + 0.01)."""
-    opaque: float = at_least(0, 0.0)
+    opaque: Schedule = scheduled(0.0, low=0)
     """Weight of the binary entropy of the opacity."""
-    smoothness: float = at_least(0, 0.0)
+    smoothness: Schedule = scheduled(0.0, low=0)
     """Weight of the mean squared difference of neighbouring voxels' density (voxels)."""
+
+
+def greatest_level(options: SDSOptions, max_steps: int) -> Schedule:
+    """t_max as a schedule, also where an older run says its end apart."""
+    o = options
+    if o.t_max_end is None or o.t_max_end == o.t_max:
+        return o.t_max
+    return [0, o.t_max, o.t_max_end, max(max_steps - 1, 1)]
 
 
 @dataclass

@@ -120,7 +120,10 @@ def test_gaussians_are_trained_shown_and_scored(teacher: Path, tmp_path: Path) -
         (("camera.fov=[70,40]",), r"camera.fov: \[70.0, 40.0\] is not \[least, greatest\]"),
         (("camera.distance=[1.5]",), "camera.distance"),
         (("estimator.proposal=weights", "estimator.weights=[1]"), "weights is not for task sds"),
-        (("sds.t_min=0.9", "sds.t_max_end=0.5"), "sds.t_min: 0.9 is not below the least t_max, 0.5"),
+        (
+            ("sds.t_min=0.9", "sds.t_max_end=0.5"),
+            "sds.t_min: 0.9 is not below the greatest level, 0.5, at",
+        ),
         (("sds.weighting=none",), "sds.weighting: 'none' is not one of sds"),
         (("trainer.accelerator=cuda",), "there is no CUDA device here"),
         (("clip.model=/none",), "clip.model: /none is not a folder"),

@@ -274,7 +274,7 @@ def test_regularisers_are_their_formulas(make_module: Make) -> None:
     inside = o.clamp(1e-3, 1 - 1e-3)
     entropy = -(inside * inside.log() + (1 - inside) * (1 - inside).log())
     wanted = 2 * (o.square() + 0.01).sqrt().mean() + 3 * entropy.mean() + 5 * 1.0
-    assert torch.allclose(module.objective.regulariser(seen), wanted)
+    assert torch.allclose(module.objective.regulariser(seen, 0), wanted)
 
 
 def spoil(module: SDSModule, bad: Callable[[int, torch.Tensor], torch.Tensor], value: float) -> None:
