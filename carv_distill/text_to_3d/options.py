@@ -75,7 +75,15 @@ class CameraOptions:
     fov: list[float] = field(default_factory=lambda: [40.0, 70.0])
     """Degrees over the picture's height."""
     elevation: list[float] = field(default_factory=lambda: [-10.0, 45.0])
-    """Degrees."""
+    """Degrees; above 60 the prompt's view is from overhead, and [−10, 90] sees everything from there, too."""
+    position_noise: float = at_least(0, 0.0)
+    """A camera stands off its sphere by as much at most along each axis, uniform; threestudio's
+    camera_perturb, 0.1 there."""
+    centre_noise: float = at_least(0, 0.0)
+    """Standard deviation of the point that a camera looks at along each axis; center_perturb, 0.2 there."""
+    up_noise: float = at_least(0, 0.0)
+    """Standard deviation along each axis of what is added to the unit vector to its top; up_perturb, 0.02
+    there."""
     sampling: str = one_of(SAMPLINGS, "iid")
     """Of a step's cameras together: stratified and antipodal spread azimuths, sobol all four; needs R > 1."""
 

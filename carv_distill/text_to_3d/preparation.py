@@ -78,7 +78,9 @@ def build_module(config: SDSConfig, device: str) -> SDSModule:
     objective = SDSObjective(
         teacher=teacher,
         scene=build_scene(config.scene),
-        cameras=CameraSampler(distance, fov, elevation, c.sampling),
+        cameras=CameraSampler(
+            distance, fov, elevation, c.sampling, c.position_noise, c.centre_noise, c.up_noise
+        ),
         view=config.scene,
         options=config.sds,
         levels=AnnealedSampler(teacher.schedule, e, config.sds, max_steps, build_adaptive(e)),

@@ -26,6 +26,12 @@ def _check(config: SDSConfig) -> None:
             raise UserError(
                 f"camera.{key}: {pair} is not [least, greatest] with {low:g} ≤ least ≤ greatest ≤ {high:g}"
             )
+    least = config.camera.distance[0]
+    if (noise := config.camera.position_noise) * 3**0.5 >= least:
+        raise UserError(
+            f"camera.position_noise: {noise:g} along each axis may put a camera into the middle; with "
+            f"camera.distance from {least:g} it must be below {least / 3**0.5:.3g}"
+        )
     o, max_steps = config.sds, config.trainer.max_steps
     for spec in fields(SDSOptions):
         if "schedule" in spec.metadata:

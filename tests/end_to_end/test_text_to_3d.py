@@ -119,6 +119,9 @@ def test_gaussians_are_trained_shown_and_scored(teacher: Path, tmp_path: Path) -
         (("scene.hash.log_size=30",), "scene.hash.log_size: 30 is above the greatest allowed value, 24"),
         (("camera.fov=[70,40]",), r"camera.fov: \[70.0, 40.0\] is not \[least, greatest\]"),
         (("camera.distance=[1.5]",), "camera.distance"),
+        (("camera.position_noise=1",), "camera.position_noise: 1 along each axis .* must be below 0.866"),
+        (("camera.up_noise=-0.1",), "camera.up_noise: -0.1 is below the least allowed value, 0"),
+        (("sds.max_skips=0",), "sds.max_skips: 0 is below"),
         (("estimator.proposal=weights", "estimator.weights=[1]"), "weights is not for task sds"),
         (
             ("sds.t_min=0.9", "sds.t_max_end=0.5"),

@@ -92,6 +92,16 @@ def test_a_size_out_of_range(flux: Path, size: int) -> None:
         build_module(configured(flux, "teacher.size=10"), "cpu")
 
 
+def test_options_of_cameras_arrive(tmp_path: Path) -> None:
+    words = ("camera.elevation=[-10, 90]", "camera.position_noise=0.1", "camera.centre_noise=0.2")
+    module = build_module(configured(save_sd3(tmp_path / "sd3"), *words, "camera.up_noise=0.02"), "cpu")
+    sampler = module.objective.camera_sampler
+    assert (sampler.elevation, sampler.position_noise) == ((-10, 90), 0.1)
+    assert (sampler.centre_noise, sampler.up_noise) == (0.2, 0.02)
+    upstream = module.objective.pipeline(0)(2, stream("cameras"))
+    assert upstream.x.isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("name", "device", "dtype"),
     [
