@@ -107,12 +107,25 @@ class GuidedDenoiser(NetworkDenoiser):
         return other
 
     def raw(self, y: Tensor, c: Coefficients, cond: Cond) -> Tensor:
+        conditional, unconditional = self.raw_of_each(y, c, cond, self.null.value)
+        return torch.lerp(unconditional, conditional, self.scale)
+
+    def raw_of_each(
+        self, y: Tensor, c: Coefficients, cond: Cond, *others: Tensor | Condition
+    ) -> tuple[Tensor, ...]:
+        """F of the same y under its own condition, and under others that all rows have in common, in one call
+        of the network.
+
+        Args:
+            others: each without its row axis.
+        """
         if cond is None:
             raise ValueError("guidance needs a condition")
-        both = Coefficients(*(torch.cat([t, t]) for t in c))
-        f = super().raw(torch.cat([y, y]), both, joined(cond, repeated(self.null.value, len(y))))
-        conditional, unconditional = f.chunk(2)
-        return torch.lerp(unconditional, conditional, self.scale)
+        count = 1 + len(others)
+        for other in others:
+            cond = joined(cond, repeated(other, len(y)))
+        many = Coefficients(*(torch.cat([t] * count) for t in c))
+        return super().raw(torch.cat([y] * count), many, cond).chunk(count)
 
 
 def denoised_difference(

@@ -176,18 +176,20 @@ def guided_residual(
     step: int,
     coefficient: NoiseCoefficient | None = None,
     statistics: StepStatistics | None = None,
+    constant: float = 1.0,
 ) -> Residual:
     """The SDS residual at the noise levels of one step.
 
     Args:
         denoiser: guided, frozen.
         cond: of each upstream sample, R rows.
-        coefficient: c as past draws taught it; None is c = 1.
+        coefficient: c as past draws taught it; None is a constant c.
         statistics: holds back what draws teach c until the step is done; None teaches nothing.
+        constant: c where none is learned, 1 for SDS.
     """
 
     def residual(x: Tensor, u: Tensor, eps: Tensor, index: Tensor) -> Tensor:
-        c: Tensor | float = 1.0
+        c: Tensor | float = constant
         if coefficient is not None:
             c = coefficient.at(step, levels.place(u)).to(x.dtype)
         with own_precision(denoiser, x):

@@ -14,6 +14,7 @@ SCENES = ("voxels", "hash", "gaussians")
 BACKENDS = ("auto", "torch", "gsplat")
 BACKGROUNDS = ("grey", "white", "black", "random")
 WEIGHTINGS = ("sds", "uniform", "fantasia3d")
+OBJECTIVES = ("sds", "csd", "nfsd")
 COEFFICIENTS = ("one", "learned")
 AUGMENTATIONS = ("none", "render", "draw")
 
@@ -96,6 +97,12 @@ class SDSOptions:
 
     prompt: str = MISSING
     negative_prompt: str = ""
+    """Takes the place of no prompt in guidance; nfsd has both, and needs one: what is not wanted, as
+    "blurry, low quality, unrealistic"."""
+    objective: str = one_of(OBJECTIVES, "sds")
+    """sds: ε̂_∅ + s (ε̂_c − ε̂_∅) − ε; csd: s (ε̂_c − ε̂_∅) alone (classifier score distillation); nfsd: that
+    and ε̂_∅ at the lowest fifth of the timesteps, ε̂_∅ − ε̂_negative above (noise-free score distillation, at
+    s = 7.5), three predictions a draw."""
     view_prompts: bool = True
     """Append ", front view" and the like, as the camera stands."""
     guidance: Schedule = scheduled(7.5, low=0)
@@ -109,7 +116,7 @@ class SDSOptions:
     t_max_end: float | None = between(0, 1, None)
     """What older runs have for t_max: [0, t_max, t_max_end, last step]; empty: t_max as it is."""
     coefficient: str = one_of(COEFFICIENTS, "one")
-    """c in ε̂ − c ε: one, or learned from past draws to lower the variance."""
+    """c in ε̂ − c ε: one (0 for csd and nfsd), or learned from past draws to lower the variance."""
     augment: str = one_of(AUGMENTATIONS, "none")
     """Random backgrounds and orders of the colours behind and of a render, for teachers of pixels that know
     objects so: none, the scene's background; new ones for every render, or for every draw, which lowers the

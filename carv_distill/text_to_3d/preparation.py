@@ -70,6 +70,7 @@ def build_module(config: SDSConfig, device: str) -> SDSModule:
     sides = () if t.size is None else (t.size, t.size)
     teacher = load_text_teacher(t.path, sides, t.guidance, frozen_precision(t.precision, device))
     check_view(config, teacher)
+    check_objective(config, teacher)
     warn_of_unknown_words(config.sds.prompt, teacher)
     warn_of_cut_text(config.sds, teacher.prompts)
     e, c, max_steps = config.estimator, config.camera, config.trainer.max_steps
@@ -135,6 +136,16 @@ def check_view(config: SDSConfig, teacher: TextTeacher) -> None:
         raise UserError(
             f"sds.augment: {config.sds.augment} composes pictures of pixels, but {config.teacher.path} "
             "denoises latents, which would have to be encoded for each of them; use sds.augment=none"
+        )
+
+
+def check_objective(config: SDSConfig, teacher: TextTeacher) -> None:
+    """UserError for an objective that compares predictions which a guidance-distilled teacher does not
+    make."""
+    if config.sds.objective != "sds" and teacher.prompts.guidance is not None:
+        raise UserError(
+            f"sds.objective: {config.sds.objective} compares predictions with and without the prompt, but "
+            f"{config.teacher.path} is told its guidance and makes one; use sds.objective=sds"
         )
 
 

@@ -44,6 +44,11 @@ def _check(config: SDSConfig) -> None:
         raise UserError(
             f"sds.t_min: {low:g} is not below the greatest level, {high:g}, at step {step}: none are left"
         )
+    if o.objective == "nfsd" and not o.negative_prompt.strip():
+        raise UserError(
+            "sds.negative_prompt: sds.objective=nfsd needs one, as sds.negative_prompt='unrealistic, blurry, "
+            "low quality'"
+        )
     if not o.prompt.strip():
         raise UserError("sds.prompt: it is empty; say what to make, as in sds.prompt='a red torus'")
 
