@@ -71,3 +71,19 @@ def test_a_fused_optimiser_stays_as_it_is() -> None:
         two.grad = torch.arange(5.0)
         plain.step()
     assert all(map(torch.equal, parameters_and_state(skipping), parameters_and_state(plain)))
+
+
+def test_processes_leave_out_a_step_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes of 4 draws: 0 and 3 finite is a step, 0 and 0 is none; both count what the other lost."""
+    others = iter((3.0, 0.0, 0.0))
+
+    def average(vector: Tensor, world_size: int) -> None:
+        vector.add_(next(others)).div_(world_size)
+
+    monkeypatch.setattr("carv_distill.engine.skips.average_over_ranks", average)
+    skips = StepSkips(3, "advice")
+    for finite, skipped, total in ((0, 0, 5), (0, 1, 13), (1, 0, 20)):
+        draws = FiniteDraws()
+        draws.add(torch.arange(4) < finite)
+        assert float(skips.skip(draws, [torch.ones(1)], 2)) == skipped
+        assert float(skips.counts["dropped"]) == total

@@ -10,6 +10,7 @@ import torch
 from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 
 from carv_distill.carv import AdaptiveProposal, Draws, average_residual, stream, surrogate
+from carv_distill.engine.callbacks import StopOnNonFinite
 from carv_distill.errors import UserError
 from carv_distill.text_to_3d.module import SDSModule
 from tests.helpers.loops import fit
@@ -340,6 +341,15 @@ def test_a_row_of_steps_without_a_finite_draw_ends_the_run_with_advice(make_modu
     checkpoint = {"state_dict": {}}
     module.on_save_checkpoint(checkpoint)
     assert float(checkpoint["skips"]["longest"]) == 3
+
+
+def test_a_run_stops_at_the_step_that_is_one_too_many(make_module: Make) -> None:
+    """Where the host looks: after every step on a CPU, so at the third of three, and not before."""
+    module = make_module(max_skips=3)
+    spoil(module, lambda step, row: (row >= 0) & (step >= 1), float("inf"))
+    with pytest.raises(UserError, match="^3 steps in a row"):
+        fit(module, 9, StopOnNonFinite(5))
+    assert module.global_step == 4
 
 
 def test_renders_that_are_not_finite_are_left_out(make_module: Make) -> None:
