@@ -347,7 +347,7 @@ def test_a_run_stops_at_the_step_that_is_one_too_many(make_module: Make) -> None
     """Where the host looks: after every step on a CPU, so at the third of three, and not before."""
     module = make_module(max_skips=3)
     spoil(module, lambda step, row: (row >= 0) & (step >= 1), float("inf"))
-    with pytest.raises(UserError, match="^3 steps in a row"):
+    with pytest.raises(UserError, match=r"^3 steps in a row"):
         fit(module, 9, StopOnNonFinite(5))
     assert module.global_step == 4
 
