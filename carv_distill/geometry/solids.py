@@ -117,8 +117,8 @@ def meet(solid: Solid, cameras: Cameras, size: int, steps: int = 48) -> Surface:
     """
     origins, directions = cameras.rays(size)
     place, toward = origins.expand_as(directions).reshape(-1, 3), directions.reshape(-1, 3)
-    near = (cameras.distance - 1.0)[:, None, None].expand(directions.shape[:-1]).clamp(min=0).flatten()
-    far = (cameras.distance + 1)[:, None, None].expand(directions.shape[:-1]).flatten()
+    near = (cameras.range - 1.0)[:, None, None].expand(directions.shape[:-1]).clamp(min=0).flatten()
+    far = (cameras.range + 1)[:, None, None].expand(directions.shape[:-1]).flatten()
     # Only rays that may still meet the solid cost anything: none far beside it, none already past it.
     closest = place - (place * toward).sum(-1, keepdim=True) * toward
     seen = (closest.norm(dim=-1) < REACH).nonzero().squeeze(1)

@@ -24,7 +24,7 @@ from carv_distill.geometry.camera import CameraSampler
 from carv_distill.teachers.pipelines.codecs import Pixels
 from carv_distill.teachers.pipelines.encoder import PromptEncoder
 from carv_distill.teachers.pipelines.teacher import TextTeacher, load_text_teacher
-from carv_distill.teachers.precision import PRECISIONS
+from carv_distill.teachers.precision import frozen_precision
 from carv_distill.variance import MeasuredGradient, StageTimer
 
 from .guidance import AnnealedSampler
@@ -47,7 +47,7 @@ def prepare(config: SDSConfig, device: str, world_size: int) -> Prepared:
     if config.scene.kind == "gaussians":
         backend = choose_backend(config.scene.gaussians.backend, device)
         log.info("Gaussians are splatted by %s", backend)
-    module = build_module(config)
+    module = build_module(config, device)
     check_memory(config.export, module.scene, 2 * config.scene.samples)
     clip = config.clip
     scorer = ClipScorer(clip.model, device) if clip.every else None
@@ -68,12 +68,13 @@ def prepare(config: SDSConfig, device: str, world_size: int) -> Prepared:
     return Prepared(module, callbacks, SDSModule.save, finish, shown=shown)
 
 
-def build_module(config: SDSConfig) -> SDSModule:
-    """The module of a text-to-3D run."""
+def build_module(config: SDSConfig, device: str) -> SDSModule:
+    """The module of a text-to-3D run on a kind of device, not yet there."""
     t = config.teacher
     sides = () if t.size is None else (t.size, t.size)
-    teacher = load_text_teacher(t.path, sides, t.guidance, PRECISIONS[t.precision])
+    teacher = load_text_teacher(t.path, sides, t.guidance, frozen_precision(t.precision, device))
     check_view(config, teacher)
+    check_objective(config, teacher)
     warn_of_unknown_words(config.sds.prompt, teacher)
     warn_of_cut_text(config.sds, teacher.prompts)
     e, c, max_steps = config.estimator, config.camera, config.trainer.max_steps
@@ -82,7 +83,9 @@ def build_module(config: SDSConfig) -> SDSModule:
     objective = SDSObjective(
         teacher=teacher,
         scene=build_scene(config.scene),
-        cameras=CameraSampler(distance, fov, elevation, c.sampling),
+        cameras=CameraSampler(
+            distance, fov, elevation, c.sampling, c.position_noise, c.centre_noise, c.up_noise
+        ),
         view=config.scene,
         options=config.sds,
         levels=AnnealedSampler(teacher.schedule, e, config.sds, max_steps, build_adaptive(e)),
@@ -92,7 +95,7 @@ def build_module(config: SDSConfig) -> SDSModule:
 
 def measured_gradient(config: SDSConfig, run: Path, device: str, step: int | None) -> MeasuredGradient:
     """The gradient that a run descends, at one of its checkpoints (None: the newest)."""
-    module = build_module(config)
+    module = build_module(config, device)
     step = load_checkpoint(module, run, config, device, step)
     objective, e = module.objective, module.estimator
     levels = objective.levels.range_at(step)
@@ -137,6 +140,16 @@ def check_view(config: SDSConfig, teacher: TextTeacher) -> None:
         raise UserError(
             f"sds.augment: {config.sds.augment} composes pictures of pixels, but {config.teacher.path} "
             "denoises latents, which would have to be encoded for each of them; use sds.augment=none"
+        )
+
+
+def check_objective(config: SDSConfig, teacher: TextTeacher) -> None:
+    """UserError for an objective that compares predictions which a guidance-distilled teacher does not
+    make."""
+    if config.sds.objective != "sds" and teacher.prompts.guidance is not None:
+        raise UserError(
+            f"sds.objective: {config.sds.objective} compares predictions with and without the prompt, but "
+            f"{config.teacher.path} is told its guidance and makes one; use sds.objective=sds"
         )
 
 
