@@ -38,7 +38,7 @@ def build(config: Path, *overrides: str) -> SDSModule:
     """The module of a configuration, outside a trainer."""
     loaded = load_config(config, overrides)
     assert isinstance(loaded, SDSConfig)
-    return build_module(loaded)
+    return build_module(loaded, "cpu")
 
 
 class Timed(SDSModule):

@@ -21,7 +21,7 @@ Options = TypeVar("Options")
 LARGEST = 2**63 - 1
 """Of the whole numbers that an option takes."""
 EXTRAS = {
-    "text-to-3d": ("imageio", "skimage", "trimesh"),
+    "text-to-3d": ("fast_simplification", "imageio", "imageio_ffmpeg", "skimage", "trimesh", "xatlas"),
     "attribution": ("psutil", "pyarrow"),
     "text-to-image": ("peft", "sentencepiece", "datasets"),
     "8bit": ("bitsandbytes",),

@@ -15,6 +15,8 @@ from typing import Any, TypeVar, get_type_hints
 from carv_distill.errors import UserError
 
 Section = TypeVar("Section")
+Schedule = Any
+"""A number, or a list of numbers. Any, as OmegaConf has no union of the two."""
 
 
 def option(default: Any = MISSING, *, metavar: str | None = None) -> Any:
@@ -43,6 +45,16 @@ def more_than(low: float, default: Any = MISSING) -> Any:
 def between(low: float, high: float, default: Any = MISSING) -> Any:
     """A number in [low, high]."""
     return field(default=default, metadata={"low": low, "high": high})
+
+
+def scheduled(
+    default: float, *, low: float | None = None, above: float | None = None, high: float | None = None
+) -> Any:
+    """A number ≥ low, > above, ≤ high, or a list that says how it changes with the step; the section's task
+    says what lists mean, and checks them."""
+    limits = {"low": low, "above": above, "high": high}
+    given = {name: limit for name, limit in limits.items() if limit is not None}
+    return field(default=default, metadata={"schedule": True, **given})
 
 
 def seed_option(default: Any = MISSING) -> Any:
@@ -144,6 +156,8 @@ def check_limits(options: Any) -> None:
         numbers = value if isinstance(value, list) else [value]
         if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
             raise UserError(f"{key}: {value} is not finite")
+        if "schedule" in limits and isinstance(value, list):
+            continue
         if "choices" in limits and value not in limits["choices"]:
             hint = nearest(str(value), list(limits["choices"]))
             raise UserError(f"{key}: {value!r} is not one of {', '.join(limits['choices'])}{hint}")

@@ -61,7 +61,7 @@ def _allowed(spec: Field[Any]) -> str:
         return ", ".join(limits["choices"])
     if limits.get("place"):
         return "file, folder" + (" or hub id" if limits["hub"] else "")
-    kind = str(spec.type).removesuffix(" | None")
+    kind = "float or list" if limits.get("schedule") else str(spec.type).removesuffix(" | None")
     low = (
         f"from {limits['low']:g}"
         if "low" in limits

@@ -49,7 +49,7 @@ def load_timesteps(run: Path) -> tuple[TimestepRange, str]:
     """The timesteps of a text-to-3D run whose range is not annealed, and its weighting w(t)."""
     _, config = open_run(run)
     assert isinstance(config, SDSConfig)
-    assert config.sds.t_max == config.sds.t_max_end
+    assert config.sds.t_max_end in (None, config.sds.t_max)
     schedule = load_text_teacher(config.teacher.path).schedule
     return TimestepRange.of_shares(schedule, config.sds.t_min, config.sds.t_max), config.sds.weighting
 

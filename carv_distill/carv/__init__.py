@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .chunk import Chunk as Chunk
     from .coefficient import NoiseCoefficient as NoiseCoefficient
     from .couplings import NOISES as NOISES
+    from .estimator import FiniteDraws as FiniteDraws
     from .estimator import Observer as Observer
     from .estimator import Residual as Residual
     from .estimator import Upstream as Upstream
@@ -36,7 +37,7 @@ else:  # what needs no torch, such as names of strategies, is had without it
         chunk="Chunk",
         coefficient="NoiseCoefficient",
         couplings="NOISES",
-        estimator="Observer Residual Upstream average_residual carv_loss surrogate",
+        estimator="FiniteDraws Observer Residual Upstream average_residual carv_loss surrogate",
         proposal="Proposal",
         running_sums="StepStatistics",
         sampler="Draws NoiseLevelSampler",

@@ -20,6 +20,27 @@ Observer = Callable[[Tensor, Tensor, Tensor], None]
 """observe(u_flat [n], residual [n, …], index [n]): told of draws after they were made."""
 
 
+class FiniteDraws:
+    """Leaves draws that are not finite out of the average over draws, and counts; see
+    :func:`average_residual`. Nothing waits for the device."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        """Draws since the last :meth:`take`."""
+        self.finite = torch.zeros((), dtype=torch.long)
+
+    def add(self, finite: Tensor) -> None:
+        """Counts draws by whether each is finite, bool of any shape."""
+        self.total += finite.numel()
+        self.finite = self.finite.to(finite.device, non_blocking=True) + finite.sum()
+
+    def take(self) -> tuple[int, Tensor]:
+        """(draws, how many of them were finite, a scalar on their device); the count begins again."""
+        result = self.total, self.finite
+        self.total, self.finite = 0, torch.zeros_like(self.finite)
+        return result
+
+
 class Upstream(NamedTuple):
     """One forward of a pipeline, R upstream samples, and what its objective adds to the residual."""
 
@@ -33,6 +54,16 @@ class Upstream(NamedTuple):
     """What is added to the surrogate, a scalar: regularisers, a mean over the R samples."""
     clip: Callable[[Tensor], Tensor] | None = None
     """What the averaged direction goes through, [R, …] → [R, …]."""
+    noise: tuple[int, ...] | None = None
+    """Shape of ε, all that is random in a draw beside its noise level, standard normal; None: that of one x.
+    A residual that makes more than noise of it, a background say, has a larger one."""
+    finite: FiniteDraws | None = None
+    """Leaves draws that are not finite out of the average, and counts; None: one of them spoils it."""
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Of one draw's ε."""
+        return tuple(self.x.shape[1:]) if self.noise is None else self.noise
 
 
 @torch.no_grad()
@@ -42,6 +73,7 @@ def average_residual(
     draws: Draws,
     chunk: int | Chunk | None = None,
     observe: Observer | None = None,
+    finite: FiniteDraws | None = None,
 ) -> Tensor:
     """direction_r = 1/K Σ_k ω_rk · residual(x_r, u_rk, ε_rk), shape of a residual: [R, …].
 
@@ -56,6 +88,7 @@ def average_residual(
         chunk: rows per call of `residual`; None is all R·K at once. A :class:`Chunk` remembers from call to
             call what did not fit the device's memory; where that runs out, half as many are tried.
         observe: is told of every draw once, and of its residual before the importance weight.
+        finite: leaves draws that are not finite out, and counts; None: they are a part of the mean.
 
     Raises:
         ValueError: R of x and of the draws differ.
@@ -70,6 +103,7 @@ def average_residual(
     u, weight, eps = draws.u.flatten(), draws.weight.flatten(), draws.eps.flatten(0, 1)
     index = torch.arange(upstream, device=x.device).repeat_interleave(count, output_size=rows)
     weighted: Tensor | None = None
+    sound = None if finite is None else torch.ones(rows, dtype=torch.bool, device=x.device)
 
     def weigh(part: slice) -> None:
         nonlocal weighted
@@ -78,13 +112,21 @@ def average_residual(
         if weighted is None:
             weighted = eps.new_empty(rows, *r.shape[1:])
         torch.mul(r, weight[part].view(-1, *[1] * (r.ndim - 1)), out=weighted[part])
+        if sound is not None:
+            sound[part] = weighted[part].flatten(1).isfinite().all(1)
+            weighted[part].masked_fill_(~sound[part].view(-1, *[1] * (r.ndim - 1)), 0)
         if observe is not None:
             observe(u[part], r, i)
 
     chunk = chunk if isinstance(chunk, Chunk) else Chunk(chunk)
     chunk.run(rows, weigh)
     assert weighted is not None
-    return weighted.view(upstream, count, *weighted.shape[1:]).mean(1)
+    mean = weighted.view(upstream, count, *weighted.shape[1:]).mean(1)
+    if finite is None or sound is None:
+        return mean
+    finite.add(sound)
+    left = sound.view(upstream, count).sum(1).clamp(min=1).to(mean.dtype)
+    return mean * (count / left).view(-1, *[1] * (mean.ndim - 1))  # by exactly 1 where all are finite
 
 
 def surrogate(x: Tensor, direction: Tensor) -> Tensor:
@@ -111,7 +153,7 @@ def carv_loss(
         generator: of the push, the stream of the upstream samples.
         chunk, observe: as for :func:`average_residual`.
     """
-    direction = average_residual(upstream.residual, upstream.x, draws, chunk, observe)
+    direction = average_residual(upstream.residual, upstream.x, draws, chunk, observe, upstream.finite)
     if upstream.push is not None:
         direction = direction + upstream.push(generator)
     if upstream.clip is not None:

@@ -143,13 +143,19 @@ class StepStatistics:
     Calls of the networks, parts of an accumulated batch and processes may be many: they are committed at
     once, a row per bin, so that processes exchange equally much however each of them cut its draws into
     chunks.
+
+    Args:
+        finite: a row that is not finite teaches nothing; else the learner sees it, and may refuse it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, finite: bool = False) -> None:
+        self.finite = finite
         self._rows: dict[Learner, list[Tensor]] = {}
 
     def record(self, learner: Learner, rows: Tensor) -> None:
         """Holds back rows that draws of this step gave."""
+        if self.finite:
+            rows = torch.where(rows.isfinite().all(1, keepdim=True), rows, 0)
         self._rows.setdefault(learner, []).append(learner.by_bin(rows))
 
     def commit(self, step: int, gather: Callable[[Tensor], Tensor]) -> None:

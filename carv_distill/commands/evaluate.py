@@ -30,6 +30,7 @@ python evaluate.py variance --run runs/dmd_carv       where the gradient's varia
 python evaluate.py influence --run runs/dmd_carv      which training samples shaped given ones, and how many
                                                       draws that takes to know; two figures
 python evaluate.py export --run runs/dmd_carv         makes the student, object or teacher anew
+python evaluate.py export --run runs/sds_carv --size 512 --frames 120 --mesh 192    an object, larger
 """
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
-from carv_distill.options import at_least, option
+from carv_distill.engine.task import Task
+from carv_distill.errors import UserError
+from carv_distill.options import as_in, at_least, check_limits, option
+from carv_distill.text_to_3d.options import ExportOptions as ObjectOptions
 
 from .command import Command, Measurement, PlaceOptions
 
@@ -18,6 +22,42 @@ class ExportOptions(PlaceOptions):
     """default: the newest under --runs"""
     step: int | None = at_least(1, None)
     """update of the checkpoint; default: the newest"""
+    frames: int | None = as_in(ObjectOptions, "frames")
+    """of an object's turntable; default of this and the next: as the run's export section says"""
+    size: int | None = as_in(ObjectOptions, "size")
+    """pixels of its pictures along one side"""
+    background: str | None = as_in(ObjectOptions, "background")
+    """behind it"""
+    mesh: int | None = as_in(ObjectOptions, "mesh")
+    """points of its mesh's grid along one side"""
+    faces: int | None = as_in(ObjectOptions, "faces")
+    """the most that its mesh has"""
+    texture: int | None = as_in(ObjectOptions, "texture")
+    """texels of its texture along one side; 0: none"""
+    memory: float | None = as_in(ObjectOptions, "memory")
+    """GiB that a picture or the mesh may take"""
+
+    @property
+    def of_objects(self) -> dict[str, Any]:
+        """What is given of an object's export section."""
+        names = {spec.name for spec in fields(ObjectOptions)} & {spec.name for spec in fields(self)}
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+    def apply(self, run: Path, task: Task, config: Any) -> None:
+        """Puts what is given into the configuration.
+
+        Raises:
+            UserError: the run's product is no object, or a value is not allowed.
+        """
+        given = self.of_objects
+        if given and not task.renders:
+            flags = ", ".join(f"--{name}" for name in sorted(given))
+            raise UserError(
+                f"{flags}: of objects alone; {run} is of task {task.name}, which makes a {task.product}"
+            )
+        if given:
+            config.export = replace(config.export, **given)
+            check_limits(config)
 
 
 def _export(options: ExportOptions, runs: list[Path], device: str) -> Measurement | None:
@@ -29,6 +69,7 @@ def _export(options: ExportOptions, runs: list[Path], device: str) -> Measuremen
         return None
     (run,) = runs
     task, config = EXPORT.open(run)
+    options.apply(run, task, config)
     with owned(run):
         step = export(task, config, task.prepare(config, device, 1), run, device, options.step)
     return Measurement([f"{run / task.product}: as after update {step} of {config.trainer.max_steps}"])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
@@ -20,6 +20,7 @@ from torch import Tensor
 from carv_distill.errors import UserError
 from carv_distill.evaluation.grids import save_grid
 
+from .estimator import RunModule
 from .sharding import total_norm
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,8 @@ class Periodic(Callback):
 
 
 class StopOnNonFinite(Periodic):
-    """Stops a run whose losses or weights are no longer finite, before anything of it is kept.
+    """Stops a run whose losses or weights are no longer finite, or whose module says so, before anything of
+    it is kept.
 
     The first bad step of each network is noted on the device; the host looks at every step on a CPU,
     and on a GPU only at the given periods, where it waits anyway (log, checkpoint, FID).
@@ -77,7 +79,8 @@ class StopOnNonFinite(Periodic):
         if pl_module.device.type == "cpu" or self.is_due(trainer):
             self.act(trainer, pl_module)
 
-    def act(self, trainer: Trainer, module: LightningModule) -> None:
+    def act(self, trainer: Trainer, module: RunModule) -> None:
+        module.check()
         name, first = min(self.first_bad.items(), key=lambda item: float(item[1]))
         weights = total_norm(p for p in module.parameters() if p.requires_grad)
         if first.isfinite():

@@ -92,6 +92,13 @@ class RunModule(LightningModule):
         """What is worth a row in the log after an update; tensors on the device."""
         return {f"loss/{name}": loss for name, loss in self.latest_losses.items()}
 
+    def check(self) -> None:
+        """Called where the host waits for the device anyway.
+
+        Raises:
+            UserError: the run is to stop, and what the user can do.
+        """
+
     def save(self, folder: Path, step: int) -> None:
         """Writes the product of the run as it is after an update."""
         raise NotImplementedError

@@ -105,9 +105,13 @@ def execute(task: Task, config: RunConfig, resume: bool = False, requeue: bool =
 def export(
     task: Task, config: RunConfig, prepared: Prepared, folder: Path, device: str, step: int | None = None
 ) -> int:
-    """Makes the product of a run anew, from its checkpoint of an update (None: the newest); the update."""
+    """Makes the product of a run anew, from its checkpoint of an update (None: the newest); the update.
+
+    An object comes with its pictures and its mesh after any update, so that they are of one.
+    """
     step = load_checkpoint(prepared.module, folder, config, device, step)
-    _make(task, config, prepared, folder, prepared.module, step, step >= config.trainer.max_steps)
+    whole = task.renders or step >= config.trainer.max_steps
+    _make(task, config, prepared, folder, prepared.module, step, whole)
     return step
 
 

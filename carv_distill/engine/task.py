@@ -116,6 +116,8 @@ class Task:
     """(config, run, step of a checkpoint or None for the product) → for `evaluate.py influence`."""
     shards: bool = False
     """Whether its module can shard its networks (trainer.sharding)."""
+    renders: bool = False
+    """Whether its product is an object, whose pictures and mesh are made with it."""
     prompted: Callable[[Any], bool] | None = None
     """config → whether what a run makes has prompts, as `evaluate.py clip` needs: the pictures of its
     generators, or, without any, the object that it renders."""

@@ -18,7 +18,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import yaml
 
 from carv_distill.errors import UserError, one_line
-from carv_distill.options import nearest
+from carv_distill.options import Schedule, nearest
 
 LARGEST_FILE = 2**20
 """Bytes of a configuration; a larger file is something else."""
@@ -132,7 +132,7 @@ def value_of(key: str, kind: Any, value: Any, source: Source, *, typed_word: boo
     """One value by the type of its key.
 
     Args:
-        kind: int | float | bool | str, a list of these, or one of these or None.
+        kind: int | float | bool | str, a list of these, or one of these or None; or a schedule.
         typed_word: a word of a command line, which can only say by itself that there is no value.
 
     Raises:
@@ -147,6 +147,13 @@ def value_of(key: str, kind: Any, value: Any, source: Source, *, typed_word: boo
         return None
     if value == "???":
         return value  # a value that the user is to give
+    if kind is Schedule:
+        number = _scalar_of(float, value)
+        if number is not None:
+            return number
+        if isinstance(value, str) and not any(mark in value for mark in "[,"):
+            raise UserError(f"{key}: {str(value)!r} is not a number, nor a list as [0, 0.98, 0.5, 5000]")
+        return _list_of(key, float, value, source)
     if get_origin(kind) is list:
         return _list_of(key, get_args(kind)[0], value, source)
     result = _text_of(key, value, source) if kind is str else _scalar_of(kind, value)

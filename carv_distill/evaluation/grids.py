@@ -19,10 +19,12 @@ def save_grid(images: Tensor, path: Path | str, columns: int, scale: int = 1) ->
     Images go in the order given: with `columns` of each class one after another, every row is a class.
 
     Args:
-        images: [n, C, H, W] in [-1, 1], C = 1 or 3, on any device; rounded as for the metrics.
+        images: [n, C, H, W] in [-1, 1], C = 1 or 3, on any device; rounded as for the metrics. Or bytes.
         columns: images per row; the last row may be short.
     """
-    grid = make_grid(to_uint8(images.detach().cpu()), nrow=columns, padding=1, pad_value=64)
+    pixels = images.detach().cpu()
+    pixels = pixels if pixels.dtype == torch.uint8 else to_uint8(pixels)
+    grid = make_grid(pixels, nrow=columns, padding=1, pad_value=64)
     grid = grid.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
     picture = Image.fromarray(grid.permute(1, 2, 0).contiguous().to(torch.uint8).numpy())
     with atomic_file(path) as file:

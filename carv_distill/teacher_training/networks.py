@@ -101,16 +101,10 @@ def _networks(o: TextTeacherOptions, size: int, tokenizer: CLIPTokenizer, length
         attention_head_dim=tuple(max(c // 16, 1) for c in o.unet_channels),
         norm_num_groups=GROUPS,
     )
-    text: dict[str, Any] = {
-        "vocab_size": len(tokenizer),
-        "max_position_embeddings": length,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    text_encoder = CLIPTextModel(CLIPTextConfig(**text, **_transformer(o.text_width, o.text_layers)))
+    text = text_config(tokenizer, length)
+    text_encoder = CLIPTextModel(CLIPTextConfig(**text, **transformer(o.text_width, o.text_layers)))
     vision = {"image_size": size, "patch_size": o.clip_patch}
-    wide = _transformer(o.clip_width, o.clip_layers)
+    wide = transformer(o.clip_width, o.clip_layers)
     clip = CLIPModel(
         CLIPConfig(
             text_config={**text, **wide}, vision_config={**vision, **wide}, projection_dim=o.clip_width
@@ -126,7 +120,19 @@ def build_scheduler() -> DDIMScheduler:
     )
 
 
-def _transformer(width: int, layers: int) -> dict[str, Any]:
+def text_config(tokenizer: CLIPTokenizer, length: int) -> dict[str, Any]:
+    """What a CLIP text model's configuration says of its tokenizer and the length of a prompt."""
+    return {
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": length,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
+def transformer(width: int, layers: int) -> dict[str, Any]:
+    """And of its sizes."""
     return {
         "hidden_size": width,
         "intermediate_size": 4 * width,

@@ -1,4 +1,5 @@
-"""What teachers are and how they are trained: of labelled images, and of images with prompts."""
+"""What teachers are and how they are trained: of labelled images, and of images with prompts, by latents or
+pixels."""
 
 from __future__ import annotations
 
@@ -89,4 +90,48 @@ class TextTeacherConfig(RunConfig):
 
     data: DataOptions = field(default_factory=lambda: DataOptions("shapes"))
     training: TextTeacherOptions = field(default_factory=TextTeacherOptions)
+    preview: PreviewOptions = section(PreviewOptions, resume=True)
+
+
+@dataclass
+class PixelTeacherOptions:
+    """Networks, stages and rates of a teacher of pixels."""
+
+    views: int = at_least(1, 320)
+    """Of each solid; every picture draws all else anew."""
+    size: int = at_least(8, 32)
+    """Pixels along one side."""
+    unet_channels: list[int] = field(default_factory=lambda: [16, 32, 64, 96])
+    """Of each resolution."""
+    attention_size: int = at_least(1, 8)
+    """Pixels along one side from which resolution on there is attention to the prompt."""
+    text_width: int = at_least(8, 32)
+    text_layers: int = at_least(1, 1)
+    clip_width: int = at_least(8, 64)
+    clip_layers: int = at_least(1, 3)
+    clip_patch: int = at_least(1, 4)
+    """Pixels along one side of a patch of the CLIP model."""
+    clip_share: float = between(0, 1, 0.15)
+    """Share of the steps that the CLIP model gets at the end."""
+    clip_noise: float = at_least(0, 0.2)
+    """The CLIP model sees pictures with noise of a standard deviation up to this,"""
+    clip_plain: float = between(0, 1, 0.5)
+    """and this share of them on white, grey or black."""
+    batch: int = at_least(1, 64)
+    """Pictures per step and process."""
+    unet_lr: float = more_than(0, 1e-3)
+    clip_lr: float = more_than(0, 1e-3)
+    warmup: int = at_least(0, 50)
+    """Steps of linear warm-up of each stage; cosine decay to zero follows."""
+    prompt_dropout: float = between(0, 1, 0.1)
+    """Share of prompts replaced by the empty one, for classifier-free guidance."""
+    ema: float = between(0, 1, 0.999)
+    """Of denoiser and text encoder."""
+
+
+@dataclass
+class PixelTeacherConfig(RunConfig):
+    """Training a miniature DeepFloyd IF."""
+
+    training: PixelTeacherOptions = field(default_factory=PixelTeacherOptions)
     preview: PreviewOptions = section(PreviewOptions, resume=True)

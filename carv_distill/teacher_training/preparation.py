@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 
 from carv_distill.data.images import load_images
 from carv_distill.data.solids import prompted_solids, vocabulary
+from carv_distill.data.wild import WILD, wild_solids
 from carv_distill.engine.callbacks import PictureGrid
 from carv_distill.engine.checkpoints import checkpoint_at
 from carv_distill.engine.environment import require_layout
@@ -23,10 +24,11 @@ from carv_distill.teachers.sampler import heun_sample
 from carv_distill.teachers.schedule import LogNormalSchedule
 from carv_distill.teachers.teacher import load_teacher
 
+from . import pixel_module, text_module
 from .image_module import PretrainModule, build_teacher
 from .networks import build_networks
-from .options import TeacherConfig, TextTeacherConfig
-from .text_module import TextTeacherModule, preview
+from .options import PixelTeacherConfig, TeacherConfig, TextTeacherConfig
+from .pixel_networks import build_pixel_networks
 
 LENGTH = 10
 """Tokens of a prompt: the longest has eight with its ends."""
@@ -55,20 +57,39 @@ def prepare_images(config: TeacherConfig, device: str, world_size: int) -> Prepa
 
 
 def prepare_text(config: TextTeacherConfig, device: str, world_size: int) -> Prepared:
-    """A :class:`TextTeacherModule` that draws prompts as it learns."""
+    """A :class:`~.text_module.TextTeacherModule` that draws prompts as it learns."""
     seed_everything(config.seed, verbose=False)  # initial weights
     networks = build_networks(config.training, config.data.size, vocabulary(), LENGTH)
     data = prompted_solids(config.data.size, config.data.views, config.seed)
-    module = TextTeacherModule(networks, data, config.training, config.trainer.max_steps, config.seed)
+    module = text_module.TextTeacherModule(
+        networks, data, config.training, config.trainer.max_steps, config.seed
+    )
 
     def callbacks(folder: Path) -> list[Callback]:
         every = config.preview.every
-        return [PictureGrid(folder / "samples", every, preview, columns=16, scale=2, last=True)]
+        return [PictureGrid(folder / "samples", every, text_module.preview, columns=16, scale=2, last=True)]
 
     shown = {f"loss/{stage}": stage + " {:.3f}" for stage in ("vae", "unet", "clip")}
     # One stage's networks at a time have gradients.
     strategy = "ddp_find_unused_parameters_true"
-    return Prepared(module, callbacks, TextTeacherModule.save, shown=shown, strategy=strategy)
+    return Prepared(module, callbacks, text_module.TextTeacherModule.save, shown=shown, strategy=strategy)
+
+
+def prepare_pixels(config: PixelTeacherConfig, device: str, world_size: int) -> Prepared:
+    """A :class:`~.pixel_module.PixelTeacherModule` that draws prompts as it learns."""
+    o = config.training
+    seed_everything(config.seed, verbose=False)  # initial weights
+    networks = build_pixel_networks(o, o.size, ["a", *WILD])
+    data = wild_solids(o.size, o.views, config.seed)
+    module = pixel_module.PixelTeacherModule(networks, data, o, config.trainer.max_steps, config.seed)
+
+    def callbacks(folder: Path) -> list[Callback]:
+        every = config.preview.every
+        return [PictureGrid(folder / "samples", every, pixel_module.preview, columns=8, scale=3, last=True)]
+
+    shown = {f"loss/{stage}": stage + " {:.3f}" for stage in ("unet", "clip")}
+    strategy = "ddp_find_unused_parameters_true"
+    return Prepared(module, callbacks, pixel_module.PixelTeacherModule.save, shown=shown, strategy=strategy)
 
 
 def image_generators(config: TeacherConfig, run: Path, device: str) -> list[Generator]:

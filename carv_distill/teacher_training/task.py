@@ -1,4 +1,4 @@
-"""Training a teacher as tasks: of labelled images, and of images with prompts."""
+"""Training a teacher as tasks: of labelled images, and of images with prompts, by latents or pixels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import ModuleType
 from carv_distill.engine.task import Task, TrainedModel
 from carv_distill.errors import UserError
 
-from .options import TeacherConfig, TextTeacherConfig
+from .options import PixelTeacherConfig, TeacherConfig, TextTeacherConfig
 
 
 def _preparation() -> ModuleType:
@@ -43,4 +43,12 @@ TEXT_TEACHER = Task(
     out_of_memory="a smaller training.batch",
     check=lambda config: config.data.require_prompted(),
     model=_text_model,
+)
+PIXEL_TEACHER = Task(
+    name="pixel_teacher",
+    config=PixelTeacherConfig,
+    example="teacher_wild.yaml",
+    product="teacher",
+    prepare=lambda config, device, processes: _preparation().prepare_pixels(config, device, processes),
+    out_of_memory="a smaller training.batch",
 )

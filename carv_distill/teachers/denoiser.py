@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -98,13 +100,32 @@ class GuidedDenoiser(NetworkDenoiser):
         super().__init__(base.network, base.precondition)
         self.scale, self.null = scale, HeldCondition(null)
 
+    def at_scale(self, scale: float) -> GuidedDenoiser:
+        """The same network and null under another s."""
+        other = copy.copy(self)
+        other.scale = scale
+        return other
+
     def raw(self, y: Tensor, c: Coefficients, cond: Cond) -> Tensor:
+        conditional, unconditional = self.raw_of_each(y, c, cond, self.null.value)
+        return torch.lerp(unconditional, conditional, self.scale)
+
+    def raw_of_each(
+        self, y: Tensor, c: Coefficients, cond: Cond, *others: Tensor | Condition
+    ) -> tuple[Tensor, ...]:
+        """F of the same y under its own condition, and under others that all rows have in common, in one call
+        of the network.
+
+        Args:
+            others: each without its row axis.
+        """
         if cond is None:
             raise ValueError("guidance needs a condition")
-        both = Coefficients(*(torch.cat([t, t]) for t in c))
-        f = super().raw(torch.cat([y, y]), both, joined(cond, repeated(self.null.value, len(y))))
-        conditional, unconditional = f.chunk(2)
-        return torch.lerp(unconditional, conditional, self.scale)
+        count = 1 + len(others)
+        for other in others:
+            cond = joined(cond, repeated(other, len(y)))
+        many = Coefficients(*(torch.cat([t] * count) for t in c))
+        return super().raw(torch.cat([y] * count), many, cond).chunk(count)
 
 
 def denoised_difference(

@@ -1,11 +1,12 @@
-"""Tokenizers of prompts: what they cut off, which words they do not know, and one that is made of words."""
+"""Tokenizers of prompts: what they cut off, which words they do not know, and some that are made
+of words."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-from transformers import CLIPTokenizer, PreTrainedTokenizerBase
+from transformers import CLIPTokenizer, PreTrainedTokenizerBase, T5Tokenizer
 
 
 def unknown_words(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[str]:
@@ -49,3 +50,10 @@ def word_tokenizer(words: Sequence[str], length: int) -> CLIPTokenizer:
     for special in ("<|startoftext|>", "<|endoftext|>"):
         vocabulary[special] = len(vocabulary)
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=length)  # type: ignore[arg-type]
+
+
+def piece_tokenizer(words: Sequence[str]) -> T5Tokenizer:
+    """A T5 tokenizer that has these lower-case words as wholes; of others it knows nothing."""
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), (",", -2.0)]
+    pieces += [(f"▁{word}", -3.0) for word in dict.fromkeys(words)]
+    return T5Tokenizer(vocab=pieces, extra_ids=0)

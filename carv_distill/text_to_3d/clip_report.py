@@ -19,8 +19,9 @@ from carv_distill.figures import draw_line, new_figure, save_figure, use_whole_n
 from carv_distill.geometry.solids import SOLIDS, trace
 from carv_distill.variance import Estimate, Table, estimate_dict, mean_estimate, with_interval
 
-from .export import load_scene, pictures, turntable
 from .options import SDSConfig
+from .scene_files import load_scene
+from .turntable import pictures, turntable
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from carv_distill.teachers.denoiser import Denoiser, NetworkDenoiser
 from carv_distill.teachers.precision import without_autocast
 from carv_distill.teachers.schedule import DiscreteSchedule
 
-from .options import SDSOptions
+from .options import SDSOptions, greatest_level
+from .schedules import value_at
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,13 @@ class TimestepRange:
 
 
 class AnnealedSampler:
-    """The noise-level sampler of every step, on a range of timesteps whose greatest falls.
+    """The noise-level sampler of every step, on a range of timesteps that may change with it.
 
     Args:
         schedule: of the teacher.
         estimator: strategy, noise and the proposal where none is learned.
         options: t_min, t_max, t_max_end and the weighting of q ∝ w(t).
-        max_steps: over which the range is annealed.
+        max_steps: over which t_max_end, where there is one, is reached.
         adaptive: learns the proposal on bins of *all* timesteps, so that what past steps taught stays with
             its timesteps as the range shrinks.
     """
@@ -99,15 +100,13 @@ class AnnealedSampler:
         adaptive: AdaptiveProposal | None = None,
     ) -> None:
         self.schedule, self.estimator, self.options = schedule, estimator, options
-        self.max_steps, self.adaptive = max_steps, adaptive
+        self.greatest, self.adaptive = greatest_level(options, max_steps), adaptive
         self._latest: tuple[TimestepRange, NoiseLevelSampler] | None = None
 
     def range_at(self, step: int) -> TimestepRange:
-        """The timesteps of a step: the greatest goes from t_max to t_max_end in a straight line."""
-        o = self.options
-        done = min(step / max(self.max_steps - 1, 1), 1.0)
-        greatest = o.t_max + done * (o.t_max_end - o.t_max)
-        return TimestepRange.of_shares(self.schedule, o.t_min, greatest)
+        """The timesteps of a step."""
+        low, high = value_at(self.options.t_min, step), value_at(self.greatest, step)
+        return TimestepRange.of_shares(self.schedule, low, high)
 
     def configured(self, step: int) -> NoiseLevelSampler:
         """The sampler on the timesteps of a step, without what is learned; one while the range stays."""
@@ -177,18 +176,20 @@ def guided_residual(
     step: int,
     coefficient: NoiseCoefficient | None = None,
     statistics: StepStatistics | None = None,
+    constant: float = 1.0,
 ) -> Residual:
     """The SDS residual at the noise levels of one step.
 
     Args:
         denoiser: guided, frozen.
         cond: of each upstream sample, R rows.
-        coefficient: c as past draws taught it; None is c = 1.
+        coefficient: c as past draws taught it; None is a constant c.
         statistics: holds back what draws teach c until the step is done; None teaches nothing.
+        constant: c where none is learned, 1 for SDS.
     """
 
     def residual(x: Tensor, u: Tensor, eps: Tensor, index: Tensor) -> Tensor:
-        c: Tensor | float = 1.0
+        c: Tensor | float = constant
         if coefficient is not None:
             c = coefficient.at(step, levels.place(u)).to(x.dtype)
         with own_precision(denoiser, x):

@@ -9,16 +9,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from carv_distill.carv import NoiseCoefficient, Residual, StepStatistics, Upstream
+from carv_distill.carv import FiniteDraws, NoiseCoefficient, Residual, StepStatistics, Upstream
 from carv_distill.data.solids import view_prompt
 from carv_distill.geometry.camera import VIEWS, Cameras, CameraSampler
 from carv_distill.teachers.condition import Condition, HeldCondition
+from carv_distill.teachers.denoiser import GuidedDenoiser, NetworkDenoiser
 from carv_distill.teachers.pipelines.teacher import TextTeacher
 
+from .composition import EXTRA, composed
+from .csd import ClassifierScore
 from .guidance import AnnealedSampler, clip_norm, guided_residual
+from .nfsd import NoiseFreeScore
 from .options import SceneOptions, SDSOptions
 from .rendering import Rendered
 from .scenes import Scene
+from .schedules import knots, value_at
 
 
 def view_prompts(options: SDSOptions) -> list[str]:
@@ -28,13 +33,27 @@ def view_prompts(options: SDSOptions) -> list[str]:
     return [view_prompt(options.prompt, view) for view in VIEWS]
 
 
+def build_denoiser(teacher: TextTeacher, options: SDSOptions) -> NetworkDenoiser:
+    """What predicts ε̂, or what takes its place, as `objective` says."""
+    scales, prompts = [scale for _, scale in knots(options.guidance)], teacher.prompts
+    match options.objective:
+        case "csd":
+            return ClassifierScore(teacher.denoiser, scales[0], prompts.null(options.negative_prompt)[0])
+        case "nfsd":
+            null, negative = prompts.null()[0], prompts.null(options.negative_prompt)[0]
+            return NoiseFreeScore(teacher.denoiser, scales[0], null, negative, teacher.schedule)
+    # Without guidance only where it never has any.
+    return teacher.guided(next((s for s in scales if s != 1), 1.0), options.negative_prompt)
+
+
 class SDSObjective(nn.Module):
     """Score distillation of a text-to-image teacher into a scene:
 
         g = 1/R Σ_r ∂x_r/∂θᵀ 1/K Σ_k ω_rk w(t_rk) (ε̂(x_rk) − c ε_rk) + ∂(regularisers)/∂θ,
 
-    with x_r what the teacher denoises of a render from a random camera: its latents, or its pixels. All that
-    is random is drawn from the streams that are handed in.
+    or what another objective has in the place of ε̂ and c. x_r is what the teacher denoises of a render from
+    a random camera: its latents, or its pixels. All that is random is drawn from the streams that are handed
+    in.
 
     Args:
         teacher: frozen; its prompts are encoded here, then its text model is let go.
@@ -54,10 +73,11 @@ class SDSObjective(nn.Module):
         super().__init__()
         self.scene, self.camera_sampler, self.view, self.options = scene, cameras, view, options
         self.teacher, self.levels = teacher, levels
-        self.denoiser = teacher.guided(options.guidance, options.negative_prompt)
+        self.denoiser = build_denoiser(teacher, options)
         prompts = teacher.prompts(view_prompts(options))
         teacher.prompts.release()
         self.prompts = HeldCondition(prompts)
+        self.finite = FiniteDraws()
         self.coefficient = NoiseCoefficient() if options.coefficient == "learned" else None
 
     def cameras(self, count: int, g: torch.Generator) -> Cameras:
@@ -82,20 +102,37 @@ class SDSObjective(nn.Module):
         residual = self.residual(self.conditions(cameras), step, statistics)
         greatest = self.options.clip_direction
         clip = None if greatest is None else partial(clip_norm, greatest=greatest)
-        return Upstream(self.encoded(seen, g), residual, None, self.regulariser(seen), clip), seen
+        x, noise = self.encoded(seen, g), self.noise_shape
+        if self.options.augment == "render":
+            extra = torch.randn(len(x), EXTRA, *x.shape[2:], generator=g, device=x.device, dtype=x.dtype)
+            residual = composed(residual, extra)
+        elif self.options.augment == "draw":
+            residual = composed(residual)
+        return Upstream(x, residual, None, self.regulariser(seen, step), clip, noise, self.finite), seen
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Of what is random in a draw: the teacher's noise, and the picture's background and colours where
+        every draw has its own."""
+        channels, *sides = self.teacher.shape
+        more = EXTRA if self.options.augment == "draw" else 0
+        return channels + more, *sides
 
     def rendered(self, cameras: Cameras, g: torch.Generator) -> Rendered:
         """Renders with a graph to the scene."""
         v = self.view
-        return self.scene.render(cameras, v.size, v.samples, g, v.background)
+        background = v.background if self.options.augment == "none" else "black"
+        return self.scene.render(cameras, v.size, v.samples, g, background)
 
     def encoded(self, seen: Rendered, g: torch.Generator) -> Tensor:
-        """x of renders, [n, C, s, s], with the graph."""
-        image = 2 * seen.image - 1
+        """x of renders, with the graph: what the teacher denoises, [n, C, s, s]; with random pictures colours
+        on black and opacity, [n, 4, s, s]."""
+        pictured = self.options.augment != "none"
+        image = torch.cat([seen.image, seen.opacity], 1) if pictured else 2 * seen.image - 1
         if self.view.upsample:
             side = self.teacher.image_size
             image = F.interpolate(image, (side, side), mode="bilinear", align_corners=False)
-        return self.teacher.encode(image, g)
+        return image if pictured else self.teacher.encode(image, g)
 
     def conditions(self, cameras: Cameras) -> Condition:
         """The prompt's embedding for each view, n rows."""
@@ -105,17 +142,24 @@ class SDSObjective(nn.Module):
 
     def residual(self, cond: Condition, step: int, statistics: StepStatistics | None = None) -> Residual:
         """The SDS residual of pictures with these conditions."""
-        levels, weighting = self.levels.range_at(step), self.options.weighting
-        return guided_residual(self.denoiser, levels, weighting, cond, step, self.coefficient, statistics)
+        levels, weighting, denoiser = self.levels.range_at(step), self.options.weighting, self.denoiser
+        if isinstance(denoiser, GuidedDenoiser):
+            denoiser = denoiser.at_scale(value_at(self.options.guidance, step))
+        constant = 1.0 if self.options.objective == "sds" else 0.0
+        return guided_residual(
+            denoiser, levels, weighting, cond, step, self.coefficient, statistics, constant
+        )
 
-    def regulariser(self, seen: Rendered) -> Tensor:
-        """Sparsity √(o² + 0.01), entropy of the opacity o, roughness of the density."""
+    def regulariser(self, seen: Rendered, step: int) -> Tensor:
+        """Sparsity √(o² + 0.01), entropy of the opacity o, roughness of the density, as they weigh at a
+        step."""
         o = self.options
-        loss = o.sparsity * (seen.opacity.square() + 0.01).sqrt().mean()
-        if o.opaque:
+        sparsity, opaque, smoothness = (value_at(v, step) for v in (o.sparsity, o.opaque, o.smoothness))
+        loss = sparsity * (seen.opacity.square() + 0.01).sqrt().mean()
+        if opaque:
             p = seen.opacity.clamp(1e-3, 1 - 1e-3)
             # Written out: autocast refuses binary_cross_entropy.
-            loss = loss - o.opaque * (p * p.log() + (1 - p) * (-p).log1p()).mean()
-        if o.smoothness:
-            loss = loss + o.smoothness * self.scene.roughness()
+            loss = loss - opaque * (p * p.log() + (1 - p) * (-p).log1p()).mean()
+        if smoothness:
+            loss = loss + smoothness * self.scene.roughness()
         return loss

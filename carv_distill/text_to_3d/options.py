@@ -8,13 +8,18 @@ from omegaconf import MISSING
 
 from carv_distill.engine.options import EstimatorOptions, PreviewOptions, RunConfig
 from carv_distill.geometry.samplings import SAMPLINGS
-from carv_distill.options import at_least, between, more_than, one_of, place, section
+from carv_distill.options import Schedule, at_least, between, more_than, one_of, place, scheduled, section
 
 SCENES = ("voxels", "hash", "gaussians")
 BACKENDS = ("auto", "torch", "gsplat")
-BACKGROUNDS = ("grey", "white", "black", "random")
+SHOWN = ("grey", "white", "black")
+BACKGROUNDS = (*SHOWN, "random")
 WEIGHTINGS = ("sds", "uniform", "fantasia3d")
+OBJECTIVES = ("sds", "csd", "nfsd")
 COEFFICIENTS = ("one", "learned")
+AUGMENTATIONS = ("none", "render", "draw")
+PART, FACES, MEMORY = 0.05, 20_000, 1.0
+"""Of an export."""
 
 
 @dataclass
@@ -74,34 +79,60 @@ class CameraOptions:
     fov: list[float] = field(default_factory=lambda: [40.0, 70.0])
     """Degrees over the picture's height."""
     elevation: list[float] = field(default_factory=lambda: [-10.0, 45.0])
-    """Degrees."""
+    """Degrees; above 60 the prompt's view is from overhead, and [−10, 90] sees everything from there, too."""
+    position_noise: float = at_least(0, 0.0)
+    """A camera stands off its sphere by as much at most along each axis, uniform; threestudio's
+    camera_perturb, 0.1 there."""
+    centre_noise: float = at_least(0, 0.0)
+    """Standard deviation of the point that a camera looks at along each axis; center_perturb, 0.2 there."""
+    up_noise: float = at_least(0, 0.0)
+    """Standard deviation along each axis of what is added to the unit vector to its top; up_perturb, 0.02
+    there."""
     sampling: str = one_of(SAMPLINGS, "iid")
     """Of a step's cameras together: stratified and antipodal spread azimuths, sobol all four; needs R > 1."""
 
 
 @dataclass
 class SDSOptions:
-    """Score distillation sampling."""
+    """Score distillation sampling. Where a float or list is allowed, [0, 0.98, 0.5, 5000, 0.3, 9999] goes
+    from 0.98 at step 0 to 0.5 at step 5,000 and to 0.3 at step 9,999, in straight lines; a list covers the
+    run."""
 
     prompt: str = MISSING
     negative_prompt: str = ""
+    """Takes the place of no prompt in guidance; nfsd has both, and needs one: what is not wanted, as
+    "blurry, low quality, unrealistic"."""
+    objective: str = one_of(OBJECTIVES, "sds")
+    """sds: ε̂_∅ + s (ε̂_c − ε̂_∅) − ε; csd: s (ε̂_c − ε̂_∅) alone (classifier score distillation); nfsd: that
+    and ε̂_∅ at the lowest fifth of the timesteps, ε̂_∅ − ε̂_negative above (noise-free score distillation, at
+    s = 7.5), three predictions a draw."""
     view_prompts: bool = True
     """Append ", front view" and the like, as the camera stands."""
-    guidance: float = at_least(0, 7.5)
+    guidance: Schedule = scheduled(7.5, low=0)
     """Classifier-free guidance scale s of ε_∅ + s (ε_c − ε_∅); threestudio's is s − 1."""
     weighting: str = one_of(WEIGHTINGS, "sds")
     """w(t): sds 1 − ᾱ, uniform 1, fantasia3d √ᾱ (1 − ᾱ)."""
-    t_min: float = between(0, 1, 0.02)
+    t_min: Schedule = scheduled(0.02, low=0, high=1)
     """Least noise level, as a share of the timesteps."""
-    t_max: float = between(0, 1, 0.98)
-    t_max_end: float = between(0, 1, 0.98)
-    """Greatest noise level at the last step; it falls from t_max in a straight line."""
+    t_max: Schedule = scheduled(0.98, low=0, high=1)
+    """Greatest noise level."""
+    t_max_end: float | None = between(0, 1, None)
+    """What older runs have for t_max: [0, t_max, t_max_end, last step]; empty: t_max as it is."""
     coefficient: str = one_of(COEFFICIENTS, "one")
-    """c in ε̂ − c ε: one, or learned from past draws to lower the variance."""
+    """c in ε̂ − c ε: one (0 for csd and nfsd), or learned from past draws to lower the variance."""
+    augment: str = one_of(AUGMENTATIONS, "none")
+    """Random backgrounds and orders of the colours behind and of a render, for teachers of pixels that know
+    objects so: none, the scene's background; new ones for every render, or for every draw, which lowers the
+    variance. Text-to-3D as published has none."""
     clip_direction: float | None = more_than(0, None)
     """Greatest norm of a render's averaged direction; empty: never clip."""
     renders_at_once: int = at_least(1, 4)
     """Renders with a graph in memory; more of them go through one after the other."""
+    max_skips: int = at_least(1, 20)
+    """Steps in a row without a finite draw or gradient that end the run; one such step is left out. A single
+    draw that is not finite is left out of its render's average."""
+    lr_multiple: Schedule = scheduled(1.0, low=0)
+    """Of all learning rates below."""
     density_lr: float = more_than(0, 0.08)
     """Of the density's voxels, of a hash grid with its network, or of the Gaussians' opacity logits."""
     colour_lr: float = more_than(0, 0.05)
@@ -112,12 +143,20 @@ class SDSOptions:
     """Of the logarithms of the Gaussians' scales."""
     rotation_lr: float = more_than(0, 0.005)
     """Of the Gaussians' quaternions."""
-    sparsity: float = at_least(0, 1.0)
+    sparsity: Schedule = scheduled(1.0, low=0)
     """Weight of the mean over pixels of √(opacity² + 0.01)."""
-    opaque: float = at_least(0, 0.0)
+    opaque: Schedule = scheduled(0.0, low=0)
     """Weight of the binary entropy of the opacity."""
-    smoothness: float = at_least(0, 0.0)
+    smoothness: Schedule = scheduled(0.0, low=0)
     """Weight of the mean squared difference of neighbouring voxels' density (voxels)."""
+
+
+def greatest_level(options: SDSOptions, max_steps: int) -> Schedule:
+    """t_max as a schedule, also where an older run says its end apart."""
+    o = options
+    if o.t_max_end is None or o.t_max_end == o.t_max:
+        return o.t_max
+    return [0, o.t_max, o.t_max_end, max(max_steps - 1, 1)]
 
 
 @dataclass
@@ -132,10 +171,12 @@ class TeacherOptions:
     guidance: float | None = at_least(0, None)
     """The scale that a guidance-distilled teacher (Flux) is told, in place of sds.guidance; empty: its
     pipeline's own."""
-    precision: str = one_of(("float32", "bfloat16", "float16"), "float32")
-    """Of the frozen weights but for the autoencoder's. float32 is computed as trainer.precision says, the
-    others as they are, at half the memory: at guidance 100 bfloat16 is some 10 % off per draw, float16
-    1–2 %."""
+    precision: str = one_of(("auto", "float32", "bfloat16", "float16"), "auto")
+    """Of the frozen weights but for the autoencoder's. auto: float16 on CUDA, float32 on a CPU. float32 is
+    computed as trainer.precision says, which on CUDA is bfloat16 by default; the others as they are, at half
+    the memory. At guidance 100 bfloat16 is 9–13 % off per draw, of which 3 % does not average away over
+    draws, float16 1–2 %. float16 has a small range: a teacher that was trained in bfloat16 may leave it, and
+    the run then says so."""
 
 
 @dataclass
@@ -158,8 +199,19 @@ class ExportOptions:
     """Of the turntable."""
     size: int = at_least(16, 128)
     """Its pixels along one side."""
+    background: str | None = one_of(SHOWN, None)
+    """Behind it; empty: as in training, and grey for random."""
     mesh: int = at_least(8, 96)
     """Points of the mesh's grid along one side."""
+    part: float = between(0, 1, PART)
+    """Least share of the volume of the mesh's largest body that its other bodies have; smaller ones are left
+    out."""
+    faces: int = at_least(100, FACES)
+    """The most that the mesh has."""
+    texture: int = between(0, 16384, 1024)
+    """Texels of the mesh's texture along one side, about; 0 turns it off."""
+    memory: float = more_than(0, MEMORY)
+    """GiB that rendering a picture or making the mesh may take, beside the scene and the encoder."""
 
 
 @dataclass

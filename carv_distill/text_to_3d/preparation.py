@@ -21,18 +21,21 @@ from carv_distill.engine.task import Prepared
 from carv_distill.errors import UserError
 from carv_distill.evaluation.clip import ClipScorer
 from carv_distill.geometry.camera import CameraSampler
+from carv_distill.teachers.pipelines.codecs import Pixels
 from carv_distill.teachers.pipelines.encoder import PromptEncoder
 from carv_distill.teachers.pipelines.teacher import TextTeacher, load_text_teacher
-from carv_distill.teachers.precision import PRECISIONS
+from carv_distill.teachers.precision import frozen_precision
 from carv_distill.variance import MeasuredGradient, StageTimer
 
-from .export import pictures, turntable, write_mesh, write_turntable
 from .guidance import AnnealedSampler
+from .memory import check_memory
+from .mesh_files import write_mesh
 from .module import SDSModule
 from .objective import SDSObjective, view_prompts
 from .options import ClipOptions, SDSConfig, SDSOptions
 from .rendering import choose_backend
 from .scenes import build_scene
+from .turntable import pictures, turntable, write_turntable
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +47,8 @@ def prepare(config: SDSConfig, device: str, world_size: int) -> Prepared:
     if config.scene.kind == "gaussians":
         backend = choose_backend(config.scene.gaussians.backend, device)
         log.info("Gaussians are splatted by %s", backend)
-    module = build_module(config)
+    module = build_module(config, device)
+    check_memory(config.export, module.scene, 2 * config.scene.samples)
     clip = config.clip
     scorer = ClipScorer(clip.model, device) if clip.every else None
 
@@ -56,19 +60,21 @@ def prepare(config: SDSConfig, device: str, world_size: int) -> Prepared:
     def finish(module: SDSModule, folder: Path) -> None:
         """Mesh, turntable and sheet of views."""
         o, product = config.export, folder / "object"
-        write_mesh(product, module.scene, o.mesh)
-        write_turntable(product, module.scene, module.objective.view, o.frames, o.size)
+        write_mesh(product, module.scene, o)
+        view = module.objective.view
+        write_turntable(product, module.scene, view, o.frames, o.size, o.background, o.memory)
 
     shown = {"clip/score": "CLIP {:.1f}", "scene/opacity": "opacity {:.2f}"}
     return Prepared(module, callbacks, SDSModule.save, finish, shown=shown)
 
 
-def build_module(config: SDSConfig) -> SDSModule:
-    """The module of a text-to-3D run."""
+def build_module(config: SDSConfig, device: str) -> SDSModule:
+    """The module of a text-to-3D run on a kind of device, not yet there."""
     t = config.teacher
     sides = () if t.size is None else (t.size, t.size)
-    teacher = load_text_teacher(t.path, sides, t.guidance, PRECISIONS[t.precision])
+    teacher = load_text_teacher(t.path, sides, t.guidance, frozen_precision(t.precision, device))
     check_view(config, teacher)
+    check_objective(config, teacher)
     warn_of_unknown_words(config.sds.prompt, teacher)
     warn_of_cut_text(config.sds, teacher.prompts)
     e, c, max_steps = config.estimator, config.camera, config.trainer.max_steps
@@ -77,7 +83,9 @@ def build_module(config: SDSConfig) -> SDSModule:
     objective = SDSObjective(
         teacher=teacher,
         scene=build_scene(config.scene),
-        cameras=CameraSampler(distance, fov, elevation, c.sampling),
+        cameras=CameraSampler(
+            distance, fov, elevation, c.sampling, c.position_noise, c.centre_noise, c.up_noise
+        ),
         view=config.scene,
         options=config.sds,
         levels=AnnealedSampler(teacher.schedule, e, config.sds, max_steps, build_adaptive(e)),
@@ -87,7 +95,7 @@ def build_module(config: SDSConfig) -> SDSModule:
 
 def measured_gradient(config: SDSConfig, run: Path, device: str, step: int | None) -> MeasuredGradient:
     """The gradient that a run descends, at one of its checkpoints (None: the newest)."""
-    module = build_module(config)
+    module = build_module(config, device)
     step = load_checkpoint(module, run, config, device, step)
     objective, e = module.objective, module.estimator
     levels = objective.levels.range_at(step)
@@ -128,6 +136,21 @@ def check_view(config: SDSConfig, teacher: TextTeacher) -> None:
         )
     if size > wanted:
         raise UserError(f"scene.size: {size} is above the {wanted} pixels of {config.teacher.path}")
+    if config.sds.augment != "none" and not isinstance(teacher.codec, Pixels):
+        raise UserError(
+            f"sds.augment: {config.sds.augment} composes pictures of pixels, but {config.teacher.path} "
+            "denoises latents, which would have to be encoded for each of them; use sds.augment=none"
+        )
+
+
+def check_objective(config: SDSConfig, teacher: TextTeacher) -> None:
+    """UserError for an objective that compares predictions which a guidance-distilled teacher does not
+    make."""
+    if config.sds.objective != "sds" and teacher.prompts.guidance is not None:
+        raise UserError(
+            f"sds.objective: {config.sds.objective} compares predictions with and without the prompt, but "
+            f"{config.teacher.path} is told its guidance and makes one; use sds.objective=sds"
+        )
 
 
 def warn_of_unknown_words(prompt: str, teacher: TextTeacher) -> None:

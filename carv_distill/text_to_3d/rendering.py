@@ -47,6 +47,7 @@ def march(
     samples: int,
     generator: torch.Generator | None = None,
     background: str = "grey",
+    rows: int | None = None,
 ) -> Rendered:
     """Emission and absorption along the rays through `size` × `size` pixels,
 
@@ -56,9 +57,34 @@ def march(
     random within its part if there is a generator, in the middle if not. For `background` see
     :func:`background_colours`.
 
+    Args:
+        rows: of the pictures that are marched at once, which bounds the memory of what needs no gradient;
+            None is all. With a generator the points differ with it.
+
     Source: Max 1995; NeRF (Mildenhall et al. 2020), equations 2 and 3.
     """
-    origins, directions = cameras.rays(size)
+    step = rows or size
+    bands = (cameras.rays(size, slice(top, top + step)) for top in range(0, size, step))
+    parts = [_march_rays(field, extent, *rays, samples, generator) for rays in bands]
+    image, passed = (torch.cat(each, 1) for each in zip(*parts, strict=True))
+    behind = background_colours(background, len(cameras), generator, image)
+    image = image + passed * behind[:, None, None]
+    return Rendered(image.movedim(-1, 1), 1 - passed.movedim(-1, 1))
+
+
+MARCH_BYTES = 16, 68
+"""That :func:`march` itself holds of a point in float32 while the field is asked, and after it."""
+
+
+def _march_rays(
+    field: Field,
+    extent: float,
+    origins: Tensor,
+    directions: Tensor,
+    samples: int,
+    generator: torch.Generator | None,
+) -> tuple[Tensor, Tensor]:
+    """Over black, [..., 3], and the light that passes, T_end, [..., 1], of rays [..., 3]."""
     near, far = _through_cube(origins, directions, extent)
     shape = (*near.shape, samples)
     place = torch.arange(samples, device=near.device, dtype=near.dtype)
@@ -74,11 +100,8 @@ def march(
     passed = torch.exp(-absorbed.cumsum(-1))
     before = torch.cat([torch.ones_like(passed[..., :1]), passed[..., :-1]], -1)
     weight = before - passed
-    opacity = 1 - passed[..., -1]
-    image = (weight[..., None] * colour.view(*shape, 3)).sum(-2)
-    behind = background_colours(background, len(cameras), generator, near)
-    image = image + passed[..., -1:] * behind[:, None, None]
-    return Rendered(image.movedim(-1, 1), opacity[:, None])
+    # The last one alone: a view would keep the light at all points.
+    return (weight[..., None] * colour.view(*shape, 3)).sum(-2), passed[..., -1:].clone()
 
 
 def _through_cube(origins: Tensor, directions: Tensor, extent: float) -> tuple[Tensor, Tensor]:

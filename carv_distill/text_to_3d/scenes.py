@@ -13,7 +13,17 @@ from torch import Tensor, nn
 from carv_distill.geometry.camera import Cameras
 
 from .options import GaussianOptions, HashOptions, SceneOptions, SDSOptions
-from .rendering import ALPHA_MAX, Gaussians, Rendered, background_colours, march, rotations, splat
+from .rendering import (
+    ALPHA_MAX,
+    MARCH_BYTES,
+    TILE,
+    Gaussians,
+    Rendered,
+    background_colours,
+    march,
+    rotations,
+    splat,
+)
 
 BLOB = 10.0
 RADIUS = 0.5
@@ -43,10 +53,27 @@ class Scene(nn.Module):
         samples: int,
         generator: torch.Generator | None = None,
         background: str = "grey",
+        rows: int | None = None,
     ) -> Rendered:
         """Pictures of `size` × `size` pixels, by `samples` points on each ray; see
         :func:`~carv_distill.text_to_3d.rendering.march`."""
-        return march(self, self.extent, cameras, size, samples, generator, background)
+        return march(self, self.extent, cameras, size, samples, generator, background, rows)
+
+    @property
+    def held_bytes(self) -> int:
+        """That a call without a graph holds in float32, whatever the points."""
+        return 0
+
+    @property
+    def point_bytes(self) -> int:
+        """The most that it holds of each point besides."""
+        raise TypeError(f"{type(self).__name__} does not say what memory it takes")
+
+    def picture_bytes(self, size: int, samples: int) -> tuple[int, int]:
+        """The most that :meth:`render` of one camera holds without a graph in float32: of all of the picture
+        and of each row that is rendered at once."""
+        during, after = MARCH_BYTES
+        return self.held_bytes, size * samples * max(during + self.point_bytes, after)
 
     def parameter_groups(self, rates: SDSOptions) -> list[dict[str, Any]]:
         """Parameters and learning rates for an optimiser."""
@@ -82,6 +109,14 @@ class VoxelScene(Scene):
         self.density = nn.ParameterList([nn.Parameter(torch.zeros(1, 1, n, n, n)) for n in sides])
         self.colour = nn.ParameterList([nn.Parameter(torch.zeros(1, 3, n, n, n)) for n in sides])
 
+    @property
+    def held_bytes(self) -> int:
+        return 32 * self.density[1].numel()  # the four channels, before and after they are one grid
+
+    @property
+    def point_bytes(self) -> int:
+        return 52
+
     def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
         grid = torch.cat([_summed(self.density), _summed(self.colour)], 1)
         # grid_sample wants (x, y, z) for the axes (W, H, D)
@@ -112,7 +147,7 @@ class HashScene(Scene):
 
     def __init__(self, resolution: int, extent: float, sizes: HashOptions) -> None:
         super().__init__(extent)
-        levels, base = sizes.levels, sizes.base_resolution
+        levels, base, self.width = sizes.levels, sizes.base_resolution, sizes.width
         growth = max(resolution / base, 1.0) ** (1 / max(levels - 1, 1))
         self.sides = [round(base * growth**level) for level in range(levels)]
         entries = torch.empty(levels, 2**sizes.log_size, sizes.features)
@@ -126,6 +161,15 @@ class HashScene(Scene):
         self.register_buffer("corners", torch.cartesian_prod(*[torch.arange(2)] * 3), persistent=False)
 
     corners: Tensor
+
+    @property
+    def point_bytes(self) -> int:
+        levels, _, features = self.tables.shape
+        inputs, width = levels * features, self.width
+        # Eight corners of the last level with all values before it, or the network's layers.
+        look_up = 48 + 4 * inputs + max(416, 288 + 64 * features)
+        network = 12 + 8 * inputs + 8 * width
+        return max(look_up, network)
 
     def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
         unit = ((points / self.extent + 1) / 2).clamp(0, 1)
@@ -193,11 +237,20 @@ class GaussianScene(Scene):
         samples: int,
         generator: torch.Generator | None = None,
         background: str = "grey",
+        rows: int | None = None,
     ) -> Rendered:
-        """The same by splatting, where `samples` means nothing; see
+        """The same by splatting, where `samples` and `rows` mean nothing; see
         :func:`~carv_distill.text_to_3d.rendering.splat`."""
         behind = background_colours(background, len(cameras), generator, self.means)
         return splat(self.gaussians, cameras, size, behind, self.backend)
+
+    @property
+    def point_bytes(self) -> int:
+        return 32
+
+    def picture_bytes(self, size: int, samples: int) -> tuple[int, int]:
+        tiles = math.ceil(size / TILE)
+        return 2 * len(self.means) * tiles**2, 0  # which Gaussian reaches which tile
 
     def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Density and colour of the Gaussians as a fog,

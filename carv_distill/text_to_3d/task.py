@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from types import ModuleType
 
 from carv_distill.engine.task import Task
 from carv_distill.errors import UserError
 
-from .options import SDSConfig
+from .options import SDSConfig, SDSOptions, greatest_level
+from .schedules import check_schedule, first_crossing, value_at
 
 
 def _preparation() -> ModuleType:
@@ -24,10 +26,29 @@ def _check(config: SDSConfig) -> None:
             raise UserError(
                 f"camera.{key}: {pair} is not [least, greatest] with {low:g} ≤ least ≤ greatest ≤ {high:g}"
             )
-    o = config.sds
-    if o.t_min >= min(o.t_max, o.t_max_end):
-        least = min(o.t_max, o.t_max_end)
-        raise UserError(f"sds.t_min: {o.t_min:g} is not below the least t_max, {least:g}: no levels are left")
+    least = config.camera.distance[0]
+    if (noise := config.camera.position_noise) * 3**0.5 >= least:
+        raise UserError(
+            f"camera.position_noise: {noise:g} along each axis may put a camera into the middle; with "
+            f"camera.distance from {least:g} it must be below {least / 3**0.5:.3g}"
+        )
+    o, max_steps = config.sds, config.trainer.max_steps
+    for spec in fields(SDSOptions):
+        if "schedule" in spec.metadata:
+            check_schedule(f"sds.{spec.name}", getattr(o, spec.name), spec.metadata, max_steps)
+    if o.t_max_end is not None and isinstance(o.t_max, list):
+        raise UserError("sds.t_max_end: sds.t_max is a list, which says its end itself; leave this out")
+    greatest = greatest_level(o, max_steps)
+    if (step := first_crossing(o.t_min, greatest)) is not None:
+        low, high = value_at(o.t_min, step), value_at(greatest, step)
+        raise UserError(
+            f"sds.t_min: {low:g} is not below the greatest level, {high:g}, at step {step}: none are left"
+        )
+    if o.objective == "nfsd" and not o.negative_prompt.strip():
+        raise UserError(
+            "sds.negative_prompt: sds.objective=nfsd needs one, as sds.negative_prompt='unrealistic, blurry, "
+            "low quality'"
+        )
     if not o.prompt.strip():
         raise UserError("sds.prompt: it is empty; say what to make, as in sds.prompt='a red torus'")
 
@@ -41,5 +62,6 @@ SDS = Task(
     out_of_memory="a smaller sds.renders_at_once, estimator.chunk, scene.size or scene.samples",
     check=_check,
     gradient=lambda config, run, device, step: _preparation().measured_gradient(config, run, device, step),
+    renders=True,
     prompted=lambda config: True,
 )

@@ -143,5 +143,6 @@ def _single_draws(
     x = sample.x
     v = torch.rand(levels, generator=generator, device=x.device, dtype=torch.float64)
     u, weight = (t.repeat_interleave(noises) for t in proposal.sample(v, x.dtype))
-    eps = torch.randn(levels * noises, *x.shape[1:], generator=generator, device=x.device, dtype=x.dtype)
+    shape = (levels * noises, *sample.noise_shape)
+    eps = torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)
     return sample_residuals(sample, u, weight, eps)

@@ -93,7 +93,7 @@ def time_stages(
             if sample.push is not None:
                 sample = sample._replace(push=ready(sample.push(own)))
         with counted.stage("draw", upstream * draws):
-            drawn = sampler.draw(upstream, draws, sample.x.shape[1:], own, dtype=sample.x.dtype)
+            drawn = sampler.draw(upstream, draws, sample.noise_shape, own, dtype=sample.x.dtype)
             loss, _ = carv_loss(sample, drawn, own, chunk)
         with counted.stage("backward", upstream):
             flat_gradient(loss, parameters)

@@ -79,13 +79,13 @@ class NoiseParity:
         terms: dict[str, list[float]] = {name: [] for name in ("odd", "even", "iid", *coupled)}
         for done in range(upstreams):
             sample = sample_upstream(pipeline, 1, generator)
-            x = sample.x
+            x, shape = sample.x, sample.noise_shape
             u, weight = (
                 t.flatten().repeat(noises) for t in sampler.levels(1, draws, generator, dtype=x.dtype)
             )
             directions = []
             for coupling in ("iid", *coupled):
-                eps = draw_noise(noises, draws, x.shape[1:], coupling, generator, x.device, x.dtype)
+                eps = draw_noise(noises, draws, shape, coupling, generator, x.device, x.dtype)
                 for signed in (eps, -eps) if coupling == "iid" else (eps,):
                     rows = sample_residuals(sample, u, weight, signed.flatten(0, 1), chunk)
                     directions.append(rows.view(noises, draws, *rows.shape[1:]).mean(1))

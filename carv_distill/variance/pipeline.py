@@ -75,8 +75,8 @@ def estimate_loss(
         rank, world_size, shared: see :meth:`NoiseLevelSampler.draw`.
     """
     sample = sample_upstream(pipeline, upstream, upstream_generator)
-    x = sample.x
-    drawn = sampler.draw(upstream, draws, x.shape[1:], draws_generator, rank, world_size, shared, x.dtype)
+    x, shape = sample.x, sample.noise_shape
+    drawn = sampler.draw(upstream, draws, shape, draws_generator, rank, world_size, shared, x.dtype)
     return carv_loss(sample, drawn, upstream_generator, chunk)[0]
 
 
@@ -100,8 +100,8 @@ def estimate_gradient(
         loss = estimate(pipeline, sampler, upstream, draws, upstream_generator, draws_generator, chunk)
         return flat_gradient(loss, parameters)
     sample = sample_upstream(pipeline, upstream, upstream_generator)
-    x = sample.x
-    drawn = sampler.draw(upstream, draws, x.shape[1:], draws_generator, rank, world_size, shared, x.dtype)
+    x, shape = sample.x, sample.noise_shape
+    drawn = sampler.draw(upstream, draws, shape, draws_generator, rank, world_size, shared, x.dtype)
     return (average_residual(sample.residual, x, drawn, chunk) / upstream).sum(0).flatten()
 
 
@@ -120,7 +120,8 @@ def sample_residuals(
 
     def weighed(part: slice) -> Tensor:
         index = torch.zeros(len(u[part]), dtype=torch.long, device=u.device)
-        r = sample.residual(sample.x.detach().expand_as(eps[part]), u[part], eps[part], index)
+        x = sample.x.detach().expand(len(index), *sample.x.shape[1:])
+        r = sample.residual(x, u[part], eps[part], index)
         return r * weight[part].view(-1, *[1] * (r.ndim - 1))
 
     return torch.cat(Chunk(chunk).run(len(u), weighed))

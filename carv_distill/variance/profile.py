@@ -79,7 +79,7 @@ class NoiseLevelProfile:
             place = torch.rand(bins, generator=generator, device=x.device, dtype=torch.float64)
             v = place.add_(torch.arange(bins, device=x.device)).div_(bins)
             u = prior.sample(v, x.dtype)[0].repeat_interleave(noises * group)  # rounding never leaves the bin
-            eps = draw_noise(bins, noises * group, x.shape[1:], noise, generator, x.device, x.dtype)
+            eps = draw_noise(bins, noises * group, sample.noise_shape, noise, generator, x.device, x.dtype)
             rows = sample_residuals(sample, u, torch.ones_like(u), eps.flatten(0, 1), chunk)
             gradients = row_gradients(x, rows, parameters)
             terms = torch.zeros(2, bins, dtype=torch.float64)

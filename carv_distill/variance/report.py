@@ -13,6 +13,7 @@ from .comparison import Comparison
 from .cost import best_draws, largest_ecm
 from .estimate import Estimate, paired_ratio
 from .parity import NoiseParity
+from .regime import Regime
 from .table import Table, estimate_dict, number, with_interval
 
 
@@ -146,7 +147,7 @@ def conclusions(a: Analysis) -> list[str]:
     )
     if check.ecm.low < own < check.ecm.high:
         sentences.append("That does not tell it from the run's own; more --pairs would.")
-    return sentences
+    return [*sentences, *Regime.of(c.budget, c.cost).sentences()]
 
 
 def largest_reduction(a: Analysis) -> Estimate | None:

@@ -3,9 +3,13 @@ import torch
 from torch import Tensor, nn
 
 from carv_distill.carv import (
+    AdaptiveProposal,
     Draws,
+    FiniteDraws,
     NoiseLevelSampler,
     Proposal,
+    Residual,
+    StepStatistics,
     Upstream,
     average_residual,
     carv_loss,
@@ -158,3 +162,97 @@ def test_a_loss_with_nothing_beside_the_residual() -> None:
     assert torch.equal(direction, average_residual(polynomial, x, draws))
     assert torch.equal(loss, surrogate(x, direction))
     assert torch.equal(g.get_state(), stream("idle").get_state())
+
+
+def spoiled(bad: Tensor, value: float) -> Residual:
+    """The polynomial, with one entry of the residual of each draw in `bad` [R, K] replaced."""
+
+    def residual(x: Tensor, u: Tensor, eps: Tensor, index: Tensor) -> Tensor:
+        r = polynomial(x, u, eps, index)
+        # a draw is known by its noise
+        hit = (eps.flatten(1)[:, :1] == bad.flatten()).any(1)
+        r.view(len(r), -1)[hit, -1] = value
+        return r
+
+    return residual
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("chunk", [None, 1, 4])
+def test_a_draw_that_is_not_finite_is_left_out(value: float, chunk: int | None) -> None:
+    """Three, one and no finite draws of four: the mean over those, and zero; counted until taken."""
+    x = torch.randn(3, 2, 3, generator=stream("x"), dtype=F64)
+    draws = SAMPLER.draw(3, 4, (2, 3), stream("draws"), dtype=F64)
+    lost = torch.tensor([[0, 1, 0, 0], [1, 1, 0, 1], [1, 1, 1, 1]], dtype=torch.bool)
+    residual, finite = spoiled(draws.eps[lost][:, 0, 0], value), FiniteDraws()
+    found = average_residual(residual, x, draws, chunk, finite=finite)
+    for r, left in enumerate(~lost):
+        alone = Draws(draws.u[r : r + 1, left], draws.weight[r : r + 1, left], draws.eps[r : r + 1, left])
+        shifted = lambda x, u, eps, index, r=r: polynomial(x, u, eps, index + r)  # noqa: E731
+        expected = average_residual(shifted, x[r : r + 1], alone)[0] if left.any() else torch.zeros(2, 3)
+        torch.testing.assert_close(found[r], expected.to(F64), rtol=1e-13, atol=1e-13)
+    total, sound = finite.take()
+    assert (total, int(sound)) == (12, 4)
+    assert (finite.total, int(finite.finite)) == (0, 0)
+    assert not average_residual(residual, x, draws, chunk).isfinite().all()
+
+
+def test_all_draws_finite_give_the_same_bits() -> None:
+    x = torch.randn(3, 5, generator=stream("x"))
+    for count in (1, 3, 7):
+        draws = SAMPLER.draw(3, count, (5,), stream("draws"))
+        kept = average_residual(polynomial, x, draws, finite=FiniteDraws())
+        assert torch.equal(kept, average_residual(polynomial, x, draws))
+
+
+def test_an_importance_weight_that_overflows_counts_as_not_finite() -> None:
+    x = torch.full((1, 2), 1e30)
+    draws = Draws(torch.zeros(1, 2), torch.tensor([[1e30, 1.0]]), torch.zeros(1, 2, 2))
+    finite = FiniteDraws()
+    found = average_residual(lambda x, u, eps, i: x, x, draws, finite=finite)
+    assert torch.equal(found, x)
+    assert int(finite.finite) == 1
+
+
+def test_the_mean_over_finite_draws_is_unbiased_where_x_alone_decides_how_often_they_fail() -> None:
+    """r = x + ε² loses 40 % of the draws of x_0 and 5 % of x_1, whatever (u, ε): over 20,000 estimates with
+    K = 3 that kept a draw, the mean of each is x_r + 1 within 4 SE (three entries each: 4e-4 for a false
+    alarm); dividing by K instead would be 40 % and 5 % short."""
+    g, x = stream("failures"), torch.tensor([[1.0, -2.0, 0.5], [0.0, 3.0, -1.0]], dtype=F64)
+    share = torch.tensor([0.4, 0.05], dtype=F64)
+
+    def residual(x: Tensor, u: Tensor, eps: Tensor, index: Tensor) -> Tensor:
+        lost = torch.rand(len(u), generator=g, dtype=F64) < share[index]
+        return torch.where(lost[:, None], torch.nan, x + eps.square())
+
+    sampler = NoiseLevelSampler(Proposal.uniform(4), "iid")
+    for r in range(2):
+        many = x[r].expand(20_000, 3)
+        draws = sampler.draw(20_000, 3, (3,), g, dtype=F64)
+        found = average_residual(
+            lambda a, u, e, i, r=r: residual(a, u, e, torch.full_like(i, r)),
+            many,
+            draws,
+            finite=FiniteDraws(),
+        )
+        kept = found[(found != 0).any(1)]
+        assert len(kept) / 20_000 == pytest.approx(1 - float(share[r]) ** 3, abs=0.01)
+        error = kept.mean(0) - (x[r] + 1)
+        assert (error.abs() < 4 * kept.std(0) / len(kept) ** 0.5).all()
+
+
+def test_what_is_not_finite_teaches_nothing_where_it_is_left_out() -> None:
+    """One NaN among four draws: the proposal learns of the other three; a strict learner refuses it."""
+    u = torch.tensor([0.1, 0.3, 0.6, 0.9])
+    r = torch.tensor([[1.0], [torch.nan], [2.0], [3.0]])
+    adaptive, expected = AdaptiveProposal(2, refresh=1), AdaptiveProposal(2, refresh=1)
+    statistics = StepStatistics(finite=True)
+    statistics.record(adaptive, adaptive.rows(u, r))
+    statistics.commit(0, lambda rows: rows)
+    sound = torch.tensor([True, False, True, True])
+    expected.observe(0, u[sound], r[sound])
+    assert torch.equal(adaptive.proposal(1).mass, expected.proposal(1).mass)
+    strict = StepStatistics()
+    strict.record(adaptive, adaptive.rows(u, r))
+    with pytest.raises(ValueError, match="must be finite"):
+        strict.commit(1, lambda rows: rows)

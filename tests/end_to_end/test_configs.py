@@ -43,6 +43,13 @@ SMALL_OBJECT = [
     "export.mesh=8",
     "clip.every=0",
 ]
+SMALL_PIXELS = [
+    "training.unet_channels=[8,8]",
+    "training.size=16",
+    "training.clip_width=16",
+    "training.batch=2",
+    "training.views=1",
+]
 SMALL_TEXT = [
     "training.vae_channels=[8,8]",
     "training.unet_channels=[32]",
@@ -137,6 +144,8 @@ RUNS: dict[str, Prepare] = {
     "teacher_digits.yaml": lambda folder, patch: ["training.batch=2", "fid.every=0"],
     "teacher_shapes.yaml": lambda folder, patch: SMALL_TEXT,
     "large/teacher_shapes_64.yaml": lambda folder, patch: [*SMALL_TEXT, "data.size=16"],
+    "teacher_wild.yaml": lambda folder, patch: SMALL_PIXELS,
+    "wild/sds_carv.yaml": pixel,
     "sds_carv.yaml": latent,
     "sds_gaussians.yaml": latent,
     "sd21/sds_carv.yaml": latent,

@@ -76,7 +76,7 @@ class RankOne(SDSModule):
 
 def both_shares(config: SDSConfig) -> list[SDSModule]:
     """The module as ranks 0 and 1 see it, with one field and with what is learned in common."""
-    ranks = [build_module(config) for _ in range(2)]
+    ranks = [build_module(config, "cpu") for _ in range(2)]
     for module, kind in zip(ranks, (RankZero, RankOne), strict=True):
         module.__class__ = kind
     objective = ranks[1].objective = ranks[0].objective

@@ -7,15 +7,19 @@ import logging
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from carv_distill.commands.command import measure
+from carv_distill.commands.export import EXPORT, ExportOptions
 from carv_distill.engine.metrics import read_metrics
 from carv_distill.errors import UserError
 from carv_distill.tasks import load_config, open_run, train
 from carv_distill.text_to_3d.clip_report import clip_table, draw_clip, measure_clip
-from carv_distill.text_to_3d.export import load_scene
 from carv_distill.text_to_3d.options import SDSConfig
+from carv_distill.text_to_3d.scene_files import load_scene
 from carv_distill.text_to_3d.scenes import build_scene
 from carv_distill.variance import MeasuredGradient, analyse
 from tests.helpers.runs import sds_words
@@ -57,6 +61,10 @@ def test_a_run_leaves_its_object_and_its_traces(teacher: Path, tmp_path: Path) -
         "scene.json",
         "mesh.glb",
         "mesh.obj",
+        "textured.glb",
+        "textured.obj",
+        "textured.mtl",
+        "textured.png",
         "turntable.mp4",
         "views.png",
     }
@@ -67,6 +75,29 @@ def test_a_run_leaves_its_object_and_its_traces(teacher: Path, tmp_path: Path) -
     assert json.loads((folder / "object" / "scene.json").read_text())["step"] == 6
     kept = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert all(k.startswith("objective.scene.") for k in kept)
+
+
+def test_an_object_is_made_again_at_any_size_after_any_update(teacher: Path, tmp_path: Path) -> None:
+    """All of it is of one update; what is not asked for any more is not there any more."""
+    folder = run(teacher, tmp_path)
+    made = folder / "object"
+    assert (made / "textured.glb").is_file()
+    for size, step, background, byte in ((24, 4, "white", 255), (40, None, "black", 0), (33, 6, None, 128)):
+        measure(
+            EXPORT,
+            ExportOptions(
+                run=folder, step=step, device="cpu", size=size, background=background, mesh=20, texture=0
+            ),
+        )
+        assert json.loads((made / "scene.json").read_text())["step"] == (step or 6)
+        with Image.open(made / "views.png") as sheet:
+            assert sheet.size == (8 * (size + 1) + 1, size + 2)
+            assert abs(int(np.asarray(sheet)[2, 2, 0]) - byte) <= 1
+        assert not (made / "textured.glb").exists()
+    with pytest.raises(UserError, match=r"export.size: 9000: a picture .* above export.memory, 1; give"):
+        measure(EXPORT, ExportOptions(run=folder, device="cpu", size=9000))
+    with Image.open(made / "views.png") as sheet:
+        assert sheet.size[1] == 35
 
 
 @pytest.mark.parametrize("kind", ["voxels", "gaussians"])
@@ -119,11 +150,21 @@ def test_gaussians_are_trained_shown_and_scored(teacher: Path, tmp_path: Path) -
         (("scene.hash.log_size=30",), "scene.hash.log_size: 30 is above the greatest allowed value, 24"),
         (("camera.fov=[70,40]",), r"camera.fov: \[70.0, 40.0\] is not \[least, greatest\]"),
         (("camera.distance=[1.5]",), "camera.distance"),
+        (("camera.position_noise=1",), "camera.position_noise: 1 along each axis .* must be below 0.866"),
+        (("camera.up_noise=-0.1",), "camera.up_noise: -0.1 is below the least allowed value, 0"),
+        (("sds.max_skips=0",), "sds.max_skips: 0 is below"),
         (("estimator.proposal=weights", "estimator.weights=[1]"), "weights is not for task sds"),
-        (("sds.t_min=0.9", "sds.t_max_end=0.5"), "sds.t_min: 0.9 is not below the least t_max, 0.5"),
+        (
+            ("sds.t_min=0.9", "sds.t_max_end=0.5"),
+            "sds.t_min: 0.9 is not below the greatest level, 0.5, at",
+        ),
         (("sds.weighting=none",), "sds.weighting: 'none' is not one of sds"),
         (("trainer.accelerator=cuda",), "there is no CUDA device here"),
         (("clip.model=/none",), "clip.model: /none is not a folder"),
+        (("export.size=9000",), "export.size: 9000: a picture of so many pixels along one side takes 1"),
+        (("export.mesh=1500",), "export.mesh: 1500: a mesh of so many points along one side takes"),
+        (("export.memory=0",), "export.memory: 0.0 is not above 0"),
+        (("export.background=random",), "export.background: 'random' is not one of grey, white, black"),
     ],
 )
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a GPU that is there")

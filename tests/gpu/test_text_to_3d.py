@@ -34,6 +34,21 @@ def test_a_step_of_text_to_3d_does_not_wait_for_the_device(
     fit_without_waiting(module)
 
 
+@pytest.mark.parametrize("objective", ["sds", "csd", "nfsd"])
+def test_a_step_that_is_left_out_does_not_wait_for_the_device(
+    make_module: Callable[..., SDSModule], objective: str
+) -> None:
+    """Four steps of NaN alone, from cameras with noise: the field stays as it was, and that is counted."""
+    module = make_module(adaptive=AdaptiveProposal(10), objective=objective, negative_prompt="blue cube")
+    noise = {"position_noise": 0.1, "centre_noise": 0.1, "up_noise": 0.02}
+    module.objective.camera_sampler = replace(module.objective.camera_sampler, **noise)
+    predict, before = module.objective.denoiser.predict_noise, [p.clone() for p in module.scene.parameters()]
+    module.objective.denoiser.predict_noise = lambda *given: predict(*given) * torch.nan  # type: ignore[method-assign]
+    fit_without_waiting(module)
+    assert all(torch.equal(a, b.cpu()) for a, b in zip(before, module.scene.parameters(), strict=True))
+    assert [float(v) for v in module.skips.counts.values()] == [24, 4, 4, 4]
+
+
 @pytest.mark.parametrize("kind", ["voxels", "hash", "gaussians"])
 def test_text_to_3d_in_bf16_goes_through(pipeline_folder: Path, tmp_path: Path, kind: str) -> None:
     given = words(pipeline_folder, tmp_path, f"scene.kind={kind}", "trainer.accelerator=cuda", "sds.opaque=1")

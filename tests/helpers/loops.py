@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import TypeVar
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 Module = TypeVar("Module", bound=LightningModule)
 
 
-def fit(module: Module, steps: int) -> Module:
+def fit(module: Module, steps: int, *callbacks: Callback) -> Module:
     """The module after so many steps on a CPU."""
     trainer = Trainer(
         accelerator="cpu",
         max_steps=steps,
         max_epochs=-1,
+        callbacks=list(callbacks),
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -10,6 +10,8 @@ import torch
 from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 
 from carv_distill.carv import AdaptiveProposal, Draws, average_residual, stream, surrogate
+from carv_distill.engine.callbacks import StopOnNonFinite
+from carv_distill.errors import UserError
 from carv_distill.text_to_3d.module import SDSModule
 from tests.helpers.loops import fit
 from tests.helpers.sds_modules import build_module
@@ -273,4 +275,89 @@ def test_regularisers_are_their_formulas(make_module: Make) -> None:
     inside = o.clamp(1e-3, 1 - 1e-3)
     entropy = -(inside * inside.log() + (1 - inside) * (1 - inside).log())
     wanted = 2 * (o.square() + 0.01).sqrt().mean() + 3 * entropy.mean() + 5 * 1.0
-    assert torch.allclose(module.objective.regulariser(seen), wanted)
+    assert torch.allclose(module.objective.regulariser(seen, 0), wanted)
+
+
+def spoil(module: SDSModule, bad: Callable[[int, torch.Tensor], torch.Tensor], value: float) -> None:
+    """Replaces one entry of ε̂ of some draws of a step; `bad`: (step, index of the render) → bool."""
+    original = module.objective.denoiser.predict_noise
+
+    def predict_noise(x: torch.Tensor, sigma: torch.Tensor, eps: torch.Tensor, cond: object) -> torch.Tensor:
+        predicted = original(x, sigma, eps, cond).clone()
+        predicted[bad(module.global_step, torch.arange(len(x))), 0, 0, 0] = value
+        return predicted
+
+    module.objective.denoiser.predict_noise = predict_noise  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_one_draw_that_is_not_finite_does_not_spoil_the_field(make_module: Make, value: float) -> None:
+    """It spoils the field in one step where it is kept. Adaptive proposal and coefficient learn on."""
+    module = make_module(
+        adaptive=AdaptiveProposal(4, 0.1, refresh=1), proposal="uniform", coefficient="learned"
+    )
+    spoil(module, lambda step, row: (row == 1) & (step < 2), value)
+    fit(module, 3)
+    assert all(p.isfinite().all() for p in module.scene.parameters())
+    assert float(module.metrics()["nonfinite/draws"]) == 2
+    assert float(module.metrics()["nonfinite/skipped_steps"]) == 0
+    kept = make_module()
+    spoil(kept, lambda step, row: row == 1, value)
+    kept.objective.finite = None  # type: ignore[assignment]
+    kept.skips.skip = lambda *_: torch.zeros(())  # type: ignore[method-assign]
+    fit(kept, 1)
+    assert sum(int(p.isnan().sum()) for p in kept.scene.parameters()) > 100
+
+
+def test_a_step_without_a_finite_draw_is_left_out(make_module: Make) -> None:
+    """The field after good, spoiled, good is that of the good steps alone; moments, too."""
+    module, before = make_module(sparsity=1.0), []
+    spoil(module, lambda step, row: (row >= 0) & (step == 1), float("nan"))
+    original = module.training_step
+
+    def training_step(batch: object, batch_idx: int) -> None:
+        before.append([p.detach().clone() for p in module.scene.parameters()])
+        original(batch, batch_idx)
+
+    module.training_step = training_step  # type: ignore[method-assign]
+    fit(module, 3)
+    assert all(map(torch.equal, before[1], before[2]))
+    assert not all(map(torch.equal, before[0], before[1]))
+    assert not all(map(torch.equal, before[2], module.scene.parameters()))
+    assert [float(v) for v in module.skips.counts.values()] == [6, 1, 0, 1]
+    module.check()
+
+
+def test_a_row_of_steps_without_a_finite_draw_ends_the_run_with_advice(make_module: Make) -> None:
+    module = make_module(max_skips=2)
+    spoil(module, lambda step, row: row >= 0, float("nan"))
+    fit(module, 1)
+    module.check()
+    fit(module, 2)
+    with pytest.raises(
+        UserError, match=r"^3 steps in a row .*use teacher.precision=float32, a lower sds.guid"
+    ):
+        module.check()
+    checkpoint = {"state_dict": {}}
+    module.on_save_checkpoint(checkpoint)
+    assert float(checkpoint["skips"]["longest"]) == 3
+
+
+def test_a_run_stops_at_the_step_that_is_one_too_many(make_module: Make) -> None:
+    """Where the host looks: after every step on a CPU, so at the third of three, and not before."""
+    module = make_module(max_skips=3)
+    spoil(module, lambda step, row: (row >= 0) & (step >= 1), float("inf"))
+    with pytest.raises(UserError, match=r"^3 steps in a row"):
+        fit(module, 9, StopOnNonFinite(5))
+    assert module.global_step == 4
+
+
+def test_renders_that_are_not_finite_are_left_out(make_module: Make) -> None:
+    """A NaN in x itself reaches the field through the backward, whatever the direction: no step."""
+    module = make_module()
+    original = module.objective.encoded
+    module.objective.encoded = lambda seen, g: original(seen, g) * torch.nan  # type: ignore[method-assign]
+    before = [p.detach().clone() for p in module.scene.parameters()]
+    fit(module, 2)
+    assert all(map(torch.equal, before, module.scene.parameters()))
+    assert float(module.skips.counts["longest"]) == 2

@@ -14,7 +14,7 @@ from carv_distill.errors import UserError
 from carv_distill.tasks import load_config
 from carv_distill.teachers.condition import Condition
 from carv_distill.teachers.pipelines.teacher import load_text_teacher
-from carv_distill.teachers.precision import PRECISIONS
+from carv_distill.teachers.precision import PRECISIONS, frozen_precision
 from carv_distill.text_to_3d.objective import view_prompts
 from carv_distill.text_to_3d.options import SDSConfig, SDSOptions
 from carv_distill.text_to_3d.preparation import build_module, warn_of_cut_text
@@ -72,7 +72,7 @@ def configured(folder: Path, *more: str) -> SDSConfig:
 
 
 def test_a_teacher_at_a_size_and_guidance_of_ones_own(flux: Path) -> None:
-    module = build_module(configured(flux, "teacher.size=8", "teacher.guidance=2", "sds.guidance=9"))
+    module = build_module(configured(flux, "teacher.size=8", "teacher.guidance=2", "sds.guidance=9"), "cpu")
     teacher = module.objective.teacher
     assert (teacher.size, teacher.shape) == ((8, 8), (4, 4, 4))
     assert module.objective.denoiser is teacher.denoiser  # which is told its scale
@@ -81,7 +81,7 @@ def test_a_teacher_at_a_size_and_guidance_of_ones_own(flux: Path) -> None:
     assert told.guidance is not None
     assert told.guidance.tolist() == [2.0] * 4
     with pytest.raises(UserError, match=r"pictures of .* are 16×16; use scene\.size=16"):
-        build_module(configured(flux, "teacher.size=16"))
+        build_module(configured(flux, "teacher.size=16"), "cpu")
 
 
 @pytest.mark.parametrize("size", [4, 0])
@@ -89,7 +89,38 @@ def test_a_size_out_of_range(flux: Path, size: int) -> None:
     with pytest.raises(UserError, match=rf"teacher\.size: {size} is below the least allowed value, 8"):
         configured(flux, f"teacher.size={size}")
     with pytest.raises(UserError, match=r"teacher\.size: \[10, 10\] makes latents of 5×5"):
-        build_module(configured(flux, "teacher.size=10"))
+        build_module(configured(flux, "teacher.size=10"), "cpu")
+
+
+def test_options_of_cameras_arrive(tmp_path: Path) -> None:
+    words = ("camera.elevation=[-10, 90]", "camera.position_noise=0.1", "camera.centre_noise=0.2")
+    module = build_module(configured(save_sd3(tmp_path / "sd3"), *words, "camera.up_noise=0.02"), "cpu")
+    sampler = module.objective.camera_sampler
+    assert (sampler.elevation, sampler.position_noise) == ((-10, 90), 0.1)
+    assert (sampler.centre_noise, sampler.up_noise) == (0.2, 0.02)
+    upstream = module.objective.pipeline(0)(2, stream("cameras"))
+    assert upstream.x.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "dtype"),
+    [
+        ("auto", "cpu", torch.float32),
+        ("auto", "cuda", torch.float16),
+        ("auto", "cuda:1", torch.float16),
+        ("auto", "mps", torch.float32),
+        ("float32", "cuda", torch.float32),
+        ("bfloat16", "cpu", torch.bfloat16),
+    ],
+)
+def test_the_precision_of_frozen_weights(name: str, device: str, dtype: torch.dtype) -> None:
+    assert frozen_precision(name, device) == dtype
+
+
+def test_a_teacher_for_cuda_has_float16_by_default_and_its_autoencoder_float32(tmp_path: Path) -> None:
+    teacher = build_module(configured(save_sd3(tmp_path / "sd3")), "cuda").objective.teacher
+    assert teacher.network.model.dtype == torch.float16
+    assert teacher.codec.vae.dtype == torch.float32
 
 
 @pytest.mark.parametrize(("precision", "bound"), [("bfloat16", 0.1), ("float16", 0.02)])
@@ -99,7 +130,7 @@ def test_the_residual_of_a_teacher_in_half_precision(tmp_path: Path, precision: 
     directions = []
     for name in ("float32", precision):
         more = (f"teacher.precision={name}", "sds.guidance=4", "estimator.proposal=uniform")
-        module = build_module(configured(folder, *more))
+        module = build_module(configured(folder, *more), "cpu")
         objective = module.objective
         assert objective.teacher.network.model.dtype == PRECISIONS[name]
         x = torch.randn(2, 4, 4, 4, generator=stream("x"))

@@ -296,3 +296,27 @@ def test_gsplat_gives_the_pictures_and_gradients_of_torch() -> None:
         assert float((ours - theirs).abs().max()) < 2 / 255
     for ours, theirs in zip(*(gradients[2:] for gradients in found), strict=True):
         assert float((ours - theirs).norm()) < 1e-2 * float(ours.norm()) > 0
+
+
+@pytest.mark.parametrize("elevation", [(-10.0, 45.0), (85.0, 90.0)])
+def test_cameras_with_noise_splat_where_their_rays_go(elevation: tuple[float, float]) -> None:
+    """A Gaussian on a pixel's ray has that pixel's centre for its place, and its depth along the axis."""
+    sampler = CameraSampler(elevation=elevation, position_noise=0.1, centre_noise=0.1, up_noise=0.1)
+    cameras = sampler.sample(3, torch.Generator().manual_seed(2), F64)
+    origins, directions = cameras.rays(4)
+    for i in range(3):
+        means = (origins[i] + 1.3 * directions[i]).view(-1, 3)
+        n = len(means)
+        gaussians = Gaussians(
+            means,
+            torch.tensor([1.0, 0, 0, 0], dtype=F64).repeat(n, 1),
+            torch.full((n, 3), 0.01, dtype=F64),
+            torch.full((n,), 0.5, dtype=F64),
+            torch.zeros(n, 3, dtype=F64),
+        )
+        seen = splatting.project(gaussians, cameras[i : i + 1], 4)
+        middle = torch.arange(4).double() + 0.5
+        rows, columns = torch.meshgrid(middle, middle, indexing="ij")
+        torch.testing.assert_close(seen.place[0].view(4, 4, 2), torch.stack([columns, rows], -1))
+        along = -((means - cameras.position[i]) * cameras.axes[2][i]).sum(-1)
+        torch.testing.assert_close(seen.depth[0], along)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from carv_distill.carv import stream
 from carv_distill.geometry.camera import Cameras
 from carv_distill.text_to_3d import scenes
-from carv_distill.text_to_3d.export import extract_mesh
+from carv_distill.text_to_3d.mesh import extract_mesh
 from carv_distill.text_to_3d.module import SDSModule
 from carv_distill.text_to_3d.options import GaussianOptions, HashOptions, SDSOptions
 from carv_distill.text_to_3d.rendering import march
@@ -200,7 +200,7 @@ def test_regularisers_thin_out_and_decide(module: SDSModule) -> None:
     cameras = module.objective.camera_sampler.sample(2, stream("c"))
     module.objective.options.sparsity, logits = 1.0, module.scene.opacity_logits
     (sparse,) = torch.autograd.grad(
-        module.objective.regulariser(module.objective.rendered(cameras, stream("r"))), logits
+        module.objective.regulariser(module.objective.rendered(cameras, stream("r")), 0), logits
     )
     assert (sparse >= 0).all()
     assert (sparse > 0).float().mean() > 0.9
@@ -216,7 +216,7 @@ def test_regularisers_thin_out_and_decide(module: SDSModule) -> None:
         middle = seen.opacity[:, :, 3:5, 3:5]
         assert ((middle < 0.5) if sign > 0 else (middle > 0.5)).all()
         inside = type(seen)(seen.image, middle)
-        (decided,) = torch.autograd.grad(module.objective.regulariser(inside), logits)
+        (decided,) = torch.autograd.grad(module.objective.regulariser(inside, 0), logits)
         assert (sign * decided).sum() > 0
 
 

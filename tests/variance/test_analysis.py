@@ -64,6 +64,7 @@ def test_tables_and_json_hold_the_numbers(analysis: Analysis) -> None:
     assert content["own"] == {"sampler": "Strat", "upstream": 2, "draws": 4}
     assert content["rows"][3]["ecm"]["value"] == analysis.comparison.ecm(analysis.comparison.rows[3]).value
     assert content["conclusions"] == conclusions(analysis)
+    assert content["conclusions"][-1].startswith("Its place: W/B = ")
     assert f"Use R = {analysis.advice[analysis.best].upstream}, K = " in " ".join(content["conclusions"])
 
 

@@ -1,0 +1,134 @@
+"""An object from all sides: pictures, a video once around it, a sheet of views."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import torch
+from torch import Tensor
+
+from carv_distill.data.sets import to_uint8
+from carv_distill.errors import UserError, one_line
+from carv_distill.evaluation.grids import save_grid
+from carv_distill.files import updated_folder
+from carv_distill.geometry.camera import Cameras
+
+from .memory import rows_at_once
+from .options import MEMORY, SceneOptions
+from .scenes import Scene
+
+log = logging.getLogger(__name__)
+
+VIEWS = 8
+"""Of the sheet."""
+PATIENCE = 30.0
+"""Seconds between two lines on how far a video is."""
+
+
+def turntable(count: int, elevation: float = 15.0, distance: float = 1.75, fov: float = 55.0) -> Cameras:
+    """`count` cameras once around, starting from the front; degrees."""
+    azimuth, ones = 2 * math.pi * torch.arange(count) / count, torch.ones(count)
+    return Cameras(azimuth, math.radians(elevation) * ones, distance * ones, math.radians(fov) * ones)
+
+
+@torch.no_grad()
+def frames(
+    scene: Scene, cameras: Cameras, size: int, samples: int, background: str, memory: float
+) -> Iterator[Tensor]:
+    """Renders without jitter, one after the other, each [3, S, S] in [0, 1] on the CPU.
+
+    Args:
+        background: random is shown as grey.
+        memory: GiB that a picture may take: so many of its rows are rendered at once. Another number of rows
+            gives the same picture to the rounding of float32.
+    """
+    like, rows = next(scene.parameters()), rows_at_once(scene, size, samples, memory)
+    shade = "grey" if background == "random" else background
+    for i in range(len(cameras)):
+        camera = cameras[i : i + 1].to(like)
+        yield scene.render(camera, size, samples, background=shade, rows=rows).image[0].cpu()
+
+
+def pictures(
+    scene: Scene,
+    cameras: Cameras,
+    size: int,
+    samples: int,
+    background: str = "grey",
+    memory: float = MEMORY,
+) -> Tensor:
+    """All of :func:`frames`, [n, 3, S, S]."""
+    return torch.stack(list(frames(scene, cameras, size, samples, background, memory)))
+
+
+def write_turntable(
+    folder: Path,
+    scene: Scene,
+    view: SceneOptions,
+    count: int = 60,
+    size: int = 128,
+    background: str | None = None,
+    memory: float = MEMORY,
+    fps: int = 20,
+) -> None:
+    """`turntable.mp4` once around the object in `count` frames, and `views.png`, eight of them.
+
+    A frame is with the encoder before the next is rendered. Of an odd size the last row and column are there
+    twice: video stores colours for 2 × 2 pixels (yuv420p).
+
+    Args:
+        background: None is that of the view.
+
+    Raises:
+        UserError: the video could not be written; one that was there before is kept.
+    """
+    shown = frames(scene, turntable(count), size, 2 * view.samples, background or view.background, memory)
+    sheet: list[Tensor] = []
+    said = time.monotonic()
+    try:
+        with updated_folder(folder) as scratch:
+            with video(scratch / "turntable.mp4", count, size, fps) as write:
+                for number, frame in enumerate(shown):
+                    pixels = to_uint8(2 * frame - 1)
+                    write(pixels)
+                    if number % max(count // VIEWS, 1) == 0 and len(sheet) < VIEWS:
+                        sheet.append(pixels)
+                    if time.monotonic() - said > PATIENCE:
+                        log.info("turntable: %d of %d frames", number + 1, count)
+                        said = time.monotonic()
+            save_grid(torch.stack(sheet), scratch / "views.png", columns=VIEWS)
+    except OSError as error:
+        raise UserError(f"{folder / 'turntable.mp4'} could not be written ({one_line(error)})") from error
+
+
+@contextmanager
+def video(path: Path, count: int, size: int, fps: int) -> Iterator[Callable[[Tensor], None]]:
+    """A writer of a film's frames, bytes [3, S, S], one after the other.
+
+    Raises:
+        OSError: the encoder failed, or did not take all `count` frames.
+    """
+    side = size + size % 2
+    encoder = imageio_ffmpeg.write_frames(
+        str(path), (side, side), fps=fps, codec="libx264", macro_block_size=2
+    )
+    encoder.send(None)
+
+    def write(pixels: Tensor) -> None:
+        padding = ((0, size % 2), (0, size % 2), (0, 0))
+        encoder.send(np.pad(pixels.permute(1, 2, 0).numpy(), padding, mode="edge").tobytes())
+
+    try:
+        yield write
+    finally:
+        encoder.close()
+    written = imageio_ffmpeg.count_frames_and_secs(str(path))[0] if path.is_file() else 0
+    if written != count:
+        raise OSError(f"the encoder wrote {written} of {count} frames")

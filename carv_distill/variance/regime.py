@@ -1,0 +1,66 @@
+"""Where a pipeline lies: whether reuse pays on it, and what would move it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .budget import VarianceBudget
+from .cost import CostModel, best_draws, largest_ecm
+from .estimate import Estimate, ratio
+from .table import with_interval
+
+PAYS = 1.5
+"""Effective compute from which reuse is worth a change of settings."""
+
+
+@dataclass(frozen=True)
+class Regime:
+    """A pipeline's place: by the variance of a single draw within an upstream sample over that between them,
+    ρ = W/B, and by what an upstream sample costs in draws, κ.
+
+        ECM(K) = (1 + ρ)(κ + 1) / ((1 + ρ/K)(κ + K)),
+
+    of iid draws; strata and importance come on top of it.
+    """
+
+    within_over_between: Estimate | None
+    """None where the part between upstream samples is not told from 0."""
+    kappa: float
+    gain: float
+    """The greatest ECM(K), over real K."""
+    draws: float
+    """Where that is; infinite where nothing lies between upstream samples."""
+
+    @classmethod
+    def of(cls, budget: VarianceBudget, cost: CostModel) -> Regime:
+        """From what was measured."""
+        between, within = budget.between.value, budget.within.value
+        seen = budget.between.low > 0 and budget.within.value > 0
+        return cls(
+            ratio(budget.within, budget.between) if seen else None,
+            cost.kappa,
+            largest_ecm(between, within, cost),
+            best_draws(between, within, cost),
+        )
+
+    def sentences(self) -> list[str]:
+        """The place, the gain to expect, and what would move it."""
+        draws = f"about {max(self.draws, 1):.0f}" if self.draws != float("inf") else "as many as time allows"
+        if self.within_over_between is None:
+            share = "the variance between upstream samples is not told from 0"
+        else:
+            share = f"W/B = {with_interval(self.within_over_between, '.3g')}"
+        place = f"Its place: {share}, and an upstream sample costs κ = {self.kappa:.2g} draws."
+        if self.gain >= PAYS:
+            return [
+                f"{place} Reuse alone can give {self.gain:.1f} × the gradients of K = 1, at {draws} draws."
+            ]
+        if self.within_over_between is not None and self.within_over_between.value < self.kappa:
+            moves = (
+                "W/B is what is small: a teacher with more entropy given its condition, or what is random in "
+                "an upstream sample drawn anew with every draw, would raise it"
+            )
+        else:
+            moves = "κ is what is small: cheaper draws, or dearer upstream samples, would raise it"
+        gain = f"Reuse alone can give {self.gain:.2f} × the gradients of K = 1: it is not where reuse pays."
+        return [f"{place} {gain} {moves}."]

@@ -1,0 +1,1 @@
+"""The regime of text-to-3D, its border and why: exact teachers of every entropy."""

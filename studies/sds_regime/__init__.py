@@ -1,0 +1,1 @@
+"""Whether text-to-3D from the wild teacher lies where reuse pays."""

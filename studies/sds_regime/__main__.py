@@ -1,0 +1,65 @@
+"""Whether text-to-3D from the wild teacher lies where reuse pays, and under which cameras.
+
+    python -m studies.sds_regime [--quick] [--part gate cameras worth]
+
+gate     W/B of a single draw at every state, backgrounds and colours per draw and per render; κ.
+cameras  The same under wider cameras.
+worth    Effective compute of reuse, importance and strata at own seconds, the paper's figures beside them.
+
+The design, written before the runs, is DESIGN.md beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from studies.study import Study, run_study, study_parser
+
+
+def run(study: Study, options: argparse.Namespace) -> None:
+    """Both parts, or the one asked for."""
+    from studies.runs import train_all
+    from studies.sds_regime import cells, figures, worth
+
+    prompts, steps = (cells.PROMPTS[:1], (50, 150)) if study.quick else (cells.PROMPTS, cells.STEPS)
+    renders = 16 if study.quick else 100
+    runs = [cells.training(p, s, steps[-1]) for s in study.seeds for p in prompts]
+    train_all(runs, cells.CONFIG, study.runs, options.workers)
+    if "gate" in options.part:
+        gate = cells.gate_cells(prompts, study.seeds, steps)
+        measured = cells.measure_all(study.runs, gate, renders, options.workers)
+        kappas = {p: cells.kappa(study.runs, cells.Cell(p, study.seeds[0], steps[-1]), 20) for p in prompts}
+        sentences = cells.verdict(measured, prompts, study.seeds, kappas)
+        study.write("gate", cells.rows_of(measured), verdict=sentences, kappa=kappas, renders=renders)
+        study.draw("gate", figures.draw_gate(measured))
+        print("\n".join(sentences))
+    if "worth" in options.part:
+        late = steps[-1:] if study.quick else worth.STEPS
+        states = [cells.Cell(p, study.seeds[0], t) for p in prompts for t in late]
+        compared = worth.measure_all(study.runs, states, 4 if study.quick else 32, options.workers)
+        seconds = worth.prices(study.runs, states[-1], 3 if study.quick else 20)
+        rows = worth.rows_of(compared, seconds)
+        sentences = worth.verdict(rows, compared)
+        study.write("worth", rows, verdict=sentences, seconds_of_gradients=seconds)
+        study.draw("worth", figures.draw_worth(rows))
+        print("\n".join(sentences))
+    if "cameras" in options.part:
+        wide = cells.camera_cells(prompts, study.seeds[0], cells.MAPPED)
+        near = [cells.Cell(p, study.seeds[0], cells.MAPPED) for p in prompts]
+        mapped = cells.measure_all(study.runs, [*near, *wide], renders, options.workers)
+        sentences = cells.camera_rows(mapped)
+        study.write("cameras", cells.rows_of(mapped), verdict=sentences, renders=renders)
+        study.draw("cameras", figures.draw_cameras(mapped))
+        print("\n".join(sentences))
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The study from its command line."""
+    parser = study_parser(__doc__, parts=("gate", "cameras", "worth"), trains=True, seeds=2)
+    return run_study("sds_regime", parser, run, words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

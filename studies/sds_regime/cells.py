@@ -1,0 +1,190 @@
+"""W/B of text-to-3D from the wild teacher: at which state, under which cameras, with what in the draw."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from carv_distill.carv import Upstream, stream
+from carv_distill.tasks import TASKS, open_run
+from carv_distill.text_to_3d.options import SDSConfig
+from carv_distill.variance import Estimate, MeasuredGradient, VarianceBudget, ratio
+from studies.cached import compute
+from studies.gradient import one_thread, price
+from studies.intervals import exponential
+from studies.runs import TrainingRun, plain_name
+from studies.sentences import estimate, show
+from studies.study import Row, columns
+
+CONFIG = Path("configs/wild/sds_carv.yaml")
+PROMPTS = ("a torus", "a cube", "a chair")
+STEPS = (50, 150, 500, 1000)
+MAPPED = 150
+"""Step of the map of cameras."""
+Ranges = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
+"""Distance, angle of view, elevation."""
+NEAR: Ranges = ((1.75, 1.75), (55, 55), (0, 30))
+CAMERAS: dict[str, Ranges] = {
+    "near": NEAR,
+    "distance 1.6–1.9": ((1.6, 1.9), *NEAR[1:]),
+    "distance 1.5–2.0": ((1.5, 2.0), *NEAR[1:]),
+    "view 50–60°": (NEAR[0], (50, 60), NEAR[2]),
+    "view 40–70°": (NEAR[0], (40, 70), NEAR[2]),
+    "elevation 0–45°": (*NEAR[:2], (0, 45)),
+    "elevation −10–60°": (*NEAR[:2], (-10, 60)),
+    "elevation −10–90°": (*NEAR[:2], (-10, 90)),
+    "all widest": ((1.5, 2.0), (40, 70), (-10, 90)),
+}
+PARTS = ("total", "within", "between", "within_level", "within_noise", "squared_norm")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is measured once."""
+
+    prompt: str
+    seed: int
+    step: int
+    augment: str = "draw"
+    regularised: bool = False
+    cameras: str = "near"
+
+
+def training(prompt: str, seed: int, steps: int) -> TrainingRun:
+    """A run whose checkpoints are measured."""
+    words = (f"sds.prompt={prompt}", f"seed={seed}", f"trainer.max_steps={steps}", "checkpoint.every=50")
+    quiet = ("clip.every=0", "preview.every=0", "checkpoint.keep_newest=99")
+    return TrainingRun(f"{plain_name(prompt)}-seed{seed}", (*words, *quiet))
+
+
+def load(folder: Path, cell: Cell) -> MeasuredGradient:
+    """The gradient of a cell."""
+    run = folder / training(cell.prompt, cell.seed, 0).name
+    task, config = open_run(run)
+    assert isinstance(config, SDSConfig)
+    config.sds.augment = cell.augment
+    distance, fov, elevation = CAMERAS[cell.cameras]
+    config.camera.distance, config.camera.fov = list(distance), list(fov)
+    config.camera.elevation = list(elevation)
+    measured = TASKS[task.name].gradient
+    assert measured is not None
+    gradient = measured(config, run, "cpu", cell.step)
+    if cell.regularised:
+        return gradient
+
+    def bare(count: int, generator: object) -> Upstream:
+        return Upstream(*gradient.pipeline(count, generator))._replace(penalty=None)  # type: ignore[arg-type]
+
+    return replace(gradient, pipeline=bare)
+
+
+def measure(folder: Path, cell: Cell, renders: int) -> VarianceBudget:
+    """The parts of the variance of a single draw."""
+    g = load(folder, cell)
+    return VarianceBudget.measure(g.pipeline, g.parameters, stream("regime", cell.step), None, renders, 4, 2)
+
+
+def gate_cells(prompts: Sequence[str], seeds: Sequence[int], steps: Sequence[int]) -> list[Cell]:
+    """Every state with the three settings."""
+    settings = (("draw", False), ("draw", True), ("render", False))
+    return [Cell(p, s, t, *setting) for p in prompts for s in seeds for t in steps for setting in settings]
+
+
+def camera_cells(prompts: Sequence[str], seed: int, step: int) -> list[Cell]:
+    """Every prompt under all cameras but the near ones, which the gate has."""
+    return [Cell(p, seed, step, cameras=name) for p in prompts for name in CAMERAS if name != "near"]
+
+
+def measure_all(
+    folder: Path, cells: Sequence[Cell], renders: int, workers: int
+) -> dict[Cell, VarianceBudget]:
+    """All cells, kept."""
+    calls = [partial(measure, folder, cell, renders) for cell in cells]
+    return dict(zip(cells, compute(calls, folder / "cache", workers), strict=True))
+
+
+def within_over_between(b: VarianceBudget) -> Estimate:
+    """W/B of a single draw."""
+    return ratio(b.within, b.between)
+
+
+def rows_of(measured: Mapping[Cell, VarianceBudget]) -> list[Row]:
+    """A row for every cell."""
+    rows = []
+    for cell, b in measured.items():
+        row: Row = {**cell.__dict__, **columns("within_over_between", within_over_between(b))}
+        for part in PARTS:
+            row |= columns(part, getattr(b, part))
+        rows.append(row)
+    return rows
+
+
+def pooled(
+    measured: Mapping[Cell, VarianceBudget], prompt: str, seed: int, augment: str, regularised: bool
+) -> Estimate:
+    """W/B over the states of a run: the geometric mean, errors independent."""
+    found = [
+        within_over_between(b)
+        for c, b in measured.items()
+        if (c.prompt, c.seed, c.augment, c.regularised, c.cameras)
+        == (prompt, seed, augment, regularised, "near")
+    ]
+    logs = [
+        (math.log(max(e.value, 1e-9)), math.log(e.high / e.value), math.log(e.value / e.low))
+        for e in found
+        if e.low > 0
+    ]
+    if len(logs) < len(found):
+        return Estimate(math.nan, math.nan, math.nan, math.nan)
+    mean = sum(v for v, _, _ in logs) / len(logs)
+    up, down = (math.sqrt(sum(row[i] ** 2 for row in logs)) / len(logs) for i in (1, 2))
+    return exponential(Estimate(mean, (up + down) / 4, mean - down, mean + up))
+
+
+def kappa(folder: Path, cell: Cell, repeats: int) -> float:
+    """c_render/c_draw at R = 1, K = 8, one thread."""
+    with one_thread():
+        return price(load(folder, cell), 1, 8, repeats).kappa
+
+
+def verdict(
+    measured: Mapping[Cell, VarianceBudget],
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    kappas: Mapping[str, float],
+) -> list[str]:
+    """Whether the gate holds, run by run."""
+    said = []
+    for prompt in prompts:
+        for seed in seeds:
+            values = {
+                name: pooled(measured, prompt, seed, *setting)
+                for name, setting in (
+                    ("per draw", ("draw", False)),
+                    ("with regularisers", ("draw", True)),
+                    ("per render", ("render", False)),
+                )
+            }
+            own = [
+                c
+                for c in measured
+                if (c.prompt, c.seed, c.augment, c.regularised, c.cameras)
+                == (prompt, seed, "draw", False, "near")
+            ]
+            passed = sum(within_over_between(measured[c]).low >= 10 for c in own)
+            shown = ", ".join(f"{name} {show(e)}" for name, e in values.items() if e.value == e.value)
+            gate = "passes" if values["per draw"].low >= 10 else "does not pass"
+            said.append(
+                f"{prompt}, seed {seed}: W/B {shown}; {passed} of {len(own)} states reach 10; {gate}."
+            )
+    said.append("κ: " + ", ".join(f"{prompt} {value:.1f}" for prompt, value in kappas.items()) + ".")
+    return said
+
+
+def camera_rows(measured: Mapping[Cell, VarianceBudget]) -> list[str]:
+    """W/B under each choice of cameras, by prompt."""
+    rows = rows_of({c: b for c, b in measured.items() if c.cameras != "near"})
+    return [f"{r['prompt']}, {r['cameras']}: W/B {show(estimate(r, 'within_over_between'))}." for r in rows]

@@ -1,0 +1,78 @@
+"""The gate and the map of cameras."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from carv_distill.figures import BLUE, GREEN, GREY, ORANGE, RED, new_figure
+from carv_distill.variance import VarianceBudget
+from studies.plots import draw_curve, plain_numbers
+from studies.sds_regime.cells import CAMERAS, Cell, rows_of
+from studies.study import Row
+
+COLOURS = (BLUE, ORANGE, GREEN, RED)
+
+
+def draw_gate(measured: Mapping[Cell, VarianceBudget]) -> Figure:
+    """W/B over the steps of each run: drawn per draw (solid) and per render (dashed); 10 is the gate."""
+    table = pd.DataFrame(rows_of(measured))
+    table = table[~table.regularised].dropna(subset="within_over_between_low")
+    figure = new_figure(3.6)
+    axes = figure.add_subplot()
+    for (prompt, mine), colour in zip(table.groupby("prompt", sort=False), COLOURS, strict=False):
+        for (augment, seed), rows in mine.groupby(["augment", "seed"], sort=False):
+            style = ".-" if augment == "draw" else ".--"
+            label = str(prompt) if (augment, seed) == ("draw", mine.seed.min()) else None
+            draw_curve(axes, rows, "step", "within_over_between", colour, label, style)
+    axes.plot([], [], "k-", label="pictures per draw")
+    axes.plot([], [], "k--", label="pictures per render")
+    axes.axhline(10, color=GREY, lw=0.8, ls=":")
+    axes.set(xscale="log", yscale="log", xlabel="steps", ylabel="variance within / between renders")
+    axes.grid(alpha=0.25)
+    figure.legend(loc="outside upper center", ncols=5, frameon=False, fontsize=8)
+    return figure
+
+
+def draw_cameras(measured: Mapping[Cell, VarianceBudget]) -> Figure:
+    """W/B under each choice of cameras, prompts beside each other."""
+    table = pd.DataFrame(rows_of(measured))
+    figure = new_figure(3.6)
+    axes = figure.add_subplot()
+    names = list(CAMERAS)
+    for offset, ((prompt, rows), colour) in enumerate(
+        zip(table.groupby("prompt", sort=False), COLOURS, strict=False)
+    ):
+        places = [names.index(name) + 0.2 * (offset - 1) for name in rows.cameras]
+        value = rows.within_over_between
+        ends = [
+            value - rows.within_over_between_low.fillna(value),
+            rows.within_over_between_high.fillna(value) - value,
+        ]
+        axes.errorbar(value, places, xerr=ends, fmt="o", ms=4, color=colour, label=str(prompt))
+    axes.axvline(10, color=GREY, lw=0.8, ls=":")
+    axes.set(
+        xscale="log", xlabel="variance within / between renders", yticks=range(len(names)), yticklabels=names
+    )
+    axes.invert_yaxis()
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def draw_worth(rows: Sequence[Row]) -> Figure:
+    """Effective compute over K of every sampler; crosses are the paper's figures at K = 8."""
+    table = pd.DataFrame(rows)
+    figure = new_figure(3.6)
+    axes = figure.add_subplot()
+    for (arm, mine), colour in zip(table.groupby("sampler", sort=False), (GREY, *COLOURS), strict=False):
+        draw_curve(axes, mine, "draws", "effective_compute", colour, str(arm))
+        paper = mine.dropna(subset="paper") if "paper" in mine else mine[:0]
+        axes.plot(paper.draws, paper.paper, "x", color=colour)
+    axes.set(xscale="log", xlabel="K", ylabel="effective compute against uniform (1, 1)")
+    plain_numbers(axes.xaxis, (1, 2, 4, 8, 16))
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=8)
+    return figure

@@ -1,0 +1,44 @@
+"""A pipeline's place: the formula it rests on, and what it says."""
+
+from __future__ import annotations
+
+import pytest
+
+from carv_distill.variance import CostModel, Estimate, VarianceBudget
+from carv_distill.variance.regime import Regime
+
+
+def budget(between: float, within: float, error: float = 0.01) -> VarianceBudget:
+    def about(value: float) -> Estimate:
+        return Estimate(value, error, value - 2 * error, value + 2 * error)
+
+    parts = [about(between), about(within / 2), about(within / 2), about(within), about(between + within)]
+    return VarianceBudget(*parts, about(1.0), upstreams=32)
+
+
+@pytest.mark.parametrize(("rho", "kappa"), [(20.0, 4.0), (1.1, 2.2), (50.0, 0.5)])
+def test_the_gain_is_the_greatest_of_the_formula(rho: float, kappa: float) -> None:
+    place = Regime.of(budget(1.0, rho), CostModel.declared(kappa))
+
+    def ecm(k: float) -> float:
+        return (1 + rho) * (kappa + 1) / ((1 + rho / k) * (kappa + k))
+
+    best = max((0.01 * i for i in range(1, 10_000)), key=ecm)
+    assert place.gain == pytest.approx(ecm(best), rel=1e-4)
+    assert place.draws == pytest.approx(best, abs=0.02)
+    assert place.within_over_between is not None
+    assert place.within_over_between.value == rho
+
+
+def test_what_it_says() -> None:
+    (pays,) = Regime.of(budget(1.0, 20.0), CostModel.declared(4.0)).sentences()
+    assert "W/B = 20" in pays
+    assert "κ = 4 draws. Reuse alone can give 2.5 ×" in pays
+    (small,) = Regime.of(budget(1.0, 1.1), CostModel.declared(2.2)).sentences()
+    assert "not where reuse pays. W/B is what is small" in small
+    (cheap,) = Regime.of(budget(1.0, 3.0), CostModel.declared(0.1)).sentences()
+    assert "κ is what is small" in cheap
+    (unseen,) = Regime.of(budget(0.005, 3.0), CostModel.declared(4.0)).sentences()
+    assert "not told from 0" in unseen
+    (nothing,) = Regime.of(budget(-0.1, 3.0), CostModel.declared(4.0)).sentences()
+    assert "as many as time allows" in nothing
