@@ -77,6 +77,12 @@ def arms(plan: Plan, updates: int, seeds: Sequence[int]) -> dict[str, list[Train
     }
 
 
+def length(run: TrainingRun) -> int:
+    """Updates of a training; the last of them need not be a row of its metrics."""
+    (updates,) = (word.partition("=")[2] for word in run.words if word.startswith("trainer.max_steps="))
+    return int(updates)
+
+
 def read(runs: Mapping[str, Sequence[TrainingRun]], folder: Path) -> dict[str, dict[str, list[float]]]:
     """Metric → arm → a value per seed, each a mean over the evaluated ranges of images."""
     found: dict[str, dict[str, list[float]]] = {metric: {} for metric in METRICS}
@@ -101,7 +107,7 @@ def summarise(
     seconds = {FULL: plan.full, LORA: plan.lora}
     rows = []
     for arm in (FULL, LORA):
-        updates = int(runs[arm][0].metrics(folder).step.max())
+        updates = length(runs[arm][0])
         row: Row = {"arm": arm, "updates": updates, "seconds_per_update": seconds[arm]}
         row["rate"] = plan.rate if arm == LORA else 1
         own = statistics.median(seconds_per_update(run.metrics(folder)) for run in runs[arm])

@@ -59,8 +59,8 @@ def test_rows_are_means_over_seeds(tmp_path: Path) -> None:
     assert rows[0]["fid"] == pytest.approx(1.1)
     assert rows[1]["recall"] == pytest.approx(1.6)
     assert rows[1]["fid_difference"] == pytest.approx(0.5)
-    assert rows[1]["updates"] == 50
-    assert rows[1]["seconds_measured"] == pytest.approx(7.5)
+    assert rows[1]["updates"] == 188
+    assert rows[1]["seconds_measured"] == pytest.approx(188 * 0.15)
     *_, compared, spent = sentences(rows)
     assert "higher" in compared
-    assert "1.50 of the seconds" in spent
+    assert "0.94 of the seconds" in spent
