@@ -34,12 +34,17 @@ pipeline = DiffusionPipeline.from_pretrained({loading})
 ```
 
 Another number of steps is not what it was trained for.
-
+{adapters}
 ## Figures
 
 | | |
 |---|---|
 {rows}
+"""
+_ADAPTERS = """
+What it learned is in this folder's weights. `lora/` has it alone, for `load_lora_weights` of the
+teacher, which then needs this folder's scheduler and no guidance (`guidance_scale=1.0`); loaded here it
+would count twice.
 """
 _NO_GUIDANCE = "Its guidance is built in: `guidance_scale` has no\neffect."
 _GUIDANCE_OFF = "Its guidance is built in: it is called without more,\n`guidance_scale=1.0`."
@@ -53,6 +58,7 @@ def text_student_card(
     figures: Mapping[str, str | float],
     guidance: float | None = None,
     left_out: Sequence[str] = (),
+    adapters: bool = False,
 ) -> str:
     """How to use the student, and the run's numbers, by name, as a table.
 
@@ -61,6 +67,7 @@ def text_student_card(
         prompt: of the example.
         guidance: what a network that is told its scale was told; None for others.
         left_out: text parts that the folder goes without, see :meth:`~.family.Family.left_out`.
+        adapters: whether there is a file of them beside the weights.
     """
     *frames, height, width = size
     arguments: dict[str, Any] = {"num_inference_steps": 1, "height": height, "width": width}
@@ -79,5 +86,6 @@ def text_student_card(
         loading=", ".join(['"."', *(f"{part}=None" for part in left_out)]),
         result="frames" if frames else "images",
         arguments=",\n    ".join([repr(prompt), *(f"{key}={value!r}" for key, value in arguments.items())]),
+        adapters=_ADAPTERS if adapters else "",
         rows=table_rows(figures),
     )

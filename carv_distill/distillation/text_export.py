@@ -61,7 +61,8 @@ class TextProduct:
         """The whole pipeline with merged weights, and an adapter's own file in `lora/`."""
         place, family = self.pipeline.folder, self.pipeline.family
         left_out = family.left_out(self.pipeline.index)
-        card = text_student_card(family, self.size, self.prompt, figures, self.guidance, left_out)
+        adapted = self.shared is not None
+        card = text_student_card(family, self.size, self.prompt, figures, self.guidance, left_out, adapted)
         others = ((name, merged(each)) for name, each in averages)
         config, whole = self.scheduler_config, merged(network)
         save_text_student(folder, whole, place, family, config, self.timestep, card, others)
