@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,8 +28,8 @@ from carv_distill.teachers.denoiser import GuidedDenoiser, NetworkDenoiser
 
 WARM_UP = 3
 Call = Callable[[], object]
-Part = tuple[AbstractContextManager[None], Call]
-"""What a call stands in, which is not timed, and the call."""
+Part = tuple[Callable[[], AbstractContextManager[None]], Call]
+"""What makes the context that a call stands in, which is not timed, and the call."""
 
 
 def build(config: Path, *overrides: str) -> DMDModule:
@@ -90,7 +91,7 @@ class Timed(DMDModule):
             "drawing": lambda: e.sampler.draw(r, k, o.shape, generator=stream(0)),
         }
         return {
-            **{name: [(nullcontext(), call)] for name, call in wholes.items()},
+            **{name: [(nullcontext, call)] for name, call in wholes.items()},
             "bare student": student,
             "bare fake": [fake],
             "bare step": [*student, *[fake] * updates, *[sampled] * sets],
@@ -100,12 +101,12 @@ class Timed(DMDModule):
 def bare(denoiser: NetworkDenoiser, x: Tensor, cond: Cond, backward: bool = False) -> Part:
     """One call of a denoiser's network, under guidance with both conditions; an adapter is put on before."""
     network: nn.Module = denoiser.network
-    context: AbstractContextManager[None] = nullcontext()
+    context: Callable[[], AbstractContextManager[None]] = nullcontext
     if isinstance(denoiser, GuidedDenoiser):
         assert cond is not None
         x, cond = torch.cat([x, x]), joined(cond, repeated(denoiser.null.value, len(x)))
     if isinstance(network, AdapterView):
-        context, network = network.shared.active(network.name), network.shared.network
+        context, network = partial(network.shared.active, network.name), network.shared.network
     level = torch.ones(len(x))
 
     def call() -> None:
@@ -119,7 +120,7 @@ def bare(denoiser: NetworkDenoiser, x: Tensor, cond: Cond, backward: bool = Fals
 
 def _seconds(part: Part) -> float:
     context, call = part
-    with context:
+    with context():
         start = time.perf_counter()
         call()
         return time.perf_counter() - start
