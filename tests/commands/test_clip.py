@@ -81,7 +81,7 @@ def test_student_teacher_and_ceiling_stand_side_by_side(folder: Path) -> None:
     written = read_json(run / "clip.json")
     (result,) = written["runs"]
     assert (result["prompts"], result["labels"], result["model"]) == (56, "random", str(MODEL))
-    names = ["student, 1 step", "student, 1 step, average 0.5", "teacher, DDIM 3, guidance 1.5"]
+    names = ["student, 1 step", "student, 1 step, average 0.5", "teacher, DDIM 3, guidance 1.75"]
     assert list(result["scores"]) == [*names, "captioned images"]
     for row in result["scores"].values():
         assert row["images"] == 20
@@ -100,7 +100,7 @@ def test_options_choose_rows_and_sizes(folder: Path) -> None:
     assert list(second) == ["student, 1 step"]  # prompts alone have no images
     assert {row["images"] for row in [*first.values(), *second.values()]} == {6}
     steps = CLIP.measure(ClipOptions(model=str(MODEL), images=4, sampler_steps=5), runs[1:], "cpu")
-    assert list(scores(steps)) == ["student, 1 step", "teacher, DDIM 5, guidance 1.5"]
+    assert list(scores(steps)) == ["student, 1 step", "teacher, DDIM 5, guidance 1.75"]
     assert steps is not None
     assert steps.result is not None
     assert steps.result["runs"][0]["prompts"] == 2
