@@ -25,6 +25,7 @@ def evaluate(*words: str, processes: int = 1) -> subprocess.CompletedProcess[str
 
 
 @pytest.mark.ddp
+@pytest.mark.slow
 def test_two_processes_make_the_matrix_of_one(tmp_path: Path) -> None:
     """From a shell: tables, pictures, JSON and scores; then the same by torchrun, equal to the bit."""
     words = (
