@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,20 +18,26 @@ from carv_distill.text_to_3d.options import SDSConfig
 from carv_distill.variance import CostModel, MeasuredGradient, StageTimer, time_stages
 
 
-def load_gradient(run: Path, step: int | None = None, cameras: str | None = None) -> MeasuredGradient:
+def load_gradient(
+    run: Path,
+    step: int | None = None,
+    change: Callable[[Any], None] = lambda config: None,
+    regularised: bool = False,
+) -> MeasuredGradient:
     """Of a run at one of its checkpoints, without the objective's regularisers: the teacher's gradient alone.
 
     Args:
         step: of the checkpoint; the newest by default.
-        cameras: `camera.sampling` of a text-to-3D run, instead of its own.
+        change: what is to be other than the run's own configuration says.
+        regularised: keep the regularisers.
     """
     task, config = open_run(run)
-    if cameras is not None:
-        assert isinstance(config, SDSConfig)
-        config.camera.sampling = cameras
+    change(config)
     load = TASKS[task.name].gradient
     assert load is not None
     gradient = load(config, run, "cpu", step)
+    if regularised:
+        return gradient
 
     def without_penalty(count: int, generator: torch.Generator) -> Upstream:
         return Upstream(*gradient.pipeline(count, generator))._replace(penalty=None)

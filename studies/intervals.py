@@ -118,6 +118,13 @@ def independent_ratio(pairs: Pairs, level: float = 0.95) -> Estimate:
     return exponential(Estimate(mean, se, mean - half, mean + half))
 
 
+def resolved_ratio(pairs: Pairs) -> Estimate | None:
+    """:func:`independent_ratio`; None where a mean is not told from 0, as a ratio to it then says nothing."""
+    if any(e.low <= 0 for pair in pairs for e in pair):
+        return None
+    return independent_ratio(pairs)
+
+
 def pooled_mean(pairs: Pairs, level: float = 0.95) -> Estimate:
     """Mean over states of a/b, b > 0, where a may lie below zero; otherwise as :func:`pooled_ratio`."""
     ratios = [a.value / b.value for a, b in pairs]

@@ -11,9 +11,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import (
     CLIPConfig,
-    CLIPImageProcessor,
     CLIPModel,
-    CLIPProcessor,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTokenizer,
@@ -26,6 +24,7 @@ from carv_distill.teachers.prompts import word_tokenizer
 from carv_distill.teachers.trial import building, try_call
 
 from .options import TextTeacherOptions
+from .stages import save_clip
 
 GROUPS = 8
 
@@ -145,15 +144,10 @@ def save_networks(folder: Path, networks: TextTeacherNetworks, scheduler: DDIMSc
     """A StableDiffusionPipeline that diffusers reads, its CLIP model with processor in clip/, and a page on
     both; written whole or not at all."""
     size = networks.vae.config.sample_size
-    half, side = [0.5, 0.5, 0.5], {"height": size, "width": size}
-    images = CLIPImageProcessor(
-        size=side, crop_size=side, do_center_crop=False, image_mean=half, image_std=half
-    )
     parts = networks.vae, networks.unet, networks.tokenizer, networks.text_encoder
     with saved_folder(folder) as scratch:
         save_latent_teacher(scratch, *parts, scheduler)
-        networks.clip.save_pretrained(scratch / "clip")
-        CLIPProcessor(images, networks.tokenizer).save_pretrained(scratch / "clip")
+        save_clip(scratch / "clip", networks.clip, networks.tokenizer, size)
         (scratch / "README.md").write_text(_card(size, step))
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,11 @@ from typing import Any
 import torch
 from diffusers import DDIMScheduler
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from carv_distill.carv import stream
 from carv_distill.data.wild import WILD, WildSolids, prompt_of
 from carv_distill.engine.estimator import RunModule
-from carv_distill.engine.optimisation import ema_update, frozen_copy, ramped, stage_rate
+from carv_distill.engine.optimisation import ema_update, frozen_copy, ramped
 from carv_distill.teachers.condition import Condition
 from carv_distill.teachers.denoiser import GuidedDenoiser, NetworkDenoiser, denoising_loss
 from carv_distill.teachers.parametrisation import EpsPreconditioning
@@ -26,6 +24,7 @@ from carv_distill.teachers.schedule import VPSchedule
 from .losses import clamp_scale, contrastive_loss
 from .options import PixelTeacherOptions
 from .pixel_networks import LENGTH, PixelTeacherNetworks, build_pixel_scheduler, save_pixel_networks
+from .stages import staged_adamw
 
 PROMPTS = [prompt_of(solid) for solid in WILD]
 PADDED = 77
@@ -152,19 +151,7 @@ class PixelTeacherModule(RunModule):
             ([*self.denoiser.parameters(), *self.text_encoder.parameters()], o.unet_lr),
             (self.clip.parameters(), o.clip_lr),
         )
-        optimizer = torch.optim.AdamW(
-            [{"params": list(parameters), "lr": rate} for parameters, rate in groups],
-            weight_decay=0.0,
-            fused=True,
-        )
-        rates: list[Callable[[int], float]] = [
-            partial(stage_rate, start=start, end=end, warmup=o.warmup)
-            for start, end in zip(self.starts[:-1], self.starts[1:], strict=True)
-        ]
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": LambdaLR(optimizer, rates), "interval": "step"},
-        }
+        return staged_adamw(groups, self.starts, o.warmup)
 
 
 def preview(module: PixelTeacherModule) -> Tensor:

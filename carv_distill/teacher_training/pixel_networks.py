@@ -10,9 +10,7 @@ import torch
 from diffusers import DDPMScheduler, IFPipeline, UNet2DConditionModel
 from transformers import (
     CLIPConfig,
-    CLIPImageProcessor,
     CLIPModel,
-    CLIPProcessor,
     CLIPTokenizer,
     T5Config,
     T5EncoderModel,
@@ -26,6 +24,7 @@ from carv_distill.teachers.trial import building, try_call
 
 from .networks import GROUPS, text_config, transformer
 from .options import PixelTeacherOptions
+from .stages import save_clip
 
 LENGTH = 8
 """Tokens that CLIP takes of a prompt."""
@@ -123,10 +122,6 @@ def save_pixel_networks(
     """An IFPipeline that diffusers reads, its CLIP model with processor in clip/, and a page on both; written
     whole or not at all."""
     size = networks.unet.config.sample_size
-    half, side = [0.5, 0.5, 0.5], {"height": size, "width": size}
-    images = CLIPImageProcessor(
-        size=side, crop_size=side, do_center_crop=False, image_mean=half, image_std=half
-    )
     pipeline = IFPipeline(
         tokenizer=networks.tokenizer,
         text_encoder=networks.text_encoder,
@@ -139,8 +134,7 @@ def save_pixel_networks(
     )
     with saved_folder(folder) as scratch:
         pipeline.save_pretrained(scratch, safe_serialization=True)
-        networks.clip.save_pretrained(scratch / "clip")
-        CLIPProcessor(images, networks.clip_tokenizer).save_pretrained(scratch / "clip")
+        save_clip(scratch / "clip", networks.clip, networks.clip_tokenizer, size)
         (scratch / "README.md").write_text(_card(size, step))
 
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from carv_distill.carv import stream
 from carv_distill.data.solids import PromptedImages, combinations, object_prompt, view_prompt
 from carv_distill.engine.estimator import RunModule
-from carv_distill.engine.optimisation import ema_update, frozen_copy, ramped, stage_rate
+from carv_distill.engine.optimisation import ema_update, frozen_copy, ramped
 from carv_distill.geometry.camera import VIEWS
 from carv_distill.teachers.condition import Condition
 from carv_distill.teachers.denoiser import GuidedDenoiser, NetworkDenoiser, denoising_loss
@@ -27,6 +25,7 @@ from carv_distill.teachers.schedule import VPSchedule
 from .losses import autoencoder_loss, clamp_scale, contrastive_loss, jacobian_loss, mixed
 from .networks import TextTeacherNetworks, build_scheduler, save_networks
 from .options import TextTeacherOptions
+from .stages import staged_adamw
 
 STAGES = ("vae", "unet", "clip")
 
@@ -178,19 +177,7 @@ class TextTeacherModule(RunModule):
             ([*self.denoiser.parameters(), *self.text_encoder.parameters()], o.unet_lr),
             (self.clip.parameters(), o.clip_lr),
         )
-        optimizer = torch.optim.AdamW(
-            [{"params": list(parameters), "lr": rate} for parameters, rate in groups],
-            weight_decay=0.0,
-            fused=True,
-        )
-        rates: list[Callable[[int], float]] = [
-            partial(stage_rate, start=start, end=end, warmup=o.warmup)
-            for start, end in zip(self.starts[:-1], self.starts[1:], strict=True)
-        ]
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": LambdaLR(optimizer, rates), "interval": "step"},
-        }
+        return staged_adamw(groups, self.starts, o.warmup)
 
     def _tokens(self, prompts: list[str]) -> Tensor:
         length = self.tokenizer.model_max_length

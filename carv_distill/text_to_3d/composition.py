@@ -19,8 +19,6 @@ from torch import Tensor
 from carv_distill.carv import Residual
 from carv_distill.geometry.backdrops import CHOICES, NOISES, backdrops
 
-CHANNELS = 4
-"""Of x: colours times opacity, and opacity, in [0, 1]."""
 EXTRA = NOISES + 1
 """Channels of random numbers of a picture beside its noise: the backdrop's, and one of choices."""
 ORDERS = torch.tensor(list(permutations(range(3))))
@@ -28,7 +26,7 @@ ORDERS = torch.tensor(list(permutations(range(3))))
 
 @dataclass(frozen=True)
 class Picture:
-    """Pictures p [n, 3, s, s] in [−1, 1] of x = (C, o), affine in x:
+    """Pictures p [n, 3, s, s] in [−1, 1] of x = (C, o), colours times opacity and opacity, affine in x:
 
         p = 2 (±C_π + [o where −] + (1 − o) b) − 1,
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from carv_distill.carv import (
     Chunk,
+    Draws,
     NoiseLevelSampler,
     Residual,
     Upstream,
@@ -75,9 +76,22 @@ def estimate_loss(
         rank, world_size, shared: see :meth:`NoiseLevelSampler.draw`.
     """
     sample = sample_upstream(pipeline, upstream, upstream_generator)
-    x, shape = sample.x, sample.noise_shape
-    drawn = sampler.draw(upstream, draws, shape, draws_generator, rank, world_size, shared, x.dtype)
+    drawn = _draw(sampler, sample, draws, draws_generator, rank, world_size, shared)
     return carv_loss(sample, drawn, upstream_generator, chunk)[0]
+
+
+def _draw(
+    sampler: NoiseLevelSampler,
+    sample: Upstream,
+    draws: int,
+    generator: torch.Generator,
+    rank: int,
+    world_size: int,
+    shared: torch.Generator | None,
+) -> Draws:
+    """K draws for each of R upstream samples."""
+    x = sample.x
+    return sampler.draw(len(x), draws, sample.noise_shape, generator, rank, world_size, shared, x.dtype)
 
 
 def estimate_gradient(
@@ -100,9 +114,8 @@ def estimate_gradient(
         loss = estimate(pipeline, sampler, upstream, draws, upstream_generator, draws_generator, chunk)
         return flat_gradient(loss, parameters)
     sample = sample_upstream(pipeline, upstream, upstream_generator)
-    x, shape = sample.x, sample.noise_shape
-    drawn = sampler.draw(upstream, draws, shape, draws_generator, rank, world_size, shared, x.dtype)
-    return (average_residual(sample.residual, x, drawn, chunk) / upstream).sum(0).flatten()
+    drawn = _draw(sampler, sample, draws, draws_generator, rank, world_size, shared)
+    return (average_residual(sample.residual, sample.x, drawn, chunk) / upstream).sum(0).flatten()
 
 
 @torch.no_grad()

@@ -31,9 +31,9 @@ RATE = 0.02
 class GaussianTeacher:
     """N(μ, s² C) of a solid's pictures μ in [−1, 1], a view at a time; C is stationary, of unit variance.
 
-    With S the spectrum of s² C, x_t = x + σ ε and hats for Fourier transforms,
+    With S the spectrum of s² C, x_t = x + σ ε, F the Fourier transform and e the predicted noise,
 
-        ε̂ − ε = σ (x̂ − μ̂)/(S + σ²) − S ε̂/(S + σ²):
+        F(e − ε) = σ F(x − μ)/(S + σ²) − S F(ε)/(S + σ²):
 
     the first part is the signal, the second the noise, which a teacher without spread has not.
     """

@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 
 from carv_distill.carv import stream
-from carv_distill.variance import CostModel, Estimate, VarianceBudget, mean_estimate, ratio
+from carv_distill.variance import CostModel, VarianceBudget, mean_estimate
 from studies.cached import compute
-from studies.intervals import exponential
+from studies.intervals import exponential, resolved_ratio
 from studies.sds_entropy.gaussian import GaussianTeacher, train
-from studies.sentences import estimate, show
+from studies.sentences import estimate, show, show_column
 from studies.study import Row, columns
 
 SPREADS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9, 0.95)
@@ -71,11 +71,13 @@ def races(
 
 
 def regime_rows(measured: Mapping[float, Sequence[VarianceBudget]]) -> list[Row]:
-    """By spread: W/B (geometric mean over objects and states, each with its own error), the greatest
-    effective compute of (1, K) at κ = 4 and its K."""
+    """By spread: W/B (geometric mean over objects and states, errors independent; none where a B is not told
+    from 0), the greatest effective compute of (1, K) at κ = 4 and its K."""
     cost, rows = CostModel.declared(KAPPA), []
     for spread, found in measured.items():
-        row: Row = {"spread": spread, **columns("within_over_between", _pooled(found))}
+        row: Row = {"spread": spread}
+        if (place := resolved_ratio([(b.within, b.between) for b in found])) is not None:
+            row |= columns("within_over_between", place)
         worth = {k: statistics.geometric_mean(_worth(b, cost, k) for b in found) for k in DRAWS}
         best = max(worth, key=lambda k: worth[k])
         row |= {f"ecm_{k}": round(worth[k], 3) for k in DRAWS} | {"best_draws": best, "best_ecm": worth[best]}
@@ -86,13 +88,6 @@ def regime_rows(measured: Mapping[float, Sequence[VarianceBudget]]) -> list[Row]
 
 def _worth(b: VarianceBudget, cost: CostModel, draws: int) -> float:
     return b.variance(1, 1) * cost(1, 1) / (b.variance(1, draws) * cost(1, draws))
-
-
-def _pooled(found: Sequence[VarianceBudget]) -> Estimate:
-    ratios = [ratio(b.within, b.between) for b in found]
-    mean = statistics.fmean(math.log(max(e.value, 1e-9)) for e in ratios)
-    se = math.sqrt(sum((e.se / max(e.value, 1e-9)) ** 2 for e in ratios)) / len(ratios)
-    return exponential(Estimate(mean, se, mean - 1.96 * se, mean + 1.96 * se))
 
 
 def quality_rows(measured: Mapping[float, Mapping[str, Sequence[Sequence[float]]]]) -> list[Row]:
@@ -118,11 +113,15 @@ def sentences(regime: Sequence[Row], quality: Sequence[Row]) -> list[str]:
     said = []
     for row in regime:
         line = (
-            f"spread {row['spread']}: W/B {show(estimate(row, 'within_over_between'))}, effective compute "
+            f"spread {row['spread']}: W/B {_shown(row)}, effective compute "
             f"{row['best_ecm']:.2f} at K = {row['best_draws']}"
         )
         for other in quality:
-            if other["spread"] == row["spread"] and other["arm"] == "(1,16)":
-                line += f"; error of (1,16) over (4,1) {show(estimate(other, 'over_4_1'))}"
+            if other["spread"] == row["spread"] and "over_4_1" in other:
+                line += f"; error of {other['arm']} over (4,1) {show(estimate(other, 'over_4_1'))}"
         said.append(line + ".")
     return said
+
+
+def _shown(row: Row) -> str:
+    return show_column(row, "within_over_between") if "within_over_between" in row else "not resolved"

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from carv_distill.carv import NoiseLevelSampler, Proposal, stream
+from carv_distill.text_to_3d.options import SDSConfig
 from carv_distill.variance import (
     Arm,
     CostModel,
@@ -165,7 +166,7 @@ def measure_state(
     learned = with_learned_coefficient(gradient, *load_timesteps(Path(run)), own("coefficient"))
     measure("uniform, learned c", learned, "iid", 2, 1, uniform)
     for cameras in CAMERAS:
-        spread = load_gradient(Path(run), step, cameras)
+        spread = load_gradient(Path(run), step, partial(_use_cameras, cameras))
         more = [k for k in draws if k <= 8 and k != 4] if cameras == "sobol" else []
         for r, k in [*((r, 4) for r in renders), *((renders[-1], k) for k in more)]:
             measure("best", spread, cameras, r, k, best)
@@ -178,13 +179,18 @@ def confirm_state(
 ) -> tuple[Estimate, Estimate]:
     """See :meth:`Objects.confirm`."""
     upstream, draws, cameras = best
-    gradient, spread = load_gradient(Path(run), step), load_gradient(Path(run), step, cameras)
+    gradient = load_gradient(Path(run), step)
+    spread = load_gradient(Path(run), step, partial(_use_cameras, cameras))
     neyman = NoiseLevelSampler(_profile(gradient).neyman(DEFENSIVE), "nested", noise)
     uniform = NoiseLevelSampler(Proposal.uniform(), "iid")
     seed = int(torch.randint(2**31, (), generator=stream(prompt, step, "confirm")))
     plain = measure_pairs(gradient.pipeline, gradient.parameters, uniform, 2, 1, 4 * pairs, seed=seed)
     chosen = measure_pairs(spread.pipeline, spread.parameters, neyman, upstream, draws, pairs, seed=seed + 1)
     return plain.total(), chosen.total()
+
+
+def _use_cameras(sampling: str, config: SDSConfig) -> None:
+    config.camera.sampling = sampling
 
 
 def _profile(gradient: MeasuredGradient) -> NoiseLevelProfile:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from carv_distill.carv import Upstream, stream
-from carv_distill.tasks import TASKS, open_run
+from carv_distill.carv import stream
 from carv_distill.text_to_3d.options import SDSConfig
 from carv_distill.variance import Estimate, MeasuredGradient, VarianceBudget, ratio
 from studies.cached import compute
-from studies.gradient import one_thread, price
-from studies.intervals import exponential
+from studies.gradient import load_gradient, one_thread, price
+from studies.intervals import resolved_ratio
 from studies.runs import TrainingRun, plain_name
 from studies.sentences import estimate, show
 from studies.study import Row, columns
@@ -63,22 +61,14 @@ def training(prompt: str, seed: int, steps: int) -> TrainingRun:
 def load(folder: Path, cell: Cell) -> MeasuredGradient:
     """The gradient of a cell."""
     run = folder / training(cell.prompt, cell.seed, 0).name
-    task, config = open_run(run)
-    assert isinstance(config, SDSConfig)
-    config.sds.augment = cell.augment
+    return load_gradient(run, cell.step, partial(_apply, cell), cell.regularised)
+
+
+def _apply(cell: Cell, config: SDSConfig) -> None:
     distance, fov, elevation = CAMERAS[cell.cameras]
+    config.sds.augment = cell.augment
     config.camera.distance, config.camera.fov = list(distance), list(fov)
     config.camera.elevation = list(elevation)
-    measured = TASKS[task.name].gradient
-    assert measured is not None
-    gradient = measured(config, run, "cpu", cell.step)
-    if cell.regularised:
-        return gradient
-
-    def bare(count: int, generator: object) -> Upstream:
-        return Upstream(*gradient.pipeline(count, generator))._replace(penalty=None)  # type: ignore[arg-type]
-
-    return replace(gradient, pipeline=bare)
 
 
 def measure(folder: Path, cell: Cell, renders: int) -> VarianceBudget:
@@ -124,24 +114,12 @@ def rows_of(measured: Mapping[Cell, VarianceBudget]) -> list[Row]:
 
 def pooled(
     measured: Mapping[Cell, VarianceBudget], prompt: str, seed: int, augment: str, regularised: bool
-) -> Estimate:
-    """W/B over the states of a run: the geometric mean, errors independent."""
-    found = [
-        within_over_between(b)
-        for c, b in measured.items()
-        if (c.prompt, c.seed, c.augment, c.regularised, c.cameras)
-        == (prompt, seed, augment, regularised, "near")
-    ]
-    logs = [
-        (math.log(max(e.value, 1e-9)), math.log(e.high / e.value), math.log(e.value / e.low))
-        for e in found
-        if e.low > 0
-    ]
-    if len(logs) < len(found):
-        return Estimate(math.nan, math.nan, math.nan, math.nan)
-    mean = sum(v for v, _, _ in logs) / len(logs)
-    up, down = (math.sqrt(sum(row[i] ** 2 for row in logs)) / len(logs) for i in (1, 2))
-    return exponential(Estimate(mean, (up + down) / 4, mean - down, mean + up))
+) -> Estimate | None:
+    """W/B over the states of a run: the geometric mean, errors independent; None where a B is not told from
+    0."""
+    wanted = Cell(prompt, seed, 0, augment, regularised)
+    found = [b for cell, b in measured.items() if replace(cell, step=0) == wanted]
+    return resolved_ratio([(b.within, b.between) for b in found])
 
 
 def kappa(folder: Path, cell: Cell, repeats: int) -> float:
@@ -175,8 +153,9 @@ def verdict(
                 == (prompt, seed, "draw", False, "near")
             ]
             passed = sum(within_over_between(measured[c]).low >= 10 for c in own)
-            shown = ", ".join(f"{name} {show(e)}" for name, e in values.items() if e.value == e.value)
-            gate = "passes" if values["per draw"].low >= 10 else "does not pass"
+            shown = ", ".join(f"{name} {show(e) if e else 'not resolved'}" for name, e in values.items())
+            drawn = values["per draw"]
+            gate = "passes" if drawn and drawn.low >= 10 else "does not pass"
             said.append(
                 f"{prompt}, seed {seed}: W/B {shown}; {passed} of {len(own)} states reach 10; {gate}."
             )

@@ -11,7 +11,7 @@ from carv_distill.carv import NoiseLevelSampler, Proposal
 from carv_distill.variance import Estimate, PairedVariance, analyse, analysis_dict, measure_pairs, scaled
 from studies.cached import compute
 from studies.gradient import load_gradient, one_thread, price
-from studies.intervals import independent_ratio, pooled_ratio
+from studies.intervals import pooled_ratio, resolved_ratio
 from studies.sentences import estimate, sentence
 from studies.study import Row, columns
 
@@ -100,10 +100,10 @@ def sentences(states: Mapping[int, State], rows: Sequence[Row]) -> list[str]:
 def _parts(states: Mapping[int, State]) -> str:
     of_base = [state[next(iter(ARMS))] for state in states.values()]
     said = "Variance within over between student samples, of a single draw"
-    pairs = [(v.within(), v.between()) for v in of_base]
-    if any(between.low <= 0 for _, between in pairs):
+    pooled = resolved_ratio([(v.within(), v.between()) for v in of_base])
+    if pooled is None:
         return f"{said}: not resolved."
-    return sentence(said, {"pooled over the states": independent_ratio(pairs)})
+    return sentence(said, {"pooled over the states": pooled})
 
 
 def advise(run: Path, quick: bool, folder: Path, workers: int) -> Row:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import IFPipeline
-from lightning.pytorch import Trainer
 
 from carv_distill.data.wild import WILD, WildSolids, wild_solids
 from carv_distill.errors import UserError
@@ -16,6 +15,7 @@ from carv_distill.teacher_training.options import PixelTeacherOptions
 from carv_distill.teacher_training.pixel_module import PROMPTS, PixelTeacherModule, preview
 from carv_distill.teacher_training.pixel_networks import build_pixel_networks
 from carv_distill.teachers.pipelines.teacher import load_text_teacher
+from tests.helpers.loops import fit
 
 OPTIONS = PixelTeacherOptions(
     size=8, unet_channels=[8, 16], attention_size=4, text_width=16, clip_width=16, clip_layers=1, batch=4
@@ -30,17 +30,7 @@ def data() -> WildSolids:
 def trained(data: WildSolids, steps: int = 5) -> PixelTeacherModule:
     torch.manual_seed(0)
     networks = build_pixel_networks(OPTIONS, OPTIONS.size, ["a", *WILD])
-    module = PixelTeacherModule(networks, data, OPTIONS, steps, seed=0)
-    Trainer(
-        max_steps=steps,
-        max_epochs=-1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    ).fit(module)
-    return module
+    return fit(PixelTeacherModule(networks, data, OPTIONS, steps, seed=0), steps)
 
 
 def test_stages_learn_in_turn_and_the_folder_is_a_teacher(data: WildSolids, tmp_path: Path) -> None:

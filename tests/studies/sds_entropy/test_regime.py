@@ -1,0 +1,60 @@
+"""The study's rows and sentences, on made-up budgets and races."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from carv_distill.variance import Estimate, VarianceBudget
+from studies.sds_entropy.figures import draw_regime
+from studies.sds_entropy.regime import ARMS, KAPPA, quality_rows, regime_rows, sentences
+
+
+def budget(between: float, within: float, error: float = 0.05) -> VarianceBudget:
+    def about(value: float) -> Estimate:
+        return Estimate(value, error * value, value * (1 - 2 * error), value * (1 + 2 * error))
+
+    halves = about(within / 2), about(within / 2)
+    return VarianceBudget(about(between), *halves, about(within), about(between + within), about(0.1), 120)
+
+
+def test_all_arms_cost_the_same() -> None:
+    assert {times * upstream * (KAPPA + draws) for upstream, draws, times in ARMS.values()} == {20.0}
+
+
+def test_the_regime_is_that_of_the_formula() -> None:
+    small, large = regime_rows({0.2: [budget(1, 1), budget(4, 4)], 0.9: [budget(1, 20), budget(2, 40)]})
+    assert small["within_over_between"] == pytest.approx(1)
+    assert large["within_over_between"] == pytest.approx(20)
+    assert large["ecm_8"] == pytest.approx(21 * 5 / ((1 + 20 / 8) * 12), abs=1e-3)
+    assert small["best_draws"] == 2
+    assert large["best_draws"] == 8
+
+
+def test_a_part_that_is_not_told_from_zero_makes_no_ratio() -> None:
+    (row,) = regime_rows({0.9: [budget(1, 20), budget(0.1, 20, error=0.6)]})
+    assert "within_over_between" not in row
+    assert "W/B not resolved" in sentences([row], [])[0]
+
+
+def test_errors_are_compared_in_pairs_over_the_last_third() -> None:
+    def race(level: float, scatter: float) -> list[float]:
+        return [9.0, 9.0, 9.0, 9.0, level * scatter, level * scatter]
+
+    runs = {
+        arm: [race(level ** (1 + s / 100), s) for s in (1.0, 2.0, 3.0)]
+        for arm, level in zip(ARMS, (1.0, 0.8, 0.3), strict=True)
+    }
+    rows = quality_rows({0.9: runs})
+    assert [row["arm"] for row in rows] == list(ARMS)
+    assert "over_4_1" not in rows[0]
+    assert rows[1]["over_4_1"] == pytest.approx(0.8**1.02)
+    assert rows[2]["over_4_1"] == pytest.approx(0.3**1.02)
+    assert rows[0]["error"] == pytest.approx(6 ** (1 / 3))
+    regime = regime_rows({0.9: [budget(1, 20)]})
+    (said,) = sentences(regime, rows)
+    assert "(1,16) over (4,1) 0.796" in said
+    assert "(1,1) over (4,1) 0.2929" in said  # what contradicts a story about reuse stands beside it
+    figure = draw_regime(regime, rows)
+    assert all(math.isfinite(v) for line in figure.axes[2].lines for v in line.get_ydata())
