@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from carv_distill.figures import BLUE, GREEN, GREY, ORANGE, new_figure
 from studies.plots import draw_curve, plain_numbers
@@ -22,10 +23,12 @@ def draw_regime(regime: Sequence[Row], quality: Sequence[Row]) -> Figure:
     left.axhline(10, color=GREY, lw=0.8, ls=":")
     left.set(xscale="log", yscale="log", xlabel="spread of the teacher, s", ylabel="W/B of a single draw")
     plain_numbers(left.xaxis, (0.05, 0.1, 0.2, 0.5, 0.95))
+    plain_numbers(left.yaxis, LogLocator(subs=(1.0, 2.0, 5.0)))
     for column, colour in (("ecm_2", GREY), ("ecm_8", BLUE), ("ecm_64", ORANGE)):
         middle.plot(rows.within_over_between, rows[column], ".-", color=colour, label=f"K = {column[4:]}")
     middle.axhline(1, color=GREY, lw=0.8, ls=":")
     middle.set(xscale="log", xlabel="W/B", ylabel="effective compute of (1, K), κ = 4")
+    plain_numbers(middle.xaxis, LogLocator(subs=(1.0, 3.0)))
     middle.legend(frameon=False, fontsize=8)
     if quality:
         raced = pd.DataFrame(quality)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from carv_distill.figures import BLUE, GREEN, GREY, ORANGE, RED, new_figure
 from carv_distill.variance import VarianceBudget
@@ -31,6 +32,8 @@ def draw_gate(measured: Mapping[Cell, VarianceBudget]) -> Figure:
     axes.plot([], [], "k--", label="pictures per render")
     axes.axhline(10, color=GREY, lw=0.8, ls=":")
     axes.set(xscale="log", yscale="log", xlabel="steps", ylabel="variance within / between renders")
+    plain_numbers(axes.xaxis, sorted(set(table.step)))
+    plain_numbers(axes.yaxis, LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.grid(alpha=0.25)
     figure.legend(loc="outside upper center", ncols=5, frameon=False, fontsize=8)
     return figure
@@ -56,6 +59,7 @@ def draw_cameras(measured: Mapping[Cell, VarianceBudget]) -> Figure:
     axes.set(
         xscale="log", xlabel="variance within / between renders", yticks=range(len(names)), yticklabels=names
     )
+    plain_numbers(axes.xaxis, LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.invert_yaxis()
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=8)
@@ -71,6 +75,7 @@ def draw_worth(rows: Sequence[Row]) -> Figure:
         draw_curve(axes, mine, "draws", "effective_compute", colour, str(arm))
         paper = mine.dropna(subset="paper") if "paper" in mine else mine[:0]
         axes.plot(paper.draws, paper.paper, "x", color=colour)
+    axes.plot([], [], "kx", label="paper, by colour")
     axes.set(xscale="log", xlabel="K", ylabel="effective compute against uniform (1, 1)")
     plain_numbers(axes.xaxis, (1, 2, 4, 8, 16))
     axes.grid(alpha=0.25)
