@@ -7,6 +7,7 @@
 - memory: peak of an update's tensors at 32 shares of R = 8 against 2 (at most 1.05);
 - sharded gradient, sharded: the first two of two processes with trainer.sharding: fsdp (at most 3 times the
   seconds: of a small network, through gloo, joining the blocks costs as much as they do);
+- sharded gradient, float64: the same in double precision, where it is the arithmetic and not its rounding;
 - sharded bytes: parameters, gradients and moments that one of two such processes holds, over those of one
   process with whole networks (at most 0.52).
 """
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import Trainer
@@ -38,14 +39,18 @@ from carv_distill.tasks import load_config
 
 WARM_UP = 3
 UPSTREAM = 8
-SHARDED = "CARV_DISTILL_BENCHMARK_SHARDED"
-"""Tells the two processes which kind they are."""
+SHARDED, PRECISION = "CARV_DISTILL_BENCHMARK_SHARDED", "CARV_DISTILL_BENCHMARK_PRECISION"
+"""Tell the two processes which kind they are."""
+Precision = Literal["32-true", "64-true"]
+FLOAT32: Precision = "32-true"
+FLOAT64: Precision = "64-true"
 BOUNDS = {
     "gradient": 1e-6,
     "two processes": 1.0,
     "exchange": 1.0,
     "memory": 1.05,
     "sharded gradient": 1e-6,
+    "sharded gradient, float64": 1e-12,
     "sharded": 3.0,
     "sharded bytes": 0.52,
 }
@@ -94,10 +99,13 @@ def build(config: str, shares: int, processes: int = 1) -> Timed:
     return module
 
 
-def fit(module: Timed, steps: int, processes: int = 1, sharded: bool = False) -> Timed:
+def fit(
+    module: Timed, steps: int, processes: int = 1, sharded: bool = False, precision: Precision = FLOAT32
+) -> Timed:
     """The module after so many updates in a trainer that does nothing else."""
     several = ShardedStrategy() if sharded else "ddp"
     Trainer(
+        precision=precision,
         max_steps=steps,
         max_epochs=-1,
         accelerator="cpu",
@@ -112,25 +120,38 @@ def fit(module: Timed, steps: int, processes: int = 1, sharded: bool = False) ->
     return module
 
 
-def work(config: str, rounds: int, out: Path, sharded: bool) -> None:
+def work(config: str, rounds: int, out: Path, sharded: bool, precision: Precision) -> None:
     """One of two processes: what rank 0 measured goes into a file."""
-    module = fit(build(config, 2, 2), rounds + WARM_UP, 2, sharded)
+    module = fit(build(config, 2, 2), rounds + WARM_UP, 2, sharded, precision)
     if module.global_rank == 0:
         torch.save((module.first, module.updates, module.exchanges, module.held), out)
 
 
 def two_processes(
-    config: str, rounds: int, sharded: bool = False
+    config: str, rounds: int, sharded: bool = False, precision: Precision = FLOAT32
 ) -> tuple[Tensor, list[float], list[float], int]:
     """(first gradient, seconds of updates, seconds of exchanges, bytes held) of two gloo processes."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "measured.pt")
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
         words = ["-m", "benchmarks.scale", "--config", config, "--rounds", str(rounds), "--out", str(out)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", SHARDED: str(int(sharded))}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", SHARDED: str(int(sharded)), PRECISION: precision}
         subprocess.run([*launch, *words], check=True, env=environment)
         first, updates, exchanges, held = torch.load(out, weights_only=True)
     return first, updates, exchanges, held
+
+
+def sharded_error(config: str, precision: Precision = FLOAT32) -> float:
+    """Of the first gradient of two processes that share every network: greatest difference from one
+    process's over its greatest entry."""
+    sharded, *_ = two_processes(config, 1, sharded=True, precision=precision)
+    one = fit(build(config, 2), 1, precision=precision).first
+    return relative(sharded, one)
+
+
+def relative(gradient: Tensor, of: Tensor) -> float:
+    """Greatest difference over greatest entry."""
+    return float((gradient - of).abs().max() / of.abs().max())
 
 
 def memory_ratio(config: str) -> float:
@@ -161,19 +182,20 @@ def main() -> None:
     torch.set_num_threads(1)
     config = str(arguments.config)
     if torch.distributed.is_torchelastic_launched():
-        work(config, arguments.rounds, arguments.out, os.environ[SHARDED] == "1")
+        precision = cast(Precision, os.environ[PRECISION])
+        work(config, arguments.rounds, arguments.out, os.environ[SHARDED] == "1", precision)
         return
     first, updates, exchanges, _ = two_processes(config, arguments.rounds)
     of_shards, sharded_updates, _, held = two_processes(config, arguments.rounds, sharded=True)
     one = fit(build(config, 2), arguments.rounds + WARM_UP)
-    errors = [float((g - one.first).abs().max() / one.first.abs().max()) for g in (first, of_shards)]
     memory = memory_ratio(config)
     results = {
-        "gradient": (errors[0],) * 3,
+        "gradient": (relative(first, one.first),) * 3,
         "two processes": ratio_of(updates[WARM_UP:], one.updates[WARM_UP:]),
         "exchange": ratio_of(exchanges[WARM_UP:], updates[WARM_UP:]),
         "memory": (memory,) * 3,
-        "sharded gradient": (errors[1],) * 3,
+        "sharded gradient": (relative(of_shards, one.first),) * 3,
+        "sharded gradient, float64": (sharded_error(config, FLOAT64),) * 3,
         "sharded": ratio_of(sharded_updates[WARM_UP:], one.updates[WARM_UP:]),
         "sharded bytes": (held / one.held,) * 3,
     }

@@ -184,5 +184,11 @@ class DataOptions:
             value = getattr(self, spec.name)
             if spec.name in names and value != spec.default:
                 raise UserError(
-                    f"data.{spec.name}: {value} is given, but data.name: {self.name} has none; leave it out"
+                    f"data.{spec.name}: {value} is given, but data.name: {self.name} has none; leave it out, "
+                    f"or where a file gives it, add data.{spec.name}={_word(spec.default)}, its default"
                 )
+
+
+def _word(value: object) -> str:
+    """As a command line writes it."""
+    return "null" if value is None else str(value).lower()

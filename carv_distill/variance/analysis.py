@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -150,7 +151,13 @@ def analyse(
     def own(name: str) -> torch.Generator:
         return stream(g.seed, g.step, "accounting", name, device=g.device)
 
-    progress("costs of the stages")
+    told = itertools.count(1)
+    every = 5 + len(standard_arms(Proposal.uniform(), Proposal.uniform())) * len(set(draws))
+
+    def begin(what: str) -> None:
+        progress(f"{next(told)} of {every}: {what}")
+
+    begin("costs of the stages")
     timer = StageTimer(g.device)
     with g.context():
         g.time_other(timer)
@@ -164,22 +171,22 @@ def analyse(
                 name,
                 timer.spread(name),
             )
-    progress(f"budget: {budget_upstreams} upstream samples × 8 draws")
+    begin(f"budget: {budget_upstreams} upstream samples × 8 draws")
     budget = VarianceBudget.measure(g.sample, p, own("budget"), None, budget_upstreams, levels=4, noises=2)
-    progress(f"profile over noise levels: {profile_bins} bins × {profile_upstreams} upstream samples")
+    begin(f"profile over noise levels: {profile_bins} bins × {profile_upstreams} upstream samples")
     profile = NoiseLevelProfile.measure(g.sample, p, own("profile"), profile_bins, profile_upstreams)
     importance = (g.importance or profile.importance)(defensive)
     neyman = profile.neyman(defensive)
-    progress("parity of the noise")
+    begin("parity of the noise")
     parity = NoiseParity.measure(g.sample, p, own("parity"), neyman, budget_upstreams, max(2, *draws))
     noise = parity.gate()
     arms = standard_arms(importance, neyman, noise)
-    comparison = compare(g.sample, p, arms, upstream, draws, pairs, cost, budget, g.seed, g.chunk, progress)
+    comparison = compare(g.sample, p, arms, upstream, draws, pairs, cost, budget, g.seed, g.chunk, begin)
     spent = cost(g.upstream, g.draws)
     advice = {arm: comparison.advice(arm, spent) for arm in comparison.arms()}
     best = max(advice, key=lambda arm: advice[arm].ecm)
     sampler = next(arm.sampler for arm in arms if arm.name == best)
-    progress(f"check of the advice: ({advice[best].upstream},{advice[best].draws}) {best}")
+    begin(f"check of the advice: ({advice[best].upstream},{advice[best].draws}) {best}")
     check = _check(comparison, advice[best], sampler, g, pairs)
     proposals = {"importance": importance, "Neyman": neyman}
     setting = (g.arm, g.upstream, g.draws)

@@ -207,7 +207,10 @@ def test_places_that_do_not_fit_are_a_line(name: str, files: Files, message: str
         (DataOptions("captioned"), r"data\.path: data\.name: captioned needs a folder or zip of pictures"),
         (DataOptions("digits"), "no data set 'digits' of images with captions; allowed: shapes, captioned"),
         (DataOptions("shapes", "x"), r"x is given, but .* made in memory \(a path goes with captioned\)"),
-        (DataOptions("captioned", "x", views=3), r"data\.views: 3 is given, but .*captioned has none"),
+        (
+            DataOptions("captioned", "x", views=3),
+            "views: 3 is given, but .*captioned has none.* add data.views=66,",
+        ),
         (DataOptions("captioned", "x", convert="rgb"), r"data\.convert: rgb is given"),
         (DataOptions("captioned", "x", flip=True), r"data\.flip: True is given"),
         (DataOptions("shapes", labels=False), r"data\.labels: False is given"),

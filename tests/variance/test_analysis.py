@@ -165,7 +165,9 @@ def test_other_costs_are_timed() -> None:
     gradient = replace(
         gradient_of(MODEL), pipeline=pipeline, parameters=[theta], chunk=3, time_other=time_other
     )
-    analysis = analyse(gradient, 1, (1,), 3, 3, 2, 2)
+    told: list[str] = []
+    analysis = analyse(gradient, 1, (1,), 3, 3, 2, 2, progress=told.append)
+    assert [t.split(":")[0] for t in told] == [f"{n} of {len(told)}" for n in range(1, len(told) + 1)]
     assert analysis.comparison.cost.other == 7.0
     assert max(rows[: 11 * 3]) == 3  # R·K = 8 in three calls, eleven rounds
     assert analysis.check.seconds > 7
