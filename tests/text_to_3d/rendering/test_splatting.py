@@ -16,8 +16,14 @@ from torch import Tensor
 
 from carv_distill.errors import UserError
 from carv_distill.geometry.camera import Cameras, CameraSampler
-from carv_distill.text_to_3d import rendering as splatting
-from carv_distill.text_to_3d.rendering import Gaussians, choose_backend, gsplat_fault, splat
+from carv_distill.text_to_3d.rendering import (
+    Gaussians,
+    choose_backend,
+    gsplat_fault,
+    project,
+    splat,
+    splatting,
+)
 from carv_distill.text_to_3d.scenes import VoxelScene
 
 F64 = torch.float64
@@ -314,7 +320,7 @@ def test_cameras_with_noise_splat_where_their_rays_go(elevation: tuple[float, fl
             torch.full((n,), 0.5, dtype=F64),
             torch.zeros(n, 3, dtype=F64),
         )
-        seen = splatting.project(gaussians, cameras[i : i + 1], 4)
+        seen = project(gaussians, cameras[i : i + 1], 4)
         middle = torch.arange(4).double() + 0.5
         rows, columns = torch.meshgrid(middle, middle, indexing="ij")
         torch.testing.assert_close(seen.place[0].view(4, 4, 2), torch.stack([columns, rows], -1))

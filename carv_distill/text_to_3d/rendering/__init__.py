@@ -1,0 +1,23 @@
+"""Pictures: of fields by quadrature along rays, of 3D Gaussians by splatting."""
+
+from .gaussians import ALPHA_MAX, Footprints, Gaussians, project, rotations
+from .marching import MARCH_BYTES, Field, march
+from .rendered import Rendered, background_colours
+from .splatting import TILE, choose_backend, gsplat_fault, splat
+
+__all__ = [
+    "ALPHA_MAX",
+    "MARCH_BYTES",
+    "TILE",
+    "Field",
+    "Footprints",
+    "Gaussians",
+    "Rendered",
+    "background_colours",
+    "choose_backend",
+    "gsplat_fault",
+    "march",
+    "project",
+    "rotations",
+    "splat",
+]

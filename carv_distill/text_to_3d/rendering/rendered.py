@@ -1,0 +1,29 @@
+"""What a renderer gives, and what is behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from carv_distill.geometry.solids import BACKGROUND
+
+SHADES = {"grey": BACKGROUND, "white": 1.0, "black": 0.0}
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """n pictures."""
+
+    image: Tensor
+    """[n, 3, S, S] in [0, 1]."""
+    opacity: Tensor
+    """[n, 1, S, S]: the share of each pixel that is not background."""
+
+
+def background_colours(name: str, count: int, generator: torch.Generator | None, like: Tensor) -> Tensor:
+    """Of each of `count` pictures, [n, 3]: grey | white | black | random, the last one for each picture."""
+    if name == "random":
+        return torch.rand(count, 3, generator=generator, device=like.device, dtype=like.dtype)
+    return like.new_full((count, 3), SHADES[name])

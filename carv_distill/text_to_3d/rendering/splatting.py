@@ -1,0 +1,135 @@
+"""Pictures of 3D Gaussians by splatting, in plain torch or by gsplat."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from carv_distill.errors import UserError
+from carv_distill.geometry.camera import Cameras
+
+from .gaussians import ALPHA_MAX, ALPHA_MIN, LOW_PASS, NEAR, Footprints, Gaussians, project
+from .rendered import Rendered
+
+TILE = 8
+"""Pixels along the side of the squares that are composited one by one."""
+
+
+def splat(
+    gaussians: Gaussians, cameras: Cameras, size: int, behind: Tensor, backend: str = "auto"
+) -> Rendered:
+    """Pictures of `size` × `size` pixels, from front to back over the Gaussians sorted by depth,
+
+        C = Σ_i T_i α_i c_i + T_end · background,    T_i = Π_{j<i} (1 − α_j),
+        α_i = o_i exp(−½ Δᵀ (Σ'_i + 0.3 I)⁻¹ Δ),    Σ' = J W Σ Wᵀ Jᵀ,
+
+    with Σ' the Gaussian as the camera sees it to first order, Δ pixels, and α below 1/255 left out.
+
+    Args:
+        behind: background of each picture, [n, 3].
+        backend: auto | torch | gsplat; auto takes gsplat on a CUDA device where it can run.
+
+    Source: Zwicker et al. 2001 (EWA splatting); Kerbl et al. 2023, equations 2, 3 and 5, with the limits
+    of gsplat's ``rasterize_mode="classic"``, but for its end of a pixel that 1e-4 of the light is left to.
+    """
+    if choose_backend(backend, gaussians.means.device) == "gsplat":
+        return _by_gsplat(gaussians, cameras, size, behind)
+    return _by_torch(gaussians, cameras, size, behind)
+
+
+def choose_backend(backend: str, device: torch.device | str) -> str:
+    """torch or gsplat, as asked for and as the device has it.
+
+    Raises:
+        UserError: gsplat was asked for by name, and the device is no CUDA device or the package cannot run.
+    """
+    kind = torch.device(device).type
+    if backend == "torch" or (backend == "auto" and kind != "cuda"):
+        return "torch"
+    fault = gsplat_fault() if kind == "cuda" else f"it needs a CUDA device, and this run has {kind}"
+    if fault and backend == "gsplat":
+        raise UserError(f"scene.gaussians.backend: gsplat cannot run: {fault}; allowed here: auto, torch")
+    return "torch" if fault else "gsplat"
+
+
+@cache
+def gsplat_fault() -> str | None:
+    """Why gsplat cannot run, None if it can. Where it was installed from source this builds its kernels."""
+    try:
+        # The package itself imports without them, too.
+        from gsplat.cuda import _backend
+    except ModuleNotFoundError as error:
+        if error.name == "gsplat":
+            return "it is not installed (pip install 'carv-distill[gsplat]')"
+        return f"it lacks {error.name}"
+    except (ImportError, RuntimeError, OSError) as error:
+        return f"its CUDA kernels could not be built or loaded ({' '.join(str(error).split())[:200]})"
+    return "it found no CUDA toolkit (nvcc) to build its kernels with" if _backend._C is None else None
+
+
+def _by_gsplat(gaussians: Gaussians, cameras: Cameras, size: int, behind: Tensor) -> Rendered:
+    from gsplat import rasterization
+
+    image, opacity, _ = rasterization(
+        means=gaussians.means,
+        quats=gaussians.quaternions,
+        scales=gaussians.scales,
+        opacities=gaussians.opacity,
+        colors=gaussians.colour,
+        viewmats=cameras.view_matrices(),
+        Ks=cameras.intrinsics(size),
+        width=size,
+        height=size,
+        near_plane=NEAR,
+        eps2d=LOW_PASS,
+        packed=False,  # an object before the camera: every Gaussian is in every picture
+        backgrounds=behind,
+        render_mode="RGB",
+        rasterize_mode="classic",
+    )
+    return Rendered(image.movedim(-1, 1), opacity.movedim(-1, 1))
+
+
+def _by_torch(gaussians: Gaussians, cameras: Cameras, size: int, behind: Tensor) -> Rendered:
+    # In half precision a Gaussian would move by pixels.
+    with torch.autocast(gaussians.means.device.type, enabled=False):
+        seen = project(gaussians, cameras, size)
+        layers = torch.stack([_composite(gaussians, seen, i, size) for i in range(len(cameras))])
+    image, opacity = layers[:, :3], layers[:, 3:]
+    return Rendered(image + (1 - opacity) * behind[:, :, None, None], opacity)
+
+
+def _composite(gaussians: Gaussians, seen: Footprints, i: int, size: int) -> Tensor:
+    """Colour over black, and opacity, of what camera i sees, [4, S, S]: each tile of those Gaussians alone
+    that reach it."""
+    tiles = math.ceil(size / TILE)
+    start = TILE * torch.arange(tiles, device=seen.depth.device)
+    order = seen.depth[i].detach().argsort()
+    place, reach = seen.place[i][order], seen.reach[i][order]
+    conic, opacity = seen.conic[i][order], gaussians.opacity[order]
+    paint = torch.cat([gaussians.colour[order], torch.ones_like(opacity)[:, None]], -1)
+    with torch.no_grad():
+        # Pixel centres from start + 0.5 to start + TILE − 0.5, by column and by row.
+        low, high = place - reach - (TILE - 0.5), place + reach - 0.5
+        touched = (low <= start[:, None, None]) & (start[:, None, None] <= high) & (reach > 0)
+        hit = touched[:, None, :, 1] & touched[None, :, :, 0]
+        chosen = hit.view(tiles * tiles, -1).nonzero()[:, 1].split(hit.sum(-1).flatten().tolist())
+    inside = torch.arange(TILE, device=place.device, dtype=place.dtype) + 0.5
+    layers = []
+    for tile, these in enumerate(chosen):
+        row, column = divmod(tile, tiles)
+        a, b, c = conic[these].unbind(-1)
+        x, y = place[these].unbind(-1)
+        dx, dy = inside[:, None] + (column * TILE - x), inside[:, None] + (row * TILE - y)
+        along = opacity[these].log() - 0.5 * a * dx.square()
+        exponent = along[None] - (0.5 * c * dy.square())[:, None] - (b * dy)[:, None] * dx[None]
+        alpha = exponent.exp().clamp(max=ALPHA_MAX)
+        alpha = torch.where(alpha < ALPHA_MIN, 0, alpha)
+        passed = torch.log1p(-alpha).cumsum(-1).exp()
+        before = torch.cat([torch.ones_like(passed[..., :1]), passed[..., :-1]], -1)
+        layers.append((before - passed) @ paint[these])
+    whole = torch.stack(layers).view(tiles, tiles, TILE, TILE, 4)
+    return whole.permute(4, 0, 2, 1, 3).reshape(4, tiles * TILE, tiles * TILE)[:, :size, :size]

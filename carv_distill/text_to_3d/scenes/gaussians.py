@@ -1,0 +1,129 @@
+"""3D Gaussians."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from carv_distill.geometry.camera import Cameras
+from carv_distill.text_to_3d.options import GaussianOptions, SDSOptions
+from carv_distill.text_to_3d.rendering import (
+    ALPHA_MAX,
+    TILE,
+    Gaussians,
+    Rendered,
+    background_colours,
+    rotations,
+    splat,
+)
+
+from .scene import RADIUS, Scene
+
+OPACITY = 0.1
+"""That Gaussians start with."""
+REACH = 5.0
+"""Standard deviations after which a Gaussian ends in the fog: at 4e-6 of its density."""
+POINTS_AT_ONCE = 1024
+
+
+class GaussianScene(Scene):
+    """A fixed number of 3D Gaussians, seen by splatting.
+
+    They start grey and nearly transparent, spread evenly in a ball of radius 0.5, each as wide as half the
+    distance to its neighbours. None is split, cloned or pruned on the way: `count` is what there is. The cube
+    bounds the mesh; pictures show what left it, too.
+
+    Source: Kerbl et al. 2023 (3D Gaussian splatting), sections 4 and 5; the ball as in DreamGaussian
+    (arXiv 2309.16653), section 3.1.
+    """
+
+    def __init__(self, extent: float, options: GaussianOptions) -> None:
+        super().__init__(extent)
+        count, self.backend = options.count, options.backend
+        spacing = RADIUS * (4 / 3 * math.pi / count) ** (1 / 3)
+        self.means = nn.Parameter(_in_ball(count, RADIUS))
+        self.log_scales = nn.Parameter(torch.full((count, 3), math.log(spacing / 2)))
+        self.quaternions = nn.Parameter(torch.tensor([1.0, 0, 0, 0]).repeat(count, 1))
+        self.opacity_logits = nn.Parameter(torch.full((count,), math.log(OPACITY / (1 - OPACITY))))
+        self.colour_logits = nn.Parameter(torch.zeros(count, 3))
+
+    @property
+    def gaussians(self) -> Gaussians:
+        """As the renderer takes them, with the graph."""
+        return Gaussians(
+            self.means,
+            self.quaternions,
+            self.log_scales.exp(),
+            self.opacity_logits.sigmoid(),
+            self.colour_logits.sigmoid(),
+        )
+
+    def render(
+        self,
+        cameras: Cameras,
+        size: int,
+        samples: int,
+        generator: torch.Generator | None = None,
+        background: str = "grey",
+        rows: int | None = None,
+    ) -> Rendered:
+        """The same by splatting, where `samples` and `rows` mean nothing; see
+        :func:`~carv_distill.text_to_3d.rendering.splat`."""
+        behind = background_colours(background, len(cameras), generator, self.means)
+        return splat(self.gaussians, cameras, size, behind, self.backend)
+
+    @property
+    def point_bytes(self) -> int:
+        return 32
+
+    def picture_bytes(self, size: int, samples: int) -> tuple[int, int]:
+        tiles = math.ceil(size / TILE)
+        return 2 * len(self.means) * tiles**2, 0  # which Gaussian reaches which tile
+
+    def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Density and colour of the Gaussians as a fog,
+
+            σ(p) = Σ_i σ_i(p),    σ_i(p) = −ln(1 − o_i) / (√(2π) s̄_i) · exp(−½ (p − μ_i)ᵀ Σ_i⁻¹ (p − μ_i)),
+
+        with s̄ the geometric mean of the scales, and colour Σ_i σ_i c_i / σ. A ray through the middle of a
+        round Gaussian loses the share o of its light, as it does to its splat, so that one level of density
+        is a surface for Gaussians and fields alike.
+        """
+        g = self.gaussians
+        turn = rotations(g.quaternions)
+        # S⁻¹ Rᵀ, whose product with p − μ has the squared norm of the exponent.
+        whiten = (turn / g.scales[:, None, :]).mT
+        offset = (whiten @ g.means[:, :, None]).squeeze(-1)
+        spread = self.log_scales.mean(-1).exp() * math.sqrt(2 * math.pi)
+        peak = -torch.log1p(-g.opacity.clamp(max=ALPHA_MAX)) / spread
+        reach = REACH * (turn * g.scales[:, None, :]).norm(dim=-1)
+        densities, colours = [], []
+        for part in points.split(POINTS_AT_ONCE):
+            near = ((g.means > part.amin(0) - reach) & (g.means < part.amax(0) + reach)).all(-1)
+            axes = zip(whiten[near].unbind(1), offset[near].unbind(1), strict=True)
+            squared = torch.stack([(part @ along.T - place).square() for along, place in axes]).sum(0)
+            each = peak[near] * torch.exp(-0.5 * squared)
+            densities.append(each.sum(-1))
+            colours.append(each @ g.colour[near] / densities[-1].clamp(min=1e-12)[:, None])
+        return torch.cat(densities), torch.cat(colours)
+
+    def parameter_groups(self, rates: SDSOptions) -> list[dict[str, Any]]:
+        return [
+            {"params": [self.means], "lr": rates.position_lr},
+            {"params": [self.log_scales], "lr": rates.scale_lr},
+            {"params": [self.quaternions], "lr": rates.rotation_lr},
+            {"params": [self.opacity_logits], "lr": rates.density_lr},
+            {"params": [self.colour_logits], "lr": rates.colour_lr},
+        ]
+
+
+def _in_ball(count: int, radius: float) -> Tensor:
+    """Points spread evenly in a ball, [count, 3]: a Sobol sequence, the same for every seed."""
+    u = torch.quasirandom.SobolEngine(3).draw(count)
+    height, turn = 2 * u[:, 1] - 1, 2 * math.pi * u[:, 2]
+    flat = (1 - height.square()).clamp(min=0).sqrt()
+    unit = torch.stack([flat * turn.cos(), height, flat * turn.sin()], -1)
+    return radius * u[:, :1] ** (1 / 3) * unit

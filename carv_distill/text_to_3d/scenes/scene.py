@@ -1,0 +1,73 @@
+"""What a scene is: points → density and colour, and pictures of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from carv_distill.geometry.camera import Cameras
+from carv_distill.text_to_3d.options import SDSOptions
+from carv_distill.text_to_3d.rendering import MARCH_BYTES, Rendered, march
+
+BLOB = 10.0
+RADIUS = 0.5
+
+
+class Scene(nn.Module):
+    """What is where, and how it is seen.
+
+    ``scene(points [n, 3]) → (density [n] per unit length, colour [n, 3] in (0, 1))`` in the cube
+    [−extent, extent]³; a mesh is made from it. Pictures come from rays marched through it, unless a scene has
+    a renderer of its own.
+    """
+
+    def __init__(self, extent: float) -> None:
+        super().__init__()
+        self.extent = extent
+
+    def render(
+        self,
+        cameras: Cameras,
+        size: int,
+        samples: int,
+        generator: torch.Generator | None = None,
+        background: str = "grey",
+        rows: int | None = None,
+    ) -> Rendered:
+        """Pictures of `size` × `size` pixels, by `samples` points on each ray; see
+        :func:`~carv_distill.text_to_3d.rendering.march`."""
+        return march(self, self.extent, cameras, size, samples, generator, background, rows)
+
+    @property
+    def held_bytes(self) -> int:
+        """That a call without a graph holds in float32, whatever the points."""
+        return 0
+
+    @property
+    def point_bytes(self) -> int:
+        """The most that it holds of each point besides."""
+        raise TypeError(f"{type(self).__name__} does not say what memory it takes")
+
+    def picture_bytes(self, size: int, samples: int) -> tuple[int, int]:
+        """The most that :meth:`render` of one camera holds without a graph in float32: of all of the picture
+        and of each row that is rendered at once."""
+        during, after = MARCH_BYTES
+        return self.held_bytes, size * samples * max(during + self.point_bytes, after)
+
+    def parameter_groups(self, rates: SDSOptions) -> list[dict[str, Any]]:
+        """Parameters and learning rates for an optimiser."""
+        raise TypeError(f"{type(self).__name__} does not say how fast it learns")
+
+    def roughness(self) -> Tensor:
+        """A scalar that grows with speckle in the density; 0 where a scene has no such measure."""
+        return torch.zeros(())
+
+
+def blob(points: Tensor) -> Tensor:
+    """λ (1 − ‖p‖/c), the raw density that a field starts from: an object in the middle, [n].
+
+    Source: DreamFusion (arXiv 2209.14988), appendix A.2.
+    """
+    return BLOB * (1 - points.norm(dim=-1) / RADIUS)
