@@ -19,7 +19,7 @@ from carv_distill.processes import average_over_ranks, unsynchronised
 from .objective import SDSObjective
 from .rendering import Rendered
 from .scene_files import save_scene
-from .scenes import Scene
+from .scenes import DensityControl, Scene
 from .schedules import value_at
 
 ADVICE = "use teacher.precision=float32, a lower sds.guidance or smaller rates"
@@ -49,7 +49,9 @@ class SDSModule(EstimatedModule):
         self.objective = objective
         self.estimator = objective.levels.estimator
         self.chunk = Chunk(self.estimator.chunk)
+        self.density_control = DensityControl.of(objective.scene, objective.view.gaussians.densify)
         self.latest_opacity = torch.zeros(())
+        self.latest_gradients: list[Tensor] = []
 
     @property
     def scene(self) -> Scene:
@@ -61,6 +63,8 @@ class SDSModule(EstimatedModule):
         optimizer.zero_grad()  # type: ignore[union-attr]
         norms, opacities = [], []
         for loss, direction, seen in self.share(step):
+            if self.density_control is not None:
+                self.density_control.watch(seen, self.estimator.upstream)
             with unsynchronised(self.trainer.strategy):
                 self.manual_backward(loss)
             norms.append(direction.flatten(1).norm(dim=1))
@@ -73,9 +77,13 @@ class SDSModule(EstimatedModule):
         # A fused optimiser's step with this at 1 changes nothing; the host need not know.
         optimizer.optimizer.found_inf = skip  # type: ignore[union-attr]
         optimizer.step()  # type: ignore[union-attr]
+        if self.density_control is not None:
+            _, shared = self.streams(self.global_rank, "densify", step)
+            adam = optimizer.optimizer  # type: ignore[union-attr]
+            self.density_control.after_step(step + 1, self.scene, adam, skip, shared, self.world_size)
         self.commit(step)
         self.latest_losses = {"scene": torch.cat(norms).mean()}
-        self.latest_opacity = torch.stack(opacities).mean()
+        self.latest_opacity, self.latest_gradients = torch.stack(opacities).mean(), gradients
 
     def share(self, step: int) -> Iterator[tuple[Tensor, Tensor, Rendered]]:
         """This process's share of a step, `renders_at_once` renders at a time: (loss, direction, renders) of
@@ -95,11 +103,11 @@ class SDSModule(EstimatedModule):
             yield loss * (direction.shape[0] / e.upstream), direction, seen
 
     def metrics(self) -> dict[str, Tensor]:
-        gradients = [p.grad for p in self.scene.parameters() if p.grad is not None]
         return {
             "scene/direction_norm": self.latest_losses["scene"],
-            "scene/grad_norm": torch.nn.utils.get_total_norm(gradients),
+            "scene/grad_norm": torch.nn.utils.get_total_norm(self.latest_gradients),
             "scene/opacity": self.latest_opacity,
+            **self.scene.metrics(),
             **self.skips.metrics(),
         }
 
@@ -114,11 +122,15 @@ class SDSModule(EstimatedModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint["skips"] = self.skips.state_dict()
+        if self.density_control is not None:
+            checkpoint["density_control"] = self.density_control.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         if "skips" in checkpoint:  # older ones have none
             self.skips.load_state_dict(checkpoint["skips"])
+        if self.density_control is not None:
+            self.density_control.load_state_dict(checkpoint["density_control"])
 
     def train_dataloader(self) -> Iterator[int]:
         """Nothing to load: a step draws what it needs from its own streams."""

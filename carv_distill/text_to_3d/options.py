@@ -40,14 +40,50 @@ class HashOptions:
 
 
 @dataclass
+class DensifyOptions:
+    """Adaptive density control of Gaussians, with the numbers of DreamGaussian; sizes are shares of
+    scene.extent."""
+
+    every: int = at_least(0, 0)
+    """Steps between two changes of the count; 0 turns density control off. As published 100."""
+    start: int = at_least(0, 100)
+    """No change before this step."""
+    stop: int = at_least(1, 3000)
+    """Nor after this one."""
+    gradient: float = more_than(0, 0.01)
+    """Mean norm of the gradient by a Gaussian's place in the picture, half of whose side is 1, from which on
+    it is cloned or split."""
+    split_size: float = more_than(0, 0.05)
+    """Greatest scale above which it is split in two, and below which it is cloned."""
+    prune_opacity: float = between(0, 1, 0.01)
+    """Below this opacity it is removed."""
+    prune_size: float | None = more_than(0, 0.5)
+    """Greatest scale above which it is removed; empty: never."""
+    reset_every: int = at_least(0, 700)
+    """Steps between two resets, which lower all opacities to twice prune_opacity at most; 0: none."""
+    most: int = at_least(1, 20_000)
+    """Gaussians that there may be: of more candidates those of the greatest gradients are taken."""
+
+
+@dataclass
 class GaussianOptions:
     """3D Gaussians."""
 
     count: int = at_least(1, 2000)
-    """How many; they stay as many."""
+    """How many there are at the start, where no .ply says it; they stay as many without density control."""
     backend: str = one_of(BACKENDS, "auto")
     """What splats them: torch runs anywhere; gsplat needs a CUDA device and the extra of its name; auto takes
     gsplat where it can run."""
+    start: str | None = place(None, resume=True, begin=True)
+    """What they begin as: a .ply, of Gaussians (the 3DGS layout) or of points with x y z and, if there are,
+    red green blue; or a finished run's object/, whose voxels or hash grid are sampled by density. y is up.
+    Empty: a grey ball."""
+    densify: DensifyOptions = field(default_factory=DensifyOptions)
+
+    @property
+    def greatest_count(self) -> int:
+        """The most that `count` may become."""
+        return max(self.count, self.densify.most) if self.densify.every else self.count
 
 
 @dataclass

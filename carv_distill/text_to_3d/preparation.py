@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -32,9 +33,10 @@ from .memory import check_memory
 from .mesh_files import write_mesh
 from .module import SDSModule
 from .objective import SDSObjective, view_prompts
-from .options import ClipOptions, SDSConfig, SDSOptions
+from .options import ClipOptions, SceneOptions, SDSConfig, SDSOptions
 from .rendering import choose_backend
-from .scenes import build_scene
+from .scenes import GaussianScene, Scene, build_scene
+from .start import start_from
 from .turntable import pictures, turntable, write_turntable
 
 log = logging.getLogger(__name__)
@@ -48,7 +50,7 @@ def prepare(config: SDSConfig, device: str, world_size: int) -> Prepared:
         backend = choose_backend(config.scene.gaussians.backend, device)
         log.info("Gaussians are splatted by %s", backend)
     module = build_module(config, device)
-    check_memory(config.export, module.scene, 2 * config.scene.samples)
+    check_memory(config.export, largest_scene(config.scene, module.scene), 2 * config.scene.samples)
     clip = config.clip
     scorer = ClipScorer(clip.model, device) if clip.every else None
 
@@ -64,8 +66,21 @@ def prepare(config: SDSConfig, device: str, world_size: int) -> Prepared:
         view = module.objective.view
         write_turntable(product, module.scene, view, o.frames, o.size, o.background, o.memory)
 
+    def begin() -> None:
+        if (place := config.scene.gaussians.start) is not None and isinstance(module.scene, GaussianScene):
+            start_from(module.scene, place, config.scene.gaussians)
+            check_memory(config.export, largest_scene(config.scene, module.scene), 2 * config.scene.samples)
+
     shown = {"clip/score": "CLIP {:.1f}", "scene/opacity": "opacity {:.2f}"}
-    return Prepared(module, callbacks, SDSModule.save, finish, shown=shown)
+    return Prepared(module, callbacks, SDSModule.save, finish, begin=begin, shown=shown)
+
+
+def largest_scene(view: SceneOptions, scene: Scene) -> Scene:
+    """The scene, or one with as many Gaussians as density control may make of it."""
+    most = view.gaussians.greatest_count
+    if not isinstance(scene, GaussianScene) or len(scene.means) >= most:
+        return scene
+    return build_scene(replace(view, gaussians=replace(view.gaussians, count=most)))
 
 
 def build_module(config: SDSConfig, device: str) -> SDSModule:

@@ -14,17 +14,20 @@ from carv_distill.digests import check_digests
 from carv_distill.errors import UserError
 from carv_distill.files import saved_folder, write_json
 
-from .options import GaussianOptions, HashOptions, SceneOptions
-from .scenes import Scene, build_scene
+from .options import DensifyOptions, GaussianOptions, HashOptions, SceneOptions
+from .scenes import GaussianScene, Scene, build_scene
+from .splat_files import write_gaussians
 
 
 def save_scene(folder: Path, scene: Scene, view: SceneOptions, prompt: str, step: int) -> None:
-    """`scene.safetensors` and `scene.json`."""
+    """`scene.safetensors` and `scene.json`; of Gaussians `scene.ply` besides."""
     about = {"prompt": prompt, "step": step, "view": asdict(view)}
     with saved_folder(folder) as scratch:
         state = {name: t.detach().contiguous().cpu() for name, t in scene.state_dict().items()}
         save_file(state, scratch / "scene.safetensors")
         write_json(scratch / "scene.json", about)
+        if isinstance(scene, GaussianScene):
+            write_gaussians(scratch / "scene.ply", scene)
 
 
 def load_scene(folder: Path) -> tuple[Scene, SceneOptions, str]:
@@ -39,6 +42,8 @@ def load_scene(folder: Path) -> tuple[Scene, SceneOptions, str]:
         view = _view_from(about["view"])
         scene = build_scene(view)
         scene.load_state_dict(load_file(folder / "scene.safetensors"))
+        if isinstance(scene, GaussianScene):
+            view = replace(view, gaussians=replace(view.gaussians, count=len(scene.means)))
         prompt = str(about["prompt"])
     except (
         AttributeError,
@@ -56,7 +61,8 @@ def load_scene(folder: Path) -> tuple[Scene, SceneOptions, str]:
 
 def _view_from(values: dict[str, Any]) -> SceneOptions:
     # Where a scene was saved without the sections of other kinds, theirs are the defaults.
-    grid, gaussians = HashOptions(**values.get("hash", {})), GaussianOptions(**values.get("gaussians", {}))
-    # What rendered them in training may be missing where they are shown.
-    gaussians = replace(gaussians, backend="auto")
+    grid, given = HashOptions(**values.get("hash", {})), values.get("gaussians", {})
+    # What rendered them in training, and what they began as, may be missing where they are shown.
+    given = {**given, "densify": DensifyOptions(**given.get("densify", {})), "backend": "auto", "start": None}
+    gaussians = GaussianOptions(**given)
     return SceneOptions(**{**values, "hash": grid, "gaussians": gaussians})

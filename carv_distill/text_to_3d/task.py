@@ -8,7 +8,7 @@ from types import ModuleType
 from carv_distill.engine.task import Task
 from carv_distill.errors import UserError
 
-from .options import SDSConfig, SDSOptions, greatest_level
+from .options import SceneOptions, SDSConfig, SDSOptions, greatest_level
 from .schedules import check_schedule, first_crossing, value_at
 
 
@@ -32,6 +32,7 @@ def _check(config: SDSConfig) -> None:
             f"camera.position_noise: {noise:g} along each axis may put a camera into the middle; with "
             f"camera.distance from {least:g} it must be below {least / 3**0.5:.3g}"
         )
+    _check_gaussians(config.scene)
     o, max_steps = config.sds, config.trainer.max_steps
     for spec in fields(SDSOptions):
         if "schedule" in spec.metadata:
@@ -51,6 +52,25 @@ def _check(config: SDSConfig) -> None:
         )
     if not o.prompt.strip():
         raise UserError("sds.prompt: it is empty; say what to make, as in sds.prompt='a red torus'")
+
+
+def _check_gaussians(scene: SceneOptions) -> None:
+    options, d = scene.gaussians, scene.gaussians.densify
+    if options.start is not None and scene.kind != "gaussians":
+        raise UserError(
+            f"scene.gaussians.start: {options.start} is what Gaussians begin as, and scene.kind is "
+            f"{scene.kind}; leave it out, or give scene.kind=gaussians"
+        )
+    if d.every and d.most < options.count:
+        raise UserError(
+            f"scene.gaussians.densify.most: {d.most} is below scene.gaussians.count, {options.count}, that "
+            "the run begins with; give at least as many"
+        )
+    if d.every and d.stop < d.start:
+        raise UserError(
+            f"scene.gaussians.densify.stop: {d.stop} is below scene.gaussians.densify.start, {d.start}: the "
+            "count would never change; scene.gaussians.densify.every=0 says that"
+        )
 
 
 SDS = Task(

@@ -2,7 +2,7 @@
 
 from .gaussians import ALPHA_MAX, Footprints, Gaussians, project, rotations
 from .marching import MARCH_BYTES, Field, march
-from .rendered import Rendered, background_colours
+from .rendered import Rendered, Splats, background_colours
 from .splatting import TILE, choose_backend, gsplat_fault, splat
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Footprints",
     "Gaussians",
     "Rendered",
+    "Splats",
     "background_colours",
     "choose_backend",
     "gsplat_fault",

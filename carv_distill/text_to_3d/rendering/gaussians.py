@@ -53,6 +53,12 @@ class Footprints:
     reach: Tensor
     depth: Tensor
 
+    def visible(self, size: int) -> Tensor:
+        """Whether the box reaches a picture of `size` × `size` pixels, [n, N]."""
+        place = self.place.detach()
+        inside = (place + self.reach > 0) & (place - self.reach < size) & (self.reach > 0)
+        return inside.all(-1)
+
 
 def rotations(quaternions: Tensor) -> Tensor:
     """Matrices of quaternions (w, x, y, z) of any length, [N, 4] → [N, 3, 3]."""

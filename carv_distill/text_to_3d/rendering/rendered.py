@@ -13,6 +13,17 @@ SHADES = {"grey": BACKGROUND, "white": 1.0, "black": 0.0}
 
 
 @dataclass(frozen=True)
+class Splats:
+    """Where n pictures have N Gaussians."""
+
+    place: Tensor
+    """Column and row of the means, pixels, [n, N, 2], with the graph of the pictures: its gradient is that of
+    view space."""
+    visible: Tensor
+    """[n, N]: whether the Gaussian reaches the picture."""
+
+
+@dataclass(frozen=True)
 class Rendered:
     """n pictures."""
 
@@ -20,6 +31,8 @@ class Rendered:
     """[n, 3, S, S] in [0, 1]."""
     opacity: Tensor
     """[n, 1, S, S]: the share of each pixel that is not background."""
+    splats: Splats | None = None
+    """Of Gaussians."""
 
 
 def background_colours(name: str, count: int, generator: torch.Generator | None, like: Tensor) -> Tensor:

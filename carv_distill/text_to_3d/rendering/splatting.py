@@ -12,7 +12,7 @@ from carv_distill.errors import UserError
 from carv_distill.geometry.camera import Cameras
 
 from .gaussians import ALPHA_MAX, ALPHA_MIN, LOW_PASS, NEAR, Footprints, Gaussians, project
-from .rendered import Rendered
+from .rendered import Rendered, Splats
 
 TILE = 8
 """Pixels along the side of the squares that are composited one by one."""
@@ -73,7 +73,7 @@ def gsplat_fault() -> str | None:
 def _by_gsplat(gaussians: Gaussians, cameras: Cameras, size: int, behind: Tensor) -> Rendered:
     from gsplat import rasterization
 
-    image, opacity, _ = rasterization(
+    image, opacity, about = rasterization(
         means=gaussians.means,
         quats=gaussians.quaternions,
         scales=gaussians.scales,
@@ -90,7 +90,8 @@ def _by_gsplat(gaussians: Gaussians, cameras: Cameras, size: int, behind: Tensor
         render_mode="RGB",
         rasterize_mode="classic",
     )
-    return Rendered(image.movedim(-1, 1), opacity.movedim(-1, 1))
+    splats = Splats(about["means2d"], (about["radii"] > 0).all(-1))
+    return Rendered(image.movedim(-1, 1), opacity.movedim(-1, 1), splats)
 
 
 def _by_torch(gaussians: Gaussians, cameras: Cameras, size: int, behind: Tensor) -> Rendered:
@@ -99,7 +100,8 @@ def _by_torch(gaussians: Gaussians, cameras: Cameras, size: int, behind: Tensor)
         seen = project(gaussians, cameras, size)
         layers = torch.stack([_composite(gaussians, seen, i, size) for i in range(len(cameras))])
     image, opacity = layers[:, :3], layers[:, 3:]
-    return Rendered(image + (1 - opacity) * behind[:, :, None, None], opacity)
+    image = image + (1 - opacity) * behind[:, :, None, None]
+    return Rendered(image, opacity, Splats(seen.place, seen.visible(size)))
 
 
 def _composite(gaussians: Gaussians, seen: Footprints, i: int, size: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -26,15 +27,17 @@ OPACITY = 0.1
 """That Gaussians start with."""
 REACH = 5.0
 """Standard deviations after which a Gaussian ends in the fog: at 4e-6 of its density."""
-POINTS_AT_ONCE = 1024
+POINTS_AT_ONCE, PAIRS_AT_ONCE = 1024, 2**22
+"""Of points, and of points with Gaussians."""
+PAIR_BYTES, GAUSSIAN_BYTES = 32, 256
 
 
 class GaussianScene(Scene):
-    """A fixed number of 3D Gaussians, seen by splatting.
+    """3D Gaussians, seen by splatting.
 
     They start grey and nearly transparent, spread evenly in a ball of radius 0.5, each as wide as half the
-    distance to its neighbours. None is split, cloned or pruned on the way: `count` is what there is. The cube
-    bounds the mesh; pictures show what left it, too.
+    distance to its neighbours. How many there are is what :meth:`replace`, or the state that is loaded, has.
+    The cube bounds the mesh; pictures show what left it, too.
 
     Source: Kerbl et al. 2023 (3D Gaussian splatting), sections 4 and 5; the ball as in DreamGaussian
     (arXiv 2309.16653), section 3.1.
@@ -49,6 +52,17 @@ class GaussianScene(Scene):
         self.quaternions = nn.Parameter(torch.tensor([1.0, 0, 0, 0]).repeat(count, 1))
         self.opacity_logits = nn.Parameter(torch.full((count,), math.log(OPACITY / (1 - OPACITY))))
         self.colour_logits = nn.Parameter(torch.zeros(count, 3))
+        self.register_load_state_dict_pre_hook(_take_count)
+
+    @property
+    def values(self) -> dict[str, Tensor]:
+        """Its parameters by name, without the graph."""
+        return {name: p.detach() for name, p in self.named_parameters()}
+
+    def replace(self, values: Mapping[str, Tensor]) -> None:
+        """Other Gaussians in the place of these, as many as the values [N, …] of all parameters have."""
+        for name in self.values:
+            setattr(self, name, nn.Parameter(values[name].contiguous()))
 
     @property
     def gaussians(self) -> Gaussians:
@@ -76,6 +90,15 @@ class GaussianScene(Scene):
         return splat(self.gaussians, cameras, size, behind, self.backend)
 
     @property
+    def held_bytes(self) -> int:
+        n = len(self.means)
+        return PAIR_BYTES * self._points_at_once * n + GAUSSIAN_BYTES * n
+
+    @property
+    def _points_at_once(self) -> int:
+        return max(1, min(POINTS_AT_ONCE, PAIRS_AT_ONCE // len(self.means)))
+
+    @property
     def point_bytes(self) -> int:
         return 32
 
@@ -101,7 +124,7 @@ class GaussianScene(Scene):
         peak = -torch.log1p(-g.opacity.clamp(max=ALPHA_MAX)) / spread
         reach = REACH * (turn * g.scales[:, None, :]).norm(dim=-1)
         densities, colours = [], []
-        for part in points.split(POINTS_AT_ONCE):
+        for part in points.split(self._points_at_once):
             near = ((g.means > part.amin(0) - reach) & (g.means < part.amax(0) + reach)).all(-1)
             axes = zip(whiten[near].unbind(1), offset[near].unbind(1), strict=True)
             squared = torch.stack([(part @ along.T - place).square() for along, place in axes]).sum(0)
@@ -109,6 +132,9 @@ class GaussianScene(Scene):
             densities.append(each.sum(-1))
             colours.append(each @ g.colour[near] / densities[-1].clamp(min=1e-12)[:, None])
         return torch.cat(densities), torch.cat(colours)
+
+    def metrics(self) -> dict[str, Tensor]:
+        return {"scene/gaussians": torch.tensor(float(len(self.means)))}
 
     def parameter_groups(self, rates: SDSOptions) -> list[dict[str, Any]]:
         return [
@@ -127,3 +153,12 @@ def _in_ball(count: int, radius: float) -> Tensor:
     flat = (1 - height.square()).clamp(min=0).sqrt()
     unit = torch.stack([flat * turn.cos(), height, flat * turn.sin()], -1)
     return radius * u[:, :1] ** (1 / 3) * unit
+
+
+def _take_count(scene: nn.Module, state: Mapping[str, Tensor], prefix: str, *_: Any) -> None:
+    """Makes a scene as large as the state that is about to be loaded."""
+    assert isinstance(scene, GaussianScene)
+    means = state.get(f"{prefix}means")
+    if means is not None and means.ndim == 2 and len(means) != len(scene.means):
+        like = scene.values.items()
+        scene.replace({name: value.new_empty(len(means), *value.shape[1:]) for name, value in like})

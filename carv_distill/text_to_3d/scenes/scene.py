@@ -64,6 +64,10 @@ class Scene(nn.Module):
         """A scalar that grows with speckle in the density; 0 where a scene has no such measure."""
         return torch.zeros(())
 
+    def metrics(self) -> dict[str, Tensor]:
+        """What its own kind adds to the log of a step."""
+        return {}
+
 
 def blob(points: Tensor) -> Tensor:
     """λ (1 − ‖p‖/c), the raw density that a field starts from: an object in the middle, [n].

@@ -51,8 +51,10 @@ def rasterization(
     turn = Rotation.from_quat(quats.detach().double()[:, [1, 2, 3, 0]].numpy()).as_matrix()
     root = turn * scales.detach().double().numpy()[:, None, :]
     images, alphas = np.zeros((len(viewmats), height, width, 3)), np.zeros((len(viewmats), height, width, 1))
-    for image, alpha_out, view, k, behind in zip(
-        images, alphas, viewmats.double().numpy(), Ks.double().numpy(), backgrounds, strict=True
+    means2d = torch.zeros(len(viewmats), len(means), 2, dtype=F64)
+    radii = torch.zeros(len(viewmats), len(means), 2, dtype=torch.int32)
+    for number, (image, alpha_out, view, k, behind) in enumerate(
+        zip(images, alphas, viewmats.double().numpy(), Ks.double().numpy(), backgrounds, strict=True)
     ):
         centres = means.detach().double().numpy() @ view[:3, :3].T + view[:3, 3]
         inside = {}
@@ -64,7 +66,13 @@ def rasterization(
             jacobian = np.array([[k[0, 0] / z, 0, -k[0, 0] * u / z], [0, k[1, 1] / z, -k[1, 1] * v / z]])
             half = jacobian @ view[:3, :3] @ root[i]
             place = np.array([k[0, 0] * x / z + k[0, 2], k[1, 1] * y / z + k[1, 2]])
-            inside[i] = place, np.linalg.inv(half @ half.T + eps2d * np.eye(2))
+            covariance = half @ half.T + eps2d * np.eye(2)
+            inside[i] = place, np.linalg.inv(covariance)
+            spread = math.sqrt(2 * math.log(max(1.0, 255 * float(opacities[i]))))
+            reach = np.ceil(min(3.33, spread) * np.sqrt(np.diag(covariance)))
+            if (place + reach > 0).all() and (place - reach < (width, height)).all():
+                radii[number, i] = torch.from_numpy(reach)
+            means2d[number, i] = torch.from_numpy(place)
         for row in range(height):
             for column in range(width):
                 passed = 1.0
@@ -77,7 +85,8 @@ def rasterization(
                     passed *= 1 - alpha
                 image[row, column] += passed * behind.double().numpy()
                 alpha_out[row, column] = 1 - passed
-    return torch.from_numpy(images), torch.from_numpy(alphas), {}
+    about = {"means2d": means2d, "radii": radii}
+    return torch.from_numpy(images), torch.from_numpy(alphas), about
 
 
 def some(count: int = 7, seed: int = 0, dtype: torch.dtype = F64) -> Gaussians:
@@ -229,6 +238,27 @@ def test_half_precision_around_it_changes_nothing() -> None:
     assert torch.equal(plain.image, mixed.image)
 
 
+def test_what_reaches_a_picture_is_visible_in_it() -> None:
+    """Beside the picture by less than its reach, by more, behind the camera, and too transparent."""
+    size, distance, scale = 16, 2.0, 0.05
+    focal = size / 2 / math.tan(math.radians(20))
+    reach = math.sqrt(((focal * scale / distance) ** 2 + 0.3) * 2 * math.log(255 * 0.8))
+    column = [size + 0.9 * reach, size + 1.1 * reach, size / 2, size / 2, size / 2]
+    depth, opacity = [distance, distance, -1.0, distance, distance], [0.8, 0.8, 0.8, 0.003, 0.8]
+    means = [[(c - size / 2) * d / focal, 0, distance - d] for c, d in zip(column, depth, strict=True)]
+    gaussians = Gaussians(
+        torch.tensor(means, dtype=F64),
+        torch.tensor([1.0, 0, 0, 0], dtype=F64).repeat(5, 1),
+        torch.full((5, 3), scale, dtype=F64),
+        torch.tensor(opacity, dtype=F64),
+        torch.zeros(5, 3, dtype=F64),
+    )
+    seen = splat(gaussians, along_z(distance), size, torch.zeros(1, 3, dtype=F64))
+    assert seen.splats is not None
+    # an eccentric one is a little wider: its slope enters the footprint
+    assert seen.splats.visible.tolist() == [[True, False, False, False, True]]
+
+
 # ---------------------------------------------------------------- backends
 
 
@@ -243,6 +273,12 @@ def test_gsplat_is_called_as_its_documentation_says(monkeypatch: pytest.MonkeyPa
     ours = splat(some(), views(), 9, behind(), "torch")
     torch.testing.assert_close(theirs.image, ours.image)
     torch.testing.assert_close(theirs.opacity, ours.opacity)
+    assert ours.splats is not None
+    assert theirs.splats is not None
+    seen = ours.splats.visible
+    assert 0 < int(seen.sum()) < seen.numel()
+    torch.testing.assert_close(theirs.splats.place[seen], ours.splats.place[seen])
+    assert torch.equal(theirs.splats.visible, seen)
 
 
 def test_gsplat_by_name_without_a_cuda_device_is_refused() -> None:
