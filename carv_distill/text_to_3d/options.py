@@ -55,7 +55,7 @@ class DensifyOptions:
     it is cloned or split."""
     split_size: float = more_than(0, 0.05)
     """Greatest scale above which it is split in two, and below which it is cloned."""
-    prune_opacity: float = between(0, 1, 0.01)
+    prune_opacity: float = between(1e-6, 0.5, 0.01)
     """Below this opacity it is removed."""
     prune_size: float | None = more_than(0, 0.5)
     """Greatest scale above which it is removed; empty: never."""

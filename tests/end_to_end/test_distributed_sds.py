@@ -141,3 +141,32 @@ def test_resume_under_two_processes_is_exact_to_the_bit(teacher: Path, tmp_path:
         torch.testing.assert_close(whole[part], cut[part], rtol=0, atol=0)
     objects = [(run / "object/scene.safetensors").read_bytes() for run in runs]
     assert objects[0] == objects[1]
+
+
+@pytest.mark.ddp
+def test_two_processes_change_their_gaussians_alike(teacher: Path, tmp_path: Path) -> None:
+    """A run that is cut before or at a change of the count ends the same, though both processes then go on
+    from what rank 0 has kept: rank 1 had the same Gaussians, moments and sums."""
+    more = (
+        "scene.kind=gaussians",
+        "scene.gaussians.count=40",
+        "scene.gaussians.densify.every=2",
+        "scene.gaussians.densify.start=1",
+        "scene.gaussians.densify.gradient=1e-6",
+        "scene.gaussians.densify.most=70",
+        "checkpoint.keep_newest=9",
+    )
+    runs = [tmp_path / name / "sds_carv" for name in ("whole", "cut")]
+    train_on_two(teacher, runs[0].parent, *more)
+    rows = read_metrics(runs[0] / "metrics.csv")
+    assert 40 == rows[0]["scene/gaussians"] < rows[1]["scene/gaussians"] < rows[3]["scene/gaussians"] <= 70
+    for at in (2, 3):
+        shutil.rmtree(runs[1], ignore_errors=True)
+        shutil.copytree(*runs)
+        for path in (runs[1] / "checkpoints").iterdir():
+            if path.name != f"newest-step={at}.ckpt":
+                path.unlink()
+        train_on_two(teacher, runs[1].parent, *more, "--resume")
+        whole, cut = (torch.load(run / "checkpoints/newest-step=4.ckpt", weights_only=True) for run in runs)
+        for part in ("state_dict", "optimizer_states", "density_control"):
+            torch.testing.assert_close(whole[part], cut[part], rtol=0, atol=0)

@@ -19,10 +19,11 @@ from carv_distill.errors import UserError
 from carv_distill.tasks import load_config, open_run, train
 from carv_distill.text_to_3d.clip_report import clip_table, draw_clip, measure_clip
 from carv_distill.text_to_3d.options import SDSConfig
+from carv_distill.text_to_3d.ply import read_ply
 from carv_distill.text_to_3d.scene_files import load_scene
 from carv_distill.text_to_3d.scenes import build_scene
 from carv_distill.variance import MeasuredGradient, analyse
-from tests.helpers.runs import sds_words
+from tests.helpers.runs import assert_same_run, sds_words
 from tests.helpers.tiny_latent import save_tiny_pipeline
 from tests.helpers.tiny_pixel import save_tiny_if_pipeline
 
@@ -117,11 +118,75 @@ def test_a_resumed_run_equals_an_uninterrupted_one(teacher: Path, tmp_path: Path
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
 
 
+DENSIFY = (
+    "scene.kind=gaussians",
+    "scene.gaussians.count=50",
+    "scene.gaussians.densify.every=2",
+    "scene.gaussians.densify.start=1",
+    "scene.gaussians.densify.gradient=1e-6",
+    "scene.gaussians.densify.reset_every=4",
+    "scene.gaussians.densify.most=130",
+)
+
+
+@pytest.mark.parametrize("at", [3, 4, 5])
+def test_a_resumed_run_with_another_count_equals_an_uninterrupted_one(
+    teacher: Path, tmp_path: Path, at: int
+) -> None:
+    """Before, at and after a change of the count: weights, moments, metrics and files to the bit."""
+    more = (*DENSIFY, "checkpoint.every=1", "checkpoint.keep_newest=9", "estimator.upstream=2")
+    whole = run(teacher, tmp_path / "whole", *more)
+    counts = [row["scene/gaussians"] for row in read_metrics(whole / "metrics.csv")]
+    assert counts[0] == 50 < counts[1] < counts[3] <= 130
+    part = tmp_path / "part" / whole.name
+    shutil.copytree(whole, part)
+    for path in (part / "checkpoints").iterdir():
+        if path.name not in [f"newest-step={step}.ckpt" for step in range(at + 1)]:
+            path.unlink()
+    for name in ("scene.safetensors", "scene.ply"):
+        (part / "object" / name).unlink()
+    run(teacher, tmp_path / "part", *more, resume=True)
+    assert_same_run(whole, part, 6)
+
+
+def test_a_run_with_another_count_is_shown_and_measured(teacher: Path, tmp_path: Path) -> None:
+    folder = run(teacher, tmp_path, *DENSIFY, "checkpoint.every=1", "checkpoint.keep_newest=9")
+    count = int(read_metrics(folder / "metrics.csv")[-1]["scene/gaussians"])
+    scene, view, _ = load_scene(folder / "object")
+    assert 50 < view.gaussians.count == len(scene.means) == count
+    assert len(read_ply(folder / "object" / "scene.ply")) == count
+    assert analyse(gradient_of(folder), 2, (1, 4), 3, 4, 4, 4).step == 6
+    assert measure_clip(folder, config_of(folder), None, 4, "cpu").score.value > 0
+    measure(EXPORT, ExportOptions(run=folder, step=1, device="cpu", size=24, mesh=20, texture=0))
+    assert len(load_scene(folder / "object")[0].means) == 50
+
+
+def test_gaussians_begin_as_a_run_left_others_and_go_on_without_it(teacher: Path, tmp_path: Path) -> None:
+    """A coarse field, its samples' .ply, and a resumed run that does not look for it again."""
+    field = run(teacher, tmp_path, "name=coarse", "trainer.max_steps=2")
+    words = ("scene.kind=gaussians", "scene.gaussians.count=40", f"scene.gaussians.start={field}/object")
+    first = run(teacher, tmp_path, "name=first", *words)
+    splats = first / "object" / "scene.ply"
+    shutil.move(splats, tmp_path / "scene.ply")
+    shutil.rmtree(field)
+    words = ("name=second", "scene.kind=gaussians", f"scene.gaussians.start={tmp_path}/scene.ply")
+    second = run(teacher, tmp_path, *words)
+    assert len(load_scene(second / "object")[0].means) == 40
+    (tmp_path / "scene.ply").unlink()
+    for path in (second / "checkpoints").iterdir():
+        if "=2." not in path.name and "=4." not in path.name:
+            path.unlink()
+    before = (second / "object" / "scene.safetensors").read_bytes()
+    run(teacher, tmp_path, *words, resume=True)
+    assert (second / "object" / "scene.safetensors").read_bytes() == before
+
+
 def test_gaussians_are_trained_shown_and_scored(teacher: Path, tmp_path: Path) -> None:
     """As fields are, with nothing else to say than their kind."""
     folder = run(teacher, tmp_path, "scene.kind=gaussians", "scene.gaussians.count=50")
     assert {p.name for p in (folder / "object").iterdir()} >= {
         "SHA256SUMS",
+        "scene.ply",
         "scene.safetensors",
         "turntable.mp4",
         "views.png",
@@ -147,6 +212,35 @@ def test_gaussians_are_trained_shown_and_scored(teacher: Path, tmp_path: Path) -
         ),
         (("scene.gaussians.backend=opengl",), "scene.gaussians.backend: 'opengl' is not one of auto, torch"),
         (("scene.gaussians.count=0",), "scene.gaussians.count: 0 is below the least allowed value, 1"),
+        (
+            ("scene.kind=gaussians", "scene.gaussians.densify.every=9", "scene.gaussians.densify.most=9"),
+            "scene.gaussians.densify.most: 9 is below scene.gaussians.count, 2000, that the run begins with",
+        ),
+        (
+            ("scene.gaussians.densify.every=9", "scene.gaussians.densify.stop=9"),
+            "scene.gaussians.densify.stop: 9 is below scene.gaussians.densify.start, 100",
+        ),
+        (("scene.gaussians.densify.gradient=0",), "scene.gaussians.densify.gradient: 0.0 is not above 0"),
+        (
+            ("scene.gaussians.start=README.md",),
+            "scene.gaussians.start: .* is what Gaussians begin as, and scene.kind is voxels; leave it out",
+        ),
+        (
+            ("scene.kind=gaussians", "scene.gaussians.start=README.md"),
+            "scene.gaussians.start: .*README.md is no PLY file that can be read: it does not begin with the",
+        ),
+        (
+            ("scene.kind=gaussians", "scene.gaussians.start=configs"),
+            "scene.gaussians.start: configs holds no readable scene",
+        ),
+        (
+            (
+                "scene.kind=gaussians",
+                "scene.gaussians.densify.every=9",
+                "scene.gaussians.densify.most=9000000",
+            ),
+            "export.size: 16: a picture of so many pixels|export.mesh: 16: a mesh of so many points",
+        ),
         (("scene.hash.log_size=30",), "scene.hash.log_size: 30 is above the greatest allowed value, 24"),
         (("camera.fov=[70,40]",), r"camera.fov: \[70.0, 40.0\] is not \[least, greatest\]"),
         (("camera.distance=[1.5]",), "camera.distance"),

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
 
 from carv_distill.errors import UserError
 from carv_distill.text_to_3d.memory import check_memory, points_at_once, rows_at_once
@@ -59,3 +63,20 @@ def test_a_piece_is_no_larger_than_is_fast() -> None:
     assert fine.held_bytes == 32 * 100**3
     assert points_at_once(fine, 4.0) == 4 * 32 * 100**3 // (fine.point_bytes + 64)
     assert points_at_once(fine, 0.1) == (int(0.1 * 2**30) - 32 * 100**3) // (fine.point_bytes + 64)
+
+
+@pytest.mark.parametrize("count", [1, 1000, 20_000])
+def test_the_fog_of_gaussians_holds_no_more_than_is_said(count: int) -> None:
+    """All of them near all points; counted from the profiler's record of every allocation."""
+    scene = build_scene(SceneOptions(kind="gaussians", gaussians=GaussianOptions(count)))
+    points = torch.rand(3000, 3) - 0.5
+    with torch.no_grad():
+        scene.log_scales.fill_(0.0)
+        scene(points)  # tables are made
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+            scene(points)
+    events = record.profiler.kineto_results.events()
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    peak = max(accumulate(change for _, change in changes))
+    said = scene.held_bytes + len(points) * scene.point_bytes
+    assert 0.4 * said < peak <= said if count > 1 else peak <= said

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from carv_distill.errors import UserError
-from carv_distill.text_to_3d.options import SCENES, GaussianOptions, HashOptions, SceneOptions
+from carv_distill.text_to_3d.options import SCENES, DensifyOptions, GaussianOptions, HashOptions, SceneOptions
+from carv_distill.text_to_3d.ply import read_ply
 from carv_distill.text_to_3d.scene_files import load_scene, save_scene
-from carv_distill.text_to_3d.scenes import build_scene
+from carv_distill.text_to_3d.scenes import GaussianScene, build_scene
 from carv_distill.text_to_3d.turntable import pictures, turntable
 
 VIEW = SceneOptions(resolution=24, size=16, samples=24)
@@ -60,6 +62,37 @@ def test_gaussians_are_shown_by_whatever_is_there(tmp_path: Path) -> None:
     again, its_view, _ = load_scene(tmp_path)
     assert its_view.gaussians == GaussianOptions(10, "auto")
     assert pictures(again, turntable(2), 8, 1).shape == (2, 3, 8, 8)
+
+
+def test_gaussians_come_back_as_many_as_there_are(tmp_path: Path) -> None:
+    """Whatever the configuration began with; where they began is not looked for again."""
+    densify = DensifyOptions(every=50, most=99)
+    began = GaussianOptions(10, "auto", "gone.ply", densify)
+    view = SceneOptions(kind="gaussians", gaussians=began)
+    scene = build_scene(view)
+    assert isinstance(scene, GaussianScene)
+    scene.replace({name: value.repeat(3, *[1] * (value.ndim - 1)) for name, value in scene.values.items()})
+    save_scene(tmp_path, scene, view, "a red torus", 7)
+    again, its_view, _ = load_scene(tmp_path)
+    assert its_view.gaussians == GaussianOptions(30, "auto", None, densify)
+    assert isinstance(again, GaussianScene)
+    assert all(torch.equal(again.values[name], value) for name, value in scene.values.items())
+    assert len(read_ply(tmp_path / "scene.ply")) == 30
+
+
+def test_fields_have_no_ply(tmp_path: Path) -> None:
+    save_scene(tmp_path, build_scene(VIEW), VIEW, "a red torus", 7)
+    assert not (tmp_path / "scene.ply").exists()
+
+
+def test_a_scene_of_different_lengths_is_no_scene(tmp_path: Path) -> None:
+    view = SceneOptions(kind="gaussians", gaussians=GaussianOptions(10))
+    save_scene(tmp_path, build_scene(view), view, "x", 7)
+    state = load_file(tmp_path / "scene.safetensors")
+    save_file({**state, "means": torch.zeros(11, 3)}, tmp_path / "scene.safetensors")
+    (tmp_path / "SHA256SUMS").unlink()
+    with pytest.raises(UserError, match=r"holds no readable scene: .* size mismatch"):
+        load_scene(tmp_path)
 
 
 def test_one_flipped_bit_of_a_field_is_found(tmp_path: Path) -> None:
