@@ -61,7 +61,7 @@ class SDSModule(EstimatedModule):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         step, optimizer = self.global_step, self.optimizers()
         optimizer.zero_grad()  # type: ignore[union-attr]
-        norms, opacities = [], []
+        self.latest_gradients, norms, opacities = [], [], []
         for loss, direction, seen in self.share(step):
             if self.density_control is not None:
                 self.density_control.watch(seen, self.estimator.upstream)

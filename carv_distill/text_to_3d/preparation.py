@@ -76,11 +76,14 @@ def prepare(config: SDSConfig, device: str, world_size: int) -> Prepared:
 
 
 def largest_scene(view: SceneOptions, scene: Scene) -> Scene:
-    """The scene, or one with as many Gaussians as density control may make of it."""
+    """The scene, or one with as many Gaussians as density control may make of it, all of which are one in
+    memory."""
     most = view.gaussians.greatest_count
     if not isinstance(scene, GaussianScene) or len(scene.means) >= most:
         return scene
-    return build_scene(replace(view, gaussians=replace(view.gaussians, count=most)))
+    large = GaussianScene(view.extent, replace(view.gaussians, count=1))
+    large.replace({name: value.expand(most, *value.shape[1:]) for name, value in large.values.items()})
+    return large
 
 
 def build_module(config: SDSConfig, device: str) -> SDSModule:

@@ -63,7 +63,7 @@ def start_from(scene: GaussianScene, place: str, options: GaussianOptions) -> No
             f"{KEY}: {place} has {count} Gaussians, above scene.gaussians.densify.most, {most}; give at "
             "least as many there"
         )
-    scene.replace({name: values[name].to(like) for name, like in scene.values.items()})
+    scene.replace({name: values[name].to(like).contiguous() for name, like in scene.values.items()})
     log.info("%d Gaussians begin as in %s", count, place)
 
 

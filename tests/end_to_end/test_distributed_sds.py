@@ -153,13 +153,13 @@ def test_two_processes_change_their_gaussians_alike(teacher: Path, tmp_path: Pat
         "scene.gaussians.densify.every=2",
         "scene.gaussians.densify.start=1",
         "scene.gaussians.densify.gradient=1e-6",
-        "scene.gaussians.densify.most=70",
+        "scene.gaussians.densify.most=90",
         "checkpoint.keep_newest=9",
     )
     runs = [tmp_path / name / "sds_carv" for name in ("whole", "cut")]
     train_on_two(teacher, runs[0].parent, *more)
     rows = read_metrics(runs[0] / "metrics.csv")
-    assert 40 == rows[0]["scene/gaussians"] < rows[1]["scene/gaussians"] < rows[3]["scene/gaussians"] <= 70
+    assert 40 == rows[0]["scene/gaussians"] < rows[1]["scene/gaussians"] < rows[3]["scene/gaussians"] <= 90
     for at in (2, 3):
         shutil.rmtree(runs[1], ignore_errors=True)
         shutil.copytree(*runs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,15 @@ from carv_distill.teachers.condition import Condition
 from carv_distill.teachers.pipelines.teacher import load_text_teacher
 from carv_distill.teachers.precision import PRECISIONS, frozen_precision
 from carv_distill.text_to_3d.objective import view_prompts
-from carv_distill.text_to_3d.options import SDSConfig, SDSOptions
-from carv_distill.text_to_3d.preparation import build_module, warn_of_cut_text
+from carv_distill.text_to_3d.options import (
+    DensifyOptions,
+    GaussianOptions,
+    SceneOptions,
+    SDSConfig,
+    SDSOptions,
+)
+from carv_distill.text_to_3d.preparation import build_module, largest_scene, warn_of_cut_text
+from carv_distill.text_to_3d.scenes import build_scene
 from tests.helpers.runs import sds_words
 from tests.helpers.tiny_pipelines import save_flux, save_sd3
 
@@ -142,3 +150,17 @@ def test_the_residual_of_a_teacher_in_half_precision(tmp_path: Path, precision: 
                 assert torch.equal(average_residual(residual, x, draws), directions[-1])
     exact, rough = directions
     assert 0 < (rough - exact).norm() / exact.norm() < bound
+
+
+def test_an_export_is_checked_with_as_many_gaussians_as_there_may_be() -> None:
+    """Of which all are one in memory; without density control, and for fields, it is the scene itself."""
+    fixed = SceneOptions(kind="gaussians", gaussians=GaussianOptions(10))
+    scene = build_scene(fixed)
+    assert largest_scene(fixed, scene) is scene
+    field = build_scene(SceneOptions())
+    assert largest_scene(SceneOptions(), field) is field
+    growing = replace(fixed, gaussians=GaussianOptions(10, densify=DensifyOptions(every=1, most=10**9)))
+    large = largest_scene(growing, scene)
+    tiles = 4**2
+    assert large.picture_bytes(32, 1) == (2 * 10**9 * tiles, 0)
+    assert sum(p.untyped_storage().nbytes() for p in large.parameters()) < 100

@@ -62,7 +62,7 @@ class GaussianScene(Scene):
     def replace(self, values: Mapping[str, Tensor]) -> None:
         """Other Gaussians in the place of these, as many as the values [N, …] of all parameters have."""
         for name in self.values:
-            setattr(self, name, nn.Parameter(values[name].contiguous()))
+            setattr(self, name, nn.Parameter(values[name]))
 
     @property
     def gaussians(self) -> Gaussians:

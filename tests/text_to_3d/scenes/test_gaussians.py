@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -75,6 +76,24 @@ def test_density_and_colour_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
         found = scene(points)
         torch.testing.assert_close(found[0], each.sum(1))
         torch.testing.assert_close(found[1], colour)
+
+
+@pytest.mark.parametrize("count", [1, 5, 9])
+def test_a_state_of_another_count_is_taken(count: int) -> None:
+    """Alone, as a part of a module, and in a copy; into the type that is there."""
+    state = scene_of(count).state_dict()
+    scenes = [scene_of(5), copy.deepcopy(scene_of(5)), scene_of(5).double()]
+    whole = torch.nn.ModuleDict({"scene": scenes[0]})
+    whole.load_state_dict({f"scene.{name}": value for name, value in state.items()})
+    for scene in scenes[1:]:
+        scene.load_state_dict(state)
+    for scene in scenes:
+        for name, p in scene.named_parameters():
+            assert torch.equal(p, state[name].to(p.dtype))
+            assert p.requires_grad
+    assert scenes[2].means.dtype == torch.float64
+    with pytest.raises(RuntimeError, match="size mismatch for quaternions"):
+        scenes[0].load_state_dict({**state, "quaternions": torch.zeros(count + 1, 4)})
 
 
 def test_far_from_everything_there_is_nothing_and_it_is_finite() -> None:
