@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 KEY = "scene.gaussians.start"
 GRID = 96
 """Cells along one side of the grid that a field is sampled on."""
-NEIGHBOURS = 3
-"""Over which a Gaussian's distance to its neighbours is averaged."""
+NEIGHBOURS, ALONE = 3, 0.1
+"""Over which a Gaussian's distance to its neighbours is averaged; and what it is without any."""
 
 
 def start_from(scene: GaussianScene, place: str, options: GaussianOptions) -> None:
@@ -134,7 +134,7 @@ def _around(means: Tensor, colour: Tensor) -> dict[str, Tensor]:
     have all of it), as nearly transparent as the ball."""
     n = len(means)
     near = min(NEIGHBOURS, n - 1)
-    spacing = torch.full((n,), OPACITY)
+    spacing = torch.full((n,), ALONE)
     if near > 0:
         distance = cKDTree(means.numpy()).query(means.numpy(), k=near + 1)[0][:, 1:]
         spacing = torch.from_numpy(np.sqrt((distance**2).mean(1))).float()

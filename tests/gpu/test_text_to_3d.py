@@ -59,6 +59,20 @@ def test_text_to_3d_in_bf16_goes_through(pipeline_folder: Path, tmp_path: Path, 
     assert (folder / "object" / "turntable.mp4").is_file()
 
 
+def test_the_number_of_gaussians_changes_on_the_device(pipeline_folder: Path, tmp_path: Path) -> None:
+    """By whichever splatter is there, in bf16; the last change is of the checkpoint's count, too."""
+    more = ("scene.kind=gaussians", "scene.gaussians.count=50", "trainer.accelerator=cuda")
+    densify = {"every": 2, "start": 1, "gradient": 1e-6, "reset_every": 4, "most": 130}
+    given = words(
+        pipeline_folder, tmp_path, *more, *(f"scene.gaussians.densify.{k}={v}" for k, v in densify.items())
+    )
+    folder = train(load_config("configs/sds_carv.yaml", given))
+    counts = [row["scene/gaussians"] for row in read_metrics(folder / "metrics.csv")]
+    assert 50 == counts[0] < counts[1] < counts[3] <= 130
+    kept = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert len(kept["objective.scene.means"]) == counts[-1]
+
+
 def test_the_sds_direction_in_bf16_is_close_to_the_one_in_float32(
     make_module: Callable[..., SDSModule],
 ) -> None:
