@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from joblib import Memory, Parallel, delayed
+from joblib import Memory
 
 from carv_distill.engine.console import quiet_libraries
 from carv_distill.files import write_json
+from studies.side_by_side import side_by_side
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -36,7 +37,7 @@ def compute(calls: Any, folder: Path, workers: int) -> Any:
         calls: in dictionaries and lists of any depth, longer ones better first; the results come back so.
         folder: where they are kept.
     """
-    called = Parallel(workers, verbose=5)(delayed(_call)(call, folder) for call in _flat(calls))
+    called = side_by_side([partial(_call, call, folder) for call in _flat(calls)], workers)
     return _like(calls, iter(called))
 
 

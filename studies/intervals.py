@@ -125,6 +125,12 @@ def resolved_ratio(pairs: Pairs) -> Estimate | None:
     return independent_ratio(pairs)
 
 
+def least_ratio(pairs: Pairs) -> float:
+    """Geometric mean over states of the least that a/b may be: a's lower end over b's upper. A bound for the
+    pooled ratio that is on the safe side, and needs no b that is told from 0."""
+    return math.exp(statistics.fmean(math.log(max(a.low, 1e-300) / b.high) for a, b in pairs))
+
+
 def pooled_mean(pairs: Pairs, level: float = 0.95) -> Estimate:
     """Mean over states of a/b, b > 0, where a may lie below zero; otherwise as :func:`pooled_ratio`."""
     ratios = [a.value / b.value for a, b in pairs]

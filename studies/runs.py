@@ -9,14 +9,15 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from joblib import Parallel, delayed
 
 from carv_distill.engine.metrics import read_metrics
 from carv_distill.errors import UserError
 from carv_distill.files import write_json
+from studies.side_by_side import side_by_side
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,7 @@ def train_all(runs: Sequence[TrainingRun], config: Path, folder: Path, workers: 
     """
     if not Path("train.py").is_file():
         raise UserError("train.py: not in the current folder; start a study at the root of the repository")
-    Parallel(workers, backend="threading", verbose=5)(
-        delayed(_train)(run, config, folder, ranges) for run in runs
-    )
+    side_by_side([partial(_train, run, config, folder, ranges) for run in runs], workers, "threading")
 
 
 def _train(run: TrainingRun, config: Path, folder: Path, ranges: int) -> None:

@@ -25,7 +25,7 @@ from carv_distill.files import atomic_file
 from .devices import precision_of
 from .environment import require_layout
 from .fid_trace import FIDTrace
-from .folder import NEWEST, checkpoints_in, kept_values
+from .folder import NEWEST, checkpoints_in, kept_values, values_of
 from .options import CheckpointOptions, RunConfig
 
 log = logging.getLogger(__name__)
@@ -215,9 +215,13 @@ def checkpoint_at(
 def load_checkpoint(
     module: LightningModule, run: Path, config: RunConfig, device: str, step: int | None
 ) -> int:
-    """Puts a module where a run was at a checkpoint (None: the newest), in its precision; its step."""
+    """Puts a module where a run was at a checkpoint (None: the newest), in its precision; its step.
+
+    Args:
+        config: of the module; where it is not the run's own, what is measured is not what was trained.
+    """
     require_layout(run, "--run")
-    values = kept_values(config)
+    values = values_of(run, kept_values(config))
     path, step = checkpoint_at(run / "checkpoints", step, values)
     if not _is_whole(path, step, values):
         raise UserError(f"{path} is damaged")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import eq
 from pathlib import Path
 from typing import Any
@@ -230,6 +230,19 @@ def kept_values(config: RunConfig) -> dict[str, Any]:
         for key, spec, value, free in leaves(config)
         if not (free or spec.metadata.get("place") or key in ("name", "trainer.max_steps"))
     }
+
+
+def values_of(run: Path, keys: Iterable[str]) -> dict[str, Any]:
+    """Those that the run's own config.yaml has; an older one lacks some."""
+
+    def inside(values: Any, path: Sequence[str]) -> Iterator[Any]:
+        if not path:
+            yield values
+        elif isinstance(values, Mapping) and path[0] in values:
+            yield from inside(values[path[0]], path[1:])
+
+    config = read_run_config(run)
+    return {key: value for key in keys for value in inside(config, key.split("."))}
 
 
 def write_config(folder: Path, config: RunConfig) -> None:

@@ -23,6 +23,7 @@ from carv_distill.text_to_3d.ply import read_ply
 from carv_distill.text_to_3d.scene_files import load_scene
 from carv_distill.text_to_3d.scenes import build_scene
 from carv_distill.variance import MeasuredGradient, analyse
+from studies.gradient import load_gradient
 from tests.helpers.runs import assert_same_run, sds_words
 from tests.helpers.tiny_latent import save_tiny_pipeline
 from tests.helpers.tiny_pixel import save_tiny_if_pipeline
@@ -331,3 +332,22 @@ def test_variance_of_a_text_to_3d_run(teacher: Path, tmp_path: Path) -> None:
     assert found.step == 6
     assert found.setting == ("IW+Strat", 1, 2)
     assert {r.arm for r in found.comparison.rows} == {"uniform", "IW", "Strat", "IW+Strat", "best"}
+
+
+def test_what_is_measured_may_be_other_than_what_was_trained(pixel_teacher: Path, tmp_path: Path) -> None:
+    """Backgrounds per render, other cameras; a checkpoint that another run left there is none of it."""
+    more = ("sds.augment=draw", "sds.view_prompts=false", "scene.background=white")
+    folder = run(pixel_teacher, tmp_path, *more)
+
+    def change(config: SDSConfig) -> None:
+        config.sds.augment, config.camera.elevation = "render", [0.0, 10.0]
+
+    shapes = [load_gradient(folder, None, c).pipeline(1, torch.Generator()).noise_shape for c in (change, id)]
+    assert shapes[0][0] == 3 < shapes[1][0]
+    (config := folder / "config.yaml").write_text(
+        config.read_text().replace("augment: draw", "augment: none")
+    )
+    with pytest.raises(
+        UserError, match=r"no checkpoint of this run: sds.augment is 'draw' there, 'none' here"
+    ):
+        load_gradient(folder, None, change)

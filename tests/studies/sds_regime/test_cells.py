@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from carv_distill.tasks import load_config
@@ -39,26 +41,33 @@ def test_the_gate() -> None:
     good, poor = measured(20.0), measured(9.0)
     assert len(good) == 6
     (said, kappa) = verdict(good, ["a torus"], [0], {"a torus": 4.2})
-    assert said.endswith("2 of 2 states reach 10; passes.")
+    assert said.endswith("2 of 2 states surely above 10; passes.")
     assert "per render 1.50" in said
     assert kappa == "κ: a torus 4.2."
-    assert verdict(poor, ["a torus"], [0], {})[0].endswith("0 of 2 states reach 10; does not pass.")
+    assert verdict(poor, ["a torus"], [0], {})[0].endswith("0 of 2 states surely above 10; does not pass.")
 
 
-def test_what_is_not_told_from_zero_does_not_pass() -> None:
-    unseen = measured(20.0, error=0.6)
-    assert pooled(unseen, "a torus", 0, "draw", False) is None
-    said = verdict(unseen, ["a torus"], [0], {})[0]
-    assert "per draw not resolved" in said
-    assert said.endswith("does not pass.")
+def unseen(within: float) -> dict[Cell, VarianceBudget]:
+    """B in [0, 0.2], W ± 4 %."""
+    return {c: replace(b, between=Estimate(0.05, 0.1, -0.1, 0.2)) for c, b in measured(within).items()}
+
+
+@pytest.mark.parametrize(("within", "ends"), [(4.0, "passes"), (2.0, "does not pass")])
+def test_where_b_is_not_told_from_zero_its_upper_end_counts(within: float, ends: str) -> None:
+    least = within * 0.96 / 0.2
+    assert pooled(unseen(within), "a torus", 0, "draw", False) == (None, pytest.approx(least))
+    said = verdict(unseen(within), ["a torus"], [0], {})[0]
+    assert f"per draw at least {least:.1f}" in said
+    assert said.endswith(f"surely above 10; {ends}.")
 
 
 def test_pooled_is_over_the_states_of_one_setting() -> None:
     found = measured(20.0)
     found[Cell("a torus", 0, 50)] = budget(5.0)
-    value = pooled(found, "a torus", 0, "draw", False)
+    value, low = pooled(found, "a torus", 0, "draw", False)
     assert value is not None
     assert value.value == pytest.approx(10.0)
+    assert low == value.low
 
 
 def test_the_configuration_takes_what_a_training_says() -> None:
