@@ -17,9 +17,10 @@ from carv_distill.teachers.denoiser import GuidedDenoiser, NetworkDenoiser
 from carv_distill.teachers.pipelines.teacher import TextTeacher
 
 from .composition import EXTRA, composed
-from .csd import ClassifierScore
-from .guidance import AnnealedSampler, clip_norm, guided_residual
-from .nfsd import NoiseFreeScore
+from .guidance.csd import ClassifierScore
+from .guidance.nfsd import NoiseFreeScore
+from .guidance.residual import clip_norm, guided_residual
+from .guidance.timesteps import AnnealedSampler
 from .options import SceneOptions, SDSOptions
 from .rendering import Rendered
 from .scenes import Scene

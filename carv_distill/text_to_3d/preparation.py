@@ -27,7 +27,7 @@ from carv_distill.teachers.pipelines.teacher import TextTeacher, load_text_teach
 from carv_distill.teachers.precision import frozen_precision
 from carv_distill.variance import MeasuredGradient, StageTimer
 
-from .guidance import AnnealedSampler
+from .guidance.timesteps import AnnealedSampler
 from .memory import check_memory
 from .mesh_files import write_mesh
 from .module import SDSModule

@@ -20,10 +20,11 @@ from carv_distill.carv import (
 from carv_distill.errors import UserError
 from carv_distill.tasks import load_config
 from carv_distill.teachers.denoiser import GuidedDenoiser
-from carv_distill.text_to_3d.csd import ClassifierScore
-from carv_distill.text_to_3d.guidance import TimestepRange, guided_residual, timestep_weight
+from carv_distill.text_to_3d.guidance.csd import ClassifierScore
+from carv_distill.text_to_3d.guidance.nfsd import NoiseFreeScore
+from carv_distill.text_to_3d.guidance.residual import guided_residual
+from carv_distill.text_to_3d.guidance.timesteps import TimestepRange, timestep_weight
 from carv_distill.text_to_3d.module import SDSModule
-from carv_distill.text_to_3d.nfsd import NoiseFreeScore
 from carv_distill.text_to_3d.preparation import build_module
 from tests.helpers.gaussian_network import (
     DIM,
