@@ -6,16 +6,18 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
+from carv_distill.carv.strategies import STRATEGIES
 from carv_distill.engine.options import EstimatorOptions, PreviewOptions, RunConfig
 from carv_distill.geometry.samplings import SAMPLINGS
 from carv_distill.options import Schedule, at_least, between, more_than, one_of, place, scheduled, section
+from carv_distill.teachers.low_rank import LowRankOptions
 
 SCENES = ("voxels", "hash", "gaussians")
 BACKENDS = ("auto", "torch", "gsplat")
 SHOWN = ("grey", "white", "black")
 BACKGROUNDS = (*SHOWN, "random")
 WEIGHTINGS = ("sds", "uniform", "fantasia3d")
-OBJECTIVES = ("sds", "csd", "nfsd")
+OBJECTIVES = ("sds", "csd", "nfsd", "vsd", "ism")
 COEFFICIENTS = ("one", "learned")
 AUGMENTATIONS = ("none", "render", "draw")
 PART, FACES, MEMORY = 0.05, 20_000, 1.0
@@ -93,6 +95,46 @@ class CameraOptions:
 
 
 @dataclass
+class ViewPrompts:
+    """A whole prompt for each view, in place of the one made of sds.prompt; empty: that one."""
+
+    front: str = ""
+    side: str = ""
+    back: str = ""
+    overhead: str = ""
+    """Of elevations above 60 degrees."""
+
+
+@dataclass
+class ISMOptions:
+    """Interval score matching: x is inverted by DDIM, without a prompt, up to the timestep before t."""
+
+    interval: float = more_than(0, 0.05, high=1)
+    """δ_T = t − s, as a share of the timesteps; published: 80 to 50 of 1,000. It ends at timestep 0, which a
+    lower t has for its s."""
+    stride: float = more_than(0, 0.2, high=1)
+    """δ_S of the steps from timestep 0 to s, likewise; published: 200 of 1,000. A draw takes ⌈s/δ_S⌉ + 3
+    predictions, one more with each stride below s."""
+
+
+@dataclass
+class VSDOptions:
+    """Variational score distillation: the fake score of the renders, low-rank adapters over the teacher."""
+
+    lr: float = more_than(0, 1e-4)
+    """Of its Adam, with betas (0.9, 0.99); published: 1e-4."""
+    draws: int = at_least(1, 4)
+    """Re-noisings of each render that it is trained on in a step, at timesteps of their own; published: 1."""
+    strategy: str = one_of(STRATEGIES, "stratified")
+    """How their timesteps are spread; they are uniform."""
+    chunk: int | None = at_least(1, 1)
+    """Of these, as many go through a backward together; empty: all."""
+    gradient_checkpointing: bool = False
+    """Blocks' activations are computed again in its backward instead of kept."""
+    adapters: LowRankOptions = field(default_factory=LowRankOptions)
+
+
+@dataclass
 class SDSOptions:
     """Score distillation sampling. Where a float or list is allowed, [0, 0.98, 0.5, 5000, 0.3, 9999] goes
     from 0.98 at step 0 to 0.5 at step 5,000 and to 0.3 at step 9,999, in straight lines; a list covers the
@@ -105,9 +147,16 @@ class SDSOptions:
     objective: str = one_of(OBJECTIVES, "sds")
     """sds: ε̂_∅ + s (ε̂_c − ε̂_∅) − ε; csd: s (ε̂_c − ε̂_∅) alone (classifier score distillation); nfsd: that
     and ε̂_∅ at the lowest fifth of the timesteps, ε̂_∅ − ε̂_negative above (noise-free score distillation, at
-    s = 7.5), three predictions a draw."""
+    s = 7.5), three predictions a draw; vsd: guided ε̂ − that of the renders' own score, which is learned
+    (variational score distillation, at s = 7.5), three predictions and what training takes; ism: guided ε̂ at
+    t − ε̂_∅ at an s below it, along one inversion (interval score matching, at s = 7.5), 3 to 8 of them."""
     view_prompts: bool = True
     """Append ", front view" and the like, as the camera stands."""
+    prompts_by_view: ViewPrompts = field(default_factory=ViewPrompts)
+    perp_neg: bool = False
+    """Perp-Neg: lead away from the views that a camera does not have, each by the part of its direction that
+    is perpendicular to the prompt's, whose embedding goes over from view to view with the azimuth. With sds,
+    vsd and ism; four predictions in the place of guidance's two."""
     guidance: Schedule = scheduled(7.5, low=0)
     """Classifier-free guidance scale s of ε_∅ + s (ε_c − ε_∅); threestudio's is s − 1."""
     weighting: str = one_of(WEIGHTINGS, "sds")
@@ -119,7 +168,7 @@ class SDSOptions:
     t_max_end: float | None = between(0, 1, None)
     """What older runs have for t_max: [0, t_max, t_max_end, last step]; empty: t_max as it is."""
     coefficient: str = one_of(COEFFICIENTS, "one")
-    """c in ε̂ − c ε: one (0 for csd and nfsd), or learned from past draws to lower the variance."""
+    """c in ε̂ − c ε: one (0 but for sds), or learned from past draws to lower the variance; not with ism."""
     augment: str = one_of(AUGMENTATIONS, "none")
     """Random backgrounds and orders of the colours behind and of a render, for teachers of pixels that know
     objects so: none, the scene's background; new ones for every render, or for every draw, which lowers the
@@ -149,6 +198,8 @@ class SDSOptions:
     """Weight of the binary entropy of the opacity."""
     smoothness: Schedule = scheduled(0.0, low=0)
     """Weight of the mean squared difference of neighbouring voxels' density (voxels)."""
+    vsd: VSDOptions = field(default_factory=VSDOptions)
+    ism: ISMOptions = field(default_factory=ISMOptions)
 
 
 def greatest_level(options: SDSOptions, max_steps: int) -> Schedule:

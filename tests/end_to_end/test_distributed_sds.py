@@ -104,11 +104,11 @@ def test_two_processes_make_the_field_of_one_that_works_through_both_shares(
     for module in ranks:
         module.double()
     start = {name: value.clone() for name, value in ranks[0].scene.state_dict().items()}
-    optimizer = ranks[0].configure_optimizers()
+    (optimizer,) = ranks[0].configure_optimizers()
     for step in range(4):
         optimizer.zero_grad()
-        for loss, _, _ in (part for module in ranks for part in module.share(step)):
-            (loss / 2).backward()
+        for part in (part for module in ranks for part in module.share(step)):
+            (part.loss / 2).backward()
         optimizer.step()
         ranks[0].statistics.commit(step, lambda rows: rows)
     found = torch.load(run / "checkpoints/newest-step=4.ckpt", weights_only=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from carv_distill.carv import NoiseCoefficient, Residual, StepStatistics
 from carv_distill.teachers.condition import Condition
-from carv_distill.teachers.denoiser import Denoiser, NetworkDenoiser
+from carv_distill.teachers.denoiser import NetworkDenoiser
 from carv_distill.teachers.precision import without_autocast
 
 from .timesteps import TimestepRange, timestep_weight
@@ -71,9 +71,9 @@ def guided_residual(
     return residual
 
 
-def own_precision(denoiser: Denoiser, x: Tensor) -> contextlib.AbstractContextManager[None]:
+def own_precision(network: nn.Module, x: Tensor) -> contextlib.AbstractContextManager[None]:
     """A block in which weights of half precision are computed in that, whatever autocast says outside."""
-    half = any(p.dtype in (torch.float16, torch.bfloat16) for p in denoiser.parameters())
+    half = any(p.dtype in (torch.float16, torch.bfloat16) for p in network.parameters())
     return without_autocast(x) if half else contextlib.nullcontext()
 
 

@@ -80,7 +80,7 @@ def test_capitals_are_as_the_pipeline_has_them(
     """These put prompts in lower case first: two that differ in it alone are one prompt to the network."""
     prompts = teacher_of(name).prompts
     equal(prompts([" A Red TORUS "]), encoded(pipeline_of(name), " A Red TORUS ", "")[0])
-    assert prompts.seen(["A red torus", "a RED torus", "a cube"]) == 2
+    assert prompts.alike(["A red torus", "a RED torus", "a cube"]) == [[0, 1], [2]]
 
 
 def test_no_prompt_is_zeros_where_sdxl_says_so(tmp_path: Path, teacher_of: TeacherOf) -> None:

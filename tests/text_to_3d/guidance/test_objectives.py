@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,15 +25,18 @@ from carv_distill.text_to_3d.guidance.csd import ClassifierScore
 from carv_distill.text_to_3d.guidance.nfsd import NoiseFreeScore
 from carv_distill.text_to_3d.guidance.residual import guided_residual
 from carv_distill.text_to_3d.guidance.timesteps import TimestepRange, timestep_weight
+from carv_distill.text_to_3d.guidance.vsd import VariationalScore
 from carv_distill.text_to_3d.module import SDSModule
 from carv_distill.text_to_3d.preparation import build_module
 from tests.helpers.gaussian_network import (
     DIM,
     F64,
+    FAKE,
     NEGATIVE,
     NONE,
     OWN,
     SCHEDULE,
+    FakeNetwork,
     gaussian_teacher,
     mean_prediction,
 )
@@ -52,10 +56,15 @@ def denoiser_of(objective: str) -> GuidedDenoiser:
             return ClassifierScore(gaussian_teacher(), SCALE, none)
         case "nfsd":
             return NoiseFreeScore(gaussian_teacher(), SCALE, none, negative, SCHEDULE)
+        case "vsd":
+            guided = GuidedDenoiser(gaussian_teacher(), SCALE, none)
+            return VariationalScore(guided, gaussian_teacher(FakeNetwork()))
     return GuidedDenoiser(gaussian_teacher(), SCALE, none)
 
 
-def written_out(objective: str, own: Tensor, none: Tensor, negative: Tensor, t: Tensor) -> Tensor:
+def written_out(
+    objective: str, own: Tensor, none: Tensor, negative: Tensor, fake: Tensor, t: Tensor
+) -> Tensor:
     """What is multiplied by w(t), but for SDS's ε, from predictions [n, …] at timesteps t [n] of 100."""
     match objective:
         case "csd":
@@ -63,10 +72,12 @@ def written_out(objective: str, own: Tensor, none: Tensor, negative: Tensor, t: 
         case "nfsd":
             small = (t < 20).view(-1, *[1] * (own.ndim - 1))
             return torch.where(small, none, none - negative) + SCALE * (own - none)
+        case "vsd":
+            return none + SCALE * (own - none) - fake
     return none + SCALE * (own - none)
 
 
-@pytest.mark.parametrize("objective", ["csd", "nfsd"])
+@pytest.mark.parametrize("objective", ["csd", "nfsd", "vsd"])
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
 def test_every_timestep_has_the_formula(objective: str, dtype: torch.dtype) -> None:
     """At all 100 timesteps, 19, 20 and 21 among them, in both precisions, from ε̂ of the teacher itself."""
@@ -74,11 +85,12 @@ def test_every_timestep_has_the_formula(objective: str, dtype: torch.dtype) -> N
     sigma = SCHEDULE.sigma((t + 0.5) / 100).to(dtype)
     x, eps = (torch.randn(100, DIM, generator=g, dtype=F64).to(dtype) for _ in range(2))
     teacher = gaussian_teacher()
-    own, none, negative = (
-        teacher.predict_noise(x, sigma, eps, torch.full((100,), label)) for label in (OWN, NONE, NEGATIVE)
+    predictions = (
+        teacher.predict_noise(x, sigma, eps, torch.full((100,), label))
+        for label in (OWN, NONE, NEGATIVE, FAKE)
     )
     found = denoiser_of(objective).predict_noise(x, sigma, eps, torch.full((100,), OWN))
-    exact = written_out(objective, own, none, negative, t)
+    exact = written_out(objective, *predictions, t)
     tolerance = 1e-11 if dtype == F64 else 2e-5
     torch.testing.assert_close(found, exact, rtol=tolerance, atol=tolerance * float(exact.abs().max()))
 
@@ -86,7 +98,7 @@ def test_every_timestep_has_the_formula(objective: str, dtype: torch.dtype) -> N
 @pytest.mark.parametrize("learned", [False, True])
 @pytest.mark.parametrize("by_weight", [False, True])
 @pytest.mark.parametrize("strategy", ["iid", "stratified"])
-@pytest.mark.parametrize("objective", ["sds", "csd", "nfsd"])
+@pytest.mark.parametrize("objective", ["sds", "csd", "nfsd", "vsd"])
 def test_every_objective_has_the_exact_mean(
     objective: str, strategy: str, by_weight: bool, learned: bool
 ) -> None:
@@ -106,7 +118,7 @@ def test_every_objective_has_the_exact_mean(
         found.append(average_residual(residual, x, sampler.draw(3, 4, (DIM,), g, dtype=F64)))
         statistics.commit(step, lambda rows: rows)
     sigma, t = levels.levels[:, None, None], torch.arange(levels.first, levels.last + 1)
-    predictions = (mean_prediction(x, sigma, label) for label in (OWN, NONE, NEGATIVE))
+    predictions = (mean_prediction(x, sigma, label) for label in (OWN, NONE, NEGATIVE, FAKE))
     exact = (timestep_weight(sigma, "sds") * written_out(objective, *predictions, t)).mean(0)
     estimates = torch.stack(found)
     se = estimates.std(0) / 600**0.5
@@ -144,12 +156,25 @@ def test_a_pipelines_prompts_stand_where_the_formula_has_them(make_module: Make,
     assert ((none - unwanted) * (1 - kept)).abs().amax((1, 2, 3)).min() > 3e-5
 
 
-@pytest.mark.parametrize("objective", ["csd", "nfsd"])
-@pytest.mark.parametrize("coefficient", ["one", "learned"])
-def test_a_field_learns_by_every_objective(make_module: Make, objective: str, coefficient: str) -> None:
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"objective": "csd"},
+        {"objective": "csd", "coefficient": "learned"},
+        {"objective": "nfsd"},
+        {"objective": "nfsd", "coefficient": "learned"},
+        {"objective": "vsd"},
+        {"objective": "vsd", "coefficient": "learned", "perp_neg": True},
+        {"objective": "ism"},
+        {"objective": "ism", "perp_neg": True},
+        {"objective": "sds", "perp_neg": True},
+        {"objective": "sds", "coefficient": "learned", "perp_neg": True},
+    ],
+)
+def test_a_field_learns_by_every_objective(make_module: Make, given: dict[str, Any]) -> None:
     """Three steps with a guidance that changes; the scale is that of the step."""
-    more = {"guidance": [0, 2.0, 8.0, 3], "coefficient": coefficient, "negative_prompt": "blue cube"}
-    module = make_module(objective=objective, **more)
+    more = {"guidance": [0, 2.0, 8.0, 3], "negative_prompt": "blue cube", **given}
+    module = make_module(**more)
     before = [p.detach().clone() for p in module.scene.parameters()]
     fit(module, 3)
     for old, p in zip(before, module.scene.parameters(), strict=True):
@@ -173,7 +198,27 @@ def test_classifier_score_grows_with_its_scale(make_module: Make) -> None:
             ["sds.objective=nfsd", "sds.negative_prompt= "],
             "sds.negative_prompt: sds.objective=nfsd needs one",
         ),
-        (["sds.objective=vsd"], "sds.objective: 'vsd' is not one of sds, csd, nfsd"),
+        (["sds.objective=sjc"], "sds.objective: 'sjc' is not one of sds, csd, nfsd, vsd, ism"),
+        (["sds.objective=csd", "sds.perp_neg=true"], "sds.perp_neg: true goes with .*, found csd"),
+        (
+            ["sds.objective=nfsd", "sds.negative_prompt=a", "sds.perp_neg=true"],
+            "sds.perp_neg: true goes with .* or ism, found nfsd",
+        ),
+        (["sds.objective=ism", "sds.coefficient=learned"], "sds.coefficient: learned .* sds.coefficient=one"),
+        (["sds.vsd.lr=0.1"], "sds.vsd.lr: 0.1 goes with sds.objective=vsd, found sds"),
+        (
+            ["sds.vsd.adapters.rank=2", "sds.objective=ism"],
+            "sds.vsd.adapters.rank: 2 goes with .*=vsd, found",
+        ),
+        (["sds.ism.stride=0.1"], "sds.ism.stride: 0.1 goes with sds.objective=ism, found sds"),
+        (["sds.ism.interval=0", "sds.objective=ism"], "sds.ism.interval: 0.0 is not above 0"),
+        (["sds.ism.stride=1.5", "sds.objective=ism"], "sds.ism.stride: 1.5 is above the greatest .*, 1"),
+        (["sds.vsd.draws=0", "sds.objective=vsd"], "sds.vsd.draws: 0 is below the least"),
+        (
+            ["sds.objective=vsd", "sds.vsd.draws=3", "sds.vsd.strategy=paired"],
+            "sds.vsd.draws: 3 is odd, and sds.vsd.strategy",
+        ),
+        (["sds.vsd.lora=2"], "sds.vsd.lora"),
     ],
 )
 def test_what_an_objective_lacks_is_said(tmp_path: Path, words: list[str], said: str) -> None:
@@ -181,11 +226,17 @@ def test_what_an_objective_lacks_is_said(tmp_path: Path, words: list[str], said:
         load_config("configs/sds_carv.yaml", words)
 
 
-@pytest.mark.parametrize("objective", ["csd", "nfsd"])
+@pytest.mark.parametrize("objective", ["csd", "nfsd", "vsd", "ism"])
 def test_a_teacher_that_is_told_its_guidance_has_no_pair(tmp_path: Path, objective: str) -> None:
     flux = save_flux(tmp_path / "flux")
     words = sds_words(
         flux, tmp_path, f"sds.objective={objective}", "sds.negative_prompt=blue", "teacher.size=8"
     )
     with pytest.raises(UserError, match=f"sds.objective: {objective} compares .* use sds.objective=sds"):
+        build_module(load_config("configs/sds_carv.yaml", words), "cpu")
+
+
+def test_perp_neg_needs_a_pair_too(tmp_path: Path) -> None:
+    words = sds_words(save_flux(tmp_path / "flux"), tmp_path, "sds.perp_neg=true", "teacher.size=8")
+    with pytest.raises(UserError, match=r"sds.perp_neg: it compares .* use sds.perp_neg=false"):
         build_module(load_config("configs/sds_carv.yaml", words), "cpu")
