@@ -127,8 +127,8 @@ class VSDOptions:
     """Re-noisings of each render that it is trained on in a step, at timesteps of their own; published: 1."""
     strategy: str = one_of(STRATEGIES, "stratified")
     """How their timesteps are spread; they are uniform."""
-    chunk: int | None = at_least(1, 1)
-    """Of these, as many go through a backward together; empty: all."""
+    chunk: int = at_least(1, 1)
+    """Of these, as many go through a backward together: memory follows it."""
     gradient_checkpointing: bool = False
     """Blocks' activations are computed again in its backward instead of kept."""
     adapters: LowRankOptions = field(default_factory=LowRankOptions)

@@ -127,8 +127,12 @@ class PromptEncoder(nn.Module):
 
     def alike(self, prompts: Sequence[str]) -> list[list[int]]:
         """Places of the prompts, in groups that the text models see as one."""
+        # The last token of a prompt that is cut is the end's own.
         tokens = [
-            [tuple(t(self.family.normal(p), verbose=False).input_ids[: self.lengths[name]]) for p in prompts]
+            [
+                tuple(t(self.family.normal(p), verbose=False).input_ids[: self.lengths[name] - 1])
+                for p in prompts
+            ]
             for name, t in self.tokenizers.items()
         ]
         groups: dict[tuple[Any, ...], list[int]] = {}

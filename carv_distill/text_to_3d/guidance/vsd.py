@@ -74,7 +74,8 @@ class FakeScore(nn.Module):
         renders, count = draws.u.shape
         index = torch.arange(renders, device=x.device).repeat_interleave(count)
         u, weight, eps = draws.u.flatten(), draws.weight.flatten(), draws.eps.flatten(0, 1)
-        for i in _parts(len(index), self.options.chunk):
+        size = self.options.chunk
+        for i in (slice(start, start + size) for start in range(0, len(index), size)):
             rows, noise = x.detach()[index[i]], eps[i]
             if pictured:
                 rows, noise = compose(rows, noise[:, 3:]).image, noise[:, :3]
@@ -82,11 +83,6 @@ class FakeScore(nn.Module):
                 sigma = levels.sigma(u[i])
                 loss = denoising_losses(self.denoiser, rows, sigma, noise, cond[index[i]])
             yield (weight[i] * loss).sum() * (rows[0].numel() / len(index))
-
-
-def _parts(rows: int, size: int | None) -> list[slice]:
-    size = size or rows
-    return [slice(start, start + size) for start in range(0, rows, size)]
 
 
 class VariationalScore(GuidedDenoiser):
