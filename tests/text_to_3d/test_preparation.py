@@ -100,3 +100,31 @@ def test_the_residual_of_a_teacher_in_half_precision(tmp_path: Path, precision: 
                 assert torch.equal(average_residual(residual, x, draws), directions[-1])
     exact, rough = directions
     assert 0 < (rough - exact).norm() / exact.norm() < bound
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize(("precision", "bound"), [("bfloat16", 0.25), ("float16", 0.03)])
+def test_a_fake_score_over_weights_in_half_precision(
+    tmp_path: Path, precision: str, bound: float, autocast: bool
+) -> None:
+    """Its adapters learn in float32, and their gradient is that over float32 weights up to rounding, of whose
+    bits bfloat16 has three fewer, under a training's autocast too; none of it underflows."""
+    folder, gradients = save_sd3(tmp_path / "sd3"), []
+    for name in ("float32", precision):
+        module = build_module(configured(folder, f"teacher.precision={name}", "sds.objective=vsd"), "cpu")
+        objective = module.objective
+        fake = objective.fake
+        assert fake is not None
+        assert {p.dtype for p in fake.weights} == {torch.float32}
+        assert objective.teacher.network.model.dtype == PRECISIONS[name]
+        for i, p in enumerate(fake.weights):
+            p.data.copy_(0.1 * torch.randn(p.shape, generator=stream("away", i)))
+        x, cameras = torch.randn(1, 4, 4, 4, generator=stream("x")), objective.cameras(1, stream("c"))
+        draws = module.fake_draws(0, x.dtype)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast and name != "float32"):
+            losses = list(module.fake_losses(x, cameras, draws, 0))
+        torch.stack(losses).sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in fake.weights if p.grad is not None]))
+    exact, rough = gradients
+    assert 0 < (rough - exact).norm() / exact.norm() < bound
+    assert ((rough == 0) == (exact == 0)).float().mean() > 0.999
