@@ -13,8 +13,8 @@ from carv_distill.carv import AdaptiveProposal, average_residual, stream
 from carv_distill.engine.metrics import read_metrics
 from carv_distill.tasks import load_config, train
 from carv_distill.teachers.low_rank import LowRankOptions
+from carv_distill.text_to_3d.guidance.options import VSDOptions
 from carv_distill.text_to_3d.module import SDSModule
-from carv_distill.text_to_3d.options import VSDOptions
 from carv_distill.text_to_3d.scenes import build_scene
 from tests.helpers.loops import fit_without_waiting
 from tests.helpers.runs import sds_words as words

@@ -14,10 +14,11 @@ import torch
 from carv_distill.engine.options import EstimatorOptions
 from carv_distill.geometry.camera import Cameras, CameraSampler
 from carv_distill.teachers.pipelines.teacher import load_text_teacher
+from carv_distill.text_to_3d.guidance.options import ViewPrompts
 from carv_distill.text_to_3d.guidance.timesteps import AnnealedSampler
 from carv_distill.text_to_3d.module import SDSModule
 from carv_distill.text_to_3d.objective import SDSObjective
-from carv_distill.text_to_3d.options import SDSOptions, ViewPrompts
+from carv_distill.text_to_3d.options import SDSOptions
 from carv_distill.text_to_3d.scenes import build_scene
 from tests.helpers.sds_modules import VIEW
 

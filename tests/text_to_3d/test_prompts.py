@@ -11,7 +11,8 @@ import pytest
 from carv_distill.errors import UserError
 from carv_distill.tasks import load_config
 from carv_distill.teachers.pipelines.teacher import load_text_teacher
-from carv_distill.text_to_3d.options import SDSOptions, ViewPrompts
+from carv_distill.text_to_3d.guidance.options import ViewPrompts
+from carv_distill.text_to_3d.options import SDSOptions
 from carv_distill.text_to_3d.prompts import check_prompts, view_prompts
 
 LONG = "a red torus a red torus a red"

@@ -9,7 +9,8 @@ from carv_distill.teachers.condition import Cond, Condition, HeldCondition, repe
 from carv_distill.teachers.denoiser import GuidedDenoiser, NetworkDenoiser
 from carv_distill.teachers.parametrisation import Coefficients
 from carv_distill.teachers.schedule import DiscreteSchedule
-from carv_distill.text_to_3d.options import ISMOptions
+
+from .options import ISMOptions
 
 
 class IntervalScore(GuidedDenoiser):

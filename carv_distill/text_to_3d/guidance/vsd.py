@@ -13,8 +13,8 @@ from carv_distill.teachers.adapters import SharedNetwork
 from carv_distill.teachers.condition import Cond, Condition
 from carv_distill.teachers.denoiser import GuidedDenoiser, NetworkDenoiser, denoising_losses
 from carv_distill.text_to_3d.composition import compose
-from carv_distill.text_to_3d.options import VSDOptions
 
+from .options import VSDOptions
 from .residual import own_precision
 from .timesteps import TimestepRange
 

@@ -14,10 +14,10 @@ from torch import Tensor
 from carv_distill.carv import NoiseLevelSampler, Proposal, average_residual, stream
 from carv_distill.teachers.denoiser import GuidedDenoiser, NetworkDenoiser
 from carv_distill.text_to_3d.guidance.ism import IntervalScore
+from carv_distill.text_to_3d.guidance.options import ISMOptions
 from carv_distill.text_to_3d.guidance.residual import guided_residual
 from carv_distill.text_to_3d.guidance.timesteps import TimestepRange, timestep_weight
 from carv_distill.text_to_3d.module import SDSModule
-from carv_distill.text_to_3d.options import ISMOptions
 from tests.helpers.gaussian_network import DIM, F64, NEGATIVE, NONE, OWN, SCHEDULE, gaussian_teacher
 from tests.helpers.gaussian_network import mean_prediction as prediction
 from tests.helpers.sds_modules import build_module

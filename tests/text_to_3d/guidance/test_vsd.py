@@ -15,9 +15,9 @@ from carv_distill.carv import Draws, average_residual, stream, surrogate
 from carv_distill.errors import UserError
 from carv_distill.teachers.low_rank import LowRankOptions
 from carv_distill.text_to_3d.composition import compose
+from carv_distill.text_to_3d.guidance.options import VSDOptions
 from carv_distill.text_to_3d.guidance.vsd import FakeScore
 from carv_distill.text_to_3d.module import SDSModule
-from carv_distill.text_to_3d.options import VSDOptions
 from tests.helpers.gaussian_network import DIM, F64, FAKE, MEANS, SCHEDULE, VARIANCES
 from tests.helpers.loops import fit
 from tests.helpers.sds_modules import build_module
