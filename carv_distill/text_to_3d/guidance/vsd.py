@@ -72,7 +72,8 @@ class FakeScore(nn.Module):
             pictured: x is (colours, opacity), and each draw has a picture of it (:mod:`..composition`).
         """
         renders, count = draws.u.shape
-        index = torch.arange(renders, device=x.device).repeat_interleave(count)
+        index = torch.arange(renders, device=x.device)
+        index = index.repeat_interleave(count, output_size=renders * count)
         u, weight, eps = draws.u.flatten(), draws.weight.flatten(), draws.eps.flatten(0, 1)
         size = self.options.chunk
         for i in (slice(start, start + size) for start in range(0, len(index), size)):
