@@ -19,8 +19,8 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
-from carv_distill.distillation.adapters import matching_layers
-from carv_distill.distillation.options import PROJECTIONS
+from carv_distill.teachers.adapters import matching_layers
+from carv_distill.teachers.low_rank import PROJECTIONS
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Published:
 
 def adapted_layers(model: nn.Module, targets: Sequence[str] = PROJECTIONS) -> dict[str, nn.Module]:
     """The layers that get adapters, by their names."""
-    return {name: model.get_submodule(name) for name in matching_layers(model, targets)}
+    return {name: model.get_submodule(name) for name in matching_layers(model, targets, "targets")}
 
 
 CLIP_L, CLIP_BIG_G, T5_XXL, UMT5_XXL = 123_060_480, 694_659_840, 4_762_310_656, 5_680_910_336

@@ -18,11 +18,11 @@ from torch.optim import Optimizer
 
 from benchmarks.measure import bare_fit
 from carv_distill.carv import stream
-from carv_distill.distillation.adapters import AdapterView
 from carv_distill.distillation.building import build_module, load_data
 from carv_distill.distillation.module import DMDModule
 from carv_distill.distillation.options import DMDConfig
 from carv_distill.tasks import load_config
+from carv_distill.teachers.adapters import AdapterView
 from carv_distill.teachers.condition import Cond, joined, repeated
 from carv_distill.teachers.denoiser import GuidedDenoiser, NetworkDenoiser
 

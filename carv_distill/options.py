@@ -37,9 +37,10 @@ def at_least(low: float, default: Any = MISSING, *, resume: bool = False) -> Any
     return field(default=default, metadata={"low": low, "resume": resume})
 
 
-def more_than(low: float, default: Any = MISSING) -> Any:
-    """A number > low; None is allowed where it is the default."""
-    return field(default=default, metadata={"above": low})
+def more_than(low: float, default: Any = MISSING, *, high: float | None = None) -> Any:
+    """A number > low, and ≤ high where that is given; None is allowed where it is the default."""
+    limit = {} if high is None else {"high": high}
+    return field(default=default, metadata={"above": low, **limit})
 
 
 def between(low: float, high: float, default: Any = MISSING) -> Any:

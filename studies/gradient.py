@@ -13,7 +13,7 @@ import torch
 from carv_distill.carv import Upstream
 from carv_distill.tasks import TASKS, open_run
 from carv_distill.teachers.pipelines.teacher import load_text_teacher
-from carv_distill.text_to_3d.guidance import TimestepRange
+from carv_distill.text_to_3d.guidance.timesteps import TimestepRange
 from carv_distill.text_to_3d.options import SDSConfig
 from carv_distill.variance import CostModel, MeasuredGradient, StageTimer, time_stages
 

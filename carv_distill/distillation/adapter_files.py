@@ -12,8 +12,7 @@ from torch import Tensor
 
 from carv_distill.errors import UserError, one_line
 from carv_distill.files import saved_folder
-
-from .adapters import SharedNetwork
+from carv_distill.teachers.adapters import SharedNetwork
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 """The file's name, by which diffusers looks for it."""

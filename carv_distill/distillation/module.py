@@ -19,9 +19,9 @@ from carv_distill.engine.averages import Averaging, HostAveraging
 from carv_distill.engine.estimator import EstimatedModule, Estimator, observer
 from carv_distill.engine.sharding import Skeleton, network_parameters
 from carv_distill.processes import Share, unsynchronised
+from carv_distill.teachers.adapters import whole_network
 from carv_distill.teachers.network import RawNetwork
 
-from .adapters import whole_network
 from .averages import average_decays, networks_beside
 from .export import Product
 from .objective import DMDObjective, Samples, draw, real_parts

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from carv_distill.engine.optimisation import frozen_copy
+from carv_distill.teachers.adapters import SharedNetwork
 from carv_distill.teachers.condition import Cond
 from carv_distill.teachers.denoiser import GuidedDenoiser, NetworkDenoiser
 from carv_distill.teachers.network import RawNetwork
@@ -18,7 +19,6 @@ from carv_distill.teachers.precision import Bfloat16Network
 from carv_distill.teachers.schedule import DiscreteSchedule, NoiseSchedule
 from carv_distill.teachers.teacher import Teacher
 
-from .adapters import SharedNetwork
 from .options import DMDOptions
 
 STUDENT, AVERAGE, FAKE = "student", "average", "fake"
@@ -92,7 +92,7 @@ def prompted_networks(
                 cast(PromptNetwork, learning.network).model.enable_gradient_checkpointing()
         return Networks(student, average, fake, guided, teacher.schedule, teacher.shape, origin)
     teacher.network.cast(dtype)
-    shared = SharedNetwork(teacher.network, options.adapters, (STUDENT, AVERAGE, FAKE), seed)
+    shared = SharedNetwork(teacher.network, options.adapters, (STUDENT, AVERAGE, FAKE), seed, "dmd.adapters")
     if options.gradient_checkpointing:
         shared.enable_gradient_checkpointing()
     precondition = teacher.denoiser.precondition

@@ -9,6 +9,7 @@ from omegaconf import MISSING
 from carv_distill.carv.strategies import STRATEGIES
 from carv_distill.engine.options import EstimatorOptions, ImageConfig
 from carv_distill.options import at_least, between, more_than, one_of, place, section
+from carv_distill.teachers.low_rank import LowRankOptions
 
 
 @dataclass
@@ -49,38 +50,13 @@ class GANOptions:
         return self.fake_weight > 0
 
 
-PROJECTIONS = (
-    "to_q",
-    "to_k",
-    "to_v",
-    "to_out.0",
-    "add_q_proj",
-    "add_k_proj",
-    "add_v_proj",
-    "to_add_out",
-    "net.0.proj",
-    "net.2",
-    "proj_mlp",
-    "single_transformer_blocks.*.proj_out",
-)
-"""Attention and feed-forward projections by the names that they have in diffusers' UNets and transformers; no
-network has all of them."""
-
-
 @dataclass
-class AdapterOptions:
+class AdapterOptions(LowRankOptions):
     """Student, average and fake score as low-rank adapters of one frozen network (Hu et al. 2022, LoRA)."""
 
     kind: str = one_of(("none", "lora"), "none")
     """none: three further copies of the teacher's weights; lora: W + (α/r) B A over one copy, which is the
     teacher itself. There is no dropout: masks would not follow from (seed, share, update)."""
-    rank: int = at_least(1, 16)
-    """r: rows of A, columns of B."""
-    alpha: int | None = at_least(1, None)
-    """α; empty: the rank, that is a factor of 1."""
-    targets: list[str] = field(default_factory=lambda: list(PROJECTIONS))
-    """Ends of the names of linear and convolutional layers that get adapters, from a dot on; * stands for
-    anything. One that is not among the defaults must match a layer."""
 
 
 @dataclass

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from carv_distill.engine.devices import precision_of
 from carv_distill.engine.sharding import largest_joined
 from carv_distill.errors import UserError
+from carv_distill.teachers.adapters import matching_layers
 from carv_distill.teachers.denoiser import GuidedDenoiser
 
-from .adapters import matching_layers
 from .building import is_prompted
 from .conditions import Prompts
 from .footprint import Bytes, Footprint, adapter_count, footprints, parameter_count, training_peak
@@ -63,7 +63,7 @@ def _adapter(config: DMDConfig, network: nn.Module) -> int | None:
     if not is_prompted(config) or config.dmd.compile:
         return None
     with suppress(UserError):  # patterns that match nothing: adapters were not asked for
-        names = matching_layers(network.model, config.dmd.adapters.targets)  # type: ignore[arg-type]
+        names = matching_layers(network.model, config.dmd.adapters.targets, "dmd.adapters")  # type: ignore[arg-type]
         layers = (network.model.get_submodule(name) for name in names)  # type: ignore[union-attr]
         return adapter_count(layers, config.dmd.adapters.rank)
     return None

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from carv_distill.teachers.adapters import AdapterView, SharedNetwork
 from carv_distill.teachers.network import RawNetwork
 from carv_distill.teachers.pipelines.folder import PipelineFolder
 from carv_distill.teachers.pipelines.network import PromptNetwork
 
 from .adapter_files import save_adapter
-from .adapters import AdapterView, SharedNetwork
 from .pipeline_card import text_student_card
 from .pipeline_export import one_step_scheduler, save_text_student
 

@@ -31,7 +31,7 @@ class Condition:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Condition:
         """The same change to each tensor."""
-        parts: dict[str, Any] = {spec.name: getattr(self, spec.name) for spec in fields(self)}
+        parts: dict[str, Any] = {spec.name: getattr(self, spec.name) for spec in fields(Condition)}
         changed: dict[str, Any] = {n: None if part is None else change(part) for n, part in parts.items()}
         return Condition(**changed)
 
@@ -81,6 +81,21 @@ def joined(first: Tensor | Condition, second: Tensor | Condition) -> Tensor | Co
         if (a is None) != (b is None):
             raise TypeError(f"one condition has {spec.name}, the other has none")
         parts[spec.name] = None if a is None else torch.cat([a, b])
+    return Condition(**parts)
+
+
+def interpolated(first: Condition, second: Condition, share: Tensor) -> Condition:
+    """(1 − share) of one condition and share of another, row by row, share [n] in [0, 1]; tokens count where
+    they count in either."""
+    parts: dict[str, Any] = {}
+    for spec in fields(Condition):
+        a, b = getattr(first, spec.name), getattr(second, spec.name)
+        if a is None:
+            parts[spec.name] = None
+        elif a.is_floating_point():
+            parts[spec.name] = torch.lerp(a, b, share.to(a.dtype).view(-1, *[1] * (a.ndim - 1)))
+        else:
+            parts[spec.name] = torch.maximum(a, b)
     return Condition(**parts)
 
 

@@ -119,11 +119,17 @@ class GuidedDenoiser(NetworkDenoiser):
         Args:
             others: each without its row axis.
         """
+        return self.raw_of_rows(y, c, cond, *(repeated(other, len(y)) for other in others))
+
+    def raw_of_rows(
+        self, y: Tensor, c: Coefficients, cond: Cond, *others: Tensor | Condition
+    ) -> tuple[Tensor, ...]:
+        """The same, with `others` of a row for each row of y."""
         if cond is None:
             raise ValueError("guidance needs a condition")
         count = 1 + len(others)
         for other in others:
-            cond = joined(cond, repeated(other, len(y)))
+            cond = joined(cond, other)
         many = Coefficients(*(torch.cat([t] * count) for t in c))
         return super().raw(torch.cat([y] * count), many, cond).chunk(count)
 

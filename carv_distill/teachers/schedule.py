@@ -143,6 +143,11 @@ class DiscreteSchedule:
         table, _ = self._table(like)
         return table[timestep.clamp(0, self.timesteps - 1)]
 
+    def place_of(self, sigma: Tensor) -> Tensor:
+        """The timestep, 0 … T − 1, of levels of the table in any precision; int64, same shape."""
+        table, _ = self._table(sigma)
+        return torch.searchsorted(table, sigma).clamp(max=self.timesteps - 1)
+
     def timestep(self, sigma: Tensor) -> Tensor:
         """What the network is told of a noise level."""
         raise NotImplementedError

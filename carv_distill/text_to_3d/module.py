@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.optim import Adam
 
-from carv_distill.carv import Chunk, StepStatistics, carv_loss
+from carv_distill.carv import Chunk, Draws, StepStatistics, carv_loss
 from carv_distill.engine.estimator import EstimatedModule, observer
+from carv_distill.engine.optimisation import ParameterVector
 from carv_distill.engine.skips import StepSkips
+from carv_distill.geometry.camera import Cameras
 from carv_distill.processes import average_over_ranks, unsynchronised
 
 from .objective import SDSObjective
@@ -22,15 +26,30 @@ from .scene_files import save_scene
 from .scenes import DensityControl, Scene
 from .schedules import value_at
 
+BETAS = (0.9, 0.99)
 ADVICE = "use teacher.precision=float32, a lower sds.guidance or smaller rates"
+
+
+class Part(NamedTuple):
+    """Of a process's share of a step: renders with a graph, of which each loss has its own."""
+
+    loss: Tensor
+    """A scalar; its parts add up to that of the share, as those of `fake` do."""
+    direction: Tensor
+    """[n, …], averaged over draws."""
+    seen: Rendered
+    fake: Iterator[Tensor]
+    """Parts of the fake score's loss; each is made when it is asked for, and none without one."""
 
 
 class SDSModule(EstimatedModule):
     """Score distillation of a text-to-image teacher into a scene, with the CARV estimator.
 
     One `training_step` is one step of the scene's optimiser by the gradient of :class:`SDSObjective`,
-    averaged over processes. Renders pass through with their graph `renders_at_once` at a time. All
-    randomness is a function of (seed, rank, step).
+    averaged over processes. Renders pass through with their graph `renders_at_once` at a time. Where the
+    objective has a fake score, it takes a step of its own on the same renders, after the gradient by it is
+    there. Only the scene's optimiser counts in Lightning's `global_step`. All randomness is a function of
+    (seed, rank, step).
 
     A draw that is not finite is left out of its render's average, a step without a finite draw or gradient
     leaves scene and optimiser as they are, and too many of these in a row end the run.
@@ -52,6 +71,8 @@ class SDSModule(EstimatedModule):
         self.density_control = DensityControl.of(objective.scene, objective.view.gaussians.densify)
         self.latest_opacity = torch.zeros(())
         self.latest_gradients: list[Tensor] = []
+        self.fake_vector: ParameterVector | None = None
+        """The fake score's weights, once they are where they will be trained."""
 
     @property
     def scene(self) -> Scene:
@@ -59,35 +80,62 @@ class SDSModule(EstimatedModule):
         return self.objective.scene
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        step, optimizer = self.global_step, self.optimizers()
-        optimizer.zero_grad()  # type: ignore[union-attr]
-        self.latest_gradients, norms, opacities = [], [], []
-        for loss, direction, seen in self.share(step):
+        step, optimizer = self.global_step, self.scene_optimizer
+        optimizer.zero_grad()
+        norms, opacities, fakes = [], [], []
+        for part in self.share(step):
             if self.density_control is not None:
-                self.density_control.watch(seen, self.estimator.upstream)
-            with unsynchronised(self.trainer.strategy):
-                self.manual_backward(loss)
-            norms.append(direction.flatten(1).norm(dim=1))
-            opacities.append(seen.opacity.detach().mean())
+                self.density_control.watch(part.seen, self.estimator.upstream)
+            self._backward(part.loss)
+            norms.append(part.direction.flatten(1).norm(dim=1))
+            opacities.append(part.seen.opacity.detach().mean())
+            fakes += [self._backward(loss) for loss in part.fake]
         gradients = [p.grad for p in self.scene.parameters() if p.grad is not None]
         for gradient in gradients:
             average_over_ranks(gradient, self.world_size)
+        self.latest_gradients = list(gradients)
+        if self.fake_vector is not None:
+            self.fake_vector.collect_gradient()
+            gradients += self.fake_vector.gradients
         skip = self.skips.skip(self.objective.finite, gradients, self.world_size)
-        self.set_learning_rates(optimizer.param_groups, step)  # type: ignore[union-attr]
+        self.set_learning_rates(optimizer.param_groups, step)
         # A fused optimiser's step with this at 1 changes nothing; the host need not know.
-        optimizer.optimizer.found_inf = skip  # type: ignore[union-attr]
-        optimizer.step()  # type: ignore[union-attr]
+        optimizer.optimizer.found_inf = skip  # type: ignore[attr-defined]
+        optimizer.step()
         if self.density_control is not None:
             _, shared = self.streams(self.global_rank, "densify", step)
-            adam = optimizer.optimizer  # type: ignore[union-attr]
+            adam = cast(Adam, optimizer.optimizer)
             self.density_control.after_step(step + 1, self.scene, adam, skip, shared, self.world_size)
         self.commit(step)
         self.latest_losses = {"scene": torch.cat(norms).mean()}
-        self.latest_opacity, self.latest_gradients = torch.stack(opacities).mean(), gradients
+        if self.fake_vector is not None:
+            self.fake_step(skip)
+            entries = math.prod(self.objective.teacher.shape)
+            self.latest_losses["fake"] = torch.stack(fakes).sum() / entries
+        self.latest_opacity = torch.stack(opacities).mean()
 
-    def share(self, step: int) -> Iterator[tuple[Tensor, Tensor, Rendered]]:
-        """This process's share of a step, `renders_at_once` renders at a time: (loss, direction, renders) of
-        each part. Its losses add up to that of the share; the step's is the mean over processes."""
+    def _backward(self, loss: Tensor) -> Tensor:
+        with unsynchronised(self.trainer.strategy):
+            self.manual_backward(loss)
+        return loss.detach()
+
+    @property
+    def scene_optimizer(self) -> LightningOptimizer:
+        """The one that counts steps."""
+        optimizers = self.optimizers()
+        return optimizers[0] if isinstance(optimizers, list) else optimizers
+
+    def fake_step(self, skip: Tensor) -> None:
+        """The fake score's step by the gradient that is there, unless it is left out."""
+        optimizers = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizers, list)
+        optimizer = cast(Adam, optimizers[1])
+        optimizer.found_inf = skip  # type: ignore[attr-defined]
+        optimizer.step()
+
+    def share(self, step: int) -> Iterator[Part]:
+        """This process's share of a step, `renders_at_once` renders at a time. Its losses add up to that of
+        the share; the step's is the mean over processes."""
         e, objective, levels = self.estimator, self.objective, self.objective.levels
         own, shared = self.streams(self.global_rank, "sds", step)
         cameras = objective.cameras(e.upstream, own)
@@ -95,21 +143,43 @@ class SDSModule(EstimatedModule):
         observe = observer(self.statistics, levels.adaptive, levels.range_at(step).place)
         shape, dtype = objective.noise_shape, cameras.azimuth.dtype
         drawn = sampler.draw(e.upstream, e.draws, shape, own, *ranks, shared, dtype)
+        fake_drawn = self.fake_draws(step, dtype)
         at_once = objective.options.renders_at_once
         for start in range(0, e.upstream, at_once):
             part = slice(start, start + at_once)
             upstream, seen = objective.upstream(cameras[part], own, step, self.statistics)
             loss, direction = carv_loss(upstream, drawn[part], own, self.chunk, observe)
-            yield loss * (direction.shape[0] / e.upstream), direction, seen
+            share = direction.shape[0] / e.upstream
+            mine = None if fake_drawn is None else fake_drawn[part]
+            fake = self.fake_losses(upstream.x.detach(), cameras[part], mine, step)
+            yield Part(loss * share, direction, seen, fake)
+
+    def fake_draws(self, step: int, dtype: torch.dtype) -> Draws | None:
+        """What the fake score learns from in this process's share of a step, from streams of their own."""
+        if (fake := self.objective.fake) is None:
+            return None
+        own, shared = self.streams(self.global_rank, "fake", step)
+        sampler = fake.sampler(self.objective.levels.range_at(step))
+        ranks = self.global_rank, self.world_size
+        count, shape = fake.options.draws, self.objective.fake_shape
+        return sampler.draw(self.estimator.upstream, count, shape, own, *ranks, shared, dtype)
+
+    def fake_losses(self, x: Tensor, cameras: Cameras, draws: Draws | None, step: int) -> Iterator[Tensor]:
+        """Parts of the fake score's loss on some of the share's renders, as they count in its mean."""
+        if draws is not None:
+            for loss in self.objective.fake_losses(x, cameras, draws, step):
+                yield loss * (len(x) / self.estimator.upstream)
 
     def metrics(self) -> dict[str, Tensor]:
-        return {
+        values = {
             "scene/direction_norm": self.latest_losses["scene"],
             "scene/grad_norm": torch.nn.utils.get_total_norm(self.latest_gradients),
             "scene/opacity": self.latest_opacity,
             **self.scene.metrics(),
-            **self.skips.metrics(),
         }
+        if "fake" in self.latest_losses:
+            values["fake/loss"] = self.latest_losses["fake"]
+        return values | self.skips.metrics()
 
     def check(self) -> None:
         self.skips.check()
@@ -143,6 +213,11 @@ class SDSModule(EstimatedModule):
         for group, configured in zip(groups, self.scene.parameter_groups(o), strict=True):
             group["lr"] = configured["lr"] * multiple
 
-    def configure_optimizers(self) -> Adam:
+    def configure_optimizers(self) -> list[Adam]:
+        """The scene's, and the fake score's, whose weights become one vector where they will be trained."""
         groups = self.scene.parameter_groups(self.objective.options)
-        return Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
+        optimizers = [Adam(groups, betas=BETAS, eps=1e-15, fused=True)]
+        if (fake := self.objective.fake) is not None:
+            self.fake_vector = ParameterVector(fake.weights, self.world_size)
+            optimizers.append(Adam(self.fake_vector.tensors, lr=fake.options.lr, betas=BETAS, fused=True))
+        return optimizers

@@ -2,48 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from carv_distill.carv import FiniteDraws, NoiseCoefficient, Residual, StepStatistics, Upstream
-from carv_distill.data.solids import view_prompt
-from carv_distill.geometry.camera import VIEWS, Cameras, CameraSampler
+from carv_distill.carv import Draws, FiniteDraws, NoiseCoefficient, Residual, StepStatistics, Upstream
+from carv_distill.geometry.camera import Cameras, CameraSampler
 from carv_distill.teachers.condition import Condition, HeldCondition
-from carv_distill.teachers.denoiser import GuidedDenoiser, NetworkDenoiser
+from carv_distill.teachers.denoiser import GuidedDenoiser
 from carv_distill.teachers.pipelines.teacher import TextTeacher
 
 from .composition import EXTRA, composed
-from .csd import ClassifierScore
-from .guidance import AnnealedSampler, clip_norm, guided_residual
-from .nfsd import NoiseFreeScore
+from .guidance.objectives import build_denoiser, build_fake, conditions, constant
+from .guidance.residual import clip_norm, guided_residual
+from .guidance.timesteps import AnnealedSampler
 from .options import SceneOptions, SDSOptions
+from .prompts import view_prompts
 from .rendering import Rendered
 from .scenes import Scene
-from .schedules import knots, value_at
-
-
-def view_prompts(options: SDSOptions) -> list[str]:
-    """The prompt of each of :data:`VIEWS`, the same for all without `view_prompts`."""
-    if not options.view_prompts:
-        return [options.prompt] * len(VIEWS)
-    return [view_prompt(options.prompt, view) for view in VIEWS]
-
-
-def build_denoiser(teacher: TextTeacher, options: SDSOptions) -> NetworkDenoiser:
-    """What predicts ε̂, or what takes its place, as `objective` says."""
-    scales, prompts = [scale for _, scale in knots(options.guidance)], teacher.prompts
-    match options.objective:
-        case "csd":
-            return ClassifierScore(teacher.denoiser, scales[0], prompts.null(options.negative_prompt)[0])
-        case "nfsd":
-            null, negative = prompts.null()[0], prompts.null(options.negative_prompt)[0]
-            return NoiseFreeScore(teacher.denoiser, scales[0], null, negative, teacher.schedule)
-    # Without guidance only where it never has any.
-    return teacher.guided(next((s for s in scales if s != 1), 1.0), options.negative_prompt)
+from .schedules import value_at
 
 
 class SDSObjective(nn.Module):
@@ -58,6 +38,7 @@ class SDSObjective(nn.Module):
     Args:
         teacher: frozen; its prompts are encoded here, then its text model is let go.
         view: how a render is made.
+        seed: of the first weights of a fake score, where the objective has one.
     """
 
     def __init__(
@@ -69,11 +50,13 @@ class SDSObjective(nn.Module):
         view: SceneOptions,
         options: SDSOptions,
         levels: AnnealedSampler,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.scene, self.camera_sampler, self.view, self.options = scene, cameras, view, options
         self.teacher, self.levels = teacher, levels
-        self.denoiser = build_denoiser(teacher, options)
+        self.fake = build_fake(teacher, options, seed)
+        self.denoiser = build_denoiser(teacher, options, self.fake)
         prompts = teacher.prompts(view_prompts(options))
         teacher.prompts.release()
         self.prompts = HeldCondition(prompts)
@@ -136,19 +119,35 @@ class SDSObjective(nn.Module):
 
     def conditions(self, cameras: Cameras) -> Condition:
         """The prompt's embedding for each view, n rows."""
-        cond = self.prompts.value
-        assert isinstance(cond, Condition)
-        return cond[cameras.view_index()]
+        prompts = self.prompts.value
+        assert isinstance(prompts, Condition)
+        return conditions(prompts, cameras, self.options)
 
     def residual(self, cond: Condition, step: int, statistics: StepStatistics | None = None) -> Residual:
         """The SDS residual of pictures with these conditions."""
         levels, weighting, denoiser = self.levels.range_at(step), self.options.weighting, self.denoiser
         if isinstance(denoiser, GuidedDenoiser):
             denoiser = denoiser.at_scale(value_at(self.options.guidance, step))
-        constant = 1.0 if self.options.objective == "sds" else 0.0
-        return guided_residual(
-            denoiser, levels, weighting, cond, step, self.coefficient, statistics, constant
-        )
+        c = self.coefficient
+        return guided_residual(denoiser, levels, weighting, cond, step, c, statistics, constant(self.options))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one x: what the teacher denoises, or colours and opacity."""
+        channels, *sides = self.teacher.shape
+        return channels + (self.options.augment != "none"), *sides
+
+    @property
+    def fake_shape(self) -> tuple[int, ...]:
+        """Of what is random in a draw that the fake score learns from."""
+        channels, *sides = self.teacher.shape
+        return channels + (EXTRA if self.options.augment != "none" else 0), *sides
+
+    def fake_losses(self, x: Tensor, cameras: Cameras, draws: Draws, step: int) -> Iterator[Tensor]:
+        """Parts of the fake score's loss on renders, of which nothing reaches the scene; none without one."""
+        if self.fake is not None:
+            levels, cond = self.levels.range_at(step), self.conditions(cameras)
+            yield from self.fake.losses(x, draws, levels, cond, self.options.augment != "none")
 
     def regulariser(self, seen: Rendered, step: int) -> Tensor:
         """Sparsity √(o² + 0.01), entropy of the opacity o, roughness of the density, as they weigh at a

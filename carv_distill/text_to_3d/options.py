@@ -10,12 +10,13 @@ from carv_distill.engine.options import EstimatorOptions, PreviewOptions, RunCon
 from carv_distill.geometry.samplings import SAMPLINGS
 from carv_distill.options import Schedule, at_least, between, more_than, one_of, place, scheduled, section
 
+from .guidance.options import OBJECTIVES, ISMOptions, ViewPrompts, VSDOptions
+
 SCENES = ("voxels", "hash", "gaussians")
 BACKENDS = ("auto", "torch", "gsplat")
 SHOWN = ("grey", "white", "black")
 BACKGROUNDS = (*SHOWN, "random")
 WEIGHTINGS = ("sds", "uniform", "fantasia3d")
-OBJECTIVES = ("sds", "csd", "nfsd")
 COEFFICIENTS = ("one", "learned")
 AUGMENTATIONS = ("none", "render", "draw")
 PART, FACES, MEMORY = 0.05, 20_000, 1.0
@@ -141,9 +142,16 @@ class SDSOptions:
     objective: str = one_of(OBJECTIVES, "sds")
     """sds: ε̂_∅ + s (ε̂_c − ε̂_∅) − ε; csd: s (ε̂_c − ε̂_∅) alone (classifier score distillation); nfsd: that
     and ε̂_∅ at the lowest fifth of the timesteps, ε̂_∅ − ε̂_negative above (noise-free score distillation, at
-    s = 7.5), three predictions a draw."""
+    s = 7.5), three predictions a draw; vsd: guided ε̂ − that of the renders' own score, which is learned
+    (variational score distillation, at s = 7.5), three predictions and what training takes; ism: guided ε̂ at
+    t − ε̂_∅ at an s below it, along one inversion (interval score matching, at s = 7.5), 3 to 8 of them."""
     view_prompts: bool = True
     """Append ", front view" and the like, as the camera stands."""
+    prompts_by_view: ViewPrompts = field(default_factory=ViewPrompts)
+    perp_neg: bool = False
+    """Perp-Neg: lead away from the views that a camera does not have, each by the part of its direction that
+    is perpendicular to the prompt's, whose embedding goes over from view to view with the azimuth. With sds,
+    vsd and ism; four predictions in the place of guidance's two."""
     guidance: Schedule = scheduled(7.5, low=0)
     """Classifier-free guidance scale s of ε_∅ + s (ε_c − ε_∅); threestudio's is s − 1."""
     weighting: str = one_of(WEIGHTINGS, "sds")
@@ -155,7 +163,7 @@ class SDSOptions:
     t_max_end: float | None = between(0, 1, None)
     """What older runs have for t_max: [0, t_max, t_max_end, last step]; empty: t_max as it is."""
     coefficient: str = one_of(COEFFICIENTS, "one")
-    """c in ε̂ − c ε: one (0 for csd and nfsd), or learned from past draws to lower the variance."""
+    """c in ε̂ − c ε: one (0 but for sds), or learned from past draws to lower the variance; not with ism."""
     augment: str = one_of(AUGMENTATIONS, "none")
     """Random backgrounds and orders of the colours behind and of a render, for teachers of pixels that know
     objects so: none, the scene's background; new ones for every render, or for every draw, which lowers the
@@ -185,6 +193,8 @@ class SDSOptions:
     """Weight of the binary entropy of the opacity."""
     smoothness: Schedule = scheduled(0.0, low=0)
     """Weight of the mean squared difference of neighbouring voxels' density (voxels)."""
+    vsd: VSDOptions = field(default_factory=VSDOptions)
+    ism: ISMOptions = field(default_factory=ISMOptions)
 
 
 def greatest_level(options: SDSOptions, max_steps: int) -> Schedule:

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from carv_distill.carv import stream
 from carv_distill.engine.callbacks import Periodic, PictureGrid, write_metrics
 from carv_distill.engine.checkpoints import load_checkpoint
 from carv_distill.engine.devices import autocast_of
@@ -23,17 +24,17 @@ from carv_distill.errors import UserError
 from carv_distill.evaluation.clip import ClipScorer
 from carv_distill.geometry.camera import CameraSampler
 from carv_distill.teachers.pipelines.codecs import Pixels
-from carv_distill.teachers.pipelines.encoder import PromptEncoder
 from carv_distill.teachers.pipelines.teacher import TextTeacher, load_text_teacher
 from carv_distill.teachers.precision import frozen_precision
 from carv_distill.variance import MeasuredGradient, StageTimer
 
-from .guidance import AnnealedSampler
+from .guidance.timesteps import AnnealedSampler
 from .memory import check_memory
 from .mesh_files import write_mesh
 from .module import SDSModule
-from .objective import SDSObjective, view_prompts
-from .options import ClipOptions, SceneOptions, SDSConfig, SDSOptions
+from .objective import SDSObjective
+from .options import ClipOptions, SceneOptions, SDSConfig
+from .prompts import check_prompts
 from .rendering import choose_backend
 from .scenes import GaussianScene, Scene, build_scene
 from .start import start_from
@@ -93,8 +94,7 @@ def build_module(config: SDSConfig, device: str) -> SDSModule:
     teacher = load_text_teacher(t.path, sides, t.guidance, frozen_precision(t.precision, device))
     check_view(config, teacher)
     check_objective(config, teacher)
-    warn_of_unknown_words(config.sds.prompt, teacher)
-    warn_of_cut_text(config.sds, teacher.prompts)
+    check_prompts(config.sds, teacher.prompts)
     e, c, max_steps = config.estimator, config.camera, config.trainer.max_steps
     seed_everything(config.seed, verbose=False)  # initial weights of a field that has a network
     distance, fov, elevation = ((low, high) for low, high in (c.distance, c.fov, c.elevation))
@@ -107,6 +107,7 @@ def build_module(config: SDSConfig, device: str) -> SDSModule:
         view=config.scene,
         options=config.sds,
         levels=AnnealedSampler(teacher.schedule, e, config.sds, max_steps, build_adaptive(e)),
+        seed=config.seed,
     )
     return SDSModule(objective=objective, seed=config.seed)
 
@@ -135,11 +136,24 @@ def measured_gradient(config: SDSConfig, run: Path, device: str, step: int | Non
 
 
 def time_other(module: SDSModule, timer: StageTimer) -> None:
-    """Times what a step does besides its gradient: the optimiser's step."""
-    optimizer = module.configure_optimizers()
+    """Times what a step does besides its gradient: the optimiser's step, and all of the fake score's."""
+    optimizers = module.configure_optimizers()
     for p in module.scene.parameters():
         p.grad = torch.zeros_like(p)
-    time_at_rest(timer, module.device, [optimizer], lambda number: optimizer.step())
+    count, g = module.estimator.upstream, stream("other", device=module.device)
+    cameras = module.objective.cameras(count, g)
+    x = torch.zeros(count, *module.objective.shape, device=g.device, dtype=cameras.azimuth.dtype)
+
+    def update(number: int) -> None:
+        drawn = module.fake_draws(number, x.dtype)
+        for loss in module.fake_losses(x, cameras, drawn, 0):
+            loss.backward()
+        if module.fake_vector is not None:
+            module.fake_vector.collect_gradient()
+        for optimizer in optimizers:
+            optimizer.step()
+
+    time_at_rest(timer, module.device, optimizers, update)
     for p in module.scene.parameters():
         p.grad = None
 
@@ -164,36 +178,16 @@ def check_view(config: SDSConfig, teacher: TextTeacher) -> None:
 def check_objective(config: SDSConfig, teacher: TextTeacher) -> None:
     """UserError for an objective that compares predictions which a guidance-distilled teacher does not
     make."""
-    if config.sds.objective != "sds" and teacher.prompts.guidance is not None:
+    o, told = config.sds, teacher.prompts.guidance is not None
+    if told and o.perp_neg:
         raise UserError(
-            f"sds.objective: {config.sds.objective} compares predictions with and without the prompt, but "
+            f"sds.perp_neg: it compares predictions with and without the prompt, but {config.teacher.path} "
+            "is told its guidance and makes one; use sds.perp_neg=false"
+        )
+    if told and o.objective != "sds":
+        raise UserError(
+            f"sds.objective: {o.objective} compares predictions with and without the prompt, but "
             f"{config.teacher.path} is told its guidance and makes one; use sds.objective=sds"
-        )
-
-
-def warn_of_unknown_words(prompt: str, teacher: TextTeacher) -> None:
-    """Names words that the teacher never learned."""
-    if unknown := teacher.prompts.unknown_words(prompt):
-        words = ", ".join(map(repr, unknown))
-        log.warning("sds.prompt: the teacher's tokenizer does not know %s; the object may ignore it", words)
-
-
-def warn_of_cut_text(options: SDSOptions, encoder: PromptEncoder) -> None:
-    """Says what the text encoder leaves out of prompts that are longer than it takes, the view above all."""
-    prompts = view_prompts(options)
-    cut = max((encoder.cut_text(prompt) for prompt in prompts), key=len)
-    if options.view_prompts and encoder.seen(prompts) < len(prompts):
-        log.warning(
-            "sds.prompt: the text encoder takes %d tokens and cuts off the view, as %r, so that several "
-            "views have one prompt; shorten it, or give sds.view_prompts=false",
-            encoder.length,
-            cut,
-        )
-    elif cut:
-        log.warning("sds.prompt: the text encoder takes %d tokens and cuts off %r", encoder.length, cut)
-    if cut := encoder.cut_text(options.negative_prompt):
-        log.warning(
-            "sds.negative_prompt: the text encoder takes %d tokens and cuts off %r", encoder.length, cut
         )
 
 

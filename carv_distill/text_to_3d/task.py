@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import fields
 from types import ModuleType
 
+from carv_distill.carv.strategies import STRATEGIES
 from carv_distill.engine.task import Task
 from carv_distill.errors import UserError
+from carv_distill.options import leaves
 
 from .options import SceneOptions, SDSConfig, SDSOptions, greatest_level
 from .schedules import check_schedule, first_crossing, value_at
@@ -45,13 +47,39 @@ def _check(config: SDSConfig) -> None:
         raise UserError(
             f"sds.t_min: {low:g} is not below the greatest level, {high:g}, at step {step}: none are left"
         )
+    _check_objective(o)
+    if not o.prompt.strip():
+        raise UserError("sds.prompt: it is empty; say what to make, as in sds.prompt='a red torus'")
+
+
+def _check_objective(o: SDSOptions) -> None:
+    """What goes with an objective, and what does not."""
     if o.objective == "nfsd" and not o.negative_prompt.strip():
         raise UserError(
             "sds.negative_prompt: sds.objective=nfsd needs one, as sds.negative_prompt='unrealistic, blurry, "
             "low quality'"
         )
-    if not o.prompt.strip():
-        raise UserError("sds.prompt: it is empty; say what to make, as in sds.prompt='a red torus'")
+    if o.perp_neg and o.objective in ("csd", "nfsd"):
+        raise UserError(
+            f"sds.perp_neg: true goes with sds.objective=sds, vsd or ism, found {o.objective}, which has no "
+            "guided prediction; use sds.perp_neg=false"
+        )
+    if o.coefficient == "learned" and o.objective == "ism":
+        raise UserError(
+            "sds.coefficient: learned takes the noise out of a prediction, and with sds.objective=ism a draw "
+            "has almost none; use sds.coefficient=one"
+        )
+    for name, options in (("vsd", o.vsd), ("ism", o.ism)):
+        plain = {key: value for key, _, value, _ in leaves(type(options)())}
+        changed = [(key, value) for key, _, value, _ in leaves(options) if value != plain[key]]
+        if o.objective != name and changed:
+            key, value = changed[0]
+            raise UserError(f"sds.{name}.{key}: {value} goes with sds.objective={name}, found {o.objective}")
+    if not STRATEGIES[o.vsd.strategy].allows(o.vsd.draws):
+        raise UserError(
+            f"sds.vsd.draws: {o.vsd.draws} is odd, and sds.vsd.strategy: {o.vsd.strategy} needs an "
+            "even number"
+        )
 
 
 def _check_gaussians(scene: SceneOptions) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from carv_distill.carv import NoiseCoefficient
 from carv_distill.carv.estimator import Residual
-from carv_distill.text_to_3d.guidance import TimestepRange, timestep_weight
+from carv_distill.text_to_3d.guidance.timesteps import TimestepRange, timestep_weight
 from studies.gradient import MeasuredGradient
 
 

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from carv_distill.distillation.adapter_files import WEIGHTS, load_adapter, save_adapter
-from carv_distill.distillation.adapters import SharedNetwork
-from carv_distill.distillation.options import PROJECTIONS
 from carv_distill.errors import UserError
+from carv_distill.teachers.adapters import SharedNetwork
+from carv_distill.teachers.low_rank import PROJECTIONS
 from tests.helpers.adapted import Wrapped, inputs, sd3_pipeline, shared_network
 from tests.helpers.tiny_latent import save_tiny_pipeline
 

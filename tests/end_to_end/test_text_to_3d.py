@@ -22,7 +22,7 @@ from carv_distill.text_to_3d.options import SDSConfig
 from carv_distill.text_to_3d.ply import read_ply
 from carv_distill.text_to_3d.scene_files import load_scene
 from carv_distill.text_to_3d.scenes import build_scene
-from carv_distill.variance import MeasuredGradient, analyse
+from carv_distill.variance import MeasuredGradient, StageTimer, analyse
 from studies.gradient import load_gradient
 from tests.helpers.runs import assert_same_run, sds_words
 from tests.helpers.tiny_latent import save_tiny_pipeline
@@ -102,21 +102,48 @@ def test_an_object_is_made_again_at_any_size_after_any_update(teacher: Path, tmp
         assert sheet.size[1] == 35
 
 
-@pytest.mark.parametrize("kind", ["voxels", "gaussians"])
-def test_a_resumed_run_equals_an_uninterrupted_one(teacher: Path, tmp_path: Path, kind: str) -> None:
-    more = ("sds.coefficient=learned", "estimator.proposal=adaptive", "sds.t_max_end=0.6")
-    more = (*more, f"scene.kind={kind}", "scene.gaussians.count=50")
+@pytest.mark.parametrize(
+    "objective",
+    [
+        ("sds.coefficient=learned",),
+        ("scene.kind=gaussians", "scene.gaussians.count=50", "sds.coefficient=learned"),
+        ("sds.objective=vsd", "sds.vsd.lr=0.01", "sds.vsd.adapters.rank=2", "sds.coefficient=learned"),
+        ("sds.objective=vsd", "sds.perp_neg=true", "sds.vsd.chunk=3", "sds.vsd.strategy=nested"),
+        ("sds.objective=ism", "sds.ism.interval=0.1"),
+        ("sds.perp_neg=true", "sds.negative_prompt=blue", "sds.prompts_by_view.back=a cube"),
+    ],
+)
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    teacher: Path, tmp_path: Path, objective: tuple[str, ...]
+) -> None:
+    more = ("estimator.proposal=adaptive", "sds.t_max_end=0.6", *objective)
     whole = run(teacher, tmp_path / "whole", *more)
     part = tmp_path / "part" / whole.name
     shutil.copytree(whole, part)
     (part / "checkpoints" / "newest-step=6.ckpt").unlink()
     (part / "checkpoints" / "last.ckpt").unlink()
     run(teacher, tmp_path / "part", *more, resume=True)
-    states = [
-        torch.load(f / "checkpoints" / "newest-step=6.ckpt", weights_only=True)["state_dict"]
-        for f in (whole, part)
-    ]
-    assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+    assert_same_run(whole, part, 6)
+
+
+def test_a_run_by_vsd_is_measured_with_its_fake_score(teacher: Path, tmp_path: Path) -> None:
+    """Its loss is in the log; the gradient at a checkpoint has the fake score of then, and another one would
+    give another; what its training takes is timed; a checkpoint has adapters and no network."""
+    more = ("sds.objective=vsd", "sds.vsd.lr=0.01", "sds.guidance=7.5", "estimator.upstream=2")
+    folder = run(teacher, tmp_path, *more)
+    assert all(r["fake/loss"] > 0 for r in read_metrics(folder / "metrics.csv") if "scene/opacity" in r)
+    kept = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    fakes = [k for k in kept["state_dict"] if not k.startswith("objective.scene.")]
+    assert fakes
+    assert all(k.startswith("objective.fake.") and ".lora_" in k for k in fakes)
+    assert len(kept["optimizer_states"]) == 2
+    gradient = gradient_of(folder)
+    assert analyse(gradient, 2, (1, 4), 3, 4, 4, 4).step == 6
+    before = [p.detach().clone() for p in gradient.parameters]
+    timer = StageTimer()
+    gradient.time_other(timer)
+    assert timer.median("other") > 0
+    assert all(map(torch.equal, before, gradient.parameters))
 
 
 DENSIFY = (

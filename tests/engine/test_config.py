@@ -159,7 +159,7 @@ def test_a_missing_teacher_names_what_makes_it(tmp_path: Path, monkeypatch: pyte
 
 def test_a_value_that_is_to_be_given_says_what_it_is() -> None:
     with pytest.raises(UserError, match=r"^teacher.path: it has no value yet.* a text-to-image pipeline"):
-        load_config(ROOT / "configs/sd21/sds_carv.yaml")
+        load_config(ROOT / "configs/sd21/sds_carv.yaml", ["teacher.path=???"])
 
 
 def test_what_only_a_beginning_needs_may_be_gone_later() -> None:

@@ -14,7 +14,6 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-from carv_distill.distillation.adapters import SharedNetwork
 from carv_distill.distillation.options import AdapterOptions
 from carv_distill.engine.optimisation import NetworkParameters, ParameterVector
 from carv_distill.engine.sharding import (
@@ -28,6 +27,7 @@ from carv_distill.engine.sharding import (
     shard,
     total_norm,
 )
+from carv_distill.teachers.adapters import SharedNetwork
 from carv_distill.teachers.network import RawNetwork, UNetNetwork
 from carv_distill.teachers.precision import Bfloat16Network
 from carv_distill.teachers.teacher import raw_network
@@ -294,7 +294,9 @@ def same_adapters(mesh: DeviceMesh, kind: str, checkpointing: bool) -> None:
     if checkpointing:
         base.unet.enable_gradient_checkpointing()
     lora = AdapterOptions(kind="lora", rank=2)
-    one, two = (SharedNetwork(n, lora, names, seed=1) for n in (base, copy.deepcopy(base)))
+    one, two = (
+        SharedNetwork(n, lora, names, seed=1, key="dmd.adapters") for n in (base, copy.deepcopy(base))
+    )
     with torch.no_grad():  # B = 0 would leave A without a gradient
         for shared in (one, two):
             for name in names:

@@ -12,6 +12,8 @@ import torch
 from carv_distill.carv import AdaptiveProposal, average_residual, stream
 from carv_distill.engine.metrics import read_metrics
 from carv_distill.tasks import load_config, train
+from carv_distill.teachers.low_rank import LowRankOptions
+from carv_distill.text_to_3d.guidance.options import VSDOptions
 from carv_distill.text_to_3d.module import SDSModule
 from carv_distill.text_to_3d.scenes import build_scene
 from tests.helpers.loops import fit_without_waiting
@@ -34,6 +36,16 @@ def test_a_step_of_text_to_3d_does_not_wait_for_the_device(
     fit_without_waiting(module)
 
 
+@pytest.mark.parametrize("perp_neg", [False, True])
+@pytest.mark.parametrize("draws", [1, 4])
+def test_a_step_by_vsd_does_not_wait_for_the_device(
+    make_module: Callable[..., SDSModule], draws: int, perp_neg: bool
+) -> None:
+    """The fake score's training included."""
+    vsd = VSDOptions(draws=draws, adapters=LowRankOptions(rank=2))
+    fit_without_waiting(make_module(objective="vsd", vsd=vsd, perp_neg=perp_neg))
+
+
 @pytest.mark.parametrize("objective", ["sds", "csd", "nfsd"])
 def test_a_step_that_is_left_out_does_not_wait_for_the_device(
     make_module: Callable[..., SDSModule], objective: str
@@ -49,9 +61,20 @@ def test_a_step_that_is_left_out_does_not_wait_for_the_device(
     assert [float(v) for v in module.skips.counts.values()] == [24, 4, 4, 4]
 
 
-@pytest.mark.parametrize("kind", ["voxels", "hash", "gaussians"])
-def test_text_to_3d_in_bf16_goes_through(pipeline_folder: Path, tmp_path: Path, kind: str) -> None:
-    given = words(pipeline_folder, tmp_path, f"scene.kind={kind}", "trainer.accelerator=cuda", "sds.opaque=1")
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("scene.kind=voxels",),
+        ("scene.kind=hash",),
+        ("scene.kind=gaussians",),
+        ("sds.objective=vsd", "sds.perp_neg=true"),
+        ("sds.objective=ism", "sds.ism.stride=0.1"),
+    ],
+)
+def test_text_to_3d_in_bf16_goes_through(
+    pipeline_folder: Path, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    given = words(pipeline_folder, tmp_path, *more, "trainer.accelerator=cuda", "sds.opaque=1")
     folder = train(load_config("configs/sds_carv.yaml", given))
     rows = read_metrics(folder / "metrics.csv")
     assert all(torch.tensor(list(r.values())).isfinite().all() for r in rows)

@@ -20,8 +20,8 @@ from diffusers import (
 from torch import Tensor, nn
 
 from carv_distill.carv import stream
-from carv_distill.distillation.adapters import SharedNetwork
-from carv_distill.distillation.options import AdapterOptions
+from carv_distill.teachers.adapters import SharedNetwork
+from carv_distill.teachers.low_rank import LowRankOptions
 
 C_NOISE = torch.tensor([3.0, 40.0])
 
@@ -118,7 +118,9 @@ def shared_network(
     kind: str = "unet", dtype: torch.dtype = torch.float64, spread: float = 0.3, **options: Any
 ) -> SharedNetwork:
     """With student and fake away from the teacher by random A and B."""
-    shared = SharedNetwork(network(kind).to(dtype), AdapterOptions("lora", **options), NAMES, seed=1)
+    shared = SharedNetwork(
+        network(kind).to(dtype), LowRankOptions(**options), NAMES, seed=1, key="dmd.adapters"
+    )
     for name in NAMES if spread else ():
         g = stream("spread", name)
         for p in shared.parameters(name):

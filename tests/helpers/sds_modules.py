@@ -12,7 +12,7 @@ import pytest
 from carv_distill.engine.options import EstimatorOptions
 from carv_distill.geometry.camera import CameraSampler
 from carv_distill.teachers.pipelines.teacher import load_text_teacher
-from carv_distill.text_to_3d.guidance import AnnealedSampler
+from carv_distill.text_to_3d.guidance.timesteps import AnnealedSampler
 from carv_distill.text_to_3d.module import SDSModule
 from carv_distill.text_to_3d.objective import SDSObjective
 from carv_distill.text_to_3d.options import SceneOptions, SDSOptions

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from carv_distill.carv import stream
-from carv_distill.teachers.condition import Condition, HeldCondition, joined, repeated, tensors
+from carv_distill.teachers.condition import Condition, HeldCondition, interpolated, joined, repeated, tensors
 
 
 def condition(rows: int = 3) -> Condition:
@@ -107,3 +107,21 @@ def test_a_held_condition_moves_and_is_not_kept() -> None:
     label = HeldCondition(torch.tensor(3)).double()
     assert isinstance(label.value, Tensor)
     assert label.value.dtype == torch.long
+
+
+def test_conditions_between_two() -> None:
+    """Floating parts by their shares, in their own precision; a token counts where it counts in either."""
+    first, second = (
+        Condition(torch.full((3, 2, 1), v).half(), torch.tensor([m] * 3), torch.full((3, 1), -v))
+        for v, m in ((1.0, [1, 0]), (5.0, [1, 1]))
+    )
+    found = interpolated(first, second, torch.tensor([0.0, 0.25, 1.0], dtype=torch.float64))
+    assert found.embeddings[:, 1, 0].tolist() == [1, 2, 5]
+    assert found.embeddings.dtype == torch.float16
+    assert found.mask is not None
+    assert found.pooled is not None
+    assert found.mask.tolist() == [[1, 1]] * 3
+    assert found.pooled[:, 0].tolist() == [-1, -2, -5]
+    assert found.guidance is None
+    first, second = (Condition(torch.zeros(1, 1, 1), torch.tensor([[m]])) for m in (False, True))
+    assert interpolated(first, second, torch.zeros(1)).mask.tolist() == [[True]]  # type: ignore[union-attr]

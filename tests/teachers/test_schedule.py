@@ -5,7 +5,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from carv_distill.teachers.schedule import EDMSchedule, VPSchedule
+from carv_distill.teachers.schedule import EDMSchedule, FlowSchedule, VPSchedule
 
 BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")
 DTYPES = (torch.float32, torch.float64)
@@ -89,3 +89,14 @@ def test_vp_takes_any_table() -> None:
     schedule = VPSchedule(torch.tensor([0.1, 0.2], dtype=torch.float64))
     assert schedule.sigma_min == pytest.approx(math.sqrt(0.1 / 0.9))
     assert schedule.sigma_max == pytest.approx(math.sqrt(0.28 / 0.72))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", ["vp", "flow"])
+def test_the_timestep_of_a_level(kind: str, dtype: torch.dtype) -> None:
+    """Of every level of the table, in any order, a flow's infinite one among them."""
+    betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    schedule = VPSchedule(betas) if kind == "vp" else FlowSchedule(1000, 3.0)
+    t = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
+    sigma = schedule.sigma_at(t, torch.zeros(1, dtype=dtype))
+    assert torch.equal(schedule.place_of(sigma), t)

@@ -1,190 +1,69 @@
-"""Objectives beside SDS: their formulas, and their means over all noise levels and noises."""
+"""What is descended: who is told which prompt, and what is let go."""
 
 from __future__ import annotations
 
+import gc
+import math
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
-from carv_distill.carv import (
-    NoiseCoefficient,
-    NoiseLevelSampler,
-    Proposal,
-    StepStatistics,
-    average_residual,
-    stream,
-)
-from carv_distill.errors import UserError
-from carv_distill.tasks import load_config
-from carv_distill.teachers.denoiser import GuidedDenoiser
-from carv_distill.text_to_3d.csd import ClassifierScore
-from carv_distill.text_to_3d.guidance import TimestepRange, guided_residual, timestep_weight
+from carv_distill.engine.options import EstimatorOptions
+from carv_distill.geometry.camera import Cameras, CameraSampler
+from carv_distill.teachers.pipelines.teacher import load_text_teacher
+from carv_distill.text_to_3d.guidance.options import ViewPrompts
+from carv_distill.text_to_3d.guidance.timesteps import AnnealedSampler
 from carv_distill.text_to_3d.module import SDSModule
-from carv_distill.text_to_3d.nfsd import NoiseFreeScore
-from carv_distill.text_to_3d.preparation import build_module
-from tests.helpers.gaussian_network import (
-    DIM,
-    F64,
-    NEGATIVE,
-    NONE,
-    OWN,
-    SCHEDULE,
-    gaussian_teacher,
-    mean_prediction,
-)
-from tests.helpers.loops import fit
-from tests.helpers.runs import sds_words
-from tests.helpers.tiny_pipelines import save_flux
+from carv_distill.text_to_3d.objective import SDSObjective
+from carv_distill.text_to_3d.options import SDSOptions
+from carv_distill.text_to_3d.scenes import build_scene
+from tests.helpers.sds_modules import VIEW
 
 Make = Callable[..., SDSModule]
-SCALE = 7.5
-COND = torch.full((3,), OWN)
 
 
-def denoiser_of(objective: str) -> GuidedDenoiser:
-    none, negative = torch.tensor(NONE), torch.tensor(NEGATIVE)
-    match objective:
-        case "csd":
-            return ClassifierScore(gaussian_teacher(), SCALE, none)
-        case "nfsd":
-            return NoiseFreeScore(gaussian_teacher(), SCALE, none, negative, SCHEDULE)
-    return GuidedDenoiser(gaussian_teacher(), SCALE, none)
+def around(degrees: float, elevation: float = 0.0) -> Cameras:
+    one = torch.ones(1)
+    return Cameras(math.radians(degrees) * one, math.radians(elevation) * one, 2 * one, one)
 
 
-def written_out(objective: str, own: Tensor, none: Tensor, negative: Tensor, t: Tensor) -> Tensor:
-    """What is multiplied by w(t), but for SDS's ε, from predictions [n, …] at timesteps t [n] of 100."""
-    match objective:
-        case "csd":
-            return SCALE * (own - none)
-        case "nfsd":
-            small = (t < 20).view(-1, *[1] * (own.ndim - 1))
-            return torch.where(small, none, none - negative) + SCALE * (own - none)
-    return none + SCALE * (own - none)
+def test_words_of_ones_own_reach_the_cameras_that_see_the_view(make_module: Make) -> None:
+    own = ViewPrompts(side="a blue cube", overhead="a blue ball")
+    objective = make_module(prompts_by_view=own).objective
+    plain = make_module(view_prompts=False, prompt="a blue cube").objective
+    made = make_module().objective
+    assert torch.equal(objective.conditions(around(90)).embeddings, plain.conditions(around(0)).embeddings)
+    for degrees in (0, 180):
+        found, exact = (o.conditions(around(degrees)).embeddings for o in (objective, made))
+        assert torch.equal(found, exact)
+    found, exact = (o.conditions(around(90, 80)).embeddings for o in (objective, made))
+    assert not torch.equal(found, exact)
 
 
-@pytest.mark.parametrize("objective", ["csd", "nfsd"])
-@pytest.mark.parametrize("dtype", [torch.float32, F64])
-def test_every_timestep_has_the_formula(objective: str, dtype: torch.dtype) -> None:
-    """At all 100 timesteps, 19, 20 and 21 among them, in both precisions, from ε̂ of the teacher itself."""
-    t, g = torch.arange(100), stream("formula")
-    sigma = SCHEDULE.sigma((t + 0.5) / 100).to(dtype)
-    x, eps = (torch.randn(100, DIM, generator=g, dtype=F64).to(dtype) for _ in range(2))
-    teacher = gaussian_teacher()
-    own, none, negative = (
-        teacher.predict_noise(x, sigma, eps, torch.full((100,), label)) for label in (OWN, NONE, NEGATIVE)
-    )
-    found = denoiser_of(objective).predict_noise(x, sigma, eps, torch.full((100,), OWN))
-    exact = written_out(objective, own, none, negative, t)
-    tolerance = 1e-11 if dtype == F64 else 2e-5
-    torch.testing.assert_close(found, exact, rtol=tolerance, atol=tolerance * float(exact.abs().max()))
-
-
-@pytest.mark.parametrize("learned", [False, True])
-@pytest.mark.parametrize("by_weight", [False, True])
-@pytest.mark.parametrize("strategy", ["iid", "stratified"])
-@pytest.mark.parametrize("objective", ["sds", "csd", "nfsd"])
-def test_every_objective_has_the_exact_mean(
-    objective: str, strategy: str, by_weight: bool, learned: bool
+@pytest.mark.parametrize("objective", ["sds", "nfsd", "vsd", "ism"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_the_text_model_is_gone_from_memory(
+    if_pipeline_folder: Path, objective: str, dtype: torch.dtype
 ) -> None:
-    """1/M Σ_t w(t) E_ε[…] from E_ε ε̂ = σ (x − μ)/(s² + σ²), t of 10 … 90; 600 steps of (3, 4), within 4 SE in
-    every coordinate (18 of them: 1e-3 for a false alarm). With a learned c steps depend on those before;
-    their errors are uncorrelated all the same."""
-    levels = TimestepRange.of_shares(SCHEDULE, 0.1, 0.9)
-    q = levels.proposal("sds", 0.1) if by_weight else Proposal.uniform(levels.count)
-    sampler = NoiseLevelSampler(q, strategy)
-    g, x = stream("mean", objective), torch.randn(3, DIM, generator=stream("x"), dtype=F64)
-    coefficient, statistics = NoiseCoefficient(10) if learned else None, StepStatistics()
-    constant, found = float(objective == "sds"), []
-    for step in range(600):
-        residual = guided_residual(
-            denoiser_of(objective), levels, "sds", COND, step, coefficient, statistics, constant
-        )
-        found.append(average_residual(residual, x, sampler.draw(3, 4, (DIM,), g, dtype=F64)))
-        statistics.commit(step, lambda rows: rows)
-    sigma, t = levels.levels[:, None, None], torch.arange(levels.first, levels.last + 1)
-    predictions = (mean_prediction(x, sigma, label) for label in (OWN, NONE, NEGATIVE))
-    exact = (timestep_weight(sigma, "sds") * written_out(objective, *predictions, t)).mean(0)
-    estimates = torch.stack(found)
-    se = estimates.std(0) / 600**0.5
-    assert ((estimates.mean(0) - exact).abs() < 4 * se).all()
-    assert (exact.abs() > 8 * se).any()
-
-
-@pytest.mark.parametrize("objective", ["csd", "nfsd"])
-def test_a_pipelines_prompts_stand_where_the_formula_has_them(make_module: Make, objective: str) -> None:
-    """With a tiny Stable Diffusion, whose 50 timesteps change at 10: the residual of the UNet's own calls."""
-    module = make_module(objective=objective, guidance=SCALE, negative_prompt="blue cube")
-    o, teacher = module.objective, module.objective.teacher
-    levels, g = o.levels.range_at(0), stream("pipeline")
-    t = torch.tensor([3, 9, 10, 30])
-    u = (t - levels.first + 0.5) / levels.count
-    x, eps = (torch.randn(4, 4, 4, 4, generator=g) for _ in range(2))
-    cond = o.prompts.value
-    found = o.residual(cond, 0)(x, u, eps, torch.arange(4))  # type: ignore[arg-type]
-    kept = (1 / (1 + teacher.schedule.table[t] ** 2)).float().view(-1, 1, 1, 1)
-    x_t = kept.sqrt() * x + (1 - kept).sqrt() * eps
-    others = ({"guidance": SCALE}, {"guidance": SCALE, "negative_prompt": "blue cube"})
-    null, negative = (
-        make_module(**other).objective.denoiser.null.value.embeddings.expand(4, -1, -1) for other in others
+    """A T5 of DeepFloyd has 4.8 billion parameters: nothing may hold it after the prompts are encoded."""
+    teacher = load_text_teacher(if_pipeline_folder, dtype=dtype)
+    assert teacher.prompts.text_models is not None
+    models = [weakref.ref(model) for model in teacher.prompts.text_models.values()]
+    weights = [weakref.ref(p) for p in teacher.prompts.text_models.parameters()]
+    options = SDSOptions("a red torus", objective=objective, negative_prompt="blue")
+    built = SDSObjective(
+        teacher=teacher,
+        scene=build_scene(VIEW),
+        cameras=CameraSampler(),
+        view=VIEW,
+        options=options,
+        levels=AnnealedSampler(teacher.schedule, EstimatorOptions(), options, 10),
     )
-    with torch.no_grad():
-        own, none, unwanted = (
-            teacher.network.model(x_t, t, encoder_hidden_states=words).sample
-            for words in (cond.embeddings, null, negative)  # type: ignore[union-attr]
-        )
-    if objective == "csd":  # a negative prompt stands in the place of none
-        exact = SCALE * (own - unwanted)
-    else:
-        exact = torch.where(t.view(-1, 1, 1, 1) < 10, none, none - unwanted) + SCALE * (own - none)
-    torch.testing.assert_close(found, (1 - kept) * exact, rtol=1e-4, atol=1e-5)
-    assert ((none - unwanted) * (1 - kept)).abs().amax((1, 2, 3)).min() > 3e-5
-
-
-@pytest.mark.parametrize("objective", ["csd", "nfsd"])
-@pytest.mark.parametrize("coefficient", ["one", "learned"])
-def test_a_field_learns_by_every_objective(make_module: Make, objective: str, coefficient: str) -> None:
-    """Three steps with a guidance that changes; the scale is that of the step."""
-    more = {"guidance": [0, 2.0, 8.0, 3], "coefficient": coefficient, "negative_prompt": "blue cube"}
-    module = make_module(objective=objective, **more)
-    before = [p.detach().clone() for p in module.scene.parameters()]
-    fit(module, 3)
-    for old, p in zip(before, module.scene.parameters(), strict=True):
-        assert p.isfinite().all()
-        assert not torch.equal(old, p)
-
-
-def test_classifier_score_grows_with_its_scale(make_module: Make) -> None:
-    x, eps = (torch.randn(2, 4, 4, 4, generator=stream(i)) for i in range(2))
-    module = make_module(objective="csd", guidance=[0, 2.0, 8.0, 3])
-    u, index, cond = torch.tensor([0.2, 0.7]), torch.arange(2), module.objective.prompts.value
-    low, high = (module.objective.residual(cond, step)(x, u, eps, index) for step in (0, 3))  # type: ignore[arg-type]
-    torch.testing.assert_close(high, 4 * low)
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["sds.objective=nfsd"], "sds.negative_prompt: sds.objective=nfsd needs one"),
-        (
-            ["sds.objective=nfsd", "sds.negative_prompt= "],
-            "sds.negative_prompt: sds.objective=nfsd needs one",
-        ),
-        (["sds.objective=vsd"], "sds.objective: 'vsd' is not one of sds, csd, nfsd"),
-    ],
-)
-def test_what_an_objective_lacks_is_said(tmp_path: Path, words: list[str], said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        load_config("configs/sds_carv.yaml", words)
-
-
-@pytest.mark.parametrize("objective", ["csd", "nfsd"])
-def test_a_teacher_that_is_told_its_guidance_has_no_pair(tmp_path: Path, objective: str) -> None:
-    flux = save_flux(tmp_path / "flux")
-    words = sds_words(
-        flux, tmp_path, f"sds.objective={objective}", "sds.negative_prompt=blue", "teacher.size=8"
-    )
-    with pytest.raises(UserError, match=f"sds.objective: {objective} compares .* use sds.objective=sds"):
-        build_module(load_config("configs/sds_carv.yaml", words), "cpu")
+    gc.collect()
+    assert models
+    assert weights
+    assert all(reference() is None for reference in (*models, *weights))
+    assert built.teacher.prompts.text_models is None

@@ -1,9 +1,7 @@
-"""What is said of a prompt before a run."""
+"""Modules from configurations: sizes, cameras, precision."""
 
 from __future__ import annotations
 
-import logging
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,58 +12,12 @@ from carv_distill.carv import average_residual, stream
 from carv_distill.errors import UserError
 from carv_distill.tasks import load_config
 from carv_distill.teachers.condition import Condition
-from carv_distill.teachers.pipelines.teacher import load_text_teacher
 from carv_distill.teachers.precision import PRECISIONS, frozen_precision
-from carv_distill.text_to_3d.objective import view_prompts
-from carv_distill.text_to_3d.options import (
-    DensifyOptions,
-    GaussianOptions,
-    SceneOptions,
-    SDSConfig,
-    SDSOptions,
-)
-from carv_distill.text_to_3d.preparation import build_module, largest_scene, warn_of_cut_text
+from carv_distill.text_to_3d.options import DensifyOptions, GaussianOptions, SceneOptions, SDSConfig
+from carv_distill.text_to_3d.preparation import build_module, largest_scene
 from carv_distill.text_to_3d.scenes import build_scene
 from tests.helpers.runs import sds_words
 from tests.helpers.tiny_pipelines import save_flux, save_sd3
-
-LONG = "a red torus a red torus a red"
-"""All of the tiny encoder's ten tokens, of which two are the ends."""
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (SDSOptions(LONG, view_prompts=False), []),
-        (SDSOptions(f"{LONG} torus", view_prompts=False), ["sds.prompt: .* cuts off 'torus'"]),
-        (
-            SDSOptions(LONG),
-            ["cuts off the view, as ', overhead view', so that several views have one prompt"],
-        ),
-        (SDSOptions("a red torus"), ["sds.prompt: .* 10 tokens and cuts off 'head view'"]),
-        (
-            SDSOptions("a", view_prompts=False, negative_prompt=LONG + LONG),
-            ["sds.negative_prompt: .* cuts off"],
-        ),
-    ],
-)
-def test_what_a_long_prompt_loses_is_named(
-    options: SDSOptions, said: list[str], pipeline_folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The view above all: without it, all views are of one prompt."""
-    encoder = load_text_teacher(pipeline_folder).prompts
-    with caplog.at_level(logging.WARNING):
-        warn_of_cut_text(options, encoder)
-    messages = [record.getMessage() for record in caplog.records]
-    assert len(messages) == len(said)
-    for message, pattern in zip(messages, said, strict=True):
-        assert re.search(pattern, message), message
-
-
-def test_prompts_of_the_views() -> None:
-    prompts = [f"x, {view} view" for view in ("front", "side", "back", "overhead")]
-    assert view_prompts(SDSOptions("x")) == prompts
-    assert view_prompts(SDSOptions("x", view_prompts=False)) == ["x"] * 4
 
 
 @pytest.fixture(scope="module")
@@ -164,3 +116,31 @@ def test_an_export_is_checked_with_as_many_gaussians_as_there_may_be() -> None:
     tiles = 4**2
     assert large.picture_bytes(32, 1) == (2 * 10**9 * tiles, 0)
     assert sum(p.untyped_storage().nbytes() for p in large.parameters()) < 100
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize(("precision", "bound"), [("bfloat16", 0.25), ("float16", 0.03)])
+def test_a_fake_score_over_weights_in_half_precision(
+    tmp_path: Path, precision: str, bound: float, autocast: bool
+) -> None:
+    """Its adapters learn in float32, and their gradient is that over float32 weights up to rounding, of whose
+    bits bfloat16 has three fewer, under a training's autocast too; none of it underflows."""
+    folder, gradients = save_sd3(tmp_path / "sd3"), []
+    for name in ("float32", precision):
+        module = build_module(configured(folder, f"teacher.precision={name}", "sds.objective=vsd"), "cpu")
+        objective = module.objective
+        fake = objective.fake
+        assert fake is not None
+        assert {p.dtype for p in fake.weights} == {torch.float32}
+        assert objective.teacher.network.model.dtype == PRECISIONS[name]
+        for i, p in enumerate(fake.weights):
+            p.data.copy_(0.1 * torch.randn(p.shape, generator=stream("away", i)))
+        x, cameras = torch.randn(1, 4, 4, 4, generator=stream("x")), objective.cameras(1, stream("c"))
+        draws = module.fake_draws(0, x.dtype)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast and name != "float32"):
+            losses = list(module.fake_losses(x, cameras, draws, 0))
+        torch.stack(losses).sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in fake.weights if p.grad is not None]))
+    exact, rough = gradients
+    assert 0 < (rough - exact).norm() / exact.norm() < bound
+    assert exact[rough == 0].norm() < 1e-4 * exact.norm()

@@ -125,13 +125,20 @@ class PromptEncoder(nn.Module):
             cond = replace(cond, guidance=torch.full((count,), self.guidance, device=device))
         return cond
 
-    def seen(self, prompts: Sequence[str]) -> int:
-        """How many of the prompts differ in what the text models see of them."""
+    def alike(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Places of the prompts, in groups that the text models see as one."""
+        # The last token of a prompt that is cut is the end's own.
         tokens = [
-            [tuple(t(self.family.normal(p), verbose=False).input_ids[: self.lengths[name]]) for p in prompts]
+            [
+                tuple(t(self.family.normal(p), verbose=False).input_ids[: self.lengths[name] - 1])
+                for p in prompts
+            ]
             for name, t in self.tokenizers.items()
         ]
-        return len(set(zip(*tokens, strict=True)))
+        groups: dict[tuple[Any, ...], list[int]] = {}
+        for place, seen in enumerate(zip(*tokens, strict=True)):
+            groups.setdefault(seen, []).append(place)
+        return list(groups.values())
 
     @property
     def length(self) -> int:

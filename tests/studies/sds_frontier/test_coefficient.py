@@ -8,7 +8,7 @@ from torch import Tensor
 from carv_distill.carv import NoiseLevelSampler, Proposal, stream
 from carv_distill.carv.estimator import Residual
 from carv_distill.teachers.schedule import VPSchedule
-from carv_distill.text_to_3d.guidance import TimestepRange, timestep_weight
+from carv_distill.text_to_3d.guidance.timesteps import TimestepRange, timestep_weight
 from studies.gradient import MeasuredGradient
 from studies.sds_frontier.coefficient import with_learned_coefficient
 

@@ -147,4 +147,4 @@ def test_the_end_of_a_long_prompt_is_named(teacher: TextTeacher) -> None:
     cut = teacher.prompts.cut_text(f"{long} CUBE")
     assert cut.endswith("cube")
     assert teacher.prompts.length == 77
-    assert teacher.prompts.seen([f"{long} CUBE", f"{long} torus", "CUBE"]) == 2
+    assert teacher.prompts.alike([f"{long} CUBE", f"{long} torus", "CUBE"]) == [[0, 1], [2]]

@@ -80,7 +80,7 @@ def test_capitals_are_as_the_pipeline_has_them(
     """These put prompts in lower case first: two that differ in it alone are one prompt to the network."""
     prompts = teacher_of(name).prompts
     equal(prompts([" A Red TORUS "]), encoded(pipeline_of(name), " A Red TORUS ", "")[0])
-    assert prompts.seen(["A red torus", "a RED torus", "a cube"]) == 2
+    assert prompts.alike(["A red torus", "a RED torus", "a cube"]) == [[0, 1], [2]]
 
 
 def test_no_prompt_is_zeros_where_sdxl_says_so(tmp_path: Path, teacher_of: TeacherOf) -> None:
@@ -176,3 +176,16 @@ def test_conditions_move_with_the_teacher(folder_of: Callable[[str], Path]) -> N
     assert moved.embeddings.dtype == torch.float64
     assert moved.mask is not None
     assert not moved.mask.is_floating_point()
+
+
+def test_prompts_that_differ_beyond_the_length_are_one(teacher_of: TeacherOf) -> None:
+    """To the token: what stands in the place of the end's own is cut too, and the embeddings are equal."""
+    prompts = teacher_of("sd").prompts
+    assert prompts.length == 10
+    words = ["a red torus a red torus a red"]  # eight, and both ends
+    words += [f"{words[0]} torus", f"{words[0]} cube side", "a red torus a red torus a", "a red"]
+    assert prompts.alike(words) == [[0, 1, 2], [3], [4]]
+    rows = prompts(words).embeddings
+    assert torch.equal(rows[0], rows[1])
+    assert torch.equal(rows[0], rows[2])
+    assert not torch.equal(rows[0], rows[3])

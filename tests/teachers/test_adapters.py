@@ -15,10 +15,10 @@ from peft import get_peft_model_state_dict
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from carv_distill.distillation.adapters import SharedNetwork, matching_layers
-from carv_distill.distillation.options import PROJECTIONS, AdapterOptions
 from carv_distill.engine.optimisation import ParameterVector
 from carv_distill.errors import UserError
+from carv_distill.teachers.adapters import SharedNetwork, matching_layers
+from carv_distill.teachers.low_rank import PROJECTIONS, LowRankOptions
 from tests.helpers.adapted import NAMES, Wrapped, inputs, network, shared_network
 from tests.helpers.small import ROOT
 
@@ -48,7 +48,7 @@ def gradients(shared: SharedNetwork, name: str) -> list[Tensor | None]:
 def test_every_family_begins_as_the_teacher(kind: str) -> None:
     """All views equal the plain network bit for bit; the default patterns find attention and feed-forward."""
     plain, given = network(kind).eval().requires_grad_(False), inputs(kind)  # frozen: another kernel on a CPU
-    shared = SharedNetwork(network(kind), AdapterOptions("lora"), NAMES, seed=1)
+    shared = SharedNetwork(network(kind), LowRankOptions(), NAMES, seed=1, key="dmd.adapters")
     with torch.no_grad():
         expected = plain(*given)
         for name in (*NAMES, None):
@@ -72,7 +72,9 @@ def test_weights_come_from_the_seed_alone() -> None:
     """A ~ U(−1/√n, 1/√n), the same for all adapters, another for another seed, and no global state."""
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    first, again, other = (SharedNetwork(network(), AdapterOptions(), NAMES, seed) for seed in (1, 1, 2))
+    first, again, other = (
+        SharedNetwork(network(), LowRankOptions(), NAMES, seed, "dmd.adapters") for seed in (1, 1, 2)
+    )
     assert torch.equal(torch.get_rng_state(), before)
     for name in NAMES:
         a, b = first.parameters(name)[::2], first.parameters(name)[1::2]
@@ -168,7 +170,7 @@ def test_diffusers_own_checkpointing_would_recompute_with_the_wrong_adapter() ->
     wrong, right = shared_network(), network().double()
     wrong.model.enable_gradient_checkpointing()
     right.unet.enable_gradient_checkpointing()
-    shared = SharedNetwork(right, AdapterOptions(), NAMES, seed=1)
+    shared = SharedNetwork(right, LowRankOptions(), NAMES, seed=1, key="dmd.adapters")
     for name in NAMES:
         for ours, theirs in zip(shared.parameters(name), wrong.parameters(name), strict=True):
             ours.data.copy_(theirs)
@@ -232,7 +234,7 @@ def test_a_frozen_average_leaves_the_others_learning() -> None:
 def test_dropout_does_nothing() -> None:
     """A model with dropout that comes in training mode is in eval mode once it is shared."""
     model = network("unet", dropout=0.5).double().train()
-    shared = SharedNetwork(model, AdapterOptions(), NAMES, seed=1)
+    shared = SharedNetwork(model, LowRankOptions(), NAMES, seed=1, key="dmd.adapters")
     view = shared.view("student")
     assert not any(module.training for module in shared.network.modules())
     assert torch.equal(view(*GIVEN), view(*GIVEN))
@@ -398,7 +400,7 @@ def full_and_adapted_bytes(rank: int) -> tuple[int, int]:
 
     teacher, student, average, fake = (list(load().parameters()) for _ in range(4))
     full = kept([student, fake], [*teacher, *average])
-    shared = SharedNetwork(load(), AdapterOptions("lora", rank=rank), NAMES, seed=1)
+    shared = SharedNetwork(load(), LowRankOptions(rank=rank), NAMES, seed=1, key="dmd.adapters")
     base = [p for name, p in shared.network.named_parameters() if ".lora_" not in name]
     learning = [shared.parameters("student"), shared.parameters("fake")]
     return full, kept(learning, [*base, *shared.parameters("average")])
@@ -406,7 +408,7 @@ def full_and_adapted_bytes(rank: int) -> tuple[int, int]:
 
 def test_bytes_are_at_most_two_fifths_of_full_training() -> None:
     """At the default rank: (P + 9 a)/(10 P) for P weights and a of an adapter, 0.24 on the miniature."""
-    full, adapted = full_and_adapted_bytes(AdapterOptions().rank)
+    full, adapted = full_and_adapted_bytes(LowRankOptions().rank)
     parameters, adapter = 1_055_044, 164_864
     assert full == 4 * 10 * parameters
     assert adapted == 4 * (parameters + 9 * adapter)
@@ -426,7 +428,7 @@ def test_bytes_are_at_most_two_fifths_of_full_training() -> None:
 )
 def test_targets_that_match_nothing(targets: list[str], named: str, near: str) -> None:
     with pytest.raises(UserError, match=r"^dmd.adapters.targets: ") as error:
-        SharedNetwork(network(), AdapterOptions("lora", targets=targets), NAMES, seed=1)
+        SharedNetwork(network(), LowRankOptions(targets=targets), NAMES, seed=1, key="dmd.adapters")
     message = str(error.value)
     assert named in message
     assert "UNet2DConditionModel" in message
@@ -441,7 +443,7 @@ def test_a_network_without_attention_says_so() -> None:
         up_block_types=("UpBlock2D",), add_attention=False, layers_per_block=1,
     )  # fmt: skip
     with pytest.raises(UserError, match=r"'to_q', .*UNet2DModel; .*time_emb_proj"):
-        matching_layers(model, PROJECTIONS)
+        matching_layers(model, PROJECTIONS, "dmd.adapters")
 
 
 def test_convolutions_and_wildcards_are_targets() -> None:
@@ -465,8 +467,8 @@ def test_a_rank_beyond_the_layers_width_is_no_fault() -> None:
 def test_without_peft_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "peft"]:
         monkeypatch.setitem(sys.modules, name, None)  # type: ignore[arg-type]
-    with pytest.raises(UserError, match=r"^dmd.adapters.kind: lora: .*carv-distill\[text-to-image\]"):
-        SharedNetwork(network(), AdapterOptions("lora"), NAMES, seed=1)
+    with pytest.raises(UserError, match=r"^dmd.adapters: low-rank adapters: .*carv-distill\[text-to-image\]"):
+        SharedNetwork(network(), LowRankOptions(), NAMES, seed=1, key="dmd.adapters")
 
 
 def test_checkpointing_that_a_network_has_not() -> None:

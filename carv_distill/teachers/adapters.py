@@ -1,6 +1,6 @@
-"""One frozen network for student, average, fake score and teacher: low-rank adapters over it, by peft.
+"""One frozen network for a teacher and all that begins as it: low-rank adapters over it, by peft.
 
-    shared = SharedNetwork(teacher.network, config.dmd.adapters, ("student", "average", "fake"), seed)
+    shared = SharedNetwork(teacher.network, options, ("student", "average", "fake"), seed, "dmd.adapters")
     teacher = shared.view(None)          # the network as it came; it alone registers the frozen weights
     student = shared.view("student")     # F(x, c_noise, cond) with that adapter; its parameters are A and B
     average = shared.view("average").requires_grad_(False)
@@ -43,35 +43,36 @@ from torch.utils.checkpoint import checkpoint
 from carv_distill.carv import stream
 from carv_distill.command_line import missing
 from carv_distill.errors import UserError
-from carv_distill.teachers.precision import at_least_float32
 
-from .options import PROJECTIONS, AdapterOptions
+from .low_rank import PROJECTIONS, LowRankOptions
+from .precision import at_least_float32
 
 
 class SharedNetwork:
     """A frozen network W and adapters that share it: y = W x + b + (α/r) B A x in each adapted layer.
 
-    A ~ U(−1/√n, 1/√n) for n inputs, the same for every adapter, and B = 0: all begin as the teacher, and the
-    average as the student. The network itself is changed; it stays in eval mode.
+    A ~ U(−1/√n, 1/√n) for n inputs, the same for every adapter, and B = 0: all begin as the teacher, and a
+    student's average as the student. The network itself is changed; it stays in eval mode.
 
     Args:
         network: F(x, c_noise, cond), a module with a diffusers model in it, in its final precision.
         options: rank, α and the layers.
         adapters: their names.
         seed: of the weights A.
+        key: of the options, as messages begin.
 
     Raises:
         UserError: peft is not installed; patterns match no layer.
     """
 
     def __init__(
-        self, network: nn.Module, options: AdapterOptions, adapters: Sequence[str], seed: int
+        self, network: nn.Module, options: LowRankOptions, adapters: Sequence[str], seed: int, key: str
     ) -> None:
         self.network = network.requires_grad_(False).eval()
         self.model_path, self.model = _diffusers_model(network)
         self._active: list[str] = []
-        names = matching_layers(self.model, options.targets)
-        self.layers = _inject(self.model, names, options, adapters)
+        names = matching_layers(self.model, options.targets, key)
+        self.layers = _inject(self.model, names, options, adapters, key)
         """peft's layers by their names in the diffusers model."""
         for layer in self.layers.values():
             # peft has no way to switch that leaves requires_grad alone: the one place that sets its attribute
@@ -231,7 +232,7 @@ def whole_network(network: nn.Module) -> nn.Module:
     return network.shared.network if isinstance(network, AdapterView) else network
 
 
-def matching_layers(model: nn.Module, patterns: Sequence[str]) -> list[str]:
+def matching_layers(model: nn.Module, patterns: Sequence[str], key: str) -> list[str]:
     """Names of the linear and convolutional layers that a pattern matches, in the network's order.
 
     A pattern is the end of a name, from a dot on, as peft and diffusers have it; * stands for anything.
@@ -247,7 +248,7 @@ def matching_layers(model: nn.Module, patterns: Sequence[str]) -> list[str]:
         ends = list(dict.fromkeys(_end(name) for name in names))
         known = get_close_matches(given[0] if given else "", ends, n=8, cutoff=0)
         raise UserError(
-            f"dmd.adapters.targets: {', '.join(map(repr, given)) or 'an empty list'} matches no linear or "
+            f"{key}.targets: {', '.join(map(repr, given)) or 'an empty list'} matches no linear or "
             f"convolutional layer of this {type(model).__name__}; of {len(ends)} names that do, the nearest "
             f"are {', '.join(known)}"
         )
@@ -270,14 +271,14 @@ def _diffusers_model(network: nn.Module) -> tuple[str, ModelMixin]:
 
 
 def _inject(
-    model: nn.Module, names: Iterable[str], options: AdapterOptions, adapters: Sequence[str]
+    model: nn.Module, names: Iterable[str], options: LowRankOptions, adapters: Sequence[str], key: str
 ) -> dict[str, Any]:
     """Puts peft's layers in the place of those named, with adapters that have no memory yet."""
     try:
         from peft import LoraConfig, inject_adapter_in_model
         from peft.tuners.lora import LoraLayer
     except ModuleNotFoundError as error:
-        raise UserError(f"dmd.adapters.kind: lora: {missing(error)}") from error
+        raise UserError(f"{key}: low-rank adapters: {missing(error)}") from error
 
     exactly = "|".join(map(re.escape, names))  # peft takes a text as a pattern of whole names
     for adapter in adapters:
