@@ -18,7 +18,7 @@ from studies.sentences import estimate, show
 from studies.study import Row, columns
 
 CONFIG = Path("configs/wild/sds_carv.yaml")
-PROMPTS = ("a torus", "a cube", "a chair")
+PROMPTS = ("a torus", "a cube", "a mug")
 STEPS = (50, 150, 500, 1000)
 MAPPED = 150
 """Step of the map of cameras."""

@@ -71,9 +71,9 @@ def test_pooled_is_over_the_states_of_one_setting() -> None:
 
 
 def test_the_configuration_takes_what_a_training_says() -> None:
-    config = load_config(CONFIG, training("a chair", 1, 1000).words)
+    config = load_config(CONFIG, training("a mug", 1, 1000).words)
     assert isinstance(config, SDSConfig)
-    assert (config.sds.prompt, config.seed, config.sds.augment) == ("a chair", 1, "draw")
+    assert (config.sds.prompt, config.seed, config.sds.augment) == ("a mug", 1, "draw")
     distance, fov, elevation = CAMERAS["near"]
     assert tuple(config.camera.distance) == distance
     assert tuple(config.camera.fov) == fov
