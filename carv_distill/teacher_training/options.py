@@ -118,7 +118,9 @@ class PixelTeacherOptions:
     clip_plain: float = between(0, 1, 0.5)
     """and this share of them on white, grey or black."""
     batch: int = at_least(1, 64)
-    """Pictures per step and process."""
+    """Pictures per step and process of the denoiser,"""
+    clip_batch: int = at_least(1, 64)
+    """and of the CLIP model."""
     unet_lr: float = more_than(0, 1e-3)
     clip_lr: float = more_than(0, 1e-3)
     warmup: int = at_least(0, 50)

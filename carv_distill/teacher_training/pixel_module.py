@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
@@ -21,7 +22,7 @@ from carv_distill.teachers.parametrisation import EpsPreconditioning
 from carv_distill.teachers.pipelines.network import PromptUNet
 from carv_distill.teachers.schedule import VPSchedule
 
-from .losses import clamp_scale, contrastive_loss
+from .losses import clamp_scale
 from .options import PixelTeacherOptions
 from .pixel_networks import LENGTH, PixelTeacherNetworks, build_pixel_scheduler, save_pixel_networks
 from .stages import staged_adamw
@@ -86,8 +87,9 @@ class PixelTeacherModule(RunModule):
 
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         g = stream(self.seed, self.global_rank, self.global_step, "pixel teacher", device=self.device)
-        views = torch.randint(len(self.data), (self.options.batch,), generator=g, device=self.device)
         stage = self.stage
+        count = {"unet": self.options.batch, "clip": self.options.clip_batch}[stage]
+        views = torch.randint(len(self.data), (count,), generator=g, device=self.device)
         loss = {"unet": self._unet_loss, "clip": self._clip_loss}[stage](views, g)
         self.latest_losses = {stage: loss.detach()}
         return loss
@@ -101,10 +103,13 @@ class PixelTeacherModule(RunModule):
         return denoising_loss(self.denoiser, x, sigma, eps, cond)
 
     def _clip_loss(self, views: Tensor, g: torch.Generator) -> Tensor:
+        """Cross-entropy over all prompts: they are few, and CLIP's own loss over a batch, in which each
+        prompt stands many times, learned nothing in 750 steps."""
         images = self.data.pictures(views, g, plain=self.options.clip_plain)
         level = self.options.clip_noise * torch.rand(len(views), 1, 1, 1, generator=g, device=self.device)
         noise = torch.randn(images.shape, generator=g, device=self.device)
-        return contrastive_loss(self.clip, images + level * noise, self.clip_tokens[self.data.labels[views]])
+        logits = self.clip(input_ids=self.clip_tokens, pixel_values=images + level * noise).logits_per_image
+        return F.cross_entropy(logits, self.data.labels[views])
 
     def _conditions(self, encoder: nn.Module, numbers: Tensor) -> Condition:
         """Embeddings of prompts by their number, the empty one last; padding counts, as in the pipeline."""
