@@ -21,7 +21,7 @@ from .guidance.residual import clip_norm, guided_residual
 from .guidance.timesteps import AnnealedSampler
 from .options import SceneOptions, SDSOptions
 from .prompts import view_prompts
-from .rendering import Rendered
+from .rendering import Lights, Rendered, albedo, draw_lights
 from .scenes import Scene
 from .schedules import value_at
 
@@ -81,7 +81,7 @@ class SDSObjective(nn.Module):
         """Renders from these cameras, ready for the estimator: training, and every measurement, take their
         gradients from here. `statistics` holds back what draws teach the coefficient c; None teaches nothing.
         """
-        seen = self.rendered(cameras, g)
+        seen = self.rendered(cameras, g, step)
         residual = self.residual(self.conditions(cameras), step, statistics)
         greatest = self.options.clip_direction
         clip = None if greatest is None else partial(clip_norm, greatest=greatest)
@@ -101,11 +101,20 @@ class SDSObjective(nn.Module):
         more = EXTRA if self.options.augment == "draw" else 0
         return channels + more, *sides
 
-    def rendered(self, cameras: Cameras, g: torch.Generator) -> Rendered:
-        """Renders with a graph to the scene."""
-        v = self.view
+    def rendered(self, cameras: Cameras, g: torch.Generator, step: int = 0) -> Rendered:
+        """Renders with a graph to the scene, as they are at a step."""
+        v, lights = self.view, self.lights(cameras, g, step)
         background = v.background if self.options.augment == "none" else "black"
-        return self.scene.render(cameras, v.size, v.samples, g, background)
+        return self.scene.render(cameras, v.size, v.samples, g, background, lights=lights)
+
+    def lights(self, cameras: Cameras, g: torch.Generator, step: int) -> Lights | None:
+        """Of each render; None where no normals are needed."""
+        shading, lights = self.view.shading, None
+        if shading.shaded and step >= shading.from_step:
+            lights = draw_lights(shading, cameras, g)
+        if lights is None and value_at(self.options.orientation, step):
+            return albedo(cameras)
+        return lights
 
     def encoded(self, seen: Rendered, g: torch.Generator) -> Tensor:
         """x of renders, with the graph: what the teacher denoises, [n, C, s, s]; with random pictures colours
@@ -150,8 +159,8 @@ class SDSObjective(nn.Module):
             yield from self.fake.losses(x, draws, levels, cond, self.options.augment != "none")
 
     def regulariser(self, seen: Rendered, step: int) -> Tensor:
-        """Sparsity √(o² + 0.01), entropy of the opacity o, roughness of the density, as they weigh at a
-        step."""
+        """Sparsity √(o² + 0.01), entropy of the opacity o, roughness of the density, what faces away, as they
+        weigh at a step."""
         o = self.options
         sparsity, opaque, smoothness = (value_at(v, step) for v in (o.sparsity, o.opaque, o.smoothness))
         loss = sparsity * (seen.opacity.square() + 0.01).sqrt().mean()
@@ -161,4 +170,6 @@ class SDSObjective(nn.Module):
             loss = loss - opaque * (p * p.log() + (1 - p) * (-p).log1p()).mean()
         if smoothness:
             loss = loss + smoothness * self.scene.roughness()
+        if (orientation := value_at(o.orientation, step)) and seen.orientation is not None:
+            loss = loss + orientation * seen.orientation.mean()
         return loss

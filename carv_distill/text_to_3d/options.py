@@ -11,6 +11,7 @@ from carv_distill.geometry.samplings import SAMPLINGS
 from carv_distill.options import Schedule, at_least, between, more_than, one_of, place, scheduled, section
 
 from .guidance.options import OBJECTIVES, ISMOptions, ViewPrompts, VSDOptions
+from .rendering_options import ShadingOptions
 
 SCENES = ("voxels", "hash", "gaussians")
 BACKENDS = ("auto", "torch", "gsplat")
@@ -104,6 +105,7 @@ class SceneOptions:
     samples: int = at_least(2, 40)
     """Points on each ray (voxels, hash)."""
     background: str = one_of(BACKGROUNDS, "grey")
+    shading: ShadingOptions = field(default_factory=ShadingOptions)
     hash: HashOptions = field(default_factory=HashOptions)
     gaussians: GaussianOptions = field(default_factory=GaussianOptions)
 
@@ -193,6 +195,9 @@ class SDSOptions:
     """Weight of the binary entropy of the opacity."""
     smoothness: Schedule = scheduled(0.0, low=0)
     """Weight of the mean squared difference of neighbouring voxels' density (voxels)."""
+    orientation: Schedule = scheduled(0.0, low=0)
+    """Weight of the mean over pixels of Σ_i w_i max(0, n_i · d)², which turns the normals of what is seen to
+    the camera (voxels, hash). In threestudio's DreamFusion from 10 to 1000, and over the opaque pixels."""
     vsd: VSDOptions = field(default_factory=VSDOptions)
     ism: ISMOptions = field(default_factory=ISMOptions)
 

@@ -8,9 +8,9 @@ from types import ModuleType
 from carv_distill.carv.strategies import STRATEGIES
 from carv_distill.engine.task import Task
 from carv_distill.errors import UserError
-from carv_distill.options import leaves
 
 from .options import SceneOptions, SDSConfig, SDSOptions, greatest_level
+from .rendering_checks import check_rendering, refuse_changes
 from .schedules import check_schedule, first_crossing, value_at
 
 
@@ -35,6 +35,7 @@ def _check(config: SDSConfig) -> None:
             f"camera.distance from {least:g} it must be below {least / 3**0.5:.3g}"
         )
     _check_gaussians(config.scene)
+    check_rendering(config)
     o, max_steps = config.sds, config.trainer.max_steps
     for spec in fields(SDSOptions):
         if "schedule" in spec.metadata:
@@ -70,11 +71,8 @@ def _check_objective(o: SDSOptions) -> None:
             "has almost none; use sds.coefficient=one"
         )
     for name, options in (("vsd", o.vsd), ("ism", o.ism)):
-        plain = {key: value for key, _, value, _ in leaves(type(options)())}
-        changed = [(key, value) for key, _, value, _ in leaves(options) if value != plain[key]]
-        if o.objective != name and changed:
-            key, value = changed[0]
-            raise UserError(f"sds.{name}.{key}: {value} goes with sds.objective={name}, found {o.objective}")
+        if o.objective != name:
+            refuse_changes(f"sds.{name}", options, f"sds.objective={name}, found {o.objective}")
     if not STRATEGIES[o.vsd.strategy].allows(o.vsd.draws):
         raise UserError(
             f"sds.vsd.draws: {o.vsd.draws} is odd, and sds.vsd.strategy: {o.vsd.strategy} needs an "

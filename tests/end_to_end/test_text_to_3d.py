@@ -111,6 +111,13 @@ def test_an_object_is_made_again_at_any_size_after_any_update(teacher: Path, tmp
         ("sds.objective=vsd", "sds.perp_neg=true", "sds.vsd.chunk=3", "sds.vsd.strategy=nested"),
         ("sds.objective=ism", "sds.ism.interval=0.1"),
         ("sds.perp_neg=true", "sds.negative_prompt=blue", "sds.prompts_by_view.back=a cube"),
+        (
+            "scene.shading.textureless=0.4",
+            "scene.shading.lambertian=0.4",
+            "scene.shading.from_step=2",
+            "sds.orientation=[0,1,100,6]",
+        ),
+        ("scene.kind=hash", "scene.hash.log_size=6", "scene.shading.lambertian=1", "estimator.upstream=2"),
     ],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(
@@ -270,6 +277,33 @@ def test_gaussians_are_trained_shown_and_scored(teacher: Path, tmp_path: Path) -
             "export.size: 16: a picture of so many pixels|export.mesh: 16: a mesh of so many points",
         ),
         (("scene.hash.log_size=30",), "scene.hash.log_size: 30 is above the greatest allowed value, 24"),
+        (
+            ("scene.shading.lambertian=2",),
+            "scene.shading.lambertian: 2.0 is above the greatest allowed value, 1",
+        ),
+        (
+            ("scene.shading.lambertian=0.7", "scene.shading.textureless=0.6"),
+            "scene.shading.lambertian: 0.7 and scene.shading.textureless, 0.6, are .* together above 1",
+        ),
+        (
+            ("scene.shading.lambertian=1", "scene.shading.from_step=6"),
+            "scene.shading.from_step: 6 is not below trainer.max_steps=6: no render would be lit",
+        ),
+        (("scene.shading.ambient=0.2",), "scene.shading.ambient: 0.2 goes with scene.shading.textureless or"),
+        (
+            ("scene.shading.lambertian=1", "scene.shading.distance=[2,1]"),
+            r"scene.shading.distance: \[2.0, 1.0\] is not \[least, greatest\], both above 0",
+        ),
+        (("scene.shading.distance=[]",), r"scene.shading.distance: \[\] is not"),
+        (
+            ("scene.kind=gaussians", "scene.shading.textureless=0.1"),
+            "scene.shading.textureless: 0.1 needs normals, which Gaussians lack; use .*=0, or",
+        ),
+        (
+            ("scene.kind=gaussians", "sds.orientation=[0,0,1,9]"),
+            "sds.orientation: .* needs normals, which Gaussians lack",
+        ),
+        (("sds.orientation=[0,0,1,3]",), "sds.orientation: .* ends at step 3"),
         (("camera.fov=[70,40]",), r"camera.fov: \[70.0, 40.0\] is not \[least, greatest\]"),
         (("camera.distance=[1.5]",), "camera.distance"),
         (("camera.position_noise=1",), "camera.position_noise: 1 along each axis .* must be below 0.866"),

@@ -3,6 +3,7 @@
 from .gaussians import ALPHA_MAX, Footprints, Gaussians, project, rotations
 from .marching import MARCH_BYTES, Field, march
 from .rendered import Rendered, Splats, background_colours
+from .shading import Lights, albedo, draw_lights, normals
 from .splatting import TILE, choose_backend, gsplat_fault, splat
 
 __all__ = [
@@ -12,12 +13,16 @@ __all__ = [
     "Field",
     "Footprints",
     "Gaussians",
+    "Lights",
     "Rendered",
     "Splats",
+    "albedo",
     "background_colours",
     "choose_backend",
+    "draw_lights",
     "gsplat_fault",
     "march",
+    "normals",
     "project",
     "rotations",
     "splat",

@@ -33,6 +33,9 @@ class Rendered:
     """[n, 1, S, S]: the share of each pixel that is not background."""
     splats: Splats | None = None
     """Of Gaussians."""
+    orientation: Tensor | None = None
+    """[n, 1, S, S], of lit fields: Σ_i w_i max(0, n_i · d)² of a pixel's ray, d its direction, by weights
+    w_i without a graph: how much of what is seen faces away (Ref-NeRF, arXiv 2112.03907, equation 11)."""
 
 
 def background_colours(name: str, count: int, generator: torch.Generator | None, like: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from carv_distill.text_to_3d.rendering import (
     ALPHA_MAX,
     TILE,
     Gaussians,
+    Lights,
     Rendered,
     background_colours,
     rotations,
@@ -83,9 +84,16 @@ class GaussianScene(Scene):
         generator: torch.Generator | None = None,
         background: str = "grey",
         rows: int | None = None,
+        lights: Lights | None = None,
     ) -> Rendered:
         """The same by splatting, where `samples` and `rows` mean nothing; see
-        :func:`~carv_distill.text_to_3d.rendering.splat`."""
+        :func:`~carv_distill.text_to_3d.rendering.splat`.
+
+        Raises:
+            TypeError: there are lights, and Gaussians have no normals.
+        """
+        if lights is not None:
+            raise TypeError("Gaussians have no normals that light could fall on")
         behind = background_colours(background, len(cameras), generator, self.means)
         return splat(self.gaussians, cameras, size, behind, self.backend)
 

@@ -40,11 +40,22 @@ class VoxelScene(Scene):
         return 52
 
     def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        grid = torch.cat([_summed(self.density), _summed(self.colour)], 1)
+        raw = self._at(points, torch.cat([_summed(self.density), _summed(self.colour)], 1))
+        return F.softplus(raw[0] + blob(points)), raw[1:].T.sigmoid()
+
+    def density_at(self, points: Tensor) -> Tensor:
+        return F.softplus(self._at(points, _summed(self.density))[0] + blob(points))
+
+    @property
+    def normal_step(self) -> float:
+        return self.extent / (self.density[1].shape[-1] - 1)  # half a voxel: normals then have no edges
+
+    def _at(self, points: Tensor, grid: Tensor) -> Tensor:
+        """A grid [1, C, n, n, n] at points, [C, points]."""
         # grid_sample wants (x, y, z) for the axes (W, H, D)
         place = (points / self.extent).view(1, -1, 1, 1, 3)
-        raw = F.grid_sample(grid, place, align_corners=True, padding_mode="border").view(4, -1)
-        return F.softplus(raw[0] + blob(points)), raw[1:].T.sigmoid()
+        found = F.grid_sample(grid, place, align_corners=True, padding_mode="border")
+        return found.view(grid.shape[1], -1)
 
     def parameter_groups(self, rates: SDSOptions) -> list[dict[str, Any]]:
         return [

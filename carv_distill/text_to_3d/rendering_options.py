@@ -1,0 +1,31 @@
+"""Options of how a scene is rendered in training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from carv_distill.options import at_least, between
+
+
+@dataclass
+class ShadingOptions:
+    """Light on fields (voxels, hash). A render shows colours as they are (albedo), or is lit by a point light
+    near the camera, which is drawn with it."""
+
+    textureless: float = between(0, 1, 0.0)
+    """Share of the renders that are lit and white. As in DreamFusion 0.375."""
+    lambertian: float = between(0, 1, 0.0)
+    """Share of those that are lit, in colours. As in DreamFusion 0.375."""
+    from_step: int = at_least(0, 0)
+    """Before it all are albedo. As in DreamFusion 1000."""
+    ambient: float = between(0, 1, 0.1)
+    """Share of light that comes from everywhere; the rest is reflected as surfaces face the point light."""
+    distance: list[float] = field(default_factory=lambda: [0.8, 1.5])
+    """Of the light from the middle, [least, greatest]."""
+    noise: float = at_least(0, 1.0)
+    """Standard deviation along each axis of the point in whose direction it stands, around the camera."""
+
+    @property
+    def shaded(self) -> float:
+        """Share of the renders that are lit."""
+        return self.textureless + self.lambertian
