@@ -23,7 +23,7 @@ from .options import SceneOptions, SDSOptions
 from .prompts import view_prompts
 from .rendering import Lights, Rendered, albedo, draw_lights
 from .scenes import Scene
-from .schedules import value_at
+from .schedules import stage_at, value_at
 
 
 class SDSObjective(nn.Module):
@@ -105,7 +105,8 @@ class SDSObjective(nn.Module):
         """Renders with a graph to the scene, as they are at a step."""
         v, lights = self.view, self.lights(cameras, g, step)
         background = v.background if self.options.augment == "none" else "black"
-        return self.scene.render(cameras, v.size, v.samples, g, background, lights=lights)
+        self.scene.at_step(step)
+        return self.scene.render(cameras, stage_at(v.size, step), v.samples, g, background, lights=lights)
 
     def lights(self, cameras: Cameras, g: torch.Generator, step: int) -> Lights | None:
         """Of each render; None where no normals are needed."""

@@ -8,7 +8,18 @@ from omegaconf import MISSING
 
 from carv_distill.engine.options import EstimatorOptions, PreviewOptions, RunConfig
 from carv_distill.geometry.samplings import SAMPLINGS
-from carv_distill.options import Schedule, at_least, between, more_than, one_of, place, scheduled, section
+from carv_distill.options import (
+    Schedule,
+    Stages,
+    at_least,
+    between,
+    more_than,
+    one_of,
+    place,
+    scheduled,
+    section,
+    staged,
+)
 
 from .guidance.options import OBJECTIVES, ISMOptions, ViewPrompts, VSDOptions
 from .rendering_options import ShadingOptions
@@ -39,6 +50,9 @@ class HashOptions:
     """Of the coarsest level."""
     width: int = at_least(1, 32)
     """Of the network's hidden layer."""
+    active_levels: Stages | None = staged(None)
+    """How many of the levels there are, from the coarsest, as [0, 4, 1000, 6, 2000, 8]; the others are
+    zeros. Empty: all."""
 
 
 @dataclass
@@ -98,8 +112,8 @@ class SceneOptions:
     """Voxels along one side (voxels), or of the finest level (hash)."""
     extent: float = more_than(0, 0.8)
     """Half the side of the cube that holds the object; for Gaussians, its mesh."""
-    size: int = at_least(4, 32)
-    """Pixels along one side of a render."""
+    size: Stages = staged(32, low=4)
+    """Pixels along one side of a render; [0, 16, 200, 32] are 16 at first, and 32 from step 200 on."""
     upsample: bool = False
     """Enlarge renders to the teacher's pictures; without it the two sizes must be equal."""
     samples: int = at_least(2, 40)

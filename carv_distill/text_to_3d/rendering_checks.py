@@ -15,6 +15,7 @@ def check_rendering(config: SDSConfig) -> None:
     UserError: naming the key, what was found and what is allowed.
     """
     _check_shading(config)
+    _check_stages(config)
 
 
 def refuse_changes(section: str, options: Any, needs: str) -> None:
@@ -23,6 +24,24 @@ def refuse_changes(section: str, options: Any, needs: str) -> None:
     for key, _, value, _ in leaves(options):
         if value != plain[key]:
             raise UserError(f"{section}.{key}: {value} goes with {needs}")
+
+
+def _check_stages(config: SDSConfig) -> None:
+    scene = config.scene
+    if isinstance(scene.size, list) and len(set(scene.size[1::2])) > 1 and not scene.upsample:
+        raise UserError(
+            f"scene.size: {scene.size} has several sizes, and the teacher one; use scene.upsample=true to "
+            "enlarge renders to it"
+        )
+    if (active := scene.hash.active_levels) is None:
+        return
+    if scene.kind != "hash":
+        raise UserError(f"scene.hash.active_levels: {active} goes with scene.kind=hash, found {scene.kind}")
+    if (most := max(active[1::2]) if isinstance(active, list) else active) > scene.hash.levels:
+        raise UserError(
+            f"scene.hash.active_levels: {most} is above the number of levels, "
+            f"scene.hash.levels={scene.hash.levels}"
+        )
 
 
 def _check_shading(config: SDSConfig) -> None:

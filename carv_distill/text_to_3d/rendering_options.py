@@ -13,11 +13,11 @@ class ShadingOptions:
     near the camera, which is drawn with it."""
 
     textureless: float = between(0, 1, 0.0)
-    """Share of the renders that are lit and white. As in DreamFusion 0.375."""
+    """Share of the renders that are lit and white; threestudio's 0.375."""
     lambertian: float = between(0, 1, 0.0)
-    """Share of those that are lit, in colours. As in DreamFusion 0.375."""
+    """Share of those that are lit, in colours; threestudio's 0.375."""
     from_step: int = at_least(0, 0)
-    """Before it all are albedo. As in DreamFusion 1000."""
+    """Before it all are albedo; threestudio's 1000."""
     ambient: float = between(0, 1, 0.1)
     """Share of light that comes from everywhere; the rest is reflected as surfaces face the point light."""
     distance: list[float] = field(default_factory=lambda: [0.8, 1.5])

@@ -15,6 +15,7 @@ from carv_distill.errors import UserError
 from carv_distill.files import saved_folder, write_json
 
 from .options import DensifyOptions, GaussianOptions, HashOptions, SceneOptions
+from .rendering_options import ShadingOptions
 from .scenes import GaussianScene, Scene, build_scene
 from .splat_files import write_gaussians
 
@@ -65,4 +66,5 @@ def _view_from(values: dict[str, Any]) -> SceneOptions:
     # What rendered them in training, and what they began as, may be missing where they are shown.
     given = {**given, "densify": DensifyOptions(**given.get("densify", {})), "backend": "auto", "start": None}
     gaussians = GaussianOptions(**given)
-    return SceneOptions(**{**values, "hash": grid, "gaussians": gaussians})
+    shading = ShadingOptions(**values.get("shading", {}))
+    return SceneOptions(**{**values, "hash": grid, "gaussians": gaussians, "shading": shading})

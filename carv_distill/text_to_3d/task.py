@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from types import ModuleType
 
 from carv_distill.carv.strategies import STRATEGIES
 from carv_distill.engine.task import Task
 from carv_distill.errors import UserError
+from carv_distill.options import leaves
 
 from .options import SceneOptions, SDSConfig, SDSOptions, greatest_level
 from .rendering_checks import check_rendering, refuse_changes
-from .schedules import check_schedule, first_crossing, value_at
+from .schedules import check_schedule, check_stages, first_crossing, value_at
 
 
 def _preparation() -> ModuleType:
@@ -35,11 +35,13 @@ def _check(config: SDSConfig) -> None:
             f"camera.distance from {least:g} it must be below {least / 3**0.5:.3g}"
         )
     _check_gaussians(config.scene)
-    check_rendering(config)
     o, max_steps = config.sds, config.trainer.max_steps
-    for spec in fields(SDSOptions):
+    for key, spec, value, _ in leaves(config):
         if "schedule" in spec.metadata:
-            check_schedule(f"sds.{spec.name}", getattr(o, spec.name), spec.metadata, max_steps)
+            check_schedule(key, value, spec.metadata, max_steps)
+        elif "stages" in spec.metadata and value is not None:
+            check_stages(key, value, spec.metadata, max_steps)
+    check_rendering(config)
     if o.t_max_end is not None and isinstance(o.t_max, list):
         raise UserError("sds.t_max_end: sds.t_max is a list, which says its end itself; leave this out")
     greatest = greatest_level(o, max_steps)

@@ -118,6 +118,13 @@ def test_an_object_is_made_again_at_any_size_after_any_update(teacher: Path, tmp
             "sds.orientation=[0,1,100,6]",
         ),
         ("scene.kind=hash", "scene.hash.log_size=6", "scene.shading.lambertian=1", "estimator.upstream=2"),
+        (
+            "scene.kind=hash",
+            "scene.hash.log_size=6",
+            "scene.hash.active_levels=[0,2,3,5,5,8]",
+            "scene.upsample=true",
+            "scene.size=[0,4,3,6,5,8]",
+        ),
     ],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(
@@ -302,6 +309,27 @@ def test_gaussians_are_trained_shown_and_scored(teacher: Path, tmp_path: Path) -
         (
             ("scene.kind=gaussians", "sds.orientation=[0,0,1,9]"),
             "sds.orientation: .* needs normals, which Gaussians lack",
+        ),
+        (
+            ("scene.size=[0,4,3,8]",),
+            r"scene.size: \[0, 4, 3, 8\] has several sizes, and the teacher one; use scene.upsample=true",
+        ),
+        (("scene.size=[0,4,3,16]", "scene.upsample=true"), "scene.size: 16 is above the 8 pixels of"),
+        (
+            ("scene.size=[0,4,6,8]", "scene.upsample=true"),
+            "scene.size: step 6 of .* is never reached",
+        ),
+        (("scene.size=[1,4]",), r"scene.size: \[1, 4\] begins at step 1, the run at 0"),
+        (("scene.size=[0,4,4]",), "scene.size: .* is neither a whole number nor"),
+        (("scene.size=[0,8,3,8,3,8]",), "scene.size: the steps of .* must rise, and after 3 comes 3"),
+        (("scene.size=8.5",), "scene.size: '8.5' is not a whole number"),
+        (
+            ("scene.hash.active_levels=2",),
+            "scene.hash.active_levels: 2 goes with scene.kind=hash",
+        ),
+        (
+            ("scene.kind=hash", "scene.hash.active_levels=[0,2,3,9]"),
+            "scene.hash.active_levels: 9 is above the number of levels, scene.hash.levels=8",
         ),
         (("sds.orientation=[0,0,1,3]",), "sds.orientation: .* ends at step 3"),
         (("camera.fov=[70,40]",), r"camera.fov: \[70.0, 40.0\] is not \[least, greatest\]"),

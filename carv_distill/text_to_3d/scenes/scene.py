@@ -43,6 +43,9 @@ class Scene(nn.Module):
             self, self.extent, cameras, size, samples, generator, background, rows, lights, self.normals
         )
 
+    def at_step(self, step: int) -> None:
+        """Makes it what it is at a step of training; what it learned stays."""
+
     def density_at(self, points: Tensor) -> Tensor:
         """Its density alone, [n, 3] → [n]."""
         return self(points)[0]
