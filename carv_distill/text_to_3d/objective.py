@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,7 @@ from .guidance.residual import clip_norm, guided_residual
 from .guidance.timesteps import AnnealedSampler
 from .options import SceneOptions, SDSOptions
 from .prompts import view_prompts
-from .rendering import Lights, Rendered, albedo, draw_lights
+from .rendering import BackgroundNetwork, Lights, Rendered, albedo, draw_lights, over
 from .scenes import Scene
 from .schedules import stage_at, value_at
 
@@ -55,6 +56,7 @@ class SDSObjective(nn.Module):
         super().__init__()
         self.scene, self.camera_sampler, self.view, self.options = scene, cameras, view, options
         self.teacher, self.levels = teacher, levels
+        self.background = BackgroundNetwork(view.background_network) if view.background == "learned" else None
         self.fake = build_fake(teacher, options, seed)
         self.denoiser = build_denoiser(teacher, options, self.fake)
         prompts = teacher.prompts(view_prompts(options))
@@ -62,6 +64,19 @@ class SDSObjective(nn.Module):
         self.prompts = HeldCondition(prompts)
         self.finite = FiniteDraws()
         self.coefficient = NoiseCoefficient() if options.coefficient == "learned" else None
+
+    @property
+    def learned(self) -> list[Tensor]:
+        """What a step descends in: the scene's parameters and those of its background."""
+        more = [] if self.background is None else self.background.parameters()
+        return [*self.scene.parameters(), *more]
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The same with their learning rates, for an optimiser."""
+        o, groups = self.options, self.scene.parameter_groups(self.options)
+        if self.background is not None:
+            groups.append({"params": list(self.background.parameters()), "lr": o.background_lr})
+        return groups
 
     def cameras(self, count: int, g: torch.Generator) -> Cameras:
         """Random cameras, of the scene's type."""
@@ -103,10 +118,14 @@ class SDSObjective(nn.Module):
 
     def rendered(self, cameras: Cameras, g: torch.Generator, step: int = 0) -> Rendered:
         """Renders with a graph to the scene, as they are at a step."""
-        v, lights = self.view, self.lights(cameras, g, step)
-        background = v.background if self.options.augment == "none" else "black"
+        v, size, lights = self.view, stage_at(self.view.size, step), self.lights(cameras, g, step)
+        bare = self.background is not None or self.options.augment != "none"
         self.scene.at_step(step)
-        return self.scene.render(cameras, stage_at(v.size, step), v.samples, g, background, lights=lights)
+        shade = "black" if bare else v.background
+        seen = self.scene.render(cameras, size, v.samples, g, shade, lights=lights)
+        if self.background is None:
+            return seen
+        return over(seen, self.background.behind(cameras.rays(size)[1], g))
 
     def lights(self, cameras: Cameras, g: torch.Generator, step: int) -> Lights | None:
         """Of each render; None where no normals are needed."""

@@ -22,12 +22,12 @@ from carv_distill.options import (
 )
 
 from .guidance.options import OBJECTIVES, ISMOptions, ViewPrompts, VSDOptions
-from .rendering_options import ShadingOptions
+from .rendering_options import BackgroundOptions, ShadingOptions
 
 SCENES = ("voxels", "hash", "gaussians")
 BACKENDS = ("auto", "torch", "gsplat")
 SHOWN = ("grey", "white", "black")
-BACKGROUNDS = (*SHOWN, "random")
+BACKGROUNDS = (*SHOWN, "random", "learned")
 WEIGHTINGS = ("sds", "uniform", "fantasia3d")
 COEFFICIENTS = ("one", "learned")
 AUGMENTATIONS = ("none", "render", "draw")
@@ -119,6 +119,8 @@ class SceneOptions:
     samples: int = at_least(2, 40)
     """Points on each ray (voxels, hash)."""
     background: str = one_of(BACKGROUNDS, "grey")
+    """learned: a small network of the ray's direction."""
+    background_network: BackgroundOptions = field(default_factory=BackgroundOptions)
     shading: ShadingOptions = field(default_factory=ShadingOptions)
     hash: HashOptions = field(default_factory=HashOptions)
     gaussians: GaussianOptions = field(default_factory=GaussianOptions)
@@ -203,6 +205,8 @@ class SDSOptions:
     """Of the logarithms of the Gaussians' scales."""
     rotation_lr: float = more_than(0, 0.005)
     """Of the Gaussians' quaternions."""
+    background_lr: float = more_than(0, 0.001)
+    """Of the learned background's network."""
     sparsity: Schedule = scheduled(1.0, low=0)
     """Weight of the mean over pixels of √(opacity² + 0.01)."""
     opaque: Schedule = scheduled(0.0, low=0)
@@ -265,7 +269,7 @@ class ExportOptions:
     size: int = at_least(16, 128)
     """Its pixels along one side."""
     background: str | None = one_of(SHOWN, None)
-    """Behind it; empty: as in training, and grey for random."""
+    """Behind it; empty: as in training, and grey for random and learned."""
     mesh: int = at_least(8, 96)
     """Points of the mesh's grid along one side."""
     part: float = between(0, 1, PART)

@@ -121,7 +121,7 @@ def measured_gradient(config: SDSConfig, run: Path, device: str, step: int | Non
     levels = objective.levels.range_at(step)
     return MeasuredGradient(
         pipeline=objective.pipeline(step),
-        parameters=list(module.scene.parameters()),
+        parameters=module.objective.learned,
         sampler=objective.levels.configured(step),
         upstream=e.upstream,
         draws=e.draws,
@@ -139,7 +139,7 @@ def measured_gradient(config: SDSConfig, run: Path, device: str, step: int | Non
 def time_other(module: SDSModule, timer: StageTimer) -> None:
     """Times what a step does besides its gradient: the optimiser's step, and all of the fake score's."""
     optimizers = module.configure_optimizers()
-    for p in module.scene.parameters():
+    for p in module.objective.learned:
         p.grad = torch.zeros_like(p)
     count, g = module.estimator.upstream, stream("other", device=module.device)
     cameras = module.objective.cameras(count, g)
@@ -155,7 +155,7 @@ def time_other(module: SDSModule, timer: StageTimer) -> None:
             optimizer.step()
 
     time_at_rest(timer, module.device, optimizers, update)
-    for p in module.scene.parameters():
+    for p in module.objective.learned:
         p.grad = None
 
 

@@ -16,6 +16,7 @@ def check_rendering(config: SDSConfig) -> None:
     """
     _check_shading(config)
     _check_stages(config)
+    _check_background(config)
 
 
 def refuse_changes(section: str, options: Any, needs: str) -> None:
@@ -24,6 +25,18 @@ def refuse_changes(section: str, options: Any, needs: str) -> None:
     for key, _, value, _ in leaves(options):
         if value != plain[key]:
             raise UserError(f"{section}.{key}: {value} goes with {needs}")
+
+
+def _check_background(config: SDSConfig) -> None:
+    scene, augment = config.scene, config.sds.augment
+    if scene.background != "learned":
+        needs = f"scene.background=learned, found {scene.background}"
+        refuse_changes("scene.background_network", scene.background_network, needs)
+    elif augment != "none":
+        raise UserError(
+            f"sds.augment: {augment} has random backgrounds in the place of scene.background=learned; use "
+            "sds.augment=none, or another background"
+        )
 
 
 def _check_stages(config: SDSConfig) -> None:

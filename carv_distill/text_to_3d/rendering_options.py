@@ -29,3 +29,15 @@ class ShadingOptions:
     def shaded(self) -> float:
         """Share of the renders that are lit."""
         return self.textureless + self.lambertian
+
+
+@dataclass
+class BackgroundOptions:
+    """The network of scene.background: learned, whose rate is sds.background_lr; exports have none of it."""
+
+    width: int = at_least(1, 16)
+    """Of its two hidden layers."""
+    frequencies: int = between(0, 10, 3)
+    """Of sines and cosines of a ray's direction, each twice the one before."""
+    flat: float = between(0, 1, 0.5)
+    """Share of the renders with one random colour in its place; threestudio's random_aug_prob."""

@@ -15,7 +15,7 @@ from carv_distill.errors import UserError
 from carv_distill.files import saved_folder, write_json
 
 from .options import DensifyOptions, GaussianOptions, HashOptions, SceneOptions
-from .rendering_options import ShadingOptions
+from .rendering_options import BackgroundOptions, ShadingOptions
 from .scenes import GaussianScene, Scene, build_scene
 from .splat_files import write_gaussians
 
@@ -67,4 +67,6 @@ def _view_from(values: dict[str, Any]) -> SceneOptions:
     given = {**given, "densify": DensifyOptions(**given.get("densify", {})), "backend": "auto", "start": None}
     gaussians = GaussianOptions(**given)
     shading = ShadingOptions(**values.get("shading", {}))
-    return SceneOptions(**{**values, "hash": grid, "gaussians": gaussians, "shading": shading})
+    network = BackgroundOptions(**values.get("background_network", {}))
+    parts = {"hash": grid, "gaussians": gaussians, "shading": shading, "background_network": network}
+    return SceneOptions(**{**values, **parts})

@@ -118,6 +118,8 @@ def test_an_object_is_made_again_at_any_size_after_any_update(teacher: Path, tmp
             "sds.orientation=[0,1,100,6]",
         ),
         ("scene.kind=hash", "scene.hash.log_size=6", "scene.shading.lambertian=1", "estimator.upstream=2"),
+        ("scene.background=learned", "scene.shading.lambertian=0.5", "estimator.upstream=3"),
+        ("scene.background=learned", "scene.kind=gaussians", "scene.gaussians.count=50"),
         (
             "scene.kind=hash",
             "scene.hash.log_size=6",
@@ -331,6 +333,16 @@ def test_gaussians_are_trained_shown_and_scored(teacher: Path, tmp_path: Path) -
             ("scene.kind=hash", "scene.hash.active_levels=[0,2,3,9]"),
             "scene.hash.active_levels: 9 is above the number of levels, scene.hash.levels=8",
         ),
+        (
+            ("scene.background_network.flat=0.1",),
+            "scene.background_network.flat: 0.1 goes with scene.background=learned, found grey",
+        ),
+        (("scene.background_network.width=0",), "scene.background_network.width: 0 is below"),
+        (
+            ("scene.background=learned", "sds.augment=draw"),
+            "sds.augment: draw has random backgrounds in the place of scene.background=learned; use",
+        ),
+        (("export.background=learned",), "export.background: 'learned' is not one of grey, white, black"),
         (("sds.orientation=[0,0,1,3]",), "sds.orientation: .* ends at step 3"),
         (("camera.fov=[70,40]",), r"camera.fov: \[70.0, 40.0\] is not \[least, greatest\]"),
         (("camera.distance=[1.5]",), "camera.distance"),

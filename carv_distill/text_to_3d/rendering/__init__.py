@@ -1,8 +1,9 @@
 """Pictures: of fields by quadrature along rays, of 3D Gaussians by splatting."""
 
+from .background import BackgroundNetwork
 from .gaussians import ALPHA_MAX, Footprints, Gaussians, project, rotations
 from .marching import MARCH_BYTES, Field, march
-from .rendered import Rendered, Splats, background_colours
+from .rendered import Rendered, Splats, background_colours, over
 from .shading import Lights, albedo, draw_lights, normals
 from .splatting import TILE, choose_backend, gsplat_fault, splat
 
@@ -10,6 +11,7 @@ __all__ = [
     "ALPHA_MAX",
     "MARCH_BYTES",
     "TILE",
+    "BackgroundNetwork",
     "Field",
     "Footprints",
     "Gaussians",
@@ -23,6 +25,7 @@ __all__ = [
     "gsplat_fault",
     "march",
     "normals",
+    "over",
     "project",
     "rotations",
     "splat",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -36,6 +36,11 @@ class Rendered:
     orientation: Tensor | None = None
     """[n, 1, S, S], of lit fields: Σ_i w_i max(0, n_i · d)² of a pixel's ray, d its direction, by weights
     w_i without a graph: how much of what is seen faces away (Ref-NeRF, arXiv 2112.03907, equation 11)."""
+
+
+def over(seen: Rendered, behind: Tensor) -> Rendered:
+    """Pictures over black before a background [n, 3, S, S]."""
+    return replace(seen, image=seen.image + (1 - seen.opacity) * behind)
 
 
 def background_colours(name: str, count: int, generator: torch.Generator | None, like: Tensor) -> Tensor:
