@@ -81,6 +81,9 @@ class SDSModule(EstimatedModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         step, optimizer = self.global_step, self.scene_optimizer
+        if self.objective.occupancy is not None:
+            _, shared = self.streams(self.global_rank, "occupancy", step)
+            self.objective.update_occupancy(step, shared)
         optimizer.zero_grad()
         norms, opacities, fakes = [], [], []
         for part in self.share(step):

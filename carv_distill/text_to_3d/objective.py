@@ -22,7 +22,7 @@ from .guidance.residual import clip_norm, guided_residual
 from .guidance.timesteps import AnnealedSampler
 from .options import SceneOptions, SDSOptions
 from .prompts import view_prompts
-from .rendering import BackgroundNetwork, Lights, Rendered, albedo, draw_lights, over
+from .rendering import BackgroundNetwork, Lights, OccupancyGrid, Rendered, albedo, draw_lights, over
 from .scenes import Scene
 from .schedules import stage_at, value_at
 
@@ -57,6 +57,7 @@ class SDSObjective(nn.Module):
         self.scene, self.camera_sampler, self.view, self.options = scene, cameras, view, options
         self.teacher, self.levels = teacher, levels
         self.background = BackgroundNetwork(view.background_network) if view.background == "learned" else None
+        self.occupancy = OccupancyGrid(view.occupancy, view.extent) if view.occupancy.resolution else None
         self.fake = build_fake(teacher, options, seed)
         self.denoiser = build_denoiser(teacher, options, self.fake)
         prompts = teacher.prompts(view_prompts(options))
@@ -116,13 +117,23 @@ class SDSObjective(nn.Module):
         more = EXTRA if self.options.augment == "draw" else 0
         return channels + more, *sides
 
+    def update_occupancy(self, step: int, shared: torch.Generator) -> None:
+        """Looks where the scene is empty, at the steps that do so.
+
+        Args:
+            shared: the same for all processes.
+        """
+        if self.occupancy is not None and step % self.view.occupancy.every == 0:
+            self.scene.at_step(step)
+            self.occupancy.update(self.scene.density_at, shared)
+
     def rendered(self, cameras: Cameras, g: torch.Generator, step: int = 0) -> Rendered:
         """Renders with a graph to the scene, as they are at a step."""
         v, size, lights = self.view, stage_at(self.view.size, step), self.lights(cameras, g, step)
         bare = self.background is not None or self.options.augment != "none"
         self.scene.at_step(step)
         shade = "black" if bare else v.background
-        seen = self.scene.render(cameras, size, v.samples, g, shade, lights=lights)
+        seen = self.scene.render(cameras, size, v.samples, g, shade, lights=lights, occupied=self.occupancy)
         if self.background is None:
             return seen
         return over(seen, self.background.behind(cameras.rays(size)[1], g))

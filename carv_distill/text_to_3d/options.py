@@ -22,7 +22,7 @@ from carv_distill.options import (
 )
 
 from .guidance.options import OBJECTIVES, ISMOptions, ViewPrompts, VSDOptions
-from .rendering_options import BackgroundOptions, ShadingOptions
+from .rendering_options import BackgroundOptions, OccupancyOptions, ShadingOptions
 
 SCENES = ("voxels", "hash", "gaussians")
 BACKENDS = ("auto", "torch", "gsplat")
@@ -122,6 +122,7 @@ class SceneOptions:
     """learned: a small network of the ray's direction."""
     background_network: BackgroundOptions = field(default_factory=BackgroundOptions)
     shading: ShadingOptions = field(default_factory=ShadingOptions)
+    occupancy: OccupancyOptions = field(default_factory=OccupancyOptions)
     hash: HashOptions = field(default_factory=HashOptions)
     gaussians: GaussianOptions = field(default_factory=GaussianOptions)
 

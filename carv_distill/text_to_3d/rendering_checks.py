@@ -17,6 +17,7 @@ def check_rendering(config: SDSConfig) -> None:
     _check_shading(config)
     _check_stages(config)
     _check_background(config)
+    _check_occupancy(config)
 
 
 def refuse_changes(section: str, options: Any, needs: str) -> None:
@@ -54,6 +55,17 @@ def _check_stages(config: SDSConfig) -> None:
         raise UserError(
             f"scene.hash.active_levels: {most} is above the number of levels, "
             f"scene.hash.levels={scene.hash.levels}"
+        )
+
+
+def _check_occupancy(config: SDSConfig) -> None:
+    options, kind = config.scene.occupancy, config.scene.kind
+    if not options.resolution:
+        refuse_changes("scene.occupancy", options, "scene.occupancy.resolution above 0, found 0")
+    elif kind == "gaussians":
+        raise UserError(
+            f"scene.occupancy.resolution: {options.resolution} goes with scene.kind=voxels or hash, found "
+            "gaussians; use 0"
         )
 
 

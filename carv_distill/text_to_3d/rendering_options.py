@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from carv_distill.options import at_least, between
+from carv_distill.options import at_least, between, more_than
 
 
 @dataclass
@@ -41,3 +41,18 @@ class BackgroundOptions:
     """Of sines and cosines of a ray's direction, each twice the one before."""
     flat: float = between(0, 1, 0.5)
     """Share of the renders with one random colour in its place; threestudio's random_aug_prob."""
+
+
+@dataclass
+class OccupancyOptions:
+    """A grid of the empty space that training's renders skip (voxels, hash); traces and exports skip none."""
+
+    resolution: int = between(0, 256, 0)
+    """Cells along one side; 0 turns it off. nerfacc's 32 to 128."""
+    every: int = at_least(1, 16)
+    """Steps between two looks into all cells."""
+    threshold: float = more_than(0, 0.01)
+    """Greatest density of empty space, per unit of length: a ray of the length 2 through it loses 2 % of its
+    light to it."""
+    decay: float = between(0, 1, 0.95)
+    """Of a cell's greatest density from look to look."""

@@ -119,6 +119,12 @@ def test_an_object_is_made_again_at_any_size_after_any_update(teacher: Path, tmp
         ),
         ("scene.kind=hash", "scene.hash.log_size=6", "scene.shading.lambertian=1", "estimator.upstream=2"),
         ("scene.background=learned", "scene.shading.lambertian=0.5", "estimator.upstream=3"),
+        (
+            "scene.occupancy.resolution=10",
+            "scene.occupancy.every=3",
+            "scene.occupancy.threshold=4",
+            "scene.shading.lambertian=0.5",
+        ),
         ("scene.background=learned", "scene.kind=gaussians", "scene.gaussians.count=50"),
         (
             "scene.kind=hash",
@@ -343,6 +349,15 @@ def test_gaussians_are_trained_shown_and_scored(teacher: Path, tmp_path: Path) -
             "sds.augment: draw has random backgrounds in the place of scene.background=learned; use",
         ),
         (("export.background=learned",), "export.background: 'learned' is not one of grey, white, black"),
+        (
+            ("scene.occupancy.every=4",),
+            "scene.occupancy.every: 4 goes with scene.occupancy.resolution",
+        ),
+        (("scene.occupancy.resolution=300",), "scene.occupancy.resolution: 300 is above the greatest"),
+        (
+            ("scene.kind=gaussians", "scene.occupancy.resolution=32"),
+            "scene.occupancy.resolution: 32 goes with scene.kind=voxels or hash, found gaussians; use 0",
+        ),
         (("sds.orientation=[0,0,1,3]",), "sds.orientation: .* ends at step 3"),
         (("camera.fov=[70,40]",), r"camera.fov: \[70.0, 40.0\] is not \[least, greatest\]"),
         (("camera.distance=[1.5]",), "camera.distance"),

@@ -2,7 +2,8 @@
 
 from .background import BackgroundNetwork
 from .gaussians import ALPHA_MAX, Footprints, Gaussians, project, rotations
-from .marching import MARCH_BYTES, Field, march
+from .marching import MARCH_BYTES, Field, Normals, march
+from .occupancy import OccupancyGrid
 from .rendered import Rendered, Splats, background_colours, over
 from .shading import Lights, albedo, draw_lights, normals
 from .splatting import TILE, choose_backend, gsplat_fault, splat
@@ -16,6 +17,8 @@ __all__ = [
     "Footprints",
     "Gaussians",
     "Lights",
+    "Normals",
+    "OccupancyGrid",
     "Rendered",
     "Splats",
     "albedo",

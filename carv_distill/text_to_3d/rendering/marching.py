@@ -14,6 +14,8 @@ from .shading import Lights
 
 Field = Callable[[Tensor], tuple[Tensor, Tensor]]
 """points [n, 3] → (density [n] per unit length, colour [n, 3])."""
+Normals = Callable[[Tensor], Tensor]
+"""points [n, 3] → normals [n, 3]."""
 
 
 def march(
@@ -26,7 +28,7 @@ def march(
     background: str = "grey",
     rows: int | None = None,
     lights: Lights | None = None,
-    normals: Callable[[Tensor], Tensor] | None = None,
+    normals: Normals | None = None,
 ) -> Rendered:
     """Emission and absorption along the rays through `size` × `size` pixels,
 
@@ -40,7 +42,7 @@ def march(
         rows: of the pictures that are marched at once, which bounds the memory of what needs no gradient;
             None is all. With a generator the points differ with it.
         lights: each c_i is as they shine on it; None: as the field has it.
-        normals: points [n, 3] → normals [n, 3], which lights need.
+        normals: of the field, which lights need.
 
     Source: Max 1995; NeRF (Mildenhall et al. 2020), equations 2 and 3.
     """
@@ -66,7 +68,7 @@ def _march_rays(
     samples: int,
     generator: torch.Generator | None,
     lights: Lights | None,
-    normals: Callable[[Tensor], Tensor] | None,
+    normals: Normals | None,
 ) -> tuple[Tensor, ...]:
     """Over black, [..., 3], and the light that passes, T_end, [..., 1], of rays [..., 3]; with lights how
     much faces away, [..., 1]."""

@@ -86,7 +86,7 @@ class HashScene(Scene):
             entry = x + corners * (y + corners * z)
         else:  # the three primes of the paper's spatial hash
             entry = (x ^ (y * 2_654_435_761) ^ (z * 805_459_861)) % len(table)
-        values = table.index_select(0, entry.flatten()).view(*entry.shape, -1)
+        values = table.index_select(0, entry.flatten()).view(*entry.shape, table.shape[-1])
         return (weight * values).sum(1)
 
     def parameter_groups(self, rates: SDSOptions) -> list[dict[str, Any]]:
