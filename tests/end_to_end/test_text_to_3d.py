@@ -21,7 +21,7 @@ from carv_distill.text_to_3d.clip_report import clip_table, draw_clip, measure_c
 from carv_distill.text_to_3d.options import SDSConfig
 from carv_distill.text_to_3d.ply import read_ply
 from carv_distill.text_to_3d.scene_files import load_scene
-from carv_distill.text_to_3d.scenes import build_scene
+from carv_distill.text_to_3d.scenes import HashScene, build_scene
 from carv_distill.variance import MeasuredGradient, StageTimer, analyse
 from studies.gradient import load_gradient
 from tests.helpers.runs import assert_same_run, sds_words
@@ -146,6 +146,34 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     (part / "checkpoints" / "last.ckpt").unlink()
     run(teacher, tmp_path / "part", *more, resume=True)
     assert_same_run(whole, part, 6)
+
+
+def test_a_checkpoint_is_measured_and_exported_as_of_its_step(teacher: Path, tmp_path: Path) -> None:
+    """Levels, sizes, light and cells; the gradient is that of the next update."""
+    more = (
+        "scene.kind=hash",
+        "scene.hash.log_size=6",
+        "scene.hash.active_levels=[0,2,3,5,5,8]",
+        "scene.upsample=true",
+        "scene.size=[0,4,4,8]",
+        "scene.shading.lambertian=1",
+        "scene.background=learned",
+        "scene.occupancy.resolution=8",
+    )
+    folder = run(teacher, tmp_path, *more)
+    for step, active in ((4, 5), (6, 8)):
+        measure(EXPORT, ExportOptions(run=folder, step=step, device="cpu", size=16, mesh=16, texture=0))
+        scene, view, _ = load_scene(folder / "object")
+        assert isinstance(scene, HashScene)
+        assert scene.active == active
+        assert view.size == [0, 4, 4, 8]
+        assert view.shading.lambertian == 1
+        with Image.open(folder / "object/views.png") as sheet:
+            corner = np.asarray(sheet)[2, 2]
+        assert (abs(corner.astype(int) - 128) <= 1).all()  # the object alone, on grey
+    gradient = gradient_of(folder)
+    assert len(gradient.parameters) == 3 + 6
+    assert analyse(gradient, 2, (1, 4), 3, 4, 4, 4).step == 6
 
 
 def test_a_run_by_vsd_is_measured_with_its_fake_score(teacher: Path, tmp_path: Path) -> None:

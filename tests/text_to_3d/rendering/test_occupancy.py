@@ -17,9 +17,9 @@ from carv_distill.text_to_3d.options import HashOptions, SceneOptions
 from carv_distill.text_to_3d.rendering import OccupancyGrid, albedo
 from carv_distill.text_to_3d.rendering_options import OccupancyOptions
 from carv_distill.text_to_3d.scenes import Scene, VoxelScene, build_scene
+from tests.helpers.analytic_fields import Ball
 from tests.helpers.loops import fit
 from tests.helpers.sds_modules import VIEW
-from tests.text_to_3d.rendering.test_shading import Ball
 
 Make = Callable[..., SDSModule]
 

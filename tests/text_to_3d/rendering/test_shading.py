@@ -9,39 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from carv_distill.geometry.camera import Cameras, CameraSampler
+from carv_distill.geometry.camera import Cameras
 from carv_distill.text_to_3d.options import HashOptions
 from carv_distill.text_to_3d.rendering import Lights, albedo, draw_lights, march, normals
 from carv_distill.text_to_3d.rendering_options import ShadingOptions
 from carv_distill.text_to_3d.scenes import HashScene, Scene, VoxelScene
+from tests.helpers.analytic_fields import Ball, cameras, rough
 
 LIT = ShadingOptions(textureless=0.375, lambertian=0.375)
-
-
-class Ball(Scene):
-    """σ = s · sigmoid((r − ‖p‖) / w): dense inside, thin outside; its normal is p/‖p‖."""
-
-    def __init__(self, scale: float = 40.0, radius: float = 0.5, width: float = 0.03) -> None:
-        super().__init__(0.8)
-        self.scale = torch.nn.Parameter(torch.tensor(scale, dtype=torch.float64))
-        self.radius = torch.nn.Parameter(torch.tensor(radius, dtype=torch.float64))
-        self.width = width
-
-    def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        density = self.scale * ((self.radius - points.norm(dim=-1)) / self.width).sigmoid()
-        return density, points.new_tensor([0.9, 0.5, 0.1]).expand(len(points), 3)
-
-
-def cameras(count: int = 1, seed: int = 0) -> Cameras:
-    return CameraSampler().sample(count, torch.Generator().manual_seed(seed), torch.float64)
-
-
-def rough(scene: Scene, seed: int = 0) -> Scene:
-    g = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for p in scene.double().parameters():
-            p += 0.5 * torch.randn(p.shape, generator=g, dtype=p.dtype)
-    return scene
 
 
 def test_normals_of_a_ball_point_outwards() -> None:
@@ -85,6 +60,18 @@ def test_normals_are_those_of_the_density_by_autograd(make: type[Scene]) -> None
     found = normals(scene.density_at, points.detach(), 1e-6)
     assert torch.allclose(scene.density_at(points), scene(points)[0], rtol=1e-12)
     assert ((found - wanted).norm(dim=-1) < 1e-5).double().mean() > 0.95
+
+
+@pytest.mark.parametrize("make", [lambda: VoxelScene(8, 0.8), lambda: HashScene(16, 0.8, HashOptions(3, 8))])
+def test_normals_are_in_full_precision_under_autocast(make: type[Scene]) -> None:
+    """Differences of bfloat16 would be off by a tenth and more."""
+    scene = rough(make()).float()
+    points = torch.rand(200, 3, generator=torch.Generator().manual_seed(1)) - 0.5
+    wanted, exact = scene.normals(points), scene(points)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = scene.normals(points)
+        assert torch.equal(scene(points)[0], exact) is isinstance(scene, VoxelScene)
+    assert torch.equal(found, wanted)
 
 
 def test_normals_of_voxels_have_no_jumps() -> None:
