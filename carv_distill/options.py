@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING, Field, field, fields, is_dataclass
 from difflib import get_close_matches
 from itertools import pairwise
-from typing import Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 from carv_distill.errors import UserError
 
 Section = TypeVar("Section")
 Schedule = Any
 """A number, or a list of numbers. Any, as OmegaConf has no union of the two."""
+Stages = Annotated[Any, int]
+"""A whole number, or a list of these in pairs of a step and what holds from it on; Any as above."""
 
 
 def option(default: Any = MISSING, *, metavar: str | None = None) -> Any:
@@ -56,6 +58,12 @@ def scheduled(
     limits = {"low": low, "above": above, "high": high}
     given = {name: limit for name, limit in limits.items() if limit is not None}
     return field(default=default, metadata={"schedule": True, **given})
+
+
+def staged(default: int | None, *, low: int = 1) -> Any:
+    """A whole number ≥ low, or a list [0, number, step, number, …] that says from which step on which; the
+    section's task checks lists. None is allowed where it is the default."""
+    return field(default=default, metadata={"stages": True, "low": low})
 
 
 def seed_option(default: Any = MISSING) -> Any:
@@ -157,7 +165,7 @@ def check_limits(options: Any) -> None:
         numbers = value if isinstance(value, list) else [value]
         if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
             raise UserError(f"{key}: {value} is not finite")
-        if "schedule" in limits and isinstance(value, list):
+        if ("schedule" in limits or "stages" in limits) and isinstance(value, list):
             continue
         if "choices" in limits and value not in limits["choices"]:
             hint = nearest(str(value), list(limits["choices"]))

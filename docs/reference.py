@@ -61,7 +61,9 @@ def _allowed(spec: Field[Any]) -> str:
         return ", ".join(limits["choices"])
     if limits.get("place"):
         return "file, folder" + (" or hub id" if limits["hub"] else "")
-    kind = "float or list" if limits.get("schedule") else str(spec.type).removesuffix(" | None")
+    kind = str(spec.type).removesuffix(" | None")
+    if "schedule" in limits or "stages" in limits:
+        kind = "float or list" if "schedule" in limits else "int or list"
     low = (
         f"from {limits['low']:g}"
         if "low" in limits

@@ -13,12 +13,12 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
 from carv_distill.errors import UserError, one_line
-from carv_distill.options import Schedule, nearest
+from carv_distill.options import Schedule, Stages, nearest
 
 LARGEST_FILE = 2**20
 """Bytes of a configuration; a larger file is something else."""
@@ -90,7 +90,7 @@ def typed(schema: type, values: Mapping[Any, Any], source: Source, prefix: str =
     Raises:
         UserError: an unknown key, or a value that its key cannot have.
     """
-    hints, result = get_type_hints(schema), {}
+    hints, result = get_type_hints(schema, include_extras=True), {}
     for key, value in values.items():
         full = f"{prefix}{key}"
         if key not in hints:
@@ -115,7 +115,7 @@ def with_overrides(
     for key, word in overrides:
         kind: Any = schema
         for part in (parts := key.split(".")):
-            if not is_dataclass(kind) or part not in (hints := get_type_hints(kind)):
+            if not is_dataclass(kind) or part not in (hints := get_type_hints(kind, include_extras=True)):
                 raise UserError(_unknown(key, list(_keys(schema)), source))
             kind = hints[part]
         if is_dataclass(kind):
@@ -132,7 +132,7 @@ def value_of(key: str, kind: Any, value: Any, source: Source, *, typed_word: boo
     """One value by the type of its key.
 
     Args:
-        kind: int | float | bool | str, a list of these, or one of these or None; or a schedule.
+        kind: int | float | bool | str, a list of these, or one of these or None; or a schedule, or stages.
         typed_word: a word of a command line, which can only say by itself that there is no value.
 
     Raises:
@@ -154,6 +154,10 @@ def value_of(key: str, kind: Any, value: Any, source: Source, *, typed_word: boo
         if isinstance(value, str) and not any(mark in value for mark in "[,"):
             raise UserError(f"{key}: {str(value)!r} is not a number, nor a list as [0, 0.98, 0.5, 5000]")
         return _list_of(key, float, value, source)
+    if kind == Stages:
+        if not isinstance(value, list) and not (isinstance(value, str) and any(m in value for m in "[,")):
+            return value_of(key, int, value, source)
+        return _list_of(key, int, value, source)
     if get_origin(kind) is list:
         return _list_of(key, get_args(kind)[0], value, source)
     result = _text_of(key, value, source) if kind is str else _scalar_of(kind, value)
@@ -239,7 +243,7 @@ def _with_environment(key: str, value: str, source: Source) -> str:
 
 def _base(kind: Any) -> tuple[Any, bool]:
     """The type without None, and whether None was part of it."""
-    if isinstance(kind, UnionType):
+    if get_origin(kind) in (UnionType, Union):
         (base,) = (part for part in get_args(kind) if part is not NoneType)
         return base, True
     return kind, False

@@ -21,6 +21,7 @@ from carv_distill.variance import Estimate, Table, estimate_dict, mean_estimate,
 
 from .options import SDSConfig
 from .scene_files import load_scene
+from .schedules import last_stage
 from .turntable import pictures, turntable
 
 
@@ -50,13 +51,14 @@ def measure_clip(run: Path, config: SDSConfig, model: str | None, views: int, de
     scene, view, prompt = load_scene(product_of(run, "object"))
     scorer = ClipScorer(model or config.clip.model, device)
     cameras = turntable(views)
-    seen = 2 * pictures(scene.to(device), cameras, view.size, view.samples, view.background) - 1
+    size = last_stage(view.size)
+    seen = 2 * pictures(scene.to(device), cameras, size, view.samples, view.background) - 1
     pairs = [*combinations(held_out=False), *combinations(held_out=True)]
     prompts = [object_prompt(*pair) for pair in pairs]
     true, matched = None, None
     if prompt in prompts:
         colour, solid = pairs[prompts.index(prompt)]
-        real = 2 * trace(SOLIDS[solid], COLOURS[colour], cameras, view.size) - 1
+        real = 2 * trace(SOLIDS[solid], COLOURS[colour], cameras, size) - 1
         true = scorer.mean(real, prompt)
         best = scorer.best_match(seen, prompts)
         matched = float((best == prompts.index(prompt)).float().mean())

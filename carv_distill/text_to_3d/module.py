@@ -81,6 +81,9 @@ class SDSModule(EstimatedModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         step, optimizer = self.global_step, self.scene_optimizer
+        if self.objective.occupancy is not None:
+            _, shared = self.streams(self.global_rank, "occupancy", step)
+            self.objective.update_occupancy(step, shared)
         optimizer.zero_grad()
         norms, opacities, fakes = [], [], []
         for part in self.share(step):
@@ -90,7 +93,7 @@ class SDSModule(EstimatedModule):
             norms.append(part.direction.flatten(1).norm(dim=1))
             opacities.append(part.seen.opacity.detach().mean())
             fakes += [self._backward(loss) for loss in part.fake]
-        gradients = [p.grad for p in self.scene.parameters() if p.grad is not None]
+        gradients = [p.grad for p in self.objective.learned if p.grad is not None]
         for gradient in gradients:
             average_over_ranks(gradient, self.world_size)
         self.latest_gradients = list(gradients)
@@ -208,15 +211,13 @@ class SDSModule(EstimatedModule):
 
     def set_learning_rates(self, groups: list[dict[str, Any]], step: int) -> None:
         """Those of a step, in the optimiser's groups."""
-        o = self.objective.options
-        multiple = value_at(o.lr_multiple, step)
-        for group, configured in zip(groups, self.scene.parameter_groups(o), strict=True):
+        multiple = value_at(self.objective.options.lr_multiple, step)
+        for group, configured in zip(groups, self.objective.parameter_groups(), strict=True):
             group["lr"] = configured["lr"] * multiple
 
     def configure_optimizers(self) -> list[Adam]:
         """The scene's, and the fake score's, whose weights become one vector where they will be trained."""
-        groups = self.scene.parameter_groups(self.objective.options)
-        optimizers = [Adam(groups, betas=BETAS, eps=1e-15, fused=True)]
+        optimizers = [Adam(self.objective.parameter_groups(), betas=BETAS, eps=1e-15, fused=True)]
         if (fake := self.objective.fake) is not None:
             self.fake_vector = ParameterVector(fake.weights, self.world_size)
             optimizers.append(Adam(self.fake_vector.tensors, lr=fake.options.lr, betas=BETAS, fused=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +22,9 @@ from .guidance.residual import clip_norm, guided_residual
 from .guidance.timesteps import AnnealedSampler
 from .options import SceneOptions, SDSOptions
 from .prompts import view_prompts
-from .rendering import Rendered
+from .rendering import BackgroundNetwork, Lights, OccupancyGrid, Rendered, albedo, draw_lights, over
 from .scenes import Scene
-from .schedules import value_at
+from .schedules import stage_at, value_at
 
 
 class SDSObjective(nn.Module):
@@ -55,6 +56,8 @@ class SDSObjective(nn.Module):
         super().__init__()
         self.scene, self.camera_sampler, self.view, self.options = scene, cameras, view, options
         self.teacher, self.levels = teacher, levels
+        self.background = BackgroundNetwork(view.background_network) if view.background == "learned" else None
+        self.occupancy = OccupancyGrid(view.occupancy, view.extent) if view.occupancy.resolution else None
         self.fake = build_fake(teacher, options, seed)
         self.denoiser = build_denoiser(teacher, options, self.fake)
         prompts = teacher.prompts(view_prompts(options))
@@ -62,6 +65,19 @@ class SDSObjective(nn.Module):
         self.prompts = HeldCondition(prompts)
         self.finite = FiniteDraws()
         self.coefficient = NoiseCoefficient() if options.coefficient == "learned" else None
+
+    @property
+    def learned(self) -> list[Tensor]:
+        """What a step descends in: the scene's parameters and those of its background."""
+        more = [] if self.background is None else self.background.parameters()
+        return [*self.scene.parameters(), *more]
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The same with their learning rates, for an optimiser."""
+        o, groups = self.options, self.scene.parameter_groups(self.options)
+        if self.background is not None:
+            groups.append({"params": list(self.background.parameters()), "lr": o.background_lr})
+        return groups
 
     def cameras(self, count: int, g: torch.Generator) -> Cameras:
         """Random cameras, of the scene's type."""
@@ -81,7 +97,7 @@ class SDSObjective(nn.Module):
         """Renders from these cameras, ready for the estimator: training, and every measurement, take their
         gradients from here. `statistics` holds back what draws teach the coefficient c; None teaches nothing.
         """
-        seen = self.rendered(cameras, g)
+        seen = self.rendered(cameras, g, step)
         residual = self.residual(self.conditions(cameras), step, statistics)
         greatest = self.options.clip_direction
         clip = None if greatest is None else partial(clip_norm, greatest=greatest)
@@ -101,11 +117,35 @@ class SDSObjective(nn.Module):
         more = EXTRA if self.options.augment == "draw" else 0
         return channels + more, *sides
 
-    def rendered(self, cameras: Cameras, g: torch.Generator) -> Rendered:
-        """Renders with a graph to the scene."""
-        v = self.view
-        background = v.background if self.options.augment == "none" else "black"
-        return self.scene.render(cameras, v.size, v.samples, g, background)
+    def update_occupancy(self, step: int, shared: torch.Generator) -> None:
+        """Looks where the scene is empty, at the steps that do so.
+
+        Args:
+            shared: the same for all processes.
+        """
+        if self.occupancy is not None and step % self.view.occupancy.every == 0:
+            self.scene.at_step(step)
+            self.occupancy.update(self.scene.density_at, shared)
+
+    def rendered(self, cameras: Cameras, g: torch.Generator, step: int = 0) -> Rendered:
+        """Renders with a graph to the scene, as they are at a step."""
+        v, size, lights = self.view, stage_at(self.view.size, step), self.lights(cameras, g, step)
+        bare = self.background is not None or self.options.augment != "none"
+        self.scene.at_step(step)
+        shade = "black" if bare else v.background
+        seen = self.scene.render(cameras, size, v.samples, g, shade, lights=lights, occupied=self.occupancy)
+        if self.background is None:
+            return seen
+        return over(seen, self.background.behind(cameras.rays(size)[1], g))
+
+    def lights(self, cameras: Cameras, g: torch.Generator, step: int) -> Lights | None:
+        """Of each render; None where no normals are needed."""
+        shading, lights = self.view.shading, None
+        if shading.shaded and step >= shading.from_step:
+            lights = draw_lights(shading, cameras, g)
+        if lights is None and value_at(self.options.orientation, step):
+            return albedo(cameras)
+        return lights
 
     def encoded(self, seen: Rendered, g: torch.Generator) -> Tensor:
         """x of renders, with the graph: what the teacher denoises, [n, C, s, s]; with random pictures colours
@@ -150,8 +190,8 @@ class SDSObjective(nn.Module):
             yield from self.fake.losses(x, draws, levels, cond, self.options.augment != "none")
 
     def regulariser(self, seen: Rendered, step: int) -> Tensor:
-        """Sparsity √(o² + 0.01), entropy of the opacity o, roughness of the density, as they weigh at a
-        step."""
+        """Sparsity √(o² + 0.01), entropy of the opacity o, roughness of the density, what faces away, as they
+        weigh at a step."""
         o = self.options
         sparsity, opaque, smoothness = (value_at(v, step) for v in (o.sparsity, o.opaque, o.smoothness))
         loss = sparsity * (seen.opacity.square() + 0.01).sqrt().mean()
@@ -161,4 +201,6 @@ class SDSObjective(nn.Module):
             loss = loss - opaque * (p * p.log() + (1 - p) * (-p).log1p()).mean()
         if smoothness:
             loss = loss + smoothness * self.scene.roughness()
+        if (orientation := value_at(o.orientation, step)) and seen.orientation is not None:
+            loss = loss + orientation * seen.orientation.mean()
         return loss

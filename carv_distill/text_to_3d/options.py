@@ -8,14 +8,26 @@ from omegaconf import MISSING
 
 from carv_distill.engine.options import EstimatorOptions, PreviewOptions, RunConfig
 from carv_distill.geometry.samplings import SAMPLINGS
-from carv_distill.options import Schedule, at_least, between, more_than, one_of, place, scheduled, section
+from carv_distill.options import (
+    Schedule,
+    Stages,
+    at_least,
+    between,
+    more_than,
+    one_of,
+    place,
+    scheduled,
+    section,
+    staged,
+)
 
 from .guidance.options import OBJECTIVES, ISMOptions, ViewPrompts, VSDOptions
+from .rendering_options import BackgroundOptions, OccupancyOptions, ShadingOptions
 
 SCENES = ("voxels", "hash", "gaussians")
 BACKENDS = ("auto", "torch", "gsplat")
 SHOWN = ("grey", "white", "black")
-BACKGROUNDS = (*SHOWN, "random")
+BACKGROUNDS = (*SHOWN, "random", "learned")
 WEIGHTINGS = ("sds", "uniform", "fantasia3d")
 COEFFICIENTS = ("one", "learned")
 AUGMENTATIONS = ("none", "render", "draw")
@@ -38,6 +50,9 @@ class HashOptions:
     """Of the coarsest level."""
     width: int = at_least(1, 32)
     """Of the network's hidden layer."""
+    active_levels: Stages | None = staged(None)
+    """How many of the levels there are, from the coarsest, as [0, 4, 1000, 6, 2000, 8]; the others are
+    zeros. Empty: all."""
 
 
 @dataclass
@@ -97,13 +112,17 @@ class SceneOptions:
     """Voxels along one side (voxels), or of the finest level (hash)."""
     extent: float = more_than(0, 0.8)
     """Half the side of the cube that holds the object; for Gaussians, its mesh."""
-    size: int = at_least(4, 32)
-    """Pixels along one side of a render."""
+    size: Stages = staged(32, low=4)
+    """Pixels along one side of a render; [0, 16, 200, 32] are 16 at first, and 32 from step 200 on."""
     upsample: bool = False
     """Enlarge renders to the teacher's pictures; without it the two sizes must be equal."""
     samples: int = at_least(2, 40)
     """Points on each ray (voxels, hash)."""
     background: str = one_of(BACKGROUNDS, "grey")
+    """learned: a small network of the ray's direction."""
+    background_network: BackgroundOptions = field(default_factory=BackgroundOptions)
+    shading: ShadingOptions = field(default_factory=ShadingOptions)
+    occupancy: OccupancyOptions = field(default_factory=OccupancyOptions)
     hash: HashOptions = field(default_factory=HashOptions)
     gaussians: GaussianOptions = field(default_factory=GaussianOptions)
 
@@ -187,12 +206,17 @@ class SDSOptions:
     """Of the logarithms of the Gaussians' scales."""
     rotation_lr: float = more_than(0, 0.005)
     """Of the Gaussians' quaternions."""
+    background_lr: float = more_than(0, 0.001)
+    """Of the learned background's network."""
     sparsity: Schedule = scheduled(1.0, low=0)
     """Weight of the mean over pixels of √(opacity² + 0.01)."""
     opaque: Schedule = scheduled(0.0, low=0)
     """Weight of the binary entropy of the opacity."""
     smoothness: Schedule = scheduled(0.0, low=0)
     """Weight of the mean squared difference of neighbouring voxels' density (voxels)."""
+    orientation: Schedule = scheduled(0.0, low=0)
+    """Weight of the mean over pixels of Σ_i w_i max(0, n_i · d)², which turns the normals of what is seen to
+    the camera (voxels, hash). In threestudio's DreamFusion from 10 to 1000, and over the opaque pixels."""
     vsd: VSDOptions = field(default_factory=VSDOptions)
     ism: ISMOptions = field(default_factory=ISMOptions)
 
@@ -246,7 +270,7 @@ class ExportOptions:
     size: int = at_least(16, 128)
     """Its pixels along one side."""
     background: str | None = one_of(SHOWN, None)
-    """Behind it; empty: as in training, and grey for random."""
+    """Behind it; empty: as in training, and grey for random and learned."""
     mesh: int = at_least(8, 96)
     """Points of the mesh's grid along one side."""
     part: float = between(0, 1, PART)

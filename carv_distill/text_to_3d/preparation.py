@@ -37,6 +37,7 @@ from .options import ClipOptions, SceneOptions, SDSConfig
 from .prompts import check_prompts
 from .rendering import choose_backend
 from .scenes import GaussianScene, Scene, build_scene
+from .schedules import last_stage
 from .start import start_from
 from .turntable import pictures, turntable, write_turntable
 
@@ -120,7 +121,7 @@ def measured_gradient(config: SDSConfig, run: Path, device: str, step: int | Non
     levels = objective.levels.range_at(step)
     return MeasuredGradient(
         pipeline=objective.pipeline(step),
-        parameters=list(module.scene.parameters()),
+        parameters=module.objective.learned,
         sampler=objective.levels.configured(step),
         upstream=e.upstream,
         draws=e.draws,
@@ -138,7 +139,7 @@ def measured_gradient(config: SDSConfig, run: Path, device: str, step: int | Non
 def time_other(module: SDSModule, timer: StageTimer) -> None:
     """Times what a step does besides its gradient: the optimiser's step, and all of the fake score's."""
     optimizers = module.configure_optimizers()
-    for p in module.scene.parameters():
+    for p in module.objective.learned:
         p.grad = torch.zeros_like(p)
     count, g = module.estimator.upstream, stream("other", device=module.device)
     cameras = module.objective.cameras(count, g)
@@ -154,13 +155,14 @@ def time_other(module: SDSModule, timer: StageTimer) -> None:
             optimizer.step()
 
     time_at_rest(timer, module.device, optimizers, update)
-    for p in module.scene.parameters():
+    for p in module.objective.learned:
         p.grad = None
 
 
 def check_view(config: SDSConfig, teacher: TextTeacher) -> None:
     """UserError unless renders have the size of the teacher's pictures, or are to be enlarged to it."""
-    size, wanted = config.scene.size, teacher.image_size
+    stages, wanted = config.scene.size, teacher.image_size
+    size = int(max(stages[1::2]) if isinstance(stages, list) else stages)
     if size != wanted and not config.scene.upsample:
         raise UserError(
             f"scene.size: renders are {size}×{size}, but the pictures of {config.teacher.path} are "
@@ -192,9 +194,11 @@ def check_objective(config: SDSConfig, teacher: TextTeacher) -> None:
 
 
 def around(module: SDSModule, views: int = VIEWS, enlarged: int = 2) -> Tensor:
-    """Views around the object as it is now, [n, 3, S, S] in [−1, 1], so many times the size of a render."""
+    """Views around the object as it is now, [n, 3, S, S] in [−1, 1], so many times the size of the run's last
+    render."""
     v = module.objective.view
-    return 2 * pictures(module.scene, turntable(views), enlarged * v.size, v.samples, v.background) - 1
+    size = enlarged * last_stage(v.size)
+    return 2 * pictures(module.scene, turntable(views), size, v.samples, v.background) - 1
 
 
 class ClipTrace(Periodic):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,15 @@ from carv_distill.errors import UserError
 from carv_distill.files import saved_folder, write_json
 
 from .options import DensifyOptions, GaussianOptions, HashOptions, SceneOptions
+from .rendering_options import BackgroundOptions, OccupancyOptions, ShadingOptions
 from .scenes import GaussianScene, Scene, build_scene
 from .splat_files import write_gaussians
+
+PARTS: dict[str, Callable[..., Any]] = {
+    "shading": ShadingOptions,
+    "background_network": BackgroundOptions,
+    "occupancy": OccupancyOptions,
+}
 
 
 def save_scene(folder: Path, scene: Scene, view: SceneOptions, prompt: str, step: int) -> None:
@@ -65,4 +73,5 @@ def _view_from(values: dict[str, Any]) -> SceneOptions:
     # What rendered them in training, and what they began as, may be missing where they are shown.
     given = {**given, "densify": DensifyOptions(**given.get("densify", {})), "backend": "auto", "start": None}
     gaussians = GaussianOptions(**given)
-    return SceneOptions(**{**values, "hash": grid, "gaussians": gaussians})
+    parts = {name: kind(**values.get(name, {})) for name, kind in PARTS.items()}
+    return SceneOptions(**{**values, "hash": grid, "gaussians": gaussians, **parts})

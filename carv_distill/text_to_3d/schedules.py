@@ -2,6 +2,8 @@
 
 A list is [s_0, v_0, v_1, s_1, v_2, s_2, …]: v_0 at step s_0, v_1 at s_1, and so on, in straight lines between
 them, as [0, 0.98, 0.5, 5001]. The lists of four and of six that threestudio reads mean the same here.
+
+What has no values between two is said in stages, [0, n_0, s_1, n_1, …]: n_0 from step 0 on, n_1 from s_1.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from carv_distill.errors import UserError
-from carv_distill.options import Schedule
+from carv_distill.options import Schedule, Stages
 
 Knots = list[tuple[int, float]]
 
@@ -73,6 +75,46 @@ def check_schedule(key: str, schedule: Schedule, limits: Mapping[str, Any], max_
         raise UserError(
             f"{key}: {given} ends at step {steps[-1]:g}, and the last of trainer.max_steps={max_steps} is "
             f"{last}; let it end as {end}, where it keeps its value"
+        )
+
+
+def stage_at(stages: Stages, step: int) -> int:
+    """The number that holds at a step."""
+    if not isinstance(stages, list):
+        return int(stages)
+    begun = sum(start <= step for start in stages[::2])
+    return int(stages[2 * max(begun, 1) - 1])
+
+
+def last_stage(stages: Stages) -> int:
+    """The number that holds in the end."""
+    return int(stages[-1] if isinstance(stages, list) else stages)
+
+
+def check_stages(key: str, stages: Stages, limits: Mapping[str, Any], max_steps: int) -> None:
+    """Whether stages make sense and are all reached in a run.
+
+    Args:
+        limits: of the numbers: low of the option's field.
+
+    Raises:
+        UserError: naming the key and what is wrong.
+    """
+    if not isinstance(stages, list):
+        return
+    if len(stages) < 2 or len(stages) % 2:
+        raise UserError(f"{key}: {stages} is neither a whole number nor [0, number, step, number, …]")
+    steps, numbers = stages[::2], stages[1::2]
+    if steps[0] != 0:
+        raise UserError(f"{key}: {stages} begins at step {steps[0]}, the run at 0")
+    if falls := [(a, b) for a, b in pairwise(steps) if b <= a]:
+        a, b = falls[0]
+        raise UserError(f"{key}: the steps of {stages} must rise, and after {a} comes {b}")
+    if low := [number for number in numbers if number < limits["low"]]:
+        raise UserError(f"{key}: {low[0]} of {stages} is below the least allowed value, {limits['low']}")
+    if steps[-1] >= max_steps:
+        raise UserError(
+            f"{key}: step {steps[-1]} of {stages} is never reached: trainer.max_steps={max_steps}"
         )
 
 

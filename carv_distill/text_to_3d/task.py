@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from types import ModuleType
 
 from carv_distill.carv.strategies import STRATEGIES
@@ -11,7 +10,8 @@ from carv_distill.errors import UserError
 from carv_distill.options import leaves
 
 from .options import SceneOptions, SDSConfig, SDSOptions, greatest_level
-from .schedules import check_schedule, first_crossing, value_at
+from .rendering_checks import check_rendering, refuse_changes
+from .schedules import check_schedule, check_stages, first_crossing, value_at
 
 
 def _preparation() -> ModuleType:
@@ -36,9 +36,12 @@ def _check(config: SDSConfig) -> None:
         )
     _check_gaussians(config.scene)
     o, max_steps = config.sds, config.trainer.max_steps
-    for spec in fields(SDSOptions):
+    for key, spec, value, _ in leaves(config):
         if "schedule" in spec.metadata:
-            check_schedule(f"sds.{spec.name}", getattr(o, spec.name), spec.metadata, max_steps)
+            check_schedule(key, value, spec.metadata, max_steps)
+        elif "stages" in spec.metadata and value is not None:
+            check_stages(key, value, spec.metadata, max_steps)
+    check_rendering(config)
     if o.t_max_end is not None and isinstance(o.t_max, list):
         raise UserError("sds.t_max_end: sds.t_max is a list, which says its end itself; leave this out")
     greatest = greatest_level(o, max_steps)
@@ -70,11 +73,8 @@ def _check_objective(o: SDSOptions) -> None:
             "has almost none; use sds.coefficient=one"
         )
     for name, options in (("vsd", o.vsd), ("ism", o.ism)):
-        plain = {key: value for key, _, value, _ in leaves(type(options)())}
-        changed = [(key, value) for key, _, value, _ in leaves(options) if value != plain[key]]
-        if o.objective != name and changed:
-            key, value = changed[0]
-            raise UserError(f"sds.{name}.{key}: {value} goes with sds.objective={name}, found {o.objective}")
+        if o.objective != name:
+            refuse_changes(f"sds.{name}", options, f"sds.objective={name}, found {o.objective}")
     if not STRATEGIES[o.vsd.strategy].allows(o.vsd.draws):
         raise UserError(
             f"sds.vsd.draws: {o.vsd.draws} is odd, and sds.vsd.strategy: {o.vsd.strategy} needs an "

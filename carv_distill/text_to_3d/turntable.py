@@ -21,7 +21,7 @@ from carv_distill.files import updated_folder
 from carv_distill.geometry.camera import Cameras
 
 from .memory import rows_at_once
-from .options import MEMORY, SceneOptions
+from .options import MEMORY, SHOWN, SceneOptions
 from .scenes import Scene
 
 log = logging.getLogger(__name__)
@@ -45,12 +45,12 @@ def frames(
     """Renders without jitter, one after the other, each [3, S, S] in [0, 1] on the CPU.
 
     Args:
-        background: random is shown as grey.
+        background: random and learned are shown as grey.
         memory: GiB that a picture may take: so many of its rows are rendered at once. Another number of rows
             gives the same picture to the rounding of float32.
     """
     like, rows = next(scene.parameters()), rows_at_once(scene, size, samples, memory)
-    shade = "grey" if background == "random" else background
+    shade = background if background in SHOWN else "grey"
     for i in range(len(cameras)):
         camera = cameras[i : i + 1].to(like)
         yield scene.render(camera, size, samples, background=shade, rows=rows).image[0].cpu()

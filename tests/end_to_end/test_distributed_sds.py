@@ -125,6 +125,46 @@ def test_two_processes_make_the_field_of_one_that_works_through_both_shares(
 
 
 @pytest.mark.ddp
+def test_lights_and_cells_of_two_processes_are_those_of_one(teacher: Path, tmp_path: Path) -> None:
+    """As above: lit renders of two sizes over a learned background, in cells that both look for alike; some
+    ranks have a lit render at a step, or a background, and some have none."""
+    more = (
+        "scene.shading.lambertian=0.3",
+        "scene.shading.textureless=0.3",
+        "sds.orientation=3",
+        "scene.background=learned",
+        "sds.background_lr=0.01",
+        "scene.size=[0,4,2,8]",
+        "scene.upsample=true",
+        "scene.occupancy.resolution=6",
+        "scene.occupancy.every=2",
+        "scene.occupancy.threshold=5",
+    )
+    train_on_two(teacher, tmp_path, "trainer.precision=64-true", *more)
+    config = load_config(ROOT / "configs/sds_carv.yaml", words(teacher, tmp_path, *more))
+    assert isinstance(config, SDSConfig)
+    ranks = both_shares(config)
+    for module in ranks:
+        module.double()
+    objective = ranks[0].objective
+    (optimizer,) = ranks[0].configure_optimizers()
+    for step in range(4):
+        objective.update_occupancy(step, ranks[1].streams(1, "occupancy", step)[1])
+        optimizer.zero_grad()
+        for part in (part for module in ranks for part in module.share(step)):
+            (part.loss / 2).backward()
+        optimizer.step()
+        ranks[0].statistics.commit(step, lambda rows: rows)
+    checkpoint = tmp_path / "sds_carv/checkpoints/newest-step=4.ckpt"
+    found, state = torch.load(checkpoint, weights_only=True)["state_dict"], ranks[0].state_dict()
+    names = [n for n in found if n.startswith(("objective.background.", "objective.occupancy."))]
+    assert len(names) == 8
+    for name in found:
+        torch.testing.assert_close(found[name], state[name], rtol=0, atol=1e-6)
+    assert 0 < float(found["objective.occupancy.occupied"].double().mean()) < 1
+
+
+@pytest.mark.ddp
 def test_the_fake_score_of_two_processes_is_that_of_one(teacher: Path, tmp_path: Path) -> None:
     """As above, by VSD: the adapters agree to 1e-5 after four steps of both."""
     vsd = ("sds.objective=vsd", "sds.vsd.lr=0.01", "sds.vsd.strategy=nested", "sds.vsd.draws=2")

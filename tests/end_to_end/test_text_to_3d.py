@@ -21,7 +21,7 @@ from carv_distill.text_to_3d.clip_report import clip_table, draw_clip, measure_c
 from carv_distill.text_to_3d.options import SDSConfig
 from carv_distill.text_to_3d.ply import read_ply
 from carv_distill.text_to_3d.scene_files import load_scene
-from carv_distill.text_to_3d.scenes import build_scene
+from carv_distill.text_to_3d.scenes import HashScene, build_scene
 from carv_distill.variance import MeasuredGradient, StageTimer, analyse
 from studies.gradient import load_gradient
 from tests.helpers.runs import assert_same_run, sds_words
@@ -111,6 +111,28 @@ def test_an_object_is_made_again_at_any_size_after_any_update(teacher: Path, tmp
         ("sds.objective=vsd", "sds.perp_neg=true", "sds.vsd.chunk=3", "sds.vsd.strategy=nested"),
         ("sds.objective=ism", "sds.ism.interval=0.1"),
         ("sds.perp_neg=true", "sds.negative_prompt=blue", "sds.prompts_by_view.back=a cube"),
+        (
+            "scene.shading.textureless=0.4",
+            "scene.shading.lambertian=0.4",
+            "scene.shading.from_step=2",
+            "sds.orientation=[0,1,100,6]",
+        ),
+        ("scene.kind=hash", "scene.hash.log_size=6", "scene.shading.lambertian=1", "estimator.upstream=2"),
+        ("scene.background=learned", "scene.shading.lambertian=0.5", "estimator.upstream=3"),
+        (
+            "scene.occupancy.resolution=10",
+            "scene.occupancy.every=3",
+            "scene.occupancy.threshold=4",
+            "scene.shading.lambertian=0.5",
+        ),
+        ("scene.background=learned", "scene.kind=gaussians", "scene.gaussians.count=50"),
+        (
+            "scene.kind=hash",
+            "scene.hash.log_size=6",
+            "scene.hash.active_levels=[0,2,3,5,5,8]",
+            "scene.upsample=true",
+            "scene.size=[0,4,3,6,5,8]",
+        ),
     ],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(
@@ -124,6 +146,34 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     (part / "checkpoints" / "last.ckpt").unlink()
     run(teacher, tmp_path / "part", *more, resume=True)
     assert_same_run(whole, part, 6)
+
+
+def test_a_checkpoint_is_measured_and_exported_as_of_its_step(teacher: Path, tmp_path: Path) -> None:
+    """Levels, sizes, light and cells; the gradient is that of the next update."""
+    more = (
+        "scene.kind=hash",
+        "scene.hash.log_size=6",
+        "scene.hash.active_levels=[0,2,3,5,5,8]",
+        "scene.upsample=true",
+        "scene.size=[0,4,4,8]",
+        "scene.shading.lambertian=1",
+        "scene.background=learned",
+        "scene.occupancy.resolution=8",
+    )
+    folder = run(teacher, tmp_path, *more)
+    for step, active in ((4, 5), (6, 8)):
+        measure(EXPORT, ExportOptions(run=folder, step=step, device="cpu", size=16, mesh=16, texture=0))
+        scene, view, _ = load_scene(folder / "object")
+        assert isinstance(scene, HashScene)
+        assert scene.active == active
+        assert view.size == [0, 4, 4, 8]
+        assert view.shading.lambertian == 1
+        with Image.open(folder / "object/views.png") as sheet:
+            corner = np.asarray(sheet)[2, 2]
+        assert (abs(corner.astype(int) - 128) <= 1).all()  # the object alone, on grey
+    gradient = gradient_of(folder)
+    assert len(gradient.parameters) == 3 + 6
+    assert analyse(gradient, 2, (1, 4), 3, 4, 4, 4).step == 6
 
 
 def test_a_run_by_vsd_is_measured_with_its_fake_score(teacher: Path, tmp_path: Path) -> None:
@@ -270,6 +320,73 @@ def test_gaussians_are_trained_shown_and_scored(teacher: Path, tmp_path: Path) -
             "export.size: 16: a picture of so many pixels|export.mesh: 16: a mesh of so many points",
         ),
         (("scene.hash.log_size=30",), "scene.hash.log_size: 30 is above the greatest allowed value, 24"),
+        (
+            ("scene.shading.lambertian=2",),
+            "scene.shading.lambertian: 2.0 is above the greatest allowed value, 1",
+        ),
+        (
+            ("scene.shading.lambertian=0.7", "scene.shading.textureless=0.6"),
+            "scene.shading.lambertian: 0.7 and scene.shading.textureless, 0.6, are .* together above 1",
+        ),
+        (
+            ("scene.shading.lambertian=1", "scene.shading.from_step=6"),
+            "scene.shading.from_step: 6 is not below trainer.max_steps=6: no render would be lit",
+        ),
+        (("scene.shading.ambient=0.2",), "scene.shading.ambient: 0.2 goes with scene.shading.textureless or"),
+        (
+            ("scene.shading.lambertian=1", "scene.shading.distance=[2,1]"),
+            r"scene.shading.distance: \[2.0, 1.0\] is not \[least, greatest\], both above 0",
+        ),
+        (("scene.shading.distance=[]",), r"scene.shading.distance: \[\] is not"),
+        (
+            ("scene.kind=gaussians", "scene.shading.textureless=0.1"),
+            "scene.shading.textureless: 0.1 needs normals, which Gaussians lack; use .*=0, or",
+        ),
+        (
+            ("scene.kind=gaussians", "sds.orientation=[0,0,1,9]"),
+            "sds.orientation: .* needs normals, which Gaussians lack",
+        ),
+        (
+            ("scene.size=[0,4,3,8]",),
+            r"scene.size: \[0, 4, 3, 8\] has several sizes, and the teacher one; use scene.upsample=true",
+        ),
+        (("scene.size=[0,4,3,16]", "scene.upsample=true"), "scene.size: 16 is above the 8 pixels of"),
+        (
+            ("scene.size=[0,4,6,8]", "scene.upsample=true"),
+            "scene.size: step 6 of .* is never reached",
+        ),
+        (("scene.size=[1,4]",), r"scene.size: \[1, 4\] begins at step 1, the run at 0"),
+        (("scene.size=[0,4,4]",), "scene.size: .* is neither a whole number nor"),
+        (("scene.size=[0,8,3,8,3,8]",), "scene.size: the steps of .* must rise, and after 3 comes 3"),
+        (("scene.size=8.5",), "scene.size: '8.5' is not a whole number"),
+        (
+            ("scene.hash.active_levels=2",),
+            "scene.hash.active_levels: 2 goes with scene.kind=hash",
+        ),
+        (
+            ("scene.kind=hash", "scene.hash.active_levels=[0,2,3,9]"),
+            "scene.hash.active_levels: 9 is above the number of levels, scene.hash.levels=8",
+        ),
+        (
+            ("scene.background_network.flat=0.1",),
+            "scene.background_network.flat: 0.1 goes with scene.background=learned, found grey",
+        ),
+        (("scene.background_network.width=0",), "scene.background_network.width: 0 is below"),
+        (
+            ("scene.background=learned", "sds.augment=draw"),
+            "sds.augment: draw has random backgrounds in the place of scene.background=learned; use",
+        ),
+        (("export.background=learned",), "export.background: 'learned' is not one of grey, white, black"),
+        (
+            ("scene.occupancy.every=4",),
+            "scene.occupancy.every: 4 goes with scene.occupancy.resolution",
+        ),
+        (("scene.occupancy.resolution=300",), "scene.occupancy.resolution: 300 is above the greatest"),
+        (
+            ("scene.kind=gaussians", "scene.occupancy.resolution=32"),
+            "scene.occupancy.resolution: 32 goes with scene.kind=voxels or hash, found gaussians; use 0",
+        ),
+        (("sds.orientation=[0,0,1,3]",), "sds.orientation: .* ends at step 3"),
         (("camera.fov=[70,40]",), r"camera.fov: \[70.0, 40.0\] is not \[least, greatest\]"),
         (("camera.distance=[1.5]",), "camera.distance"),
         (("camera.position_noise=1",), "camera.position_noise: 1 along each axis .* must be below 0.866"),

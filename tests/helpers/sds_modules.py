@@ -44,7 +44,12 @@ def make_pixel_module(if_pipeline_folder: Path) -> Callable[..., SDSModule]:
 
 
 def build_module(
-    folder: Path, upstream: int = 2, draws: int = 3, adaptive: Any = None, **changes: Any
+    folder: Path,
+    upstream: int = 2,
+    draws: int = 3,
+    adaptive: Any = None,
+    view: SceneOptions = VIEW,
+    **changes: Any,
 ) -> SDSModule:
     estimator = {k: changes.pop(k) for k in list(changes) if k in EstimatorOptions.__annotations__}
     estimator = {"proposal": "weighting", "defensive": 0.0, **estimator}
@@ -55,9 +60,9 @@ def build_module(
     )
     objective = SDSObjective(
         teacher=teacher,
-        scene=build_scene(VIEW),
+        scene=build_scene(view),
         cameras=CameraSampler(),
-        view=VIEW,
+        view=view,
         options=options,
         levels=levels,
     )

@@ -195,7 +195,7 @@ def test_renders_one_after_the_other_give_the_same_step(make_module: Make) -> No
     grads = []
     for at_once in (1, 4):
         module = make_module(upstream=4, draws=2, renders_at_once=at_once)
-        module.objective.rendered = lambda cameras, g, m=module: _middle(m, cameras)  # type: ignore[method-assign]
+        module.objective.rendered = lambda cameras, g, step, m=module: _middle(m, cameras)  # type: ignore[method-assign]
         module.objective.encoded = lambda seen, g, m=module: (
             m.objective.teacher.codec.vae.encode(2 * seen.image - 1).latent_dist.mean
         )  # type: ignore[method-assign]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,16 @@ from carv_distill.errors import UserError
 from carv_distill.tasks import load_config
 from carv_distill.text_to_3d.module import SDSModule
 from carv_distill.text_to_3d.options import SDSConfig, SDSOptions, greatest_level
-from carv_distill.text_to_3d.schedules import check_schedule, first_crossing, knots, value_at
+from carv_distill.text_to_3d.schedules import (
+    check_schedule,
+    first_crossing,
+    knots,
+    last_stage,
+    stage_at,
+    value_at,
+)
 from tests.helpers.loops import fit
+from tests.helpers.sds_modules import VIEW
 
 Make = Callable[..., SDSModule]
 
@@ -190,3 +199,22 @@ def test_rates_follow_the_step(make_module: Make) -> None:
     assert rates == [[m * o.density_lr, m * o.colour_lr] for m in (1, 0.5, 0, 0.5)]
     changed = [not all(map(torch.equal, a, b)) for a, b in pairwise(before)]
     assert changed == [True, True, False]
+
+
+def test_stages_hold_from_their_step_on() -> None:
+    stages = [0, 16, 3, 24, 5, 32]
+    assert [stage_at(stages, step) for step in (-1, 0, 2, 3, 4, 5, 900)] == [16, 16, 16, 24, 24, 32, 32]
+    assert (stage_at(8, 0), stage_at(8, 7), last_stage(8), last_stage(stages)) == (8, 8, 8, 32)
+
+
+def test_renders_have_the_size_of_their_step_and_the_teacher_its_own(make_module: Make) -> None:
+    """And a gradient at a step, as `evaluate.py variance` takes it, is by renders of the size of then."""
+    view = replace(VIEW, size=[0, 4, 3, 6, 5, 8], upsample=True)
+    objective = make_module(view=view).objective
+    for step, side in ((0, 4), (2, 4), (3, 6), (5, 8), (9, 8)):
+        upstream, seen = objective.upstream(objective.cameras(1, stream("c")), stream("r"), step)
+        assert seen.image.shape == (1, 3, side, side)
+        assert upstream.x.shape[1:] == objective.teacher.shape
+        assert torch.equal(
+            objective.pipeline(step)(1, stream("p")).x, objective.pipeline(step)(1, stream("p")).x
+        )

@@ -116,6 +116,7 @@ SCENES = {
     "wide": SceneOptions(kind="hash", resolution=32, hash=HashOptions(4, 10, 8, 8, 128)),
     "deep": SceneOptions(kind="hash", resolution=64, hash=HashOptions(16, 10, 2, 8, 64)),
     "one level": SceneOptions(kind="hash", resolution=16, hash=HashOptions(1, 10, 1, 8, 8)),
+    "few levels": SceneOptions(kind="hash", resolution=32, hash=HashOptions(log_size=10, active_levels=6)),
     "voxels": SceneOptions(resolution=20),
     "fine voxels": SceneOptions(resolution=48),
 }

@@ -1,23 +1,34 @@
 """Pictures: of fields by quadrature along rays, of 3D Gaussians by splatting."""
 
+from .background import BackgroundNetwork
 from .gaussians import ALPHA_MAX, Footprints, Gaussians, project, rotations
-from .marching import MARCH_BYTES, Field, march
-from .rendered import Rendered, Splats, background_colours
+from .marching import MARCH_BYTES, Field, Normals, march
+from .occupancy import OccupancyGrid
+from .rendered import Rendered, Splats, background_colours, over
+from .shading import Lights, albedo, draw_lights, normals
 from .splatting import TILE, choose_backend, gsplat_fault, splat
 
 __all__ = [
     "ALPHA_MAX",
     "MARCH_BYTES",
     "TILE",
+    "BackgroundNetwork",
     "Field",
     "Footprints",
     "Gaussians",
+    "Lights",
+    "Normals",
+    "OccupancyGrid",
     "Rendered",
     "Splats",
+    "albedo",
     "background_colours",
     "choose_backend",
+    "draw_lights",
     "gsplat_fault",
     "march",
+    "normals",
+    "over",
     "project",
     "rotations",
     "splat",

@@ -10,9 +10,12 @@ from torch import Tensor
 from carv_distill.geometry.camera import Cameras
 
 from .rendered import Rendered, background_colours
+from .shading import Lights
 
 Field = Callable[[Tensor], tuple[Tensor, Tensor]]
 """points [n, 3] → (density [n] per unit length, colour [n, 3])."""
+Normals = Callable[[Tensor], Tensor]
+"""points [n, 3] → normals [n, 3]."""
 
 
 def march(
@@ -24,6 +27,8 @@ def march(
     generator: torch.Generator | None = None,
     background: str = "grey",
     rows: int | None = None,
+    lights: Lights | None = None,
+    normals: Normals | None = None,
 ) -> Rendered:
     """Emission and absorption along the rays through `size` × `size` pixels,
 
@@ -36,16 +41,19 @@ def march(
     Args:
         rows: of the pictures that are marched at once, which bounds the memory of what needs no gradient;
             None is all. With a generator the points differ with it.
+        lights: each c_i is as they shine on it; None: as the field has it.
+        normals: of the field, which lights need.
 
     Source: Max 1995; NeRF (Mildenhall et al. 2020), equations 2 and 3.
     """
     step = rows or size
     bands = (cameras.rays(size, slice(top, top + step)) for top in range(0, size, step))
-    parts = [_march_rays(field, extent, *rays, samples, generator) for rays in bands]
-    image, passed = (torch.cat(each, 1) for each in zip(*parts, strict=True))
+    parts = [_march_rays(field, extent, *rays, samples, generator, lights, normals) for rays in bands]
+    image, passed, *facing = (torch.cat(each, 1) for each in zip(*parts, strict=True))
     behind = background_colours(background, len(cameras), generator, image)
     image = image + passed * behind[:, None, None]
-    return Rendered(image.movedim(-1, 1), 1 - passed.movedim(-1, 1))
+    orientation = facing[0].movedim(-1, 1) if facing else None
+    return Rendered(image.movedim(-1, 1), 1 - passed.movedim(-1, 1), orientation=orientation)
 
 
 MARCH_BYTES = 16, 68
@@ -59,8 +67,11 @@ def _march_rays(
     directions: Tensor,
     samples: int,
     generator: torch.Generator | None,
-) -> tuple[Tensor, Tensor]:
-    """Over black, [..., 3], and the light that passes, T_end, [..., 1], of rays [..., 3]."""
+    lights: Lights | None,
+    normals: Normals | None,
+) -> tuple[Tensor, ...]:
+    """Over black, [..., 3], and the light that passes, T_end, [..., 1], of rays [..., 3]; with lights how
+    much faces away, [..., 1]."""
     near, far = _through_cube(origins, directions, extent)
     shape = (*near.shape, samples)
     place = torch.arange(samples, device=near.device, dtype=near.dtype)
@@ -76,8 +87,16 @@ def _march_rays(
     passed = torch.exp(-absorbed.cumsum(-1))
     before = torch.cat([torch.ones_like(passed[..., :1]), passed[..., :-1]], -1)
     weight = before - passed
+    colour = colour.view(*shape, 3)
+    facing: tuple[Tensor, ...] = ()
+    if lights is not None:
+        assert normals is not None
+        normal = normals(points.view(-1, 3)).view(*shape, 3)
+        colour = lights.on(colour, normal, points)
+        away = (normal * directions[..., None, :]).sum(-1).clamp(min=0).square()
+        facing = ((weight.detach() * away).sum(-1, keepdim=True),)
     # The last one alone: a view would keep the light at all points.
-    return (weight[..., None] * colour.view(*shape, 3)).sum(-2), passed[..., -1:].clone()
+    return (weight[..., None] * colour).sum(-2), passed[..., -1:].clone(), *facing
 
 
 def _through_cube(origins: Tensor, directions: Tensor, extent: float) -> tuple[Tensor, Tensor]:

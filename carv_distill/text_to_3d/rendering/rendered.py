@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -33,6 +33,14 @@ class Rendered:
     """[n, 1, S, S]: the share of each pixel that is not background."""
     splats: Splats | None = None
     """Of Gaussians."""
+    orientation: Tensor | None = None
+    """[n, 1, S, S], of lit fields: Σ_i w_i max(0, n_i · d)² of a pixel's ray, d its direction, by weights
+    w_i without a graph: how much of what is seen faces away (Ref-NeRF, arXiv 2112.03907, equation 11)."""
+
+
+def over(seen: Rendered, behind: Tensor) -> Rendered:
+    """Pictures over black before a background [n, 3, S, S]."""
+    return replace(seen, image=seen.image + (1 - seen.opacity) * behind)
 
 
 def background_colours(name: str, count: int, generator: torch.Generator | None, like: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from carv_distill.text_to_3d.rendering import (
     ALPHA_MAX,
     TILE,
     Gaussians,
+    Lights,
+    OccupancyGrid,
     Rendered,
     background_colours,
     rotations,
@@ -83,9 +85,17 @@ class GaussianScene(Scene):
         generator: torch.Generator | None = None,
         background: str = "grey",
         rows: int | None = None,
+        lights: Lights | None = None,
+        occupied: OccupancyGrid | None = None,
     ) -> Rendered:
         """The same by splatting, where `samples` and `rows` mean nothing; see
-        :func:`~carv_distill.text_to_3d.rendering.splat`."""
+        :func:`~carv_distill.text_to_3d.rendering.splat`.
+
+        Raises:
+            TypeError: there are lights or cells, and Gaussians have neither normals nor points on rays.
+        """
+        if lights is not None or occupied is not None:
+            raise TypeError("Gaussians have neither normals nor points on rays")
         behind = background_colours(background, len(cameras), generator, self.means)
         return splat(self.gaussians, cameras, size, behind, self.backend)
 

@@ -9,7 +9,16 @@ from torch import Tensor, nn
 
 from carv_distill.geometry.camera import Cameras
 from carv_distill.text_to_3d.options import SDSOptions
-from carv_distill.text_to_3d.rendering import MARCH_BYTES, Rendered, march
+from carv_distill.text_to_3d.rendering import (
+    MARCH_BYTES,
+    Field,
+    Lights,
+    Normals,
+    OccupancyGrid,
+    Rendered,
+    march,
+)
+from carv_distill.text_to_3d.rendering import normals as surface_normals
 
 BLOB = 10.0
 RADIUS = 0.5
@@ -35,10 +44,36 @@ class Scene(nn.Module):
         generator: torch.Generator | None = None,
         background: str = "grey",
         rows: int | None = None,
+        lights: Lights | None = None,
+        occupied: OccupancyGrid | None = None,
     ) -> Rendered:
         """Pictures of `size` × `size` pixels, by `samples` points on each ray; see
-        :func:`~carv_distill.text_to_3d.rendering.march`."""
-        return march(self, self.extent, cameras, size, samples, generator, background, rows)
+        :func:`~carv_distill.text_to_3d.rendering.march`.
+
+        Args:
+            occupied: cells in which it is asked; None is all of the cube.
+        """
+        field: Field = self
+        normals: Normals = self.normals
+        if occupied is not None:
+            field, normals = occupied.field(field), occupied.normals(normals)
+        return march(field, self.extent, cameras, size, samples, generator, background, rows, lights, normals)
+
+    def at_step(self, step: int) -> None:
+        """Makes it what it is at a step of training; what it learned stays."""
+
+    def density_at(self, points: Tensor) -> Tensor:
+        """Its density alone, [n, 3] → [n]."""
+        return self(points)[0]
+
+    def normals(self, points: Tensor) -> Tensor:
+        """Of its surfaces, [n, 3]; see :func:`~carv_distill.text_to_3d.rendering.normals`."""
+        return surface_normals(self.density_at, points, self.normal_step)
+
+    @property
+    def normal_step(self) -> float:
+        """Over which differences of the density make a normal; threestudio has a hundredth, too."""
+        return self.extent / 100
 
     @property
     def held_bytes(self) -> int:

@@ -41,10 +41,21 @@ class VoxelScene(Scene):
 
     def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
         grid = torch.cat([_summed(self.density), _summed(self.colour)], 1)
-        # grid_sample wants (x, y, z) for the axes (W, H, D)
-        place = (points / self.extent).view(1, -1, 1, 1, 3)
-        raw = F.grid_sample(grid, place, align_corners=True, padding_mode="border").view(4, -1)
+        place = self._place(points)
+        raw = _sampled(grid, place)
         return F.softplus(raw[0] + blob(points)), raw[1:].T.sigmoid()
+
+    def density_at(self, points: Tensor) -> Tensor:
+        raw = _sampled(_summed(self.density), self._place(points))
+        return F.softplus(raw[0] + blob(points))
+
+    @property
+    def normal_step(self) -> float:
+        return self.extent / (self.density[1].shape[-1] - 1)  # half a voxel: normals then have no edges
+
+    def _place(self, points: Tensor) -> Tensor:
+        """In a grid, [1, n, 1, 1, 3]: grid_sample wants (x, y, z) for the axes (W, H, D)."""
+        return (points / self.extent).view(1, -1, 1, 1, 3)
 
     def parameter_groups(self, rates: SDSOptions) -> list[dict[str, Any]]:
         return [
@@ -61,3 +72,9 @@ class VoxelScene(Scene):
 def _summed(grids: Iterable[Tensor]) -> Tensor:
     coarse, fine = grids
     return fine + F.interpolate(coarse, fine.shape[2:], mode="trilinear", align_corners=True)
+
+
+def _sampled(grid: Tensor, place: Tensor) -> Tensor:
+    """A grid [1, C, n, n, n] at places [1, N, 1, 1, 3], [C, N]."""
+    found = F.grid_sample(grid, place, align_corners=True, padding_mode="border")
+    return found.view(grid.shape[1], -1)
