@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from diffusers import DDIMScheduler
 
 from carv_distill.data.images import load_images
 from carv_distill.data.sets import to_uint8
 from carv_distill.data.solids import combinations, object_prompt, view_prompt
+from carv_distill.data.wild import WILD, prompt_of, wild_solids
 from carv_distill.evaluation.clip import ClipScorer
 from carv_distill.evaluation.features import DigitsFeatures
 from carv_distill.evaluation.fid import FeatureStatistics, frechet_distance
@@ -21,6 +23,7 @@ from tests.helpers.features import extract_features
 from tests.helpers.small import ROOT
 
 SHAPES = ROOT / "checkpoints/shapes-teacher"
+WILD_TEACHER = ROOT / "checkpoints/wild-teacher"
 TEACHER, FEATURES = ROOT / "checkpoints/digits-teacher", ROOT / "checkpoints/digits-features"
 
 
@@ -29,9 +32,34 @@ def size(folder: Path) -> int:
 
 
 def test_they_are_small() -> None:
-    """Six megabytes of digits, twelve of shapes."""
+    """Six megabytes of digits, twelve of shapes, thirteen of wild solids."""
     assert size(TEACHER) + size(FEATURES) < 6_000_000
     assert size(SHAPES) < 12_000_000
+    assert size(WILD_TEACHER) < 13_000_000
+
+
+def test_the_wild_teacher_draws_what_it_is_told() -> None:
+    """Of eight solids CLIP tells the renders, before plain grounds and any, and as many of the pictures by DDIM,
+    at guidance 4, as of the latter: 0.87, 0.66 and 0.64 as it ships, of 320, 320 and 96 (chance: 0.125)."""
+    prompts, scorer = [prompt_of(solid) for solid in WILD], ClipScorer(WILD_TEACHER / "clip")
+    data = wild_solids(32, 40, seed=7)
+    for plain, least in ((1.0, 0.8), (0.0, 0.55)):
+        pictures = data.pictures(torch.arange(len(data)), torch.Generator().manual_seed(5), plain)
+        assert (scorer.best_match(pictures, prompts) == data.labels).float().mean() > least
+    teacher = load_text_teacher(WILD_TEACHER)
+    labels = torch.arange(len(prompts)).repeat_interleave(6)
+    guided, cond = teacher.guided(4.0), teacher.prompts([prompts[i] for i in labels])
+    z = torch.randn(len(labels), *teacher.shape, generator=torch.Generator().manual_seed(0))
+    config = {key: value for key, value in teacher.scheduler_config.items() if key[0] != "_"}
+    clipped = {"clip_sample": True, "timestep_spacing": "trailing", "set_alpha_to_one": True}
+    scheduler = DDIMScheduler.from_config(config | clipped)
+    scheduler.set_timesteps(20)
+    with torch.no_grad():
+        for t in scheduler.timesteps:
+            sigma = teacher.schedule.sigma_at(t.expand(len(z)), z)
+            predicted = guided.raw(z, guided.coefficients(z, sigma), cond)
+            z = scheduler.step(predicted, t, z).prev_sample
+    assert (scorer.best_match(z.clamp(-1, 1), prompts) == labels).float().mean() > 0.45
 
 
 def test_the_text_teacher_draws_what_it_is_told(tmp_path: Path) -> None:
