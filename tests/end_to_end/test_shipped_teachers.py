@@ -39,7 +39,7 @@ def test_they_are_small() -> None:
 
 
 def test_the_wild_teacher_draws_what_it_is_told() -> None:
-    """CLIP tells 0.87 of the renders before plain grounds, 0.66 before any, and 0.64 of 96 pictures by DDIM at
+    """CLIP tells 0.87 of the renders before plain grounds, 0.66 before any, and 0.64 of 96 DDIM pictures at
     guidance 4 (25 steps; here fewer); chance is 0.125."""
     prompts, scorer = [prompt_of(solid) for solid in WILD], ClipScorer(WILD_TEACHER / "clip")
     data = wild_solids(32, 40, seed=7)
