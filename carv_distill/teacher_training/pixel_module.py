@@ -103,8 +103,7 @@ class PixelTeacherModule(RunModule):
         return denoising_loss(self.denoiser, x, sigma, eps, cond)
 
     def _clip_loss(self, views: Tensor, g: torch.Generator) -> Tensor:
-        """Cross-entropy over all prompts: they are few, and CLIP's own loss over a batch, in which each
-        prompt stands many times, learned nothing in 750 steps."""
+        """Cross-entropy over all prompts, which are few: no batch has to stand for them."""
         images = self.data.pictures(views, g, plain=self.options.clip_plain)
         level = self.options.clip_noise * torch.rand(len(views), 1, 1, 1, generator=g, device=self.device)
         noise = torch.randn(images.shape, generator=g, device=self.device)
