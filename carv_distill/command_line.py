@@ -134,32 +134,42 @@ def run_command(work: Callable[[], None], interrupted: str = "interrupted") -> i
     """Does the work; the exit status.
 
     What the user can mend, and a disk that does not take the results, are one line and status 2; work that a
-    scheduler stopped has status 75.
+    scheduler stopped has status 75. One of several processes leaves their group first.
 
     Args:
         work: raises UserError or OSError where something does not fit.
         interrupted: what to say after Ctrl-C: what is kept, and how to go on.
     """
     guard_streams()
+    status, together = _outcome(work, interrupted)
+    if "torch.distributed" in sys.modules:
+        from carv_distill.processes import leave_group  # not before: loading torch takes seconds
+
+        leave_group(status, together)
+    return status
+
+
+def _outcome(work: Callable[[], None], interrupted: str) -> tuple[int, bool]:
+    """The exit status of the work, and whether all processes of it end here."""
     try:
         work()
     except UserError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
-        return 2
+        return 2, False
     except StoppedError as stop:
         print(f"stopped: {stop}", file=sys.stderr)
-        return stop.status
+        return stop.status, stop.together
     except ModuleNotFoundError as error:
         print(f"error: {missing(error)}", file=sys.stderr)
-        return 2
+        return 2, False
     except OSError as error:
         where, why = error.filename or "writing", error.strerror or one_line(error)
         print(f"error: {printable(str(where))}: {why}", file=sys.stderr)
-        return 2
+        return 2, False
     except KeyboardInterrupt as stop:
         print(str(stop) or interrupted, file=sys.stderr)
-        return INTERRUPTED
-    return 0
+        return INTERRUPTED, False
+    return 0, True
 
 
 def spin_briefly() -> None:

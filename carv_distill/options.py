@@ -160,7 +160,7 @@ def check_limits(options: Any) -> None:
     """
     for key, spec, value, _ in leaves(options):
         limits = spec.metadata
-        if value is None and spec.default is None:
+        if value is None:  # where its type allows it
             continue
         numbers = value if isinstance(value, list) else [value]
         if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):

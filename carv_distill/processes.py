@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -60,6 +61,26 @@ def gather_over_ranks(tensor: Tensor, world_size: int) -> Tensor:
     parts = [torch.empty_like(tensor) for _ in range(world_size)]
     torch.distributed.all_gather(parts, tensor.contiguous())
     return torch.cat(parts)
+
+
+def leave_group(status: int, together: bool) -> None:
+    """Ends the process groups of one of several processes, before the interpreter ends.
+
+    Their threads may still hold a tensor of their last exchange; one that lets go of it while Python is taken
+    down aborts the process, and its exit status is lost.
+
+    Args:
+        status: with which a process leaves at once that leaves alone: its groups may wait for the others.
+        together: all processes of the groups leave now.
+    """
+    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+        return
+    if together:
+        torch.distributed.destroy_process_group()
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 @dataclass(frozen=True)

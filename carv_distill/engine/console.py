@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import warnings
+from typing import TextIO
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -26,6 +27,17 @@ class Harmless(logging.Formatter):
         return printable(super().format(record))
 
 
+class ToStandardError(logging.StreamHandler[TextIO]):
+    """Where standard error goes at the time of the message, not where it went at the first one."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
+
+
 def show_messages() -> None:
     """Our own messages from rank 0, on standard error; in a file each is one line, whatever its length."""
     ours = logging.getLogger("carv_distill")
@@ -37,7 +49,7 @@ def show_messages() -> None:
         handler: logging.Handler = RichHandler(console=console, show_path=False, show_time=False)
         handler.setFormatter(Harmless())
     else:
-        handler = logging.StreamHandler(sys.stderr)
+        handler = ToStandardError()
         handler.setFormatter(Harmless("%(levelname)-8s %(message)s"))
     ours.addHandler(handler)
 

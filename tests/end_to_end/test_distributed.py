@@ -22,7 +22,7 @@ from carv_distill.engine.metrics import read_metrics
 from carv_distill.engine.optimisation import NetworkParameters, ParameterVector
 from carv_distill.errors import UserError
 from carv_distill.tasks import load_config, train
-from tests.helpers.launch import launch_two, launch_two_nodes
+from tests.helpers.launch import launch_two, launch_two_nodes, torchrun_two
 from tests.helpers.runs import assert_same_run
 from tests.helpers.small import ROOT, SMALL
 
@@ -165,7 +165,7 @@ def accumulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize("launch", [launch_two, pytest.param(launch_two_nodes, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("launch", [torchrun_two, pytest.param(launch_two_nodes, marks=pytest.mark.slow)])
 def test_two_processes_make_the_updates_of_one_that_accumulates(
     launch: Callable[..., None], accumulated: Path, tmp_path: Path
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,14 +10,13 @@ from pathlib import Path
 
 from carv_distill.distillation.options import DMDConfig
 from carv_distill.tasks import train
+from tests.helpers.forked import run
 from tests.helpers.small import ROOT
 
 
 def python(*words: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
-    return subprocess.run(
-        [sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=250
-    )
+    """In an interpreter of its own."""
+    return subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=250)
 
 
 def test_a_mistake_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
@@ -33,20 +31,20 @@ def test_a_mistake_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
 
 
 def test_evaluate_without_a_run_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
-    done = python("evaluate.py", "--runs", str(tmp_path))
+    done = run("evaluate.py", "--runs", str(tmp_path))
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
     assert "holds no run of task dmd" in done.stderr
 
 
 def test_evaluate_measures_the_newest_run(tmp_path: Path, small_config: Callable[..., DMDConfig]) -> None:
     """FID of student and teacher, then the variance: tables on the screen, JSON in the run."""
-    run = train(small_config("trainer.max_steps=4"))
-    runs = str(run.parent)
-    done = python("evaluate.py", "--runs", runs, "--images", "64", "--ranges", "2")
+    trained = train(small_config("trainer.max_steps=4"))
+    runs = str(trained.parent)
+    done = run("evaluate.py", "--runs", runs, "--images", "64", "--ranges", "2")
     assert done.returncode == 0, done.stderr
     assert "student" in done.stdout
     assert "teacher" in done.stdout
-    result = json.loads((run / "fid.json").read_text())
+    result = json.loads((trained / "fid.json").read_text())
     student, teacher = result["student, 1 step"], result["teacher, Heun 18"]
     assert student["seed_ranges"] == teacher["seed_ranges"] == [[0, 63], [64, 127]]
     assert teacher["summary"]["fid"]["mean"] < student["summary"]["fid"]["mean"]
@@ -54,7 +52,7 @@ def test_evaluate_measures_the_newest_run(tmp_path: Path, small_config: Callable
     out = tmp_path / "variance.json"
     words: tuple[str, ...] = (
         "--run",
-        str(run),
+        str(trained),
         "--upstream",
         "2",
         "--draws",
@@ -65,7 +63,7 @@ def test_evaluate_measures_the_newest_run(tmp_path: Path, small_config: Callable
         "--samples",
         "4",
     )
-    done = python("evaluate.py", "variance", *words, "--out", str(out))
+    done = run("evaluate.py", "variance", *words, "--out", str(out))
     assert done.returncode == 0, done.stderr
     assert "Variance budget" in done.stdout
     assert "Advice" in done.stdout
@@ -84,19 +82,19 @@ def test_evaluate_measures_the_newest_run(tmp_path: Path, small_config: Callable
     assert all(a["cost"] <= spent * (1 + 1e-9) for a in found["advice"].values())
     for name in ("variance_vs_compute", "ecm", "noise_levels"):
         assert (out.with_suffix("") / f"{name}.png").is_file()
-        assert not (run / f"figures/{name}.png").exists()
-    assert found["trained"]["config"]["name"] == run.name
+        assert not (trained / f"figures/{name}.png").exists()
+    assert found["trained"]["config"]["name"] == trained.name
 
 
 def test_what_cannot_be_measured_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
-    done = python("evaluate.py", "varianse")
+    done = run("evaluate.py", "varianse")
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
     assert "'varianse' (choose from" in done.stderr
-    done = python("evaluate.py", "clip", "--run", str(tmp_path / "none"))
+    done = run("evaluate.py", "clip", "--run", str(tmp_path / "none"))
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
     assert "none is not a run's folder" in done.stderr
     (tmp_path / "config.yaml").write_text("task: dmd\nname: x\n")
-    done = python("evaluate.py", "clip", "--run", str(tmp_path), str(tmp_path))
+    done = run("evaluate.py", "clip", "--run", str(tmp_path), str(tmp_path))
     assert (done.returncode, done.stdout) == (2, "")
     assert "--out: several runs need a file of their own" in done.stderr
     for words, said in (
@@ -106,6 +104,6 @@ def test_what_cannot_be_measured_is_one_line_and_exit_status_2(tmp_path: Path) -
         (("--pair", "4"), "unrecognized arguments: --pair"),
         (("--upstream", "0"), "--upstream: '0' is not"),
     ):
-        done = python("evaluate.py", "variance", "--run", str(tmp_path), *words)
+        done = run("evaluate.py", "variance", "--run", str(tmp_path), *words)
         assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
         assert said in done.stderr

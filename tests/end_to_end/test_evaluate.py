@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,30 +13,36 @@ import pytest
 from carv_distill.distillation.options import DMDConfig
 from carv_distill.engine.metrics import read_metrics
 from carv_distill.tasks import load_config, train
+from tests.helpers.forked import run
 from tests.helpers.image_files import save_zip
-from tests.helpers.launch import launch_two
-from tests.helpers.small import ROOT, SMALL
-
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--")
+from tests.helpers.launch import finish, launch_two, tasks_of_torchrun
+from tests.helpers.small import SMALL
 
 
-def evaluate(*words: str, two: bool = False) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *(TORCHRUN if two else ()), "evaluate.py", *words, "--device", "cpu"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
+def evaluate(*words: str) -> subprocess.CompletedProcess[str]:
+    return run("evaluate.py", *words, "--device", "cpu")
+
+
+def said_by(*words: str, two: bool) -> str:
+    """What one process says, or two together."""
+    if two:
+        ends = finish(tasks_of_torchrun("evaluate.py", *words, "--device", "cpu"))
+        assert [status for status, _ in ends] == [0, 0], ends
+        return "".join(output for _, output in ends)
+    done = evaluate(*words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.ddp
 def test_two_processes_measure_what_one_does(tmp_path: Path, small_config: Callable[..., DMDConfig]) -> None:
     """700 images a range are three batches: one rank makes two of them, the other the short one."""
-    run = train(small_config("trainer.max_steps=2"))
-    words = ("fid", "--run", str(run), "--images", "700", "--ranges", "2", "--no-teacher", "--out")
+    trained = train(small_config("trainer.max_steps=2"))
+    words = ("fid", "--run", str(trained), "--images", "700", "--ranges", "2", "--no-teacher", "--out")
     found = []
     for two in (False, True):
         out = tmp_path / f"{two}.json"
-        done = evaluate(*words, str(out), two=two)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("written to") == 1
+        assert said_by(*words, str(out), two=two).count("written to") == 1
         found.append(json.loads(out.read_text())["student, 1 step"]["ranges"])
     for one, other in zip(*found, strict=True):
         assert one == pytest.approx(other, rel=1e-9)
@@ -54,7 +58,7 @@ def test_the_trace_of_two_processes_is_that_of_one(
     words = ("fid.every=1", "fid.images=300", "trainer.max_steps=1", "fid.labels=random")
     alone = train(small_config(*words))
     launch_two("--config", "configs/dmd_carv.yaml", *SMALL, *words, f"folder={tmp_path}/two")
-    one, other = (read_metrics(run / "metrics.csv")[0] for run in (alone, tmp_path / "two/dmd_carv"))
+    one, other = (read_metrics(one / "metrics.csv")[0] for one in (alone, tmp_path / "two/dmd_carv"))
     assert one["step"] == 0
     for name in ("fid/fid", "fid/precision", "fid/recall"):
         assert one[name] == pytest.approx(other[name], rel=1e-9)
@@ -69,8 +73,7 @@ def test_two_processes_make_the_reference_of_one(tmp_path: Path) -> None:
     files = []
     for two in (False, True):
         out = tmp_path / f"{two}.npz"
-        done = evaluate(*words, str(out), two=two)
-        assert done.returncode == 0, done.stderr
+        said_by(*words, str(out), two=two)
         assert json.loads(out.with_suffix(".json").read_text())["images"] == 300
         with np.load(out) as file:
             files.append({key: file[key] for key in file.files})
@@ -108,9 +111,9 @@ def test_fid_takes_a_teachers_run(tmp_path: Path) -> None:
     """Its own samples by Heun's steps, against the digits."""
     words = ["training.channels=[8]", "training.head_channels=8", "training.batch=4", "fid.every=0"]
     where = [f"folder={tmp_path}", "trainer.max_steps=1", "trainer.accelerator=cpu"]
-    run = train(load_config("teacher_digits", [*words, *where]))
-    done = evaluate("fid", "--run", str(run), "--images", "16", "--ranges", "1")
+    trained = train(load_config("teacher_digits", [*words, *where]))
+    done = evaluate("fid", "--run", str(trained), "--images", "16", "--ranges", "1")
     assert done.returncode == 0, done.stderr
-    result = json.loads((run / "fid.json").read_text())
+    result = json.loads((trained / "fid.json").read_text())
     assert result["teacher, Heun 18"]["images"] == 16
     assert "student, 1 step" not in result

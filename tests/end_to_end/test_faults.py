@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.helpers.launch import finish, srun_two, start
+from tests.helpers.forked import Forked
+from tests.helpers.launch import Process, finish, srun_two, start
 from tests.helpers.runs import assert_same_run
 from tests.helpers.small import SMALL
 
@@ -84,10 +84,10 @@ def test_processes_with_different_configurations_do_not_start(tmp_path: Path) ->
         assert "error: dmd.fake_lr: process 1 has 0.5, process 0 has 0.0006" in output
 
 
-def job_of(process: subprocess.Popen[str]) -> dict[str, str]:
+def job_of(process: Process) -> dict[str, str]:
     """The environment that a process was started with."""
-    entries = Path(f"/proc/{process.pid}/environ").read_text().split("\0")
-    return dict(entry.split("=", 1) for entry in entries if entry)
+    assert isinstance(process, Forked)
+    return process.environment
 
 
 @pytest.mark.slow

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.helpers.attributed import tiny_teacher
-from tests.helpers.small import ROOT
+from tests.helpers.forked import run
+from tests.helpers.launch import finish, tasks_of_torchrun
 
 
-def evaluate(*words: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
-    return subprocess.run(
-        [sys.executable, *(launch if processes > 1 else []), "evaluate.py", "influence", *words],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
+def evaluate(*words: str) -> subprocess.CompletedProcess[str]:
+    return run("evaluate.py", "influence", *words)
 
 
 @pytest.mark.ddp
@@ -36,15 +30,15 @@ def test_two_processes_make_the_matrix_of_one(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "Most influential training samples" in done.stdout
     assert "needs" not in done.stderr
-    done = evaluate(*words, "--out", str(tmp_path / "two.json"), processes=2)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Most influential") == 1
+    two = finish(tasks_of_torchrun("evaluate.py", "influence", *words, "--out", str(tmp_path / "two.json")))
+    assert [status for status, _ in two] == [0, 0], two
+    assert "".join(output for _, output in two).count("Most influential") == 1
     blocks = sorted((tmp_path / "one/store").glob("block-*.npy"))
     assert len(blocks) == -(-1797 // 64)
     for block in blocks:
         assert block.read_bytes() == (tmp_path / "two/store" / block.name).read_bytes()
-    with np.load(tmp_path / "one/cosine.npz") as one, np.load(tmp_path / "two/cosine.npz") as two:
-        assert np.array_equal(one["scores"], two["scores"], equal_nan=True)
+    with np.load(tmp_path / "one/cosine.npz") as one, np.load(tmp_path / "two/cosine.npz") as other:
+        assert np.array_equal(one["scores"], other["scores"], equal_nan=True)
     result = json.loads((tmp_path / "two.json").read_text())
     assert result["about"]["features"][0]["sampler"] == {"strategy": "stratified", "noise": "iid"}
 

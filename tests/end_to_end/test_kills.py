@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -12,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.launch import ONE_THREAD
+from tests.helpers.launch import Process, start
 from tests.helpers.runs import assert_same_run, sds_words
-from tests.helpers.small import ROOT, SMALL
+from tests.helpers.small import SMALL
 from tests.helpers.tiny_latent import save_tiny_pipeline
 
 KILLS = 20
@@ -46,11 +45,8 @@ def teacher(folder: Path) -> list[str]:
     ]
 
 
-def start(words: list[str]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "train.py", "--requeue", "--config", *words]
-    return subprocess.Popen(
-        command, cwd=ROOT, env=ONE_THREAD, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+def start_again(words: list[str]) -> Process:
+    return start([sys.executable, "train.py", "--requeue", "--config", *words])
 
 
 def is_writing(run: Path) -> bool:
@@ -66,13 +62,13 @@ def test_twenty_kills_lose_nothing(words: Callable[[Path], list[str]], tmp_path:
     after the last one too; the run is started anew where it had come to its end."""
     (tmp_path / "pipeline").mkdir(exist_ok=True)
     common = [*words(tmp_path), f"trainer.max_steps={UPDATES}", "checkpoint.every=2"]
-    whole = start([*common, "name=whole"])
-    _, said = whole.communicate(timeout=300)
-    assert whole.returncode == 0, said.decode()
+    whole = start_again([*common, "name=whole"])
+    said, _ = whole.communicate(timeout=300)
+    assert whole.returncode == 0, said
     chance, run, kills, names = random.Random(len(common)), tmp_path / "run0", 0, 0
     ends = [run]
     while kills < KILLS:
-        process = start([*common, f"name={run.name}"])
+        process = start_again([*common, f"name={run.name}"])
         if kills % 3 == 0:
             while process.poll() is None and not is_writing(run):
                 time.sleep(0.0005)
@@ -82,7 +78,7 @@ def test_twenty_kills_lose_nothing(words: Callable[[Path], list[str]], tmp_path:
                 time.sleep(0.02)
             time.sleep(chance.uniform(0, 1.5))
         if process.poll() is not None:  # it had come to its end: what follows is killed in a run of its own
-            assert process.returncode == 0, process.stderr.read().decode() if process.stderr else ""
+            assert process.returncode == 0, process.communicate()
             names += 1
             run = tmp_path / f"run{names}"
             ends.append(run)
@@ -91,8 +87,8 @@ def test_twenty_kills_lose_nothing(words: Callable[[Path], list[str]], tmp_path:
         process.wait()
         kills += 1
     for end in ends:
-        process = start([*common, f"name={end.name}"])
-        _, said = process.communicate(timeout=300)
-        assert process.returncode == 0, said.decode()
+        process = start_again([*common, f"name={end.name}"])
+        said, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, said
         assert_same_run(tmp_path / "whole", end, UPDATES)
         assert not list(end.rglob(".*.tmp"))

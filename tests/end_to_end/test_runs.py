@@ -9,11 +9,9 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from carv_distill.engine.fid_trace import FIDTrace
 from carv_distill.engine.metrics import read_metrics
 from carv_distill.errors import StoppedError, UserError
 from carv_distill.tasks import load_config, open_run, train
+from tests.helpers.launch import finish, start
 from tests.helpers.runs import assert_same_run, networks
 from tests.helpers.small import ROOT, SMALL, largest_file
 
@@ -320,18 +319,14 @@ def test_a_signal_keeps_the_present_update(number: signal.Signals, status: int, 
     """To a real `python train.py`, its output in a file: lines of progress, then how to go on."""
     words = [*SMALL, "trainer.max_steps=400", "checkpoint.every=5", "fid.every=0", "variance.every=0"]
     command = [sys.executable, "train.py", "--config", "configs/dmd_carv.yaml", *words, f"folder={tmp_path}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    heeded = partial(signal.signal, number, signal.SIG_DFL)  # a background job is born deaf to it
-    process = subprocess.Popen(
-        [*command, "name=cut"], cwd=ROOT, env=environment, stderr=subprocess.PIPE, preexec_fn=heeded
-    )
+    process = start([*command, "name=cut"], COLUMNS="200")
     deadline = time.monotonic() + 120
     while not list((tmp_path / "cut/checkpoints").glob("newest-step=[2-9]5.ckpt")):
-        assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
+        assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(number)
-    said = process.communicate(timeout=60)[1].decode()
+    said = process.communicate(timeout=60)[0]
     assert process.returncode == status
     kept = newest_checkpoint(tmp_path / "cut/checkpoints")
     assert kept is not None
@@ -344,19 +339,19 @@ def test_resume_after_kill_9_is_exact_to_the_bit(small_config: MakeConfig, tmp_p
     """SIGKILL of a real `python train.py` at a random moment after its first checkpoint; then --resume."""
     words = [*SMALL, "trainer.max_steps=30", "checkpoint.every=5", "fid.every=10", "fid.images=64"]
     command = [sys.executable, "train.py", "--config", "configs/dmd_carv.yaml", *words, f"folder={tmp_path}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([*command, "name=killed"], cwd=ROOT, env=environment, stderr=subprocess.PIPE)
+    process = start([*command, "name=killed"])
     checkpoints = tmp_path / "killed/checkpoints"
     deadline = time.monotonic() + 120
     while not list(checkpoints.glob("newest-*.ckpt")):
-        assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
+        assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
     time.sleep(random.Random(1).uniform(0, 1))
     assert process.poll() is None, "the run ended before it was killed"
     process.send_signal(signal.SIGKILL)
     process.wait()
-    subprocess.run([*command, "name=killed", "--resume"], cwd=ROOT, env=environment, check=True, timeout=200)
+    ((status, output),) = finish([start([*command, "name=killed", "--resume"])])
+    assert status == 0, output
     config = small_config("name=whole", *words[len(SMALL) :])
     assert_same_run(train(config), tmp_path / "killed", 30)
 

@@ -18,6 +18,7 @@ from carv_distill.commands.export import EXPORT, ExportOptions
 from carv_distill.engine.metrics import read_metrics
 from carv_distill.errors import UserError
 from carv_distill.tasks import load_config, open_run, train
+from tests.helpers import forked
 from tests.helpers.launch import ONE_THREAD, finish, start
 from tests.helpers.runs import assert_same_run
 from tests.helpers.small import ROOT, SMALL
@@ -52,8 +53,7 @@ def shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def train_again(run: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [*TRAIN, f"folder={run.parent}", f"name={run.name}", *words]
-    return subprocess.run(command, cwd=ROOT, env=ONE_THREAD, capture_output=True, text=True, timeout=200)
+    return forked.run(*TRAIN[1:], f"folder={run.parent}", f"name={run.name}", *words)
 
 
 @pytest.mark.parametrize(
@@ -86,17 +86,17 @@ def test_a_destination_is_looked_at_before_the_work(run: Path, tmp_path: Path) -
         ("/dev/null", "is a device"),
         (tmp_path / "pipe", "is a device"),
     ):
-        done = shell(f"{sys.executable} {FID} {run} --out {place}")
+        done = forked.run(*FID.split(), str(run), "--out", str(place))
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith("error: --out: "), done.stderr
         assert why in done.stderr
         assert len(done.stderr.splitlines()) == 1
     assert Path("/dev/null").is_char_device()
     (tmp_path / "folder.npz").mkdir()
-    done = shell(f"{sys.executable} evaluate.py reference --data digits --out {tmp_path}/folder.npz")
+    done = forked.run("evaluate.py", "reference", "--data", "digits", "--out", f"{tmp_path}/folder.npz")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "folder.npz is a folder" in done.stderr
-    done = shell(f"{sys.executable} {FID} {run} --out {tmp_path}/new/deep/fid.json")
+    done = forked.run(*FID.split(), str(run), "--out", f"{tmp_path}/new/deep/fid.json")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "new/deep/fid.json").is_file()
 
@@ -106,7 +106,7 @@ def test_a_destination_is_looked_at_before_the_work(run: Path, tmp_path: Path) -
 def test_a_damaged_file_is_found_before_the_work(name: str, damage: bytes, run: Path) -> None:
     (run / name).write_bytes(damage)
     for command in (f"{FID} {run}", f"train.py --config {run}/config.yaml --resume folder={run.parent}"):
-        done = shell(f"{sys.executable} {command}")
+        done = forked.run(*command.split())
         assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
         assert name in done.stderr
 
@@ -116,7 +116,7 @@ def test_a_damaged_neighbour_is_named(run: Path) -> None:
     bad.mkdir()
     shutil.copy(run / "environment.json", bad)
     (bad / "config.yaml").write_text("task: dmd\nname: bad\n")
-    done = shell(f"{sys.executable} evaluate.py fid --runs {run.parent}")
+    done = forked.run("evaluate.py", "fid", "--runs", str(run.parent))
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert f"{bad}/config.yaml" in done.stderr
     assert "teacher.path" in done.stderr
@@ -168,7 +168,7 @@ def test_a_run_without_its_product_makes_it_when_it_goes_on(finished: Path, run:
         if again == "resume":
             done = train_again(run, "trainer.max_steps=4", "--resume")
         else:
-            done = shell(f"{sys.executable} evaluate.py export --run {run} --device cpu")
+            done = forked.run("evaluate.py", "export", "--run", str(run), "--device", "cpu")
         assert done.returncode == 0, done.stderr
         for file in sorted((whole / "student").rglob("*")):
             assert (
@@ -186,7 +186,7 @@ def test_an_older_student_is_said_to_be_one(run: Path) -> None:
     summary = json.loads((run / "summary.json").read_text())
     assert summary["product_step"] == 5
     (run / "summary.json").write_text(json.dumps({**summary, "product_step": 4}))
-    done = shell(f"{sys.executable} {FID} {run}")
+    done = forked.run(*FID.split(), str(run))
     assert "is of update 4, the run's newest checkpoint of update 5" in done.stderr
     assert (path / "newest-step=5.ckpt").is_file()
 

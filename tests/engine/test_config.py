@@ -13,6 +13,7 @@ from carv_distill.engine.config import to_dict
 from carv_distill.errors import UserError
 from carv_distill.tasks import config_from_dict, load_config
 from carv_distill.teacher_training.options import TeacherConfig
+from carv_distill.text_to_3d.options import SDSConfig
 
 ROOT = Path(__file__).parents[2]
 DMD = ROOT / "configs/dmd_carv.yaml"
@@ -111,6 +112,13 @@ def test_overrides_reach_their_fields() -> None:
     assert isinstance(config, DMDConfig)
     assert (config.estimator.draws, config.dmd.clip_norm, config.estimator.chunk) == (16, 2.0, 8)
     assert isinstance(load_config(ROOT / "configs/teacher_digits.yaml"), TeacherConfig)
+
+
+def test_a_value_may_be_left_empty_where_its_type_says_so() -> None:
+    """Whatever it is by default."""
+    config = load_config(ROOT / "configs/sds_carv.yaml", ["scene.gaussians.densify.prune_size="])
+    assert isinstance(config, SDSConfig)
+    assert config.scene.gaussians.densify.prune_size is None
 
 
 def test_paths_are_looked_for_beside_the_file_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

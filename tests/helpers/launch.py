@@ -8,15 +8,20 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.helpers.forked import ROOT, SCRIPTS, Forked
+
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def start(command: Sequence[str], **environment: str) -> subprocess.Popen[str]:
-    """A process in the root of the repository, in a group of its own."""
+Process = subprocess.Popen[str] | Forked
+
+
+def start(command: Sequence[str], **environment: str) -> Process:
+    """A process in the root of the repository, in a group of its own; of an entry script, a forked one."""
+    if command[0] == sys.executable and command[1] in SCRIPTS:
+        return Forked(command[1], command[2:], {**ONE_THREAD, **environment})
     return subprocess.Popen(
         command,
         cwd=ROOT,
@@ -34,7 +39,7 @@ def heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def finish(processes: Sequence[subprocess.Popen[str]], seconds: float = 200) -> list[tuple[int, str]]:
+def finish(processes: Sequence[Process], seconds: float = 200) -> list[tuple[int, str]]:
     """(exit status, output) of each; all are killed where one is too slow."""
     try:
         outputs = [p.communicate(timeout=seconds)[0] for p in processes]
@@ -42,7 +47,7 @@ def finish(processes: Sequence[subprocess.Popen[str]], seconds: float = 200) -> 
         for p in processes:
             if p.poll() is None:
                 os.killpg(p.pid, signal.SIGKILL)
-    return [(p.returncode, output) for p, output in zip(processes, outputs, strict=True)]
+    return [(p.wait(), output) for p, output in zip(processes, outputs, strict=True)]
 
 
 def free_port() -> str:
@@ -53,6 +58,27 @@ def free_port() -> str:
 
 
 def launch_two(*words: str) -> None:
+    """What `torchrun --nproc-per-node 2 train.py …` starts."""
+    for status, output in finish(tasks_of_torchrun("train.py", *words)):
+        assert status == 0, output
+
+
+def tasks_of_torchrun(script: str, *words: str) -> list[Process]:
+    """Two processes with the environment that torchrun gives them."""
+    job = {
+        "TORCHELASTIC_RUN_ID": "none",
+        "TORCHELASTIC_USE_AGENT_STORE": "False",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": free_port(),
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "GROUP_RANK": "0",
+        "GROUP_WORLD_SIZE": "1",
+    }
+    return [start([sys.executable, script, *words], **job, RANK=str(r), LOCAL_RANK=str(r)) for r in range(2)]
+
+
+def torchrun_two(*words: str) -> None:
     """`torchrun --nproc-per-node 2 train.py …`."""
     ((status, output),) = finish(
         [start([*TORCHRUN, "--standalone", "--nproc-per-node", "2", "train.py", *words])]
@@ -70,7 +96,7 @@ def launch_two_nodes(*words: str) -> None:
         assert status == 0, output
 
 
-def srun_two(*words: str) -> list[subprocess.Popen[str]]:
+def srun_two(*words: str) -> list[Process]:
     """`srun --ntasks 2 python train.py …`: two tasks, and nobody who watches them."""
     job = {
         "MASTER_ADDR": "127.0.0.1",
