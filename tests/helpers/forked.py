@@ -15,8 +15,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +27,14 @@ LIBRARIES = ("carv_distill.tasks", "carv_distill.commands.train", "lightning.pyt
 
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload([*LIBRARIES, __name__])
+
+
+def forked(function: Callable[..., None], *arguments: Any, daemon: bool = False) -> ForkServerProcess:
+    """A process of the server, which has started."""
+    process = _server.Process(target=function, args=arguments, daemon=daemon)
+    with patch.dict(os.environ, OMP_NUM_THREADS="1"):  # of the server, at the first process
+        process.start()
+    return process
 
 
 class Forked:
@@ -43,10 +53,7 @@ class Forked:
         self._out = Path(_new_file())
         self._error = Path(_new_file()) if apart else None
         streams = str(self._out), str(self._error or self._out)
-        arguments = (script, list(words), self.environment, streams)
-        self._process = _server.Process(target=_run, args=arguments)
-        with patch.dict(os.environ, OMP_NUM_THREADS="1"):  # of the server, at the first process
-            self._process.start()
+        self._process = forked(_run, script, list(words), self.environment, streams)
         assert self._process.pid is not None
         self.pid = self._process.pid
 

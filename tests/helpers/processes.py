@@ -15,6 +15,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from tests.helpers.forked import forked
+
 
 class Processes:
     """So many processes that wait for work: starting them and loading torch takes most of a test's time.
@@ -54,12 +56,10 @@ class Processes:
         self._workers = []
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
         store = str(Path(tempfile.mkdtemp(), "store"))
         for rank in range(self.count):
-            here, there = context.Pipe()
-            process = context.Process(target=_work, args=(rank, self.count, store, there), daemon=True)
-            process.start()
+            here, there = multiprocessing.Pipe()
+            process = forked(_work, rank, self.count, store, there, daemon=True)
             there.close()
             self._workers.append((process, here))
 
