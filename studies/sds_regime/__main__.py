@@ -1,10 +1,11 @@
 """Whether text-to-3D from the wild teacher lies where reuse pays, and under which cameras.
 
-    python -m studies.sds_regime [--quick] [--part gate cameras worth]
+    python -m studies.sds_regime [--quick] [--part gate cameras worth race]
 
 gate     W/B of a single draw at every state, backgrounds and colours per draw and per render; κ.
 cameras  The same under wider cameras.
 worth    Effective compute of reuse, importance and strata at own seconds, the paper's figures beside them.
+race     Trainings at equal price, (4, 1) uniform against (1, K): likeness to the known solid over seconds.
 
 The design, written before the runs, is DESIGN.md beside this file.
 """
@@ -14,12 +15,44 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from studies.study import Study, run_study, study_parser
 
 
 def run(study: Study, options: argparse.Namespace) -> None:
-    """Both parts, or the one asked for."""
+    """All parts, or those asked for."""
+    measured = [part for part in options.part if part != "race"]
+    if measured:
+        run_measurements(study, options)
+    if "race" in options.part:
+        run_race(study, options)
+
+
+def run_race(study: Study, options: argparse.Namespace) -> None:
+    """Trains every arm, and compares their curves."""
+    from studies.sds_frontier.prices import measure_prices
+    from studies.sds_regime import figures, race
+    from studies.study import filled
+
+    prompts, seeds, updates = list(race.PROMPTS), list(race.SEEDS), race.UPDATES
+    if study.quick:
+        prompts, seeds, updates = prompts[:2], seeds[:2], 2 * race.EVERY
+    study.seeds = seeds
+    race.train(study.runs, prompts, seeds, updates, options.workers)
+    timed = study.runs / race.BASE.run(prompts[0], seeds[0], updates).name
+    prices = measure_prices(timed, [(r.upstream, r.draws) for r in race.RACERS])
+    points = race.points(study.runs, prompts, seeds, updates, prices, options.workers)
+    rows = race.rows_of(points, prices, options.seed)
+    sentences = race.verdict(rows)
+    study.write("race", rows, verdict=sentences, prices=asdict(prices))
+    study.write("likeness", filled(points))
+    study.draw("race", figures.draw_race(points))
+    print("\n".join(sentences))
+
+
+def run_measurements(study: Study, options: argparse.Namespace) -> None:
+    """Gate, worth and cameras, from the same trainings."""
     from studies.runs import train_all
     from studies.sds_regime import cells, figures, worth
 
@@ -57,7 +90,7 @@ def run(study: Study, options: argparse.Namespace) -> None:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The study from its command line."""
-    parser = study_parser(__doc__, parts=("gate", "cameras", "worth"), trains=True, seeds=2)
+    parser = study_parser(__doc__, parts=("gate", "cameras", "worth", "race"), trains=True, seeds=2)
     return run_study("sds_regime", parser, run, words)
 
 

@@ -8,9 +8,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from carv_distill.figures import BLUE, GREEN, GREY, ORANGE, RED, new_figure
+from carv_distill.figures import BLUE, GREEN, GREY, ORANGE, RED, draw_band, new_figure
 from carv_distill.variance import VarianceBudget
 from studies.plots import draw_curve, plain_numbers
+from studies.sds_frontier.quality import bands
+from studies.sds_regime import race
 from studies.sds_regime.cells import CAMERAS, Cell, rows_of
 from studies.study import Row
 
@@ -80,4 +82,21 @@ def draw_worth(rows: Sequence[Row]) -> Figure:
     plain_numbers(axes.xaxis, (1, 2, 4, 8, 16))
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def draw_race(measured: pd.DataFrame) -> Figure:
+    """Likeness and CLIP score over seconds of training, means over prompts and seeds."""
+    figure = new_figure(3.6)
+    for column, axes in zip(("likeness", "clip"), figure.subplots(1, 2), strict=True):
+        seconds, curves = race.on_grid(measured, column)
+        for (name, values), colour in zip(curves.items(), (GREY, BLUE, RED, ORANGE, GREEN), strict=True):
+            mean, half = bands(values)
+            axes.plot(seconds, mean, color=colour, label=name if column == "clip" else None)
+            draw_band(axes, seconds.tolist(), (mean - half).tolist(), (mean + half).tolist(), colour)
+        axes.set(xlabel="seconds of training, one thread", xlim=(0, None))
+        axes.grid(alpha=0.25)
+    figure.axes[0].set_ylabel("intersection over union with the solid")
+    figure.axes[1].set_ylabel("CLIP score over 12 views")
+    figure.legend(loc="outside upper center", ncols=5, frameon=False, fontsize=8)
     return figure

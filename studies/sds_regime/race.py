@@ -1,0 +1,207 @@
+"""Training at equal price from the wild teacher: how like its solid an object is, over seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from carv_distill.engine.checkpoints import load_checkpoint
+from carv_distill.tasks import TASKS, open_run
+from carv_distill.text_to_3d.module import SDSModule
+from studies.cached import compute
+from studies.intervals import block_differences
+from studies.likeness import likeness, outlines_of, standard_views
+from studies.runs import TrainingRun, plain_name, train_all
+from studies.sds_frontier.prices import Prices
+from studies.sds_regime.cells import CONFIG
+from studies.sentences import estimate, sentence
+from studies.study import Row, columns
+
+PROMPTS = ("a ball", "a cylinder", "a torus", "a cube", "a cone", "a mug")
+SEEDS = (2, 3, 4)
+UPDATES, EVERY = 400, 25
+"""Of the baseline, and between two measurements of its likeness."""
+K = 16
+"""Draws of a step with one render that costs what one of (4, 1) costs."""
+RATE = 0.03
+NEAR = 0.98
+"""Of the baseline's plateau: what counts as there."""
+GRID = 400
+"""Times at which curves are compared."""
+Curves = Mapping[str, np.ndarray]
+"""arm → likeness [prompts, seeds, times]."""
+
+
+@dataclass(frozen=True)
+class Racer:
+    """An estimator, and how many updates it makes in the seconds of the baseline's."""
+
+    name: str
+    upstream: int
+    draws: int
+    words: tuple[str, ...]
+    longer: int = 1
+
+    def run(self, prompt: str, seed: int, updates: int) -> TrainingRun:
+        """One training, with its checkpoints."""
+        sizes = (f"estimator.upstream={self.upstream}", f"estimator.draws={self.draws}")
+        rates = (f"sds.density_lr={RATE}", f"sds.colour_lr={RATE}")
+        every = EVERY * self.longer
+        ends = (
+            f"trainer.max_steps={updates * self.longer}",
+            f"checkpoint.every={every}",
+            f"clip.every={every}",
+        )
+        quiet = ("preview.every=0", "export.frames=8", "export.mesh=8", "checkpoint.keep_newest=99")
+        words = (f"sds.prompt={prompt}", f"seed={seed}", *sizes, *self.words, *rates, *ends, *quiet)
+        return TrainingRun(f"race-{plain_name(f'{self.name} {prompt}')}-seed{seed}", words)
+
+
+_PLAIN = ("estimator.strategy=iid", "estimator.proposal=uniform")
+BASE = Racer("(4,1) uniform", 4, 1, _PLAIN)
+RACERS = (
+    BASE,
+    Racer(f"(1,{K}) uniform", 1, K, _PLAIN),
+    Racer(f"(1,{K}) IW+Strat", 1, K, ()),
+    Racer(f"(1,{K}) best", 1, K, ("estimator.proposal=adaptive", "estimator.noise=antithetic")),
+    Racer("(1,1) uniform", 1, 1, _PLAIN, longer=4),
+)
+DECIDING = RACERS[2].name
+
+
+def train(folder: Path, prompts: Sequence[str], seeds: Sequence[int], updates: int, workers: int) -> None:
+    """All trainings; finished ones stay."""
+    runs = [racer.run(p, s, updates) for s in seeds for p in prompts for racer in RACERS]
+    train_all(runs, CONFIG, folder, workers)
+
+
+def likeness_of(run: Path, solid: str) -> list[tuple[int, float]]:
+    """(step, mean intersection over union with the solid) at every checkpoint."""
+    task, config = open_run(run)
+    module = TASKS[task.name].prepare(config, "cpu", 1).module
+    assert isinstance(module, SDSModule)
+    views = standard_views()
+    steps = sorted(int(p.stem.split("=")[1]) for p in (run / "checkpoints").glob("newest-step=*.ckpt"))
+    found = []
+    for step in steps:
+        load_checkpoint(module, run, config, "cpu", step)
+        found.append((step, likeness(outlines_of(module.scene, views), solid, views).iou))
+    return found
+
+
+def points(
+    folder: Path, prompts: Sequence[str], seeds: Sequence[int], updates: int, prices: Prices, workers: int
+) -> pd.DataFrame:
+    """Every measurement of every training: arm, prompt, seed, step, seconds at the study's prices, likeness
+    and CLIP score."""
+    runs = [(racer, p, s, racer.run(p, s, updates)) for racer in RACERS for p in prompts for s in seeds]
+    calls = [partial(likeness_of, folder / run.name, p.split()[-1]) for _, p, _, run in runs]
+    tables = []
+    for (racer, prompt, seed, run), found in zip(
+        runs, compute(calls, folder / "cache", workers), strict=True
+    ):
+        table = pd.DataFrame(found, columns=["step", "likeness"])
+        scores = run.metrics(folder).dropna(subset="clip/score").set_index("step")["clip/score"]
+        seconds = table.step * prices.step(racer.upstream, racer.draws)
+        place = {"arm": racer.name, "prompt": prompt, "seed": seed}
+        tables.append(table.assign(**place, seconds=seconds, clip=table.step.map(scores)))
+    return pd.concat(tables, ignore_index=True)
+
+
+def on_grid(measured: pd.DataFrame, column: str) -> tuple[np.ndarray, Curves]:
+    """(seconds [T], curves): straight lines between measurements, over the seconds that the baseline takes;
+    an arm that ends a little before it keeps its last value."""
+    grid = np.linspace(0, measured[measured.arm == BASE.name].seconds.max(), GRID + 1)[1:]
+    curves = {}
+    for racer in RACERS:
+        mine = measured[measured.arm == racer.name]
+        curves[racer.name] = np.array(
+            [
+                [np.interp(grid, run.seconds, run[column]) for _, run in of_prompt.groupby("seed")]
+                for _, of_prompt in mine.groupby("prompt", sort=False)
+            ]
+        )
+    return grid, curves
+
+
+def share_to_plateau(arm: np.ndarray, base: np.ndarray) -> float:
+    """The time at which a mean curve first reaches NEAR times the baseline's mean over the last half of its
+    seconds, over the time at which the baseline itself does; infinity if it never does.
+
+    Args:
+        arm, base: mean curves on the grid, [T].
+    """
+    level = NEAR * base[len(base) // 2 :].mean()
+    there, own = np.flatnonzero(arm >= level), np.flatnonzero(base >= level)
+    return float((there[0] + 1) / (own[0] + 1)) if len(there) else np.inf
+
+
+def share_interval(
+    arm: np.ndarray, base: np.ndarray, seed: int, resamples: int = 2000
+) -> tuple[float, float, float]:
+    """:func:`share_to_plateau` of [prompts, seeds, T], with a 95 % bootstrap interval: prompts are drawn
+    anew, and seeds within them, the same for both."""
+    prompts, seeds = arm.shape[:2]
+    rng, shares = np.random.default_rng(seed), []
+    for _ in range(resamples):
+        i = rng.integers(prompts, size=(prompts, 1))
+        j = rng.integers(seeds, size=(prompts, seeds))
+        shares.append(share_to_plateau(arm[i, j].mean((0, 1)), base[i, j].mean((0, 1))))
+    low, high = np.quantile(shares, [0.025, 0.975], method="nearest")
+    value = share_to_plateau(arm.mean((0, 1)), base.mean((0, 1)))
+    return value, float(low), float(high)
+
+
+def plateaus(curves: Curves) -> dict[str, list[float]]:
+    """arm → mean over the last half of the seconds and over the seeds, by prompt."""
+    return {arm: values[:, :, values.shape[2] // 2 :].mean((1, 2)).tolist() for arm, values in curves.items()}
+
+
+def rows_of(measured: pd.DataFrame, prices: Prices, seed: int) -> list[Row]:
+    """A row for every arm: its price, its plateau in likeness and CLIP score against the baseline's over
+    prompts, and how soon it is where the baseline's plateau is."""
+    _, likenesses = on_grid(measured, "likeness")
+    _, scores = on_grid(measured, "clip")
+    level, clip = plateaus(likenesses), plateaus(scores)
+    pairs = [(racer.name, BASE.name) for racer in RACERS[1:]]
+    apart, clip_apart = block_differences(level, pairs), block_differences(clip, pairs)
+    rows = []
+    for racer in RACERS:
+        row: Row = {"arm": racer.name, "R": racer.upstream, "K": racer.draws}
+        row["seconds_per_update"] = prices.step(racer.upstream, racer.draws)
+        row["plateau"], row["clip_plateau"] = (
+            float(np.mean(level[racer.name])),
+            float(np.mean(clip[racer.name])),
+        )
+        if racer is not BASE:
+            pair = racer.name, BASE.name
+            row |= columns("plateau_difference", apart[pair]) | columns("clip_difference", clip_apart[pair])
+            shares = share_interval(likenesses[racer.name], likenesses[BASE.name], seed)
+            for end, value in zip(("", "_low", "_high"), shares, strict=True):
+                row[f"share_to_plateau{end}"] = value if np.isfinite(value) else None
+        rows.append(row)
+    return rows
+
+
+def verdict(rows: Sequence[Row]) -> list[str]:
+    """How soon every arm is on the baseline's plateau, and where its own lies."""
+    base = rows[0]
+    said = [
+        f"Likeness on the plateau of {BASE.name}: {base['plateau']:.3f}; CLIP {base['clip_plateau']:.1f}."
+    ]
+    for row in rows[1:]:
+        ends = (row[f"share_to_plateau{end}"] for end in ("", "_low", "_high"))
+        value, low, high = ("never" if end is None else f"{end:.2f}" for end in ends)
+        paid = row["seconds_per_update"] / base["seconds_per_update"]
+        mark = ", the deciding comparison" if row["arm"] == DECIDING else ""
+        said.append(
+            f"{row['arm']}, {paid:.2f} of the price of an update: on that plateau after {value} "
+            f"[{low}, {high}] of its seconds{mark}."
+        )
+    by_arm = {row["arm"]: estimate(row, "plateau_difference") for row in rows[1:]}
+    return [*said, sentence(f"Likeness on the plateau against {BASE.name}", by_arm, 0, "lower", "higher")]

@@ -1,0 +1,83 @@
+"""The race at equal price, on made-up curves and on a small run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from carv_distill.tasks import load_config, train
+from carv_distill.text_to_3d.options import SDSConfig
+from studies.sds_frontier.prices import Prices
+from studies.sds_regime import race
+from studies.sds_regime.cells import CONFIG
+from studies.sds_regime.figures import draw_race
+from tests.helpers.small import ROOT
+
+PRICES = Prices(4.0, 0.05, 0.0, {"4,1": 0.2, f"1,{race.K}": 0.2, "1,1": 0.05})
+
+
+def table(rise: dict[str, float]) -> pd.DataFrame:
+    """Curves 0.8 (1 − e^(−t/rise)) of every arm in 80 s of the baseline, prompts and seeds a little apart."""
+    rows = []
+    for racer in race.RACERS:
+        for i, prompt in enumerate(race.PROMPTS):
+            for seed in race.SEEDS:
+                for number in range(1, race.UPDATES // race.EVERY + 1):
+                    step = number * race.EVERY * racer.longer
+                    seconds = step * PRICES.step(racer.upstream, racer.draws)
+                    value = (0.8 + 0.01 * i + 0.001 * seed) * (1 - np.exp(-seconds / rise[racer.name]))
+                    place = (racer.name, prompt, seed, step, seconds)
+                    rows.append((*place, value, 100 * value))
+    return pd.DataFrame(rows, columns=["arm", "prompt", "seed", "step", "seconds", "likeness", "clip"])
+
+
+def test_an_arm_that_rises_twice_as_fast_needs_half_the_seconds() -> None:
+    rise = {racer.name: 8.0 for racer in race.RACERS} | {race.DECIDING: 4.0, race.RACERS[1].name: 40.0}
+    points = table(rise)
+    rows = race.rows_of(points, PRICES, seed=0)
+    by_arm = {row["arm"]: row for row in rows}
+    fast, slow = by_arm[race.DECIDING], by_arm[race.RACERS[1].name]
+    assert fast["share_to_plateau"] == pytest.approx(0.5, abs=0.06)
+    assert fast["share_to_plateau_low"] <= fast["share_to_plateau"] <= fast["share_to_plateau_high"] < 0.65
+    assert slow["share_to_plateau"] is None
+    assert by_arm["(1,1) uniform"]["share_to_plateau"] == pytest.approx(1, abs=0.06)
+    assert slow["plateau_difference"] < 0
+    said = "\n".join(race.verdict(rows))
+    assert "the deciding comparison" in said
+    assert f"{race.RACERS[1].name}, 1.00 of the price of an update: on that plateau after never" in said
+    assert len(draw_race(points).axes) == 2
+
+
+@pytest.mark.parametrize(
+    ("arm", "share"), [([0.0, 0.5, 0.99, 1.0], 1.5), ([1.0] * 4, 0.5), ([0.5] * 4, np.inf)]
+)
+def test_the_share_of_the_seconds(arm: list[float], share: float) -> None:
+    """The baseline is on its plateau from the second time on."""
+    base = np.array([0.4, 1.0, 1.0, 1.0])
+    assert race.share_to_plateau(np.array(arm), base) == share
+
+
+def test_equal_seconds() -> None:
+    """Every arm is trained for as long as the baseline, at the prices that the study is planned with."""
+    for racer in race.RACERS:
+        run = racer.run("a mug", 3, 400)
+        config = load_config(ROOT / CONFIG, [*run.words, f"name={run.name}"])
+        assert isinstance(config, SDSConfig)
+        assert (config.estimator.upstream, config.estimator.draws) == (racer.upstream, racer.draws)
+        assert config.trainer.max_steps == 400 * racer.longer
+        assert config.trainer.max_steps % config.checkpoint.every == 0
+        assert config.sds.augment == "draw"
+    assert not set(race.SEEDS) & {0, 1}
+
+
+def test_the_likeness_of_every_checkpoint(tmp_path: Path) -> None:
+    few = ["scene.samples=4", "scene.resolution=8", "estimator.draws=1", "checkpoint.every=1", "clip.every=0"]
+    end = ["trainer.max_steps=2", "export.frames=8", "export.mesh=8", "export.size=16", "preview.every=0"]
+    run = train(load_config(ROOT / CONFIG, [*few, *end, f"folder={tmp_path}"]))
+    (first, one), (second, two) = race.likeness_of(run, "torus")
+    assert (first, second) == (1, 2)
+    assert 0.2 < one < 1
+    assert one != two
