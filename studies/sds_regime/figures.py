@@ -10,34 +10,50 @@ from matplotlib.ticker import LogLocator
 
 from carv_distill.figures import BLUE, GREEN, GREY, ORANGE, RED, draw_band, new_figure
 from carv_distill.variance import VarianceBudget
+from studies.intervals import least_ratio, resolved_ratio
 from studies.plots import draw_curve, plain_numbers
 from studies.sds_frontier.quality import bands
 from studies.sds_regime import race
-from studies.sds_regime.cells import CAMERAS, Cell, rows_of
+from studies.sds_regime.cells import CAMERAS, PROMPTS, Cell, rows_of
 from studies.study import Row
 
 COLOURS = (BLUE, ORANGE, GREEN, RED)
 
 
 def draw_gate(measured: Mapping[Cell, VarianceBudget]) -> Figure:
-    """W/B over the steps of each run: drawn per draw (solid) and per render (dashed); 10 is the gate."""
-    table = pd.DataFrame(rows_of(measured))
-    table = table[~table.regularised].dropna(subset="within_over_between_low")
+    """W/B at the steps of each run, pictures per draw (filled) and per render (hollow), with intervals; a
+    triangle is the least that it is where B is not told from 0. 10 is the gate."""
     figure = new_figure(3.6)
     axes = figure.add_subplot()
-    for (prompt, mine), colour in zip(table.groupby("prompt", sort=False), COLOURS, strict=False):
-        for (augment, seed), rows in mine.groupby(["augment", "seed"], sort=False):
-            style = ".-" if augment == "draw" else ".--"
-            label = str(prompt) if (augment, seed) == ("draw", mine.seed.min()) else None
-            draw_curve(axes, rows, "step", "within_over_between", colour, label, style)
-    axes.plot([], [], "k-", label="pictures per draw")
-    axes.plot([], [], "k--", label="pictures per render")
+    plain = [cell for cell in measured if not cell.regularised]
+    steps = sorted({cell.step for cell in plain})
+    runs = sorted({(cell.prompt, cell.seed) for cell in plain}, key=lambda run: PROMPTS.index(run[0]))
+    for cell in plain:
+        colour = COLOURS[PROMPTS.index(cell.prompt)]
+        place = steps.index(cell.step) + 0.6 * (
+            (runs.index((cell.prompt, cell.seed)) + 0.5) / len(runs) - 0.5
+        )
+        face = colour if cell.augment == "draw" else "white"
+        b = measured[cell]
+        found = resolved_ratio([(b.within, b.between)])
+        if found is None:
+            axes.plot(place, least_ratio([(b.within, b.between)]), "^", ms=6, color=colour, mfc=face)
+            continue
+        ends = [[found.value - found.low], [found.high - found.value]]
+        axes.errorbar(place, found.value, yerr=ends, fmt="o", ms=4, color=colour, mfc=face, lw=1)
+    for prompt, colour in zip(dict.fromkeys(prompt for prompt, _ in runs), COLOURS, strict=False):
+        axes.plot([], [], "o", color=colour, label=prompt)
+    axes.plot([], [], "ko", label="pictures per draw")
+    axes.plot([], [], "ko", mfc="white", label="per render")
+    axes.plot([], [], "k^", label="at least")
     axes.axhline(10, color=GREY, lw=0.8, ls=":")
-    axes.set(xscale="log", yscale="log", xlabel="steps", ylabel="variance within / between renders")
-    plain_numbers(axes.xaxis, sorted(set(table.step)))
+    axes.set(
+        yscale="log", xlabel="steps", ylabel="variance within / between renders", xticks=range(len(steps))
+    )
+    axes.set_xticklabels([str(step) for step in steps])
     plain_numbers(axes.yaxis, LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.grid(alpha=0.25)
-    figure.legend(loc="outside upper center", ncols=5, frameon=False, fontsize=8)
+    axes.grid(alpha=0.25, axis="y")
+    figure.legend(loc="outside upper center", ncols=6, frameon=False, fontsize=8)
     return figure
 
 
