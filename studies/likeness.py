@@ -86,6 +86,7 @@ def likeness(shown: Tensor, name: str, cameras: Cameras) -> Likeness:
     poses = itertools.starmap(Pose, itertools.product(turns, scales, heights))
     best = _best(poses, solid, *few, size)
     steps = {"scale": 0.1, "height": 0.08}
+    known: dict[Pose, float] = {}
     if len(turns) > 1:
         steps["turn"] = span / len(turns) / 2
     for halved in range(5):
@@ -93,14 +94,26 @@ def likeness(shown: Tensor, name: str, cameras: Cameras) -> Likeness:
             moved = (
                 replace(best, **{key: getattr(best, key) + sign * step / 2**halved}) for sign in (-1, 0, 1)
             )
-            best = _best(moved, solid, shown, cameras, size)
+            best = _best(moved, solid, shown, cameras, size, known)
     found = _overlap(shown, outlines(solid, best, cameras, size))
     rows = found.view(len(ELEVATIONS), -1).mean(1).tolist()
     return Likeness(float(found.mean()), tuple(rows), best)
 
 
-def _best(poses: Iterable[Pose], solid: Solid, shown: Tensor, cameras: Cameras, size: int) -> Pose:
-    return max(poses, key=lambda pose: float(_overlap(shown, outlines(solid, pose, cameras, size)).mean()))
+def _best(
+    poses: Iterable[Pose],
+    solid: Solid,
+    shown: Tensor,
+    cameras: Cameras,
+    size: int,
+    known: dict[Pose, float] | None = None,
+) -> Pose:
+    """Of the greatest mean; `known` are those looked at before."""
+    known = {} if known is None else known
+    for pose in poses:
+        if pose not in known:
+            known[pose] = float(_overlap(shown, outlines(solid, pose, cameras, size)).mean())
+    return max(known, key=known.__getitem__)
 
 
 def _overlap(a: Tensor, b: Tensor) -> Tensor:

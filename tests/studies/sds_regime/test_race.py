@@ -35,11 +35,11 @@ def table(rise: dict[str, float]) -> pd.DataFrame:
 
 
 def test_an_arm_that_rises_twice_as_fast_needs_half_the_seconds() -> None:
-    rise = {racer.name: 8.0 for racer in race.RACERS} | {race.DECIDING: 4.0, race.RACERS[1].name: 40.0}
+    rise = {racer.name: 8.0 for racer in race.RACERS} | {race.DECIDING: 4.0, race.RACERS[3].name: 40.0}
     points = table(rise)
     rows = race.rows_of(points, PRICES, seed=0)
     by_arm = {row["arm"]: row for row in rows}
-    fast, slow = by_arm[race.DECIDING], by_arm[race.RACERS[1].name]
+    fast, slow = by_arm[race.DECIDING], by_arm[race.RACERS[3].name]
     assert fast["share_to_plateau"] == pytest.approx(0.5, abs=0.06)
     assert fast["share_to_plateau_low"] <= fast["share_to_plateau"] <= fast["share_to_plateau_high"] < 0.65
     assert slow["share_to_plateau"] is None
@@ -47,7 +47,7 @@ def test_an_arm_that_rises_twice_as_fast_needs_half_the_seconds() -> None:
     assert slow["plateau_difference"] < 0
     said = "\n".join(race.verdict(rows))
     assert "the deciding comparison" in said
-    assert f"{race.RACERS[1].name}, 1.00 of the price of an update: on that plateau after never" in said
+    assert f"{race.RACERS[3].name}, 1.00 of the price of an update: on that plateau after never" in said
     assert len(draw_race(points).axes) == 2
 
 
@@ -63,11 +63,11 @@ def test_the_share_of_the_seconds(arm: list[float], share: float) -> None:
 def test_equal_seconds() -> None:
     """Every arm is trained for as long as the baseline, at the prices that the study is planned with."""
     for racer in race.RACERS:
-        run = racer.run("a mug", 3, 400)
+        run = racer.run("a mug", 3, race.UPDATES)
         config = load_config(ROOT / CONFIG, [*run.words, f"name={run.name}"])
         assert isinstance(config, SDSConfig)
         assert (config.estimator.upstream, config.estimator.draws) == (racer.upstream, racer.draws)
-        assert config.trainer.max_steps == 400 * racer.longer
+        assert config.trainer.max_steps == race.UPDATES * racer.longer
         assert config.trainer.max_steps % config.checkpoint.every == 0
         assert config.sds.augment == "draw"
     assert not set(race.SEEDS) & {0, 1}
