@@ -55,6 +55,7 @@ def run_measurements(study: Study, options: argparse.Namespace) -> None:
     """Gate, worth and cameras, from the same trainings."""
     from studies.runs import train_all
     from studies.sds_regime import cells, figures, worth
+    from studies.study import columns
 
     prompts, steps = (cells.PROMPTS[:1], (50, 150)) if study.quick else (cells.PROMPTS, cells.STEPS)
     renders = 16 if study.quick else 100
@@ -74,8 +75,10 @@ def run_measurements(study: Study, options: argparse.Namespace) -> None:
         compared = worth.measure_all(study.runs, states, 4 if study.quick else 32, options.workers)
         seconds = worth.prices(study.runs, states[-1], 3 if study.quick else 20)
         rows = worth.rows_of(compared, seconds)
-        sentences = worth.verdict(rows, compared)
-        study.write("worth", rows, verdict=sentences, seconds_of_gradients=seconds)
+        again = worth.confirm_all(study.runs, states, rows, 4 if study.quick else 96, options.workers)
+        sentences = worth.verdict(rows, compared, again)
+        anew = columns("effective_compute", again)
+        study.write("worth", rows, verdict=sentences, seconds_of_gradients=seconds, best_anew=anew)
         study.draw("worth", figures.draw_worth(rows))
         print("\n".join(sentences))
     if "cameras" in options.part:

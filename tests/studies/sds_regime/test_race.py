@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from carv_distill.tasks import load_config, train
+from carv_distill.tasks import load_config
 from carv_distill.text_to_3d.options import SDSConfig
 from studies.sds_frontier.prices import Prices
 from studies.sds_regime import race
@@ -73,11 +73,8 @@ def test_equal_seconds() -> None:
     assert not set(race.SEEDS) & {0, 1}
 
 
-def test_the_likeness_of_every_checkpoint(tmp_path: Path) -> None:
-    few = ["scene.samples=4", "scene.resolution=8", "estimator.draws=1", "checkpoint.every=1", "clip.every=0"]
-    end = ["trainer.max_steps=2", "export.frames=8", "export.mesh=8", "export.size=16", "preview.every=0"]
-    run = train(load_config(ROOT / CONFIG, [*few, *end, f"folder={tmp_path}"]))
-    (first, one), (second, two) = race.likeness_of(run, "torus")
+def test_the_likeness_of_every_checkpoint(tiny_run: Path) -> None:
+    (first, one), (second, two) = race.likeness_of(tiny_run, "torus")
     assert (first, second) == (1, 2)
     assert 0.2 < one < 1
     assert one != two
