@@ -14,7 +14,7 @@ from studies.cached import compute
 from studies.gradient import load_gradient, one_thread, price
 from studies.intervals import least_ratio, resolved_ratio
 from studies.runs import TrainingRun, plain_name
-from studies.sentences import estimate, show
+from studies.sentences import show
 from studies.study import Row, columns
 
 CONFIG = Path("configs/wild/sds_carv.yaml")
@@ -167,5 +167,9 @@ def verdict(
 
 def camera_rows(measured: Mapping[Cell, VarianceBudget]) -> list[str]:
     """W/B under each choice of cameras, by prompt."""
-    rows = rows_of({c: b for c, b in measured.items() if c.cameras != "near"})
-    return [f"{r['prompt']}, {r['cameras']}: W/B {show(estimate(r, 'within_over_between'))}." for r in rows]
+    said = []
+    for cell, b in measured.items():
+        found = resolved_ratio([(b.within, b.between)])
+        shown = show(found) if found else f"at least {least_ratio([(b.within, b.between)]):.1f}"
+        said.append(f"{cell.prompt}, {cell.cameras}: W/B {shown}.")
+    return said

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
@@ -14,7 +16,7 @@ from studies.intervals import least_ratio, resolved_ratio
 from studies.plots import draw_curve, plain_numbers
 from studies.sds_frontier.quality import bands
 from studies.sds_regime import race
-from studies.sds_regime.cells import CAMERAS, PROMPTS, Cell, rows_of
+from studies.sds_regime.cells import CAMERAS, PROMPTS, Cell
 from studies.study import Row
 
 COLOURS = (BLUE, ORANGE, GREEN, RED)
@@ -34,13 +36,7 @@ def draw_gate(measured: Mapping[Cell, VarianceBudget]) -> Figure:
             (runs.index((cell.prompt, cell.seed)) + 0.5) / len(runs) - 0.5
         )
         face = colour if cell.augment == "draw" else "white"
-        b = measured[cell]
-        found = resolved_ratio([(b.within, b.between)])
-        if found is None:
-            axes.plot(place, least_ratio([(b.within, b.between)]), "^", ms=6, color=colour, mfc=face)
-            continue
-        ends = [[found.value - found.low], [found.high - found.value]]
-        axes.errorbar(place, found.value, yerr=ends, fmt="o", ms=4, color=colour, mfc=face, lw=1)
+        _point(axes, measured[cell], place, colour, face, along="y")
     for prompt, colour in zip(dict.fromkeys(prompt for prompt, _ in runs), COLOURS, strict=False):
         axes.plot([], [], "o", color=colour, label=prompt)
     axes.plot([], [], "ko", label="pictures per draw")
@@ -58,30 +54,41 @@ def draw_gate(measured: Mapping[Cell, VarianceBudget]) -> Figure:
 
 
 def draw_cameras(measured: Mapping[Cell, VarianceBudget]) -> Figure:
-    """W/B under each choice of cameras, prompts beside each other."""
-    table = pd.DataFrame(rows_of(measured))
+    """W/B under each choice of cameras, prompts beside each other; a triangle is the least that it is."""
     figure = new_figure(3.6)
     axes = figure.add_subplot()
     names = list(CAMERAS)
-    for offset, ((prompt, rows), colour) in enumerate(
-        zip(table.groupby("prompt", sort=False), COLOURS, strict=False)
-    ):
-        places = [names.index(name) + 0.2 * (offset - 1) for name in rows.cameras]
-        value = rows.within_over_between
-        ends = [
-            value - rows.within_over_between_low.fillna(value),
-            rows.within_over_between_high.fillna(value) - value,
-        ]
-        axes.errorbar(value, places, xerr=ends, fmt="o", ms=4, color=colour, label=str(prompt))
+    for cell, b in measured.items():
+        number = PROMPTS.index(cell.prompt)
+        place = names.index(cell.cameras) + 0.2 * (number - 1)
+        _point(axes, b, place, COLOURS[number], COLOURS[number], along="x")
+    for prompt, colour in zip(dict.fromkeys(cell.prompt for cell in measured), COLOURS, strict=False):
+        axes.plot([], [], "o", color=colour, label=prompt)
+    axes.plot([], [], "k>", label="at least")
     axes.axvline(10, color=GREY, lw=0.8, ls=":")
     axes.set(
         xscale="log", xlabel="variance within / between renders", yticks=range(len(names)), yticklabels=names
     )
     plain_numbers(axes.xaxis, LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.invert_yaxis()
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False, fontsize=8)
+    axes.grid(alpha=0.25, axis="x")
+    figure.legend(loc="outside upper center", ncols=5, frameon=False, fontsize=8)
     return figure
+
+
+def _point(
+    axes: Axes, b: VarianceBudget, place: float, colour: str, face: str, along: Literal["x", "y"]
+) -> None:
+    """W/B with its interval on the axis `along`, or the least that it is where B is not told from 0."""
+    found = resolved_ratio([(b.within, b.between)])
+    if found is None:
+        least = least_ratio([(b.within, b.between)])
+        x, y = (place, least) if along == "y" else (least, place)
+        axes.plot(x, y, "^" if along == "y" else ">", ms=5, color=colour, mfc=face)
+        return
+    ends = [[found.value - found.low], [found.high - found.value]]
+    x, y = (place, found.value) if along == "y" else (found.value, place)
+    axes.errorbar(x, y, **{f"{along}err": ends}, fmt="o", ms=4, color=colour, mfc=face, lw=1)
 
 
 def draw_worth(rows: Sequence[Row]) -> Figure:

@@ -84,7 +84,9 @@ def test_rows_and_pictures() -> None:
     near = {Cell("a torus", 0, 150): budget(20.0)}
     wide = {c: budget(3.0) for c in camera_cells(["a torus"], 0, 150)}
     assert len(wide) == len(CAMERAS) - 1
-    assert all("W/B 3.00" in line for line in camera_rows(near | wide))
+    assert all("W/B 3.00" in line for line in camera_rows(wide))
+    (unseen_line,) = camera_rows(dict([next(iter(unseen(4.0).items()))]))
+    assert unseen_line == "a torus, near: W/B at least 19.2."
     assert [row["cameras"] for row in rows_of(near | wide)] == ["near", *(c.cameras for c in wide)]
     (axes,) = draw_cameras(near | wide).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == list(CAMERAS)
