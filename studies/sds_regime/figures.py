@@ -88,7 +88,8 @@ def _point(
         return
     ends = [[found.value - found.low], [found.high - found.value]]
     x, y = (place, found.value) if along == "y" else (found.value, place)
-    axes.errorbar(x, y, **{f"{along}err": ends}, fmt="o", ms=4, color=colour, mfc=face, lw=1)
+    across, up = (ends, None) if along == "x" else (None, ends)
+    axes.errorbar(x, y, xerr=across, yerr=up, fmt="o", ms=4, color=colour, mfc=face, lw=1)
 
 
 def draw_worth(rows: Sequence[Row]) -> Figure:
