@@ -190,10 +190,11 @@ class SDSObjective(nn.Module):
             yield from self.fake.losses(x, draws, levels, cond, self.options.augment != "none")
 
     def regulariser(self, seen: Rendered, step: int) -> Tensor:
-        """Sparsity √(o² + 0.01), entropy of the opacity o, roughness of the density, what faces away, as they
-        weigh at a step."""
+        """Sparsity √(o² + 0.01), entropy of the opacity o, roughness of density and colours, what faces away,
+        as they weigh at a step."""
         o = self.options
-        sparsity, opaque, smoothness = (value_at(v, step) for v in (o.sparsity, o.opaque, o.smoothness))
+        weights = o.sparsity, o.opaque, o.smoothness, o.colour_smoothness
+        sparsity, opaque, smoothness, colours = (value_at(v, step) for v in weights)
         loss = sparsity * (seen.opacity.square() + 0.01).sqrt().mean()
         if opaque:
             p = seen.opacity.clamp(1e-3, 1 - 1e-3)
@@ -201,6 +202,8 @@ class SDSObjective(nn.Module):
             loss = loss - opaque * (p * p.log() + (1 - p) * (-p).log1p()).mean()
         if smoothness:
             loss = loss + smoothness * self.scene.roughness()
+        if colours:
+            loss = loss + colours * self.scene.colour_roughness()
         if (orientation := value_at(o.orientation, step)) and seen.orientation is not None:
             loss = loss + orientation * seen.orientation.mean()
         return loss

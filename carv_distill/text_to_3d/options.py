@@ -214,6 +214,8 @@ class SDSOptions:
     """Weight of the binary entropy of the opacity."""
     smoothness: Schedule = scheduled(0.0, low=0)
     """Weight of the mean squared difference of neighbouring voxels' density (voxels)."""
+    colour_smoothness: Schedule = scheduled(0.0, low=0)
+    """The same of their colours' logits (voxels): less is painted that the shape lacks."""
     orientation: Schedule = scheduled(0.0, low=0)
     """Weight of the mean over pixels of Σ_i w_i max(0, n_i · d)², which turns the normals of what is seen to
     the camera (voxels, hash). In threestudio's DreamFusion from 10 to 1000, and over the opaque pixels."""

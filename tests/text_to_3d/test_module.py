@@ -267,14 +267,15 @@ def test_prompts_follow_the_view_and_the_text_model_is_let_go(make_module: Make)
 
 
 def test_regularisers_are_their_formulas(make_module: Make) -> None:
-    module = make_module(sparsity=2.0, opaque=3.0, smoothness=5.0)
+    module = make_module(sparsity=2.0, opaque=3.0, smoothness=5.0, colour_smoothness=0.5)
     with torch.no_grad():
         module.scene.density[1][..., 1::2] = 1.0
+        module.scene.colour[1][..., 1::2] = 2.0
     seen = module.objective.rendered(module.objective.camera_sampler.sample(1, stream("c")), stream("r"))
     o = seen.opacity
     inside = o.clamp(1e-3, 1 - 1e-3)
     entropy = -(inside * inside.log() + (1 - inside) * (1 - inside).log())
-    wanted = 2 * (o.square() + 0.01).sqrt().mean() + 3 * entropy.mean() + 5 * 1.0
+    wanted = 2 * (o.square() + 0.01).sqrt().mean() + 3 * entropy.mean() + 5 * 1.0 + 0.5 * 4.0
     assert torch.allclose(module.objective.regulariser(seen, 0), wanted)
 
 

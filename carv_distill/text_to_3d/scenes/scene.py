@@ -99,6 +99,10 @@ class Scene(nn.Module):
         """A scalar that grows with speckle in the density; 0 where a scene has no such measure."""
         return torch.zeros(())
 
+    def colour_roughness(self) -> Tensor:
+        """The same of the colours."""
+        return torch.zeros(())
+
     def metrics(self) -> dict[str, Tensor]:
         """What its own kind adds to the log of a step."""
         return {}

@@ -64,14 +64,21 @@ class VoxelScene(Scene):
         ]
 
     def roughness(self) -> Tensor:
-        """Mean squared difference of neighbouring voxels of the fine density."""
-        fine = self.density[1]
-        return torch.stack([fine.diff(dim=d).square().mean() for d in (2, 3, 4)]).sum()
+        """Mean squared difference of neighbouring voxels of the fine density, summed over the three axes."""
+        return _differences(self.density[1])
+
+    def colour_roughness(self) -> Tensor:
+        """The same of the colour's logits, fine and coarse together."""
+        return _differences(_summed(self.colour))
 
 
 def _summed(grids: Iterable[Tensor]) -> Tensor:
     coarse, fine = grids
     return fine + F.interpolate(coarse, fine.shape[2:], mode="trilinear", align_corners=True)
+
+
+def _differences(grid: Tensor) -> Tensor:
+    return torch.stack([grid.diff(dim=d).square().mean() for d in (2, 3, 4)]).sum()
 
 
 def _sampled(grid: Tensor, place: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from carv_distill.text_to_3d.scenes import VoxelScene, blob
+from carv_distill.text_to_3d.scenes import Scene, VoxelScene, blob
 
 
 def test_a_voxel_is_seen_at_its_own_place() -> None:
@@ -32,4 +32,10 @@ def test_roughness_is_the_mean_square_of_neighbouring_differences() -> None:
     assert scene.roughness() == 0
     with torch.no_grad():
         scene.density[1][..., 1::2] = 1.0  # stripes along x: every difference along x is 1
+        scene.colour[1][:, :2, :, 1::2] = 3.0  # along y, of two of the three colours
     assert scene.roughness() == 1
+    assert scene.colour_roughness() == 6
+    with torch.no_grad():
+        scene.colour[0] += 5.0  # the coarse grid counts, and is even
+    torch.testing.assert_close(scene.colour_roughness(), torch.tensor(6.0))
+    assert Scene.colour_roughness(scene) == Scene.roughness(scene) == 0
