@@ -15,7 +15,7 @@ from .command import Command, Measurement, RunOptions
 if TYPE_CHECKING:
     from carv_distill.data.captioned import CaptionedSet
     from carv_distill.data.sets import ImageSet
-    from carv_distill.evaluation.floor import Floor
+    from carv_distill.evaluation.floor import Floor, NoFloor
     from carv_distill.evaluation.prompted import Prompted
     from carv_distill.evaluation.reference import FIDSetup, Reference
 
@@ -48,6 +48,7 @@ class FIDCommandOptions(RunOptions):
 
 def _measure(options: FIDCommandOptions, runs: list[Path], device: str) -> Measurement | None:
     from carv_distill.data.images import load_data
+    from carv_distill.evaluation.floor import Floor
     from carv_distill.evaluation.prompted import captioned_setup
     from carv_distill.evaluation.reference import FIDSetup
     from carv_distill.evaluation.report import evaluate_generator, report_table
@@ -94,17 +95,15 @@ def _measure(options: FIDCommandOptions, runs: list[Path], device: str) -> Measu
     ]
     if processes.rank:
         return None
-    floor = None
-    if options.floor:
-        floor = _floor(config.fid, setup, data, prompted, reference)
+    floor = _floor(config.fid, setup, data, prompted, reference) if options.floor else None
     result: dict[str, Any] = {r.name: r.to_dict() for r in reports}
-    result["floor"] = floor and floor.to_dict()
+    result["floor"] = floor.to_dict() if isinstance(floor, Floor) else None
     return Measurement([f"run {run}\n", report_table(reports, floor)], result)
 
 
 def _floor(
     options: FIDOptions, setup: FIDSetup, data: ImageSet, prompted: Prompted | None, reference: Reference
-) -> Floor | None:
+) -> Floor | NoFloor:
     from carv_distill.data.solids import PromptedImages
     from carv_distill.evaluation.floor import measure_floor, rendered_floor
 

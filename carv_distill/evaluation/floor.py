@@ -24,6 +24,14 @@ WHOLE = 0.96
 """Least share of the wanted images: where classes run out, what is left is spread more evenly."""
 USED = 0.8
 """Share of the real images in a split; the rest is for classes that chance draws more often."""
+STATISTICS_ALONE = "the reference has statistics alone, no features of single images"
+
+
+@dataclass(frozen=True)
+class NoFloor:
+    """Why there is none, in words."""
+
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -77,10 +85,10 @@ def rendered_floor(
     labels: str,
     splits: int = SPLITS,
     kid_subsets: int = 100,
-) -> Floor | None:
+) -> Floor | NoFloor:
     """The floor of rendered images, which can be had anew: N whose objects are drawn as a generator's are, by
-    other cameras (whatever view the caption names), against the reference itself, that many times; None where
-    that has no features.
+    other cameras (whatever view the caption names), against the reference itself, that many times, where that
+    has features.
 
     A split of the reference, as :func:`measure_floor` makes, takes its images for independent ones; but each
     object is there equally often, and the floor of a split is then too high.
@@ -90,7 +98,7 @@ def rendered_floor(
         splits: sets of N.
     """
     if reference.features is None:
-        return None
+        return NoFloor(STATISTICS_ALONE)
     scores = []
     for split in range(splits):
         seeds = range(split * images, (split + 1) * images)
@@ -111,9 +119,8 @@ def measure_floor(
     labels: str,
     splits: int = SPLITS,
     kid_subsets: int = 100,
-) -> Floor | None:
-    """The floor for N images whose labels are drawn as `labels` says; None where the reference has no
-    features of single images, or too few of them, or of a class, for a split.
+) -> Floor | NoFloor:
+    """The floor for N images whose labels are drawn as `labels` says, where the reference has enough of them.
 
     Args:
         images: N.
@@ -121,17 +128,17 @@ def measure_floor(
         splits: of the real images; the spread over them is that of one perfect generator.
     """
     if reference.features is None:
-        return None
+        return NoFloor(STATISTICS_ALONE)
     total = len(reference.features)
     share = USED * total / (images + total)
     if min(round(share * images), round(share * total)) <= NEIGHBOURS:
-        return None
+        return NoFloor(f"{total:,} images of the reference, {images:,} of a generator: too few to split")
     scores = []
     for split in range(splits):
         g = stream("fid", "floor", split)
         first, second = _split(reference.labels, total, share, images, labels, g)
         if len(first) < WHOLE * share * images:
-            return None
+            return NoFloor("the reference has too few images of a class")
         scale = (1 / images + 1 / total) / (1 / len(first) + 1 / len(second))
         measured = compute_metrics(reference.features[first], reference.features[second], None, kid_subsets)
         assert measured.kid is not None

@@ -17,7 +17,7 @@ from carv_distill.variance import Table, number
 
 from .features import FeatureExtractor
 from .fid import KID_SUBSET_SIZE, Metrics, compute_metrics
-from .floor import Floor
+from .floor import Floor, NoFloor
 from .generate import Sample, generated_features
 from .prompted import Prompted
 from .reference import Reference
@@ -161,11 +161,11 @@ def evaluate_generator(
     return Report(name, limits, tuple(scores), extractor.name, extractor.fingerprint, reference.name, labels)
 
 
-def report_table(reports: Iterable[Report], floor: Floor | None = None) -> Table:
+def report_table(reports: Iterable[Report], floor: Floor | NoFloor | None = None) -> Table:
     """A row per report, mean ± standard deviation over its seed ranges and FID's minimum, and the floor."""
     reports = list(reports)
     rows = [_row(report.name, report.metrics, f"{report.summary()['fid'].minimum:.2f}") for report in reports]
-    if floor is not None:
+    if isinstance(floor, Floor):
         few_enough = floor.metrics[0].images <= KID_SUBSET_SIZE
         rows.append(_row("floor: perfect generator", floor.metrics, "–", kid_spread=few_enough))
     headers: tuple[str, ...] = ("", "FID", "min", "KID × 1000", "precision", "recall")
@@ -184,7 +184,7 @@ def _row(name: str, metrics: Sequence[Metrics], least: str, kid_spread: bool = T
     return (name, *cells, *(_cell(s.get(key), form) for key, form in others))
 
 
-def _explained(reports: Sequence[Report], floor: Floor | None) -> list[str]:
+def _explained(reports: Sequence[Report], floor: Floor | NoFloor | None) -> list[str]:
     """The table's caption: what was compared, what the columns are, and what they do not say."""
     settings = {
         f"{len(r.metrics)} seed {'range' if len(r.metrics) == 1 else 'ranges'} of {r.images:,}, labels "
@@ -192,16 +192,14 @@ def _explained(reports: Sequence[Report], floor: Floor | None) -> list[str]:
         for r in reports
     }
     said = [*sorted(settings), "±: standard deviation over ranges; min: the least FID, as published."]
-    if floor is None:
-        said.append(
-            "No floor: the reference has no features of single images, or too few, or too few of a class."
-        )
-    elif floor.rendered:
+    if isinstance(floor, NoFloor):
+        said.append(f"No floor: {floor.reason}.")
+    elif floor is not None and floor.rendered:
         said.append(
             f"Floor: {len(floor.metrics)} sets of as many real images, rendered by other cameras, in the "
             "generator's place; ± over sets."
         )
-    else:
+    elif floor is not None:
         first, second = floor.sizes
         said.append(
             f"Floor: real images in the generator's place, from {len(floor.metrics)} splits of the reference "

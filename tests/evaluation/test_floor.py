@@ -12,7 +12,7 @@ from carv_distill.data.solids import prompted_solids
 from carv_distill.evaluation.clip import ClipFeatures
 from carv_distill.evaluation.features import SOLIDS_CLIP
 from carv_distill.evaluation.fid import FeatureStatistics, compute_metrics, frechet_distance
-from carv_distill.evaluation.floor import measure_floor, rendered_floor
+from carv_distill.evaluation.floor import Floor, NoFloor, measure_floor, rendered_floor
 from carv_distill.evaluation.generate import image_latents
 from carv_distill.evaluation.prompted import Prompted
 from carv_distill.evaluation.reference import Reference
@@ -52,7 +52,7 @@ def test_the_floor_is_the_fid_of_a_perfect_generator(images: int, labels: str, l
     for seed in range(12):
         ref = reference(400, seed, labelled)
         floor = measure_floor(ref, images, labels, splits=6, kid_subsets=1)
-        assert floor is not None
+        assert isinstance(floor, Floor)
         floors.append(sum(m.fid for m in floor.metrics) / 6)
         scores = []
         for start in range(4):
@@ -84,7 +84,7 @@ def test_a_split_is_disjoint_and_says_its_sizes() -> None:
     """Of 400 images 0.8 · 400/(400 + 200) = 8/15 stand for each side's number; metrics as measured there."""
     ref = reference(400, 1)
     floor = measure_floor(ref, 200, "turn", splits=1, kid_subsets=1)
-    assert floor is not None
+    assert isinstance(floor, Floor)
     assert floor.sizes == (105, 215)  # 21 and 43 of each class of 80
     assert floor.scale == pytest.approx((1 / 200 + 1 / 400) / (1 / 105 + 1 / 215))
     assert floor.metrics[0].images == 200
@@ -94,11 +94,18 @@ def test_a_split_is_disjoint_and_says_its_sizes() -> None:
     assert floor.to_dict()["splits"][0]["precision"] == floor.metrics[0].precision
 
 
+def why(ref: Reference, images: int) -> str:
+    """There is no floor."""
+    floor = measure_floor(ref, images, "random")
+    assert isinstance(floor, NoFloor)
+    return floor.reason
+
+
 def test_without_images_there_is_no_floor() -> None:
     ref = reference(400, 2)
-    assert measure_floor(Reference("file", ref.statistics), 400, "random") is None
+    assert "statistics alone" in why(Reference("file", ref.statistics), 400)
     few = Reference("few", ref.statistics, features(torch.zeros(7, dtype=torch.long), "few"))
-    assert measure_floor(few, 7, "random") is None
+    assert why(few, 7).startswith("7 images of the reference, 7 of a generator: too few")
 
 
 def test_a_class_that_runs_out_leaves_no_floor() -> None:
@@ -106,7 +113,7 @@ def test_a_class_that_runs_out_leaves_no_floor() -> None:
     labels = torch.arange(200).repeat(10)
     known = torch.randn(2000, 3, generator=stream("rare"), dtype=torch.float64)
     reference = Reference("rare", FeatureStatistics.from_features(known), known, labels)
-    assert measure_floor(reference, 2000, "random") is None
+    assert "too few images of a class" in why(reference, 2000)
 
 
 @pytest.mark.parametrize(("sizes", "uneven"), [((100, 110), False), ((160, 50), True)])
@@ -116,7 +123,7 @@ def test_classes_of_unequal_size_are_noted(sizes: tuple[int, int], uneven: bool)
     known = torch.randn(210, 3, generator=stream("uneven"), dtype=torch.float64)
     reference = Reference("uneven", FeatureStatistics.from_features(known), known, labels)
     floor = measure_floor(reference, 210, "turn")
-    assert floor is not None
+    assert isinstance(floor, Floor)
     assert floor.uneven is uneven
     assert abs(floor.sizes[0] - 84) <= 1
 
@@ -129,7 +136,7 @@ def test_renders_by_other_cameras_are_their_own_floor() -> None:
     ref = Reference("shapes", FeatureStatistics.from_features(known), known)
     prompted = Prompted.of(data, extractor, (2,))
     floor = rendered_floor(data, prompted, extractor, ref, 224, "random", splits=3, kid_subsets=1)
-    assert floor is not None
+    assert isinstance(floor, Floor)
     assert (floor.sizes, floor.scale, floor.rendered) == ((224, 224), 1.0, True)
     numbers = image_latents(range(224, 448), (2,), 224, "random")[1]  # seeds of the second set
     fresh = data.rendered_anew(numbers, 1)
@@ -139,7 +146,8 @@ def test_renders_by_other_cameras_are_their_own_floor() -> None:
     assert len({m.fid for m in floor.metrics}) == 3
     assert all(m.recognised is not None and m.recognised > 0.85 for m in floor.metrics)
     assert all(m.precision is not None and m.precision > 0.85 for m in floor.metrics)
-    assert rendered_floor(data, prompted, extractor, Reference("file", ref.statistics), 224, "turn") is None
+    file = Reference("file", ref.statistics)
+    assert isinstance(rendered_floor(data, prompted, extractor, file, 224, "turn"), NoFloor)
     report = Report("student", ((0, 223),), floor.metrics[:1], "clip", "f", "shapes")
     table = str(report_table([report], floor))
     assert "3 sets of as many real images, rendered by other cameras" in " ".join(table.split())
@@ -155,8 +163,8 @@ def test_a_split_of_renders_lies_above_the_floor_of_fresh_ones() -> None:
     ref = Reference("shapes", FeatureStatistics.from_features(known), known)
     fresh = rendered_floor(data, Prompted.of(data, extractor, (2,)), extractor, ref, 504, "random", 10, 1)
     split = measure_floor(ref, 504, "random", 30, 1)
-    assert fresh is not None
-    assert split is not None
+    assert isinstance(fresh, Floor)
+    assert isinstance(split, Floor)
     high, low = (mean_and_se([m.fid for m in f.metrics]) for f in (split, fresh))
     assert high[0] - low[0] > 4 * math.hypot(high[1], low[1])
 

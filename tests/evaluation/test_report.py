@@ -12,7 +12,7 @@ from carv_distill.data.sets import to_uint8
 from carv_distill.errors import UserError
 from carv_distill.evaluation.features import DigitsFeatures
 from carv_distill.evaluation.fid import compute_metrics
-from carv_distill.evaluation.floor import measure_floor
+from carv_distill.evaluation.floor import Floor, NoFloor, measure_floor
 from carv_distill.evaluation.generate import generate_uint8
 from carv_distill.evaluation.reference import Reference
 from carv_distill.evaluation.report import Report, Summary, evaluate_generator, report_table
@@ -163,7 +163,7 @@ def test_the_table_says_what_it_is(digits_features: DigitsFeatures, reference: R
     there is no floor the reason."""
     student = evaluate(digits_features, reference)
     floor = measure_floor(reference, 40, "random", kid_subsets=1)
-    assert floor is not None
+    assert isinstance(floor, Floor)
     text = str(report_table([student], floor))
     caption = " ".join(text.split())
     fids = torch.tensor([m.fid for m in floor.metrics])
@@ -175,8 +175,9 @@ def test_the_table_says_what_it_is(digits_features: DigitsFeatures, reference: R
     assert "Labels in turn" not in caption
     assert "No floor" not in caption
     in_turn = replace(student, labels="turn", metrics=(replace(student.metrics[0], images=50_000),))
-    caption = " ".join(str(report_table([in_turn])).split())
+    caption = " ".join(str(report_table([in_turn], NoFloor("there are few"))).split())
+    assert "floor" not in str(report_table([in_turn]))  # not asked for
     assert "labels in turn" in caption
     assert "Labels in turn lower FID, and KID to below 0" in caption
-    assert "No floor: the reference has no features of single images" in caption
+    assert "No floor: there are few." in caption
     assert "So few images" not in caption
