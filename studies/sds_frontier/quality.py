@@ -19,7 +19,10 @@ from studies.study import Row, columns
 
 CONFIG = Path("configs/sds_carv.yaml")
 PROMPTS = ("a red ball", "a cyan cone", "a green cube", "an orange capsule", "a blue snowman", "a red torus")
+FIELD = ("sds.opaque=0", "sds.colour_smoothness=0")
+"""The study is of the field as it was when it was measured: the default has these two weights since."""
 COMMON = (
+    *FIELD,
     # A quarter of the default's rates: at those the score is up within 50 steps of any arm.
     "sds.density_lr=0.02",
     "sds.colour_lr=0.0125",

@@ -30,7 +30,7 @@ from studies.gradient import load_gradient, load_timesteps
 from studies.runs import TrainingRun, plain_name, train_all
 from studies.sds_frontier.coefficient import with_learned_coefficient
 from studies.sds_frontier.prices import Prices, measure_prices
-from studies.sds_frontier.quality import ARMS, CONFIG
+from studies.sds_frontier.quality import ARMS, CONFIG, FIELD
 from studies.study import Row
 
 DEFENSIVE = 0.1
@@ -64,7 +64,7 @@ class Objects:
         """By prompt."""
         early, late = self.steps
         ends = (f"trainer.max_steps={late}", f"checkpoint.every={early}", "checkpoint.keep_newest=99")
-        words = (*ends, "clip.every=0", "preview.every=0")
+        words = (*ends, *FIELD, "sds.colour_lr=0.05", "clip.every=0", "preview.every=0")
         prompts = ("a red ball", "a green cube", "a blue snowman")[: 1 if self.quick else None]
         return {p: TrainingRun(f"state-{plain_name(p)}", (f"sds.prompt={p}", *words)) for p in prompts}
 

@@ -1,0 +1,1 @@
+"""Objects that the default configuration makes, beside the solids that their prompts name."""
