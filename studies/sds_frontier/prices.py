@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
-from carv_distill.variance import CostModel, StageTimer, time_stages
-from studies.gradient import load_gradient, one_thread
+from carv_distill.variance import CostModel, MeasuredGradient, StageTimer, time_stages
+from studies.gradient import one_thread
 
 AT_ONCE = 4
 """Renders that a step works through at a time; more of them cost in proportion."""
@@ -39,10 +38,10 @@ class Prices:
         return self(upstream, draws) + self.other
 
 
-def measure_prices(run: Path, places: Iterable[tuple[int, int]], rounds: int = 8) -> Prices:
-    """Times a trained run at these (R, K), in turns, so that what disturbs the machine disturbs all alike."""
-    g, other = load_gradient(run), StageTimer()
-    timers = {place: StageTimer() for place in sorted({(min(r, AT_ONCE), k) for r, k in places})}
+def measure_prices(g: MeasuredGradient, places: Iterable[tuple[int, int]], rounds: int = 8) -> Prices:
+    """Times a gradient at these (R, K), in turns, so that what disturbs the machine disturbs all alike."""
+    other, wanted = StageTimer(), {*places, (1, 8), (AT_ONCE, 4)}
+    timers = {place: StageTimer() for place in sorted({(min(r, AT_ONCE), k) for r, k in wanted})}
     with one_thread():
         for _ in range(5):
             g.time_other(other)

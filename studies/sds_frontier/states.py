@@ -82,7 +82,7 @@ class Objects:
         draws = [*((2, k) for k in DRAWS), *((RENDERS[-1], k) for k in (1, 2, 4, 8)), (1, 8)]
         places = [*draws, *((arm.upstream, arm.draws) for arm in ARMS)]
         _, run, _ = self.states[0]
-        return once(self.folder / "prices.json", Prices, lambda: measure_prices(run, places))
+        return once(self.folder / "prices.json", Prices, lambda: measure_prices(load_gradient(run), places))
 
     def measure(self, pairs: int) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
         """(variances, parts of a single draw's variance, noise coupling of `best`), by state.

@@ -31,6 +31,7 @@ def run(study: Study, options: argparse.Namespace) -> None:
 
 def run_race(study: Study, options: argparse.Namespace) -> None:
     """Trains every arm, and compares their curves."""
+    from studies.gradient import load_gradient
     from studies.sds_frontier.prices import measure_prices
     from studies.sds_regime import figures, race
     from studies.study import filled
@@ -41,7 +42,7 @@ def run_race(study: Study, options: argparse.Namespace) -> None:
     study.seeds = seeds
     race.train(study.runs, prompts, seeds, updates, options.workers)
     timed = study.runs / race.BASE.run(prompts[0], seeds[0], updates).name
-    prices = measure_prices(timed, [(r.upstream, r.draws) for r in race.RACERS])
+    prices = measure_prices(load_gradient(timed), [(r.upstream, r.draws) for r in race.RACERS])
     points = race.points(study.runs, prompts, seeds, updates, prices, options.workers)
     rows = race.rows_of(points, prices, options.seed)
     sentences = race.verdict(rows)
@@ -55,7 +56,6 @@ def run_measurements(study: Study, options: argparse.Namespace) -> None:
     """Gate, worth and cameras, from the same trainings."""
     from studies.runs import train_all
     from studies.sds_regime import cells, figures, worth
-    from studies.study import columns
 
     prompts, steps = (cells.PROMPTS[:1], (50, 150)) if study.quick else (cells.PROMPTS, cells.STEPS)
     renders = 16 if study.quick else 100
@@ -75,10 +75,10 @@ def run_measurements(study: Study, options: argparse.Namespace) -> None:
         compared = worth.measure_all(study.runs, states, 4 if study.quick else 32, options.workers)
         seconds = worth.prices(study.runs, states[-1], 3 if study.quick else 20)
         rows = worth.rows_of(compared, seconds)
-        again = worth.confirm_all(study.runs, states, rows, 4 if study.quick else 96, options.workers)
+        pairs = 4 if study.quick else 96
+        again = worth.confirm_all(study.runs, states, worth.ANEW, seconds, pairs, options.workers)
         sentences = worth.verdict(rows, compared, again)
-        anew = columns("effective_compute", again)
-        study.write("worth", rows, verdict=sentences, seconds_of_gradients=seconds, best_anew=anew)
+        study.write("worth", rows, verdict=sentences, seconds_of_gradients=seconds, anew=again)
         study.draw("worth", figures.draw_worth(rows))
         print("\n".join(sentences))
     if "cameras" in options.part:

@@ -21,8 +21,8 @@ from carv_distill.variance import (
     standard_arms,
 )
 from studies.cached import compute
-from studies.gradient import one_thread, price
 from studies.intervals import independent_ratio, pooled_ratio
+from studies.sds_frontier.prices import measure_prices
 from studies.sds_regime.cells import Cell, load
 from studies.sentences import estimate, sentence, show
 from studies.study import Row, columns
@@ -32,6 +32,9 @@ STEPS = (150, 1000)
 AT = 8
 """K of the paper's table."""
 DEFENSIVE = 0.1
+BASE = "uniform (1, 1)"
+ANEW = ("uniform", "IW+Strat", "best")
+"""Samplers that are measured twice: those of which something was hoped for."""
 PAPER = {"uniform": 2.6, "IW": 3.0, "Strat": 3.0, "IW+Strat": 3.3}
 """Effective compute at K = 8 against (2, 1) uniform (arXiv 2605.21489)."""
 
@@ -58,28 +61,46 @@ def measure_all(folder: Path, cells: Sequence[Cell], pairs: int, workers: int) -
     return dict(zip(cells, compute(calls, folder / "cache", workers), strict=True))
 
 
-def confirm(folder: Path, cell: Cell, arm: str, draws: int, pairs: int) -> tuple[Estimate, Estimate]:
-    """Variance of uniform (1, 1) and of a sampler at K, measured anew: the greatest of many is too great by
-    chance. Uniform, cheaper and noisier, has four times the pairs."""
+def confirm(folder: Path, cell: Cell, arms: Sequence[str], draws: int, pairs: int) -> dict[str, Estimate]:
+    """Variance of samplers at K and, under BASE, of uniform (1, 1), measured anew: the greatest of many is
+    too great by chance. Uniform (1, 1), cheaper and noisier, has four times the pairs."""
     g = load(folder, cell)
     assert g.importance is not None
     own, face = stream(g.seed, cell.step, "worth", "profile"), (g.pipeline, g.parameters)
     neyman = NoiseLevelProfile.measure(*face, own, 16, 32).neyman(DEFENSIVE)
     samplers = {a.name: a.sampler for a in standard_arms(g.importance(DEFENSIVE), neyman)}
-    seed = int(torch.randint(2**31, (), generator=stream(cell.prompt, cell.step, "worth again")))
-    plain = measure_pairs(*face, samplers["uniform"], 1, 1, 4 * pairs, seed=seed)
-    chosen = measure_pairs(*face, samplers[arm], 1, draws, pairs, seed=seed + 1)
-    return plain.total(), chosen.total()
+
+    def total(arm: str, draws: int, pairs: int, what: str) -> Estimate:
+        seed = int(torch.randint(2**31, (), generator=stream(cell.prompt, cell.step, "worth again", what)))
+        return measure_pairs(*face, samplers[arm], 1, draws, pairs, seed=seed).total()
+
+    return {BASE: total("uniform", 1, 4 * pairs, BASE)} | {a: total(a, draws, pairs, a) for a in arms}
 
 
 def confirm_all(
-    folder: Path, cells: Sequence[Cell], rows: Sequence[Row], pairs: int, workers: int
-) -> Estimate:
-    """Effective compute of the best row, from variances measured anew."""
-    best = best_of(rows)
-    calls = [partial(confirm, folder, cell, best["sampler"], best["draws"], pairs) for cell in cells]
-    again: list[tuple[Estimate, Estimate]] = compute(calls, folder / "cache", workers)
-    return scaled(independent_ratio(again), best["price_of_one"])
+    folder: Path,
+    cells: Sequence[Cell],
+    arms: Sequence[str],
+    seconds: Mapping[str, float],
+    pairs: int,
+    workers: int,
+) -> list[Row]:
+    """Effective compute at K = 8 against uniform (1, 1) and (2, 1), from variances measured anew."""
+    calls = [partial(confirm, folder, cell, arms, AT, pairs) for cell in cells]
+    again: list[dict[str, Estimate]] = compute(calls, folder / "cache", workers)
+    rows = []
+    for arm in arms:
+        gain = independent_ratio([(found[BASE], found[arm]) for found in again])
+        row: Row = {"sampler": arm, "draws": AT}
+        for against, price in prices_of_one(seconds).items():
+            row |= columns(against, scaled(gain, price / seconds[f"1,{AT}"]))
+        rows.append(row)
+    return rows
+
+
+def prices_of_one(seconds: Mapping[str, float]) -> dict[str, float]:
+    """What uniform (1, 1) costs, and (2, 1) for each of its renders, of which it has half the variance."""
+    return {"effective_compute": seconds["1,1"], "effective_compute_2": seconds["2,1"] / 2}
 
 
 def best_of(rows: Sequence[Row]) -> Row:
@@ -87,25 +108,24 @@ def best_of(rows: Sequence[Row]) -> Row:
     return max(rows, key=lambda row: row["effective_compute"])
 
 
-def prices(folder: Path, cell: Cell, repeats: int) -> dict[int, float]:
-    """Seconds of one gradient at R = 1 by K, one thread, each timed at its own batch."""
-    g = load(folder, cell)
-    with one_thread():
-        return {k: price(g, 1, k, repeats)(1, k) for k in DRAWS}
+def prices(folder: Path, cell: Cell, rounds: int) -> dict[str, float]:
+    """ "R,K" → seconds of one gradient at (1, K) and at (2, 1), one thread, timed in turns."""
+    return measure_prices(load(folder, cell), [(1, k) for k in DRAWS] + [(2, 1)], rounds).gradient
 
 
-def rows_of(measured: Mapping[Cell, Comparison], seconds: Mapping[int, float]) -> list[Row]:
+def rows_of(measured: Mapping[Cell, Comparison], seconds: Mapping[str, float]) -> list[Row]:
     """A row for every sampler and K, pooled over the cells: relative efficiency at equal K, and effective
-    compute against uniform (1, 1), which is that against (2, 1) too. Errors of the seconds are not in it."""
+    compute against uniform (1, 1) and (2, 1), whose two renders cost less than two. Errors of the seconds
+    are not in it."""
     first = next(iter(measured.values()))
     rows = []
     for arm in first.arms():
         for k in DRAWS:
-            found = [(c.base.total, c.row(arm, k).total) for c in measured.values()]
+            gain = pooled_ratio([(c.base.total, c.row(arm, k).total) for c in measured.values()])
             equal = [(c.row("uniform", k).total, c.row(arm, k).total) for c in measured.values()]
-            effective = scaled(pooled_ratio(found), seconds[1] / seconds[k])
-            row: Row = {"sampler": arm, "draws": k, **columns("effective_compute", effective)}
-            row["price_of_one"] = seconds[1] / seconds[k]
+            row: Row = {"sampler": arm, "draws": k}
+            for against, price in prices_of_one(seconds).items():
+                row |= columns(against, scaled(gain, price / seconds[f"1,{k}"]))
             row |= columns("relative_efficiency", pooled_ratio(equal))
             rows.append(row | ({"paper": PAPER[arm]} if k == AT and arm in PAPER else {}))
     return rows
@@ -118,16 +138,19 @@ def above_reuse(measured: Mapping[Cell, Comparison]) -> Estimate:
     )
 
 
-def verdict(rows: Sequence[Row], measured: Mapping[Cell, Comparison], again: Estimate) -> list[str]:
-    """The figures at K = 8 beside the paper's, and the best sampler and K, as chosen and measured anew."""
+def verdict(rows: Sequence[Row], measured: Mapping[Cell, Comparison], again: Sequence[Row]) -> list[str]:
+    """The figures at K = 8 beside the paper's, and those measured anew."""
     at = [row for row in rows if row["draws"] == AT]
-    shown = ", ".join(
-        f"{row['sampler']} {show(estimate(row, 'effective_compute'))}"
-        + (f" (paper {row['paper']})" if "paper" in row else "")
-        for row in at
-    )
-    best = best_of(rows)
+    said = []
+    for what, against in (("(1, 1)", "effective_compute"), ("(2, 1)", "effective_compute_2")):
+        for when, table in (("", at), (", measured anew", again)):
+            shown = ", ".join(
+                f"{row['sampler']} {show(estimate(row, against))}"
+                + (f" (paper {row['paper']})" if "paper" in row and what == "(2, 1)" else "")
+                for row in table
+            )
+            said.append(f"Effective compute at K = {AT} against uniform {what}, own seconds{when}: {shown}.")
     pair = sentence("Variance of uniform over IW+Strat at K = 8", {"paired": above_reuse(measured)}, 1)
-    chosen = show(estimate(best, "effective_compute"))
-    top = f"Best: {best['sampler']}, K = {best['draws']}: {chosen}; measured anew {show(again)}."
-    return [f"Effective compute at K = 8 against uniform (1, 1) or (2, 1), own seconds: {shown}.", pair, top]
+    best = best_of(rows)
+    top = f"Greatest: {best['sampler']}, K = {best['draws']}: {show(estimate(best, 'effective_compute'))}."
+    return [*said, pair, top]
