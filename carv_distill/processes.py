@@ -67,13 +67,16 @@ def leave_group(status: int, together: bool) -> None:
     """Ends the process groups of one of several processes, before the interpreter ends.
 
     Their threads may still hold a tensor of their last exchange; one that lets go of it while Python is taken
-    down aborts the process, and its exit status is lost.
+    down aborts the process, and its exit status is lost. Who leaves alone does so without the interpreter's
+    own end: nothing that is registered for it is called.
 
     Args:
         status: with which a process leaves at once that leaves alone: its groups may wait for the others.
         together: all processes of the groups leave now.
     """
-    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return
+    if torch.distributed.get_world_size() == 1:
         return
     if together:
         torch.distributed.destroy_process_group()

@@ -6,12 +6,14 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from carv_distill.geometry.camera import Cameras
 from carv_distill.geometry.solids import SIDED, SOLIDS, Solid, meet
+from carv_distill.text_to_3d.scene_files import load_scene
 from carv_distill.text_to_3d.scenes import Scene
 
 ELEVATIONS = (15.0, 60.0)
@@ -98,6 +100,13 @@ def likeness(shown: Tensor, name: str, cameras: Cameras) -> Likeness:
     found = _overlap(shown, outlines(solid, best, cameras, size))
     rows = found.view(len(ELEVATIONS), -1).mean(1).tolist()
     return Likeness(float(found.mean()), tuple(rows), best)
+
+
+def likeness_of_run(run: Path, name: str) -> Likeness:
+    """Of a finished run's object to a solid."""
+    scene, _, _ = load_scene(run / "object")
+    views = standard_views()
+    return likeness(outlines_of(scene, views), name, views)
 
 
 def _best(

@@ -48,7 +48,6 @@ class FIDCommandOptions(RunOptions):
 
 def _measure(options: FIDCommandOptions, runs: list[Path], device: str) -> Measurement | None:
     from carv_distill.data.images import load_data
-    from carv_distill.evaluation.floor import Floor
     from carv_distill.evaluation.prompted import captioned_setup
     from carv_distill.evaluation.reference import FIDSetup
     from carv_distill.evaluation.report import evaluate_generator, report_table
@@ -97,7 +96,7 @@ def _measure(options: FIDCommandOptions, runs: list[Path], device: str) -> Measu
         return None
     floor = _floor(config.fid, setup, data, prompted, reference) if options.floor else None
     result: dict[str, Any] = {r.name: r.to_dict() for r in reports}
-    result["floor"] = floor.to_dict() if isinstance(floor, Floor) else None
+    result["floor"] = floor and floor.to_dict()
     return Measurement([f"run {run}\n", report_table(reports, floor)], result)
 
 

@@ -33,6 +33,10 @@ class NoFloor:
 
     reason: str
 
+    def to_dict(self) -> dict[str, Any]:
+        """For the report."""
+        return {"none": self.reason}
+
 
 @dataclass(frozen=True)
 class Floor:

@@ -17,7 +17,7 @@ from carv_distill.figures import new_figure
 from carv_distill.geometry.camera import Cameras
 from carv_distill.text_to_3d.scene_files import load_scene
 from studies.cached import compute
-from studies.likeness import DISTANCE, ELEVATIONS, FOV, SAMPLES, likeness, outlines_of, standard_views
+from studies.likeness import DISTANCE, ELEVATIONS, FOV, SAMPLES, likeness_of_run, standard_views
 from studies.runs import TrainingRun, plain_name, train_all
 from studies.study import Row
 
@@ -83,9 +83,9 @@ def measure(run: Path, solid: str) -> Object:
     """Of a finished run."""
     import trimesh
 
+    found = likeness_of_run(run, solid)
     scene, _, _ = load_scene(run / "object")
     views = standard_views()
-    found = likeness(outlines_of(scene, views), solid, views)
     with torch.no_grad():
         opacity = torch.cat([scene.render(views[i : i + 1], 64, SAMPLES).opacity for i in range(len(views))])
     haze = float(((opacity > HAZE[0]) & (opacity < HAZE[1])).double().mean())

@@ -66,7 +66,9 @@ def run_measurements(study: Study, options: argparse.Namespace) -> None:
         measured = cells.measure_all(study.runs, gate, renders, options.workers)
         kappas = {p: cells.kappa(study.runs, cells.Cell(p, study.seeds[0], steps[-1]), 20) for p in prompts}
         sentences = cells.verdict(measured, prompts, study.seeds, kappas)
-        study.write("gate", cells.rows_of(measured), verdict=sentences, kappa=kappas, renders=renders)
+        shapes = cells.shapes(study.runs, prompts, study.seeds, options.workers)
+        found = {"verdict": sentences, "kappa": kappas, "shapes": shapes, "renders": renders}
+        study.write("gate", cells.rows_of(measured), **found)
         study.draw("gate", figures.draw_gate(measured))
         print("\n".join(sentences))
     if "worth" in options.part:

@@ -13,6 +13,7 @@ from carv_distill.variance import Estimate, MeasuredGradient, VarianceBudget, ra
 from studies.cached import compute
 from studies.gradient import load_gradient, one_thread, price
 from studies.intervals import least_ratio, resolved_ratio
+from studies.likeness import Likeness, likeness_of_run
 from studies.runs import TrainingRun, plain_name
 from studies.sentences import show
 from studies.study import Row, columns
@@ -77,6 +78,17 @@ def measure(folder: Path, cell: Cell, renders: int) -> VarianceBudget:
     return VarianceBudget.measure(g.pipeline, g.parameters, stream("regime", cell.step), None, renders, 4, 2)
 
 
+def shapes(folder: Path, prompts: Sequence[str], seeds: Sequence[int], workers: int) -> list[Row]:
+    """How like the named solid the objects of all runs are at their end."""
+    runs = [(p, s, folder / training(p, s, 0).name) for p in prompts for s in seeds]
+    calls = [partial(likeness_of_run, run, prompt.split()[-1]) for prompt, _, run in runs]
+    found: list[Likeness] = compute(calls, folder / "cache", workers)
+    return [
+        {"prompt": prompt, "seed": seed, "likeness": f.iou, "by_elevation": list(f.by_row)}
+        for (prompt, seed, _), f in zip(runs, found, strict=True)
+    ]
+
+
 def gate_cells(prompts: Sequence[str], seeds: Sequence[int], steps: Sequence[int]) -> list[Cell]:
     """Every state with the three settings."""
     settings = (("draw", False), ("draw", True), ("render", False))
@@ -96,16 +108,24 @@ def measure_all(
     return dict(zip(cells, compute(calls, folder / "cache", workers), strict=True))
 
 
-def within_over_between(b: VarianceBudget) -> Estimate:
-    """W/B of a single draw."""
-    return ratio(b.within, b.between)
+def within_over_between(b: VarianceBudget) -> Estimate | None:
+    """W/B of a single draw at one state; None where B is not told from 0."""
+    return ratio(b.within, b.between) if b.between.low > 0 else None
+
+
+def least(b: VarianceBudget) -> float:
+    """The least that W/B may be at one state: W's lower end over B's upper."""
+    return least_ratio([(b.within, b.between)])
 
 
 def rows_of(measured: Mapping[Cell, VarianceBudget]) -> list[Row]:
     """A row for every cell."""
     rows = []
     for cell, b in measured.items():
-        row: Row = {**cell.__dict__, **columns("within_over_between", within_over_between(b))}
+        found = within_over_between(b)
+        row: Row = {**cell.__dict__, "at_least": least(b)}
+        empty = dict.fromkeys(f"within_over_between{end}" for end in ("", "_se", "_low", "_high"))
+        row |= columns("within_over_between", found) if found else empty
         for part in PARTS:
             row |= columns(part, getattr(b, part))
         rows.append(row)
@@ -153,7 +173,7 @@ def verdict(
                 if (c.prompt, c.seed, c.augment, c.regularised, c.cameras)
                 == (prompt, seed, "draw", False, "near")
             ]
-            passed = sum(least_ratio([(measured[c].within, measured[c].between)]) >= 10 for c in own)
+            passed = sum(least(measured[c]) >= 10 for c in own)
             shown = ", ".join(
                 f"{name} {show(e) if e else f'at least {low:.1f}'}" for name, (e, low) in values.items()
             )
@@ -169,7 +189,7 @@ def camera_rows(measured: Mapping[Cell, VarianceBudget]) -> list[str]:
     """W/B under each choice of cameras, by prompt."""
     said = []
     for cell, b in measured.items():
-        found = resolved_ratio([(b.within, b.between)])
-        shown = show(found) if found else f"at least {least_ratio([(b.within, b.between)]):.1f}"
+        found = within_over_between(b)
+        shown = show(found) if found else f"at least {least(b):.1f}"
         said.append(f"{cell.prompt}, {cell.cameras}: W/B {shown}.")
     return said

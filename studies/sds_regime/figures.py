@@ -12,11 +12,10 @@ from matplotlib.ticker import LogLocator
 
 from carv_distill.figures import BLUE, GREEN, GREY, ORANGE, RED, draw_band, new_figure
 from carv_distill.variance import VarianceBudget
-from studies.intervals import least_ratio, resolved_ratio
 from studies.plots import draw_curve, plain_numbers
 from studies.sds_frontier.quality import bands
 from studies.sds_regime import race
-from studies.sds_regime.cells import CAMERAS, PROMPTS, Cell
+from studies.sds_regime.cells import CAMERAS, PROMPTS, Cell, least, within_over_between
 from studies.study import Row
 
 COLOURS = (BLUE, ORANGE, GREEN, RED)
@@ -80,10 +79,9 @@ def _point(
     axes: Axes, b: VarianceBudget, place: float, colour: str, face: str, along: Literal["x", "y"]
 ) -> None:
     """W/B with its interval on the axis `along`, or the least that it is where B is not told from 0."""
-    found = resolved_ratio([(b.within, b.between)])
+    found = within_over_between(b)
     if found is None:
-        least = least_ratio([(b.within, b.between)])
-        x, y = (place, least) if along == "y" else (least, place)
+        x, y = (place, least(b)) if along == "y" else (least(b), place)
         axes.plot(x, y, "^" if along == "y" else ">", ms=5, color=colour, mfc=face)
         return
     ends = [[found.value - found.low], [found.high - found.value]]

@@ -83,15 +83,16 @@ def train(folder: Path, prompts: Sequence[str], seeds: Sequence[int], updates: i
 
 
 def likeness_of(run: Path, solid: str) -> list[tuple[int, float]]:
-    """(step, mean intersection over union with the solid) at every checkpoint."""
+    """(step, mean intersection over union with the solid) at the start and at every checkpoint."""
     task, config = open_run(run)
     module = TASKS[task.name].prepare(config, "cpu", 1).module
     assert isinstance(module, SDSModule)
     views = standard_views()
     steps = sorted(int(p.stem.split("=")[1]) for p in (run / "checkpoints").glob("newest-step=*.ckpt"))
     found = []
-    for step in steps:
-        load_checkpoint(module, run, config, "cpu", step)
+    for step in (0, *steps):
+        if step:
+            load_checkpoint(module, run, config, "cpu", step)
         found.append((step, likeness(outlines_of(module.scene, views), solid, views).iou))
     return found
 
@@ -124,11 +125,15 @@ def on_grid(measured: pd.DataFrame, column: str) -> tuple[np.ndarray, Curves]:
         mine = measured[measured.arm == racer.name]
         curves[racer.name] = np.array(
             [
-                [np.interp(grid, run.seconds, run[column]) for _, run in of_prompt.groupby("seed")]
+                [_along(grid, run.dropna(subset=column), column) for _, run in of_prompt.groupby("seed")]
                 for _, of_prompt in mine.groupby("prompt", sort=False)
             ]
         )
     return grid, curves
+
+
+def _along(grid: np.ndarray, run: pd.DataFrame, column: str) -> np.ndarray:
+    return np.interp(grid, run.seconds, run[column])
 
 
 def share_to_plateau(arm: np.ndarray, base: np.ndarray) -> float:

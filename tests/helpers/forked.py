@@ -49,7 +49,7 @@ class Forked:
         self, script: str, words: Sequence[str], environment: Mapping[str, str], apart: bool = False
     ) -> None:
         assert script in SCRIPTS
-        self.environment = dict(environment)
+        self.script, self.environment = script, dict(environment)
         self._out = Path(_new_file())
         self._error = Path(_new_file()) if apart else None
         streams = str(self._out), str(self._error or self._out)
@@ -70,7 +70,7 @@ class Forked:
         """Until the end, for so many seconds at most."""
         self._process.join(timeout)
         if self.returncode is None:
-            raise subprocess.TimeoutExpired([*SCRIPTS], timeout or 0)
+            raise subprocess.TimeoutExpired(self.script, timeout or 0)
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:

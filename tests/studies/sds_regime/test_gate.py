@@ -9,7 +9,7 @@ import pytest
 
 from carv_distill.tasks import load_config, train
 from studies.intervals import least_ratio
-from studies.sds_regime.cells import CONFIG, PROMPTS, STEPS, Cell, measure, training
+from studies.sds_regime.cells import CONFIG, PROMPTS, STEPS, Cell, measure, shapes, training
 from studies.sentences import estimate
 from tests.helpers.small import ROOT
 
@@ -18,7 +18,7 @@ from tests.helpers.small import ROOT
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_within_is_surely_ten_times_between(prompt: str, tmp_path: Path) -> None:
-    """After 50 steps of the shipped configuration and files, at guidance 7.5: 100 renders, 4 levels, 2
+    """Early, after 50 steps of the shipped configuration and files, at guidance 7.5: 100 renders, 4 levels, 2
     noises; the lower end of W over the upper end of B. With one picture a render it is not."""
     run = training(prompt, 0, 50)
     config = load_config(ROOT / CONFIG, [*run.words, f"name={run.name}", f"folder={tmp_path}"])
@@ -29,6 +29,12 @@ def test_within_is_surely_ten_times_between(prompt: str, tmp_path: Path) -> None
         ratios[augment] = least_ratio([(b.within, b.between)])
     assert ratios["draw"] >= 10
     assert ratios["render"] < 10
+
+
+def test_the_objects_of_a_gate_are_compared_with_their_solids(tiny_run: Path) -> None:
+    (row,) = shapes(tiny_run.parent, ["a torus"], [0], 1)
+    assert row["likeness"] == pytest.approx(sum(row["by_elevation"]) / 2)
+    assert 0.2 < row["likeness"] < 1
 
 
 @pytest.mark.parametrize("regularised", [False, True])

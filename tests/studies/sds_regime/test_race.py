@@ -10,7 +10,8 @@ import pytest
 
 from carv_distill.tasks import load_config
 from carv_distill.text_to_3d.options import SDSConfig
-from studies.sds_frontier.prices import Prices
+from studies.gradient import load_gradient
+from studies.sds_frontier.prices import Prices, measure_prices
 from studies.sds_regime import race
 from studies.sds_regime.cells import CONFIG
 from studies.sds_regime.figures import draw_race
@@ -25,7 +26,7 @@ def table(rise: dict[str, float]) -> pd.DataFrame:
     for racer in race.RACERS:
         for i, prompt in enumerate(race.PROMPTS):
             for seed in race.SEEDS:
-                for number in range(1, race.UPDATES // race.EVERY + 1):
+                for number in range(race.UPDATES // race.EVERY + 1):
                     step = number * race.EVERY * racer.longer
                     seconds = step * PRICES.step(racer.upstream, racer.draws)
                     value = (0.8 + 0.01 * i + 0.001 * seed) * (1 - np.exp(-seconds / rise[racer.name]))
@@ -74,7 +75,15 @@ def test_equal_seconds() -> None:
 
 
 def test_the_likeness_of_every_checkpoint(tiny_run: Path) -> None:
-    (first, one), (second, two) = race.likeness_of(tiny_run, "torus")
-    assert (first, second) == (1, 2)
-    assert 0.2 < one < 1
-    assert one != two
+    """And of the blob that all runs start from."""
+    (start, zero), (first, one), (second, two) = race.likeness_of(tiny_run, "torus")
+    assert (start, first, second) == (0, 1, 2)
+    assert 0.2 < zero < 1
+    assert len({zero, one, two}) == 3
+
+
+def test_all_arms_have_a_price(tiny_run: Path) -> None:
+    gradient = load_gradient(tiny_run)
+    prices = measure_prices(gradient, [(r.upstream, r.draws) for r in race.RACERS], rounds=1)
+    assert all(prices.step(r.upstream, r.draws) > 0 for r in race.RACERS)
+    assert prices.step(4, 1) > prices.step(1, 1)

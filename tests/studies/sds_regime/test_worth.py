@@ -13,7 +13,7 @@ from studies.sds_regime import worth
 from studies.sds_regime.cells import Cell
 from studies.sds_regime.figures import draw_worth
 
-SECONDS = {1: 1.0, 2: 1.2, 4: 1.6, 8: 2.4, 16: 4.0}
+SECONDS = {"1,1": 1.0, "1,2": 1.2, "1,4": 1.6, "1,8": 2.4, "1,16": 4.0, "2,1": 1.8}
 
 
 def made_up(share: float, seed: int) -> Comparison:
@@ -41,9 +41,9 @@ def test_effective_compute_is_variance_times_seconds() -> None:
     for row in rows:
         k = row["draws"]
         share = 0.5 if row["sampler"] == "Strat" and k > 1 else 1
-        expected = 21 / (1 + share * 20 / k) / SECONDS[k]
+        expected = 21 / (1 + share * 20 / k) / SECONDS[f"1,{k}"]
         assert row["effective_compute"] == pytest.approx(expected, rel=0.1)
-        assert row["price_of_one"] == 1 / SECONDS[k]
+        assert row["effective_compute_2"] == pytest.approx(0.9 * row["effective_compute"])
     best = worth.best_of(rows)
     assert (best["sampler"], best["draws"]) == ("Strat", 8)
     assert best["relative_efficiency"] == pytest.approx(3.5 / 2.25, rel=0.1)
@@ -63,15 +63,13 @@ def test_samplers_on_a_small_run(tiny_run: Path, monkeypatch: pytest.MonkeyPatch
     base = compared[cell].base.total.value
     for row in rows:
         total = compared[cell].row(row["sampler"], row["draws"]).total.value
-        assert row["effective_compute"] == pytest.approx(base / total / SECONDS[row["draws"]])
-    best = worth.best_of(rows)
-    plain, chosen = worth.confirm(tiny_run.parent, cell, best["sampler"], best["draws"], 3)
-    assert plain.value > 0
-    assert chosen.value != compared[cell].row(best["sampler"], best["draws"]).total.value
-    again = worth.confirm_all(tiny_run.parent, [cell], rows, 3, 1)
-    assert again.value == pytest.approx(plain.value / chosen.value / SECONDS[best["draws"]])
-    said = worth.verdict(rows, compared, again)
-    assert "(paper 3.3)" in said[0]
-    assert f"Best: {best['sampler']}, K = {best['draws']}" in said[-1]
-    assert "measured anew" in said[-1]
+        assert row["effective_compute"] == pytest.approx(base / total / SECONDS[f"1,{row['draws']}"])
+    (anew,) = worth.confirm_all(tiny_run.parent, [cell], ["IW+Strat"], SECONDS, 3, 1)
+    found = worth.confirm(tiny_run.parent, cell, ["IW+Strat"], worth.AT, 3)
+    plain, chosen = found[worth.BASE], found["IW+Strat"]
+    assert chosen.value != compared[cell].row("IW+Strat", worth.AT).total.value
+    assert anew["effective_compute"] == pytest.approx(plain.value / chosen.value / SECONDS["1,8"])
+    said = worth.verdict(rows, compared, [anew])
+    assert "(paper 3.3)" in said[2]
+    assert "measured anew: IW+Strat" in said[3]
     assert len(draw_worth(rows).axes) == 1
