@@ -96,11 +96,11 @@ def draw_worth(rows: Sequence[Row]) -> Figure:
     figure = new_figure(3.6)
     axes = figure.add_subplot()
     for (arm, mine), colour in zip(table.groupby("sampler", sort=False), (GREY, *COLOURS), strict=False):
-        draw_curve(axes, mine, "draws", "effective_compute", colour, str(arm))
+        draw_curve(axes, mine, "draws", "effective_compute_2", colour, str(arm))
         paper = mine.dropna(subset="paper") if "paper" in mine else mine[:0]
         axes.plot(paper.draws, paper.paper, "x", color=colour)
     axes.plot([], [], "kx", label="paper, by colour")
-    axes.set(xscale="log", xlabel="K", ylabel="effective compute against uniform (1, 1)")
+    axes.set(xscale="log", xlabel="K", ylabel="effective compute against uniform (2, 1)")
     plain_numbers(axes.xaxis, (1, 2, 4, 8, 16))
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=8)
