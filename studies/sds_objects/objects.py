@@ -119,7 +119,7 @@ def verdict(rows: Sequence[Row]) -> list[str]:
     said = f"Outlines overlap by {WANTED} or more on {like} of {len(rows)}; least "
     return [
         f"{said}{least['prompt']}, {least['iou']:.3f}.",
-        f"Haze on at most {max(row['haze'] for row in rows):.1%} of an object's pixels.",
+        f"Haze on at most {max(row['haze'] for row in rows):.1%} of an object's pictures.",
         f"One body on {one} of {len(rows)}, the solid's Euler number on {euler}.",
     ]
 

@@ -26,7 +26,7 @@ def test_what_is_said() -> None:
     ]
     assert objects.verdict(rows) == [
         "Outlines overlap by 0.85 or more on 2 of 3; least a yellow torus, 0.849.",
-        "Haze on at most 3.4% of an object's pixels.",
+        "Haze on at most 3.4% of an object's pictures.",
         "One body on 2 of 3, the solid's Euler number on 2.",
     ]
 

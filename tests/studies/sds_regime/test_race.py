@@ -61,8 +61,8 @@ def test_the_share_of_the_seconds(arm: list[float], share: float) -> None:
     assert race.share_to_plateau(np.array(arm), base) == share
 
 
-def test_equal_seconds() -> None:
-    """Every arm is trained for as long as the baseline, at the prices that the study is planned with."""
+def test_every_arm_is_the_run_that_it_names() -> None:
+    """Its (R, K), its updates, and seeds that nothing was chosen on."""
     for racer in race.RACERS:
         run = racer.run("a mug", 3, race.UPDATES)
         config = load_config(ROOT / CONFIG, [*run.words, f"name={run.name}"])
