@@ -50,6 +50,9 @@ class Setting:
     checkpointing: bool
     guidance: float = 7.5
     draws: int = 2
+    optimiser: str = "adamw"
+    averages: str = "device"
+    """Where they lie."""
 
 
 SETTINGS = (
@@ -60,6 +63,7 @@ SETTINGS = (
     Setting("SD 1.5, rank 64", SD15, "lora", 64, "float16", False),
     Setting("SD 1.5, all weights", SD15, "none", 0, "bfloat16", False),
     Setting("SD 1.5, all weights", SD15, "none", 0, "bfloat16", True),
+    Setting("SDXL, all weights", SDXL, "none", 0, "bfloat16", True, optimiser="adamw_8bit", averages="host"),
 )
 
 
@@ -118,6 +122,8 @@ def module_of(setting: Setting, device: str) -> DMDModule:
         t_max=0.98,
         student_timestep=399,
         gradient_checkpointing=setting.checkpointing,
+        optimiser=setting.optimiser,
+        ema_memory=setting.averages,
         adapters=AdapterOptions(kind=setting.adapters, rank=max(setting.rank, 1)),
     )
     conditions = RandomPrompts(setting.network)

@@ -11,15 +11,17 @@ import numpy as np
 import pandas as pd
 
 from carv_distill.engine.checkpoints import load_checkpoint
+from carv_distill.files import read_json
 from carv_distill.tasks import TASKS, open_run
 from carv_distill.text_to_3d.module import SDSModule
-from studies.cached import compute
+from studies.cached import once, quiet_once
 from studies.intervals import block_differences
 from studies.likeness import likeness, outlines_of, standard_views
 from studies.runs import TrainingRun, plain_name, train_all
 from studies.sds_frontier.prices import Prices
 from studies.sds_regime.cells import CONFIG
 from studies.sentences import estimate, sentence
+from studies.side_by_side import side_by_side
 from studies.study import Row, columns
 
 PROMPTS = ("a ball", "a cylinder", "a torus", "a cube", "a cone", "a mug")
@@ -97,18 +99,45 @@ def likeness_of(run: Path, solid: str) -> list[tuple[int, float]]:
     return found
 
 
+@dataclass(frozen=True)
+class Likenesses:
+    """Of a run to its solid."""
+
+    step: list[int]
+    iou: list[float]
+    """Mean intersection over union of outlines."""
+
+
+def measure_likeness(run: Path, updates: int, solid: str) -> None:
+    """:func:`likeness_of` a run of so many updates, kept beside it: who has this needs no checkpoints."""
+
+    def measure() -> Likenesses:
+        quiet_once()
+        found = likeness_of(run, solid)
+        return Likenesses([step for step, _ in found], [iou for _, iou in found])
+
+    once(_likeness_file(run, updates), Likenesses, measure)
+
+
+def _likeness_file(run: Path, updates: int) -> Path:
+    return run / f"likeness-{updates}.json"
+
+
 def points(
     folder: Path, prompts: Sequence[str], seeds: Sequence[int], updates: int, prices: Prices, workers: int
 ) -> pd.DataFrame:
     """Every measurement of every training: arm, prompt, seed, step, seconds at the study's prices, likeness
     and CLIP score."""
     runs = [(racer, p, s, racer.run(p, s, updates)) for racer in RACERS for p in prompts for s in seeds]
-    calls = [partial(likeness_of, folder / run.name, p.split()[-1]) for _, p, _, run in runs]
+    paths = [(folder / run.name, updates * racer.longer) for racer, _, _, run in runs]
+    solids = [prompt.split()[-1] for _, prompt, _, _ in runs]
+    side_by_side(
+        [partial(measure_likeness, *path, solid) for path, solid in zip(paths, solids, strict=True)], workers
+    )
     tables = []
-    for (racer, prompt, seed, run), found in zip(
-        runs, compute(calls, folder / "cache", workers), strict=True
-    ):
-        table = pd.DataFrame(found, columns=["step", "likeness"])
+    for (racer, prompt, seed, run), path in zip(runs, paths, strict=True):
+        found = read_json(_likeness_file(*path))
+        table = pd.DataFrame({"step": found["step"], "likeness": found["iou"]})
         scores = run.metrics(folder).dropna(subset="clip/score").set_index("step")["clip/score"]
         seconds = table.step * prices.step(racer.upstream, racer.draws)
         place = {"arm": racer.name, "prompt": prompt, "seed": seed}
