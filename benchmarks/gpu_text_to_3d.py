@@ -1,6 +1,6 @@
 """Text-to-3D on one GPU with a teacher of Stable Diffusion 2.1's size: what a step and an export cost.
 
-    python -m benchmarks.gpu_text_to_3d --out results.json [--rounds 10] [--small]
+    python -m benchmarks.gpu_text_to_3d --out results.json [--rounds 10] [--scenes hash …] [--small]
 
 Random weights, `configs/sd21/sds_carv.yaml`, frozen parts in float16, 512 × 512 pictures: of a hash scene,
 voxels and 10,000 Gaussians the seconds of a step at (4, 1) and (1, 16), their peak memory, the price κ of a
@@ -43,8 +43,8 @@ SCENES = {
     "voxels": ("scene.kind=voxels", "scene.resolution=128"),
     "gaussians": ("scene.kind=gaussians", "scene.gaussians.count=10000"),
 }
-PLACES = ((4, 1), (1, 16))
-"""(R, K) whose steps cost the same where κ = 4."""
+PLACES = ((4, 1, 1), (4, 1, 4), (1, 16, 1))
+"""R, K and the renders at once; (4, 1) and (1, 16) cost the same where κ = 4."""
 SMALL = (
     "teacher.path=checkpoints/shapes-teacher",
     "sds.prompt=a red torus",
@@ -61,10 +61,13 @@ class Measured:
     scene: str
     upstream: int
     draws: int
+    at_once: int
+    """Renders that a step works through at a time."""
     seconds: float
     """Of a step, the median."""
     peak_gib: float
     kappa: float
+    """Of all renders at once."""
     render: float
     """Seconds of a render with its encoding, forward and backward,"""
     draw: float
@@ -135,10 +138,13 @@ def build(words: tuple[str, ...], device: str) -> SDSModule:
     return build_module(config, device).to(device)
 
 
-def measure(scene: str, place: tuple[int, int], words: tuple[str, ...], rounds: int, device: str) -> Measured:
+def measure(
+    scene: str, place: tuple[int, int, int], words: tuple[str, ...], rounds: int, device: str
+) -> Measured:
     """Steps in a real trainer, then the stages of a gradient."""
-    upstream, draws = place
-    module = build((*words, f"estimator.upstream={upstream}", f"estimator.draws={draws}"), device)
+    upstream, draws, at_once = place
+    sizes = f"estimator.upstream={upstream}", f"estimator.draws={draws}", f"sds.renders_at_once={at_once}"
+    module = build((*words, *sizes), device)
     module.__class__ = Timed
     assert isinstance(module, Timed)
     module.seconds = []
@@ -162,7 +168,7 @@ def measure(scene: str, place: tuple[int, int], words: tuple[str, ...], rounds: 
         time_stages(*parts, chunk=Chunk(module.estimator.chunk))
     cost = CostModel.measured(timer)
     seconds = statistics.median(module.seconds[WARM_UP:])
-    return Measured(scene, upstream, draws, seconds, highest, cost.kappa, cost.sample, cost.draw)
+    return Measured(scene, *place, seconds, highest, cost.kappa, cost.sample, cost.draw)
 
 
 def measure_export(scene: str, words: tuple[str, ...], small: bool, device: str) -> dict[str, Any]:
@@ -206,8 +212,8 @@ def main() -> None:
         if not a.small:
             save_teacher(Path(folder))
             teacher = (f"teacher.path={folder}", "sds.prompt=a view")
-        for scene, own in SCENES.items():
-            words = (*teacher, f"trainer.accelerator={device}", *own)
+        for scene in a.scenes:
+            words = (*teacher, f"trainer.accelerator={device}", *SCENES[scene])
             for place in PLACES:
                 keep("steps", asdict(measure(scene, place, words, a.rounds, device)))
             keep("exports", measure_export(scene, words, a.small, device))
@@ -218,6 +224,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=whole_number(1), default=10)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--small", action="store_true")
+    parser.add_argument("--scenes", choices=SCENES, nargs="+", default=list(SCENES))
     return parser.parse_args()
 
 

@@ -136,7 +136,9 @@ class Proposal:
         if key not in self._tables:
             left = torch.cat([self._cdf.new_zeros(1), self._cdf[:-1]])
             weight = 1 / (self.mass * self.bins)
-            self._tables[key] = tuple(t.to(like) for t in (self._cdf, left, weight))
+            # non_blocking: a proposal that is made anew at every step holds up no device
+            tables = (t.to(like.dtype) for t in (self._cdf, left, weight))
+            self._tables[key] = tuple(t.to(like.device, non_blocking=True) for t in tables)
         cdf, left, weight = self._tables[key]
         return cdf, left, weight
 

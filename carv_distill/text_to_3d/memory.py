@@ -17,7 +17,8 @@ FACE_BYTES, FACES = 400, 4
 TEXEL_BYTES = 40
 """Of the texture."""
 AT_ONCE = 2**26
-"""Bytes that are enough for one piece: larger ones are slower, as their memory is fetched anew each time."""
+"""Bytes that are enough for one piece on a CPU: larger ones are slower, as their memory is fetched anew each
+time. Small ones would leave a GPU waiting for its kernels' starts."""
 
 
 def rows_at_once(scene: Scene, size: int, samples: int, memory: float) -> int:
@@ -25,12 +26,12 @@ def rows_at_once(scene: Scene, size: int, samples: int, memory: float) -> int:
     held, row = _picture(scene, size, samples)
     if row == 0:
         return size
-    return min(size, max(1, int(_piece(memory * GIB - PIXEL_BYTES * size**2, held) // row)))
+    return min(size, max(1, int(_piece(scene, memory * GIB - PIXEL_BYTES * size**2, held) // row)))
 
 
 def points_at_once(scene: Scene, memory: float, held: int = 0) -> int:
     """Points to ask for density and colour together in `memory` GiB beside `held` bytes; at least one."""
-    piece = _piece(memory * GIB - held, scene.held_bytes * _wide(scene))
+    piece = _piece(scene, memory * GIB - held, scene.held_bytes * _wide(scene))
     return max(1, int(piece // (_wide(scene) * (scene.point_bytes + 64))))
 
 
@@ -44,8 +45,10 @@ def _picture(scene: Scene, size: int, samples: int) -> tuple[int, int]:
     return held * _wide(scene), row * _wide(scene)
 
 
-def _piece(left: float, held: int) -> float:
+def _piece(scene: Scene, left: float, held: int) -> float:
     """Bytes of a piece of the work, of those that are left for it and what each piece holds again."""
+    if next(scene.parameters()).device.type != "cpu":
+        return left - held
     return min(left - held, max(AT_ONCE, 4 * held))
 
 

@@ -32,7 +32,17 @@ def mesh(tmp_path: Path) -> Iterator[DeviceMesh]:
 def test_gradients_on_a_card_and_what_a_forward_leaves_there(mesh: DeviceMesh, half: bool) -> None:
     """One update's calls against a whole network's, in float32 and under autocast; shards come from the host
     to the card, and after a call without gradients no joined block is left."""
-    network = UNetNetwork(UNet2DModel(32, 3, 3, block_out_channels=(64, 128), num_class_embeds=10))
+    network = UNetNetwork(
+        UNet2DModel(
+            32,
+            3,
+            3,
+            down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+            block_out_channels=(64, 128),
+            num_class_embeds=10,
+        )
+    )
     network.requires_grad_(True).eval()
     whole = copy.deepcopy(network).cuda()
     shard(network, mesh)

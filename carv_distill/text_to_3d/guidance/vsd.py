@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,12 @@ from .residual import own_precision
 from .timesteps import TimestepRange
 
 ADAPTER = "fake"
+
+
+@lru_cache(maxsize=1)
+def _uniform(bins: int, strategy: str) -> NoiseLevelSampler:
+    """One while the range of timesteps stays: its tables go to the device once."""
+    return NoiseLevelSampler(Proposal.uniform(bins), strategy)
 
 
 class FakeScore(nn.Module):
@@ -53,7 +60,7 @@ class FakeScore(nn.Module):
 
     def sampler(self, levels: TimestepRange) -> NoiseLevelSampler:
         """Of its own draws: the timesteps of the step, all alike."""
-        return NoiseLevelSampler(Proposal.uniform(levels.count), self.options.strategy)
+        return _uniform(levels.count, self.options.strategy)
 
     def losses(
         self, x: Tensor, draws: Draws, levels: TimestepRange, cond: Condition, pictured: bool
