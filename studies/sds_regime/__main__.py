@@ -78,9 +78,12 @@ def run_measurements(study: Study, options: argparse.Namespace) -> None:
         seconds = worth.prices(study.runs, states[-1], 3 if study.quick else 20)
         rows = worth.rows_of(compared, seconds)
         pairs = 4 if study.quick else 96
-        again = worth.confirm_all(study.runs, states, worth.ANEW, seconds, pairs, options.workers)
-        sentences = worth.verdict(rows, compared, again)
-        study.write("worth", rows, verdict=sentences, seconds_of_gradients=seconds, anew=again)
+        same = worth.ANEW, seconds, pairs, options.workers
+        again = worth.confirm_all(study.runs, states, *same)
+        beside = worth.confirm_all(study.runs, worth.per_render(states), *same)
+        sentences = worth.verdict(rows, compared, again, beside)
+        found = {"seconds_of_gradients": seconds, "anew": again, "anew_per_render": beside}
+        study.write("worth", rows, verdict=sentences, **found)
         study.draw("worth", figures.draw_worth(rows))
         print("\n".join(sentences))
     if "cameras" in options.part:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from carv_distill.variance import (
     scaled,
     standard_arms,
 )
-from studies.cached import compute
+from studies.cached import compute, once
 from studies.intervals import independent_ratio, pooled_ratio
 from studies.sds_frontier.prices import measure_prices
 from studies.sds_regime.cells import Cell, load
@@ -37,6 +38,14 @@ ANEW = ("uniform", "IW+Strat", "best")
 """Samplers that are measured twice: those of which something was hoped for."""
 PAPER = {"uniform": 2.6, "IW": 3.0, "Strat": 3.0, "IW+Strat": 3.3}
 """Effective compute at K = 8 against (2, 1) uniform (arXiv 2605.21489)."""
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """As they are kept."""
+
+    gradient: dict[str, float]
+    """Of "R,K"."""
 
 
 def measure(folder: Path, cell: Cell, pairs: int) -> Comparison:
@@ -109,8 +118,19 @@ def best_of(rows: Sequence[Row]) -> Row:
 
 
 def prices(folder: Path, cell: Cell, rounds: int) -> dict[str, float]:
-    """ "R,K" → seconds of one gradient at (1, K) and at (2, 1), one thread, timed in turns."""
-    return measure_prices(load(folder, cell), [(1, k) for k in DRAWS] + [(2, 1)], rounds).gradient
+    """ "R,K" → seconds of one gradient at (1, K) and at (2, 1), one thread, timed in turns, and kept: a study
+    that goes on has the same."""
+
+    def measure() -> Seconds:
+        places = [(1, k) for k in DRAWS] + [(2, 1)]
+        return Seconds(measure_prices(load(folder, cell), places, rounds).gradient)
+
+    return once(folder / f"seconds-{rounds}.json", Seconds, measure).gradient
+
+
+def per_render(cells: Sequence[Cell]) -> list[Cell]:
+    """The same states with one background and one set of colours for all draws of a render."""
+    return [replace(cell, augment="render") for cell in cells]
 
 
 def rows_of(measured: Mapping[Cell, Comparison], seconds: Mapping[str, float]) -> list[Row]:
@@ -138,12 +158,18 @@ def above_reuse(measured: Mapping[Cell, Comparison]) -> Estimate:
     )
 
 
-def verdict(rows: Sequence[Row], measured: Mapping[Cell, Comparison], again: Sequence[Row]) -> list[str]:
-    """The figures at K = 8 beside the paper's, and those measured anew."""
+def verdict(
+    rows: Sequence[Row],
+    measured: Mapping[Cell, Comparison],
+    again: Sequence[Row],
+    again_per_render: Sequence[Row],
+) -> list[str]:
+    """The figures at K = 8 beside the paper's, those measured anew, and anew with one picture a render."""
     at = [row for row in rows if row["draws"] == AT]
     said = []
+    tables = {"": at, ", measured anew": again, ", one picture per render": again_per_render}
     for what, against in (("(1, 1)", "effective_compute"), ("(2, 1)", "effective_compute_2")):
-        for when, table in (("", at), (", measured anew", again)):
+        for when, table in tables.items():
             shown = ", ".join(
                 f"{row['sampler']} {show(estimate(row, against))}"
                 + (f" (paper {row['paper']})" if "paper" in row and what == "(2, 1)" else "")

@@ -69,7 +69,10 @@ def test_samplers_on_a_small_run(tiny_run: Path, monkeypatch: pytest.MonkeyPatch
     plain, chosen = found[worth.BASE], found["IW+Strat"]
     assert chosen.value != compared[cell].row("IW+Strat", worth.AT).total.value
     assert anew["effective_compute"] == pytest.approx(plain.value / chosen.value / SECONDS["1,8"])
-    said = worth.verdict(rows, compared, [anew])
-    assert "(paper 3.3)" in said[2]
-    assert "measured anew: IW+Strat" in said[3]
+    (beside,) = worth.confirm_all(tiny_run.parent, worth.per_render([cell]), ["IW+Strat"], SECONDS, 3, 1)
+    assert beside["effective_compute"] != anew["effective_compute"]
+    said = worth.verdict(rows, compared, [anew], [beside])
+    assert "(paper 3.3)" in said[3]
+    assert "measured anew: IW+Strat" in said[4]
+    assert "one picture per render: IW+Strat" in said[5]
     assert len(draw_worth(rows).axes) == 1
