@@ -144,9 +144,9 @@ def _edm(config: dict[str, Any], folder: Path) -> tuple[EDMSchedule, EDMPrecondi
     edm = _scheduler(EDMEulerScheduler, config, folder).config
     if edm.get("sigma_schedule", "karras") != "karras":
         raise UserError(f"{folder}: sigma_schedule {edm.sigma_schedule} is not supported, only karras is")
-    schedule = EDMSchedule(edm.sigma_min, edm.sigma_max, edm.rho)
+    schedule = EDMSchedule(float(edm.sigma_min), float(edm.sigma_max), float(edm.rho))
     check_levels(schedule, f"{folder / SCHEDULER}: sigma_min, sigma_max, rho")
-    return schedule, EDMPreconditioning(edm.sigma_data)
+    return schedule, EDMPreconditioning(float(edm.sigma_data))
 
 
 def _flow(config: dict[str, Any], folder: Path, tokens: int | None) -> FlowSchedule:

@@ -109,6 +109,12 @@ def test_edm_levels_that_are_no_schedule(tmp_path: Path, changes: dict[str, Any]
     assert message in refusal(tmp_path, {**EDM, **changes})
 
 
+def test_a_whole_number_beyond_64_bits_is_a_number(tmp_path: Path) -> None:
+    """σ_d² of 10¹² is too large for torch's integers."""
+    _, precondition = read(tmp_path, {**EDM, "sigma_data": 10**12})
+    assert precondition(torch.tensor([1.0])).signal == pytest.approx(1e-12)
+
+
 def test_continuous_timesteps_are_not_read_as_discrete(tmp_path: Path) -> None:
     """Stable Video Diffusion's: σ up to 700 and c_noise = ln(σ)/4, not the betas' 157 and timesteps."""
     scheduler = EulerDiscreteScheduler(

@@ -82,4 +82,4 @@ class Family:
         """Text parts that a pipeline goes without, as its `model_index.json` says: models, and tokenizers of
         none."""
         declared = {part: index.get(part.replace("tokenizer", "text_encoder")) for part in self.texts}
-        return [part for part, entry in declared.items() if isinstance(entry, list) and entry[0] is None]
+        return [part for part, entry in declared.items() if isinstance(entry, list) and entry[:1] == [None]]

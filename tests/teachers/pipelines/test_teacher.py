@@ -13,6 +13,7 @@ from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 
 from carv_distill.errors import UserError
+from carv_distill.teachers.condition import Condition
 from carv_distill.teachers.pipelines import folder as loading
 from carv_distill.teachers.pipelines.codecs import ImageLatents, Pixels
 from carv_distill.teachers.pipelines.teacher import load_text_teacher
@@ -110,6 +111,12 @@ def test_a_missing_part_is_named(kind: str, part: str, folders: dict[str, Path],
     folder = shutil.copytree(folders[kind], tmp_path / kind)
     shutil.rmtree(folder / part)
     assert f"lacks its part {part}/" in refusal(folder)
+
+
+@pytest.mark.parametrize("entry", [[], ["transformers"]])
+def test_an_index_that_says_nothing_of_a_part_that_is_there(entry: list[str], folder: Path) -> None:
+    rewrite(folder / "model_index.json", text_encoder=entry)
+    assert isinstance(load_text_teacher(folder).prompts(["a red torus"]), Condition)
 
 
 def test_a_missing_scheduler_is_named(folder: Path) -> None:
