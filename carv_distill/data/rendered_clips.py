@@ -24,7 +24,7 @@ from .solids import COLOURS, object_prompt
 from .sprites import OBJECTS, sprites
 from .trajectories import MOTIONS, course
 
-EXTENT = (0.15, 0.24)
+EXTENT = (0.2, 0.32)
 """Half the side of what holds the object, as a share of the picture's."""
 DRIFT = (0.08, 0.35)
 """How far a background moves during a clip, as a share of the picture's side."""

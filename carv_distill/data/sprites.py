@@ -23,7 +23,7 @@ SIDES = (16, 32, 64)
 """Pixels along one side of a sprite, from which the nearest to the size on the picture is taken."""
 VIEWS = 16
 """Of each solid, as cameras from all sides see it."""
-CAMERAS = CameraSampler(distance=(2.6, 2.6), fov=(30.0, 30.0), elevation=(-10.0, 50.0))
+CAMERAS = CameraSampler(distance=(2.6, 2.6), fov=(38.0, 38.0), elevation=(-10.0, 50.0))
 _DARKEST = 0.25
 
 
@@ -79,7 +79,7 @@ def sprites() -> Sprites:
 
 def _digit(scan: Tensor, side: int) -> Tensor:
     """A scan [1, 8, 8] enlarged: strokes with soft borders, evenly bright."""
-    inside = 7 * side // 8
+    inside = 13 * side // 16
     large = F.interpolate(scan[None], size=(inside, inside), mode="bicubic", align_corners=False)[0]
     # The grey levels of a scan are counts of ink: half of the greatest is where a stroke's border is.
     alpha = (0.5 + (large - 0.4) * side / 24).clamp(0, 1)

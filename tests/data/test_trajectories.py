@@ -24,9 +24,7 @@ COURSE = Course(x=0.5, y=0.4, reach=0.3, angle=0.2, turn=-2.0, hops=2.0, phase=0
         ("stands still", (0.5, 0.4), (0.5, 0.4)),
     ],
 )
-def test_straight_ways_are_even(
-    motion: str, start: tuple[float, float], end: tuple[float, float]
-) -> None:
+def test_straight_ways_are_even(motion: str, start: tuple[float, float], end: tuple[float, float]) -> None:
     x, y, angle = MOTIONS[motion](COURSE, TIME)
     for way, first, last in ((x, start[0], end[0]), (y, start[1], end[1])):
         torch.testing.assert_close(way, first + (last - first) * TIME)
