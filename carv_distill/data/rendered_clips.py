@@ -54,8 +54,8 @@ class ClipFacts(NamedTuple):
 
 @dataclass(frozen=True)
 class RenderedClips:
-    """A :class:`~.clips.ClipSet` of N clips. A clip is a function of its number and of the fields but `count`:
-    in whatever batch the same to the bit, on another machine to the rounding of a byte.
+    """A :class:`~.clips.ClipSet` of N clips. A clip is a function of its number and of the fields but
+    `count`: in whatever batch the same to the bit, on another machine to the rounding of a byte.
 
     Every seven clips from 7 j on have the seven motions in random order. Nothing else depends on the motion:
     object, colour, size, the middle of the way and the angle, the background and its drift have one law for
