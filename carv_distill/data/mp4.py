@@ -17,7 +17,7 @@ from carv_distill.errors import one_line
 
 @contextmanager
 def film(
-    path: Path, height: int, width: int, fps: float = 20, crf: int = 18
+    path: Path | str, height: int, width: int, fps: float = 20, crf: int = 18
 ) -> Iterator[Callable[[Tensor], None]]:
     """A writer of a film's frames, bytes [3, H, W], one after the other; the file is there once all are.
 
@@ -51,10 +51,10 @@ def film(
             container.mux(stream.encode())
     except av.FFmpegError as error:
         raise OSError(f"the encoder failed: {one_line(error)}") from error
-    path.write_bytes(content.getvalue())
+    Path(path).write_bytes(content.getvalue())
 
 
-def save_clip(clip: Tensor, path: Path, fps: float = 8, crf: int = 18) -> None:
+def save_clip(clip: Tensor, path: Path | str, fps: float = 8, crf: int = 18) -> None:
     """A clip, uint8 [F, 3, H, W], as an mp4; see :func:`film`."""
     with film(path, clip.shape[-2], clip.shape[-1], fps, crf) as write:
         for frame in clip:

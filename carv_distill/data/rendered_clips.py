@@ -69,7 +69,7 @@ class RenderedClips:
         drifting: the share of backgrounds that move.
         tilt: the greatest angle, in degrees, that an object is turned by to either side. Below 180 digits and
             solids are easier to learn, and a turn can be guessed from one frame.
-        objects: some of :data:`~.sprites.OBJECTS`.
+        objects_shown: some of :data:`~.sprites.OBJECTS`.
 
     Raises:
         UserError: a number out of range, or an object that is none of these.
