@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -205,9 +206,10 @@ def open_captioned(place: Path, kind: FileKind) -> tuple[Storage, list[str]]:
 
 def _other_files(place: Path, kind: FileKind) -> str:
     """What a place holds instead of a kind, to end a message with."""
-    for other in (PICTURES, CLIPS):
+    other = CLIPS if kind == PICTURES else PICTURES
+    with suppress(UserError):  # shards of the kind that is wanted, and files of the other beside them
         files, _ = _open(place, FileKind(other.name, (*other.suffixes, *other.unread)))
-        if other != kind and len(files):
+        if len(files):
             more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
             return f", but the {other.name} {files.name(0)}{more}; {kind.name}s are needed here"
     return ""

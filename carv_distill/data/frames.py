@@ -28,6 +28,7 @@ DEMUXERS = {
 """By suffix, and no other, whatever is in a file: some of FFmpeg's formats are lists of further files and
 addresses, which it would open."""
 _EXTRA = "pip install 'carv-distill[attribution]'"
+_LATEST = 1_000_000
 _SLACK = 1e-3
 """Seconds that a frame may come late: Matroska rounds times to a millisecond."""
 
@@ -63,8 +64,8 @@ class FrameSampling:
             raise UserError(f"fps: {self.fps} is no number above 0 (frames a second)")
         if self.fps is not None and self.stride != 1:
             raise UserError(f"fps: {self.fps:g} and stride: {self.stride} are given; give one of them")
-        if not 0 <= self.start < math.inf:
-            raise UserError(f"start: {self.start} is no number from 0 on (seconds)")
+        if not 0 <= self.start <= _LATEST:
+            raise UserError(f"start: {self.start} is no number from 0 on to {_LATEST:,} (seconds)")
 
 
 def read_frames(file: BinaryIO, where: str, sampling: FrameSampling) -> list[Image.Image]:
@@ -96,6 +97,8 @@ def _video(container: InputContainer, where: str) -> VideoStream:
     if best is None:
         raise UserError(f"{where} has no video in it")
     stream = next(video for video in container.streams.video if video.index == best.index)
+    if stream.codec_context is None:
+        raise UserError(f"{where} has a video of a codec that is not known here; write it anew, as in H.264")
     width, height = stream.width, stream.height
     if max(width, height) > LARGEST_SIDE:
         raise UserError(f"{where} is {width}×{height}; at most {LARGEST_SIDE}×{LARGEST_SIDE} are read")

@@ -209,6 +209,7 @@ SHOWS = (
             {"a.tar": tar_of({"a.png": png(0)})},
             r"holds no clips .*, but the picture a\.tar/a\.png; clips",
         ),
+        ("set", {"a.tar": tar_of({}), "b.png": png(0)}, r"holds no clips \(.*\) and no shards \(\.tar\)$"),
         ("set", {"a.tar": tar_of({}), **CLIP}, r"holds clips and shards \(a\.tar\)"),
         ("set", {"a.tar.gz": b""}, r"a\.tar\.gz is compressed; unpack it to a \.tar, as clips are read"),
         ("set", CLIP, r"x\.mp4 has no caption: no x\.txt or x\.json beside it, and no metadata\.jsonl"),

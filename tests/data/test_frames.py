@@ -175,6 +175,34 @@ def test_what_does_not_decode_is_a_line(content: bytes) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_codec_that_is_not_known_is_a_line() -> None:
+    at = FILM.index(b"avc1", FILM.index(b"stsd"))
+    with pytest.raises(UserError, match=r"^x\.mp4 has a video of a codec that is not known here"):
+        read(FILM[:at] + b"zzzz" + FILM[at + 4 :], FrameSampling(1))
+
+
+@pytest.mark.parametrize("suffix", CODECS)
+def test_whatever_is_broken_is_a_line_or_frames(suffix: str) -> None:
+    """Cut anywhere, and bytes overwritten in all or in the head."""
+    pixels = [np.random.default_rng(i).integers(256, size=(16, 16, 3), dtype=np.uint8) for i in range(9)]
+    whole, rng = video_bytes(pixels, suffix), np.random.default_rng(1)
+    faults = []
+    for case in range(60):
+        content = bytearray(whole)
+        if case % 3 == 0:
+            content = content[: rng.integers(len(whole))]
+        else:
+            end = len(whole) if case % 3 == 1 else min(900, len(whole))
+            for place in rng.integers(end, size=rng.integers(1, 30)):
+                content[place] = rng.integers(256)
+        try:
+            read(bytes(content), FrameSampling(5, fps=7.0, start=0.2), f"x.{suffix}")
+        except UserError as error:
+            faults.append(str(error))
+    assert len(faults) > 10
+    assert not any("\n" in fault for fault in faults)
+
+
 def test_a_list_of_other_files_is_not_followed(tmp_path: Path) -> None:
     """FFmpeg would open what a playlist or a concatenation names."""
     (tmp_path / "secret.mp4").write_bytes(FILM)
@@ -212,6 +240,7 @@ def test_sound_alone_is_a_line() -> None:
         ({"fps": 8.0, "stride": 2}, "^fps: 8 and stride: 2 are given; give one of them"),
         ({"start": -1.0}, r"^start: -1\.0 is no number from 0 on"),
         ({"start": float("nan")}, "^start: nan is no number from 0 on"),
+        ({"start": 1e300}, r"^start: 1e\+300 is no number from 0 on to 1,000,000 \(seconds\)"),
     ],
 )
 def test_numbers_out_of_range_are_a_line(options: dict[str, Any], message: str) -> None:

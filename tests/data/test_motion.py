@@ -39,7 +39,7 @@ def test_whole_pixels_are_told_exactly(right: int, down: int, shape: tuple[int, 
     assert (inner(found[0, 0], margin) - expected).abs().max() < 1e-9
 
 
-@pytest.mark.parametrize(("smooth", "error"), [(0.5, 0.11), (1.0, 0.05)])
+@pytest.mark.parametrize(("smooth", "error"), [(0.5, 0.11), (1.0, 0.06)])
 @pytest.mark.parametrize("way", [(0.3, 0.0), (-0.4, 0.25), (1.6, -0.7)])
 def test_fractions_are_told(way: tuple[float, float], smooth: float, error: float) -> None:
     """Pixels a frame, to a tenth; better on smooth textures, as slopes are of neighbours but one. Half of the
@@ -85,7 +85,7 @@ def test_differences_are_means_of_channels() -> None:
 
 
 def test_weights_by_hand() -> None:
-    """Five frames, two latents: the first has the first change, the second all four. A position has two pixels."""
+    """Five frames, two latents: the first has the first change, the second all four; of two pixels each."""
     magnitude = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 4, 1, 1) * torch.tensor([1.0, 3.0, 0.0, 0.0])
     weights = latent_weights(magnitude, (2, 1, 2), floor=0.5)
     raw = torch.tensor([[2.0, 0.0], [5.0, 0.0]]) + 0.5
