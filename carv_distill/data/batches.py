@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -13,14 +13,23 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from carv_distill.carv import stream
 from carv_distill.errors import UserError
 
-from .sets import ImageSet
-
 Batch = tuple[Tensor, Tensor]
-"""Images float32 [n, C, H, W] in [-1, 1] and labels int64 [n]."""
+"""Images float32 [n, C, H, W], or clips [n, F, 3, H, W], in [-1, 1], and labels int64 [n]."""
+
+
+class BatchSet(Protocol):
+    """What :class:`~.sets.ImageSet` and :class:`~.clips.ClipSet` have in common."""
+
+    @property
+    def decodes(self) -> bool: ...
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Tensor) -> Batch: ...
 
 
 def step_loader(
-    images: ImageSet, batch: int, seed: int, key: str, shares: Sequence[int], start: int, workers: int
+    images: BatchSet, batch: int, seed: int, key: str, shares: Sequence[int], start: int, workers: int
 ) -> DataLoader[Batch]:
     """Endless batches of len(shares)·batch images, one for each step from `start` on.
 
@@ -36,7 +45,7 @@ def step_loader(
     return _loader(images, _Steps(len(images), batch, seed, key, shares, start), workers)
 
 
-def ordered_loader(images: ImageSet, batches: Sequence[range], workers: int) -> DataLoader[Batch]:
+def ordered_loader(images: BatchSet, batches: Sequence[range], workers: int) -> DataLoader[Batch]:
     """The images of these numbers, a batch for each range."""
     return _loader(images, [torch.arange(b.start, b.stop, b.step) for b in batches], workers)
 
@@ -57,7 +66,7 @@ class _Steps:
 class _Batches(Dataset[Any]):
     """A data set whose items are batches."""
 
-    def __init__(self, images: ImageSet) -> None:
+    def __init__(self, images: BatchSet) -> None:
         self.images = images
 
     def __getitem__(self, indices: Tensor) -> Batch | str:
@@ -77,7 +86,7 @@ class _Loader(DataLoader[Any]):
             yield item
 
 
-def _loader(images: ImageSet, sampler: Iterable[Tensor], workers: int) -> DataLoader[Batch]:
+def _loader(images: BatchSet, sampler: Iterable[Tensor], workers: int) -> DataLoader[Batch]:
     return _Loader(
         _Batches(images),
         sampler=sampler,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -35,6 +37,26 @@ def backdrops(noise: Tensor, choice: Tensor) -> Tensor:
     shaped = torch.fft.irfft2(torch.fft.rfft2(mixed) * amplitude, s=(side, side))
     shade = _between(SHADE, choice[:, 3:])[:, :, None, None]
     return (shade + _between(CONTRAST, contrast).view(-1, 1, 1, 1) * shaped).clamp(0, 1)
+
+
+def drifted(picture: Tensor, way: tuple[float, float], time: Tensor) -> Tensor:
+    """A picture that goes on beyond its borders as a pattern does, moved by `way` · time: [F, 3, S, S].
+
+    By its Fourier series, so that nothing is blurred between pixels: B(f) exp(−2πi f · way · time · S).
+
+    Args:
+        picture: [3, S, S] in [0, 1].
+        way: right and down, as a share of the side.
+        time: [F] in 0 … 1.
+    """
+    if way == (0.0, 0.0):
+        return picture.expand(len(time), -1, -1, -1)
+    side = picture.shape[-1]
+    across, down = torch.fft.rfftfreq(side) * side, torch.fft.fftfreq(side) * side
+    turns = time[:, None] * way[0] * across, time[:, None] * way[1] * down
+    by_x, by_y = (torch.polar(torch.ones_like(t), -2 * math.pi * t) for t in turns)
+    moved = torch.fft.rfft2(picture) * (by_y[:, :, None] * by_x[:, None, :])[:, None]
+    return torch.fft.irfft2(moved, s=(side, side)).clamp_(0, 1)
 
 
 def _frequencies(side: int, like: Tensor) -> Tensor:
