@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterator, Sequence
 from itertools import repeat
 from pathlib import Path
@@ -29,6 +31,15 @@ from .video_networks import (
     latent_shape,
     save_video_networks,
 )
+
+log = logging.getLogger(__name__)
+
+SOME = 32
+"""Clips whose latents stand for all while the autoencoder learns."""
+PATIENCE = 30.0
+"""Seconds between two lines on how many clips are encoded."""
+SHOWN = 9
+"""Frames of a clip in a preview."""
 
 
 class VideoTeacherModule(RunModule):
@@ -127,18 +138,25 @@ class VideoTeacherModule(RunModule):
     @torch.no_grad()
     def latents(self) -> tuple[Tensor, Tensor]:
         """Mean latents of every clip, scaled to unit variance per channel, [n, …] in float16; and mean and
-        standard deviation per channel, [2, C]. Kept from when the autoencoder has learned."""
-        if self._latents is None:
-            means = [self.vae.encode(pixels(clip[None])).latent_dist.mean for clip in self.clips]
-            latents = torch.cat(means)
-            where = (0, 2, 3, 4)
-            scale = torch.stack([latents.mean(where), latents.std(where)])
-            mean, std = (s.view(-1, 1, 1, 1) for s in scale)
-            found = ((latents - mean) / std).half(), scale
-            if self.stage == "vae":
-                return found
+        standard deviation per channel, [2, C]. Made once, when the autoencoder has learned; before that of
+        some clips alone."""
+        if self._latents is not None:
+            return self._latents
+        learning = self.stage == "vae"
+        means, said = [], time.monotonic()
+        for clip in self.clips[:SOME] if learning else self.clips:
+            means.append(self.vae.encode(pixels(clip[None])).latent_dist.mean)
+            if time.monotonic() - said > PATIENCE:
+                log.info("latents of %d of %d clips", len(means), len(self.clips))
+                said = time.monotonic()
+        latents = torch.cat(means)
+        over = (0, 2, 3, 4)
+        scale = torch.stack([latents.mean(over), latents.std(over)])
+        mean, std = (s.view(-1, 1, 1, 1) for s in scale)
+        found = ((latents - mean) / std).half(), scale
+        if not learning:
             self._latents = found
-        return self._latents
+        return found
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         stage, step = self.stage, self.global_step
@@ -183,3 +201,19 @@ class VideoTeacherModule(RunModule):
 def pixels(clips: Tensor) -> Tensor:
     """Bytes [n, T, 3, H, W] → [n, 3, T, H, W] in [−1, 1]."""
     return clips.movedim(2, 1).float() / 127.5 - 1
+
+
+def preview(module: VideoTeacherModule) -> Tensor:
+    """A row of frames for each of some clips: as the autoencoder keeps them while it learns, and then as the
+    teacher makes them, [n · SHOWN, 3, S, S]."""
+    number = min(6, len(module.clips))
+    if module.stage == "vae":
+        with torch.no_grad():
+            videos = pixels(module.clips[:number])
+            kept = [module.vae(one[None], return_dict=False)[0].clamp(-1, 1) for one in videos]
+            made = torch.cat([pair for row in zip(videos[:, None], kept, strict=True) for pair in row])
+    else:
+        prompts = [module.prompts[i] for i in module.labels[:number].tolist()]
+        made = module.videos(prompts, torch.Generator().manual_seed(0))
+    frames = torch.linspace(0, made.shape[2] - 1, SHOWN).round().long()
+    return made[:, :, frames].movedim(2, 1).flatten(0, 1)
