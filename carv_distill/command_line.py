@@ -21,8 +21,8 @@ Options = TypeVar("Options")
 LARGEST = 2**63 - 1
 """Of the whole numbers that an option takes."""
 EXTRAS = {
-    "text-to-3d": ("fast_simplification", "imageio", "imageio_ffmpeg", "skimage", "trimesh", "xatlas"),
-    "attribution": ("psutil", "pyarrow"),
+    "text-to-3d": ("av", "fast_simplification", "skimage", "trimesh", "xatlas"),
+    "attribution": ("av", "psutil", "pyarrow"),
     "text-to-image": ("peft", "sentencepiece", "datasets"),
     "8bit": ("bitsandbytes",),
 }

@@ -54,8 +54,8 @@ class ClipFacts(NamedTuple):
 
 @dataclass(frozen=True)
 class RenderedClips:
-    """A :class:`~.clips.ClipSet` of N clips. A clip is a function of its number and of the fields but `count`:
-    in whatever batch the same to the bit, on another machine to the rounding of a byte.
+    """A :class:`~.clips.ClipSet` of N clips. A clip is a function of its number and of the fields but
+    `count`: in whatever batch the same to the bit, on another machine to the rounding of a byte.
 
     Every seven clips from 7 j on have the seven motions in random order. Nothing else depends on the motion:
     object, colour, size, the middle of the way and the angle, the background and its drift have one law for
@@ -69,7 +69,10 @@ class RenderedClips:
         drifting: the share of backgrounds that move.
         tilt: the greatest angle, in degrees, that an object is turned by to either side. Below 180 digits and
             solids are easier to learn, and a turn can be guessed from one frame.
-        objects: some of :data:`~.sprites.OBJECTS`.
+        endless: what leaves the picture on one side comes in on the other, as the background does. Then each
+            single frame has one law for all motions; otherwise what moves left begins, on average, on the
+            right. Objects are often cut in two.
+        objects_shown: some of :data:`~.sprites.OBJECTS`.
 
     Raises:
         UserError: a number out of range, or an object that is none of these.
@@ -82,6 +85,7 @@ class RenderedClips:
     unnamed: float = 0.3
     drifting: float = 0.7
     tilt: float = 180.0
+    endless: bool = False
     objects_shown: Sequence[str] = OBJECTS
 
     decodes = True
@@ -159,17 +163,19 @@ class RenderedClips:
         object_ = OBJECTS.index(self.objects_shown[int(shown * len(self.objects_shown))])
         tint = torch.tensor(COLOURS[_COLOURS[int(colour * len(COLOURS))]])
         time = torch.linspace(0, 1, self.frames)
-        way = course(numbers[_PLACE], math.radians(self.tilt))
+        tilt = math.radians(self.tilt)
+        way = course(numbers[_PLACE], tilt, (0, 1)) if self.endless else course(numbers[_PLACE], tilt)
         pose = MOTIONS[_MOTIONS[self._motion(number)]](way, time)
         extent = EXTENT[0] + (EXTENT[1] - EXTENT[0]) * numbers[_SIZE]
         sprite = sprites().sprite(object_, pick, 2 * extent * self.size)
 
-        cos, sin = pose.angle.cos() / extent, pose.angle.sin() / extent
-        turned = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], 1)
-        place = turned @ (0.5 - torch.stack([pose.x, pose.y], -1))[..., None]
-        grid = F.affine_grid(
-            torch.cat([turned / 2, place], -1), [self.frames, 2, self.size, self.size], align_corners=False
-        )
+        centres = (torch.arange(self.size) + 0.5) / self.size
+        x, y = centres - pose.x[:, None], centres - pose.y[:, None]
+        if self.endless:
+            x, y = ((p + 0.5) % 1 - 0.5 for p in (x, y))
+        x, y = x[:, None, :], y[:, :, None]
+        cos, sin = (pose.angle.cos() / extent)[:, None, None], (pose.angle.sin() / extent)[:, None, None]
+        grid = torch.stack([cos * x - sin * y, sin * x + cos * y], -1)
         piece = F.grid_sample(sprite.expand(self.frames, -1, -1, -1), grid, align_corners=False)
 
         noise = torch.randn(1, NOISES, self.size, self.size, generator=generator)
@@ -181,7 +187,7 @@ class RenderedClips:
         return from_uint8(self.render(indices)), self.labels[indices]
 
     def fingerprint(self) -> str:
-        numbers = (self.count, self.size, self.frames, self.seed, self.drifting, self.tilt)
+        numbers = (self.count, self.size, self.frames, self.seed, self.drifting, self.tilt, self.endless)
         hashed = hashlib.blake2b(repr((*numbers, *self.objects_shown)).encode(), digest_size=8)
         hashed.update(self.clip(0).numpy().tobytes())
         return hashed.hexdigest()

@@ -12,7 +12,7 @@ import numpy as np
 
 from carv_distill.errors import UserError, one_line
 
-from .storage import LARGEST_FILE, SUFFIXES, Storage, is_hidden
+from .storage import LARGEST_FILE, PICTURES, FileKind, Storage, is_hidden
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _BLOCK = tarfile.BLOCKSIZE
@@ -79,8 +79,8 @@ class TarShards(Storage):
     """The members of :class:`Shards` with some suffixes. Nothing stays open, so that processes and threads
     share it safely."""
 
-    def __init__(self, shards: Shards, suffixes: tuple[str, ...] = SUFFIXES) -> None:
-        super().__init__(shards.path, list(shards.places), suffixes)
+    def __init__(self, shards: Shards, kind: FileKind = PICTURES) -> None:
+        super().__init__(shards.path, list(shards.places), kind)
         self._files = shards.files
         places = [shards.places[self.name(number)] for number in range(len(self))]
         self._places = np.array(places, dtype=np.int64).reshape(-1, 3)

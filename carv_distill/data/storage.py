@@ -12,20 +12,45 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from carv_distill.errors import UserError, one_line
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-"""Of the files that are read as pictures, in the formats of :data:`~.pictures.FORMATS`."""
-OTHER_PICTURES = (
-    *(".gif", ".apng", ".tif", ".tiff", ".avif", ".heic", ".heif", ".jfif", ".jpe", ".jp2", ".jxl", ".dib"),
-    *(".ppm", ".pgm", ".pnm", ".tga", ".ico", ".psd", ".dng", ".cr2", ".nef", ".exr", ".hdr", ".svg"),
+
+@dataclass(frozen=True)
+class FileKind:
+    """Files that a data set is made of, by their suffixes, in lower case."""
+
+    name: str
+    """What messages call one of them."""
+    suffixes: tuple[str, ...]
+    """Of the files that are read."""
+    unread: tuple[str, ...] = ()
+    """Of such files as are not: named, where a data set would otherwise be smaller than its owner thinks."""
+
+
+PICTURES = FileKind(
+    "picture",
+    (".png", ".jpg", ".jpeg", ".webp", ".bmp"),  # in the formats of pictures.FORMATS
+    (
+        *(".gif", ".apng", ".tif", ".tiff", ".avif", ".heic", ".heif", ".jfif", ".jpe", ".jp2", ".jxl"),
+        *(".dib", ".ppm", ".pgm", ".pnm", ".tga", ".ico", ".psd", ".dng", ".cr2", ".nef", ".exr", ".hdr"),
+        ".svg",
+    ),
 )
-"""Of pictures that are not: named, where a data set would otherwise be smaller than its owner thinks."""
+CLIPS = FileKind(
+    "clip",
+    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"),  # by the demuxers of frames.DEMUXERS
+    (
+        *(".gif", ".wmv", ".asf", ".flv", ".f4v", ".mpg", ".mpeg", ".m2v", ".ts", ".mts", ".m2ts", ".vob"),
+        *(".ogv", ".3gp", ".3g2", ".rm", ".rmvb", ".mxf", ".y4m"),
+    ),
+)
 INDEX = "dataset.json"
 LARGEST_FILE = 1 << 28
 """Bytes of an image's file once it is inflated: more than any picture needs that is read here."""
@@ -53,17 +78,16 @@ class Storage(ABC):
 
     Args:
         files: paths inside the folder or zip, with forward slashes.
-        suffixes: of the files that are wanted, in lower case.
+        kind: which of them are wanted.
 
     Raises:
-        UserError: two files of one name, or, beside pictures, one of a format that is not read.
+        UserError: two files of one name, or one of the kind, but of a format that is not read.
     """
 
-    def __init__(self, path: Path, files: Sequence[str], suffixes: tuple[str, ...] = SUFFIXES) -> None:
-        self.path = path
-        names = [name for name in files if name.lower().endswith(suffixes)]
-        if suffixes == SUFFIXES:
-            _refuse_other_pictures(path, files)
+    def __init__(self, path: Path, files: Sequence[str], kind: FileKind = PICTURES) -> None:
+        self.path, self.kind = path, kind
+        names = [name for name in files if name.lower().endswith(kind.suffixes)]
+        _refuse_unread(path, files, kind)
         keys = {path_key(name) for name in names}
         if len(keys) < len(names):
             ((twice, _),) = Counter(map(path_key, names)).most_common(1)
@@ -92,6 +116,10 @@ class Storage(ABC):
     def read(self, number: int) -> bytes:
         """What is in the file; UserError where it cannot be read."""
 
+    def open(self, number: int) -> BinaryIO:
+        """The file, to be read in parts; UserError where it cannot be read."""
+        return BytesIO(self.read(number))
+
     @abstractmethod
     def size(self, number: int) -> int:
         """Bytes of the file."""
@@ -105,13 +133,13 @@ class Storage(ABC):
         """What is in `dataset.json`, if there is one."""
 
 
-def _refuse_other_pictures(path: Path, files: Sequence[str]) -> None:
-    others = sorted(name for name in files if name.lower().endswith(OTHER_PICTURES))
+def _refuse_unread(path: Path, files: Sequence[str], kind: FileKind) -> None:
+    others = sorted(name for name in files if kind.unread and name.lower().endswith(kind.unread))
     if others:
         more = f" and {len(others) - 1:,} more" if len(others) > 1 else ""
         raise UserError(
             f"data.path: {path} holds {others[0]}{more}, of a format that is not read (allowed: "
-            f"{', '.join(SUFFIXES)}); convert what belongs to the data, and take the others out"
+            f"{', '.join(kind.suffixes)}); convert what belongs to the data, and take the others out"
         )
 
 
@@ -132,16 +160,23 @@ def _top(keys: set[str], indices: Sequence[str]) -> str:
 class FolderFiles(Storage):
     """A folder, with all that is below it."""
 
-    def __init__(self, path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> None:
+    def __init__(self, path: Path, kind: FileKind = PICTURES) -> None:
         files = []
         for folder, folders, names in os.walk(path):
             folders[:] = [name for name in folders if not is_hidden(name)]
             place = os.path.relpath(folder, path).replace(os.sep, "/")
             files += [posixpath.normpath(f"{place}/{name}") for name in names if not is_hidden(name)]
-        super().__init__(path, files, suffixes)
+        super().__init__(path, files, kind)
 
     def read(self, number: int) -> bytes:
         return self._read(self.path / self.name(number))
+
+    def open(self, number: int) -> BinaryIO:
+        file = self._plain(self.path / self.name(number))
+        try:
+            return file.open("rb")
+        except OSError as error:
+            raise UserError(f"{file}: cannot be read ({error.strerror})") from error
 
     def size(self, number: int) -> int:
         return (self.path / self.name(number)).stat().st_size
@@ -153,11 +188,14 @@ class FolderFiles(Storage):
         file = self.path / self._top / INDEX
         return self._read(file) if file.is_file() else None
 
-    def _read(self, file: Path) -> bytes:
+    def _plain(self, file: Path) -> Path:
         if file.exists() and not file.is_file():
             raise UserError(f"{file}: cannot be read (it is no file)")  # a pipe would be waited for
+        return file
+
+    def _read(self, file: Path) -> bytes:
         try:
-            return file.read_bytes()
+            return self._plain(file).read_bytes()
         except OSError as error:
             raise UserError(f"{file}: cannot be read ({error.strerror})") from error
 
@@ -170,7 +208,7 @@ class ZipFiles(Storage):
     without a common position: forked processes and threads share one descriptor safely.
     """
 
-    def __init__(self, path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> None:
+    def __init__(self, path: Path, kind: FileKind = PICTURES) -> None:
         self._descriptor: int | None = None
         try:
             with zipfile.ZipFile(path) as file:
@@ -178,7 +216,7 @@ class ZipFiles(Storage):
         except (zipfile.BadZipFile, zlib.error, struct.error, OSError, ValueError, RuntimeError) as error:
             raise UserError(f"data.path: {path} is not a whole zip file ({one_line(error)})") from error
         members: dict[str, zipfile.ZipInfo] = {}
-        known = (*suffixes, *OTHER_PICTURES) if suffixes == SUFFIXES else suffixes
+        known = (*kind.suffixes, *kind.unread)
         for m in infos:
             name = _member_name(m)
             wanted = name.lower().endswith(known) or posixpath.basename(name) == INDEX
@@ -187,7 +225,7 @@ class ZipFiles(Storage):
             if name in members:
                 raise UserError(f"data.path: {path} holds {name} twice")
             members[name] = m
-        super().__init__(path, list(members), suffixes)
+        super().__init__(path, list(members), kind)
         size = path.stat().st_size
         self._places = np.empty((len(self), 5), dtype=np.int64)
         for number in range(len(self)):

@@ -13,7 +13,7 @@ from carv_distill.errors import UserError, shown
 
 from .pictures import CHANNELS, open_picture, upright_picture
 from .sets import ImageSpec, from_uint8
-from .storage import INDEX, SUFFIXES, FolderFiles, Storage, ZipFiles, path_key
+from .storage import INDEX, PICTURES, FolderFiles, Storage, ZipFiles, path_key
 
 LOOKED_AT = 64
 """Images that are read when a set is opened, so that most faults are found before a run."""
@@ -61,7 +61,7 @@ class StoredImages:
 
 
 def load_stored_images(path: str, labels: bool = True, convert: str = "none") -> StoredImages:
-    """The pictures (:data:`~.storage.SUFFIXES`) of a folder, nested or not, or of a zip, in the order of
+    """The pictures (:data:`~.storage.PICTURES`) of a folder, nested or not, or of a zip, in the order of
     their names.
 
     `dataset.json` beside them holds ``{"labels": [["00000/img00000000.png", 6], …]}``, or null for images
@@ -81,7 +81,7 @@ def load_stored_images(path: str, labels: bool = True, convert: str = "none") ->
         raise UserError(f"data.path: {path} does not exist; a folder or zip of pictures is needed")
     storage = FolderFiles(place) if place.is_dir() else ZipFiles(place)
     if not len(storage):
-        raise UserError(f"data.path: {path} holds no images ({', '.join(SUFFIXES)})")
+        raise UserError(f"data.path: {path} holds no images ({', '.join(PICTURES.suffixes)})")
     where = _where(storage, 0)
     picture = open_picture(storage.read(0), where)
     width, height = picture.size
@@ -97,9 +97,9 @@ def load_stored_images(path: str, labels: bool = True, convert: str = "none") ->
     return found
 
 
-def spread(count: int) -> list[int]:
-    """Numbers from all parts of 0 … count−1, at most :data:`LOOKED_AT`."""
-    return torch.linspace(0, count - 1, min(LOOKED_AT, count)).long().tolist()
+def spread(count: int, most: int = LOOKED_AT) -> list[int]:
+    """Numbers from all parts of 0 … count−1, at most so many."""
+    return torch.linspace(0, count - 1, min(most, count)).long().tolist()
 
 
 def _where(storage: Storage, number: int) -> str:

@@ -70,21 +70,22 @@ MOTIONS: dict[str, Callable[[Course, Tensor], Pose]] = {
 }
 """By the words of captions: from a course and times [F] in 0 … 1 to poses. A row here is a motion; its place
 is its number."""
-REACH, TURN, HOPS = (0.25, 0.45), (math.radians(120), math.radians(330)), (1.25, 2.25)
-MIDDLE = (0.36, 0.64)
-"""Of the way: whatever the motion, the object's centre stays within 0.13 … 0.87 of the picture."""
+REACH, TURN, HOPS = (0.2, 0.4), (math.radians(120), math.radians(330)), (1.25, 2.25)
+MIDDLE = (0.25, 0.75)
+"""Of the way: whatever the motion, the object's centre stays within 0.05 … 0.95 of the picture."""
 
 
-def course(v: list[float], tilt: float) -> Course:
+def course(v: list[float], tilt: float, middle: tuple[float, float] = MIDDLE) -> Course:
     """From eight uniform numbers in [0, 1).
 
     Args:
         tilt: the greatest angle that an object is turned by to either side, radians.
+        middle: where the middle of the way is, along either side.
     """
     turn = _between(TURN, v[4]) * (1 if v[5] < 0.5 else -1)
     return Course(
-        _between(MIDDLE, v[0]),
-        _between(MIDDLE, v[1]),
+        _between(middle, v[0]),
+        _between(middle, v[1]),
         _between(REACH, v[2]),
         _between((-tilt, tilt), v[3]),
         turn,

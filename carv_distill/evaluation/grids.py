@@ -52,3 +52,32 @@ def save_captioned_grid(images: Tensor, captions: Sequence[str], path: Path | st
         draw.multiline_text((column * width + 4, 2), "\n".join(text), fill="black", font=font, spacing=3)
     with atomic_file(path) as file:
         picture.save(file, format="PNG")
+
+
+def save_clip_sheet(
+    clips: Tensor, captions: Sequence[str], path: Path | str, columns: int = 8, side: int = 64
+) -> None:
+    """Write clips as a PNG, atomically: a row for each, its caption and then its frames in order.
+
+    Args:
+        clips: uint8 [n, F, 3, H, W], or in [-1, 1].
+        columns: frames of each that are shown, evenly spread; all where there are fewer.
+        side: pixels along the shorter side of a frame, at least; small ones are enlarged by a whole number.
+    """
+    pixels = clips.detach().cpu()
+    pixels = pixels if pixels.dtype == torch.uint8 else to_uint8(pixels)
+    frames = pixels.shape[1]
+    shown = pixels[:, torch.linspace(0, frames - 1, min(columns, frames)).round().long()]
+    scale = max(1, -(-side // min(pixels.shape[-2:])))
+    shown = shown.repeat_interleave(scale, 3).repeat_interleave(scale, 4)
+    grid = make_grid(shown.flatten(0, 1), nrow=shown.shape[1], padding=2, pad_value=64)
+    font, height = ImageFont.load_default(12), shown.shape[3] + 2
+    lines = ["\n".join(textwrap.wrap(caption, 20)[: height // 16 or 1]) for caption in captions]
+    margin = 10 + max(int(font.getlength(line)) for text in lines for line in text.split("\n"))
+    picture = Image.new("RGB", (grid.shape[2] + margin, grid.shape[1]), "white")
+    picture.paste(Image.fromarray(grid.permute(1, 2, 0).contiguous().numpy()), (margin, 0))
+    draw = ImageDraw.Draw(picture)
+    for row, text in enumerate(lines):
+        draw.multiline_text((4, row * height + 4), text, fill="black", font=font, spacing=3)
+    with atomic_file(path) as file:
+        picture.save(file, format="PNG", optimize=True)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
-import imageio_ffmpeg
-import numpy as np
 import torch
 from torch import Tensor
 
+from carv_distill.data.mp4 import film
 from carv_distill.data.sets import to_uint8
 from carv_distill.errors import UserError, one_line
 from carv_distill.evaluation.grids import save_grid
@@ -80,8 +78,7 @@ def write_turntable(
 ) -> None:
     """`turntable.mp4` once around the object in `count` frames, and `views.png`, eight of them.
 
-    A frame is with the encoder before the next is rendered. Of an odd size the last row and column are there
-    twice: video stores colours for 2 × 2 pixels (yuv420p).
+    A frame is with the encoder before the next is rendered.
 
     Args:
         background: None is that of the view.
@@ -94,7 +91,7 @@ def write_turntable(
     said = time.monotonic()
     try:
         with updated_folder(folder) as scratch:
-            with video(scratch / "turntable.mp4", count, size, fps) as write:
+            with film(scratch / "turntable.mp4", size, size, fps) as write:
                 for number, frame in enumerate(shown):
                     pixels = to_uint8(2 * frame - 1)
                     write(pixels)
@@ -106,29 +103,3 @@ def write_turntable(
             save_grid(torch.stack(sheet), scratch / "views.png", columns=VIEWS)
     except OSError as error:
         raise UserError(f"{folder / 'turntable.mp4'} could not be written ({one_line(error)})") from error
-
-
-@contextmanager
-def video(path: Path, count: int, size: int, fps: int) -> Iterator[Callable[[Tensor], None]]:
-    """A writer of a film's frames, bytes [3, S, S], one after the other.
-
-    Raises:
-        OSError: the encoder failed, or did not take all `count` frames.
-    """
-    side = size + size % 2
-    encoder = imageio_ffmpeg.write_frames(
-        str(path), (side, side), fps=fps, codec="libx264", macro_block_size=2
-    )
-    encoder.send(None)
-
-    def write(pixels: Tensor) -> None:
-        padding = ((0, size % 2), (0, size % 2), (0, 0))
-        encoder.send(np.pad(pixels.permute(1, 2, 0).numpy(), padding, mode="edge").tobytes())
-
-    try:
-        yield write
-    finally:
-        encoder.close()
-    written = imageio_ffmpeg.count_frames_and_secs(str(path))[0] if path.is_file() else 0
-    if written != count:
-        raise OSError(f"the encoder wrote {written} of {count} frames")

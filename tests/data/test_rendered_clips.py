@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from carv_distill.data.batches import step_loader
@@ -26,7 +27,7 @@ GOLDEN: dict[str, list[Any]] = {
     "object": [2, 16, 0, 4, 8, 3, 0],
     "colour": [6, 7, 5, 3, 1, 7, 0],
     "named": [True, True, False, False, True, True, False],
-    "mean": [104.64, 128.76, 113.75, 106.33, 98.99, 153.9, 81.72],
+    "mean": [105.05, 127.68, 113.62, 106.62, 98.79, 153.77, 82.08],
 }
 
 
@@ -177,7 +178,7 @@ def test_pictures_show_the_motion(motion: int) -> None:
         name = MOTION[motion]
         if name in along:
             aside = down if abs(right) > abs(down) else right
-            assert along[name] > 0.2
+            assert along[name] > 0.1  # 0.2 and more, but for what is cut by a border
             assert abs(aside) < 0.06
         elif name == "bounces":
             assert y.max() - y.min() > 0.2
@@ -187,6 +188,23 @@ def test_pictures_show_the_motion(motion: int) -> None:
             assert (mask[1:] != mask[:-1]).flatten(1).any(1).all()
         else:
             assert torch.equal(clip, clip[:1].expand_as(clip))
+
+
+@pytest.mark.parametrize("frame", [0, 2, 4])
+def test_no_frame_of_an_endless_picture_tells_the_motion(frame: int) -> None:
+    """On the ring of columns, and of rows, places of each motion have no direction: mean cosine and sine are
+    0 to 4 standard errors of (1/2n)^½. In pictures with borders they have one."""
+    for endless in (True, False):
+        clips = RenderedClips(2800, size=32, frames=5, drifting=0.0, endless=endless, seed=8)
+        for motion in range(len(MOTION)):
+            chosen = (clips.facts.colour == 0) & (clips.facts.motion == motion)
+            numbers = chosen.nonzero().flatten().tolist()
+            masks = torch.stack([red_of(clips.clip(number)[frame : frame + 1])[0] for number in numbers])
+            angles = torch.arange(32) * 2 * torch.pi / 32
+            circle = torch.stack([angles.cos(), angles.sin()], 1)
+            means = [F.normalize(masks.sum(axis) @ circle, dim=1).mean(0).abs().max() for axis in (1, 2)]
+            within = max(means) < 4 * (0.5 / len(numbers)) ** 0.5
+            assert bool(within) == endless
 
 
 def test_a_background_moves_as_its_facts_say() -> None:
@@ -240,6 +258,7 @@ def test_the_fingerprint_is_of_pictures() -> None:
         {"seed": 1},
         {"drifting": 0.1},
         {"tilt": 5.0},
+        {"endless": True},
         {"objects_shown": ("cube",)},
     ]
     found = {plain.fingerprint(), *(dataclasses.replace(plain, **c).fingerprint() for c in changes)}
@@ -266,7 +285,7 @@ def test_numbers_out_of_range_are_a_line(options: dict[str, Any], message: str) 
 
 
 def test_thousands_take_seconds() -> None:
-    """2,000 clips of 17 × 96 × 96 in under two minutes of one core; 13 seconds where it was measured."""
+    """2,000 clips of 17 × 96 × 96 in under two minutes of one core; 9 seconds where it was measured."""
     clips = RenderedClips(100, size=96)
     clips.clip(0)  # the sprites
     start = time.process_time()

@@ -12,6 +12,7 @@ import pytest
 
 from carv_distill.data import shards
 from carv_distill.data.shards import Shards, TarShards
+from carv_distill.data.storage import FileKind
 from carv_distill.errors import UserError
 from tests.helpers.captioned_files import tar_of
 from tests.helpers.image_files import Files, png
@@ -20,7 +21,7 @@ FILES = {f"{i}.{s}": png(i) if s == "png" else f"{i} cats".encode() for i in ran
 
 
 def scan(path: Path, *suffixes: str) -> TarShards:
-    return TarShards(Shards.scan(path, [path], suffixes), suffixes)
+    return TarShards(Shards.scan(path, [path], suffixes), FileKind("file", suffixes))
 
 
 def contents(storage: TarShards) -> Files:

@@ -10,7 +10,7 @@ from carv_distill.data.sprites import OBJECTS, SIDES, TURNING, VIEWS, sprites
 
 
 def test_objects_are_solids_and_digits() -> None:
-    assert OBJECTS == (*TURNING, *"0123456789")
+    assert list(OBJECTS) == [*TURNING, *"0123456789"]
     assert "ball" not in OBJECTS  # its turning is not seen
 
 

@@ -62,7 +62,7 @@ def test_courses_stay_in_the_picture_and_in_their_ranges() -> None:
         assert abs(c.angle) <= math.pi
         for pose in MOTIONS.values():
             x, y, _ = pose(c, TIME)
-            assert min(x.min(), y.min()) >= 0.13
-            assert max(x.max(), y.max()) <= 0.87
+            assert min(x.min(), y.min()) >= 0.05
+            assert max(x.max(), y.max()) <= 0.95
     assert {c.turn > 0 for c in courses} == {True, False}
     assert course([0.5] * 8, tilt=0.0).angle == 0

@@ -1,10 +1,11 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
-from carv_distill.evaluation.grids import save_grid
+from carv_distill.evaluation.grids import save_clip_sheet, save_grid
 
 
 def test_grid_places_and_magnifies_images(tmp_path: Path) -> None:
@@ -28,3 +29,30 @@ def test_grid_keeps_colours_and_takes_a_short_last_row(tmp_path: Path) -> None:
     assert picture.shape == (7, 7, 3)
     assert picture[4, 1].tolist() == [0, 255, 0]
     assert picture[1, 1].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("columns", [3, 9])
+def test_a_sheet_of_clips_has_a_row_for_each(columns: int, tmp_path: Path) -> None:
+    """Two clips of five frames, each frame of one grey; captions stand on white before them."""
+    levels = torch.arange(10, dtype=torch.uint8).view(2, 5) * 25
+    clips = levels[:, :, None, None, None].expand(2, 5, 3, 6, 8)
+    save_clip_sheet(clips, ["a red cube turns", "a 7"], tmp_path / "sheet.png", columns, side=12)
+    picture = np.asarray(Image.open(tmp_path / "sheet.png"))
+    shown = levels[:, [0, 2, 4]] if columns == 3 else levels
+    height, width = 12 + 2, 16 + 2
+    margin = picture.shape[1] - (shown.shape[1] * width + 2)
+    assert picture.shape[0] == 2 * height + 2
+    for row in range(2):
+        for column, level in enumerate(shown[row].tolist()):
+            top, left = 2 + row * height, margin + 2 + column * width
+            assert (picture[top : top + 12, left : left + 16] == level).all()
+        assert (picture[row * height + 2 : (row + 1) * height, : margin - 2] < 100).any()  # words
+    assert (picture[:, margin - 3 : margin] == 255).all()
+
+
+def test_a_sheet_takes_clips_of_floats(tmp_path: Path) -> None:
+    clips = torch.linspace(-1, 1, 5).view(1, 5, 1, 1, 1).expand(1, 5, 3, 64, 64)
+    save_clip_sheet(clips, ["a long caption that is wrapped, " * 9], tmp_path / "sheet.png")
+    picture = np.asarray(Image.open(tmp_path / "sheet.png"))
+    assert picture.shape[0] == 64 + 4
+    assert picture[30, -30].tolist() == [255] * 3
