@@ -10,10 +10,12 @@ from carv_distill.engine import config as engine_config
 from carv_distill.engine import folder as engine_folder
 from carv_distill.engine.options import RunConfig
 from carv_distill.engine.task import Task
-from carv_distill.teacher_training.task import PIXEL_TEACHER, TEACHER, TEXT_TEACHER
+from carv_distill.teacher_training.task import PIXEL_TEACHER, TEACHER, TEXT_TEACHER, VIDEO_TEACHER
 from carv_distill.text_to_3d.task import SDS
 
-TASKS: dict[str, Task] = {task.name: task for task in (DMD, TEACHER, TEXT_TEACHER, PIXEL_TEACHER, SDS)}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (DMD, TEACHER, TEXT_TEACHER, PIXEL_TEACHER, VIDEO_TEACHER, SDS)
+}
 
 
 load_config = partial(engine_config.load_config, TASKS)

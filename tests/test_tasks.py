@@ -21,6 +21,7 @@ FREE = {
     "teacher_digits": ["fid.images=64", "trainer.patience=9"],
     "teacher_shapes": ["preview.every=3", "checkpoint.every=9"],
     "teacher_wild": ["preview.every=3", "checkpoint.every=9"],
+    "teacher_clips": ["preview.every=3", "checkpoint.every=9"],
 }
 FIXED = {
     "dmd_carv": ["estimator.draws=2", "dmd.beta1=0.5", "trainer.max_steps=1"],
@@ -28,6 +29,7 @@ FIXED = {
     "teacher_digits": ["training.batch=2", "data.flip=true", "trainer.max_steps=1"],
     "teacher_shapes": ["data.views=3", "training.ema=0.5", "trainer.max_steps=1"],
     "teacher_wild": ["training.views=3", "training.ema=0.5", "trainer.max_steps=1"],
+    "teacher_clips": ["training.clips=9", "training.ema=0.5", "trainer.max_steps=1"],
 }
 
 
@@ -54,7 +56,7 @@ def test_a_resumed_run_may_change_what_is_only_measured_shown_or_kept(name: str,
 
 
 def test_each_says_what_others_must_know() -> None:
-    assert list(TASKS) == ["dmd", "teacher", "text_teacher", "pixel_teacher", "sds"]
+    assert list(TASKS) == ["dmd", "teacher", "text_teacher", "pixel_teacher", "video_teacher", "sds"]
     for name, task in TASKS.items():
         assert task.name == name
         assert load_config(ROOT / "configs" / task.example).task == name

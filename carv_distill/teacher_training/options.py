@@ -137,3 +137,54 @@ class PixelTeacherConfig(RunConfig):
 
     training: PixelTeacherOptions = field(default_factory=PixelTeacherOptions)
     preview: PreviewOptions = section(PreviewOptions, resume=True)
+
+
+@dataclass
+class VideoTeacherOptions:
+    """Networks, stages and rates of a teacher of clips."""
+
+    frames: int = at_least(5, 17)
+    """4 m + 1."""
+    size: int = at_least(16, 96)
+    """Pixels along one side."""
+    clips: int = at_least(8, 2000)
+    """Of the training set."""
+    vae_channels: int = at_least(4, 16)
+    latent_channels: int = at_least(1, 16)
+    patch: int = at_least(1, 4)
+    """Latents along one side of what is one token of the transformer."""
+    width: int = at_least(24, 144)
+    """Of the transformer, in heads of 24,"""
+    layers: int = at_least(1, 6)
+    """and how many blocks it has."""
+    text_width: int = at_least(8, 32)
+    text_layers: int = at_least(1, 1)
+    vae_share: float = between(0, 1, 0.5)
+    """Share of the steps that the autoencoder gets, before the transformer starts."""
+    vae_batch: int = at_least(1, 8)
+    """Crops per step and process of the autoencoder,"""
+    vae_crop: int = at_least(16, 32)
+    """of so many pixels along one side;"""
+    batch: int = at_least(1, 8)
+    """clips of the transformer."""
+    vae_lr: float = more_than(0, 2e-3)
+    lr: float = more_than(0, 1e-3)
+    """Of transformer and text encoder."""
+    warmup: int = at_least(0, 50)
+    """Steps of linear warm-up of each stage; cosine decay to zero follows."""
+    kl_weight: float = at_least(0, 1e-6)
+    """Of the latents' KL divergence to N(0, I), beside the mean absolute error of a pixel."""
+    prompt_dropout: float = between(0, 1, 0.1)
+    """Share of prompts replaced by the empty one, for classifier-free guidance."""
+    shift: float = more_than(0, 1.0)
+    """Of the levels t that are learned and sampled: s t/(1 + (s − 1) t), t uniform."""
+    ema: float = between(0, 1, 0.999)
+    """Of transformer and text encoder."""
+
+
+@dataclass
+class VideoTeacherConfig(RunConfig):
+    """Training a miniature Wan."""
+
+    training: VideoTeacherOptions = field(default_factory=VideoTeacherOptions)
+    preview: PreviewOptions = section(PreviewOptions, resume=True)

@@ -10,6 +10,7 @@ from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import Callback
 
 from carv_distill.data.images import load_images
+from carv_distill.data.rendered_clips import RenderedClips, clip_vocabulary
 from carv_distill.data.solids import prompted_solids, vocabulary
 from carv_distill.data.wild import WILD, wild_solids
 from carv_distill.engine.callbacks import PictureGrid
@@ -24,11 +25,12 @@ from carv_distill.teachers.sampler import heun_sample
 from carv_distill.teachers.schedule import LogNormalSchedule
 from carv_distill.teachers.teacher import load_teacher
 
-from . import pixel_module, text_module
+from . import pixel_module, text_module, video_module
 from .image_module import PretrainModule, build_teacher
 from .networks import build_networks
-from .options import PixelTeacherConfig, TeacherConfig, TextTeacherConfig
+from .options import PixelTeacherConfig, TeacherConfig, TextTeacherConfig, VideoTeacherConfig
 from .pixel_networks import build_pixel_networks
+from .video_networks import build_video_networks
 
 LENGTH = 10
 """Tokens of a prompt: the longest has eight with its ends."""
@@ -90,6 +92,27 @@ def prepare_pixels(config: PixelTeacherConfig, device: str, world_size: int) -> 
     shown = {f"loss/{stage}": stage + " {:.3f}" for stage in ("unet", "clip")}
     strategy = "ddp_find_unused_parameters_true"
     return Prepared(module, callbacks, pixel_module.PixelTeacherModule.save, shown=shown, strategy=strategy)
+
+
+def prepare_clips(config: VideoTeacherConfig, device: str, world_size: int) -> Prepared:
+    """A :class:`~.video_module.VideoTeacherModule` that shows clips as it learns."""
+    o = config.training
+    seed_everything(config.seed, verbose=False)  # initial weights
+    networks = build_video_networks(o, clip_vocabulary())
+    data = RenderedClips(o.clips, o.size, o.frames, config.seed)
+    prompts = [data.captions[label] for label in data.labels.tolist()]
+    clips = data.render(torch.arange(o.clips))
+    module = video_module.VideoTeacherModule(
+        networks, clips, prompts, o, config.trainer.max_steps, config.seed
+    )
+
+    def callbacks(folder: Path) -> list[Callback]:
+        every, columns = config.preview.every, video_module.SHOWN
+        return [PictureGrid(folder / "samples", every, video_module.preview, columns, last=True)]
+
+    shown = {f"loss/{stage}": stage + " {:.3f}" for stage in ("vae", "transformer")}
+    strategy = "ddp_find_unused_parameters_true"
+    return Prepared(module, callbacks, video_module.VideoTeacherModule.save, shown=shown, strategy=strategy)
 
 
 def image_generators(config: TeacherConfig, run: Path, device: str) -> list[Generator]:

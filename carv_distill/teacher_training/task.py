@@ -1,4 +1,4 @@
-"""Training a teacher as tasks: of labelled images, and of images with prompts, by latents or pixels."""
+"""Training a teacher as tasks: of labelled images, of images with prompts, by latents or pixels, of clips."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import ModuleType
 from carv_distill.engine.task import Task, TrainedModel
 from carv_distill.errors import UserError
 
-from .options import PixelTeacherConfig, TeacherConfig, TextTeacherConfig
+from .options import PixelTeacherConfig, TeacherConfig, TextTeacherConfig, VideoTeacherConfig
 
 
 def _preparation() -> ModuleType:
@@ -51,4 +51,12 @@ PIXEL_TEACHER = Task(
     product="teacher",
     prepare=lambda config, device, processes: _preparation().prepare_pixels(config, device, processes),
     out_of_memory="a smaller training.batch",
+)
+VIDEO_TEACHER = Task(
+    name="video_teacher",
+    config=VideoTeacherConfig,
+    example="teacher_clips.yaml",
+    product="teacher",
+    prepare=lambda config, device, processes: _preparation().prepare_clips(config, device, processes),
+    out_of_memory="a smaller training.batch or training.vae_batch",
 )

@@ -50,6 +50,15 @@ SMALL_PIXELS = [
     "training.batch=2",
     "training.views=1",
 ]
+SMALL_CLIPS = [
+    "training.clips=8",
+    "training.size=16",
+    "training.frames=5",
+    "training.vae_channels=4",
+    "training.width=24",
+    "training.layers=1",
+    "training.batch=2",
+]
 SMALL_TEXT = [
     "training.vae_channels=[8,8]",
     "training.unet_channels=[32]",
@@ -145,6 +154,7 @@ RUNS: dict[str, Prepare] = {
     "teacher_shapes.yaml": lambda folder, patch: SMALL_TEXT,
     "large/teacher_shapes_64.yaml": lambda folder, patch: [*SMALL_TEXT, "data.size=16"],
     "teacher_wild.yaml": lambda folder, patch: SMALL_PIXELS,
+    "teacher_clips.yaml": lambda folder, patch: SMALL_CLIPS,
     "wild/sds_carv.yaml": pixel,
     "sds_carv.yaml": latent,
     "sds_gaussians.yaml": latent,

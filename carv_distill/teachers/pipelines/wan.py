@@ -16,7 +16,7 @@ from .codecs import VideoLatents
 from .family import Family
 from .network import PromptTransformer
 
-_TOKENS = 512
+TOKENS = 512
 """Of a prompt, filled up with zeros: the network sees them, so that another number is another output."""
 
 
@@ -33,7 +33,7 @@ class WanNetwork(PromptTransformer):
 
 def _encode(pipeline: Any, prompts: Sequence[str], device: torch.device) -> Condition:
     embeddings, _ = pipeline.encode_prompt(
-        list(prompts), do_classifier_free_guidance=False, device=device, max_sequence_length=_TOKENS
+        list(prompts), do_classifier_free_guidance=False, device=device, max_sequence_length=TOKENS
     )
     return Condition(embeddings)
 
@@ -44,7 +44,7 @@ WAN = Family(
     model=WanTransformer3DModel,
     network=WanNetwork,
     texts={"tokenizer": (T5Tokenizer,), "text_encoder": (UMT5EncoderModel,)},
-    lengths={"tokenizer": _TOKENS},
+    lengths={"tokenizer": TOKENS},
     encode=_encode,
     codec=VideoLatents,
     autoencoder=AutoencoderKLWan,

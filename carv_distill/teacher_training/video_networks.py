@@ -1,0 +1,157 @@
+"""The networks of a miniature Wan: untrained, and as a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import (
+    AutoencoderKLWan,
+    FlowMatchEulerDiscreteScheduler,
+    WanPipeline,
+    WanTransformer3DModel,
+)
+from torch import Tensor
+from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
+
+from carv_distill.errors import UserError
+from carv_distill.files import saved_folder
+from carv_distill.teachers.pipelines.wan import TOKENS
+from carv_distill.teachers.prompts import piece_tokenizer
+from carv_distill.teachers.trial import building, try_call
+
+from .options import VideoTeacherOptions
+
+HEAD = 24
+"""Numbers of an attention head: eight for each of time, height and width, in which its places turn."""
+FACTOR = 4
+"""Pixels along one side of a latent, and frames of all latents but the first."""
+
+
+@dataclass
+class VideoTeacherNetworks:
+    """The parts of a WanPipeline."""
+
+    vae: AutoencoderKLWan
+    transformer: WanTransformer3DModel
+    text_encoder: UMT5EncoderModel
+    tokenizer: T5Tokenizer
+
+
+def latent_shape(o: VideoTeacherOptions) -> tuple[int, int, int, int]:
+    """[C, T, S/4, S/4] of a clip."""
+    side = o.size // FACTOR
+    return o.latent_channels, (o.frames - 1) // FACTOR + 1, side, side
+
+
+def build_video_networks(o: VideoTeacherOptions, words: Sequence[str]) -> VideoTeacherNetworks:
+    """Networks for clips of `o.frames` × `o.size`² and prompts of these words.
+
+    Raises:
+        UserError: frames, sizes or widths that do not divide, or sizes that make no network.
+    """
+    if o.frames % FACTOR != 1:
+        raise UserError(f"training.frames: {o.frames} is not {FACTOR} m + 1, as this autoencoder needs")
+    if o.size % (FACTOR * o.patch):
+        raise UserError(
+            f"training.size: {o.size} is no multiple of {FACTOR * o.patch}, the pixels along one side of a "
+            "patch (training.patch latents)"
+        )
+    if o.width % HEAD:
+        raise UserError(f"training.width: {o.width} is no multiple of {HEAD}, the numbers of a head")
+    if o.text_width % 8:
+        raise UserError(f"training.text_width: {o.text_width} is no multiple of 8")
+    with building("training: vae_channels, width, text_width, layers of these sizes"):
+        networks = _networks(o, words)
+    x, text = torch.zeros(1, *latent_shape(o)), torch.zeros(1, 4, o.text_width)
+    transformer = networks.transformer
+
+    def call() -> Tensor:
+        output = transformer(x, torch.zeros(1), text, return_dict=False)[0]
+        assert isinstance(output, Tensor)
+        return output
+
+    try_call(call, x.shape, "training.width, training.patch: the transformer")
+    return networks
+
+
+def _networks(o: VideoTeacherOptions, words: Sequence[str]) -> VideoTeacherNetworks:
+    c, t, side, _ = latent_shape(o)
+    vae = AutoencoderKLWan(
+        base_dim=o.vae_channels,
+        z_dim=c,
+        dim_mult=[1, 1, 1],  # 2² times smaller
+        num_res_blocks=1,
+        temperal_downsample=[True, True],
+        latents_mean=[0.0] * c,
+        latents_std=[1.0] * c,
+        scale_factor_temporal=FACTOR,
+        scale_factor_spatial=FACTOR,
+    )
+    transformer = WanTransformer3DModel(
+        patch_size=(1, o.patch, o.patch),
+        num_attention_heads=o.width // HEAD,
+        attention_head_dim=HEAD,
+        in_channels=c,
+        out_channels=c,
+        text_dim=o.text_width,
+        freq_dim=64,
+        ffn_dim=4 * o.width,
+        num_layers=o.layers,
+        rope_max_seq_len=max(32, 2 * max(t, side // o.patch)),
+    )
+    tokenizer = piece_tokenizer(words)
+    text = UMT5EncoderModel(
+        UMT5Config(
+            vocab_size=len(tokenizer),
+            d_model=o.text_width,
+            d_kv=8,
+            d_ff=4 * o.text_width,
+            num_layers=o.text_layers,
+            num_heads=o.text_width // 8,
+        )
+    )
+    return VideoTeacherNetworks(vae, transformer, text, tokenizer)
+
+
+def build_video_scheduler(shift: float) -> FlowMatchEulerDiscreteScheduler:
+    """1,000 levels t of flow matching, σ = t/(1 − t), shifted to s t/(1 + (s − 1) t)."""
+    return FlowMatchEulerDiscreteScheduler(1000, shift=shift)
+
+
+def save_video_networks(
+    folder: Path,
+    networks: VideoTeacherNetworks,
+    scheduler: FlowMatchEulerDiscreteScheduler,
+    o: VideoTeacherOptions,
+    step: int,
+) -> None:
+    """A WanPipeline that diffusers reads, and a page on it; written whole or not at all."""
+    pipeline = WanPipeline(
+        tokenizer=networks.tokenizer,
+        text_encoder=networks.text_encoder,
+        vae=networks.vae,
+        transformer=networks.transformer,
+        scheduler=scheduler,
+    )
+    with saved_folder(folder) as scratch:
+        pipeline.save_pretrained(scratch, safe_serialization=True)
+        (scratch / "README.md").write_text(_card(o, step))
+
+
+def _card(o: VideoTeacherOptions, step: int) -> str:
+    return f"""# A miniature Wan
+
+Text to clips of {o.frames} frames of {o.size}×{o.size}: a solid or a digit that moves, as "a red cube moves
+left", before a background that moves, too. Trained by carv-distill for {step} steps on rendered clips.
+A `WanPipeline`; prompts are padded to {TOKENS} tokens, as it learned them:
+
+```python
+from diffusers import WanPipeline
+pipeline = WanPipeline.from_pretrained(".")
+size = dict(height={o.size}, width={o.size}, num_frames={o.frames})
+pipeline("a red cube moves left", **size, num_inference_steps=50, guidance_scale=4.0).frames[0]
+```
+"""

@@ -1,0 +1,120 @@
+"""A miniature Wan in training: reproducible, in stages, and a WanPipeline at its end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import WanPipeline
+
+from carv_distill.errors import UserError
+from carv_distill.teacher_training.options import VideoTeacherOptions
+from carv_distill.teacher_training.video_module import VideoTeacherModule, pixels
+from carv_distill.teacher_training.video_networks import build_video_networks
+from carv_distill.teachers.pipelines.teacher import load_text_teacher
+from carv_distill.teachers.pipelines.wan import TOKENS
+from tests.helpers.loops import fit
+
+OPTIONS = VideoTeacherOptions(
+    frames=5,
+    size=16,
+    vae_channels=4,
+    latent_channels=4,
+    patch=2,
+    width=24,
+    layers=2,
+    text_width=8,
+    vae_batch=2,
+    vae_crop=16,
+    batch=3,
+    shift=2.0,
+    ema=0.5,
+)
+PROMPTS = ["a red cube moves left", "a 7", "a 7 turns", "a red cube"]
+WORDS = sorted({word for prompt in PROMPTS for word in prompt.split()})
+
+
+def clips() -> torch.Tensor:
+    return torch.randint(
+        256, (4, 5, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+
+
+def trained(steps: int = 4) -> VideoTeacherModule:
+    torch.manual_seed(0)
+    networks = build_video_networks(OPTIONS, WORDS)
+    return fit(VideoTeacherModule(networks, clips(), PROMPTS, OPTIONS, steps, seed=0), steps)
+
+
+def test_stages_learn_in_turn_and_the_folder_is_a_teacher(tmp_path: Path) -> None:
+    """What the transformer learned from is what a teacher encodes, and what it is told is the pipeline's."""
+    module = trained().eval()
+    assert module.starts == (0, 2, 4)
+    assert set(module.latest_losses) == {"transformer"}
+    x, scale = module.latents()
+    torch.testing.assert_close(x.float().mean((0, 2, 3, 4)), torch.zeros(4), rtol=0, atol=1e-3)
+    torch.testing.assert_close(x.float().std((0, 2, 3, 4)), torch.ones(4), rtol=0, atol=1e-3)
+    module.save(tmp_path / "teacher", 4)
+    teacher = load_text_teacher(tmp_path / "teacher", (5, 16, 16))
+    assert teacher.shape == (4, 2, 4, 4)
+    assert not teacher.prompts.unknown_words("a red cube turns left")
+    torch.testing.assert_close(teacher.schedule.table, module.schedule.table)
+    mean = teacher.codec.vae.encode(pixels(clips()[:1])).latent_dist.mean
+    scaled = (mean - scale[0].view(-1, 1, 1, 1)) / scale[1].view(-1, 1, 1, 1)
+    torch.testing.assert_close(scaled, x[:1].float(), rtol=0, atol=5e-3)  # kept in float16
+    pipeline = WanPipeline.from_pretrained(tmp_path / "teacher")
+    embeddings, _ = pipeline.encode_prompt(
+        [PROMPTS[0]], do_classifier_free_guidance=False, max_sequence_length=TOKENS
+    )
+    number = torch.tensor([module.prompts.index(PROMPTS[0])])
+    own = module._conditions(module.ema_text_encoder, number).embeddings
+    torch.testing.assert_close(embeddings, own, rtol=0, atol=1e-6)
+    noise, sigma = torch.randn(1, *teacher.shape), torch.tensor([1.3])
+    cond = teacher.prompts([PROMPTS[0]])
+    torch.testing.assert_close(
+        teacher.denoiser(noise, sigma, cond), module.ema_denoiser(noise, sigma, cond), rtol=0, atol=1e-5
+    )
+    made = module.videos(PROMPTS[:2], torch.Generator().manual_seed(0), steps=2)
+    assert made.shape == (2, 3, 5, 16, 16)
+
+
+def test_a_training_is_a_function_of_its_seed() -> None:
+    first, second = (trained(2).ema_denoiser.state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_loss_is_that_of_the_velocity() -> None:
+    """‖F(x_t, 1000 t) − (ε − x)‖² at x_t = (1 − t) x + t ε, written out, of four clips of one level each."""
+    module = trained(2).eval()
+    o, denoiser = module.options, module.denoiser
+    x, _ = module.latents()
+    assert module.stage == "transformer"
+    g = torch.Generator().manual_seed(3)
+    pick = torch.arange(3)
+    found = module._transformer_loss(pick, g)
+    g = torch.Generator().manual_seed(3)
+    drop = torch.rand(3, generator=g) < o.prompt_dropout
+    labels = torch.where(drop, module.prompts.index(""), module.labels[pick])
+    t = (torch.rand(3, generator=g, dtype=torch.float32) * 1000).long() + 1
+    level = (o.shift * t / (1000 + (o.shift - 1) * t)).view(-1, 1, 1, 1, 1)
+    some = x[pick].float()
+    eps = torch.randn(some.shape, generator=g)
+    cond = module._conditions(module.text_encoder, labels)
+    velocity = denoiser.network((1 - level) * some + level * eps, 1000 * level.flatten(), cond)
+    torch.testing.assert_close(found, (velocity - (eps - some)).square().mean(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"frames": 6}, r"training\.frames: 6 is not 4 m \+ 1"),
+        ({"size": 20}, r"training\.size: 20 is no multiple of 8"),
+        ({"width": 32}, r"training\.width: 32 is no multiple of 24"),
+        ({"text_width": 12}, r"training\.text_width: 12 is no multiple of 8"),
+    ],
+)
+def test_sizes_that_do_not_go_together_are_one_line(change: dict[str, int], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        build_video_networks(replace(OPTIONS, **change), WORDS)
