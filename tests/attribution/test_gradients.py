@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from carv_distill.attribution.gradients import SampleGradients, attribution_pipeline, sample_features
+from carv_distill.attribution.gradients import attribution_pipeline, sample_features
 from carv_distill.attribution.pilot import pilot_sampler
 from carv_distill.attribution.projection import build_projector
+from carv_distill.attribution.vmapped import VmapGradients
 from carv_distill.carv import Draws, NoiseLevelSampler, Proposal, stream
 from carv_distill.errors import UserError
 from carv_distill.teachers.denoiser import NetworkDenoiser
@@ -29,10 +30,10 @@ PLAIN = build_projector("none", 1, 0)
 X = torch.tensor([[1.0, 0.5, -0.3], [0.2, -1.0, 0.8], [0.9, 0.1, 0.1]], dtype=torch.float64)
 
 
-def unet_gradients(dtype: torch.dtype = torch.float64, **options: object) -> SampleGradients:
+def unet_gradients(dtype: torch.dtype = torch.float64, **options: object) -> VmapGradients:
     unet = tiny_unet(labels=5, add_attention=True, attention_head_dim=4).to(dtype).eval()
     denoiser = NetworkDenoiser(UNetNetwork(unet), EDMPreconditioning()).requires_grad_(False)
-    return SampleGradients(denoiser, EDMSchedule(0.05, 5.0), **options)  # type: ignore[arg-type]
+    return VmapGradients(denoiser, EDMSchedule(0.05, 5.0), **options)  # type: ignore[arg-type]
 
 
 def batch(n: int = 3, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
@@ -46,18 +47,18 @@ def draws_of(
     return SAMPLER.draw(groups, each, shape, stream("draws"), dtype=dtype)
 
 
-def loop(gradients: SampleGradients, x: Tensor, cond: Tensor | None, draws: Draws, group: int) -> Tensor:
+def loop(gradients: VmapGradients, x: Tensor, cond: Tensor | None, draws: Draws, group: int) -> Tensor:
     """One backward() for each sample and draw, then the weighted mean over draws."""
-    denoiser = gradients._loss.denoiser
+    denoiser = gradients.loss.denoiser
     parameters = dict(denoiser.network.named_parameters())
-    wanted = [parameters[n] for n in gradients.names]
+    wanted = [parameters[n] for n in gradients.loss.chosen]
     for p in wanted:
         p.requires_grad_(True)
     rows = []
     for i in range(len(x)):
         total: Tensor | float = 0.0
         for u, weight, eps in zip(draws.u[group], draws.weight[group], draws.eps[group], strict=True):
-            sigma = gradients._loss.schedule.sigma(u[None])
+            sigma = gradients.loss.schedule.sigma(u[None])
             c = denoiser.precondition(sigma)
             x_t = x[i] + sigma * eps
             label = None if cond is None else cond[i : i + 1]
@@ -91,7 +92,7 @@ def test_equal_to_a_loop_of_backward() -> None:
 
 def test_a_text_to_image_teacher_and_one_without_conditions(tmp_path: Path) -> None:
     teacher = load_text_teacher(save_tiny_pipeline(tmp_path)).double()
-    gradients = SampleGradients(teacher.denoiser, teacher.schedule)
+    gradients = VmapGradients(teacher.denoiser, teacher.schedule)
     x = torch.randn(2, 4, 4, 4, generator=stream("latents"), dtype=torch.float64)
     cond = teacher.prompts(["a red torus", "a blue cube"]).to(torch.float64)
     draws = draws_of((4, 4, 4))
@@ -100,7 +101,7 @@ def test_a_text_to_image_teacher_and_one_without_conditions(tmp_path: Path) -> N
 
     unet = tiny_unet().double().eval()
     denoiser = NetworkDenoiser(UNetNetwork(unet), EDMPreconditioning()).requires_grad_(False)
-    gradients = SampleGradients(denoiser, EDMSchedule(0.05, 5.0))
+    gradients = VmapGradients(denoiser, EDMSchedule(0.05, 5.0))
     images, _ = batch()
     draws = draws_of((1, 8, 8))
     found = gradients(images, None, draws.u[1], draws.weight[1], draws.eps[1])
@@ -119,7 +120,7 @@ class Video(nn.Module):
 
 
 def test_latents_of_a_video() -> None:
-    gradients = SampleGradients(NetworkDenoiser(Video(), EDMPreconditioning()), EDMSchedule(0.05, 5.0))
+    gradients = VmapGradients(NetworkDenoiser(Video(), EDMPreconditioning()), EDMSchedule(0.05, 5.0))
     x = torch.randn(2, 2, 3, 4, 5, generator=stream("video"), dtype=torch.float64)
     draws = draws_of((2, 3, 4, 5))
     found = gradients(x, None, draws.u[0], draws.weight[0], draws.eps[0])
@@ -128,20 +129,20 @@ def test_latents_of_a_video() -> None:
 
 def test_some_parameters_by_pattern() -> None:
     everything, some = unet_gradients(), unet_gradients(patterns=["*conv_in*", "*mid_block*"])
-    assert 0 < some.dimension < everything.dimension
-    assert all("conv_in" in n or "mid_block" in n for n in some.names)
+    assert 0 < some.loss.layout.dimension < everything.loss.layout.dimension
+    assert all("conv_in" in n or "mid_block" in n for n in some.loss.chosen)
     x, labels = batch()
     draws = draws_of((1, 8, 8))
     arguments = (x, labels, draws.u[0], draws.weight[0], draws.eps[0])
-    sizes = dict(everything._loss.denoiser.network.named_parameters())
+    sizes = dict(everything.loss.denoiser.network.named_parameters())
     parts = dict(
         zip(
-            everything.names,
-            everything(*arguments).split([sizes[n].numel() for n in everything.names], 1),
+            everything.loss.chosen,
+            everything(*arguments).split([sizes[n].numel() for n in everything.loss.chosen], 1),
             strict=True,
         )
     )
-    assert torch.allclose(some(*arguments), torch.cat([parts[n] for n in some.names], 1), rtol=1e-10)
+    assert torch.allclose(some(*arguments), torch.cat([parts[n] for n in some.loss.chosen], 1), rtol=1e-10)
     with pytest.raises(UserError, match=r"--parameters: '\*conv_inn\*' matches none of the \d+ parameters"):
         unet_gradients(patterns=["*conv_inn*"])
 
@@ -150,9 +151,9 @@ def test_no_parameters_are_one_line() -> None:
     """A network without any, no pattern at all: found before a gradient, or a device, is asked for."""
     empty = NetworkDenoiser(nn.Identity(), Plain())
     with pytest.raises(UserError, match=r"^--parameters: the network has no parameters"):
-        SampleGradients(empty, SCHEDULE)
+        VmapGradients(empty, SCHEDULE)
     with pytest.raises(UserError, match=r"^--parameters: no pattern was given .*allowed: names as weight"):
-        SampleGradients(NetworkDenoiser(Linear(torch.eye(3)), Plain()), SCHEDULE, ())
+        VmapGradients(NetworkDenoiser(Linear(torch.eye(3)), Plain()), SCHEDULE, ())
 
 
 def test_a_pilots_gradient_that_is_not_finite_is_named() -> None:
@@ -171,8 +172,12 @@ def test_features_do_not_depend_on_the_chunk() -> None:
     whole = sample_features(gradients, projector, x, labels, draws, chunk=5)
     assert whole.shape == (5, 2, 50)
     assert torch.allclose(sample_features(gradients, projector, x, labels, draws, chunk=2), whole, atol=1e-6)
+    layout = gradients.loss.layout
     one = gradients(x[3:4], labels[3:4], draws.u[1], draws.weight[1], draws.eps[1])
-    assert torch.allclose(whole[3, 1], projector.project(one, 0)[0].float(), atol=1e-6)
+    total = projector.begin(layout, 1)
+    for name, part in zip(layout.sizes, one.split([*layout.sizes.values()], 1), strict=True):
+        total.add(name, part)
+    assert torch.allclose(whole[3, 1], total.features()[0].float(), atol=1e-6)
 
 
 def test_the_mean_of_normalised_draws() -> None:
@@ -189,8 +194,8 @@ def test_the_mean_of_normalised_draws() -> None:
 
 def test_a_zero_gradient_cannot_be_normalised() -> None:
     gradients = linear_gradients()
-    for parameter in gradients._parameters.values():
-        parameter.zero_()
+    for parameter in gradients.loss.chosen.values():
+        parameter.data.zero_()
     x = torch.ones(2, 3, dtype=torch.float64)
     x[1] = 0  # D = 0 is right there
     draws = draws_of((3,), groups=1, each=1)
@@ -216,12 +221,12 @@ def test_losses_are_those_that_are_differentiated() -> None:
     gradients, (x, labels) = unet_gradients(), batch(2)
     draws = draws_of((1, 8, 8))
     arguments = (x, labels, draws.u[0], draws.weight[0], draws.eps[0])
-    g, before = gradients(*arguments)[0], gradients.losses(*arguments)
+    g, before = gradients(*arguments)[0], gradients.loss.of_samples(*arguments)
     start = 0
-    for p in gradients._loss.denoiser.network.parameters():
+    for p in gradients.loss.denoiser.network.parameters():
         p.data -= 1e-7 * g[start : start + p.numel()].view_as(p)
         start += p.numel()
-    drop = (before - gradients.losses(*arguments))[0]
+    drop = (before - gradients.loss.of_samples(*arguments))[0]
     assert torch.isclose(drop, 1e-7 * g.square().sum(), rtol=1e-3)
 
 
@@ -251,7 +256,7 @@ def test_the_budget_of_a_linear_denoiser() -> None:
     mean = mean_gradient(gradients, X)
     between = (mean - mean.mean(0)).square().sum(1).mean()
     u = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
-    weight = next(iter(gradients._parameters.values()))
+    weight = next(iter(gradients.loss.chosen.values()))
     level = (2 / 3) ** 2 * weight.square().sum() * SCHEDULE.sigma(u).square().var()
     for estimate, truth in ((budget.between, between), (budget.within_level, level)):
         assert abs(estimate.value - truth) < 4 * estimate.se
@@ -263,8 +268,8 @@ def test_the_profile_of_antithetic_pairs() -> None:
     """g(ε) = even + odd at each level: pairs keep twice the even part. Where W = 0 the gradient is
     −2/D x (x + σ ε)ᵀ, whose noise is odd: pairs leave nothing, and q ∝ √E‖g‖² is as without them."""
     gradients, pipeline = pipeline_of()
-    for p in gradients._parameters.values():
-        p.zero_()
+    for p in gradients.loss.chosen.values():
+        p.data.zero_()
     plain, paired = (
         NoiseLevelProfile.measure(pipeline, (), stream("profile"), 4, 200, noise=noise)
         for noise in ("iid", "antithetic")

@@ -15,12 +15,12 @@ from torch import Tensor
 from carv_distill.attribution import models
 from carv_distill.attribution.draws import shared_draws
 from carv_distill.attribution.figures import draw_influence
-from carv_distill.attribution.gradients import SampleGradients
 from carv_distill.attribution.measure import InfluenceResult, measure_influence
 from carv_distill.attribution.models import Samples, load_model
 from carv_distill.attribution.options import InfluenceOptions
 from carv_distill.attribution.pilot import sampler_from_dict
 from carv_distill.attribution.report import conclusions, influence_dict, influence_table
+from carv_distill.attribution.vmapped import VmapGradients
 from carv_distill.carv import NoiseLevelSampler
 from carv_distill.data.images import load_images
 from carv_distill.data.options import DataOptions
@@ -74,7 +74,7 @@ def test_cosines_of_mean_gradients(tmp_path: Path, teacher: TrainedModel) -> Non
     """Scores are those of an explicit loop over the sampler, draws and teacher that were named."""
     result = measured(teacher, OPTIONS, tmp_path / "out")
     loaded = load_teacher(teacher.path)
-    gradients = SampleGradients(loaded.denoiser, loaded.schedule)
+    gradients = VmapGradients(loaded.denoiser, loaded.schedule)
     sampler = sampler_of(tmp_path / "out/store")
     assert (sampler.strategy, sampler.noise) == ("stratified", "iid")
     draws = shared_draws(sampler, 4, 2, (1, 8, 8), 0)
@@ -161,10 +161,10 @@ def test_tracin_sums_over_the_checkpoints_of_a_teachers_training(tmp_path: Path)
         checkpoint = trained(step)
         model = load_model(checkpoint, "cpu")
         assert model.schedule == LogNormalSchedule(-0.5, 1.6, 0.02, 20.0)
-        gradients = SampleGradients(model.denoiser, model.schedule, ["*conv_in*"])
+        gradients = VmapGradients(model.denoiser, model.schedule, ["*conv_in*"])
         draws = shared_draws(sampler_of(tmp_path / f"out/store/step={step}"), 4, 2, (1, 8, 8), 0)
 
-        def halves(s: Samples, g: SampleGradients = gradients, d: Any = draws) -> list[Tensor]:
+        def halves(s: Samples, g: VmapGradients = gradients, d: Any = draws) -> list[Tensor]:
             return [g(s.x, s.cond, *(t[i] for t in (d.u, d.weight, d.eps))).double() for i in range(2)]
 
         (a, b), (c, d) = halves(result.queries), halves(model.training)
