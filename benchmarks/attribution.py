@@ -1,18 +1,20 @@
 """Per-sample gradients: python -m benchmarks.attribution [--rounds 12]
 
-Ratios, each measured in this process by alternating the two sides and taking medians. On the digits teacher, by
-vmap as its size suggests:
+Ratios, each measured in this process by alternating the two sides and taking medians. On the digits teacher,
+by vmap:
 
-- evaluation: seconds of a draw of a sample, in features of 16 draws each as `evaluate.py influence` makes them,
-  against those of a plain loop of backward() for each sample and draw (at most 1/3);
+- evaluation: seconds of a draw of a sample, in features of 16 draws each as `evaluate.py influence` makes
+  them, against those of a plain loop of backward() for each sample and draw (at most 1/3);
 - projection: its seconds against those of the features that it is part of (at most 0.1);
 - memory: peak of what torch holds for 64 samples against 16, both in chunks of 16 (at most 1.1).
 
-On a miniature Wan transformer of half a million parameters, by backward with hooks, against a plain loop of one
-backward() for each sample, with all its draws, that joins and projects the gradient, as much work:
+On a miniature Wan transformer of half a million parameters, by backward with hooks:
 
-- speed, Wan: seconds of the loop over those of the hooks (at least 1);
-- gradients, Wan: peak of what torch holds for one draw of a clip so small that gradients are most of it, against
+- clips: seconds of features of six draws each against those of a plain loop of backward() for each sample and
+  draw that joins and projects the mean gradient (at most 1);
+- hooks: the same against a loop of one backward() for all draws of a sample: what it costs to take gradients
+  one by one (at most 1.1);
+- gradients: peak of what torch holds for one draw of a clip so small that gradients are most of it, against
   that of the loop without the copy that joins them (at most 0.3).
 """
 
@@ -45,12 +47,14 @@ from carv_distill.teachers.teacher import load_teacher
 from carv_distill.variance import CountSketch
 
 DRAWS, SAMPLES, LOOPED, CHUNK = 16, 32, 2, 16
-CLIPS, CLIP_DRAWS = 2, 6
+CLIPS, CLIP_DRAWS = 3, 6
 CLIP, TINY_CLIP = (16, 5, 8, 8), (16, 1, 2, 2)
 LEVELS = FlowSchedule(1000)
 WARM_UP = 2
 SIZE = 4096
-BOUNDS = {"evaluation": 1 / 3, "projection": 0.1, "memory": 1.1, "speed, Wan": 1.0, "gradients, Wan": 0.3}
+BOUNDS = {
+    "evaluation": 1 / 3, "projection": 0.1, "memory": 1.1, "clips": 1.0, "hooks": 1.1, "gradients": 0.3,
+}  # fmt: skip
 Ratio = tuple[float, float, float]
 
 
@@ -122,11 +126,14 @@ def clips(rounds: int) -> dict[str, Ratio]:
     looped = [*denoiser.parameters()]
     cond = Condition(torch.randn(CLIPS, 8, 32))
 
-    def loop(x: Tensor, draws: Draws, join: bool = True) -> None:
+    def loop(x: Tensor, draws: Draws, at_once: int, join: bool = True) -> None:
+        k = draws.u.shape[1]
         for i in range(len(x)):
             for p in looped:
                 p.grad = None
-            loss(x[i], cond[i], draws.u[0], draws.weight[0], draws.eps[0]).backward()
+            for start in range(0, k, at_once):
+                u, weight, eps = (t[0, start : start + at_once] for t in (draws.u, draws.weight, draws.eps))
+                (loss(x[i], cond[i], u, weight, eps) * (at_once / k)).backward()
             if join:
                 sketch(torch.cat([p.grad.flatten() for p in looped if p.grad is not None])[None])
         for p in looped:
@@ -140,12 +147,18 @@ def clips(rounds: int) -> dict[str, Ratio]:
         return torch.randn(count, *shape), shared_draws(sampler, k, 1, shape, 0)
 
     many, one = case(CLIPS, CLIP, CLIP_DRAWS), case(1, TINY_CLIP, 1)
-    seconds = seconds_of({"loop": lambda: loop(*many), "hooks": lambda: hooks(*many)}, rounds)
+    sides: dict[str, Callable[[], object]] = {
+        "hooks": lambda: hooks(*many),
+        "draw by draw": lambda: loop(*many, at_once=1),
+        "by sample": lambda: loop(*many, at_once=CLIP_DRAWS),
+    }
+    seconds = seconds_of(sides, rounds)
     hooks(*one)  # keeps the signs
-    memory = peak_bytes(lambda: hooks(*one)) / peak_bytes(lambda: loop(*one, join=False))
+    memory = peak_bytes(lambda: hooks(*one)) / peak_bytes(lambda: loop(*one, at_once=1, join=False))
     return {
-        "speed, Wan": ratio_of(seconds["loop"], seconds["hooks"]),
-        "gradients, Wan": (memory, memory, memory),
+        "clips": ratio_of(seconds["hooks"], seconds["draw by draw"]),
+        "hooks": ratio_of(seconds["hooks"], seconds["by sample"]),
+        "gradients": (memory, memory, memory),
     }
 
 

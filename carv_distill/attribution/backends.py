@@ -51,13 +51,14 @@ def build_gradients(
 
 
 def suits_vmap(denoiser: NetworkDenoiser, shape: Sequence[int]) -> bool:
-    """Whether a network and its samples are so small that what a call costs beside its arithmetic counts: then
-    many samples in one call are worth their memory.
+    """Whether network and samples are so small that what a call costs beside its arithmetic counts: then many
+    samples in one call are worth their memory.
 
-    Positions (frames · height · width of what is denoised) ≤ 512 and parameters ≤ 2²². Seconds of backward over
-    those of vmap, one thread of a CPU, eight samples, six draws a group: UNets of 0.18 million parameters 2.5 /
-    1.6 / 0.8 at 64 / 256 / 1,024 positions, of 0.70 million 2.1 / 1.3 at 64 / 256; Wan transformers of 0.10
-    million 2.8 / 1.7 / 0.9 at 80 / 320 / 1,280, of 0.49 million 2.2 / 1.2 / 0.8, of 2.0 million 1.6 / 1.1.
+    Positions (frames · height · width of what is denoised) ≤ 512 and parameters ≤ 2²². Seconds of backward
+    over those of vmap, one thread of a CPU, eight samples, six draws in a group: UNets at 64 / 256 / 1,024
+    positions 2.5 / 1.6 / 0.8 (0.18 million parameters), 2.1 / 1.2 / 0.8 (0.70), 1.6 / 1.1 / – (2.8); Wan
+    transformers at 80 / 320 / 1,280 positions 2.8 / 1.7 / 0.9 (0.10), 2.2 / 1.2 / 0.8 (0.49), 1.6 / 1.1 / –
+    (2.0).
     """
     parameters = sum(p.numel() for p in denoiser.network.parameters())
     return math.prod(shape[1:]) <= POSITIONS and parameters <= PARAMETERS

@@ -65,8 +65,7 @@ def checkpointable(network: nn.Module) -> list[ModelMixin]:
     if not able:
         kind = type(models[0]).__name__ if models else type(network).__name__
         raise UserError(
-            f"--gradient-checkpointing: {kind} has no blocks for it; leave it out (less memory: fewer draws at "
-            "a time by --chunk)"
+            f"--gradient-checkpointing: {kind} has no blocks for it; leave it out, or try --chunk 1"
         )
     return able
 

@@ -23,8 +23,8 @@ from .options import PROJECTIONS
 # Entries of a dense projection drawn at a time. Another value names other projections.
 BLOCK = 1 << 22
 KEPT = 1 << 22
-"""Entries of gradients whose signs a projector keeps, a byte each: all of a small network's, for which to draw
-them again costs more than to use them."""
+"""Entries of gradients whose signs a projector keeps, a byte each: all of a small network's, for which to
+draw them again costs more than to use them."""
 
 
 @dataclass(frozen=True)
