@@ -134,22 +134,22 @@ def fill_store(
                     advance(some.stop - some.start)
                 store.write(block, torch.cat(rows))
     except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"--chunk: {job.chunk} {job.gradients.chunk_of} do not fit into memory; {_remedy(o, job)}; "
-            "what is in the store stays"
-        ) from error
+        raise UserError(f"--chunk: {_too_much(o, job)}; what is in the store stays") from error
     processes.wait()
     return job
 
 
-def _remedy(o: InfluenceOptions, job: FeatureJob) -> str:
-    if job.gradients.chunk_of == "samples":
-        return (
-            "give fewer, or more --groups, as the draws of a group go through the network together, or "
-            "--backend backward"
-        )
-    fewer = "give fewer, " if job.chunk > 1 else ""
-    return f"{fewer}{'fewer --parameters' if o.gradient_checkpointing else '--gradient-checkpointing'}"
+def _too_much(o: InfluenceOptions, job: FeatureJob) -> str:
+    """What does not fit into memory, and what takes less."""
+    many, what = job.chunk > 1, job.gradients.chunk_of
+    count = f"{job.chunk} {what} do" if many else f"a single {what.removesuffix('s')} does"
+    if what == "samples":
+        less = "more --groups, as the draws of a group go through together, or --backend backward"
+    elif o.gradient_checkpointing:
+        less = "less by --parameters"
+    else:
+        less = "--gradient-checkpointing"
+    return f"{count} not fit into memory; take {'fewer, or ' if many else ''}{less}"
 
 
 def _sampler(

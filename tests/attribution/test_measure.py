@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -121,6 +122,11 @@ def test_a_stopped_job_goes_on_and_another_set_up_is_refused(tmp_path: Path, tea
     trak = measured(teacher, replace(sketched, score="trak"), tmp_path / "out")
     assert not torch.allclose(trak.ranking.scores[0, :3], first.ranking.scores[0, :3])
 
+    content = np.load(block)
+    block.unlink()
+    measured(teacher, replace(sketched, backend="backward"), tmp_path / "out")
+    np.testing.assert_allclose(np.load(block), content, rtol=1e-4, atol=1e-5 * np.abs(content).max())
+
     changes: list[tuple[dict[str, Any], str]] = [
         ({"seed": 1}, "projection"),
         ({"draws": 8}, "draws"),
@@ -135,6 +141,12 @@ def test_a_stopped_job_goes_on_and_another_set_up_is_refused(tmp_path: Path, tea
     with pytest.raises(UserError, match=r"store: made with model .*--store"):
         measured(tiny_teacher(tmp_path, 1), sketched, tmp_path / "out")
     measured(teacher, sketched, tmp_path / "out")
+    manifest = tmp_path / "out/store/store.json"
+    before_names = json.loads(manifest.read_text())
+    del before_names["fingerprint"]["projection"]["by"]  # as of features of whole gradients
+    manifest.write_text(json.dumps(before_names))
+    with pytest.raises(UserError, match=r"store: made with projection .*--store"):
+        measured(teacher, sketched, tmp_path / "out")
 
 
 @pytest.mark.usefixtures("_few_digits")
@@ -192,3 +204,15 @@ def test_latents_are_encoded_once_and_prompts_condition(
     again = measured(teacher, options, tmp_path / "out")
     assert torch.equal(again.ranking.scores, result.ranking.scores)
     assert latents.stat().st_mtime_ns == before
+
+    few_parameters = replace(options, parameters=("attention", "mlp"), projection="countsketch", size=64)
+    one, other = (
+        measured(teacher, change, tmp_path / name)
+        for name, change in (
+            ("vmap", few_parameters),
+            ("backward", replace(few_parameters, backend="backward", gradient_checkpointing=True)),
+        )
+    )
+    torch.testing.assert_close(one.ranking.scores, other.ranking.scores, rtol=1e-4, atol=1e-5)
+    normalised = replace(few_parameters, backend="backward", normalise="draw", chunk=None)
+    assert measured(teacher, normalised, tmp_path / "normalised").ranking.scores.isfinite().all()
