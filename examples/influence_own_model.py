@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from carv_distill.attribution.draws import shared_draws
-from carv_distill.attribution.gradients import SampleGradients, attribution_pipeline, sample_features
+from carv_distill.attribution.gradients import attribution_pipeline, sample_features
 from carv_distill.attribution.pilot import pilot_sampler
 from carv_distill.attribution.projection import build_projector
 from carv_distill.attribution.reliability import half_width
 from carv_distill.attribution.scores import GroupProducts
+from carv_distill.attribution.vmapped import VmapGradients
 from carv_distill.carv import stream
 from carv_distill.teachers.denoiser import NetworkDenoiser, denoising_losses
 from carv_distill.teachers.parametrisation import EDMPreconditioning
@@ -71,7 +72,7 @@ def main() -> tuple[list[float], str]:
     """Shares of each query's own ring among its ten most influential points, and the chosen sampler."""
     x, ring = rings(100, stream("data"))
     queries, asked = rings(4, stream("queries"))
-    gradients = SampleGradients(train(x), LEVELS)
+    gradients = VmapGradients(train(x), LEVELS)
     projector = build_projector("countsketch", 2048, 0)
 
     pipeline = attribution_pipeline(gradients, projector, x, None, chunk=64)

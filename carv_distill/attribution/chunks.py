@@ -1,4 +1,4 @@
-"""How many samples to work through at a time."""
+"""How many samples, or draws, to work through at a time."""
 
 from __future__ import annotations
 
@@ -19,18 +19,21 @@ COPIES = 4
 """Gradients of a sample that exist at a time: by parameter, joined, and what the projection makes of them."""
 
 
-def find_chunk(work: Callable[[int], object], row_bytes: int, largest: int, device: torch.device) -> int:
+def find_chunk(
+    work: Callable[[int], object], row_bytes: int, largest: int, device: torch.device, what: str = "samples"
+) -> int:
     """The fastest of the chunks 1, 2, 4, …, up to where two in a row bring nothing, or memory ends.
 
     Args:
-        work: does it for so many samples.
-        row_bytes: of one sample's gradient.
-        largest: as many samples as there are.
-        device: whose memory counts. On a CPU, where there is no warning before it ends, gradients may take a
+        work: does it for so many.
+        row_bytes: of what one adds: a sample's gradient, or a draw.
+        largest: as many as there are.
+        device: whose memory counts. On a CPU, where there is no warning before it ends, these may take a
             quarter of what is free; the network's activations come on top.
+        what: is counted, for the log.
 
     Raises:
-        torch.OutOfMemoryError: a single sample does not fit.
+        torch.OutOfMemoryError: a single one does not fit.
     """
     if device.type == "cpu":
         fits = psutil.virtual_memory().available // 4 // (COPIES * row_bytes)
@@ -50,7 +53,7 @@ def find_chunk(work: Callable[[int], object], row_bytes: int, largest: int, devi
         else:
             in_vain += 1
         size = largest if size < largest < 2 * size else 2 * size
-    log.info("chunks of %d samples: %.3g ms each", chunk, 1e3 * best)
+    log.info("chunks of %d %s: %.3g ms each", chunk, what, 1e3 * best)
     return chunk
 
 

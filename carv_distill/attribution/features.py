@@ -21,6 +21,7 @@ from carv_distill.files import write_json
 from carv_distill.processes import Processes
 from carv_distill.teachers.condition import Cond, tensors
 
+from .backends import build_gradients
 from .chunks import find_chunk
 from .draws import shared_draws
 from .gradients import SampleGradients, attribution_pipeline, sample_features
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 BLOCK = 64
 """Training samples in a file of the store."""
 PILOT_CHUNK = 32
-"""Draws of the pilot whose gradients are held at a time."""
+"""Draws of the pilot whose gradients vmap holds at a time."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,13 @@ class FeatureJob:
     projector: Projector
     draws: Draws
     chunk: int
+    """Samples at a time, or draws of one."""
     normalise_draws: bool = False
     model_id: int = 0
 
     def features(self, x: Tensor, cond: Cond, first: int = 0) -> Tensor:
         """[n, G, m], on the CPU; `first` is the number of the first sample, for what is said of one."""
-        device, dtype = self.gradients.device, self.gradients.dtype
+        device, dtype = self.gradients.loss.layout.device, self.gradients.loss.layout.dtype
         draws = Draws(*(t.to(device, dtype) for t in (self.draws.u, self.draws.weight, self.draws.eps)))
         return sample_features(
             self.gradients,
@@ -65,6 +67,11 @@ class FeatureJob:
             self.model_id,
             first,
         ).cpu()
+
+    @property
+    def samples_at_once(self) -> int:
+        """As many as there is nothing to be gained from more."""
+        return self.chunk if self.gradients.chunk_of == "samples" else 1
 
 
 def prepare_features(
@@ -84,17 +91,19 @@ def prepare_features(
         place: the store's folder.
         model_id: names the projection of this checkpoint.
     """
-    gradients = SampleGradients(model.denoiser, model.schedule, o.parameters, o.precision_on(device))
+    weights = digest(model.denoiser.state_dict().values(), model.architecture)  # before they may be cast
+    gradients = build_gradients(o, model.denoiser, model.schedule, model.training.x.shape[1:], device)
     with processes.first():
         sampler = _sampler(o, place, gradients, model)
     projector = build_projector(o.projection, o.size, o.seed)
-    about = _fingerprint(o, model, gradients, sampler, projector.describe(), device, model_id)
-    width = gradients.dimension if o.projection == "none" else o.size
+    about = _fingerprint(o, model, weights, gradients, sampler, projector.describe(), device, model_id)
+    dimension = gradients.loss.layout.dimension
+    width = dimension if o.projection == "none" else o.size
     store = FeatureStore(place, len(model.training), o.groups, width, about, BLOCK)
     draws = shared_draws(sampler, o.draws, o.groups, model.training.x.shape[1:], o.seed)
     job = FeatureJob(gradients, projector, draws, o.chunk or 1, o.normalise == "draw", model_id)
     used = {"strategy": sampler.strategy, "noise": sampler.noise}
-    return job, store, {"sampler": used, "dimension": gradients.dimension, "made with": about}
+    return job, store, {"sampler": used, "dimension": dimension, "made with": about}
 
 
 def fill_store(
@@ -117,16 +126,30 @@ def fill_store(
             job = replace(job, chunk=_chunk(job, training, BLOCK if missing else 8))
         with _progress(sum(part.stop - part.start for part in parts), processes.rank) as advance:
             for block, part in zip(missing, parts, strict=True):
-                cond = None if training.cond is None else training.cond[part]
-                store.write(block, job.features(training.x[part], cond, part.start))
-                advance(part.stop - part.start)
+                rows = []
+                for start in range(part.start, part.stop, job.samples_at_once):
+                    some = slice(start, min(start + job.samples_at_once, part.stop))
+                    cond = None if training.cond is None else training.cond[some]
+                    rows.append(job.features(training.x[some], cond, start))
+                    advance(some.stop - some.start)
+                store.write(block, torch.cat(rows))
     except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"--chunk: {job.chunk} samples do not fit into memory; give fewer, or more --groups, as the "
-            "draws of a group go through the network together; what is in the store stays"
-        ) from error
+        raise UserError(f"--chunk: {_too_much(o, job)}; what is in the store stays") from error
     processes.wait()
     return job
+
+
+def _too_much(o: InfluenceOptions, job: FeatureJob) -> str:
+    """What does not fit into memory, and what takes less."""
+    many, what = job.chunk > 1, job.gradients.chunk_of
+    count = f"{job.chunk} {what} do" if many else f"a single {what.removesuffix('s')} does"
+    if what == "samples":
+        less = "more --groups, as the draws of a group go through together, or --backend backward"
+    elif o.gradient_checkpointing:
+        less = "less by --parameters"
+    else:
+        less = "--gradient-checkpointing"
+    return f"{count} not fit into memory; take {'fewer, or ' if many else ''}{less}"
 
 
 def _sampler(
@@ -144,7 +167,7 @@ def _sampler(
             pipeline,
             o.draws // o.groups,
             o.seed,
-            gradients.device,
+            gradients.loss.layout.device,
             o.strategy,
             proposal,
             o.noise,
@@ -160,6 +183,7 @@ def _sampler(
 def _fingerprint(
     o: InfluenceOptions,
     model: AttributedModel,
+    weights: str,
     gradients: SampleGradients,
     sampler: NoiseLevelSampler,
     projection: dict[str, str | int],
@@ -175,9 +199,9 @@ def _fingerprint(
         projection = {**projection, "drawn on": torch.device(device).type}
     sigma = model.schedule.sigma(torch.linspace(0, 1, 101, dtype=torch.float64))
     return {
-        "model": digest(model.denoiser.state_dict().values(), model.architecture),
+        "model": weights,
         "data": digest(data),
-        "parameters": digest([], " ".join(gradients.names)),
+        "parameters": digest([], " ".join(gradients.loss.chosen)),
         "projection": projection,
         "draws": {
             "draws": o.draws,
@@ -189,21 +213,35 @@ def _fingerprint(
         "sampler": digest([sampler.proposal.mass], f"{sampler.strategy} {sampler.noise}"),
         "loss": digest([sigma, *model.denoiser.precondition(sigma)]),
         "normalise": o.normalise,
-        "precision": o.precision_on(device),
+        "precision": gradients.loss.precision,
     }
 
 
 def _chunk(job: FeatureJob, training: Samples, largest: int) -> int:
-    """By trying a single group of draws."""
-    draws, gradients = job.draws, job.gradients
+    """By trying: samples with a single group of draws each, or draws of a single sample."""
+    draws, layout = job.draws, job.gradients.loss.layout
     one = replace(job, draws=Draws(draws.u[:1], draws.weight[:1], draws.eps[:1]))
+    if job.gradients.chunk_of == "draws":
+        # a draw that is normalised by itself goes through the network by itself
+        return 1 if job.normalise_draws else _draws_at_once(one, training.at([0]))
 
     def work(count: int) -> object:
         x, cond = training.x[:count], None if training.cond is None else training.cond[:count]
         return replace(one, chunk=count).features(x, cond)
 
-    row_bytes = gradients.dimension * gradients.dtype.itemsize
-    return find_chunk(work, row_bytes, min(largest, len(training)), gradients.device)
+    row_bytes = layout.dimension * layout.dtype.itemsize
+    return find_chunk(work, row_bytes, min(largest, len(training)), layout.device, "samples")
+
+
+def _draws_at_once(one: FeatureJob, sample: Samples) -> int:
+    group = one.draws
+
+    def work(count: int) -> object:
+        some = Draws(group.u[:, :count], group.weight[:, :count], group.eps[:, :count])
+        return replace(one, chunk=count, draws=some).features(sample.x, sample.cond)
+
+    device = one.gradients.loss.layout.device
+    return find_chunk(work, sample.x.nbytes, group.u.shape[1], device, "draws")
 
 
 @contextmanager

@@ -20,7 +20,8 @@ INDEPENDENT = tuple(name for name, s in STRATEGIES.items() if s.independent)
 """Strategies under which the groups of draws are independent of each other."""
 PROPOSALS = ("uniform", "importance", "neyman")
 PROJECTIONS = ("none", "countsketch", "gaussian", "rademacher")
-PRECISIONS = ("fp32", "bf16")
+BACKENDS = ("vmap", "backward")
+PRECISIONS = ("fp32", "bf16", "bf16-true")
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,12 @@ class InfluenceOptions:
     seed: int = seed_option(0)
     """of draws, pilots and projection"""
     parameters: tuple[str, ...] = option(("*",), metavar="PATTERN")
-    """by name, as up_blocks.*.weight"""
+    """by name, as up_blocks.*.weight, or all of attention, mlp or lora"""
+    backend: str = one_of((AUTO, *BACKENDS), AUTO)
+    """of gradients: vmap, many samples at once, for small networks; backward, one sample after another, with
+    the network's own attention and never a whole gradient in memory; auto: by size"""
+    gradient_checkpointing: bool = False
+    """of backward: activations are computed again instead of kept"""
     projection: str = one_of(PROJECTIONS, "countsketch")
     """of gradients"""
     size: int = at_least(1, 4096)
@@ -64,9 +70,10 @@ class InfluenceOptions:
     checkpoints: tuple[int, ...] | None = option(None, metavar="STEP")
     """of tracin, those that the run kept"""
     precision: str = one_of((AUTO, *PRECISIONS), AUTO)
-    """auto: bf16 on CUDA"""
+    """bf16: autocast; bf16-true: weights too; auto: on CUDA bf16, with backward bf16-true where the network
+    allows"""
     chunk: int | None = at_least(1, None)
-    """samples at a time; default: found by trying"""
+    """samples at a time by vmap, draws of one at a time by backward; default: found by trying"""
     store: Path | None = option(None, metavar="FOLDER")
     """of the features; default: store beside the figures"""
     scores: Path | None = option(None, metavar="FILE")
@@ -102,6 +109,8 @@ class InfluenceOptions:
             )
         if self.checkpoints and self.teacher is not None:
             raise UserError("--checkpoints: they are those of a teacher's run; --teacher has none")
+        if self.gradient_checkpointing and self.backend == "vmap":
+            raise UserError("--gradient-checkpointing: it is for --backend backward, found vmap")
         if self.scores is not None and self.scores.suffix not in (".npz", ".parquet"):
             raise UserError(f"--scores: {self.scores} must end in .npz or .parquet")
         if self.scores is not None and self.scores.suffix == ".parquet" and find_spec("pyarrow") is None:
@@ -114,9 +123,3 @@ class InfluenceOptions:
     def debiased(self) -> bool:
         """Whether scores are; by default all but those of trak."""
         return self.score != "trak" if self.debias is None else self.debias
-
-    def precision_on(self, device: str) -> str:
-        """fp32 or bf16; auto is bf16 on CUDA."""
-        if self.precision != AUTO:
-            return self.precision
-        return "bf16" if device.startswith("cuda") else "fp32"

@@ -30,26 +30,57 @@ class CountSketch:
     Args:
         size: m ≥ 1.
         seed: names the projection.
+        keep: signs are drawn once and kept, a byte for each coordinate.
 
     Source: Charikar, Chen, Farach-Colton (2002); Weinberger et al. (2009), feature hashing.
     """
 
-    def __init__(self, size: int, seed: int = 0) -> None:
+    def __init__(self, size: int, seed: int = 0, keep: bool = False) -> None:
         if size < 1:
             raise ValueError(f"a projection's size must be at least 1, found {size}")
         self.size, self.seed = size, seed
+        self._kept: dict[tuple[int, int, torch.device], tuple[Tensor, Tensor]] | None = {} if keep else None
+
+    @property
+    def keeps(self) -> bool:
+        """Whether it keeps its signs."""
+        return self._kept is not None
 
     def __call__(self, vectors: Tensor) -> Tensor:
         """g [..., d] → S g [..., m], on the same device, summed and returned in at least float32."""
         dtype = torch.promote_types(vectors.dtype, torch.float32)
         x = vectors.reshape(-1, vectors.shape[-1])
-        sums = torch.zeros(len(x), 2 * self.size, dtype=dtype, device=x.device)
-        add = _add_gathered if x.is_cuda else _add_slices
-        for number, part in enumerate(x.split(max(1, BLOCK // self.size) * self.size, dim=1)):
-            g = stream(self.seed, "sketch", number)
-            shifts = torch.randint(self.size, (-(-part.shape[1] // self.size),), generator=g)
-            add(sums, part, shifts, random_signs(part.shape[1], g, x.device).to(dtype))
-        return (sums[:, : self.size] + sums[:, self.size :]).reshape(*vectors.shape[:-1], self.size)
+        circle = torch.zeros(len(x), 2 * self.size, dtype=dtype, device=x.device)
+        self.add(circle, x)
+        return self.folded(circle).reshape(*vectors.shape[:-1], self.size)
+
+    def add(self, circle: Tensor, vectors: Tensor) -> None:
+        """Adds S g of vectors g [n, d] to [n, 2m], of which :meth:`folded` makes the sketch: several sketches
+        of one size are summed in one place."""
+        add = _add_gathered if vectors.is_cuda else _add_slices
+        block = max(1, BLOCK // self.size) * self.size
+        parts = vectors.split(block, dim=1) if vectors.shape[1] > block else (vectors,)
+        for number, part in enumerate(parts):
+            shifts, signs = self._drawn(number, part.shape[1], part.device)
+            add(circle, part, shifts, signs)
+
+    @staticmethod
+    def folded(circle: Tensor) -> Tensor:
+        """[n, 2m] → [n, m]."""
+        first, second = circle.chunk(2, dim=1)
+        return first + second
+
+    def _drawn(self, number: int, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Shifts on the CPU and int8 signs [count] of a working block."""
+        key = number, count, device
+        if self._kept is not None and key in self._kept:
+            return self._kept[key]
+        g = stream(self.seed, "sketch", number)
+        shifts = torch.randint(self.size, (-(-count // self.size),), generator=g)
+        drawn = shifts, random_signs(count, g, device)
+        if self._kept is not None:
+            self._kept[key] = drawn
+        return drawn
 
 
 def random_signs(count: int, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
@@ -61,10 +92,15 @@ def random_signs(count: int, generator: torch.Generator, device: torch.device | 
 
 
 def _add_slices(sums: Tensor, x: Tensor, shifts: Tensor, signs: Tensor) -> None:
-    """Adds each block, shifted, to sums [n, 2m], whose halves are one circle: one pass, nothing is copied."""
-    size = sums.shape[1] // 2
-    for shift, part, s in zip(shifts.tolist(), x.split(size, dim=1), signs.split(size), strict=True):
-        sums[:, shift : shift + part.shape[1]].addcmul_(part, s)
+    """Adds each block, shifted, to sums [n, 2m], whose halves are one circle, in one pass over x.
+
+    By numpy, whose views cost a tenth of torch's: for a gradient by a small parameter they are most of it.
+    """
+    out, vectors, s = sums.numpy(), x.detach().to(sums.dtype).numpy(), signs.numpy()
+    size = out.shape[1] // 2
+    for block, shift in enumerate(shifts.tolist()):
+        part = vectors[:, block * size : (block + 1) * size]
+        out[:, shift : shift + part.shape[1]] += part * s[block * size : (block + 1) * size]
 
 
 def _add_gathered(sums: Tensor, x: Tensor, shifts: Tensor, signs: Tensor) -> None:
@@ -75,7 +111,7 @@ def _add_gathered(sums: Tensor, x: Tensor, shifts: Tensor, signs: Tensor) -> Non
     source += size * torch.arange(blocks, device=x.device)[:, None]
     rows = max(1, BLOCK // x.shape[1])  # as many vectors at a time as fit the working block
     for part, out in zip(x.split(rows), sums[:, :size].split(rows), strict=True):
-        signed = pad(part * signs, (0, blocks * size - x.shape[1]))
+        signed = pad(part.to(sums.dtype) * signs, (0, blocks * size - x.shape[1]))
         out += signed.index_select(1, source.flatten()).view(len(part), blocks, size).sum(1)
 
 

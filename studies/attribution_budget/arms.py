@@ -14,6 +14,7 @@ from carv_distill.attribution.gradients import SampleGradients, attribution_pipe
 from carv_distill.attribution.models import AttributedModel, labelled_model, prompted_model
 from carv_distill.attribution.pilot import sampler_dict, sampler_from_dict
 from carv_distill.attribution.projection import build_projector
+from carv_distill.attribution.vmapped import VmapGradients
 from carv_distill.carv import Draws, NoiseLevelSampler, Proposal, stream
 from carv_distill.data.options import DataOptions
 from carv_distill.data.solids import prompted_solids
@@ -41,7 +42,7 @@ class Weights(dict[str, np.ndarray]):
     def gradients(self, denoiser: NetworkDenoiser, schedule: NoiseSchedule) -> SampleGradients:
         """By all parameters of a network with these weights."""
         denoiser.load_state_dict({name: torch.tensor(w) for name, w in self.items()})
-        return SampleGradients(denoiser.requires_grad_(False).eval(), schedule)
+        return VmapGradients(denoiser.requires_grad_(False).eval(), schedule)
 
     def __repr__(self) -> str:
         return f"<weights of {len(self)} layers>"
@@ -59,7 +60,7 @@ def model_of(model: str) -> AttributedModel:
 def gradients_of(model: str) -> SampleGradients:
     """By all parameters of the denoiser, in float32."""
     attributed = model_of(model)
-    return SampleGradients(attributed.denoiser, attributed.schedule)
+    return VmapGradients(attributed.denoiser, attributed.schedule)
 
 
 def pipeline_of(model: str) -> Pipeline:

@@ -14,7 +14,8 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from carv_distill.attribution.gradients import SampleGradients, sample_features
+from carv_distill.attribution.gradients import sample_features
+from carv_distill.attribution.loss import SampleLoss
 from carv_distill.attribution.projection import build_projector
 from carv_distill.attribution.reliability import spearman
 from carv_distill.attribution.scores import GroupProducts, TrakScores
@@ -105,9 +106,9 @@ def _losses(denoiser: NetworkDenoiser) -> list[float]:
     digits, _, rows = data()
     sampler = NoiseLevelSampler(Proposal.uniform())
     draws = sampler.draw(1, LOSS_DRAWS, (1, 8, 8), stream("attribution_budget", "losses"))
-    gradients = SampleGradients(denoiser, LEVELS)
     images, labels = digits.images[rows], digits.labels[rows]
-    return gradients.losses(images, labels, draws.u[0], draws.weight[0], draws.eps[0]).tolist()
+    loss = SampleLoss(denoiser, LEVELS)
+    return loss.of_samples(images, labels, draws.u[0], draws.weight[0], draws.eps[0]).tolist()
 
 
 def train_on_all(steps: int, seed: int) -> Weights:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -15,12 +16,12 @@ from torch import Tensor
 from carv_distill.attribution import models
 from carv_distill.attribution.draws import shared_draws
 from carv_distill.attribution.figures import draw_influence
-from carv_distill.attribution.gradients import SampleGradients
 from carv_distill.attribution.measure import InfluenceResult, measure_influence
 from carv_distill.attribution.models import Samples, load_model
 from carv_distill.attribution.options import InfluenceOptions
 from carv_distill.attribution.pilot import sampler_from_dict
 from carv_distill.attribution.report import conclusions, influence_dict, influence_table
+from carv_distill.attribution.vmapped import VmapGradients
 from carv_distill.carv import NoiseLevelSampler
 from carv_distill.data.images import load_images
 from carv_distill.data.options import DataOptions
@@ -74,7 +75,7 @@ def test_cosines_of_mean_gradients(tmp_path: Path, teacher: TrainedModel) -> Non
     """Scores are those of an explicit loop over the sampler, draws and teacher that were named."""
     result = measured(teacher, OPTIONS, tmp_path / "out")
     loaded = load_teacher(teacher.path)
-    gradients = SampleGradients(loaded.denoiser, loaded.schedule)
+    gradients = VmapGradients(loaded.denoiser, loaded.schedule)
     sampler = sampler_of(tmp_path / "out/store")
     assert (sampler.strategy, sampler.noise) == ("stratified", "iid")
     draws = shared_draws(sampler, 4, 2, (1, 8, 8), 0)
@@ -121,6 +122,11 @@ def test_a_stopped_job_goes_on_and_another_set_up_is_refused(tmp_path: Path, tea
     trak = measured(teacher, replace(sketched, score="trak"), tmp_path / "out")
     assert not torch.allclose(trak.ranking.scores[0, :3], first.ranking.scores[0, :3])
 
+    content = np.load(block)
+    block.unlink()
+    measured(teacher, replace(sketched, backend="backward"), tmp_path / "out")
+    np.testing.assert_allclose(np.load(block), content, rtol=1e-4, atol=1e-5 * np.abs(content).max())
+
     changes: list[tuple[dict[str, Any], str]] = [
         ({"seed": 1}, "projection"),
         ({"draws": 8}, "draws"),
@@ -135,6 +141,12 @@ def test_a_stopped_job_goes_on_and_another_set_up_is_refused(tmp_path: Path, tea
     with pytest.raises(UserError, match=r"store: made with model .*--store"):
         measured(tiny_teacher(tmp_path, 1), sketched, tmp_path / "out")
     measured(teacher, sketched, tmp_path / "out")
+    manifest = tmp_path / "out/store/store.json"
+    before_names = json.loads(manifest.read_text())
+    del before_names["fingerprint"]["projection"]["by"]  # as of features of whole gradients
+    manifest.write_text(json.dumps(before_names))
+    with pytest.raises(UserError, match=r"store: made with projection .*--store"):
+        measured(teacher, sketched, tmp_path / "out")
 
 
 @pytest.mark.usefixtures("_few_digits")
@@ -161,10 +173,10 @@ def test_tracin_sums_over_the_checkpoints_of_a_teachers_training(tmp_path: Path)
         checkpoint = trained(step)
         model = load_model(checkpoint, "cpu")
         assert model.schedule == LogNormalSchedule(-0.5, 1.6, 0.02, 20.0)
-        gradients = SampleGradients(model.denoiser, model.schedule, ["*conv_in*"])
+        gradients = VmapGradients(model.denoiser, model.schedule, ["*conv_in*"])
         draws = shared_draws(sampler_of(tmp_path / f"out/store/step={step}"), 4, 2, (1, 8, 8), 0)
 
-        def halves(s: Samples, g: SampleGradients = gradients, d: Any = draws) -> list[Tensor]:
+        def halves(s: Samples, g: VmapGradients = gradients, d: Any = draws) -> list[Tensor]:
             return [g(s.x, s.cond, *(t[i] for t in (d.u, d.weight, d.eps))).double() for i in range(2)]
 
         (a, b), (c, d) = halves(result.queries), halves(model.training)
@@ -192,3 +204,15 @@ def test_latents_are_encoded_once_and_prompts_condition(
     again = measured(teacher, options, tmp_path / "out")
     assert torch.equal(again.ranking.scores, result.ranking.scores)
     assert latents.stat().st_mtime_ns == before
+
+    few_parameters = replace(options, parameters=("attention", "mlp"), projection="countsketch", size=64)
+    one, other = (
+        measured(teacher, change, tmp_path / name)
+        for name, change in (
+            ("vmap", few_parameters),
+            ("backward", replace(few_parameters, backend="backward", gradient_checkpointing=True)),
+        )
+    )
+    torch.testing.assert_close(one.ranking.scores, other.ranking.scores, rtol=1e-4, atol=1e-5)
+    normalised = replace(few_parameters, backend="backward", normalise="draw", chunk=None)
+    assert measured(teacher, normalised, tmp_path / "normalised").ranking.scores.isfinite().all()

@@ -23,13 +23,11 @@ def test_options_that_do_not_fit_are_named() -> None:
         ({"score": "trak", "projection": "countsketch", "debias": True}, "--debias: trak has no debiased"),
         ({"score": "trak", "projection": "none"}, "--projection: trak"),
         ({"strategy": "paired", "draws": 6}, "--strategy: paired needs an even number .* found 3"),
+        (
+            {"backend": "vmap", "gradient_checkpointing": True},
+            "--gradient-checkpointing: .* found vmap",
+        ),
         ({"scores": Path("scores.csv")}, "--scores: scores.csv must end in"),
     ):
         with pytest.raises(UserError, match=said):
             options.InfluenceOptions(**{**plain, **change})  # type: ignore[arg-type]
-
-
-def test_a_gpu_of_any_number_computes_in_bf16() -> None:
-    plain = options.InfluenceOptions()
-    assert [plain.precision_on(d) for d in ("cpu", "cuda", "cuda:1")] == ["fp32", "bf16", "bf16"]
-    assert options.InfluenceOptions(precision="fp32").precision_on("cuda") == "fp32"

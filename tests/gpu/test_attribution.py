@@ -6,8 +6,9 @@ import torch
 
 from carv_distill.attribution.chunks import find_chunk
 from carv_distill.attribution.draws import shared_draws
-from carv_distill.attribution.gradients import SampleGradients, sample_features
+from carv_distill.attribution.gradients import sample_features
 from carv_distill.attribution.projection import build_projector
+from carv_distill.attribution.vmapped import VmapGradients
 from carv_distill.carv import Draws, NoiseLevelSampler, Proposal
 from carv_distill.data.images import load_images
 from carv_distill.teachers.teacher import load_teacher
@@ -24,7 +25,7 @@ def test_features_are_those_of_a_cpu_and_bf16_is_near() -> None:
     found = {}
     for device, precision in (("cpu", "fp32"), ("cuda", "fp32"), ("cuda", "bf16")):
         teacher = load_teacher(ROOT / "checkpoints/digits-teacher")
-        gradients = SampleGradients(teacher.denoiser.to(device), teacher.schedule, precision=precision)
+        gradients = VmapGradients(teacher.denoiser.to(device), teacher.schedule, precision=precision)
         there = Draws(*(t.to(device) for t in (draws.u, draws.weight, draws.eps)))
         arguments = (data.images[:16].to(device), data.labels[:16].to(device), there)
         found[device, precision] = sample_features(gradients, projector, *arguments, chunk=8).cpu()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from carv_distill.attribution.gradients import SampleGradients
+from carv_distill.attribution.vmapped import VmapGradients
 from carv_distill.teachers.denoiser import NetworkDenoiser
 from carv_distill.teachers.parametrisation import Coefficients
 from carv_distill.teachers.schedule import EDMSchedule
@@ -34,14 +35,14 @@ SCHEDULE = EDMSchedule(0.1, 3.0, 1.0)
 """σ(u) = 0.1 + 2.9 u."""
 
 
-def linear_gradients(dim: int = 3) -> SampleGradients:
+def linear_gradients(dim: int = 3) -> VmapGradients:
     weight = torch.linspace(-0.5, 0.8, dim * dim, dtype=torch.float64).view(dim, dim)
-    return SampleGradients(NetworkDenoiser(Linear(weight), Plain()), SCHEDULE)
+    return VmapGradients(NetworkDenoiser(Linear(weight), Plain()), SCHEDULE)
 
 
 def mean_gradient(gradients: SampleGradients, x: Tensor) -> Tensor:
     """E_u,ε ∇W ‖W (x + σ ε) − x‖²/D = 2/D ((W − I) x xᵀ + E σ² W), [n, D²]."""
-    weight = next(iter(gradients._parameters.values()))
+    weight = next(iter(gradients.loss.chosen.values())).detach()
     dim = len(weight)
     low, high = SCHEDULE.sigma_min, SCHEDULE.sigma_max
     square = (high**3 - low**3) / (3 * (high - low))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from carv_distill.attribution.gradients import SampleGradients
+from carv_distill.attribution.vmapped import VmapGradients
 from carv_distill.carv import Draws, stream
 from carv_distill.teachers.denoiser import denoised_difference, denoising_losses
 from carv_distill.teachers.network import recorded
@@ -139,14 +139,14 @@ def test_gradients_by_sample_are_those_of_a_loop(name: str, folder_of: Callable[
     eps = torch.randn(1, 3, *teacher.shape, generator=stream("e"))
     draws = Draws(torch.tensor([[0.1, 0.5, 0.995]]), torch.tensor([[1.0, 0.5, 2.0]]), eps)
     cond = teacher.prompts(PROMPTS)
-    gradients = SampleGradients(
+    gradients = VmapGradients(
         teacher.denoiser,
         teacher.schedule,
         ["*to_k*", "*proj_out*", "*conv_out*"] if name == "sdxl" else ["*to_k*", "*proj_out*"],
     )
     found = gradients(x, cond, draws.u[0], draws.weight[0], draws.eps[0])
     parameters = dict(teacher.network.named_parameters())
-    wanted = [parameters[n].requires_grad_() for n in gradients.names]
+    wanted = [parameters[n].requires_grad_() for n in gradients.loss.chosen]
     for i in range(2):
         rows = cond[torch.tensor([i] * 3)]
         level = teacher.schedule.sigma(draws.u[0])
