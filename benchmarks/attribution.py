@@ -1,7 +1,7 @@
 """Per-sample gradients: python -m benchmarks.attribution [--rounds 12]
 
-Ratios, each measured in this process by alternating the two sides and taking medians. On the digits teacher,
-by vmap:
+Ratios, each measured in this process by alternating the two sides and taking medians; of CPU-seconds, which
+other work on the machine does not lengthen. On the digits teacher, by vmap:
 
 - evaluation: seconds of a draw of a sample, in features of 16 draws each as `evaluate.py influence` makes
   them, against those of a plain loop of backward() for each sample and draw (at most 1/3);
@@ -47,8 +47,8 @@ from carv_distill.teachers.teacher import load_teacher
 from carv_distill.variance import CountSketch
 
 DRAWS, SAMPLES, LOOPED, CHUNK = 16, 32, 2, 16
-CLIPS, CLIP_DRAWS = 3, 6
-CLIP, TINY_CLIP = (16, 5, 8, 8), (16, 1, 2, 2)
+CLIPS, CLIP_DRAWS = 2, 6
+CLIP, TINY_CLIP = (16, 5, 16, 16), (16, 1, 2, 2)
 LEVELS = FlowSchedule(1000)
 WARM_UP = 2
 SIZE = 4096
@@ -59,14 +59,14 @@ Ratio = tuple[float, float, float]
 
 
 def seconds_of(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Of each side, in random order within a round."""
+    """CPU-seconds of each side, in random order within a round."""
     seconds: dict[str, list[float]] = defaultdict(list)
     for step in range(rounds + WARM_UP):
         for name in random.Random(step).sample(list(sides), len(sides)):
-            start = time.perf_counter()
+            start = time.process_time()
             sides[name]()
             if step >= WARM_UP:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(time.process_time() - start)
     return seconds
 
 

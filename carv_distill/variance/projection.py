@@ -96,11 +96,14 @@ def _add_slices(sums: Tensor, x: Tensor, shifts: Tensor, signs: Tensor) -> None:
 
     By numpy, whose views cost a tenth of torch's: for a gradient by a small parameter they are most of it.
     """
-    out, vectors, s = sums.numpy(), x.detach().to(sums.dtype).numpy(), signs.numpy()
-    size = out.shape[1] // 2
-    for block, shift in enumerate(shifts.tolist()):
-        part = vectors[:, block * size : (block + 1) * size]
-        out[:, shift : shift + part.shape[1]] += part * s[block * size : (block + 1) * size]
+    if x.dtype != sums.dtype or x.requires_grad:
+        x = x.detach().to(sums.dtype)
+    out, vectors, s = sums.numpy(), x.numpy(), signs.numpy()
+    size, start = out.shape[1] // 2, 0
+    for shift in shifts.tolist():
+        part = vectors[:, start : start + size]
+        out[:, shift : shift + part.shape[1]] += part * s[start : start + size]
+        start += size
 
 
 def _add_gathered(sums: Tensor, x: Tensor, shifts: Tensor, signs: Tensor) -> None:
