@@ -112,7 +112,9 @@ class VideoTeacherModule(RunModule):
         and adversarial parts."""
         o = self.options
         side = min(o.vae_crop, o.size)
-        top, left = torch.randint(o.size - side + 1, (2,), generator=g, device=self.device).tolist()
+        # of a CPU's stream: a place drawn on a GPU would have to be waited for
+        place = stream(self.seed, self.global_rank, self.global_step, "crop")
+        top, left = torch.randint(o.size - side + 1, (2,), generator=place).tolist()
         videos = pixels(self.clips[pick, ..., top : top + side, left : left + side])
         posterior = self.vae.encode(videos).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=g, device=self.device)

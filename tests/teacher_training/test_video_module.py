@@ -11,7 +11,7 @@ from diffusers import WanPipeline
 
 from carv_distill.errors import UserError
 from carv_distill.teacher_training.options import VideoTeacherOptions
-from carv_distill.teacher_training.video_module import VideoTeacherModule, pixels
+from carv_distill.teacher_training.video_module import SHOWN, VideoTeacherModule, pixels, preview
 from carv_distill.teacher_training.video_networks import build_video_networks
 from carv_distill.teachers.pipelines.teacher import load_text_teacher
 from carv_distill.teachers.pipelines.wan import TOKENS
@@ -104,6 +104,20 @@ def test_the_loss_is_that_of_the_velocity() -> None:
     cond = module._conditions(module.text_encoder, labels)
     velocity = denoiser.network((1 - level) * some + level * eps, 1000 * level.flatten(), cond)
     torch.testing.assert_close(found, (velocity - (eps - some)).square().mean(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_a_preview_shows_what_is_kept_and_then_what_is_made(steps: int) -> None:
+    """Rows of frames; while the autoencoder learns each clip above what it keeps of it."""
+    torch.manual_seed(0)
+    module = VideoTeacherModule(build_video_networks(OPTIONS, WORDS), clips(), PROMPTS, OPTIONS, 4, seed=0)
+    module = fit(module, steps) if steps else module
+    assert module.stage == ("transformer" if steps else "vae")
+    shown = preview(module)
+    assert shown.shape == ((1 if steps else 2) * 4 * SHOWN, 3, 16, 16)
+    assert shown.abs().max() <= 1
+    if not steps:
+        torch.testing.assert_close(shown[0], pixels(clips()[:1])[0, :, 0])
 
 
 @pytest.mark.parametrize(

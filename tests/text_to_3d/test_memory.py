@@ -53,6 +53,16 @@ def test_points_are_at_least_one() -> None:
     assert points_at_once(scene, 0.01) == int(0.01 * 2**30) // (scene.point_bytes + 64)
 
 
+def test_a_piece_of_another_device_is_all_of_the_memory() -> None:
+    """64 MiB suit a CPU; elsewhere a picture of 512 pixels has as many rows at once as `memory` holds."""
+    scene = build_scene(HASH)
+    here = rows_at_once(scene, 512, 160, 1.0)
+    there = rows_at_once(scene.to("meta"), 512, 160, 1.0)
+    held, row = scene.picture_bytes(512, 160)
+    assert here < there < 512
+    assert held + there * row <= 2**30 < held + (there + 2) * row + 160 * 512**2
+
+
 def test_a_piece_is_no_larger_than_is_fast() -> None:
     """64 MiB, or where a piece makes the scene's grid anew, four times that."""
     scene = build_scene(HASH)

@@ -257,3 +257,12 @@ def test_the_closed_form_has_a_fake_score_of_its_own() -> None:
     assert MEANS.shape == VARIANCES.shape == (4, DIM)
     assert MEANS.dtype == F64
     assert (MEANS[FAKE] - MEANS[:FAKE]).abs().amax(1).min() > 0.1
+
+
+def test_the_sampler_stays_while_the_timesteps_do(module: SDSModule) -> None:
+    """Its tables then go to a GPU once, and not at every step."""
+    fake, levels = module.objective.fake, module.objective.levels
+    assert fake is not None
+    assert fake.sampler(levels.range_at(0)) is fake.sampler(levels.range_at(1))
+    fewer = replace(levels.range_at(0), last=levels.range_at(0).last - 1)
+    assert fake.sampler(fewer).proposal.bins == levels.range_at(0).count - 1
