@@ -9,8 +9,8 @@ import torch
 from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import Callback
 
+from carv_distill.data.clips.rendered import RenderedClips, clip_vocabulary
 from carv_distill.data.images import load_images
-from carv_distill.data.rendered_clips import RenderedClips, clip_vocabulary
 from carv_distill.data.solids import prompted_solids, vocabulary
 from carv_distill.data.wild import WILD, wild_solids
 from carv_distill.engine.callbacks import PictureGrid

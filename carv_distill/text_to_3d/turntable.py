@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from carv_distill.data.mp4 import film
+from carv_distill.data.clips.mp4 import film
 from carv_distill.data.sets import to_uint8
 from carv_distill.errors import UserError, one_line
 from carv_distill.evaluation.grids import save_grid

@@ -63,7 +63,7 @@ def test_a_video_whose_encoder_fails_is_none(tmp_path: Path, monkeypatch: pytest
     def failing(*_: object, **__: object) -> None:
         raise av.error.InvalidDataError(1, "out of order")
 
-    monkeypatch.setattr("carv_distill.data.mp4.av.VideoFrame.from_ndarray", failing)
+    monkeypatch.setattr("carv_distill.data.clips.mp4.av.VideoFrame.from_ndarray", failing)
     with pytest.raises(UserError, match=r"could not be written \(the encoder failed: .*out of order"):
         write_turntable(tmp_path, build_scene(VIEW), VIEW, count=8, size=16)
     assert not list(tmp_path.iterdir())

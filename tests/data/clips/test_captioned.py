@@ -17,11 +17,11 @@ from PIL import Image
 
 from carv_distill.data.batches import step_loader
 from carv_distill.data.captioned import centre_crop, load_captioned_images
-from carv_distill.data.captioned_clips import load_captioned_clips
-from carv_distill.data.clips import ClipSet
-from carv_distill.data.frames import FrameSampling
-from carv_distill.data.mp4 import save_clip
-from carv_distill.data.rendered_clips import RenderedClips
+from carv_distill.data.clips.captioned import load_captioned_clips
+from carv_distill.data.clips.frames import FrameSampling
+from carv_distill.data.clips.mp4 import save_clip
+from carv_distill.data.clips.rendered import RenderedClips
+from carv_distill.data.clips.sets import ClipSet
 from carv_distill.data.sets import to_uint8
 from carv_distill.errors import UserError
 from tests.helpers.captioned_files import WRITERS, tar_of

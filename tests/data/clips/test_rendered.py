@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from carv_distill.data.batches import step_loader
-from carv_distill.data.clips import ClipSet
-from carv_distill.data.rendered_clips import DRIFT, RenderedClips, clip_vocabulary
+from carv_distill.data.clips.rendered import DRIFT, RenderedClips, clip_vocabulary
+from carv_distill.data.clips.sets import ClipSet
+from carv_distill.data.clips.sprites import OBJECTS
+from carv_distill.data.clips.trajectories import MOTIONS
 from carv_distill.data.solids import COLOURS
-from carv_distill.data.sprites import OBJECTS
-from carv_distill.data.trajectories import MOTIONS
 from carv_distill.errors import UserError
 
 MANY = RenderedClips(21_000, size=16, seed=3)

@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from carv_distill.carv import stream
+from carv_distill.data.captioned import number_captions
+from carv_distill.data.sets import from_uint8
+from carv_distill.data.solids import COLOURS, object_prompt
 from carv_distill.errors import UserError
 from carv_distill.geometry.backdrops import CHOICES, NOISES, backdrops, drifted
 
-from .captioned import number_captions
-from .clips import ClipSpec, require_frames
-from .sets import from_uint8
-from .solids import COLOURS, object_prompt
+from .sets import ClipSpec, require_frames
 from .sprites import OBJECTS, sprites
 from .trajectories import MOTIONS, course
 
@@ -44,7 +44,7 @@ class ClipFacts(NamedTuple):
     object: Tensor
     """int64, place in :data:`~.sprites.OBJECTS`."""
     colour: Tensor
-    """int64, place in :data:`~.solids.COLOURS`."""
+    """int64, place in :data:`~carv_distill.data.solids.COLOURS`."""
     named: Tensor
     """bool, whether the caption names the motion."""
     drift: Tensor
@@ -54,7 +54,7 @@ class ClipFacts(NamedTuple):
 
 @dataclass(frozen=True)
 class RenderedClips:
-    """A :class:`~.clips.ClipSet` of N clips. A clip is a function of its number and of the fields but
+    """A :class:`~.sets.ClipSet` of N clips. A clip is a function of its number and of the fields but
     `count`: in whatever batch the same to the bit, on another machine to the rounding of a byte.
 
     Every seven clips from 7 j on have the seven motions in random order. Nothing else depends on the motion:

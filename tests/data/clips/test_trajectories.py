@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from carv_distill.carv import stream
-from carv_distill.data.trajectories import HOPS, MIDDLE, MOTIONS, REACH, TURN, Course, course
+from carv_distill.data.clips.trajectories import HOPS, MIDDLE, MOTIONS, REACH, TURN, Course, course
 
 TIME = torch.linspace(0, 1, 17, dtype=torch.float64)
 COURSE = Course(x=0.5, y=0.4, reach=0.3, angle=0.2, turn=-2.0, hops=2.0, phase=0.25)

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from carv_distill.carv import stream
-from carv_distill.data.motion import difference_magnitude, flow, flow_magnitude, latent_weights
-from carv_distill.data.rendered_clips import RenderedClips
+from carv_distill.data.clips.motion import difference_magnitude, flow, flow_magnitude, latent_weights
+from carv_distill.data.clips.rendered import RenderedClips
+from carv_distill.data.clips.trajectories import MOTIONS
 from carv_distill.data.sets import from_uint8
-from carv_distill.data.trajectories import MOTIONS
 from carv_distill.geometry.backdrops import CHOICES, NOISES, backdrops, drifted
 
 

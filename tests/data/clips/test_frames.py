@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from carv_distill.data.frames import FrameSampling, read_frames
+from carv_distill.data.clips.frames import FrameSampling, read_frames
 from carv_distill.data.storage import CLIPS
 from carv_distill.errors import UserError
 from tests.helpers.video_files import CODECS, counted, numbers, video_bytes
@@ -258,5 +258,5 @@ def test_without_the_package_it_is_a_line(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_sets_are_known_without_the_package() -> None:
     """Who reads no clips needs no av."""
-    code = "import sys; import carv_distill.data.captioned_clips; sys.exit('av' in sys.modules)"
+    code = "import sys; import carv_distill.data.clips.captioned; sys.exit('av' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

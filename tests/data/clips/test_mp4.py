@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from carv_distill.carv import stream
-from carv_distill.data.frames import FrameSampling, read_frames
-from carv_distill.data.mp4 import film, save_clip
-from carv_distill.data.rendered_clips import RenderedClips
+from carv_distill.data.clips.frames import FrameSampling, read_frames
+from carv_distill.data.clips.mp4 import film, save_clip
+from carv_distill.data.clips.rendered import RenderedClips
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 48), (31, 33), (2, 2)])

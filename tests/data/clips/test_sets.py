@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from carv_distill.data.clips import ClipSpec, require_frames
+from carv_distill.data.clips.sets import ClipSpec, require_frames
 from carv_distill.errors import UserError
 
 

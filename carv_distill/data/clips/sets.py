@@ -7,9 +7,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from carv_distill.data.captioned import PromptedSet
 from carv_distill.errors import UserError
-
-from .captioned import PromptedSet
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class ClipSpec:
 
 class ClipSet(PromptedSet, Protocol):
     """Captioned clips, wherever they lie; labels are numbers of captions, as of
-    :class:`~.captioned.CaptionedSet`."""
+    :class:`~carv_distill.data.captioned.CaptionedSet`."""
 
     @property
     def spec(self) -> ClipSpec:

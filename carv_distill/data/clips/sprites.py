@@ -10,10 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from carv_distill.carv import stream
+from carv_distill.data.digits import load_digits_images
 from carv_distill.geometry.camera import CameraSampler
 from carv_distill.geometry.solids import SIDED, SOLIDS, meet
-
-from .digits import load_digits_images
 
 TURNING = ("cube", "torus", "cylinder", "cone", "octahedron", "capsule", "snowman", "mug")
 """The solids of clips: all that look different once they are turned, as a ball does not."""

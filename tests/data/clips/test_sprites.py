@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from carv_distill.data.clips.sprites import OBJECTS, SIDES, TURNING, VIEWS, sprites
 from carv_distill.data.digits import load_digits_images
-from carv_distill.data.sprites import OBJECTS, SIDES, TURNING, VIEWS, sprites
 
 
 def test_objects_are_solids_and_digits() -> None:

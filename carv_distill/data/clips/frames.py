@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from PIL import Image
 
+from carv_distill.data.pictures import LARGEST_SIDE
 from carv_distill.errors import UserError, one_line
 
-from .clips import require_frames
-from .pictures import LARGEST_SIDE
+from .sets import require_frames
 
 if TYPE_CHECKING:
     from av import VideoFrame

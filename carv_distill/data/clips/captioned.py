@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .captioned import CaptionedFiles, centre_crop, open_captioned
-from .clips import ClipSpec
+from carv_distill.data.captioned import CaptionedFiles, centre_crop, open_captioned
+from carv_distill.data.storage import CLIPS, Storage
+from carv_distill.data.stored import spread
+
 from .frames import FrameSampling, read_frames
-from .storage import CLIPS, Storage
-from .stored import spread
+from .sets import ClipSpec
 
 LOOKED_AT = 8
 """Clips that are read when a set is opened, so that most faults are found before the work starts."""
@@ -22,11 +23,11 @@ _HASHED = 1 << 20
 
 
 class CaptionedClips(CaptionedFiles):
-    """A :class:`~.clips.ClipSet` of video files.
+    """A :class:`~.sets.ClipSet` of video files.
 
     Args:
         texts: the caption of each.
-        height, width: H, W; see :func:`~.captioned.centre_crop`.
+        height, width: H, W; see :func:`~carv_distill.data.captioned.centre_crop`.
         sampling: which frames.
     """
 
@@ -51,8 +52,9 @@ class CaptionedClips(CaptionedFiles):
 def load_captioned_clips(
     path: str, height: int, width: int, sampling: FrameSampling | None = None
 ) -> CaptionedClips:
-    """The clips (:data:`~.storage.CLIPS`) of a folder, zip or shards, in the order of their names, with their
-    captions: by the conventions of :func:`~.captioned.load_captioned_images`.
+    """The clips (:data:`~carv_distill.data.storage.CLIPS`) of a folder, zip or shards, in the order of their
+    names, with their captions: by the conventions of
+    :func:`~carv_distill.data.captioned.load_captioned_images`.
 
     Captions are all read here, and some clips of all parts of the set; the others as they are wanted.
 

@@ -1,0 +1,1 @@
+"""Clips with captions, rendered or in files; how much moves in them, and where."""
