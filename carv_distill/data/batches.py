@@ -18,7 +18,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class BatchSet(Protocol):
-    """What :class:`~.sets.ImageSet` and :class:`~.clips.ClipSet` have in common."""
+    """What :class:`~.sets.ImageSet` and :class:`~.clips.sets.ClipSet` have in common."""
 
     @property
     def decodes(self) -> bool: ...

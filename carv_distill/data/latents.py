@@ -1,10 +1,10 @@
-"""Latents of a set of images, encoded once and kept in shards: mean and deviation, to be drawn from."""
+"""Latents of a set of images or clips, encoded once and kept in shards."""
 
 from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -19,11 +19,13 @@ from torch import Tensor
 from carv_distill.errors import UserError, one_line
 from carv_distill.files import atomic_file
 
-from .batches import ordered_loader
-from .sets import ImageSet, ImageSpec
+from .batches import BatchSet, ordered_loader
+from .sets import ImageSpec
 
-Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Images [n, C, S, S] in [-1, 1] → mean and standard deviation of their latents, [n, c, h, w] each."""
+Encode = Callable[[Tensor], Sequence[Tensor]]
+"""Images or clips [n, …] in [-1, 1] → what is kept of them, n rows each, as mean and standard deviation of
+their latents."""
+MOMENTS = ("mean", "std")
 SHARD = 1024
 """Images of a shard: what is lost, at most, where the work ends at once."""
 BATCH = 16
@@ -32,7 +34,8 @@ _OPEN = 256
 
 
 class LatentCache:
-    """A folder of shards, each a safetensors file of `mean` and `std`, [n, c, h, w], of consecutive images.
+    """A folder of shards, each a safetensors file of some tensors of consecutive images: by default `mean` and
+    `std` of their latents.
 
     A shard takes its name once it is whole, so that work which ended in the middle goes on with those that
     are missing. It says in its header what it is of.
@@ -42,10 +45,22 @@ class LatentCache:
             and :meth:`~.captioned.CaptionedImages.fingerprint`.
         count: N, images of the set.
         shard: images of a shard.
+        names: of the tensors.
     """
 
-    def __init__(self, folder: Path, key: str, count: int, shard: int = SHARD) -> None:
+    def __init__(
+        self, folder: Path, key: str, count: int, shard: int = SHARD, names: Sequence[str] = MOMENTS
+    ) -> None:
         self.folder, self.key, self.count, self.shard = folder, key, count, shard
+        self.names = tuple(names)
+        self._open = lru_cache(_OPEN)(_open)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_open"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open = lru_cache(_OPEN)(_open)
 
     def __len__(self) -> int:
         """Shards of the whole."""
@@ -67,22 +82,22 @@ class LatentCache:
         """
         there, numbers = set(), {self.path(number): number for number in range(len(self))}
         for path in sorted(self.folder.glob("latents-*.safetensors")):
-            header = _header(path)
+            header = _header(path, self.names)
             if header is None:
                 continue
-            said, shape = header
+            said, shapes = header
             if said != self._about or path not in numbers:
                 raise UserError(
                     f"{path} holds latents of other images or another autoencoder; give another folder, or "
                     f"remove the latents in {self.folder}"
                 )
-            if shape[0] == len(self.images(numbers[path])):
+            if shapes[0][0] == len(self.images(numbers[path])):
                 there.add(numbers[path])
         return [number for number in range(len(self)) if number not in there]
 
     def fill(
         self,
-        images: ImageSet,
+        images: BatchSet,
         encode: Encode,
         workers: int = 0,
         progress: Callable[[int], None] | None = None,
@@ -108,13 +123,38 @@ class LatentCache:
                         continue
                     whole = self.images(number)
                     parts = [range(i, min(i + batch, whole.stop)) for i in whole[::batch]]
-                    moments = []
+                    rows = []
                     for part, (x, _) in zip(parts, ordered_loader(images, parts, workers), strict=True):
-                        moments.append(_encoded(encode, x, part))
+                        rows.append(_encoded(encode, x, part))
                         if progress is not None:
                             progress(len(part))
-                    mean, std = (torch.cat(tensors) for tensors in zip(*moments, strict=True))
-                    self._write(number, mean, std, len(missing) - done)
+                    whole_shard = [torch.cat(tensors) for tensors in zip(*rows, strict=True)]
+                    self._write(number, whole_shard, len(missing) - done)
+
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Of what is kept of one image, by name.
+
+        Raises:
+            UserError: something is missing, or of other images.
+        """
+        if missing := self.missing():
+            raise UserError(f"{self.path(missing[0])} is missing or damaged; encode the images again")
+        header = _header(self.path(0), self.names)
+        assert header is not None
+        return [shape[1:] for shape in header[1]]
+
+    def read(self, number: int) -> list[Tensor]:
+        """What is kept of one image, by name; by memory map.
+
+        Raises:
+            UserError: the file cannot be read.
+        """
+        shard, row = divmod(number, self.shard)
+        path = self.path(shard)
+        try:
+            return [part[row] for part in self._open(path, self.names)]
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{path} cannot be read ({one_line(error)})") from error
 
     @contextmanager
     def _claim(self, number: int, timeout: float) -> Iterator[bool]:
@@ -136,16 +176,17 @@ class LatentCache:
 
     def _is_whole(self, number: int) -> bool:
         path = self.path(number)
-        header = _header(path) if path.is_file() else None
-        return header is not None and header[1][0] == len(self.images(number))
+        header = _header(path, self.names) if path.is_file() else None
+        return header is not None and header[1][0][0] == len(self.images(number))
 
     @property
     def _about(self) -> str:
         # one entry: several would stand in the header in any order, and equal shards would differ
         return f"{self.key}, {self.count} images by {self.shard}"
 
-    def _write(self, number: int, mean: Tensor, std: Tensor, left: int) -> None:
-        content = save({"mean": mean.contiguous(), "std": std.contiguous()}, {"key": self._about})
+    def _write(self, number: int, tensors: Sequence[Tensor], left: int) -> None:
+        named = {name: t.contiguous() for name, t in zip(self.names, tensors, strict=True)}
+        content = save(named, {"key": self._about})
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(self.folder).free
@@ -179,37 +220,16 @@ class CachedLatents:
     decodes = True
 
     def __init__(self, cache: LatentCache, labels: Tensor, spec: ImageSpec) -> None:
-        if missing := cache.missing():
-            raise UserError(f"{cache.path(missing[0])} is missing or damaged; encode the images again")
         self.cache, self.labels = cache, labels
-        header = _header(cache.path(0))
-        assert header is not None
-        _, (_, channels, height, _) = header
+        channels, height, _ = cache.shapes()[0]
         self.spec = ImageSpec(spec.name, 2 * channels, height, spec.classes)
-        self._open = lru_cache(_OPEN)(_open)
 
     def __len__(self) -> int:
         return self.cache.count
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_open"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._open = lru_cache(_OPEN)(_open)
-
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        moments = torch.stack([self._moments(int(i)) for i in indices])
+        moments = torch.stack([torch.cat(self.cache.read(int(i))) for i in indices])
         return moments.float(), self.labels[indices]
-
-    def _moments(self, number: int) -> Tensor:
-        shard, row = divmod(number, self.cache.shard)
-        path = self.cache.path(shard)
-        try:
-            mean, std = self._open(path)
-            return torch.cat([mean[row], std[row]])
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"{path} cannot be read ({one_line(error)})") from error
 
 
 def draw_latents(moments: Tensor, noise: Tensor) -> Tensor:
@@ -219,14 +239,14 @@ def draw_latents(moments: Tensor, noise: Tensor) -> Tensor:
     return mean + std * noise
 
 
-def _open(path: Path) -> tuple[Any, Any]:
-    """Mean and deviation, of which rows are read as they are wanted."""
+def _open(path: Path, names: Sequence[str]) -> list[Any]:
+    """Tensors, of which rows are read as they are wanted."""
     with safe_open(path, "pt") as file:
-        return file.get_slice("mean"), file.get_slice("std")
+        return [file.get_slice(name) for name in names]
 
 
-def _header(path: Path) -> tuple[str | None, tuple[int, ...]] | None:
-    """What a shard says that it is of, and the shape of its tensors; None where it is not whole."""
+def _header(path: Path, names: Sequence[str]) -> tuple[str | None, list[tuple[int, ...]]] | None:
+    """What a shard says that it is of, and the shapes of its tensors; None where it is not whole."""
     try:
         with safe_open(path, "pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
@@ -235,16 +255,16 @@ def _header(path: Path) -> tuple[str | None, tuple[int, ...]] | None:
         return None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({one_line(error)})") from error
-    whole = shapes.keys() == {"mean", "std"} and shapes["mean"] == shapes["std"] and len(shapes["mean"]) == 4
-    return (about, shapes["mean"]) if whole else None
+    whole = shapes.keys() == set(names) and len({shape[:1] for shape in shapes.values()}) == 1
+    return (about, [shapes[name] for name in names]) if whole and all(shapes.values()) else None
 
 
 @torch.no_grad()
-def _encoded(encode: Encode, images: Tensor, part: range) -> tuple[Tensor, Tensor]:
-    mean, std = (moment.cpu() for moment in encode(images))
-    if not (mean.isfinite().all() and std.isfinite().all()):
+def _encoded(encode: Encode, images: Tensor, part: range) -> list[Tensor]:
+    tensors = [tensor.cpu() for tensor in encode(images)]
+    if not all(tensor.isfinite().all() for tensor in tensors):
         raise UserError(
             f"latents of images {part.start} to {part.stop - 1} are not finite; an autoencoder that "
             "overflows in float16 needs float32 or bfloat16"
         )
-    return mean, std
+    return tensors

@@ -34,8 +34,14 @@ class Codec(nn.Module, ABC):
         return len(x)
 
     @abstractmethod
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of x of pictures [n, 3, …] in [−1, 1], with the graph back to them."""
+
     def encode(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """x of pictures [n, 3, …] in [−1, 1], with the graph back to them."""
+        """A draw of x of pictures, with the graph back to them."""
+        mean, std = self.posterior(images)
+        noise = torch.randn(mean.shape, generator=generator, device=images.device, dtype=images.dtype)
+        return mean + std * noise
 
     @abstractmethod
     def decode(self, x: Tensor) -> Tensor:
@@ -50,6 +56,9 @@ class Pixels(Codec):
     def shape(self, size: Sequence[int]) -> tuple[int, ...]:
         _require(size, 2, 1)
         return 3, *size
+
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return images, torch.zeros_like(images)
 
     def encode(self, images: Tensor, generator: torch.Generator) -> Tensor:
         return images
@@ -85,15 +94,9 @@ class ImageLatents(Codec):
         return max(1, _MOST_PIXELS // (self.factor**2 * x[0, 0].numel()))
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of x, [n, C, h, w] each."""
         found = self.vae.encode(images.to(self.vae.dtype)).latent_dist
         mean, std = found.mean.to(images.dtype), found.std.to(images.dtype)
         return (mean - self.shift) * self.scale, std * self.scale
-
-    def encode(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        mean, std = self.posterior(images)
-        noise = torch.randn(mean.shape, generator=generator, device=images.device, dtype=images.dtype)
-        return mean + std * noise
 
     @torch.no_grad()
     def decode(self, x: Tensor) -> Tensor:
@@ -134,13 +137,11 @@ class VideoLatents(Codec):
     def rows(self, x: Tensor) -> int:
         return 1
 
-    def encode(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        posterior = self.vae.encode(images.to(self.vae.dtype)).latent_dist
-        noise = torch.randn(
-            posterior.mean.shape, generator=generator, device=images.device, dtype=images.dtype
-        )
-        latents = posterior.mean.to(images.dtype) + posterior.std.to(images.dtype) * noise
-        return (latents - self.mean.to(latents.dtype)) / self.std.to(latents.dtype)
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        found = self.vae.encode(images.to(self.vae.dtype)).latent_dist
+        mean, std = found.mean.to(images.dtype), found.std.to(images.dtype)
+        scale = self.std.to(images.dtype)
+        return (mean - self.mean.to(images.dtype)) / scale, std / scale
 
     @torch.no_grad()
     def decode(self, x: Tensor) -> Tensor:
