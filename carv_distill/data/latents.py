@@ -34,7 +34,7 @@ _OPEN = 256
 
 
 class LatentCache:
-    """A folder of shards, each a safetensors file of some tensors of consecutive images: by default `mean` and
+    """A folder of shards, each a safetensors file of tensors of consecutive images: by default `mean` and
     `std` of their latents.
 
     A shard takes its name once it is whole, so that work which ended in the middle goes on with those that
