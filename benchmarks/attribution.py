@@ -32,6 +32,7 @@ from torch import Tensor
 from benchmarks.measure import peak_bytes, ratio_of
 from benchmarks.report import options, report
 from carv_distill.attribution.backward import BackwardGradients
+from carv_distill.attribution.batch import SampleBatch
 from carv_distill.attribution.draws import shared_draws
 from carv_distill.attribution.gradients import sample_features
 from carv_distill.attribution.projection import build_projector
@@ -89,7 +90,7 @@ def digits(rounds: int) -> dict[str, Ratio]:
                 denoising_losses(looped, *part).mean().backward()
 
     def features(count: int = SAMPLES) -> Tensor:
-        return sample_features(gradients, projector, x[:count], labels[:count], draws, CHUNK)
+        return sample_features(gradients, projector, SampleBatch(x[:count], labels[:count]), draws, CHUNK)
 
     some = {name: torch.randn(CHUNK, size) for name, size in layout.sizes.items()}
 
@@ -132,15 +133,15 @@ def clips(rounds: int) -> dict[str, Ratio]:
             for p in looped:
                 p.grad = None
             for start in range(0, k, at_once):
-                u, weight, eps = (t[0, start : start + at_once] for t in (draws.u, draws.weight, draws.eps))
-                (loss(x[i], cond[i], u, weight, eps) * (at_once / k)).backward()
+                part = draws.row(0)[start : start + at_once]
+                (loss(x[i], cond[i], None, part) * (at_once / k)).backward()
             if join:
                 sketch(torch.cat([p.grad.flatten() for p in looped if p.grad is not None])[None])
         for p in looped:
             p.grad = None
 
     def hooks(x: Tensor, draws: Draws) -> None:
-        sample_features(gradients, projector, x, cond[: len(x)], draws)
+        sample_features(gradients, projector, SampleBatch(x, cond[: len(x)]), draws)
 
     def case(count: int, shape: Sequence[int], k: int) -> tuple[Tensor, Draws]:
         sampler = NoiseLevelSampler(Proposal.uniform())

@@ -1,6 +1,8 @@
 """The exceptions that a user is meant to read."""
 
 import reprlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -32,6 +34,20 @@ PREEMPTED = 75
 """Exit status of a run that was told to stop and can be started again: sysexits' "temporary failure"."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
+
+
+@contextmanager
+def named_as(names: Mapping[str, str]) -> Iterator[None]:
+    """A block whose UserErrors name an option as the user typed it, as --data for data.path, wherever one
+    begins with the other name."""
+    try:
+        yield
+    except UserError as error:
+        text = str(error)
+        key = next((key for key in names if text.startswith(f"{key}: ")), None)
+        if key is None:
+            raise
+        raise UserError(names[key] + text[len(key) :]) from error
 
 
 class StoppedError(Exception):

@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from carv_distill.attribution.batch import SampleBatch
 from carv_distill.attribution.draws import shared_draws
 from carv_distill.attribution.gradients import attribution_pipeline, sample_features
 from carv_distill.attribution.pilot import pilot_sampler
@@ -75,14 +76,14 @@ def main() -> tuple[list[float], str]:
     gradients = VmapGradients(train(x), LEVELS)
     projector = build_projector("countsketch", 2048, 0)
 
-    pipeline = attribution_pipeline(gradients, projector, x, None, chunk=64)
+    pipeline = attribution_pipeline(gradients, projector, SampleBatch(x), chunk=64)
     sampler = pilot_sampler(pipeline, DRAWS // GROUPS, 0, torch.device("cpu"))
     chosen = f"{sampler.strategy} levels, {sampler.noise} noise"
     print(f"the pilot chose {chosen}")
 
     draws = shared_draws(sampler, DRAWS, GROUPS, (2,), seed=0)
     train_features, query_features = (
-        sample_features(gradients, projector, points, None, draws, chunk=64) for points in (x, queries)
+        sample_features(gradients, projector, SampleBatch(points), draws, chunk=64) for points in (x, queries)
     )
     products = GroupProducts.of(query_features, train_features)
     scores, half = products.cosine(debias=True), half_width(partial(products.cosine, True), GROUPS, least=2)

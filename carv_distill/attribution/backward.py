@@ -8,16 +8,18 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from carv_distill.carv import Draws
 from carv_distill.teachers.condition import Cond
 from carv_distill.teachers.denoiser import NetworkDenoiser
 from carv_distill.teachers.schedule import NoiseSchedule
 
+from .batch import SampleBatch
 from .gradients import Begin
 from .hooks import arriving_gradients, checkpointable, checkpointed, nothing_random
-from .loss import SampleLoss, row
+from .loss import SampleLoss
 from .projection import JoinedSum, Sum
 
-Term = tuple[float, Tensor, Cond, Tensor, Tensor, Tensor]
+Term = tuple[float, Tensor, Cond, Tensor | None, Draws]
 """A share, and the arguments of the loss that it is a share of."""
 
 
@@ -51,30 +53,21 @@ class BackwardGradients:
         self._checkpointed = checkpointable(denoiser.network) if checkpointing else []
 
     def __call__(
-        self,
-        x: Tensor,
-        cond: Cond,
-        u: Tensor,
-        weight: Tensor,
-        eps: Tensor,
-        begin: Begin | None = None,
-        chunk: int | None = None,
+        self, batch: SampleBatch, draws: Draws, begin: Begin | None = None, chunk: int | None = None
     ) -> Tensor:
         """See :class:`SampleGradients`."""
-        draws, size = len(u), chunk or len(u)
-        parts = [slice(start, start + size) for start in range(0, draws, size)]
+        count = len(draws.u)
+        size = chunk or count
+        parts = [draws[start : start + size] for start in range(0, count, size)]
 
         def terms(i: int) -> list[Term]:
-            shares = [len(u[part]) / draws for part in parts]
-            each = [(x[i], row(cond, i), u[part], weight[part], eps[part]) for part in parts]
-            return [(share, *arguments) for share, arguments in zip(shares, each, strict=True)]
+            return [(len(part.u) / count, *batch.sample(i), part) for part in parts]
 
-        return self._rows(map(terms, range(len(x))), begin)
+        return self._rows(map(terms, range(len(batch))), begin)
 
     def of_draws(
         self,
-        x: Tensor,
-        cond: Cond,
+        batch: SampleBatch,
         u: Tensor,
         eps: Tensor,
         begin: Begin | None = None,
@@ -82,9 +75,9 @@ class BackwardGradients:
     ) -> Tensor:
         """See :class:`SampleGradients`; one draw at a time, whatever the chunk."""
         one = torch.ones_like(u[:1])
-        each = range(len(x))
+        each = range(len(batch))
         return self._rows(
-            ([(1.0, x[i], row(cond, i), u[i : i + 1], one, eps[i : i + 1])] for i in each), begin
+            ([(1.0, *batch.sample(i), Draws(u[i : i + 1], one, eps[i : i + 1]))] for i in each), begin
         )
 
     def _rows(self, samples: Iterable[Sequence[Term]], begin: Begin | None) -> Tensor:

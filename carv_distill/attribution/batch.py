@@ -35,6 +35,11 @@ class SampleBatch:
             None if self.weight is None else self.weight[i],
         )
 
+    def sample(self, number: int) -> tuple[Tensor, Cond, Tensor | None]:
+        """x, condition and weights of one sample, without the row axis."""
+        cond = None if self.cond is None else self.cond[number]
+        return self.x[number], cond, None if self.weight is None else self.weight[number]
+
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> SampleBatch:
         """On a device; x and weights in another precision, if one is given. Conditions keep theirs."""
         return SampleBatch(

@@ -16,26 +16,30 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from carv_distill.carv import Draws, NoiseLevelSampler
+from carv_distill.data.stored import spread
 from carv_distill.errors import UserError, one_line
 from carv_distill.files import write_json
 from carv_distill.processes import Processes
-from carv_distill.teachers.condition import Cond, tensors
 
 from .backends import build_gradients
+from .batch import SampleBatch
 from .chunks import find_chunk
 from .draws import shared_draws
 from .gradients import SampleGradients, attribution_pipeline, sample_features
 from .latents import digest
-from .models import AttributedModel, Samples
+from .models import AttributedModel
 from .options import AUTO, InfluenceOptions
 from .pilot import pilot_sampler, sampler_dict, sampler_from_dict
 from .projection import Projector, build_projector
+from .samples import TrainingSet
 from .store import FeatureStore
 
 log = logging.getLogger(__name__)
 
 BLOCK = 64
 """Training samples in a file of the store."""
+PILOT_SAMPLES = 256
+"""Training samples that the pilot picks from."""
 PILOT_CHUNK = 32
 """Draws of the pilot whose gradients vmap holds at a time."""
 
@@ -52,15 +56,14 @@ class FeatureJob:
     normalise_draws: bool = False
     model_id: int = 0
 
-    def features(self, x: Tensor, cond: Cond, first: int = 0) -> Tensor:
+    def features(self, batch: SampleBatch, first: int = 0) -> Tensor:
         """[n, G, m], on the CPU; `first` is the number of the first sample, for what is said of one."""
         device, dtype = self.gradients.loss.layout.device, self.gradients.loss.layout.dtype
         draws = Draws(*(t.to(device, dtype) for t in (self.draws.u, self.draws.weight, self.draws.eps)))
         return sample_features(
             self.gradients,
             self.projector,
-            x.to(device, dtype),
-            None if cond is None else cond.to(device),
+            batch.to(device, dtype),
             draws,
             self.chunk,
             self.normalise_draws,
@@ -77,6 +80,7 @@ class FeatureJob:
 def prepare_features(
     o: InfluenceOptions,
     model: AttributedModel,
+    training: TrainingSet,
     place: Path,
     device: str,
     model_id: int,
@@ -88,26 +92,28 @@ def prepare_features(
     with the store has the same draws.
 
     Args:
+        training: what is ranked, of the model's training set.
         place: the store's folder.
         model_id: names the projection of this checkpoint.
     """
     weights = digest(model.denoiser.state_dict().values(), model.architecture)  # before they may be cast
-    gradients = build_gradients(o, model.denoiser, model.schedule, model.training.x.shape[1:], device)
+    gradients = build_gradients(o, model.denoiser, model.schedule, training.shape, device)
     with processes.first():
-        sampler = _sampler(o, place, gradients, model)
+        sampler = _sampler(o, place, gradients, training)
     projector = build_projector(o.projection, o.size, o.seed)
-    about = _fingerprint(o, model, weights, gradients, sampler, projector.describe(), device, model_id)
+    made = (weights, training.digest)
+    about = _fingerprint(o, model, made, gradients, sampler, projector.describe(), device, model_id)
     dimension = gradients.loss.layout.dimension
     width = dimension if o.projection == "none" else o.size
-    store = FeatureStore(place, len(model.training), o.groups, width, about, BLOCK)
-    draws = shared_draws(sampler, o.draws, o.groups, model.training.x.shape[1:], o.seed)
+    store = FeatureStore(place, len(training), o.groups, width, about, BLOCK)
+    draws = shared_draws(sampler, o.draws, o.groups, training.shape, o.seed)
     job = FeatureJob(gradients, projector, draws, o.chunk or 1, o.normalise == "draw", model_id)
     used = {"strategy": sampler.strategy, "noise": sampler.noise}
     return job, store, {"sampler": used, "dimension": dimension, "made with": about}
 
 
 def fill_store(
-    o: InfluenceOptions, job: FeatureJob, store: FeatureStore, training: Samples, processes: Processes
+    o: InfluenceOptions, job: FeatureJob, store: FeatureStore, training: TrainingSet, processes: Processes
 ) -> FeatureJob:
     """Makes this process's share of what the store lacks, and waits for the others'; the job with the chunk
     that serves it.
@@ -128,10 +134,9 @@ def fill_store(
             for block, part in zip(missing, parts, strict=True):
                 rows = []
                 for start in range(part.start, part.stop, job.samples_at_once):
-                    some = slice(start, min(start + job.samples_at_once, part.stop))
-                    cond = None if training.cond is None else training.cond[some]
-                    rows.append(job.features(training.x[some], cond, start))
-                    advance(some.stop - some.start)
+                    numbers = torch.arange(start, min(start + job.samples_at_once, part.stop))
+                    rows.append(job.features(training.batch(numbers), start))
+                    advance(len(numbers))
                 store.write(block, torch.cat(rows))
     except torch.OutOfMemoryError as error:
         raise UserError(f"--chunk: {_too_much(o, job)}; what is in the store stays") from error
@@ -153,14 +158,14 @@ def _too_much(o: InfluenceOptions, job: FeatureJob) -> str:
 
 
 def _sampler(
-    o: InfluenceOptions, place: Path, gradients: SampleGradients, model: AttributedModel
+    o: InfluenceOptions, place: Path, gradients: SampleGradients, training: TrainingSet
 ) -> NoiseLevelSampler:
     path = place / "sampler.json"
     if not path.is_file():
-        training = model.training
-        pipeline = attribution_pipeline(
-            gradients, build_projector("countsketch", 4096, o.seed), training.x, training.cond, PILOT_CHUNK
-        )
+        numbers = torch.tensor(spread(len(training), PILOT_SAMPLES))
+        projector = build_projector("countsketch", 4096, o.seed)
+        some = training.batch(numbers)
+        pipeline = attribution_pipeline(gradients, projector, some, PILOT_CHUNK, numbers)
         # A proposal by norms suits gradients that keep theirs.
         proposal = "uniform" if o.proposal == AUTO and o.normalise == "draw" else o.proposal
         best = pilot_sampler(
@@ -183,24 +188,22 @@ def _sampler(
 def _fingerprint(
     o: InfluenceOptions,
     model: AttributedModel,
-    weights: str,
+    made: tuple[str, str],
     gradients: SampleGradients,
     sampler: NoiseLevelSampler,
     projection: dict[str, str | int],
     device: str,
     model_id: int,
 ) -> dict[str, Any]:
-    """Everything that the features of a training set depend on."""
-    training = model.training
-    data = [training.x, *tensors(training.cond)]
+    """Everything that the features of a training set depend on; `made`: what weights and samples are."""
     if o.projection != "none":
         projection = {**projection, "number": model_id}
     if o.projection == "gaussian":
         projection = {**projection, "drawn on": torch.device(device).type}
     sigma = model.schedule.sigma(torch.linspace(0, 1, 101, dtype=torch.float64))
     return {
-        "model": weights,
-        "data": digest(data),
+        "model": made[0],
+        "data": made[1],
         "parameters": digest([], " ".join(gradients.loss.chosen)),
         "projection": projection,
         "draws": {
@@ -217,28 +220,30 @@ def _fingerprint(
     }
 
 
-def _chunk(job: FeatureJob, training: Samples, largest: int) -> int:
+def _chunk(job: FeatureJob, training: TrainingSet, largest: int) -> int:
     """By trying: samples with a single group of draws each, or draws of a single sample."""
     draws, layout = job.draws, job.gradients.loss.layout
-    one = replace(job, draws=Draws(draws.u[:1], draws.weight[:1], draws.eps[:1]))
+    one = replace(job, draws=draws[:1])
     if job.gradients.chunk_of == "draws":
         # a draw that is normalised by itself goes through the network by itself
-        return 1 if job.normalise_draws else _draws_at_once(one, training.at([0]))
+        return 1 if job.normalise_draws else _draws_at_once(one, training.batch(torch.tensor([0])))
+
+    largest = min(largest, len(training))
+    some = training.batch(torch.arange(largest))
 
     def work(count: int) -> object:
-        x, cond = training.x[:count], None if training.cond is None else training.cond[:count]
-        return replace(one, chunk=count).features(x, cond)
+        return replace(one, chunk=count).features(some[:count])
 
     row_bytes = layout.dimension * layout.dtype.itemsize
-    return find_chunk(work, row_bytes, min(largest, len(training)), layout.device, "samples")
+    return find_chunk(work, row_bytes, largest, layout.device, "samples")
 
 
-def _draws_at_once(one: FeatureJob, sample: Samples) -> int:
+def _draws_at_once(one: FeatureJob, sample: SampleBatch) -> int:
     group = one.draws
 
     def work(count: int) -> object:
         some = Draws(group.u[:, :count], group.weight[:, :count], group.eps[:, :count])
-        return replace(one, chunk=count, draws=some).features(sample.x, sample.cond)
+        return replace(one, chunk=count, draws=some).features(sample)
 
     device = one.gradients.loss.layout.device
     return find_chunk(work, sample.x.nbytes, group.u.shape[1], device, "draws")

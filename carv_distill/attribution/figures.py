@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from textwrap import wrap
 
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
@@ -22,6 +23,8 @@ from .report import WANTED, limit_of
 
 COLUMN = 0.85
 """Least inches of a training sample with its caption; with more of them the picture grows wider."""
+SHOWN, STRIP = 3, 2.1
+"""Frames of a clip, from its first to its last; and least inches of them all."""
 GAP = 0.07
 """Inches between two captions."""
 PLAIN, BOLD = FontProperties(size=7), FontProperties(size=7, weight="bold")
@@ -46,18 +49,21 @@ def top_figure(result: InfluenceResult, count: int) -> Figure:
     they are known, half the 95 % intervals of these over the draws."""
     queries, training, scores = result.queries, result.training, result.ranking.scores
     half_width = result.ranking.half_width
-    column = max(8 / (count + 1.2), COLUMN)
+    clips = queries.pictures.ndim == 5
+    column = max(8 / (count + 1.2), STRIP if clips else COLUMN)
     rows: list[list[tuple[Tensor, str]]] = []
     for q, top in enumerate(result.ranking.top(count).tolist()):
-        row = [(queries.images[q], _caption(queries.words[q], BOLD, 1.2 * column - GAP))]
-        for n in top:
+        row = [(queries.pictures[q], _caption(queries.words[q], BOLD, 1.2 * column - GAP))]
+        pictures = training.pictures(torch.tensor(top))
+        for n, picture in zip(top, pictures, strict=True):
             score, half = number(scores[q, n].item()), half_width[q, n].item()
             error = "" if math.isnan(half) else f"± {number(half)}"
-            caption = _caption(training.words[n], PLAIN, column - GAP, score, error)
-            row.append((training.images[n], caption))
+            row.append((picture, _caption(training.words[n], PLAIN, column - GAP, score, error)))
         rows.append(row)
     lines = max(caption.count("\n") + 1 for row in rows for _, caption in row)
-    height = 1.18 * column + 0.13 * max(0, lines - 2)
+    tall = rows[0][0][0]
+    shape = tall.shape[-2] / (tall.shape[-1] * (SHOWN if clips else 1))
+    height = 1.18 * column * shape + 0.13 * max(0, lines - 2) + (0.3 if clips else 0)
     figure = new_figure(0.4 + height * len(rows), column * (count + 1.2))
     grid = figure.subplots(
         len(rows), count + 1, squeeze=False, gridspec_kw={"width_ratios": [1.2, *[1] * count]}
@@ -68,6 +74,8 @@ def top_figure(result: InfluenceResult, count: int) -> Figure:
     for place in range(count + 1):
         grid[0, place].set_title(f"{place}." if place else "query", fontsize=9)
     below = "under each training sample: its label or words, and its score"
+    if clips:
+        below = f"{SHOWN} frames of each, from first to last; {below}"
     if not half_width.isnan().any():
         below += " ± half the 95 % interval over the draws"
     figure.supxlabel(below, fontsize=8)
@@ -96,12 +104,22 @@ def _lines(words: str, score: str, letters: int) -> list[str]:
 
 
 def _show(axes: Axes, image: Tensor, caption: str, font: FontProperties) -> None:
-    pixels = to_uint8(image).permute(1, 2, 0).squeeze(-1).numpy()
+    pixels = to_uint8(_strip(image)).permute(1, 2, 0).squeeze(-1).numpy()
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_anchor("S")  # so that captions are in a line, and the layout knows where
     axes.set_xlabel(caption, font=font, labelpad=2, parse_math=False)
+
+
+def _strip(picture: Tensor) -> Tensor:
+    """An image as it is; of a clip [F, 3, H, W] some frames side by side."""
+    if picture.ndim == 3:
+        return picture
+    frames = picture[torch.linspace(0, len(picture) - 1, SHOWN).round().long()]
+    gap = frames.new_ones(3, frames.shape[2], max(1, frames.shape[3] // 32))
+    parts = [part for frame in frames for part in (frame, gap)]
+    return torch.cat(parts[:-1], 2)
 
 
 def _draw_reliability(result: InfluenceResult, path: Path) -> None:

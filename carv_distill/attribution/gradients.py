@@ -4,6 +4,7 @@ share; whichever back end makes the gradients."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar, Literal, Protocol
 
 import torch
@@ -12,9 +13,9 @@ from torch import Tensor
 from carv_distill.carv import Draws
 from carv_distill.carv.estimator import Residual
 from carv_distill.errors import UserError
-from carv_distill.teachers.condition import Cond
 from carv_distill.variance import Pipeline
 
+from .batch import SampleBatch
 from .loss import SampleLoss
 from .projection import Projector, Sum
 
@@ -37,22 +38,12 @@ class SampleGradients(Protocol):
     """What a call works through `chunk` of at a time."""
 
     def __call__(
-        self,
-        x: Tensor,
-        cond: Cond,
-        u: Tensor,
-        weight: Tensor,
-        eps: Tensor,
-        begin: Begin | None = None,
-        chunk: int | None = None,
+        self, batch: SampleBatch, draws: Draws, begin: Begin | None = None, chunk: int | None = None
     ) -> Tensor:
         """ḡ of each sample, projected to [n, m], or [n, d].
 
         Args:
-            x: [n, …].
-            cond: labels [n], the condition of n prompts, or None.
-            u, weight: [K], shared by the samples.
-            eps: [K, …].
+            draws: of u, weight [K] and eps [K, …], shared by the samples.
             begin: the projection.
             chunk: samples at a time, or draws of one at a time, as `chunk_of` says; all by default.
         """
@@ -60,8 +51,7 @@ class SampleGradients(Protocol):
 
     def of_draws(
         self,
-        x: Tensor,
-        cond: Cond,
+        batch: SampleBatch,
         u: Tensor,
         eps: Tensor,
         begin: Begin | None = None,
@@ -70,9 +60,7 @@ class SampleGradients(Protocol):
         """∇φ ℓ(φ; x_i, c_i, u_i, ε_i) of single draws, each at a sample of its own, [n, m] or [n, d].
 
         Args:
-            x, eps: [n, …].
-            cond: of n rows, or None.
-            u: [n].
+            u, eps: [n], [n, …].
             begin, chunk: as above.
         """
         ...
@@ -81,8 +69,7 @@ class SampleGradients(Protocol):
 def sample_features(
     gradients: SampleGradients,
     projector: Projector,
-    x: Tensor,
-    cond: Cond,
+    batch: SampleBatch,
     draws: Draws,
     chunk: int | None = None,
     normalise_draws: bool = False,
@@ -92,7 +79,7 @@ def sample_features(
     """Projected gradients of each sample over each of G groups of draws, [n, G, m], float32.
 
     Args:
-        x, cond, chunk: see :class:`SampleGradients`.
+        batch, chunk: see :class:`SampleGradients`.
         draws: R is G: one row for each group; u [G, K/G], eps [G, K/G, …].
         normalise_draws: average g/‖g‖ of each draw instead of g.
         model_id: names the projection, for several checkpoints.
@@ -106,11 +93,12 @@ def sample_features(
         return projector.begin(gradients.loss.layout, rows, model_id)
 
     groups = []
-    for u, weight, eps in zip(draws.u, draws.weight, draws.eps, strict=True):
+    for number in range(len(draws.u)):
+        group = draws.row(number)
         if normalise_draws:
-            mean = _mean_of_directions(gradients, begin, x, cond, u, weight, eps, chunk, first)
+            mean = _mean_of_directions(gradients, begin, batch, group, chunk, first)
         else:
-            mean = gradients(x, cond, u, weight, eps, begin, chunk)
+            mean = gradients(batch, group, begin, chunk)
         groups.append(mean.float())
     return torch.stack(groups, 1)
 
@@ -118,28 +106,23 @@ def sample_features(
 def _mean_of_directions(
     gradients: SampleGradients,
     begin: Begin,
-    x: Tensor,
-    cond: Cond,
-    u: Tensor,
-    weight: Tensor,
-    eps: Tensor,
+    batch: SampleBatch,
+    draws: Draws,
     chunk: int | None,
     first: int,
 ) -> Tensor:
     """1/K Σ_k ω_k S g_k/‖g_k‖, [n, m]."""
     mean: Tensor | float = 0.0
-    for k in range(len(u)):
-        one = torch.ones_like(weight[:1])
-        found = gradients(
-            x, cond, u[k : k + 1], one, eps[k : k + 1], lambda rows: _WithNorm(begin(rows)), chunk
-        )
+    for k in range(len(draws.u)):
+        one = replace(draws[k : k + 1], weight=torch.ones_like(draws.weight[:1]))
+        found = gradients(batch, one, lambda rows: _WithNorm(begin(rows)), chunk)
         features, norm = found[:, :-1], found[:, -1:]
         if not norm.all():
             raise UserError(
                 f"sample {first + int((norm == 0).nonzero()[0, 0])}: a draw's gradient is zero and cannot be "
                 "normalised (allowed: --normalise mean)"
             )
-        mean = mean + features / norm * (weight[k] / len(u))
+        mean = mean + features / norm * (draws.weight[k] / len(draws.u))
     assert isinstance(mean, Tensor)
     return mean
 
@@ -166,15 +149,20 @@ class _WithNorm:
 
 
 def attribution_pipeline(
-    gradients: SampleGradients, projector: Projector, x: Tensor, cond: Cond, chunk: int | None = None
+    gradients: SampleGradients,
+    projector: Projector,
+    batch: SampleBatch,
+    chunk: int | None = None,
+    numbers: Tensor | None = None,
 ) -> Pipeline:
     """Attribution as what :mod:`carv_distill.variance` measures: the upstream draw is a training sample; the
     residual of a draw is its parameter gradient, projected to [n, m]; there are no parameters behind it.
 
     Args:
         projector: keeps squared norms in expectation; all variances are of what it makes.
-        x, cond: of the training set.
+        batch: the training set, or some of it.
         chunk: draws whose gradients are held at a time, where a back end holds several.
+        numbers: of these samples in the training set, for what is said of one; 0 … n−1 by default.
 
     Its residual raises:
         UserError: a gradient is not finite, with the number of the training sample.
@@ -182,20 +170,20 @@ def attribution_pipeline(
     layout = gradients.loss.layout
 
     def pipeline(count: int, generator: torch.Generator) -> tuple[Tensor, Residual]:
-        pick = torch.randint(len(x), (count,), generator=generator, device=generator.device).to(x.device)
-        some = None if cond is None else cond[pick].to(layout.device)
+        pick = torch.randint(len(batch), (count,), generator=generator, device=generator.device)
+        some = batch[pick.to(batch.x.device)].to(layout.device, layout.dtype)
 
         def residual(x_flat: Tensor, u: Tensor, eps: Tensor, index: Tensor) -> Tensor:
-            label = None if some is None else some[index]
             features = gradients.of_draws(
-                x_flat, label, u, eps, lambda rows: projector.begin(layout, rows), chunk
+                replace(some[index], x=x_flat), u, eps, lambda rows: projector.begin(layout, rows), chunk
             )
             # what is not finite in a gradient is in no sum of it either
             if not (finite := features.isfinite().all(1)).all():
-                number = int(pick[int(index[~finite][0])])
+                place = int(pick[int(index[~finite][0])])
+                number = place if numbers is None else int(numbers[place])
                 raise UserError(f"training sample {number}: its gradient holds NaN or infinity")
             return features
 
-        return x[pick].to(layout.device, layout.dtype), residual
+        return some.x, residual
 
     return pipeline

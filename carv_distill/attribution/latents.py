@@ -1,18 +1,27 @@
-"""What identifies tensors, and latents that are encoded once."""
+"""What identifies tensors, and what is encoded once of captioned images and clips."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from rich.console import Console
+from rich.progress import Progress
 from torch import Tensor
 
-from carv_distill.errors import UserError
-from carv_distill.files import atomic_file
+from carv_distill.data.batches import BatchSet
+from carv_distill.data.latents import BATCH, LatentCache
+from carv_distill.teachers.pipelines.codecs import Codec
+
+from .motion import Motion
+
+log = logging.getLogger(__name__)
+
+SHARD = 64
+"""Images or clips of a shard: what is lost, at most, where the work ends at once."""
 
 
 def digest(tensors: Iterable[Tensor], words: str = "") -> str:
@@ -25,30 +34,63 @@ def digest(tensors: Iterable[Tensor], words: str = "") -> str:
     return hashed.hexdigest()
 
 
-def kept_latents(path: Path, key: str, encode: Callable[[], Tensor]) -> Tensor:
-    """The latents in a safetensors file, or, where there is none, those that `encode` makes; then kept there.
+class EncodedSet:
+    """Mean latents of a set, and how much moves at each, encoded once and read as they are wanted.
 
     Args:
-        path: of the file.
-        key: of pictures and autoencoder, by :func:`digest`.
-        encode: all latents, [N, …].
+        data: images [n, 3, H, W] or clips [n, F, 3, H, W].
+        codec: of its teacher.
+        shape: of one x.
+        motion: of clips, where it is wanted.
+        folder: of all caches; this one has a folder of its own in it.
+        key: of the data and the autoencoder.
+        device: where it is encoded.
+        workers: processes that decode files meanwhile.
 
     Raises:
-        UserError: the file was made from other pictures or another autoencoder, or cannot be read.
+        UserError: a file that cannot be read, latents that are not finite, or no room on the disk; what was
+            encoded stays.
     """
-    if path.is_file():
-        try:
-            with safe_open(path, "pt") as file:
-                there = (file.metadata() or {}).get("key")
-                if there == key:
-                    return file.get_tensor("latents")
-        except SafetensorError as error:
-            raise UserError(f"{path} cannot be read ({error}); remove it to have it made anew") from error
-        raise UserError(
-            f"{path} holds latents of other pictures or another autoencoder (key {there}, now {key}); give "
-            "another folder by --store, or remove this one"
-        )
-    latents = encode()
-    with atomic_file(path) as out:
-        out.write(save({"latents": latents.contiguous()}, {"key": key}))
-    return latents
+
+    def __init__(
+        self,
+        data: BatchSet,
+        codec: Codec,
+        shape: Sequence[int],
+        motion: Motion | None,
+        folder: Path,
+        key: str,
+        device: str,
+        workers: int,
+    ) -> None:
+        self.motion = motion
+        names = ("mean",) if motion is None else ("mean", "motion")
+        key = f"{key} mean {'' if motion is None else motion.kind}"
+        place = folder / hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
+        self.cache = LatentCache(place, key, len(data), SHARD, names)
+        missing = sum(len(self.cache.images(number)) for number in self.cache.missing())
+        if not missing:
+            return
+        log.info("latents: encoding %d of %d into %s", missing, len(data), place)
+        rows = codec.rows(torch.empty(1, *shape, device="meta"))
+
+        def encode(pictures: Tensor) -> list[Tensor]:
+            x = encoded(codec, pictures.to(device))
+            return [x] if motion is None else [x, motion.magnitude(pictures, x.shape[2:])]
+
+        with Progress(console=Console(stderr=True)) as bar:
+            task = bar.add_task("latents", total=missing)
+            self.cache.fill(data, encode, workers, lambda count: bar.advance(task, count), min(rows, BATCH))
+
+    def read(self, numbers: Tensor) -> tuple[Tensor, Tensor | None]:
+        """x [n, …] and the weights of its positions, int64 [n] → float32."""
+        parts = [torch.stack(rows) for rows in zip(*map(self.cache.read, numbers.tolist()), strict=True)]
+        x = parts[0].float()
+        return x, None if self.motion is None else self.motion.weights(parts[1].float())
+
+
+@torch.no_grad()
+def encoded(codec: Codec, pictures: Tensor) -> Tensor:
+    """The posterior's mean of images [n, 3, H, W], or of clips [n, F, 3, H, W]."""
+    mean, _ = codec.posterior(pictures.movedim(2, 1) if pictures.ndim == 5 else pictures)
+    return mean

@@ -8,11 +8,13 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
+from carv_distill.carv import Draws
 from carv_distill.teachers.condition import Cond, repeated
 from carv_distill.teachers.denoiser import NetworkDenoiser, denoising_losses
 from carv_distill.teachers.precision import at_least_float32
 from carv_distill.teachers.schedule import NoiseSchedule
 
+from .batch import SampleBatch
 from .options import PRECISIONS
 from .parameters import matching
 from .projection import Layout
@@ -20,7 +22,8 @@ from .projection import Layout
 
 class SampleLoss(nn.Module):
     """L(φ; x, c) = 1/K Σ_k ω_k ℓ(φ; x, c, u_k, ε_k) of one sample, ℓ the denoising loss
-    (:func:`denoising_losses`); the draws are arguments, so that all samples can share them.
+    (:func:`denoising_losses`), its positions weighed where a sample has weights; the draws are arguments, so
+    that all samples can share them.
 
     Args:
         denoiser: its parameters are read, never changed. Any trailing shape of x.
@@ -55,18 +58,21 @@ class SampleLoss(nn.Module):
             {name: p.numel() for name, p in self.chosen.items()}, at_least_float32(first.dtype), first.device
         )
 
-    def forward(self, x: Tensor, cond: Cond, u: Tensor, weight: Tensor, eps: Tensor) -> Tensor:
-        """L, scalar; x, and c of cond, without the row axis; u, weight [K]; eps [K, …]."""
-        draws = len(u)
-        many = None if cond is None else repeated(cond, draws)
-        losses = denoising_losses(self.denoiser, x.expand(draws, *x.shape), self.schedule.sigma(u), eps, many)
-        return (weight * losses).mean()
+    def forward(self, x: Tensor, cond: Cond, weight: Tensor | None, draws: Draws) -> Tensor:
+        """L, scalar; x, c of cond and weights of positions without the row axis; draws of u, weight [K],
+        eps [K, …]."""
+        count = len(draws.u)
+        many = None if cond is None else repeated(cond, count)
+        positions = None if weight is None else weight.expand(count, *weight.shape)
+        sigma = self.schedule.sigma(draws.u)
+        losses = denoising_losses(self.denoiser, x.expand(count, *x.shape), sigma, draws.eps, many, positions)
+        return (draws.weight * losses).mean()
 
     @torch.no_grad()
-    def of_samples(self, x: Tensor, cond: Cond, u: Tensor, weight: Tensor, eps: Tensor) -> Tensor:
-        """L of each of n samples, [n]; x [n, …], cond of n rows."""
+    def of_samples(self, batch: SampleBatch, draws: Draws) -> Tensor:
+        """L of each of n samples, [n], by the same draws."""
         with self.autocast():
-            return torch.stack([self(x[i], row(cond, i), u, weight, eps) for i in range(len(x))])
+            return torch.stack([self(*batch.sample(i), draws) for i in range(len(batch))])
 
     def autocast(self) -> AbstractContextManager[None]:
         """A block in which the network computes in its precision."""
@@ -74,8 +80,3 @@ class SampleLoss(nn.Module):
         kind = self.layout.device.type
         on = self.precision == "bf16"
         return torch.autocast(kind, torch.bfloat16, enabled=on, cache_enabled=False)
-
-
-def row(cond: Cond, number: int) -> Cond:
-    """One row of a condition, without its axis."""
-    return None if cond is None else cond[number]

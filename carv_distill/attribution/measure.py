@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from carv_distill.data.stored import spread
 from carv_distill.engine.task import TrainedModel
 from carv_distill.processes import Processes
 
 from .features import fill_store, prepare_features
-from .models import Samples, load_model
+from .models import load_model
 from .options import InfluenceOptions
 from .queries import read_queries
 from .ranking import Ranking, rank
+from .samples import Samples, TrainingSet
 from .store import FeatureStore
 
 log = logging.getLogger(__name__)
@@ -28,7 +31,8 @@ class InfluenceResult:
     """Scores with what they are about."""
 
     model: str
-    training: Samples
+    training: TrainingSet
+    """Those that are ranked."""
     queries: Samples
     ranking: Ranking
     scores: Path
@@ -53,8 +57,11 @@ def measure_influence(
     processes = Processes.launched(device)
     device, root = str(processes.device), o.store or folder / "store"
     with processes.first():  # for the latents that the first process keeps
-        model = load_model(trained(None), device, root)
+        model = load_model(trained(None), device, o)
     queries = read_queries(o.queries, model)
+    ranked = model.training
+    if o.among is not None and o.among < len(ranked):
+        ranked = ranked.some(spread(len(ranked), o.among))
     features: list[Tensor] = []
     stores: list[FeatureStore] = []
     rates: list[float] = []
@@ -63,12 +70,12 @@ def measure_influence(
         place = root
         if step is not None:
             checkpoint, place = trained(step), root / f"step={step}"
-            model = load_model(checkpoint, device, root)
+            model = load_model(checkpoint, device, o)
             rates.append(_rate(checkpoint, step))
-        job, store, made_with = prepare_features(o, model, place, device, number, processes)
-        job = fill_store(o, job, store, model.training, processes)
+        job, store, made_with = prepare_features(o, model, ranked, place, device, number, processes)
+        job = fill_store(o, job, store, ranked, processes)
         if not processes.rank:
-            features.append(job.features(queries.x, queries.cond))
+            features.append(job.features(queries.batch))
             stores.append(store)
             about.append(made_with)
     if processes.rank:
@@ -80,13 +87,21 @@ def measure_influence(
         o.debiased,
         rates or None,
         o.damping,
-        queries.numbers,
+        _places(queries.numbers, ranked),
         o.draws // o.groups,
         {"draws": o.draws, "groups": o.groups, "score": o.score, "debias": o.debiased, "features": about},
     )
     path = o.scores or folder / f"{o.score}.npz"
     ranking.save(path)
-    return InfluenceResult(model.name, model.training, queries, ranking, path, model.student)
+    return InfluenceResult(model.name, ranked, queries, ranking, path, model.student)
+
+
+def _places(numbers: Tensor | None, ranked: TrainingSet) -> Tensor | None:
+    """Of training samples among those that are ranked, or −1."""
+    if numbers is None:
+        return None
+    places = {int(number): place for place, number in enumerate(ranked.numbers)}
+    return torch.tensor([places.get(int(number), -1) for number in numbers])
 
 
 def _rate(trained: TrainedModel, step: int) -> float:

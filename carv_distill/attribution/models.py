@@ -11,49 +11,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from carv_distill.carv import stream
+from carv_distill.data.clips.options import ClipOptions
 from carv_distill.data.images import check_fit, load_images
-from carv_distill.data.options import PROMPTED, DataOptions
-from carv_distill.data.sets import in_memory, originals
-from carv_distill.data.solids import PromptedImages, prompted_solids
+from carv_distill.data.options import CAPTIONED, DataOptions
+from carv_distill.data.sets import ImageSet, in_memory, originals
+from carv_distill.data.stored import load_stored_images
 from carv_distill.engine.folder import product_of
 from carv_distill.engine.task import TrainedModel
 from carv_distill.errors import UserError
 from carv_distill.evaluation.generate import image_latents
-from carv_distill.teachers.condition import Cond
 from carv_distill.teachers.denoiser import NetworkDenoiser
-from carv_distill.teachers.pipelines.codecs import ImageLatents
-from carv_distill.teachers.pipelines.teacher import TextTeacher, load_text_teacher
 from carv_distill.teachers.sampler import heun_sample
 from carv_distill.teachers.schedule import NoiseSchedule
-from carv_distill.teachers.teacher import load_teacher
+from carv_distill.teachers.teacher import Teacher, load_teacher
 
-from .latents import digest, kept_latents
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Samples as pictures, and as a model takes them."""
-
-    images: Tensor
-    """[n, C, H, W] in [−1, 1]."""
-    words: list[str]
-    """Label or prompt of each."""
-    x: Tensor
-    """What the model denoises, [n, …]: pixels or scaled latents."""
-    cond: Cond
-    """Of n rows."""
-    numbers: Tensor | None = None
-    """Of training samples, their numbers in the training set, [n]."""
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def at(self, numbers: Sequence[int]) -> Samples:
-        """Some of them."""
-        i = torch.tensor(numbers)
-        cond = None if self.cond is None else self.cond[i]
-        return Samples(self.images[i], [self.words[n] for n in numbers], self.x[i], cond, i)
+from .batch import SampleBatch
+from .options import ModelOptions
+from .samples import Samples, TrainingSet, held, names_of
 
 
 @dataclass(frozen=True)
@@ -66,27 +40,35 @@ class AttributedModel:
     """Of the network, beside its weights."""
     schedule: NoiseSchedule
     """u → σ of the loss: the levels of its training where a run tells them, else its own, uniform in u."""
-    training: Samples
+    training: TrainingSet
+    shape: tuple[int, ...]
+    """Of a picture, (C, H, W) or (F, 3, H, W)."""
     classes: int
     """Of the labels; 0 where samples have prompts."""
     prepare: Callable[[Tensor, list[Any]], Samples]
-    """Images [n, C, H, W] in [−1, 1] with a label or prompt each → samples."""
-    generate: Callable[[int], Samples]
-    """So many samples of the model itself, or of its student."""
+    """Pictures [n, …] in [−1, 1] with a label or prompt each → samples."""
+    generate: Callable[[Sequence[Any]], Samples]
+    """Samples of the model itself, or of its student, one for each label or prompt."""
+    asked: Callable[[int], Sequence[Any]]
+    """So many labels or prompts, from all parts of its training set."""
+    read: Callable[[Path], tuple[Tensor, list[Any]]]
+    """A folder, zip or shards of pictures with their labels or captions."""
     student: Path | None = None
     """Of a distillation, whose teacher this model is."""
 
 
-def load_model(trained: TrainedModel, device: str, keep: Path | None = None) -> AttributedModel:
+def load_model(trained: TrainedModel, device: str, options: ModelOptions | None = None) -> AttributedModel:
     """A model with its training set; a distillation's teacher is queried by the student's samples.
 
     Args:
-        keep: a folder for latents, so that pictures are encoded once.
+        options: of what is encoded; see :func:`~.prompted.prompted_model`.
     """
-    data = trained.data
-    if data.name in PROMPTED:
-        images = prompted_solids(data.size, data.views, trained.seed)
-        return prompted_model(trained.path, images, device, keep)
+    data, o = trained.data, options or ModelOptions()
+    if isinstance(data, ClipOptions) or data.name in CAPTIONED:
+        from .prompted import prompted_model
+
+        return prompted_model(trained.path, data, device, o, trained.seed)
+    o.require_no_clips(str(trained.path))
     model = labelled_model(trained.path, data, device, trained.levels)
     if trained.weights is not None:
         model.denoiser.load_state_dict(trained.weights)
@@ -101,97 +83,76 @@ def labelled_model(
     """A teacher of labelled images.
 
     Args:
-        data: its training set, all of it held in memory; mirror images are left out.
+        data: its training set; mirror images are left out.
         levels: of its training loss; its own schedule, uniform in u, by default.
     """
-    teacher, images = load_teacher(path), in_memory(originals(load_images(data)))
+    teacher, images = load_teacher(path), originals(load_images(data))
     check_fit(teacher, images.spec, str(path))
     denoiser = teacher.denoiser.to(device)
-    classes = images.spec.classes
+    spec = images.spec
 
     def prepare(pictures: Tensor, labels: list[Any]) -> Samples:
+        return _labelled(pictures, torch.as_tensor(labels, dtype=torch.long), teacher)
+
+    def generate(labels: Sequence[Any]) -> Samples:
         number = torch.as_tensor(labels, dtype=torch.long)
-        return Samples(pictures, [str(int(n)) for n in number], pictures, number if teacher.labels else None)
+        z, _ = image_latents(range(len(number)), spec.shape, 0)
+        pictures = heun_sample(denoiser, teacher.schedule, z.to(device), number.to(device))
+        return prepare(pictures.cpu(), number.tolist())
 
-    def generate(count: int) -> Samples:
-        z, labels = image_latents(range(count), images.spec.shape, classes, "turn")
-        pictures = heun_sample(denoiser, teacher.schedule, z.to(device), labels.to(device))
-        return prepare(pictures.cpu(), labels.tolist())
+    def read(folder: Path) -> tuple[Tensor, list[Any]]:
+        found = load_stored_images(str(folder), labels=bool(teacher.labels))
+        if found.spec.shape != spec.shape:
+            raise UserError(
+                f"--queries: {folder} has images {list(found.spec.shape)}, the model's are {list(spec.shape)}"
+            )
+        pictures, labels = found.batch(torch.arange(len(found)))
+        return pictures, labels.tolist()
 
-    training = _numbered(prepare(images.images, images.labels.tolist()))
-    architecture = _architecture(teacher.network.config)
-    schedule = levels or teacher.schedule
-    return AttributedModel(str(path), denoiser, architecture, schedule, training, classes, prepare, generate)
-
-
-def prompted_model(
-    path: str | Path, data: PromptedImages, device: str, keep: Path | None = None
-) -> AttributedModel:
-    """A text-to-image teacher; the training set's pictures are encoded once, and kept in a folder if there is
-    one."""
-    teacher = load_text_teacher(path).to(device)
-    if data.images.shape[-1] != teacher.image_size:
-        raise UserError(
-            f"{path} takes pictures of {teacher.image_size} pixels, the data has {data.images.shape[-1]}"
-        )
-
-    @torch.no_grad()
-    def encode(pictures: Tensor) -> Tensor:
-        g = stream("attribution", "encode", device=device)
-        return torch.cat([teacher.encode(part.to(device), g).cpu() for part in pictures.split(64)])
-
-    def samples(pictures: Tensor, prompts: list[str], x: Tensor) -> Samples:
-        return Samples(pictures, prompts, x, teacher.prompts(prompts).to("cpu"))
-
-    def prepare(pictures: Tensor, prompts: list[Any]) -> Samples:
-        return samples(pictures, prompts, encode(pictures))
-
-    def generate(count: int) -> Samples:
-        prompts = [data.prompts[i * len(data) // count] for i in range(count)]
-        x = _pictures(teacher, prompts, device)
-        images = teacher.decode(x.to(device)).cpu()
-        return samples(images.clamp(-1, 1), prompts, x)
-
-    if keep is not None and isinstance(teacher.codec, ImageLatents):
-        key = digest([data.images, *teacher.codec.state_dict().values()], str(teacher.codec.scale))
-        x = kept_latents(keep / "latents.safetensors", key, lambda: encode(data.images))
-    else:
-        x = encode(data.images)
-    training = _numbered(samples(data.images, data.prompts, x))
-    architecture = _architecture(teacher.network.config)
     return AttributedModel(
-        str(path), teacher.denoiser, architecture, teacher.schedule, training, 0, prepare, generate
+        name=str(path),
+        denoiser=denoiser,
+        architecture=architecture(teacher.network.config),
+        schedule=levels or teacher.schedule,
+        training=_training(images, teacher),
+        shape=spec.shape,
+        classes=spec.classes,
+        prepare=prepare,
+        generate=generate,
+        asked=lambda count: [n % max(spec.classes, 1) for n in range(count)],
+        read=read,
     )
 
 
-def _architecture(config: Mapping[str, Any]) -> str:
+def architecture(config: Mapping[str, Any]) -> str:
     """A network's configuration, less where it was read from and by which version."""
     plain = {k: v for k, v in config.items() if not k.startswith("_")}
     return json.dumps(plain, sort_keys=True, default=str)
 
 
-def _numbered(samples: Samples) -> Samples:
-    return replace(samples, numbers=torch.arange(len(samples)))
+def _labelled(pictures: Tensor, labels: Tensor, teacher: Teacher) -> Samples:
+    words = [str(n) for n in labels.tolist()]
+    return Samples(pictures, words, SampleBatch(pictures, labels if teacher.labels else None))
 
 
-def _pictures(teacher: TextTeacher, prompts: list[str], device: str, guidance: float = 3.0) -> Tensor:
-    """Heun samples, as x: a latent is taken as it was made."""
-    z, _ = image_latents(range(len(prompts)), teacher.shape, 0)
-    guided = teacher.guided(guidance)
-    return heun_sample(guided, teacher.schedule, z.to(device), teacher.prompts(prompts)).cpu()
+def _training(images: ImageSet, teacher: Teacher) -> TrainingSet:
+    """All of it in memory: what such a teacher learned from is small beside its features."""
+    whole = in_memory(images)
+    return held(_labelled(whole.images, whole.labels, teacher), names_of(images))
 
 
-def _student(folder: Path, model: AttributedModel, device: str) -> Callable[[int], Samples]:
+def _student(folder: Path, model: AttributedModel, device: str) -> Callable[[Sequence[Any]], Samples]:
     """Samples of a run's student: what it makes is asked of its teacher's data."""
 
     @torch.no_grad()
-    def generate(count: int) -> Samples:
+    def generate(labels: Sequence[Any]) -> Samples:
         student = load_teacher(product_of(folder.parent, folder.name))
         student.denoiser.to(device)
         top = student.schedule.sigma_max
-        z, labels = image_latents(range(count), model.training.images.shape[1:], model.classes, "turn")
+        number = torch.as_tensor(labels, dtype=torch.long)
+        z, _ = image_latents(range(len(number)), model.shape, 0)
         z = z.to(device)
-        pictures = student.denoiser(top * z, z.new_full((count,), top), labels.to(device))
-        return model.prepare(pictures.cpu(), labels.tolist())
+        pictures = student.denoiser(top * z, z.new_full((len(z),), top), number.to(device))
+        return model.prepare(pictures.cpu(), number.tolist())
 
     return generate

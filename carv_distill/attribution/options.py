@@ -10,7 +10,7 @@ from carv_distill.carv.couplings import NOISES
 from carv_distill.carv.strategies import STRATEGIES
 from carv_distill.data.options import IN_MEMORY, PROMPTED
 from carv_distill.errors import UserError
-from carv_distill.options import at_least, one_of, option, seed_option
+from carv_distill.options import at_least, more_than, one_of, option, seed_option
 
 AUTO = "auto"
 SCORES = ("cosine", "inner", "tracin", "trak")
@@ -22,19 +22,52 @@ PROPOSALS = ("uniform", "importance", "neyman")
 PROJECTIONS = ("none", "countsketch", "gaussian", "rademacher")
 BACKENDS = ("vmap", "backward")
 PRECISIONS = ("fp32", "bf16", "bf16-true")
+MOTIONS = ("none", "flow", "differences")
+RENDERED_CLIPS = "clips"
+NAMED = (*IN_MEMORY, *PROMPTED, RENDERED_CLIPS)
+"""Training sets that need no file."""
 
 
 @dataclass(frozen=True)
-class InfluenceOptions:
+class ModelOptions:
+    """How a model takes the samples of its training set."""
+
+    precision: str = one_of((AUTO, *PRECISIONS), AUTO)
+    """bf16: autocast; bf16-true: weights too; auto: on CUDA bf16, with backward bf16-true where the network
+    allows"""
+    motion: str = one_of(MOTIONS, "none")
+    """of clips: errors count where something moves, by optical flow or by differences of frames"""
+    motion_floor: float = more_than(0, 0.1)
+    """what a position counts where nothing moves, in pixels a frame of the flow, or as a difference in
+    [−1, 1]"""
+    cache: Path | None = option(None, metavar="FOLDER")
+    """of latents and prompts' embeddings, which are made once; default: the user's cache"""
+    workers: int = at_least(0, 2)
+    """processes that decode files"""
+
+    def require_no_clips(self, path: str) -> None:
+        """UserError for what only clips know."""
+        if self.motion != "none":
+            raise UserError(f"--motion: {self.motion} is of clips, but {path} learned from images")
+
+
+@dataclass(frozen=True)
+class InfluenceOptions(ModelOptions):
     """What evaluate.py influence is told."""
 
     teacher: str | None = option(None, metavar="FOLDER")
     """a teacher's folder or hub id instead of a run; needs --data"""
-    data: str | None = one_of((*IN_MEMORY, *PROMPTED), None)
-    """with --teacher, its training set"""
+    data: str | None = option(None, metavar="WHAT")
+    """with --teacher, its training set: digits, solids, shapes or clips, which are made in memory; or a
+    folder, zip or shards of images, captioned images or captioned videos, as the teacher takes them"""
+    resolution: tuple[int, ...] | None = at_least(1, None)
+    """of a teacher of clips: frames, height and width; default: those that its kind was trained on, of
+    rendered clips 17 96 96"""
+    among: int | None = at_least(1, None)
+    """training samples that are ranked, from all parts of the training set; default: all"""
     queries: str = option("samples:8", metavar="WHAT")
-    """samples:8, the model's own; data:3,14, of the training set; or an .npz with images and labels or
-    prompts"""
+    """samples:8, the model's own; data:3,14, of the training set; prompt:TEXT, made for it; a folder, zip or
+    shards of pictures with labels or captions; or an .npz with images and labels or prompts"""
     draws: int = at_least(1, 48)
     """K, noise levels and noises of each sample"""
     groups: int = at_least(1, 8)
@@ -69,9 +102,6 @@ class InfluenceOptions:
     """of trak, relative to the mean eigenvalue"""
     checkpoints: tuple[int, ...] | None = option(None, metavar="STEP")
     """of tracin, those that the run kept"""
-    precision: str = one_of((AUTO, *PRECISIONS), AUTO)
-    """bf16: autocast; bf16-true: weights too; auto: on CUDA bf16, with backward bf16-true where the network
-    allows"""
     chunk: int | None = at_least(1, None)
     """samples at a time by vmap, draws of one at a time by backward; default: found by trying"""
     store: Path | None = option(None, metavar="FOLDER")
@@ -82,6 +112,11 @@ class InfluenceOptions:
     def __post_init__(self) -> None:
         if (self.teacher is None) != (self.data is None):
             raise UserError("--teacher and --data go together, as --teacher FOLDER --data digits")
+        if self.resolution is not None and (self.teacher is None or len(self.resolution) != 3):
+            raise UserError(
+                f"--resolution: {' '.join(map(str, self.resolution))}; frames, height and width of clips are "
+                "allowed, as 17 96 96, with --teacher"
+            )
         if self.draws % self.groups:
             raise UserError(f"--draws: {self.draws} is no multiple of --groups, {self.groups}")
         each = self.draws // self.groups

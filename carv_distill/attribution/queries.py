@@ -4,62 +4,88 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from carv_distill.errors import UserError
+from carv_distill.errors import UserError, named_as
 
-from .models import AttributedModel, Samples
+from .models import AttributedModel
+from .samples import Samples
+
+ALLOWED = "samples:8, data:3,14, prompt:TEXT, a folder, zip or shards, or an .npz"
+ARRAYS = ".npz"
 
 
 def read_queries(words: str, model: AttributedModel) -> Samples:
     """Queries for a model: ``samples:8`` (made by the model, seeds 0 … 7), ``data:3,14`` (training samples
-    by number), or an `.npz` file with `images` [n, C, H, W] (bytes, or [−1, 1]) and `labels` [n] or `prompts`
-    [n].
+    by number), ``prompt:a red cube turns`` (made for it), a place with pictures and their labels or captions,
+    or an `.npz` file with `images` [n, …] (bytes, or [−1, 1]) and `labels` [n] or `prompts` [n].
 
     Raises:
-        UserError: words or a file that are none of these, or samples of another shape than the model's.
+        UserError: words, a file or a place that are none of these, or samples of another shape than the
+            model's.
     """
     kind, _, rest = words.partition(":")
     if kind == "samples":
         if not rest.isdecimal() or int(rest) < 1:
             raise UserError(f"--queries: {words!r}; samples:8 asks for eight of the model's own")
-        return model.generate(int(rest))
+        return model.generate(model.asked(int(rest)))
+    if kind == "prompt":
+        if model.classes or not rest.strip():
+            reason = "the model has labels, not prompts" if model.classes else "there is no prompt after it"
+            raise UserError(f"--queries: {words!r}; {reason}")
+        return model.generate([rest.strip()])
     if kind == "data":
-        size = len(model.training)
-        try:
-            numbers = [int(word) for word in rest.split(",")]
-        except ValueError:
-            numbers = []
-        if not numbers or not all(0 <= n < size for n in numbers):
-            raise UserError(f"--queries: {words!r}; data: takes numbers from 0 to {size - 1}, as data:3,14")
-        return model.training.at(numbers)
-    return _read_file(Path(words), model)
+        return _from_training(words, rest, model)
+    place = Path(words)
+    if not place.exists():
+        raise UserError(f"--queries: {words} is no file or folder (allowed: {ALLOWED})")
+    pictures, about = _arrays(place, model) if place.suffix == ARRAYS else _read(place, model)
+    return model.prepare(pictures, about)
 
 
-def _read_file(path: Path, model: AttributedModel) -> Samples:
-    if not path.is_file():
-        raise UserError(f"--queries: {path} is no file (allowed: samples:8, data:3,14 or an .npz)")
+def _from_training(words: str, rest: str, model: AttributedModel) -> Samples:
+    size = len(model.training)
+    try:
+        numbers = [int(word) for word in rest.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(0 <= n < size for n in numbers):
+        raise UserError(f"--queries: {words!r}; data: takes numbers from 0 to {size - 1}, as data:3,14")
+    return model.training.at(numbers)
+
+
+def _read(place: Path, model: AttributedModel) -> tuple[Tensor, list[Any]]:
+    with named_as({"data.path": "--queries"}):
+        pictures, about = model.read(place)
+    if model.classes and not all(0 <= label < model.classes for label in about):
+        raise UserError(f"--queries: {place} has labels outside 0 … {model.classes - 1}")
+    return pictures, about
+
+
+def _arrays(path: Path, model: AttributedModel) -> tuple[Tensor, list[Any]]:
     word = "labels" if model.classes else "prompts"
     try:
         with np.load(path, allow_pickle=False) as file:
             missing = [name for name in ("images", word) if name not in file]
             if missing:
                 raise UserError(f"--queries: {path} lacks {', '.join(missing)}; it has {', '.join(file)}")
-            images, words = torch.from_numpy(file["images"]), file[word].tolist()
+            images, about = torch.from_numpy(file["images"]), file[word].tolist()
     except (ValueError, OSError, zipfile.BadZipFile, TypeError) as error:
         raise UserError(f"--queries: {path} is no readable .npz of numbers") from error
-    shape = list(model.training.images.shape[1:])
+    shape = list(model.shape)
     if list(images.shape[1:]) != shape or not len(images):
         raise UserError(f"--queries: {path} has images {list(images.shape)}, the model's are {['n', *shape]}")
-    if len(words) != len(images):
-        raise UserError(f"--queries: {path} has {len(images)} images and {len(words)} {word}")
+    if len(about) != len(images):
+        raise UserError(f"--queries: {path} has {len(images)} images and {len(about)} {word}")
     if images.dtype == torch.uint8:
         images = images.float() / 127.5 - 1
     images = images.float()
     if not images.isfinite().all() or images.abs().max() > 1.01:
         raise UserError(f"--queries: {path} has pixels outside [−1, 1]; bytes are taken too")
-    if model.classes and not all(0 <= w < model.classes for w in words):
+    if model.classes and not all(0 <= w < model.classes for w in about):
         raise UserError(f"--queries: {path} has labels outside 0 … {model.classes - 1}")
-    return model.prepare(images, words)
+    return images, about

@@ -22,6 +22,7 @@ WANTED = 0.95
 
 def influence_table(result: InfluenceResult, count: int) -> Table:
     """The most influential samples of each query with their scores, and how well these are known."""
+    count = min(count, len(result.training))
     ranking, top = result.ranking, result.ranking.top(count)
     about = ranking.about
     rows = []
@@ -31,7 +32,7 @@ def influence_table(result: InfluenceResult, count: int) -> Table:
             half = ranking.half_width[q, n].item()
             error = "" if math.isnan(half) else f"\n± {number(half)}"
             score = number(ranking.scores[q, n].item())
-            cells.append(f"#{n} ({result.training.words[n]})\n{score}{error}")
+            cells.append(f"{result.training.names[n]} ({result.training.words[n]})\n{score}{error}")
         rows.append((_name(result, q), *cells))
     known = not ranking.half_width.isnan().any()
     error = (
@@ -128,7 +129,8 @@ def influence_dict(result: InfluenceResult, count: int) -> dict[str, Any]:
             "number": None if result.queries.numbers is None else int(result.queries.numbers[q]),
             "top": [
                 {
-                    "train": n,
+                    "train": int(result.training.numbers[n]),
+                    "name": result.training.names[n],
                     "about": result.training.words[n],
                     "score": ranking.scores[q, n].item(),
                     "half_width": None if math.isnan(h := ranking.half_width[q, n].item()) else h,

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
-from carv_distill.teachers.condition import Cond
+from carv_distill.carv import Draws
 from carv_distill.teachers.denoiser import NetworkDenoiser
 from carv_distill.teachers.schedule import NoiseSchedule
 
 from .attention import PlainAttention
+from .batch import SampleBatch
 from .gradients import Begin
 from .loss import SampleLoss
 from .projection import JoinedSum
@@ -44,22 +45,14 @@ class VmapGradients:
         self.loss = SampleLoss(denoiser, schedule, patterns, precision)
 
     def __call__(
-        self,
-        x: Tensor,
-        cond: Cond,
-        u: Tensor,
-        weight: Tensor,
-        eps: Tensor,
-        begin: Begin | None = None,
-        chunk: int | None = None,
+        self, batch: SampleBatch, draws: Draws, begin: Begin | None = None, chunk: int | None = None
     ) -> Tensor:
         """See :class:`SampleGradients`."""
-        return self._by_sample(x, cond, (u, weight, eps), None, begin, chunk)
+        return self._by_sample(batch, draws, None, begin, chunk)
 
     def of_draws(
         self,
-        x: Tensor,
-        cond: Cond,
+        batch: SampleBatch,
         u: Tensor,
         eps: Tensor,
         begin: Begin | None = None,
@@ -70,35 +63,29 @@ class VmapGradients:
         with warnings.catch_warnings():
             # of looking levels up in a table, which costs nothing beside the network
             warnings.filterwarnings("ignore", message="There is a performance drop")
-            return self._by_sample(x, cond, (u, torch.ones_like(u), eps), 0, begin, chunk)
+            return self._by_sample(batch, Draws(u, torch.ones_like(u), eps), 0, begin, chunk)
 
     def _by_sample(
-        self,
-        x: Tensor,
-        cond: Cond,
-        draws: tuple[Tensor, Tensor, Tensor],
-        draws_at: int | None,
-        begin: Begin | None,
-        chunk: int | None,
+        self, batch: SampleBatch, draws: Draws, draws_at: int | None, begin: Begin | None, chunk: int | None
     ) -> Tensor:
         """`draws_at`: the samples' dimension in u, weight and eps, None of shared ones."""
-        in_dims = (None, 0, None if cond is None else 0, draws_at, draws_at, draws_at)
-        gradient: Any = vmap(grad(self._value), in_dims=in_dims)
+        sample_at = (0, None if batch.cond is None else 0, None if batch.weight is None else 0)
+        gradient: Any = vmap(grad(self._value), in_dims=(None, *sample_at, *[draws_at] * 3))
         parameters = {f"denoiser.network.{name}": p.detach() for name, p in self.loss.chosen.items()}
-        rows = []
-        for start in range(0, len(x), chunk or len(x)):
-            part = slice(start, start + (chunk or len(x)))
-            some = draws if draws_at is None else tuple(t[part] for t in draws)
+        rows, size = [], chunk or len(batch)
+        for start in range(0, len(batch), size):
+            part = slice(start, start + size)
+            some, own = batch[part], draws if draws_at is None else draws[part]
             with PlainAttention(), self.loss.autocast():
-                found = gradient(parameters, x[part], None if cond is None else cond[part], *some)
-            count = len(x[part])
-            total = JoinedSum(self.loss.layout, count) if begin is None else begin(count)
+                found = gradient(parameters, some.x, some.cond, some.weight, own.u, own.weight, own.eps)
+            total = JoinedSum(self.loss.layout, len(some)) if begin is None else begin(len(some))
             for name in self.loss.chosen:
-                total.add(name, found.pop(f"denoiser.network.{name}").reshape(count, -1))
+                total.add(name, found.pop(f"denoiser.network.{name}").reshape(len(some), -1))
             rows.append(total.features())
         return torch.cat(rows)
 
     def _value(self, parameters: dict[str, Tensor], *arguments: Any) -> Tensor:
-        value = functional_call(self.loss, parameters, arguments)
+        *sample, u, weight, eps = arguments
+        value = functional_call(self.loss, parameters, (*sample, Draws(u, weight, eps)))
         assert isinstance(value, Tensor)
         return value

@@ -29,6 +29,10 @@ class Draws:
         """The draws of some of the upstream samples."""
         return Draws(self.u[part], self.weight[part], self.eps[part])
 
+    def row(self, number: int) -> Draws:
+        """The K draws of one upstream sample, u and weight [K], eps [K, *shape]."""
+        return Draws(self.u[number], self.weight[number], self.eps[number])
+
 
 @dataclass(frozen=True)
 class NoiseLevelSampler:

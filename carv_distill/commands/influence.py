@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from carv_distill.attribution.options import InfluenceOptions
-from carv_distill.data.options import DataOptions
 from carv_distill.engine.task import TrainedModel
-from carv_distill.errors import UserError
+from carv_distill.errors import UserError, named_as
 from carv_distill.options import at_least
 
 from .command import Command, Measurement, RunOptions
@@ -22,10 +21,23 @@ class InfluenceCommandOptions(RunOptions, InfluenceOptions):
     """training samples shown of each query"""
 
 
+TYPED = {
+    "teacher.path": "--teacher",
+    "teacher.size": "--resolution",
+    "data.path": "--data",
+    "frames": "--resolution",
+    "data.name": "--data",
+    "data.size": "--data",
+    "prompts.cache": "--cache",
+}
+"""What the options of a configuration are where a teacher is given without a run."""
+
+
 def _measure(options: InfluenceCommandOptions, runs: list[Path], device: str) -> Measurement | None:
     from carv_distill.attribution.figures import draw_influence
     from carv_distill.attribution.measure import measure_influence
     from carv_distill.attribution.report import conclusions, influence_dict, influence_table
+    from carv_distill.attribution.training_data import named_model
 
     o = options
     folder = o.out.with_suffix("") if o.out else Path(runs[0], "influence")
@@ -36,13 +48,14 @@ def _measure(options: InfluenceCommandOptions, runs: list[Path], device: str) ->
                 raise UserError(
                     f"--teacher: {o.teacher} is given beside the run {runs[0]}; one of the two is meant"
                 )
-            assert o.data is not None
-            return TrainedModel(o.teacher, DataOptions(o.data))
+            return named_model(o)
         task, config = INFLUENCE.open(runs[0])
         assert task.model is not None
         return task.model(config, runs[0], step)
 
-    measured = measure_influence(trained, options, folder, device)
+    typed = {} if o.teacher is None else TYPED
+    with named_as(typed):
+        measured = measure_influence(trained, options, folder, device)
     if measured is None:
         return None
     drawn = draw_influence(measured, o.top, folder)

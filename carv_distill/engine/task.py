@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from carv_distill.data.clips.options import ClipOptions
 from carv_distill.data.options import DataOptions
 
 from .options import RunConfig
@@ -74,9 +75,9 @@ class TrainedModel:
 
     path: str | Path
     """Folder or hub id."""
-    data: DataOptions
+    data: DataOptions | ClipOptions
     seed: int = 0
-    """Of the training set, where that is rendered."""
+    """Of the training set, where that is of rendered images."""
     levels: NoiseSchedule | None = None
     """u → σ of the training's loss; None is the model's own schedule, uniform in u."""
     weights: dict[str, Tensor] | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 
+from carv_distill.data.clips.options import ClipOptions
 from carv_distill.engine.task import Task, TrainedModel
 from carv_distill.errors import UserError
 
@@ -21,6 +22,13 @@ def _text_model(config: TextTeacherConfig, run: Path, step: int | None) -> Train
     if step is not None:
         raise UserError(f"--checkpoints: {run} is of task text_teacher; only a teacher's are read")
     return TrainedModel(run / "teacher", config.data, config.seed)
+
+
+def _video_model(config: VideoTeacherConfig, run: Path, step: int | None) -> TrainedModel:
+    if step is not None:
+        raise UserError(f"--checkpoints: {run} is of task video_teacher; only a teacher's are read")
+    o = config.training
+    return TrainedModel(run / "teacher", ClipOptions(None, (o.frames, o.size, o.size), o.clips, config.seed))
 
 
 TEACHER = Task(
@@ -59,4 +67,5 @@ VIDEO_TEACHER = Task(
     product="teacher",
     prepare=lambda config, device, processes: _preparation().prepare_clips(config, device, processes),
     out_of_memory="a smaller training.batch or training.vae_batch",
+    model=_video_model,
 )

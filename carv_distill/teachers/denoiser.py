@@ -174,10 +174,22 @@ def reconstruction_loss(
     return (denoiser.coefficients(x, sigma).out * (raw - ideal)).square().mean()
 
 
-def denoising_losses(denoiser: NetworkDenoiser, x: Tensor, sigma: Tensor, eps: Tensor, cond: Cond) -> Tensor:
-    """The same for each row apart, a mean over its entries: [n]."""
+def denoising_losses(
+    denoiser: NetworkDenoiser,
+    x: Tensor,
+    sigma: Tensor,
+    eps: Tensor,
+    cond: Cond,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """The same for each row apart, a mean over its entries: [n].
+
+    Args:
+        weight: w of each position, as x without its channels, [n, …]: mean w (F − ideal F)²; None is 1.
+    """
     raw, ideal = _raw_and_ideal(denoiser, x, sigma, eps, cond)
-    return (raw - ideal).square().flatten(1).mean(1)
+    error = (raw - ideal).square()
+    return (error if weight is None else error * weight.unsqueeze(1)).flatten(1).mean(1)
 
 
 def _raw_and_ideal(

@@ -11,13 +11,14 @@ import torch
 
 from carv_distill.attribution.draws import fixed_grid
 from carv_distill.attribution.gradients import SampleGradients, attribution_pipeline
-from carv_distill.attribution.models import AttributedModel, labelled_model, prompted_model
+from carv_distill.attribution.models import AttributedModel, labelled_model
+from carv_distill.attribution.options import ModelOptions
 from carv_distill.attribution.pilot import sampler_dict, sampler_from_dict
 from carv_distill.attribution.projection import build_projector
+from carv_distill.attribution.prompted import prompted_model
 from carv_distill.attribution.vmapped import VmapGradients
 from carv_distill.carv import Draws, NoiseLevelSampler, Proposal, stream
 from carv_distill.data.options import DataOptions
-from carv_distill.data.solids import prompted_solids
 from carv_distill.teachers.denoiser import NetworkDenoiser
 from carv_distill.teachers.schedule import LogNormalSchedule, NoiseSchedule
 from carv_distill.variance import NoiseLevelProfile, Pipeline
@@ -53,7 +54,8 @@ def model_of(model: str) -> AttributedModel:
     """Model and training set; once per process."""
     if model == "digits":
         return labelled_model("checkpoints/digits-teacher", DataOptions("digits"), "cpu", DIGITS_LEVELS)
-    return prompted_model("checkpoints/shapes-teacher", prompted_solids(32, 8), "cpu")
+    shapes = DataOptions("shapes", size=32, views=8)
+    return prompted_model("checkpoints/shapes-teacher", shapes, "cpu", ModelOptions())
 
 
 @cache
@@ -66,8 +68,8 @@ def gradients_of(model: str) -> SampleGradients:
 def pipeline_of(model: str) -> Pipeline:
     """Its gradients, unprojected, as the measures take them."""
     training = model_of(model).training
-    whole = build_projector("none", 1, 0)
-    return attribution_pipeline(gradients_of(model), whole, training.x, training.cond, chunk=32)
+    whole, everything = build_projector("none", 1, 0), training.batch(torch.arange(len(training)))
+    return attribution_pipeline(gradients_of(model), whole, everything, chunk=32)
 
 
 def pilot(model: str, seed: int, samples: int, bins: int) -> dict[str, Any]:

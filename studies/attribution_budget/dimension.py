@@ -16,6 +16,7 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor
 
+from carv_distill.attribution.batch import SampleBatch
 from carv_distill.attribution.gradients import attribution_pipeline
 from carv_distill.attribution.projection import build_projector
 from carv_distill.carv import Draws, NoiseLevelSampler, Proposal, stream
@@ -96,11 +97,10 @@ def replicate(weights: Weights, size: int, number: int, seed: int) -> Terms:
     x = mosaic(1, size, stream(seed, "dimension", size, number))
 
     def mean(draws: Draws) -> Tensor:
-        of_draws = (t[0].split(max(1, PIXELS // size**2)) for t in (draws.u, draws.weight, draws.eps))
-        means = [
-            (gradients(x, None, *part)[0].double(), len(part[0])) for part in zip(*of_draws, strict=True)
-        ]
-        return sum((g * (n / draws.u.shape[1]) for g, n in means), torch.zeros(()))
+        mine, at_once = draws.row(0), max(1, PIXELS // size**2)
+        parts = [mine[start : start + at_once] for start in range(0, len(mine.u), at_once)]
+        shares = [gradients(SampleBatch(x), part)[0].double() * (len(part.u) / len(mine.u)) for part in parts]
+        return sum(shares, torch.zeros(()))
 
     def key(*name: int | str) -> torch.Generator:
         return stream(seed, "dimension", size, number, *name)
@@ -120,7 +120,7 @@ def budget(weights: Weights, size: int, samples: int, seed: int) -> VarianceBudg
     x = mosaic(max(samples, 64), size, stream(seed, "dimension", "budget", size))
     chunk = max(1, min(8, PIXELS // size**2))
     gradients = weights.gradients(_denoiser(), DIGITS_LEVELS)
-    pipeline = attribution_pipeline(gradients, build_projector("none", 1, 0), x, None, chunk)
+    pipeline = attribution_pipeline(gradients, build_projector("none", 1, 0), SampleBatch(x), chunk)
     g = stream(seed, "dimension", "budget draws", size)
     return VarianceBudget.measure(pipeline, (), g, upstreams=samples, levels=4, noises=2)
 

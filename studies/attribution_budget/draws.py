@@ -94,16 +94,15 @@ def replicate(model: str, best: dict[str, Any], number: int, seed: int, count: i
     """
     training, gradients = model_of(model).training, gradients_of(model)
     g = stream(seed, "variance", model, number)
-    samples = training.at(torch.randint(len(training), (count,), generator=g).tolist())
-    shape = samples.x.shape[1:]
+    samples = training.batch(torch.randint(len(training), (count,), generator=g))
+    shape = training.shape
 
     def means(arm: str, k: int, half: int) -> torch.Tensor:
         draws = draws_of(arm, best, k, shape, seed, "variance", model, number, half)
         parts = []
         for start in range(0, count, max(1, 128 // k)):
             part = slice(start, start + max(1, 128 // k))
-            cond = None if samples.cond is None else samples.cond[part]
-            parts.append(gradients(samples.x[part], cond, draws.u[0], draws.weight[0], draws.eps[0]))
+            parts.append(gradients(samples[part], draws.row(0)))
         return torch.cat(parts)
 
     terms: Terms = {}
@@ -157,15 +156,14 @@ def _scores(
     """Cosines [11, pool], naive, of gradients over draws that all samples share."""
     training, gradients = model_of(model).training, gradients_of(model)
     g = stream(seed, "ranking", model)
-    samples = training.at(torch.randperm(len(training), generator=g)[:pool].tolist())
+    samples = training.batch(torch.randperm(len(training), generator=g)[:pool])
     whole = build_projector("none", 1, 0)
     total: Tensor | None = None
     parts = max(1, count // PART)
     for part in range(parts):
-        shape = samples.x.shape[1:]
-        draws = draws_of(arm, best, min(count, PART), shape, seed, "ranking", model, name, part)
+        draws = draws_of(arm, best, min(count, PART), training.shape, seed, "ranking", model, name, part)
         chunk = max(1, 128 // min(count, PART))
-        mean = sample_features(gradients, whole, samples.x, samples.cond, draws, chunk) / parts
+        mean = sample_features(gradients, whole, samples, draws, chunk) / parts
         total = mean if total is None else total.add_(mean)
     assert total is not None
     products = [GroupProducts.of(total[:QUERIES], block).cosine(False) for block in total.split(8)]

@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
+from carv_distill.attribution.batch import SampleBatch
 from carv_distill.attribution.gradients import sample_features
 from carv_distill.attribution.loss import SampleLoss
 from carv_distill.attribution.projection import build_projector
@@ -106,9 +107,8 @@ def _losses(denoiser: NetworkDenoiser) -> list[float]:
     digits, _, rows = data()
     sampler = NoiseLevelSampler(Proposal.uniform())
     draws = sampler.draw(1, LOSS_DRAWS, (1, 8, 8), stream("attribution_budget", "losses"))
-    images, labels = digits.images[rows], digits.labels[rows]
-    loss = SampleLoss(denoiser, LEVELS)
-    return loss.of_samples(images, labels, draws.u[0], draws.weight[0], draws.eps[0]).tolist()
+    samples = SampleBatch(digits.images[rows], digits.labels[rows])
+    return SampleLoss(denoiser, LEVELS).of_samples(samples, draws.row(0)).tolist()
 
 
 def train_on_all(steps: int, seed: int) -> Weights:
@@ -145,7 +145,8 @@ def scores(
     projector, chunk = build_projector("countsketch", SIZE, 0), max(1, 512 // draws)
 
     def features(n: Tensor) -> Tensor:
-        return sample_features(gradients, projector, digits.images[n], digits.labels[n], drawn, chunk)
+        samples = SampleBatch(digits.images[n], digits.labels[n])
+        return sample_features(gradients, projector, samples, drawn, chunk)
 
     query, train = features(rows), features(pool)
     plain, trak = GroupProducts.of(query, train), TrakScores(query, lambda: [train], DAMPING)()

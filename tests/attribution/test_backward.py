@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks.measure import peak_bytes
 from carv_distill.attribution.backward import BackwardGradients
+from carv_distill.attribution.batch import SampleBatch
 from carv_distill.attribution.gradients import SampleGradients, attribution_pipeline, sample_features
 from carv_distill.attribution.loss import SampleLoss
 from carv_distill.attribution.pilot import pilot_sampler
@@ -82,17 +83,18 @@ def test_both_back_ends_give_the_same_features(
     there five times the tolerance."""
     denoiser, schedule, x, cond, draws = case_of(tmp_path, name, dtype)
     vmapped, backward = VmapGradients(denoiser, schedule), BackwardGradients(denoiser, schedule)
-    u, weight, eps = draws.u[0], draws.weight[0], draws.eps[0]
-    exact = vmapped(x, cond, u, weight, eps)
-    assert error(backward(x, cond, u, weight, eps), exact) < tolerance
+    batch, shared = SampleBatch(x, cond), draws.row(0)
+    few = shared.u[:2], shared.eps[:2]
+    exact = vmapped(batch, shared)
+    assert error(backward(batch, shared), exact) < tolerance
     for kind, mean in (("countsketch", tolerance), ("gaussian", 5 * tolerance)):
         begin = partial(build_projector(kind, 64, 1).begin, vmapped.loss.layout)
-        features = vmapped(x, cond, u, weight, eps, begin)
-        apart = vmapped.of_draws(x, cond, u[:2], eps[:2], begin)
+        features = vmapped(batch, shared, begin)
+        apart = vmapped.of_draws(batch, *few, begin)
         for other in (backward, BackwardGradients(denoiser, schedule, checkpointing=True)):
-            assert error(other(x, cond, u, weight, eps, begin), features) < mean
-            assert error(other(x, cond, u, weight, eps, begin, chunk=2), features) < mean
-            assert error(other.of_draws(x, cond, u[:2], eps[:2], begin), apart) < 5 * tolerance
+            assert error(other(batch, shared, begin), features) < mean
+            assert error(other(batch, shared, begin, chunk=2), features) < mean
+            assert error(other.of_draws(batch, *few, begin), apart) < 5 * tolerance
     assert features.dtype == dtype
 
 
@@ -101,7 +103,7 @@ def test_features_in_groups_and_normalised_draws(tmp_path: Path, normalise: bool
     denoiser, schedule, x, cond, draws = case_of(tmp_path, "unet", torch.float64)
     projector = build_projector("countsketch", 64, 1)
     found = [
-        sample_features(kind(denoiser, schedule), projector, x, cond, draws, chunk, normalise)
+        sample_features(kind(denoiser, schedule), projector, SampleBatch(x, cond), draws, chunk, normalise)
         for kind in (VmapGradients, BackwardGradients)
         for chunk in (None, 1)
     ]
@@ -111,12 +113,11 @@ def test_features_in_groups_and_normalised_draws(tmp_path: Path, normalise: bool
     if normalise:
         whole = VmapGradients(denoiser, schedule)
         begin = partial(projector.begin, whole.loss.layout)
-        one = torch.ones(1, dtype=torch.float64)
         mean = torch.zeros(2, 64, dtype=torch.float64)
         for k in range(3):
-            draw = draws.u[1, k : k + 1], one, draws.eps[1, k : k + 1]
-            norm = whole(x, cond, *draw).norm(dim=1, keepdim=True)
-            mean += draws.weight[1, k] / 3 * whole(x, cond, *draw, begin) / norm
+            draw = draws.row(1)[k : k + 1]
+            norm = whole(SampleBatch(x, cond), draw).norm(dim=1, keepdim=True)
+            mean += draws.weight[1, k] / 3 * whole(SampleBatch(x, cond), draw, begin) / norm
         torch.testing.assert_close(found[2][:, 1].double(), mean, rtol=1e-5, atol=1e-6)
 
 
@@ -132,14 +133,14 @@ def test_the_gradient_is_never_whole_and_checkpointing_keeps_less(tmp_path: Path
             )
 
     gradients = BackwardGradients(denoiser, schedule)
-    layout, arguments = gradients.loss.layout, (x, cond, draws.u[0], draws.weight[0], draws.eps[0])
+    layout, arguments = gradients.loss.layout, (SampleBatch(x, cond), draws.row(0))
     gradients(*arguments, lambda rows: Watched(layout, rows))
     assert len(alive) == 2 * len(layout.sizes)
     assert max(alive) == 4 * max(layout.sizes.values()) < 0.2 * 4 * layout.dimension
 
     begin = partial(build_projector("countsketch", 16).begin, layout)
     many = Draws(*(t.repeat(1, 20, *[1] * (t.ndim - 2)) for t in (draws.u, draws.weight, draws.eps)))
-    step = (x[:1], cond, many.u[0], many.weight[0], many.eps[0], begin)
+    step = (SampleBatch(x[:1], cond[:1]), many.row(0), begin)
     thrifty = BackwardGradients(denoiser, schedule, checkpointing=True)
     peaks = [peak_bytes(lambda g=g: g(*step)) for g in (gradients, thrifty)]
     by_draw = peak_bytes(lambda: gradients(*step, 6))
@@ -183,7 +184,7 @@ def test_the_network_is_as_it_was(tmp_path: Path, fails: bool) -> None:
     def run() -> Tensor:
         with torch.no_grad():  # as the pilot does
             return gradients(
-                x, cond, draws.u[0], draws.weight[0], draws.eps[0],
+                SampleBatch(x, cond), draws.row(0),
                 lambda rows: Broken(gradients.loss.layout, rows),
             )  # fmt: skip
 
@@ -206,10 +207,11 @@ def test_parameters_without_a_part_have_gradient_zero() -> None:
             self.unused = nn.Parameter(torch.ones(2, dtype=torch.float64))
 
     denoiser, x = NetworkDenoiser(Half(), Plain()), torch.ones(2, 3, dtype=torch.float64)
-    draw = torch.tensor([0.5]).double(), torch.ones(1).double(), torch.ones(1, 3).double()
+    draw = Draws(torch.tensor([0.5]).double(), torch.ones(1).double(), torch.ones(1, 3).double())
     for patterns in (("*",), ("unused",)):
         found = [
-            kind(denoiser, SCHEDULE, patterns)(x, None, *draw) for kind in (VmapGradients, BackwardGradients)
+            kind(denoiser, SCHEDULE, patterns)(SampleBatch(x), draw)
+            for kind in (VmapGradients, BackwardGradients)
         ]
         torch.testing.assert_close(found[1], found[0], rtol=1e-14, atol=0)
 
@@ -228,9 +230,9 @@ def test_a_zero_gradient_cannot_be_normalised_and_one_that_is_not_finite_is_name
     draws = Draws(one / 2, one, torch.ones(1, 1, 3, dtype=torch.float64))
     whole = build_projector("none", 1)
     with pytest.raises(UserError, match=r"^sample 5: a draw's gradient is zero .*--normalise mean"):
-        sample_features(gradients, whole, x, None, draws, normalise_draws=True, first=4)
+        sample_features(gradients, whole, SampleBatch(x), draws, normalise_draws=True, first=4)
     x[2, 0] = torch.inf
-    pipeline = attribution_pipeline(gradients, build_projector("countsketch", 8), x, None)
+    pipeline = attribution_pipeline(gradients, build_projector("countsketch", 8), SampleBatch(x))
     with pytest.raises(UserError, match=r"^training sample 2: its gradient holds NaN or infinity$"):
         pilot_sampler(pipeline, 4, 0, torch.device("cpu"))
 
@@ -238,9 +240,10 @@ def test_a_zero_gradient_cannot_be_normalised_and_one_that_is_not_finite_is_name
 def test_the_pilot_chooses_alike(tmp_path: Path) -> None:
     denoiser, schedule, x, cond, _ = case_of(tmp_path, "unet", torch.float64)
     kinds: list[Callable[..., SampleGradients]] = [VmapGradients, BackwardGradients]
+    projector = build_projector("countsketch", 32)
     chosen = [
         pilot_sampler(
-            attribution_pipeline(kind(denoiser, schedule), build_projector("countsketch", 32), x, cond, 4),
+            attribution_pipeline(kind(denoiser, schedule), projector, SampleBatch(x, cond), 4),
             4, 0, torch.device("cpu"), samples=2, bins=4,
         )
         for kind in kinds
@@ -255,7 +258,7 @@ def test_dropout_in_training_mode_is_refused() -> None:
             return torch.dropout(super().forward(x, c_noise, cond), 0.5, self.training)
 
     denoiser = NetworkDenoiser(Random(torch.eye(3)), Plain())
-    draw = torch.ones(1, 3), None, torch.full((1,), 0.5), torch.ones(1), torch.ones(1, 3)
+    draw = SampleBatch(torch.ones(1, 3)), Draws(torch.full((1,), 0.5), torch.ones(1), torch.ones(1, 3))
     with pytest.raises(ValueError, match="random numbers of its own"):
         BackwardGradients(denoiser, SCHEDULE)(*draw)
     BackwardGradients(denoiser.eval(), SCHEDULE)(*draw)
@@ -268,13 +271,13 @@ def test_an_adapter_s_gradient(tmp_path: Path) -> None:
     denoiser = NetworkDenoiser(shared.view("own"), loaded.denoiser.precondition)
     gradients = BackwardGradients(denoiser, loaded.schedule, ["lora"])
     x, cond = torch.randn(1, *loaded.shape, generator=stream("x")), loaded.prompts(PROMPTS[:1])
-    u, one, eps = torch.tensor([0.5]), torch.ones(1), torch.randn(1, *loaded.shape, generator=stream("e"))
-    found = gradients(x, cond, u, one, eps)
+    draw = Draws(torch.tensor([0.5]), torch.ones(1), torch.randn(1, *loaded.shape, generator=stream("e")))
+    found = gradients(SampleBatch(x, cond), draw)
     wanted = shared.parameters("own")
     assert found.shape[1] == sum(p.numel() for p in wanted)
     for p in wanted:
         p.requires_grad_()
-    exact = torch.autograd.grad(SampleLoss(denoiser, loaded.schedule)(x[0], cond[0], u, one, eps), wanted)
+    exact = torch.autograd.grad(SampleLoss(denoiser, loaded.schedule)(x[0], cond[0], None, draw), wanted)
     assert error(found[0], torch.cat([g.flatten() for g in exact])) < 1e-5
     assert found.norm() > 0
 
@@ -282,7 +285,7 @@ def test_an_adapter_s_gradient(tmp_path: Path) -> None:
 def test_bf16_weights_are_near(tmp_path: Path) -> None:
     """A Wan's, cast as for a GPU: features stay float32, cosines with those of float32 above 0.98."""
     denoiser, schedule, x, cond, draws = case_of(tmp_path, "wan", torch.float32)
-    arguments = (x, cond, draws.u[0], draws.weight[0], draws.eps[0])
+    arguments = (SampleBatch(x, cond), draws.row(0))
     exact = BackwardGradients(denoiser, schedule)(*arguments)
     near = BackwardGradients(denoiser, schedule, precision="bf16")(*arguments)
     network = denoiser.network

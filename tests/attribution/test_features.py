@@ -13,13 +13,14 @@ import torch
 from carv_distill.attribution import features
 from carv_distill.attribution.backward import BackwardGradients
 from carv_distill.attribution.features import FeatureJob, fill_store
-from carv_distill.attribution.models import Samples
 from carv_distill.attribution.options import InfluenceOptions
 from carv_distill.attribution.projection import build_projector
+from carv_distill.attribution.samples import TrainingSet
 from carv_distill.attribution.store import FeatureStore
 from carv_distill.carv import Draws, stream
 from carv_distill.errors import UserError
 from carv_distill.processes import Processes
+from tests.helpers.attributed import training_set
 from tests.helpers.linear import SCHEDULE, linear_gradients
 
 
@@ -30,18 +31,18 @@ def test_a_gradient_that_is_not_finite_is_named_and_what_is_in_the_store_stays(t
     job = FeatureJob(linear_gradients(), build_projector("none", 1), draws, chunk=4)
     store = FeatureStore(tmp_path / "half", 10, 2, 9, {"model": "m"}, block=4)
     with pytest.raises(UserError, match=r"^training sample 6: its gradient holds NaN or infinity$"):
-        fill_store(InfluenceOptions(chunk=4), job, store, Samples(x, [""] * 10, x, None), Processes())
+        fill_store(InfluenceOptions(chunk=4), job, store, training_set(x), Processes())
     assert store.missing() == [1, 2]
 
 
-def backward_job(draws: int, normalise: bool = False) -> tuple[FeatureJob, Samples]:
+def backward_job(draws: int, normalise: bool = False) -> tuple[FeatureJob, TrainingSet]:
     """Two groups of draws of a linear denoiser, ten samples."""
     x = torch.randn(10, 3, generator=stream("x"), dtype=torch.float64)
     eps = torch.randn(2, draws, 3, generator=stream("eps"))
     drawn = Draws(torch.full((2, draws), 0.5), torch.ones(2, draws), eps)
     gradients = BackwardGradients(linear_gradients().loss.denoiser, SCHEDULE)
     job = FeatureJob(gradients, build_projector("none", 1), drawn, 1, normalise)
-    return job, Samples(x, [""] * 10, x, None)
+    return job, training_set(x)
 
 
 @pytest.mark.parametrize("normalise", [False, True])
@@ -49,7 +50,7 @@ def test_backward_tries_draws_and_advances_by_samples(
     tmp_path: Path, normalise: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each draw that is normalised goes by itself, so there is nothing to try."""
-    job, samples = backward_job(6, normalise)
+    job, training = backward_job(6, normalise)
     tried: list[int] = []
     found = features.find_chunk
 
@@ -60,12 +61,12 @@ def test_backward_tries_draws_and_advances_by_samples(
 
     monkeypatch.setattr(features, "find_chunk", watched)
     store = FeatureStore(tmp_path / "store", 10, 2, 9, {"model": "m"}, block=4)
-    filled = fill_store(InfluenceOptions(), job, store, samples, Processes())
+    filled = fill_store(InfluenceOptions(), job, store, training, Processes())
     assert tried == ([] if normalise else [6])
     assert filled.chunk == 1 if normalise else filled.chunk in range(1, 7)
     assert filled.samples_at_once == 1
     made = torch.cat([block for _, block in store.blocks()])
-    torch.testing.assert_close(made, job.features(samples.x, None), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(made, job.features(training.batch(torch.arange(10))), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_backward_tries_draws_and_advances_by_samples(
 def test_memory_that_ends_says_what_takes_less(
     tmp_path: Path, options: dict[str, Any], chunk: int, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job, samples = backward_job(6)
+    job, training = backward_job(6)
     store = FeatureStore(tmp_path / "store", 10, 2, 9, {"model": "m"}, block=4)
 
     def full(*arguments: Any) -> Any:
@@ -88,4 +89,4 @@ def test_memory_that_ends_says_what_takes_less(
     monkeypatch.setattr(BackwardGradients, "__call__", full)
     chosen = InfluenceOptions(chunk=chunk, **options)
     with pytest.raises(UserError, match=said):
-        fill_store(chosen, replace(job, chunk=chunk), store, samples, Processes())
+        fill_store(chosen, replace(job, chunk=chunk), store, training, Processes())

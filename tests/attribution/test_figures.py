@@ -11,8 +11,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from carv_distill.attribution.figures import top_figure
 from carv_distill.attribution.measure import InfluenceResult
-from carv_distill.attribution.models import Samples
 from carv_distill.attribution.ranking import Ranking
+from carv_distill.attribution.samples import Samples, TrainingSet
+from tests.helpers.attributed import samples, training_set
 
 PROMPTS = (
     "a yellow octahedron, front view",
@@ -23,15 +24,18 @@ PROMPTS = (
 )
 
 
-def samples(words: list[str]) -> Samples:
-    x = torch.zeros(len(words), 3, 4, 4)
-    return Samples(x, words, x, None)
+def queries_of(words: list[str]) -> Samples:
+    return samples(torch.zeros(len(words), 3, 4, 4), words)
+
+
+def training_of(words: list[str]) -> TrainingSet:
+    return training_set(torch.zeros(len(words), 3, 4, 4), words)
 
 
 @pytest.mark.parametrize(("count", "half"), [(3, math.nan), (8, math.nan), (8, 1.5e6), (20, 1.5e6)])
 def test_captions_do_not_overlap(count: int, half: float) -> None:
     """Long prompts side by side and below each other, few and many of them, with errors and without."""
-    queries, training = samples(list(PROMPTS)), samples([PROMPTS[i % 5] for i in range(24)])
+    queries, training = queries_of(list(PROMPTS)), training_of([PROMPTS[i % 5] for i in range(24)])
     scores = torch.linspace(-2e6, 2e6, 5 * 24, dtype=torch.float64).view(5, 24)
     influence = Ranking(scores, torch.full_like(scores, half), [], torch.full((5,), -1))
     figure = top_figure(InfluenceResult("m", training, queries, influence, Path()), count)
@@ -54,7 +58,7 @@ def test_captions_do_not_overlap(count: int, half: float) -> None:
 
 
 def test_short_captions_hold_the_score_on_their_last_line() -> None:
-    queries, training = samples(["3"]), samples(["a red cube, side view", "7"])
+    queries, training = queries_of(["3"]), training_of(["a red cube, side view", "7"])
     scores = torch.tensor([[99.64, 0.5]], dtype=torch.float64)
     influence = Ranking(scores, torch.full_like(scores, torch.nan), [], torch.tensor([-1]))
     figure = top_figure(InfluenceResult("m", training, queries, influence, Path()), 2)
@@ -62,7 +66,7 @@ def test_short_captions_hold_the_score_on_their_last_line() -> None:
 
 
 def test_scores_have_their_errors_below_them_and_the_picture_says_what_these_are() -> None:
-    queries, training = samples(["3"]), samples(["a red cube, side view", "7"])
+    queries, training = queries_of(["3"]), training_of(["a red cube, side view", "7"])
     scores = torch.tensor([[99.64, 0.5]], dtype=torch.float64)
     known = Ranking(scores, torch.tensor([[1.25, 0.031]]), [], torch.tensor([-1]))
     figure = top_figure(InfluenceResult("m", training, queries, known, Path()), 2)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from carv_distill.attribution.batch import SampleBatch
 from carv_distill.attribution.gradients import attribution_pipeline, sample_features
 from carv_distill.attribution.pilot import pilot_sampler
 from carv_distill.attribution.projection import build_projector
@@ -23,7 +26,7 @@ def test_a_pilots_gradient_that_is_not_finite_is_named() -> None:
     """The pilot runs before any feature is written: of three training samples the last holds infinity."""
     x = torch.ones(3, 3, dtype=torch.float64)
     x[2, 0] = torch.inf
-    pipeline = attribution_pipeline(linear_gradients(), build_projector("none", 1), x, None, chunk=4)
+    pipeline = attribution_pipeline(linear_gradients(), build_projector("none", 1), SampleBatch(x), chunk=4)
     with pytest.raises(UserError, match=r"^training sample 2: its gradient holds NaN or infinity$"):
         pilot_sampler(pipeline, 4, 0, torch.device("cpu"))
 
@@ -32,11 +35,13 @@ def test_features_do_not_depend_on_the_chunk() -> None:
     gradients, (x, labels) = unet_gradients(), batch(5)
     draws = draws_of((1, 8, 8))
     projector = build_projector("countsketch", 50, 3)
-    whole = sample_features(gradients, projector, x, labels, draws, chunk=5)
+    whole = sample_features(gradients, projector, SampleBatch(x, labels), draws, chunk=5)
     assert whole.shape == (5, 2, 50)
-    assert torch.allclose(sample_features(gradients, projector, x, labels, draws, chunk=2), whole, atol=1e-6)
+    assert torch.allclose(
+        sample_features(gradients, projector, SampleBatch(x, labels), draws, chunk=2), whole, atol=1e-6
+    )
     layout = gradients.loss.layout
-    one = gradients(x[3:4], labels[3:4], draws.u[1], draws.weight[1], draws.eps[1])
+    one = gradients(SampleBatch(x[3:4], labels[3:4]), draws.row(1))
     total = projector.begin(layout, 1)
     for name, part in zip(layout.sizes, one.split([*layout.sizes.values()], 1), strict=True):
         total.add(name, part)
@@ -46,11 +51,11 @@ def test_features_do_not_depend_on_the_chunk() -> None:
 def test_the_mean_of_normalised_draws() -> None:
     gradients, (x, labels) = unet_gradients(), batch(2)
     draws = draws_of((1, 8, 8), groups=1)
-    found = sample_features(gradients, PLAIN, x, labels, draws, 2, normalise_draws=True)[:, 0]
+    found = sample_features(gradients, PLAIN, SampleBatch(x, labels), draws, 2, normalise_draws=True)[:, 0]
     expected = torch.zeros_like(found, dtype=torch.float64)
     for k in range(3):
-        one = torch.ones(1, dtype=torch.float64)
-        g = gradients(x, labels, draws.u[0, k : k + 1], one, draws.eps[0, k : k + 1])
+        one = replace(draws.row(0)[k : k + 1], weight=torch.ones(1, dtype=torch.float64))
+        g = gradients(SampleBatch(x, labels), one)
         expected += draws.weight[0, k] * g / g.norm(dim=1, keepdim=True) / 3
     assert torch.allclose(found.double(), expected, atol=1e-6)
 
@@ -63,7 +68,7 @@ def test_a_zero_gradient_cannot_be_normalised() -> None:
     x[1] = 0  # D = 0 is right there
     draws = draws_of((3,), groups=1, each=1)
     with pytest.raises(UserError, match="sample 1: a draw's gradient is zero"):
-        sample_features(gradients, PLAIN, x, None, draws, 2, normalise_draws=True)
+        sample_features(gradients, PLAIN, SampleBatch(x), draws, 2, normalise_draws=True)
 
 
 def test_mean_over_draws_is_the_exact_gradient() -> None:
@@ -73,7 +78,7 @@ def test_mean_over_draws_is_the_exact_gradient() -> None:
     means = []
     for group in range(20):
         draws = SAMPLER.draw(1, 1000, (3,), stream("exact", group), dtype=torch.float64)
-        means.append(gradients(x, None, draws.u[0], draws.weight[0], draws.eps[0]))
+        means.append(gradients(SampleBatch(x), draws.row(0)))
     found = torch.stack(means)
     error = found.mean(0) - mean_gradient(gradients, x)
     assert (error.abs() < 4 * found.std(0) / 20**0.5).all()
@@ -81,7 +86,7 @@ def test_mean_over_draws_is_the_exact_gradient() -> None:
 
 def pipeline_of(dim: int = 3):  # type: ignore[no-untyped-def]
     gradients = linear_gradients(dim)
-    return gradients, attribution_pipeline(gradients, build_projector("none", 1, 0), X, None, chunk=5)
+    return gradients, attribution_pipeline(gradients, build_projector("none", 1, 0), SampleBatch(X), chunk=5)
 
 
 def test_the_budget_of_a_linear_denoiser() -> None:

@@ -1,4 +1,4 @@
-"""Latents kept on disk."""
+"""What is encoded once."""
 
 from __future__ import annotations
 
@@ -7,32 +7,40 @@ from pathlib import Path
 import pytest
 import torch
 
-from carv_distill.attribution.latents import digest, kept_latents
-from carv_distill.errors import UserError
+from carv_distill.attribution.latents import EncodedSet, digest, encoded
+from carv_distill.attribution.motion import Motion
+from carv_distill.data.clips.rendered import RenderedClips
+from carv_distill.teachers.pipelines.teacher import load_text_teacher
+from tests.helpers.tiny_pipelines import save_wan
+
+CLIPS = RenderedClips(5, size=16, frames=5)
 
 
-def test_latents_are_encoded_once(tmp_path: Path) -> None:
-    made = []
-
-    def encode() -> torch.Tensor:
-        made.append(1)
-        return torch.arange(6.0).view(2, 3)
-
-    path = tmp_path / "kept" / "latents.safetensors"
-    first, again = (kept_latents(path, "key", encode) for _ in range(2))
-    assert torch.equal(first, again)
-    assert len(made) == 1
-    with pytest.raises(
-        UserError, match=r"latents of other pictures or another autoencoder \(key key, now k2\)"
-    ):
-        kept_latents(path, "k2", encode)
-    path.write_bytes(b"damaged")
-    with pytest.raises(UserError, match=r"latents.safetensors cannot be read .* remove it"):
-        kept_latents(path, "key", encode)
+def test_a_digest_is_of_bytes_types_and_shapes() -> None:
+    x = torch.arange(4.0)
+    digests = [digest([x]), digest([x.view(2, 2)]), digest([x.double()]), digest([x + 1]), digest([x], "b")]
+    assert len({*digests}) == 5
+    assert digest([x.clone()]) == digests[0]
+    assert len(digests[0]) == 16
 
 
-def test_a_digest_tells_values_shapes_and_types_apart() -> None:
-    a = torch.arange(6.0)
-    kinds = [[a], [a.view(2, 3)], [a.double()], [a + 1], [a, a], [a.bfloat16()]]
-    assert len({digest(k) for k in kinds}) == len(kinds)
-    assert digest([a]) == digest([a.clone()])
+def test_clips_are_encoded_once_with_their_motion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second time no clip is read; x is the posterior's mean, weights have mean 1 and are of the clip."""
+    teacher = load_text_teacher(save_wan(tmp_path / "wan"), (5, 16, 16))
+    motion = Motion("flow", 0.1)
+
+    def both() -> EncodedSet:
+        cache = tmp_path / "cache"
+        return EncodedSet(CLIPS, teacher.codec, teacher.shape, motion, cache, "k", "cpu", 0)
+
+    first = both()
+    numbers = torch.tensor([4, 0])
+    x, weight = first.read(numbers)
+    clips, _ = CLIPS.batch(numbers)
+    torch.testing.assert_close(x, encoded(teacher.codec, clips), rtol=1e-5, atol=1e-5)
+    assert weight is not None
+    torch.testing.assert_close(weight, motion.weights(motion.magnitude(clips, x.shape[2:])))
+    torch.testing.assert_close(weight.mean((1, 2, 3)), torch.ones(2))
+    monkeypatch.setattr(RenderedClips, "batch", lambda *_: pytest.fail("a clip was read"))
+    again, _ = both().read(numbers)
+    assert torch.equal(again, x)

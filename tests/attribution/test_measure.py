@@ -13,16 +13,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from carv_distill.attribution import models
+from carv_distill.attribution import prompted
+from carv_distill.attribution.batch import SampleBatch
 from carv_distill.attribution.draws import shared_draws
 from carv_distill.attribution.figures import draw_influence
 from carv_distill.attribution.measure import InfluenceResult, measure_influence
-from carv_distill.attribution.models import Samples, load_model
+from carv_distill.attribution.models import load_model
 from carv_distill.attribution.options import InfluenceOptions
 from carv_distill.attribution.pilot import sampler_from_dict
 from carv_distill.attribution.report import conclusions, influence_dict, influence_table
 from carv_distill.attribution.vmapped import VmapGradients
-from carv_distill.carv import NoiseLevelSampler
+from carv_distill.carv import Draws, NoiseLevelSampler
 from carv_distill.data.images import load_images
 from carv_distill.data.options import DataOptions
 from carv_distill.data.solids import PromptedImages, prompted_solids
@@ -81,7 +82,7 @@ def test_cosines_of_mean_gradients(tmp_path: Path, teacher: TrainedModel) -> Non
     draws = shared_draws(sampler, 4, 2, (1, 8, 8), 0)
     data = load_images("digits")
     x, y = data.images[:FEW], data.labels[:FEW]
-    parts = [gradients(x, y, *(t[g] for t in (draws.u, draws.weight, draws.eps))) for g in range(2)]
+    parts = [gradients(SampleBatch(x, y), draws.row(g)) for g in range(2)]
     mean = (parts[0] + parts[1]).double() / 2
     across = (parts[0].double() @ parts[1].double().T + parts[1].double() @ parts[0].double().T) / 2
     expected = across[[3, 14]] / (mean[[3, 14]].norm(dim=1)[:, None] * mean.norm(dim=1))
@@ -176,10 +177,10 @@ def test_tracin_sums_over_the_checkpoints_of_a_teachers_training(tmp_path: Path)
         gradients = VmapGradients(model.denoiser, model.schedule, ["*conv_in*"])
         draws = shared_draws(sampler_of(tmp_path / f"out/store/step={step}"), 4, 2, (1, 8, 8), 0)
 
-        def halves(s: Samples, g: VmapGradients = gradients, d: Any = draws) -> list[Tensor]:
-            return [g(s.x, s.cond, *(t[i] for t in (d.u, d.weight, d.eps))).double() for i in range(2)]
+        def halves(s: SampleBatch, g: VmapGradients = gradients, d: Draws = draws) -> list[Tensor]:
+            return [g(s, d.row(i)).double() for i in range(2)]
 
-        (a, b), (c, d) = halves(result.queries), halves(model.training)
+        (a, b), (c, d) = halves(result.queries.batch), halves(model.training.batch(torch.arange(FEW)))
         assert checkpoint.learning_rate is not None
         assert checkpoint.learning_rate > 0 if step == 2 else checkpoint.learning_rate >= 0
         total += checkpoint.learning_rate * (a @ d.T + b @ c.T) / 2
@@ -193,13 +194,13 @@ def test_latents_are_encoded_once_and_prompts_condition(
 ) -> None:
     pictures = prompted_solids(8, 1)
     few = PromptedImages(pictures.images[:6], ["a red torus, side view", "a blue cube, front view"] * 3)
-    monkeypatch.setattr(models, "prompted_solids", lambda *size: few)
-    teacher = TrainedModel(save_tiny_pipeline(tmp_path / "pipeline"), DataOptions("shapes"))
-    options = replace(OPTIONS, queries="samples:2")
+    monkeypatch.setattr(prompted, "prompted_solids", lambda *size: few)
+    teacher = TrainedModel(save_tiny_pipeline(tmp_path / "pipeline"), DataOptions("shapes", size=8))
+    options = replace(OPTIONS, queries="samples:2", cache=tmp_path / "cache")
     result = measured(teacher, options, tmp_path / "out")
     assert result.ranking.scores.shape == (2, 6)
-    assert result.training.x.shape == (6, 4, 4, 4)
-    latents = tmp_path / "out/store/latents.safetensors"
+    assert result.training.shape == (4, 4, 4)
+    (latents,) = (tmp_path / "cache/latents").glob("*/*.safetensors")
     before = latents.stat().st_mtime_ns
     again = measured(teacher, options, tmp_path / "out")
     assert torch.equal(again.ranking.scores, result.ranking.scores)

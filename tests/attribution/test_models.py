@@ -25,12 +25,12 @@ def test_a_distillations_queries_are_its_students_samples(
     assert model_of is not None
     model = load_model(model_of(config, run, None), "cpu")
     assert len(model.training) == FEW
-    queries = model.generate(3)
+    queries = model.generate(model.asked(3))
     assert queries.words == ["0", "1", "2"]
     student = load_teacher(run / "student")
     z = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(2))
     top = student.schedule.sigma_max
     sample = student.denoiser(top * z, torch.full((1,), top), torch.tensor([2]))
-    assert torch.allclose(queries.x[2:], sample, atol=1e-5)
+    assert torch.allclose(queries.batch.x[2:], sample, atol=1e-5)
     with pytest.raises(UserError, match=r"--checkpoints: .* is of task dmd"):
         model_of(config, run, 2)

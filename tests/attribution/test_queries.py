@@ -25,9 +25,9 @@ def test_queries_from_a_file_and_what_is_none(tmp_path: Path, monkeypatch: pytes
     queries = read_queries(str(path), whole)
     assert queries.words == ["3", "4"]
     assert queries.numbers is None
-    assert torch.equal(queries.x, images)
+    assert torch.equal(queries.batch.x, images)
     np.savez(path, images=((images + 1) * 127.5).to(torch.uint8).numpy(), labels=np.array([3, 4]))
-    assert torch.allclose(read_queries(str(path), whole).x, images, atol=0.01)
+    assert torch.allclose(read_queries(str(path), whole).batch.x, images, atol=0.01)
     broken: list[tuple[dict[str, Any], str]] = [
         ({"images": images}, "lacks labels; it has images"),
         (
@@ -47,7 +47,8 @@ def test_queries_from_a_file_and_what_is_none(tmp_path: Path, monkeypatch: pytes
         ("samples:0", "samples:8 asks for eight"),
         ("data:70", "numbers from 0 to 69"),
         ("data:x", "numbers from 0 to 69"),
-        (str(tmp_path / "none.npz"), "is no file"),
+        (str(tmp_path / "none.npz"), "is no file or folder"),
+        ("prompt:a cube", "has labels, not prompts"),
     ):
         with pytest.raises(UserError, match=f"--queries: .*{said}"):
             read_queries(words, whole)

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 
 from carv_distill.attribution import figures
 from carv_distill.attribution.measure import InfluenceResult
-from carv_distill.attribution.models import Samples
 from carv_distill.attribution.ranking import Ranking
 from carv_distill.attribution.reliability import Reliability
 from carv_distill.attribution.report import conclusions, influence_dict, influence_table
+from tests.helpers.attributed import samples, training_set
 
 STEADY = (0.01, -0.01) * 4
 FITS = [
@@ -30,12 +30,12 @@ def result(
     known: list[Reliability], debias: bool = True, draws: int = 16, student: Path | None = None
 ) -> InfluenceResult:
     x = torch.zeros(3, 1, 4, 4)
-    samples = Samples(x, ["0", "1", "2"], x, None)
+    training = training_set(x, ["0", "1", "2"])
     scores = torch.tensor([[3.0, 1.0, 2.0]], dtype=torch.float64)
     about = {"draws": draws, "groups": 8, "score": "cosine", "debias": debias}
     ranking = Ranking(scores, torch.full_like(scores, 0.25), known, torch.tensor([-1]), about)
-    one = Samples(x[:1], ["0"], x[:1], None)
-    return InfluenceResult("the/teacher", samples, one, ranking, Path("s.npz"), student)
+    one = samples(x[:1], ["0"])
+    return InfluenceResult("the/teacher", training, one, ranking, Path("s.npz"), student)
 
 
 def test_a_ranking_that_can_be_read_is_said_to_be_known() -> None:

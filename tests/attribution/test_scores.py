@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import torch
 
+from carv_distill.attribution.batch import SampleBatch
 from carv_distill.attribution.reliability import half_width
 from carv_distill.attribution.scores import GroupProducts, TrakScores
 from carv_distill.carv import NoiseLevelSampler, Proposal, stream
@@ -55,7 +56,7 @@ def test_the_bias_of_shared_draws_is_the_covariance_over_the_groups(strategy: st
     draws = sampler.draw(2 * count, 2, (3,), stream("bias", strategy), dtype=torch.float64)
     u, weight = draws.u.flatten(), draws.weight.flatten()
     eps = draws.eps.flatten(0, 1)
-    apart = torch.stack([gradients.of_draws(x[i].expand(len(u), 3), None, u, eps) for i in range(2)])
+    apart = torch.stack([gradients.of_draws(SampleBatch(x[i].expand(len(u), 3)), u, eps) for i in range(2)])
     f = (apart * weight[:, None]).view(2, count, 2, 2, -1).mean(3)  # [sample, set, group, d]
     naive = torch.stack([GroupProducts.of(f[:1, s], f[1:, s]).inner(False)[0, 0] for s in range(count)])
     fair = torch.stack([GroupProducts.of(f[:1, s], f[1:, s]).inner(True)[0, 0] for s in range(count)])
@@ -76,7 +77,7 @@ def test_for_single_iid_draws_the_bias_is_the_covariance_over_k() -> None:
         10_000, 4, (3,), stream("k"), dtype=torch.float64
     )
     u, eps = draws.u.flatten(), draws.eps.flatten(0, 1)
-    g = torch.stack([gradients.of_draws(x[i].expand(len(u), 3), None, u, eps) for i in range(2)])
+    g = torch.stack([gradients.of_draws(SampleBatch(x[i].expand(len(u), 3)), u, eps) for i in range(2)])
     covariance = ((g[0] - mu[0]) * (g[1] - mu[1])).sum(1)
     means = g.view(2, 10_000, 4, -1).mean(2)
     naive = (means[0] * means[1]).sum(1) - mu[0] @ mu[1]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from carv_distill.attribution.batch import SampleBatch
 from carv_distill.attribution.vmapped import VmapGradients
 from carv_distill.carv import Draws, stream
 from carv_distill.errors import UserError
@@ -54,13 +56,14 @@ def test_equal_to_a_loop_of_backward() -> None:
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
         gradients, (x, labels) = unet_gradients(dtype), batch(dtype=dtype)
         draws = draws_of((1, 8, 8), dtype=dtype)
-        found = gradients(x, labels, draws.u[0], draws.weight[0], draws.eps[0])
+        found = gradients(SampleBatch(x, labels), draws.row(0))
         expected = loop(gradients, x, labels, draws, 0)
         assert found.dtype == dtype
         assert ((found - expected).norm(dim=1) < tolerance * expected.norm(dim=1)).all()
-        apart = gradients.of_draws(x, labels, draws.u[0], draws.eps[0])
-        one = [gradients(x[i : i + 1], labels[i : i + 1], draws.u[0, i : i + 1], torch.ones(1, dtype=dtype),
-                         draws.eps[0, i : i + 1]) for i in range(3)]  # fmt: skip
+        apart = gradients.of_draws(SampleBatch(x, labels), draws.u[0], draws.eps[0])
+        unweighted = replace(draws.row(0), weight=torch.ones(3, dtype=dtype))
+        each = SampleBatch(x, labels)
+        one = [gradients(each[i : i + 1], unweighted[i : i + 1]) for i in range(3)]
         assert (apart - torch.cat(one)).norm() < tolerance * apart.norm()
 
 
@@ -70,7 +73,7 @@ def test_a_text_to_image_teacher_and_one_without_conditions(tmp_path: Path) -> N
     x = torch.randn(2, 4, 4, 4, generator=stream("latents"), dtype=torch.float64)
     cond = teacher.prompts(["a red torus", "a blue cube"]).to(torch.float64)
     draws = draws_of((4, 4, 4))
-    found = gradients(x, cond, draws.u[0], draws.weight[0], draws.eps[0])
+    found = gradients(SampleBatch(x, cond), draws.row(0))
     assert torch.allclose(found, loop(gradients, x, cond, draws, 0), rtol=1e-9, atol=1e-12)
 
     unet = tiny_unet().double().eval()
@@ -78,7 +81,7 @@ def test_a_text_to_image_teacher_and_one_without_conditions(tmp_path: Path) -> N
     gradients = VmapGradients(denoiser, EDMSchedule(0.05, 5.0))
     images, _ = batch()
     draws = draws_of((1, 8, 8))
-    found = gradients(images, None, draws.u[1], draws.weight[1], draws.eps[1])
+    found = gradients(SampleBatch(images), draws.row(1))
     assert torch.allclose(found, loop(gradients, images, None, draws, 1), rtol=1e-9, atol=1e-12)
 
 
@@ -97,7 +100,7 @@ def test_latents_of_a_video() -> None:
     gradients = VmapGradients(NetworkDenoiser(Video(), EDMPreconditioning()), EDMSchedule(0.05, 5.0))
     x = torch.randn(2, 2, 3, 4, 5, generator=stream("video"), dtype=torch.float64)
     draws = draws_of((2, 3, 4, 5))
-    found = gradients(x, None, draws.u[0], draws.weight[0], draws.eps[0])
+    found = gradients(SampleBatch(x), draws.row(0))
     assert torch.allclose(found, loop(gradients, x, None, draws, 0), rtol=1e-10, atol=1e-13)
 
 
@@ -107,7 +110,7 @@ def test_some_parameters_by_pattern() -> None:
     assert all("conv_in" in n or "mid_block" in n for n in some.loss.chosen)
     x, labels = batch()
     draws = draws_of((1, 8, 8))
-    arguments = (x, labels, draws.u[0], draws.weight[0], draws.eps[0])
+    arguments = (SampleBatch(x, labels), draws.row(0))
     sizes = dict(everything.loss.denoiser.network.named_parameters())
     parts = dict(
         zip(
@@ -124,7 +127,7 @@ def test_some_parameters_by_pattern() -> None:
 def test_bf16_is_near_and_gradients_stay_float32() -> None:
     x, labels = batch(dtype=torch.float32)
     draws = draws_of((1, 8, 8), dtype=torch.float32)
-    arguments = (x, labels, draws.u[0], draws.weight[0], draws.eps[0])
+    arguments = (SampleBatch(x, labels), draws.row(0))
     exact, near = (
         unet_gradients(torch.float32)(*arguments),
         unet_gradients(torch.float32, precision="bf16")(*arguments),

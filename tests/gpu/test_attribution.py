@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from carv_distill.attribution.backward import BackwardGradients
+from carv_distill.attribution.batch import SampleBatch
 from carv_distill.attribution.chunks import find_chunk
 from carv_distill.attribution.draws import shared_draws
 from carv_distill.attribution.gradients import sample_features
@@ -36,8 +37,8 @@ def test_features_are_those_of_a_cpu_and_bf16_is_near(
         teacher = load_teacher(ROOT / "checkpoints/digits-teacher")
         gradients = kind(teacher.denoiser.to(device), teacher.schedule, precision=precision)
         there = Draws(*(t.to(device) for t in (draws.u, draws.weight, draws.eps)))
-        arguments = (data.images[:16].to(device), data.labels[:16].to(device), there)
-        found[device, precision] = sample_features(gradients, projector, *arguments, chunk=8).cpu()
+        batch = SampleBatch(data.images[:16], data.labels[:16]).to(device)
+        found[device, precision] = sample_features(gradients, projector, batch, there, chunk=8).cpu()
     exact = found["cpu", "fp32"]
     assert (found["cuda", "fp32"] - exact).norm() < 1e-3 * exact.norm()
     assert torch.cosine_similarity(found["cuda", "bf16"], exact, dim=-1).min() > 0.98
@@ -55,7 +56,9 @@ def test_a_transformer_s_gradient_is_never_whole_there_either(tmp_path: Path) ->
         there = Draws(*(t.to(device) for t in (draws.u, draws.weight, draws.eps)))
         x = torch.randn(10, *teacher.shape, generator=stream("x")).to(device)
         cond = teacher.prompts(["a red torus", "a cube"] * 5)
-        features = sample_features(gradients, build_projector("countsketch", 256), x, cond, there)
+        features = sample_features(
+            gradients, build_projector("countsketch", 256), SampleBatch(x, cond), there
+        )
         assert all(p.grad is None for p in teacher.network.parameters())
         found[device] = features.cpu()
     assert torch.cosine_similarity(found["cuda"], found["cpu"], dim=-1).min() > 0.95

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from carv_distill.attribution import models
+from carv_distill.attribution.batch import SampleBatch
+from carv_distill.attribution.samples import Samples, TrainingSet, held
 from carv_distill.data.images import load_images
 from carv_distill.data.options import DataOptions
 from carv_distill.data.sets import LabelledImages
@@ -28,6 +32,16 @@ def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
         return LabelledImages(data.images[:FEW], data.labels[:FEW], data.spec)
 
     monkeypatch.setattr(models, "load_images", few)
+
+
+def training_set(x: Tensor, words: Sequence[str] = ()) -> TrainingSet:
+    """Of pictures that are what a model without conditions denoises."""
+    return held(samples(x, words), [f"#{n}" for n in range(len(x))])
+
+
+def samples(x: Tensor, words: Sequence[str] = ()) -> Samples:
+    """The same as samples in memory."""
+    return Samples(x, list(words) or [""] * len(x), SampleBatch(x))
 
 
 def tiny_teacher(folder: Path, seed: int = 0) -> TrainedModel:

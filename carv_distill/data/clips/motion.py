@@ -75,38 +75,48 @@ def flow(clips: Tensor) -> Tensor:
     return (step * moved).view(n, frames - 1, 2, height, width)
 
 
-def latent_weights(magnitude: Tensor, shape: tuple[int, int, int], floor: float) -> Tensor:
-    """Weights of mean 1 over each clip, w = (m + c) / mean(m + c), at the latents' resolution.
+def latent_magnitude(magnitude: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """m at the latents' resolution, means over the pixels of a latent position.
 
     Latents of a causal video autoencoder: the first is of the first frame alone, each further one of the next
     r = (F − 1)/(f − 1). Here m of the first is of what follows it, of another the mean over the r changes
-    that lead to its frames; both are means over the pixels of a latent position.
+    that lead to its frames.
 
     Args:
         magnitude: m ≥ 0, [n, F − 1, H, W]; of any resolution, from :func:`difference_magnitude` or
             :func:`flow_magnitude`.
         shape: f, h, w of the latents.
-        floor: c > 0 in the units of m: what does not move counts for so much, and all the same where nothing
-            does.
 
     Returns:
-        [n, f, h, w].
+        [n, f, h, w]; zeros for a single frame.
 
     Raises:
-        ValueError: F − 1 is no multiple of f − 1, a latent has several frames but is the only one, or c is
-            not above 0.
+        ValueError: F − 1 is no multiple of f − 1, or a latent has several frames but is the only one.
     """
     changes, (frames, height, width) = magnitude.shape[1], shape
-    if not floor > 0:
-        raise ValueError(f"floor: {floor}; above 0 it must be, as nothing may move in a clip")
     fits = changes > 0 and changes % (frames - 1) == 0 if frames > 1 else frames == 1 and not changes
     if not fits:
         raise ValueError(f"{changes + 1} frames do not go into {frames} latents: 1 + r (f − 1) do")
     if not changes:
-        return magnitude.new_ones(len(magnitude), frames, height, width)
+        return magnitude.new_zeros(len(magnitude), frames, height, width)
     spatial = F.adaptive_avg_pool2d(magnitude, (height, width))
     grouped = spatial.view(len(spatial), frames - 1, changes // (frames - 1), height, width).mean(2)
-    weights = torch.cat([spatial[:, :1], grouped], 1) + floor
+    return torch.cat([spatial[:, :1], grouped], 1)
+
+
+def normalised_weights(magnitude: Tensor, floor: float) -> Tensor:
+    """Weights of mean 1 over each clip, w = (m + c) / mean(m + c), [n, f, h, w] → the same.
+
+    Args:
+        floor: c > 0 in the units of m: what does not move counts for so much, and all the same where nothing
+            does.
+
+    Raises:
+        ValueError: c is not above 0.
+    """
+    if not floor > 0:
+        raise ValueError(f"floor: {floor}; above 0 it must be, as nothing may move in a clip")
+    weights = magnitude + floor
     return weights / weights.mean((1, 2, 3), keepdim=True)
 
 

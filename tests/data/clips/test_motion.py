@@ -7,7 +7,13 @@ import torch
 from torch import Tensor
 
 from carv_distill.carv import stream
-from carv_distill.data.clips.motion import difference_magnitude, flow, flow_magnitude, latent_weights
+from carv_distill.data.clips.motion import (
+    difference_magnitude,
+    flow,
+    flow_magnitude,
+    latent_magnitude,
+    normalised_weights,
+)
 from carv_distill.data.clips.rendered import RenderedClips
 from carv_distill.data.clips.trajectories import MOTIONS
 from carv_distill.data.sets import from_uint8
@@ -87,7 +93,7 @@ def test_differences_are_means_of_channels() -> None:
 def test_weights_by_hand() -> None:
     """Five frames, two latents: the first has the first change, the second all four; of two pixels each."""
     magnitude = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 4, 1, 1) * torch.tensor([1.0, 3.0, 0.0, 0.0])
-    weights = latent_weights(magnitude, (2, 1, 2), floor=0.5)
+    weights = normalised_weights(latent_magnitude(magnitude, (2, 1, 2)), 0.5)
     raw = torch.tensor([[2.0, 0.0], [5.0, 0.0]]) + 0.5
     torch.testing.assert_close(weights, (raw / raw.mean()).view(1, 2, 1, 2))
 
@@ -100,7 +106,7 @@ def test_weights_have_mean_one_and_lie_where_the_object_is(magnitude: object) ->
     for name in MOTIONS:
         number = int((facts.motion == list(MOTIONS).index(name)).nonzero()[0])
         clip = from_uint8(clips.render(torch.tensor([number])))
-        weights = latent_weights(magnitude(clip), (5, 8, 8), floor=0.01)
+        weights = normalised_weights(latent_magnitude(magnitude(clip), (5, 8, 8)), 0.01)
         assert weights.shape == (1, 5, 8, 8)
         assert float(weights.mean()) == pytest.approx(1, abs=1e-5)
         assert weights.min() > 0
@@ -115,16 +121,17 @@ def test_weights_have_mean_one_and_lie_where_the_object_is(magnitude: object) ->
 def test_a_clip_of_one_frame_has_equal_weights() -> None:
     clip = torch.rand(2, 1, 3, 16, 16, generator=stream("one"))
     for magnitude in (difference_magnitude(clip), flow_magnitude(clip)):
-        assert torch.equal(latent_weights(magnitude, (1, 2, 2), 0.1), torch.ones(2, 1, 2, 2))
+        weights = normalised_weights(latent_magnitude(magnitude, (1, 2, 2)), 0.1)
+        torch.testing.assert_close(weights, torch.ones(2, 1, 2, 2))
 
 
 @pytest.mark.parametrize(("changes", "frames"), [(4, 3 + 1), (4, 1), (16, 6), (0, 2), (4, 0)])
 def test_frames_that_do_not_go_into_latents_are_refused(changes: int, frames: int) -> None:
     with pytest.raises(ValueError, match=rf"^{changes + 1} frames do not go into {frames} latents: 1 \+ r "):
-        latent_weights(torch.zeros(1, changes, 4, 4), (frames, 2, 2), 0.1)
+        latent_magnitude(torch.zeros(1, changes, 4, 4), (frames, 2, 2))
 
 
 @pytest.mark.parametrize("floor", [0.0, -1.0, float("nan")])
 def test_a_floor_is_above_zero(floor: float) -> None:
     with pytest.raises(ValueError, match="above 0 it must be"):
-        latent_weights(torch.zeros(1, 4, 4, 4), (2, 2, 2), floor)
+        normalised_weights(torch.zeros(1, 2, 2, 2), floor)

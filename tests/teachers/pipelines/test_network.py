@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from carv_distill.attribution.batch import SampleBatch
 from carv_distill.attribution.vmapped import VmapGradients
 from carv_distill.carv import Draws, stream
 from carv_distill.teachers.denoiser import denoised_difference, denoising_losses
@@ -144,7 +145,7 @@ def test_gradients_by_sample_are_those_of_a_loop(name: str, folder_of: Callable[
         teacher.schedule,
         ["*to_k*", "*proj_out*", "*conv_out*"] if name == "sdxl" else ["*to_k*", "*proj_out*"],
     )
-    found = gradients(x, cond, draws.u[0], draws.weight[0], draws.eps[0])
+    found = gradients(SampleBatch(x, cond), draws.row(0))
     parameters = dict(teacher.network.named_parameters())
     wanted = [parameters[n].requires_grad_() for n in gradients.loss.chosen]
     for i in range(2):

@@ -1,0 +1,95 @@
+"""The samples of an attribution: a training set, wherever it lies, and some of it or others in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from carv_distill.data.batches import BatchSet
+from carv_distill.data.captioned import CaptionedFiles
+from carv_distill.data.stored import StoredImages
+
+from .batch import SampleBatch
+from .latents import digest
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples in memory, as pictures and as a model takes them."""
+
+    pictures: Tensor
+    """Images [n, C, H, W] or clips [n, F, 3, H, W] in [−1, 1]."""
+    words: list[str]
+    """Label or prompt of each."""
+    batch: SampleBatch
+    numbers: Tensor | None = None
+    """Of training samples, their numbers in the whole training set, [n]."""
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Training samples, read when they are wanted."""
+
+    words: Sequence[str]
+    """Label or prompt of each."""
+    names: Sequence[str]
+    """Of each: its file's, or #3."""
+    shape: tuple[int, ...]
+    """Of one x."""
+    batch: Callable[[Tensor], SampleBatch]
+    """Numbers, int64 [n] → the samples as the model takes them, on the CPU."""
+    pictures: Callable[[Tensor], Tensor]
+    """Numbers → images or clips, as :class:`Samples` has them."""
+    digest: str
+    """Of all that a feature depends on."""
+    numbers: Tensor
+    """In the whole training set, [N]."""
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def at(self, numbers: Sequence[int]) -> Samples:
+        """Some of them, in memory."""
+        i = torch.tensor(numbers, dtype=torch.long)
+        words = [self.words[n] for n in numbers]
+        return Samples(self.pictures(i), words, self.batch(i), self.numbers[i])
+
+    def some(self, numbers: Sequence[int]) -> TrainingSet:
+        """A set of some of them."""
+        i = torch.tensor(numbers, dtype=torch.long)
+        return TrainingSet(
+            [self.words[n] for n in numbers],
+            [self.names[n] for n in numbers],
+            self.shape,
+            lambda rows: self.batch(i[rows]),
+            lambda rows: self.pictures(i[rows]),
+            digest([i], self.digest),
+            self.numbers[i],
+        )
+
+
+def names_of(data: BatchSet) -> list[str]:
+    """Of each sample: its file's, or #3."""
+    if isinstance(data, StoredImages | CaptionedFiles):
+        return [data.storage.name(number) for number in range(len(data))]
+    return [f"#{number}" for number in range(len(data))]
+
+
+def held(samples: Samples, names: Sequence[str]) -> TrainingSet:
+    """A training set that is in memory."""
+    numbers = torch.arange(len(samples))
+    return TrainingSet(
+        samples.words,
+        names,
+        tuple(samples.batch.x.shape[1:]),
+        samples.batch.__getitem__,
+        samples.pictures.__getitem__,
+        digest(samples.batch.tensors()),
+        numbers,
+    )

@@ -1,0 +1,56 @@
+"""Which training set a user's words name, for a teacher that is given without a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from carv_distill.data.clips.options import ClipOptions
+from carv_distill.data.options import IN_MEMORY, PROMPTED, DataOptions
+from carv_distill.engine.task import TrainedModel
+from carv_distill.errors import UserError
+from carv_distill.teachers.folder import local_folder, read_json
+from carv_distill.teachers.pipelines.families import FAMILIES
+from carv_distill.teachers.pipelines.folder import INDEX
+
+from .options import NAMED, RENDERED_CLIPS, InfluenceOptions
+
+
+def named_model(o: InfluenceOptions) -> TrainedModel:
+    """The teacher of --teacher with the training set of --data: one of :data:`~.options.NAMED`, or files,
+    which are labelled images, captioned images or captioned clips, as the teacher is of one kind or another.
+
+    Raises:
+        UserError: no such set or place, or a resolution for a teacher of images.
+    """
+    assert o.teacher is not None
+    assert o.data is not None
+    if o.data == RENDERED_CLIPS:
+        return TrainedModel(o.teacher, ClipOptions(size=_size(o) or (17, 96, 96)))
+    if o.data in (*IN_MEMORY, *PROMPTED):
+        _refuse_resolution(o)
+        return TrainedModel(o.teacher, DataOptions(o.data))
+    if not Path(o.data).exists():
+        raise UserError(
+            f"--data: {o.data} is neither a place nor one of {', '.join(NAMED)}; a folder, zip or shards of "
+            "what the teacher learned from is allowed, too"
+        )
+    index = local_folder(o.teacher, [INDEX]) / INDEX
+    name = read_json(index).get("_class_name") if index.is_file() else None
+    family = FAMILIES.get(name) if isinstance(name, str) else None
+    if family is not None and len(family.size) == 3:
+        return TrainedModel(o.teacher, ClipOptions(o.data, _size(o)))
+    _refuse_resolution(o)
+    return TrainedModel(o.teacher, DataOptions("images" if family is None else "captioned", o.data))
+
+
+def _size(o: InfluenceOptions) -> tuple[int, int, int] | None:
+    if o.resolution is None:
+        return None
+    frames, height, width = o.resolution
+    return frames, height, width
+
+
+def _refuse_resolution(o: InfluenceOptions) -> None:
+    if o.resolution is not None:
+        words = " ".join(map(str, o.resolution))
+        raise UserError(f"--resolution: {words} is of clips, but {o.teacher} takes images of its own size")

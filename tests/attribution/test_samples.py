@@ -1,0 +1,31 @@
+"""Training sets, whole and in part."""
+
+from __future__ import annotations
+
+import torch
+
+from tests.helpers.attributed import training_set
+
+X = torch.arange(24.0).view(8, 1, 1, 3)
+WORDS = [f"w{n}" for n in range(8)]
+
+
+def test_some_of_a_set_keep_their_names_and_numbers() -> None:
+    whole = training_set(X, WORDS)
+    some = whole.some([6, 1, 4]).some([2, 0])
+    assert (some.names, some.words) == (["#4", "#6"], ["w4", "w6"])
+    assert some.numbers.tolist() == [4, 6]
+    assert torch.equal(some.batch(torch.tensor([1, 0])).x, X[[6, 4]])
+    one = some.at([1])
+    assert one.numbers is not None
+    assert (one.words, one.numbers.tolist()) == (["w6"], [6])
+    assert torch.equal(one.pictures, X[[6]])
+
+
+def test_the_digest_is_of_what_is_in_it() -> None:
+    whole = training_set(X, WORDS)
+    digests = {
+        whole.digest, whole.some([0, 1]).digest, whole.some([1, 0]).digest, training_set(X + 1, WORDS).digest,
+    }  # fmt: skip
+    assert len(digests) == 4
+    assert whole.some([0, 1]).digest == whole.some([0, 1]).digest

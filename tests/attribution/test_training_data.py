@@ -1,0 +1,49 @@
+"""Which training set words name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from diffusers import DDPMPipeline, DDPMScheduler
+
+from carv_distill.attribution.options import InfluenceOptions
+from carv_distill.attribution.training_data import named_model
+from carv_distill.data.clips.options import ClipOptions
+from carv_distill.data.options import DataOptions
+from carv_distill.errors import UserError
+from tests.helpers.tiny_latent import save_tiny_pipeline
+from tests.helpers.tiny_pipelines import save_wan
+from tests.helpers.tiny_unet import tiny_unet
+
+
+def test_files_are_what_the_teacher_takes(tmp_path: Path) -> None:
+    DDPMPipeline(tiny_unet(channels=3), DDPMScheduler(50)).save_pretrained(tmp_path / "ddpm")
+    save_tiny_pipeline(tmp_path / "sd")
+    save_wan(tmp_path / "wan")
+    data = str(tmp_path / "data")
+    Path(data).mkdir()
+
+    def named(teacher: str, resolution: tuple[int, ...] | None = None) -> DataOptions | ClipOptions:
+        place = str(tmp_path / teacher)
+        return named_model(InfluenceOptions(teacher=place, data=data, resolution=resolution)).data
+
+    assert named("ddpm") == DataOptions("images", data)
+    assert named("sd") == DataOptions("captioned", data)
+    assert named("wan", (5, 16, 16)) == ClipOptions(data, (5, 16, 16))
+    assert named("wan") == ClipOptions(data, None)
+
+
+def test_sets_by_name() -> None:
+    def named(data: str, **more: object) -> DataOptions | ClipOptions:
+        return named_model(InfluenceOptions(teacher="t", data=data, **more)).data  # type: ignore[arg-type]
+
+    assert named("digits") == DataOptions("digits")
+    assert named("clips") == ClipOptions()
+    assert named("clips", resolution=(5, 32, 32)) == ClipOptions(size=(5, 32, 32))
+    with pytest.raises(UserError, match=r"^--resolution: 5 32 32 is of clips, but t takes images"):
+        named("shapes", resolution=(5, 32, 32))
+    with pytest.raises(
+        UserError, match=r"^--data: digit is neither a place nor one of digits, solids, shapes, clips"
+    ):
+        named("digit")
