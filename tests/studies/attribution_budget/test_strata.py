@@ -1,0 +1,107 @@
+"""Variances of all samplers from draws in fine strata."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from carv_distill.carv import NoiseLevelSampler, Proposal, stream
+from studies.attribution_budget.strata import (
+    Moments,
+    averaged,
+    cells,
+    gains,
+    iid,
+    importance,
+    neyman,
+    stratified,
+    variances,
+)
+
+S, DIM = 16, 3
+
+
+def mean_at(stratum: Tensor) -> Tensor:
+    """m_s, [n, 3]."""
+    t = (stratum.double() + 0.5) / S
+    return torch.stack([t, t.square(), 1 - t], 1)
+
+
+def spread_at(stratum: Tensor) -> Tensor:
+    """Standard deviation of the noise."""
+    return 0.2 + (stratum.double() + 0.5) / S
+
+
+def gradient(u: Tensor, eps: Tensor) -> Tensor:
+    """Constant within each of the 16 fine strata but for the noise, of which a part is even in ε."""
+    stratum = (u * S).floor().long()
+    noise = eps + 0.3 * (eps.square() - 1)
+    return mean_at(stratum) + spread_at(stratum)[:, None] * noise
+
+
+def exact() -> Moments:
+    """E‖ε + 0.3 (ε² − 1)‖² = 3 (1 + 0.18)."""
+    strata = torch.arange(S)
+    m = mean_at(strata)
+    return Moments(m.square().sum(1) + spread_at(strata).square() * DIM * 1.18, m @ m.T)
+
+
+def test_moments_are_unbiased() -> None:
+    """The mean over 2,000 sets of draws, within 4 SE."""
+    g = stream("moments")
+    u = (torch.arange(S).repeat_interleave(2) + torch.rand(2000, 2 * S, generator=g)) / S
+    eps = torch.randn(2000, 2 * S, DIM, generator=g, dtype=torch.float64)
+    draws = torch.stack([gradient(a, b) for a, b in zip(u.double(), eps, strict=True)]).view(2000, S, 2, DIM)
+    found, truth = [Moments.of(d) for d in draws], exact()
+    for name in ("square", "inner"):
+        values = torch.stack([getattr(m, name) for m in found])
+        error = (values.mean(0) - getattr(truth, name)).abs()
+        assert (error < 4 * values.std(0) / 2000**0.5).all()
+    level = mean_at(torch.arange(S))
+    assert truth.level == pytest.approx(float((level - level.mean(0)).square().sum(1).mean()))
+    assert truth.noise == pytest.approx(float(spread_at(torch.arange(S)).square().mean()) * DIM * 1.18)
+    assert averaged(found).noise == pytest.approx(truth.noise, rel=0.05)
+
+
+@pytest.mark.parametrize("draws", [1, 4, 16])
+@pytest.mark.parametrize("by_importance", [False, True])
+def test_variances_are_those_of_the_sampler(draws: int, by_importance: bool) -> None:
+    """Of the method's own sampler, 40,000 sets of draws, within 4 SE; iid and stratified."""
+    truth = exact()
+    q = importance(truth) if by_importance else torch.ones(S, dtype=torch.float64)
+    proposal = Proposal((q / q.sum()).double())
+    for strategy, formula in (("iid", iid), ("stratified", stratified)):
+        sampler = NoiseLevelSampler(proposal, strategy)
+        count = 40_000
+        drawn = sampler.draw(count, draws, (DIM,), stream("sets", strategy, draws), dtype=torch.float64)
+        values = gradient(drawn.u.flatten(), drawn.eps.flatten(0, 1)).view(count, draws, DIM)
+        errors = (values * drawn.weight[..., None]).mean(1) - mean_at(torch.arange(S)).mean(0)
+        squares = errors.square().sum(1)
+        assert abs(squares.mean() - formula(truth, q, draws)) < 4 * squares.std() / count**0.5
+
+
+def test_cells_share_the_strata() -> None:
+    q = torch.tensor([1.0, 3.0], dtype=torch.float64)
+    expected = torch.tensor([[0.5, 0.5], [0.0, 1.0]], dtype=torch.float64)
+    torch.testing.assert_close(cells(q, 2), expected)
+    q = torch.rand(S, generator=stream("q"), dtype=torch.float64) + 0.1
+    for count in (1, 3, 64):
+        torch.testing.assert_close(cells(q, count).sum(1), torch.ones(count, dtype=torch.float64))
+        torch.testing.assert_close(cells(q, count).mean(0), q / q.sum())
+
+
+def test_what_each_arm_is_worth() -> None:
+    """No spread over levels: strata are worth nothing, iid or not; pairs of an odd noise everything."""
+    flat = Moments(torch.full((S,), 3.0).double(), torch.ones(S, S).double())
+    still = Moments(torch.ones(S).double(), torch.ones(S, S).double())
+    for (arm, k), gain in gains([variances(flat, flat, (flat, flat))] * 3).items():
+        wanted = 0.5 if "pairs" in arm else 1  # a pair that is no better than a draw costs two
+        assert gain.value == pytest.approx(wanted), (arm, k)
+    assert variances(flat, still, (flat, still))["pairs", 4] == pytest.approx(0, abs=1e-12)
+    truth = exact()
+    found = variances(truth, truth, (truth, truth))
+    assert found["IW", 8] < found["iid", 8]
+    assert found["IW+Strat", 16] < found["Strat", 16] < found["iid", 16]
+    assert found["Neyman", 64] <= found["Strat", 64]
+    assert neyman(truth).mean() == pytest.approx(1)
