@@ -17,7 +17,7 @@ from carv_distill.variance import Pipeline
 
 from .batch import SampleBatch
 from .loss import SampleLoss
-from .projection import Projector, Sum
+from .projection import Projector, Sum, SumWithNorm
 
 Begin = Callable[[int], Sum]
 """So many gradients → an empty sum."""
@@ -115,7 +115,7 @@ def _mean_of_directions(
     mean: Tensor | float = 0.0
     for k in range(len(draws.u)):
         one = replace(draws[k : k + 1], weight=torch.ones_like(draws.weight[:1]))
-        found = gradients(batch, one, lambda rows: _WithNorm(begin(rows)), chunk)
+        found = gradients(batch, one, lambda rows: SumWithNorm(begin(rows)), chunk)
         features, norm = found[:, :-1], found[:, -1:]
         if not norm.all():
             raise UserError(
@@ -125,27 +125,6 @@ def _mean_of_directions(
         mean = mean + features / norm * (draws.weight[k] / len(draws.u))
     assert isinstance(mean, Tensor)
     return mean
-
-
-class _WithNorm:
-    """A projection with ‖g‖ as one more feature, [n, m + 1]."""
-
-    def __init__(self, total: Sum) -> None:
-        self._total = total
-        self._norms: dict[str, Tensor] = {}
-
-    def add(self, name: str, gradient: Tensor) -> None:
-        if name in self._norms:
-            raise RuntimeError(f"the gradient by {name} came in two parts, so its norm is not known")
-        wide = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
-        self._norms[name] = torch.linalg.vector_norm(wide, dim=1)
-        self._total.add(name, gradient)
-
-    def features(self) -> Tensor:
-        features = self._total.features()
-        norms = [norm.to(features.dtype) for norm in self._norms.values()]
-        whole = torch.stack(norms, 1).norm(dim=1) if norms else features.new_zeros(len(features))
-        return torch.cat([features, whole[:, None]], 1)
 
 
 def attribution_pipeline(

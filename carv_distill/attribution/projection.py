@@ -101,6 +101,29 @@ class JoinedSum:
         return self._joined
 
 
+class SumWithNorm:
+    """A projection with ‖g‖ as one more feature, [n, m + 1]."""
+
+    def __init__(self, total: Sum) -> None:
+        self._total = total
+        self._norms: dict[str, Tensor] = {}
+
+    def add(self, name: str, gradient: Tensor) -> None:
+        """See :class:`Sum`; each parameter comes once."""
+        if name in self._norms:
+            raise RuntimeError(f"the gradient by {name} came in two parts, so its norm is not known")
+        wide = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
+        self._norms[name] = torch.linalg.vector_norm(wide, dim=1)
+        self._total.add(name, gradient)
+
+    def features(self) -> Tensor:
+        """[n, m + 1]."""
+        features = self._total.features()
+        norms = [norm.to(features.dtype) for norm in self._norms.values()]
+        whole = torch.stack(norms, 1).norm(dim=1) if norms else features.new_zeros(len(features))
+        return torch.cat([features, whole[:, None]], 1)
+
+
 class Adapted:
     """Someone else's projector, which takes whole gradients: they are joined first, d numbers for each."""
 

@@ -13,7 +13,7 @@ importance weights ω_s; where the level hardly matters within a fine stratum it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -124,7 +124,7 @@ def variances(single: Moments, pair: Moments, pilot: tuple[Moments, Moments]) ->
     return found
 
 
-def gains(measured: list[Mapping[tuple[str, int], float]]) -> dict[tuple[str, int], Estimate]:
+def gains(measured: Sequence[Mapping[tuple[str, int], float]]) -> dict[tuple[str, int], Estimate]:
     """ECM over iid draws at equal K of every arm, from the variances of several samples: a ratio of their
     means, with an interval over the samples."""
     found = {}
