@@ -84,7 +84,8 @@ def labelled_model(
 
     Args:
         data: its training set; mirror images are left out.
-        levels: of its training loss; its own schedule, uniform in u, by default.
+        levels: of its training loss; by default those that its folder says, else its own schedule, uniform
+            in u.
     """
     teacher, images = load_teacher(path), originals(load_images(data))
     check_fit(teacher, images.spec, str(path))
@@ -113,7 +114,7 @@ def labelled_model(
         name=str(path),
         denoiser=denoiser,
         architecture=architecture(teacher.network.config),
-        schedule=levels or teacher.schedule,
+        schedule=levels or teacher.levels or teacher.schedule,
         training=_training(images, teacher),
         shape=spec.shape,
         classes=spec.classes,

@@ -20,7 +20,7 @@ from carv_distill.teachers.denoiser import NetworkDenoiser, denoising_loss
 from carv_distill.teachers.network import UNetNetwork
 from carv_distill.teachers.parametrisation import EDMPreconditioning
 from carv_distill.teachers.sampler import heun_sample
-from carv_distill.teachers.schedule import EDMSchedule, check_levels
+from carv_distill.teachers.schedule import EDMSchedule, LogNormalSchedule, check_levels
 from carv_distill.teachers.teacher import Teacher, edm_scheduler_config, save_teacher
 from carv_distill.teachers.trial import building, try_denoiser
 
@@ -65,7 +65,8 @@ def build_teacher(options: PretrainOptions, channels: int, size: int, classes: i
         )
     denoiser = NetworkDenoiser(UNetNetwork(unet), EDMPreconditioning(options.sigma_data))
     try_denoiser(denoiser, schedule, (channels, size, size), torch.tensor([classes]), sizes)
-    return Teacher(denoiser, schedule, edm_scheduler_config(schedule, options.sigma_data))
+    trained = LogNormalSchedule(options.p_mean, options.p_std, low, high)
+    return Teacher(denoiser, schedule, edm_scheduler_config(schedule, options.sigma_data), trained)
 
 
 class PretrainModule(RunModule):
@@ -93,7 +94,7 @@ class PretrainModule(RunModule):
         super().__init__(seed)
         self.options, self.max_steps = options, max_steps
         self.schedule, self.sampler_steps = teacher.schedule, sampler_steps
-        self.scheduler_config = teacher.scheduler_config
+        self.scheduler_config, self.levels = teacher.scheduler_config, teacher.levels
         self.denoiser = teacher.denoiser
         self.ema = frozen_copy(teacher.denoiser)
         self._averaged = list(self.ema.parameters()), list(self.denoiser.parameters())
@@ -131,7 +132,8 @@ class PretrainModule(RunModule):
     def save(self, folder: Path, step: int) -> None:
         """The averaged teacher after a step as a diffusers folder."""
         about = f"EDM teacher after {step} steps; written by carv-distill."
-        save_teacher(folder, self.ema.network, self.scheduler_config, f"# Diffusion teacher\n\n{about}\n")
+        card = f"# Diffusion teacher\n\n{about}\n"
+        save_teacher(folder, self.ema.network, self.scheduler_config, card, self.levels)
 
     def configure_optimizers(self) -> Any:
         o = self.options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from .edm.networks import DhariwalUNet, SongUNet
 from .edm.unet import EDMNetwork
 from .folder import local_folder, read_json
 from .network import ImageNetwork, UNetNetwork
-from .schedule import EDMSchedule, NoiseSchedule
+from .schedule import EDMSchedule, LogNormalSchedule, NoiseSchedule
 from .scheduler import SCHEDULER, parametrisation, read_scheduler
 from .trial import try_denoiser
 from .weights import read_network, require_side
@@ -30,6 +31,8 @@ NETWORKS: dict[str, tuple[type[ModelMixin], type[ImageNetwork]]] = {
     "DhariwalUNet": (DhariwalUNet, EDMNetwork),
 }
 """The networks of a teacher of images with their face, by the `_class_name` in their `config.json`."""
+TRAINING = "training.json"
+"""The noise levels that a teacher learned from: ln σ ~ N(p_mean, p_std²), as EDM has them."""
 
 
 @dataclass
@@ -40,6 +43,8 @@ class Teacher:
     schedule: NoiseSchedule
     scheduler_config: dict[str, Any]
     """The scheduler's diffusers configuration, with which a student is saved too."""
+    levels: LogNormalSchedule | None = None
+    """Noise levels of its training, where the folder says them."""
 
     @property
     def network(self) -> ImageNetwork:
@@ -113,11 +118,25 @@ def load_teacher(path: str | Path) -> Teacher:
         )
     schedule, precondition = parametrisation(config, scheduler_folder)
     denoiser = NetworkDenoiser(raw_network(unet), precondition).requires_grad_(False).eval()
-    teacher = Teacher(denoiser, schedule, config)
+    teacher = Teacher(denoiser, schedule, config, _training_levels(folder / TRAINING, schedule))
     label = torch.tensor([teacher.labels - 1]) if teacher.labels else None
     shape = teacher.channels, teacher.size, teacher.size
     try_denoiser(denoiser, schedule, shape, label, str(unet_folder))
     return teacher
+
+
+def _training_levels(file: Path, schedule: NoiseSchedule) -> LogNormalSchedule | None:
+    """ln σ ~ N(p_mean, p_std²) within the schedule's ends."""
+    if not file.is_file() or not isinstance(schedule, EDMSchedule):
+        return None
+    content = read_json(file)
+    try:
+        mean, std = float(content["p_mean"]), float(content["p_std"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{file}: p_mean and p_std must be numbers, found {shown(content)}") from error
+    if not (math.isfinite(mean) and 0 < std < math.inf):
+        raise UserError(f"{file}: p_mean {mean:g}, p_std {std:g}; finite numbers, p_std above 0, are allowed")
+    return LogNormalSchedule(mean, std, schedule.sigma_min, schedule.sigma_max)
 
 
 def _refuse_other_embeddings(config: dict[str, Any], folder: Path) -> None:
@@ -137,12 +156,17 @@ def raw_network(unet: ModelMixin) -> ImageNetwork:
 
 
 def save_teacher(
-    folder: Path, network: ImageNetwork | ModelMixin, scheduler_config: dict[str, Any], card: str
+    folder: Path,
+    network: ImageNetwork | ModelMixin,
+    scheduler_config: dict[str, Any],
+    card: str,
+    levels: LogNormalSchedule | None = None,
 ) -> None:
     """Writes `config.json`, safetensors, `scheduler_config.json` and a model card, each file atomically.
 
     Args:
         network: one of :data:`NETWORKS`, or the raw network around it.
+        levels: of its training, kept in :data:`TRAINING`.
 
     Raises:
         UserError: a file could not be written; those that were there before stay.
@@ -154,6 +178,9 @@ def save_teacher(
             text = json.dumps(scheduler_config, indent=2, sort_keys=True) + "\n"
             (scratch / SCHEDULER).write_text(text)
             (scratch / "README.md").write_text(card)
+            if levels is not None:
+                content = json.dumps({"p_mean": levels.mean, "p_std": levels.std}, indent=2)
+                (scratch / TRAINING).write_text(content + "\n")
     except (OSError, SafetensorError) as error:
         raise UserError(f"{folder}: could not be written ({one_line(error)})") from error
 

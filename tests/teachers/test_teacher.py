@@ -18,9 +18,9 @@ from carv_distill.teachers.parametrisation import (
     SamplePreconditioning,
     VPreconditioning,
 )
-from carv_distill.teachers.schedule import EDMSchedule, VPSchedule
+from carv_distill.teachers.schedule import EDMSchedule, LogNormalSchedule, VPSchedule
 from carv_distill.teachers.teacher import edm_scheduler_config, load_teacher, save_teacher
-from tests.helpers.small import largest_file
+from tests.helpers.small import ROOT, largest_file
 from tests.helpers.tiny_unet import tiny_unet
 
 EDM = edm_scheduler_config(EDMSchedule(0.01, 50.0, 5.0), sigma_data=0.7)
@@ -283,3 +283,21 @@ def test_a_full_disk_keeps_the_folder_as_it_was(folder: Path) -> None:
     assert "\n" not in str(caught.value)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
     assert [p.name for p in folder.parent.iterdir()] == [folder.name]
+
+
+def test_levels_of_the_training_are_kept(tmp_path: Path) -> None:
+    """So that a loss over them is the same of a run and of its folder; what is no number is one line."""
+    levels = LogNormalSchedule(-0.5, 1.6, 0.02, 20.0)
+    config = edm_scheduler_config(EDMSchedule(0.02, 20.0), 0.5)
+    save_teacher(tmp_path / "t", tiny_unet(), config, "", levels)
+    assert load_teacher(tmp_path / "t").levels == levels
+    assert load_teacher(ROOT / "checkpoints/digits-teacher").levels == levels
+    for content, said in (
+        ('{"p_mean": 1}', "p_mean and p_std must be numbers"),
+        ('{"p_mean": "x", "p_std": 1}', "p_mean and p_std must be numbers"),
+        ('{"p_mean": 1, "p_std": 0}', "p_std above 0"),
+        ("[1]", "is not a JSON object"),
+    ):
+        (tmp_path / "t/training.json").write_text(content)
+        with pytest.raises(UserError, match=rf"training.json.* {said}"):
+            load_teacher(tmp_path / "t")
