@@ -46,8 +46,8 @@ def build_gradients(
             raise UserError("--precision: bf16-true is for networks that prompts condition; bf16 is for all")
         denoiser.network.cast(torch.bfloat16)
     if by_vmap:
-        return VmapGradients(denoiser, schedule, o.parameters, precision)
-    return BackwardGradients(denoiser, schedule, o.parameters, precision, o.gradient_checkpointing)
+        return VmapGradients(denoiser, schedule, o.parameters, precision, o.output)
+    return BackwardGradients(denoiser, schedule, o.parameters, precision, o.output, o.gradient_checkpointing)
 
 
 def suits_vmap(denoiser: NetworkDenoiser, shape: Sequence[int]) -> bool:

@@ -47,9 +47,10 @@ class BackwardGradients:
         schedule: NoiseSchedule,
         patterns: Sequence[str] = ("*",),
         precision: str = "fp32",
+        output: str = "loss",
         checkpointing: bool = False,
     ) -> None:
-        self.loss = SampleLoss(denoiser, schedule, patterns, precision)
+        self.loss = SampleLoss(denoiser, schedule, patterns, precision, output)
         self._checkpointed = checkpointable(denoiser.network) if checkpointing else []
 
     def __call__(

@@ -214,7 +214,7 @@ def _fingerprint(
             "seed": o.seed,
         },
         "sampler": digest([sampler.proposal.mass], f"{sampler.strategy} {sampler.noise}"),
-        "loss": digest([sigma, *model.denoiser.precondition(sigma)]),
+        "loss": digest([sigma, *model.denoiser.precondition(sigma)], "" if o.output == "loss" else o.output),
         "normalise": o.normalise,
         "precision": gradients.loss.precision,
     }

@@ -10,19 +10,20 @@ from torch import Tensor, nn
 
 from carv_distill.carv import Draws
 from carv_distill.teachers.condition import Cond, repeated
-from carv_distill.teachers.denoiser import NetworkDenoiser, denoising_losses
+from carv_distill.teachers.denoiser import NetworkDenoiser, raw_and_ideal
 from carv_distill.teachers.precision import at_least_float32
 from carv_distill.teachers.schedule import NoiseSchedule
 
 from .batch import SampleBatch
 from .options import PRECISIONS
+from .outputs import OUTPUTS
 from .parameters import matching
 from .projection import Layout
 
 
 class SampleLoss(nn.Module):
-    """L(φ; x, c) = 1/K Σ_k ω_k ℓ(φ; x, c, u_k, ε_k) of one sample, ℓ the denoising loss
-    (:func:`denoising_losses`), its positions weighed where a sample has weights; the draws are arguments, so
+    """L(φ; x, c) = 1/K Σ_k ω_k ℓ(φ; x, c, u_k, ε_k) of one sample, ℓ the denoising loss or another of
+    :data:`~.outputs.OUTPUTS`, its positions weighed where a sample has weights; the draws are arguments, so
     that all samples can share them.
 
     Args:
@@ -31,6 +32,7 @@ class SampleLoss(nn.Module):
             where it is known.
         patterns: the gradient is by the parameters whose names in the network match one of these, as
             ``up_blocks.*.weight``, or belong to a preset (:data:`PRESETS`).
+        output: ℓ, by name.
         precision: fp32: that of the weights; bf16: autocast; bf16-true: the network's weights are in bfloat16
             already.
 
@@ -44,12 +46,13 @@ class SampleLoss(nn.Module):
         schedule: NoiseSchedule,
         patterns: Sequence[str] = ("*",),
         precision: str = "fp32",
+        output: str = "loss",
     ) -> None:
         super().__init__()
         if precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; found {precision!r}")
         self.denoiser, self.schedule = denoiser, schedule
-        self.precision = precision
+        self.precision, self.output = precision, OUTPUTS[output]
         everything = dict(denoiser.network.named_parameters())
         self.chosen: dict[str, nn.Parameter] = {n: everything[n] for n in matching([*everything], patterns)}
         """The parameters that it is differentiated by, by name, in their order in a gradient."""
@@ -65,8 +68,8 @@ class SampleLoss(nn.Module):
         many = None if cond is None else repeated(cond, count)
         positions = None if weight is None else weight.expand(count, *weight.shape)
         sigma = self.schedule.sigma(draws.u)
-        losses = denoising_losses(self.denoiser, x.expand(count, *x.shape), sigma, draws.eps, many, positions)
-        return (draws.weight * losses).mean()
+        raw, ideal = raw_and_ideal(self.denoiser, x.expand(count, *x.shape), sigma, draws.eps, many)
+        return (draws.weight * self.output(raw, ideal, positions)).mean()
 
     @torch.no_grad()
     def of_samples(self, batch: SampleBatch, draws: Draws) -> Tensor:

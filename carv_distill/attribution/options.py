@@ -21,6 +21,8 @@ INDEPENDENT = tuple(name for name, s in STRATEGIES.items() if s.independent)
 PROPOSALS = ("uniform", "importance", "neyman")
 PROJECTIONS = ("none", "countsketch", "gaussian", "rademacher")
 BACKENDS = ("vmap", "backward")
+OUTPUT_NAMES = ("loss", "square", "l1", "l2", "linf")
+"""Of :data:`~.outputs.OUTPUTS`, which needs torch."""
 PRECISIONS = ("fp32", "bf16", "bf16-true")
 MOTIONS = ("none", "flow", "differences")
 RENDERED_CLIPS = "clips"
@@ -89,6 +91,9 @@ class InfluenceOptions(ModelOptions):
     """of backward: activations are computed again instead of kept"""
     projection: str = one_of(PROJECTIONS, "countsketch")
     """of gradients"""
+    output: str = one_of(OUTPUT_NAMES, "loss")
+    """what is differentiated: the denoising loss, or of the network's output the mean square, the mean of the
+    magnitudes, the root of the mean square or the largest magnitude, without the data, as D-TRAK does"""
     size: int = at_least(1, 4096)
     """numbers that a gradient is projected to"""
     score: str = one_of(SCORES, "cosine")

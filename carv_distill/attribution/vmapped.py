@@ -41,8 +41,9 @@ class VmapGradients:
         schedule: NoiseSchedule,
         patterns: Sequence[str] = ("*",),
         precision: str = "fp32",
+        output: str = "loss",
     ) -> None:
-        self.loss = SampleLoss(denoiser, schedule, patterns, precision)
+        self.loss = SampleLoss(denoiser, schedule, patterns, precision, output)
 
     def __call__(
         self, batch: SampleBatch, draws: Draws, begin: Begin | None = None, chunk: int | None = None

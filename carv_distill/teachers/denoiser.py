@@ -160,7 +160,7 @@ def denoising_loss(denoiser: NetworkDenoiser, x: Tensor, sigma: Tensor, eps: Ten
 
     Source: Karras et al. 2022 (EDM), equation 8; Ho et al. 2020, equation 14; Lipman et al. 2023, equation 9.
     """
-    return F.mse_loss(*_raw_and_ideal(denoiser, x, sigma, eps, cond))
+    return F.mse_loss(*raw_and_ideal(denoiser, x, sigma, eps, cond))
 
 
 def reconstruction_loss(
@@ -170,29 +170,17 @@ def reconstruction_loss(
 
     Shapes as of :func:`denoising_loss`. From q (F − ideal), where nothing cancels.
     """
-    raw, ideal = _raw_and_ideal(denoiser, x, sigma, eps, cond)
+    raw, ideal = raw_and_ideal(denoiser, x, sigma, eps, cond)
     return (denoiser.coefficients(x, sigma).out * (raw - ideal)).square().mean()
 
 
-def denoising_losses(
-    denoiser: NetworkDenoiser,
-    x: Tensor,
-    sigma: Tensor,
-    eps: Tensor,
-    cond: Cond,
-    weight: Tensor | None = None,
-) -> Tensor:
-    """The same for each row apart, a mean over its entries: [n].
-
-    Args:
-        weight: w of each position, as x without its channels, [n, …]: mean w (F − ideal F)²; None is 1.
-    """
-    raw, ideal = _raw_and_ideal(denoiser, x, sigma, eps, cond)
-    error = (raw - ideal).square()
-    return (error if weight is None else error * weight.unsqueeze(1)).flatten(1).mean(1)
+def denoising_losses(denoiser: NetworkDenoiser, x: Tensor, sigma: Tensor, eps: Tensor, cond: Cond) -> Tensor:
+    """The same for each row apart, a mean over its entries: [n]."""
+    raw, ideal = raw_and_ideal(denoiser, x, sigma, eps, cond)
+    return (raw - ideal).square().flatten(1).mean(1)
 
 
-def _raw_and_ideal(
+def raw_and_ideal(
     denoiser: NetworkDenoiser, x: Tensor, sigma: Tensor, eps: Tensor, cond: Cond
 ) -> tuple[Tensor, Tensor]:
     """F and what it would be if x̂ = x and ε̂ = ε: from x = p y + q F and ε = r y + s F,

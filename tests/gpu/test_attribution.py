@@ -51,7 +51,9 @@ def test_a_transformer_s_gradient_is_never_whole_there_either(tmp_path: Path) ->
         teacher = load_text_teacher(save_wan(tmp_path / device), SIZES["wan"]).to(device)
         if precision == "bf16-true":
             teacher.network.cast(torch.bfloat16)
-        gradients = BackwardGradients(teacher.denoiser, teacher.schedule, ("attention",), precision, True)
+        gradients = BackwardGradients(
+            teacher.denoiser, teacher.schedule, ("attention",), precision, checkpointing=True
+        )
         draws = shared_draws(NoiseLevelSampler(Proposal.uniform()), 4, 2, teacher.shape, 0)
         there = Draws(*(t.to(device) for t in (draws.u, draws.weight, draws.eps)))
         x = torch.randn(10, *teacher.shape, generator=stream("x")).to(device)
