@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from carv_distill.variance import Estimate
-from carv_distill.variance.estimate import normal_quantile, t_quantile
+from carv_distill.variance.estimate import normal_quantile, student
 
 Pairs = Sequence[tuple[Estimate, Estimate]]
 """One numerator and denominator from each state, means over the same replicates."""
@@ -66,12 +66,6 @@ def paired_differences(
         se = statistics.stdev(apart) / math.sqrt(n)
         found[a, b] = student(statistics.fmean(apart), se, n - 1, quantile)
     return found
-
-
-def student(value: float, se: float, degrees: float, quantile: float = 0.975) -> Estimate:
-    """A number with Student's interval, by default of 95 %."""
-    half = se * t_quantile(quantile, degrees)
-    return Estimate(value, se, value - half, value + half)
 
 
 def exponential(e: Estimate) -> Estimate:

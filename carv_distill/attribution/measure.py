@@ -16,7 +16,7 @@ from carv_distill.engine.task import TrainedModel
 from carv_distill.processes import Processes
 
 from .features import fill_store, prepare_features
-from .models import load_model
+from .models import AttributedModel, load_model
 from .options import InfluenceOptions
 from .queries import read_queries
 from .ranking import Ranking, rank
@@ -59,9 +59,7 @@ def measure_influence(
     with processes.first():  # for the latents that the first process keeps
         model = load_model(trained(None), device, o)
     queries = read_queries(o.queries, model)
-    ranked = model.training
-    if o.among is not None and o.among < len(ranked):
-        ranked = ranked.some(spread(len(ranked), o.among))
+    ranked = ranked_set(model, o)
     features: list[Tensor] = []
     stores: list[FeatureStore] = []
     rates: list[float] = []
@@ -94,6 +92,14 @@ def measure_influence(
     path = o.scores or folder / f"{o.score}.npz"
     ranking.save(path)
     return InfluenceResult(model.name, ranked, queries, ranking, path, model.student)
+
+
+def ranked_set(model: AttributedModel, o: InfluenceOptions) -> TrainingSet:
+    """What is ranked of a model's training set: all, or some from all parts of it."""
+    whole = model.training
+    if o.among is None or o.among >= len(whole):
+        return whole
+    return whole.some(spread(len(whole), o.among))
 
 
 def _places(numbers: Tensor | None, ranked: TrainingSet) -> Tensor | None:

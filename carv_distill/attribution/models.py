@@ -53,6 +53,8 @@ class AttributedModel:
     """So many labels or prompts, from all parts of its training set."""
     read: Callable[[Path], tuple[Tensor, list[Any]]]
     """A folder, zip or shards of pictures with their labels or captions."""
+    another: Callable[[Path, Samples], tuple[NetworkDenoiser, SampleBatch]]
+    """The denoiser of another model of this kind, from its folder, and samples as that one takes them."""
     student: Path | None = None
     """Of a distillation, whose teacher this model is."""
 
@@ -110,6 +112,11 @@ def labelled_model(
         pictures, labels = found.batch(torch.arange(len(found)))
         return pictures, labels.tolist()
 
+    def another(folder: Path, samples: Samples) -> tuple[NetworkDenoiser, SampleBatch]:
+        other = load_teacher(folder)
+        check_fit(other, spec, str(folder))
+        return other.denoiser.to(device), samples.batch
+
     return AttributedModel(
         name=str(path),
         denoiser=denoiser,
@@ -122,6 +129,7 @@ def labelled_model(
         generate=generate,
         asked=lambda count: [n % max(spec.classes, 1) for n in range(count)],
         read=read,
+        another=another,
     )
 
 

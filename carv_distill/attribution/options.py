@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from carv_distill.carv.couplings import NOISES
 from carv_distill.carv.strategies import STRATEGIES
@@ -28,6 +29,12 @@ MOTIONS = ("none", "flow", "differences")
 RENDERED_CLIPS = "clips"
 NAMED = (*IN_MEMORY, *PROMPTED, RENDERED_CLIPS)
 """Training sets that need no file."""
+
+
+_OF_SAMPLES = (
+    "teacher", "data", "resolution", "among", "queries", "motion", "motion_floor", "cache", "score",
+    "checkpoints",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -158,6 +165,11 @@ class InfluenceOptions(ModelOptions):
                 f"--scores: {self.scores} needs the package pyarrow, which is not here (pip install "
                 "'carv-distill[attribution]'); .npz does not"
             )
+
+    def of_samples(self) -> dict[str, Any]:
+        """The options that say which model, data and queries were meant, for JSON and back."""
+        values = {name: getattr(self, name) for name in _OF_SAMPLES}
+        return {name: str(v) if isinstance(v, Path) else v for name, v in values.items()}
 
     @property
     def debiased(self) -> bool:

@@ -21,6 +21,7 @@ from carv_distill.errors import UserError
 from carv_distill.evaluation.generate import image_latents
 from carv_distill.files import cache_folder
 from carv_distill.teachers.condition import Condition
+from carv_distill.teachers.denoiser import NetworkDenoiser
 from carv_distill.teachers.pipelines.codecs import Pixels
 from carv_distill.teachers.pipelines.encoder import PromptEncoder
 from carv_distill.teachers.pipelines.folder import PipelineFolder, find_pipeline
@@ -80,6 +81,14 @@ def prompted_model(
         pictures, labels = own.batch(torch.arange(len(own)))
         return pictures, [own.captions[n] for n in labels.tolist()]
 
+    def another(place: Path, samples: Samples) -> tuple[NetworkDenoiser, SampleBatch]:
+        own = find_pipeline(place)
+        _require_kind(own, clips is not None)
+        words = _Texts(own, folder / "prompts", device)
+        other = load_text_teacher(place, size or teacher.size, cond=words([""]))
+        taken = replace(model, teacher=other.to(device), texts=words)
+        return other.denoiser, taken.prepare(samples.pictures, samples.words).batch
+
     captions = [found.captions[n] for n in found.labels.tolist()]
     return AttributedModel(
         name=str(path),
@@ -93,6 +102,7 @@ def prompted_model(
         generate=model.generate,
         asked=lambda count: [captions[n * len(captions) // count] for n in range(count)],
         read=read,
+        another=another,
     )
 
 

@@ -33,25 +33,31 @@ TYPED = {
 """What the options of a configuration are where a teacher is given without a run."""
 
 
+def trained_model(o: InfluenceOptions, runs: list[Path], step: int | None) -> TrainedModel:
+    """The model of a run, or of --teacher with --data."""
+    from carv_distill.attribution.training_data import named_model
+
+    if o.teacher is not None:
+        if runs:
+            raise UserError(
+                f"--teacher: {o.teacher} is given beside the run {runs[0]}; one of the two is meant"
+            )
+        return named_model(o)
+    task, config = INFLUENCE.open(runs[0])
+    assert task.model is not None
+    return task.model(config, runs[0], step)
+
+
 def _measure(options: InfluenceCommandOptions, runs: list[Path], device: str) -> Measurement | None:
     from carv_distill.attribution.figures import draw_influence
     from carv_distill.attribution.measure import measure_influence
     from carv_distill.attribution.report import conclusions, influence_dict, influence_table
-    from carv_distill.attribution.training_data import named_model
 
     o = options
     folder = o.out.with_suffix("") if o.out else Path(runs[0], "influence")
 
     def trained(step: int | None) -> TrainedModel:
-        if o.teacher is not None:
-            if runs:
-                raise UserError(
-                    f"--teacher: {o.teacher} is given beside the run {runs[0]}; one of the two is meant"
-                )
-            return named_model(o)
-        task, config = INFLUENCE.open(runs[0])
-        assert task.model is not None
-        return task.model(config, runs[0], step)
+        return trained_model(o, runs, step)
 
     typed = {} if o.teacher is None else TYPED
     with named_as(typed):
@@ -61,7 +67,8 @@ def _measure(options: InfluenceCommandOptions, runs: list[Path], device: str) ->
     drawn = draw_influence(measured, o.top, folder)
     tables = [influence_table(measured, min(o.top, 5)), *conclusions(measured)]
     shown = [*tables, *(f"drawn: {path}" for path in drawn)]
-    return Measurement([*shown, f"scores: {measured.scores}"], influence_dict(measured, o.top))
+    result = influence_dict(measured, o.top) | {"options": o.of_samples()}
+    return Measurement([*shown, f"scores: {measured.scores}"], result)
 
 
 INFLUENCE = Command(

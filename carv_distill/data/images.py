@@ -8,8 +8,9 @@ from carv_distill.errors import UserError
 from carv_distill.teachers.teacher import Teacher
 
 from .captioned import CaptionedSet
+from .numbers import read_numbers
 from .options import CAPTIONED, DATA_SETS, DataOptions
-from .sets import ImageSet, ImageSpec, LabelledImages, Mirrored, Unlabelled
+from .sets import ImageSet, ImageSpec, LabelledImages, Mirrored, Some, Unlabelled
 
 
 @overload
@@ -25,6 +26,8 @@ def load_images(source: str | DataOptions) -> ImageSet:
     options = DataOptions(source) if isinstance(source, str) else source
     options.require_labelled()
     images = DATA_SETS[options.name].load(options)
+    if options.only is not None:
+        images = Some(images, read_numbers(options.only, len(images), "data.only"))
     if not options.labels:
         images = Unlabelled(images)
     return Mirrored(images) if options.flip else images

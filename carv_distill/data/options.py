@@ -126,6 +126,9 @@ class DataOptions:
     """images: rgb makes three channels of whatever a file holds: grey thrice, what is transparent over white,
     CMYK without colour profiles, 16 bits as their upper 8. none refuses what is not grey or colour of 8 bits,
     as a palette and opaque alpha are."""
+    only: str | None = place(None, content=True)
+    """A file with the numbers, from 0 on, of the images with labels that are taken, separated by blanks or
+    line ends; all others are left out, as for evaluate.py lds."""
     workers: int = at_least(0, 2, resume=True)
     """Processes per rank that decode the files of images and captioned; sets in memory need none."""
     size: int = at_least(8, 32)
@@ -149,7 +152,7 @@ class DataOptions:
             UserError: it has labels, or the path is missing, or an option is given that it does not know.
         """
         self._require(CAPTIONED, "images with captions")
-        self._refuse("flip", "labels")
+        self._refuse("flip", "labels", "only")
 
     def require_prompted(self) -> None:
         """That it is a set of rendered images with prompts, and says nothing that such a set does not know.
@@ -163,7 +166,7 @@ class DataOptions:
                 f"data.name: {self.name} has {has}; a teacher of text and images learns from rendered images "
                 f"with prompts (allowed: {', '.join(PROMPTED)})"
             )
-        self._refuse("path", "flip", "labels", "convert")
+        self._refuse("path", "flip", "labels", "convert", "only")
 
     def _require(self, sets: Mapping[str, DataSet[Any]], what: str) -> None:
         if self.name not in sets:

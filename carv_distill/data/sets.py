@@ -106,6 +106,19 @@ class Mirrored(_Derived):
         return torch.where((indices >= count)[:, None, None, None], images.flip(-1), images), labels
 
 
+@dataclass(frozen=True, eq=False)
+class Some(_Derived):
+    """Some images of a set, in the order of their numbers, int64 [n]."""
+
+    numbers: Tensor
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        return self.plain.batch(self.numbers[indices])
+
+
 class Unlabelled(_Derived):
     """The same images with label 0 and no classes."""
 

@@ -90,6 +90,12 @@ def ratio(a: Estimate, b: Estimate, level: float = 0.95) -> Estimate:
     return Estimate(value, se, *_interval(value, se, normal_quantile((1 + level) / 2), False))
 
 
+def student(value: float, se: float, degrees: float, quantile: float = 0.975) -> Estimate:
+    """A number with Student's interval, by default of 95 %."""
+    half = se * t_quantile(quantile, degrees)
+    return Estimate(value, se, value - half, value + half)
+
+
 def paired_ratio(a: Estimate, b: Estimate, level: float = 0.95) -> Estimate:
     """ā/b̄ of two positive means whose i-th terms were measured on the same upstream draws.
 

@@ -25,6 +25,7 @@ from carv_distill.variance import (
     paired_ratio,
     scaled,
 )
+from carv_distill.variance.estimate import student
 from studies.attribution_budget.arms import (
     ARMS,
     BUDGETS,
@@ -36,7 +37,6 @@ from studies.attribution_budget.arms import (
     pipeline_of,
 )
 from studies.cached import Compute
-from studies.intervals import student
 from studies.sentences import estimate, sentence
 from studies.study import Row, columns
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
@@ -18,7 +17,7 @@ from carv_distill.attribution.batch import SampleBatch
 from carv_distill.attribution.gradients import sample_features
 from carv_distill.attribution.loss import SampleLoss
 from carv_distill.attribution.projection import build_projector
-from carv_distill.attribution.reliability import spearman
+from carv_distill.attribution.retrained import lds_over
 from carv_distill.attribution.scores import GroupProducts, TrakScores
 from carv_distill.carv import NoiseLevelSampler, Proposal, stream
 from carv_distill.data.images import load_images
@@ -27,10 +26,9 @@ from carv_distill.teacher_training.image_module import PretrainModule, build_tea
 from carv_distill.teacher_training.options import PretrainOptions
 from carv_distill.teachers.denoiser import NetworkDenoiser
 from carv_distill.teachers.schedule import LogNormalSchedule
-from carv_distill.variance import Estimate, mean_estimate
+from carv_distill.variance import mean_estimate
 from studies.attribution_budget.arms import Weights, draws_of
 from studies.cached import Compute
-from studies.intervals import student
 from studies.sentences import estimate, sentence
 from studies.study import Row, columns
 
@@ -187,43 +185,6 @@ def measure(compute: Compute, o: SimpleNamespace, best: dict[str, Any], seed: in
         for kind, sets in removals.items()
     }
     return {**results, "top": top, "removed": compute(removed)}
-
-
-def lds(predicted: Tensor, losses: Tensor, keep: Tensor | None = None) -> float:
-    """Linear datamodeling score: Spearman's correlation over the halves of the predicted outcome with minus
-    the loss, mean over the queries.
-
-    Args: `predicted` [32, halves]; `losses` [halves, 32]; of the halves those to `keep`, all by default.
-    Source: Park et al. 2023 (TRAK), definition 2.3.
-    """
-    rows = torch.arange(len(losses)) if keep is None else keep
-    return float(spearman(predicted[:, rows], -losses.T[:, rows]).mean())
-
-
-def lds_over(predicted: Sequence[Tensor], losses: Tensor, base: Sequence[Tensor] | None = None) -> Estimate:
-    """The score, mean over independent sets of draws, or its difference from that of other predictions.
-
-    Its interval is over halves and sets: se² = se²_halves + s²_sets/S, the first by the jackknife over the
-    halves of the mean over the sets, as all queries share the halves and are no independent measurements; s
-    the standard deviation over the S sets, left out for a single one. Student's t with Welch and
-    Satterthwaite's degrees of freedom. What models and sets do jointly is in both terms, so it errs to the
-    wide side.
-
-    Args: `predicted`, `base`: [32, halves] for each set. `losses` [halves, 32].
-    """
-
-    def by_set(keep: Tensor | None = None) -> list[float]:
-        own = [lds(p, losses, keep) for p in predicted]
-        return own if base is None else [o - lds(b, losses, keep) for o, b in zip(own, base, strict=True)]
-
-    n, values = len(losses), by_set()
-    sets = len(values)
-    left = [statistics.fmean(by_set(torch.tensor([m for m in range(n) if m != out]))) for out in range(n)]
-    halves = (n - 1) / n * math.fsum((v - statistics.fmean(left)) ** 2 for v in left)
-    draws = statistics.variance(values) / sets if sets > 1 else 0.0
-    parts = halves**2 / (n - 1) + (draws**2 / (sets - 1) if sets > 1 else 0.0)
-    freedom = (halves + draws) ** 2 / parts if parts else n - 1
-    return student(statistics.fmean(values), math.sqrt(halves + draws), freedom)
 
 
 def score_rows(trained: Mapping[str, Any]) -> list[Row]:

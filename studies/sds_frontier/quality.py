@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from carv_distill.variance import mean_estimate
-from studies.intervals import block_differences, student
+from carv_distill.variance.estimate import student
+from studies.intervals import block_differences
 from studies.runs import TrainingRun, plain_name, train_all
 from studies.sds_frontier.prices import Prices
 from studies.sentences import estimate, sentence

@@ -7,6 +7,7 @@ import statistics
 import pytest
 import torch
 
+from carv_distill.attribution.retrained import lds, lds_over
 from carv_distill.carv import stream
 from carv_distill.variance.estimate import t_quantile
 from studies.attribution_budget import retraining
@@ -23,12 +24,12 @@ def test_models_of_halves_are_predicted_by_scores_that_cause_their_losses() -> N
     g = stream("lds")
     cause = torch.randn(4, retraining.POOL, generator=g, dtype=torch.float64)
     losses = -(cause @ members).T
-    right = retraining.lds_over([cause @ members], losses)
+    right = lds_over([cause @ members], losses)
     assert (right.value, right.low, right.high) == pytest.approx((1, 1, 1))
     other = torch.randn(4, retraining.POOL, generator=g, dtype=torch.float64)
-    wrong = retraining.lds_over([other @ members], losses)
+    wrong = lds_over([other @ members], losses)
     assert abs(wrong.value) < 4 * wrong.se
-    over = retraining.lds_over([cause @ members], losses, [other @ members])
+    over = lds_over([cause @ members], losses, [other @ members])
     assert over.value == pytest.approx(1 - wrong.value)
 
 
@@ -39,7 +40,7 @@ def test_the_interval_of_the_score_covers_when_queries_share_their_luck() -> Non
     for _ in range(100):
         common = torch.randn(24, 1, generator=g, dtype=torch.float64)
         losses = common + torch.randn(24, 8, generator=g, dtype=torch.float64)
-        found = retraining.lds_over([torch.randn(8, 24, generator=g, dtype=torch.float64)], losses)
+        found = lds_over([torch.randn(8, 24, generator=g, dtype=torch.float64)], losses)
         held += int(found.low < 0 < found.high)
     assert held >= 86
 
@@ -52,21 +53,21 @@ def test_several_sets_of_draws_widen_the_interval_by_what_they_differ() -> None:
     noise = torch.randn(6, 20, generator=g, dtype=torch.float64)
     losses = -cause.T
     sets = [cause + c * noise for c in (0.5, 1.0, 3.0)]
-    one = retraining.lds_over(sets[:1], losses)
-    same = retraining.lds_over(sets[:1] * 3, losses)
+    one = lds_over(sets[:1], losses)
+    same = lds_over(sets[:1] * 3, losses)
     assert (same.value, same.se) == pytest.approx((one.value, one.se))
-    found = retraining.lds_over(sets, losses)
-    values = [retraining.lds(p, losses) for p in sets]
+    found = lds_over(sets, losses)
+    values = [lds(p, losses) for p in sets]
     assert found.value == pytest.approx(statistics.fmean(values))
     rest = [torch.tensor([m for m in range(20) if m != out]) for out in range(20)]
-    left = [statistics.fmean(retraining.lds(p, losses, keep) for p in sets) for keep in rest]
+    left = [statistics.fmean(lds(p, losses, keep) for p in sets) for keep in rest]
     halves = 19 / 20 * sum((v - statistics.fmean(left)) ** 2 for v in left)
     draws = statistics.variance(values) / 3
     assert found.se**2 == pytest.approx(halves + draws)
     freedom = (halves + draws) ** 2 / (halves**2 / 19 + draws**2 / 2)
     assert 2 < freedom < 10  # the sets differ more than the halves
     assert found.high - found.low == pytest.approx(2 * t_quantile(0.975, freedom) * found.se)
-    nothing = retraining.lds_over(sets, losses, sets)
+    nothing = lds_over(sets, losses, sets)
     assert (nothing.value, nothing.se) == (0, 0)
 
 
