@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,8 +22,10 @@ from tests.helpers.small import ROOT
 def test_what_a_command_line_leaves_out_is_the_default(command: Command) -> None:
     parser = argparse.ArgumentParser()
     add_options(parser, command.options)
-    required: dict[str, Any] = {"data": "digits"} if command.name == "reference" else {}
-    words = [word for name, value in required.items() for word in (f"--{name}", value)]
+    needed = [spec.name for spec in fields(command.options) if spec.default is MISSING]
+    values: dict[str, Any] = {"data": "digits", "influence": Path("i.json"), "models": Path("m.jsonl")}
+    required = {name: values[name] for name in needed}
+    words = [word for name, value in required.items() for word in (f"--{name}", str(value))]
     assert options_of(command.options, parser.parse_args(words)) == command.options(**required)
 
 
