@@ -30,6 +30,8 @@ class ClipOptions(CommonOptions):
     """CLIP folder or hub id; default: the run's"""
     views: int = at_least(2, 12)
     """of objects: cameras once around"""
+    prompts: Path | None = option(None, metavar="FILE")
+    """of students: score these, one a line; default: those that it learned from"""
     images: int | None = at_least(4, None)
     """of students: pictures of each generator; default: as many as of the run's FIDs"""
     labels: str | None = as_in(FIDOptions, "labels")
@@ -41,7 +43,7 @@ class ClipOptions(CommonOptions):
 
 
 OBJECTS = ("views",)
-PICTURES = ("images", "labels", "sampler_steps", "no_teacher")
+PICTURES = ("prompts", "images", "labels", "sampler_steps", "no_teacher")
 """Options of runs of one kind alone."""
 
 
@@ -100,15 +102,16 @@ def _pictures(options: ClipOptions, opened: dict[Path, tuple[Task, Any]], device
     rows, results, abouts = [], [], []
     for run, (task, config) in opened.items():
         extractor = extractors[models[run]]
-        scores, prompts = _scores(options, run, task, config, extractor, processes)
+        scores, prompts, source = _scores(options, run, task, config, extractor, processes)
         rows.append((run.name, scores))
-        abouts.append(f"{prompts:,} prompts, CLIP model {extractor.fingerprint}.")
+        abouts.append(f"{prompts:,} {source}, CLIP model {extractor.fingerprint}.")
         results.append(
             {
                 "run": str(run),
                 "model": models[run],
                 "model_fingerprint": extractor.fingerprint,
                 "prompts": prompts,
+                "prompts_from": source,
                 "labels": options.labels or config.fid.labels,
                 "scores": {s.name: s.to_dict() for s in scores},
                 "trained": trained_by(run),
@@ -116,14 +119,16 @@ def _pictures(options: ClipOptions, opened: dict[Path, tuple[Task, Any]], device
         )
     if processes.rank:
         return None
+    if len(set(abouts)) > 1:
+        abouts = [f"{run}: {about}" for (run, _), about in zip(rows, abouts, strict=True)]
     return Measurement([prompt_table(rows, " ".join(dict.fromkeys(abouts)))], {"runs": results})
 
 
 def _scores(
     options: ClipOptions, run: Path, task: Task, config: Any, extractor: ClipFeatures, processes: Processes
-) -> tuple[list[PromptScores], int]:
-    """Student, averages beside it, teacher, and the captioned images where there are any; and the number of
-    different prompts."""
+) -> tuple[list[PromptScores], int, str]:
+    """Student, averages beside it, teacher, and the captioned images where the prompts are theirs; the number
+    of different prompts, and which they are."""
     from carv_distill.data.captioned import PromptList
     from carv_distill.data.sets import ImageSpec
     from carv_distill.evaluation.prompt_scores import PromptScorer
@@ -131,8 +136,10 @@ def _scores(
 
     given = {k: getattr(options, k) for k in ("images", "labels", "sampler_steps")}
     config.fid = replace(config.fid, **{k: v for k, v in given.items() if v is not None})
+    if options.prompts is not None:
+        config.prompts = replace(config.prompts, path=str(options.prompts))
     assert task.generators is not None
-    generators = task.generators(config, run, str(processes.device))
+    generators = task.generators(config, run, str(processes.device), True)
     first = generators[0]
     prompts, latent, size = first.prompts, first.latent, first.size
     assert prompts is not None
@@ -149,9 +156,13 @@ def _scores(
     wanted = [g for g in generators if not (g.teacher and options.no_teacher)]
     samples = [(g.name, g.load()) for g in wanted]  # what is missing is said before the work
     scores = [scorer.generator(name, sample) for name, sample in samples]
-    if not isinstance(prompts, PromptList):
-        scores.append(scorer.captioned("captioned images", cast("CaptionedSet", prompts)))
-    return [s for s in scores if s is not None], len(set(prompts.objects))
+    if isinstance(prompts, PromptList):
+        source = f"prompts of {prompts.name}"
+    else:
+        data = cast("CaptionedSet", prompts)
+        scores.append(scorer.captioned("captioned images", data))
+        source = f"prompts, the captions of {data.spec.name}"
+    return [s for s in scores if s is not None], len(set(prompts.objects)), source
 
 
 def _refusal(task: Task, config: Any) -> str:

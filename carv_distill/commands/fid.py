@@ -65,7 +65,7 @@ def _measure(options: FIDCommandOptions, runs: list[Path], device: str) -> Measu
     data = load_data(config.data)
     device = str(processes.device)
     assert task.generators is not None
-    generators = task.generators(config, run, device)
+    generators = task.generators(config, run, device, False)
     latent, prompted = generators[0].latent, None
     if latent is None:
         setup = FIDSetup.load(config.fid, data, config.data.workers, device)

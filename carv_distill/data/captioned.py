@@ -58,9 +58,14 @@ class CaptionedSet(PromptedSet, ImageSet, Protocol):
 
 
 class PromptList:
-    """A :class:`PromptedSet` of prompts alone."""
+    """A :class:`PromptedSet` of prompts alone.
 
-    def __init__(self, prompts: Sequence[str]) -> None:
+    Args:
+        name: of the list, for reports.
+    """
+
+    def __init__(self, prompts: Sequence[str], name: str = "prompts") -> None:
+        self.name = name
         self.captions, self.labels = number_captions(prompts)
 
     @property

@@ -16,6 +16,7 @@ from carv_distill.data.batches import step_loader
 from carv_distill.data.captioned import CaptionedSet, PromptedSet, PromptList
 from carv_distill.data.images import check_fit, load_captioned, load_images
 from carv_distill.data.options import CAPTIONED
+from carv_distill.data.options import PROMPTED as RENDERED
 from carv_distill.data.prompts import read_prompts
 from carv_distill.data.sets import ImageSet
 from carv_distill.digests import content_digest
@@ -67,14 +68,19 @@ def load_data(config: DMDConfig) -> ImageSet | None:
     return load_captioned(config.data)
 
 
-def prompted_set(config: DMDConfig) -> PromptedSet:
-    """What a text-to-image student is measured on: images with captions, or, without any, its prompts.
+def prompted_set(config: DMDConfig, own: bool) -> PromptedSet:
+    """What a text-to-image student is measured on: images with captions, or prompts alone.
+
+    Args:
+        own: the prompts that it learned from, which are a list's where there is one; else those of images,
+            unless there are none.
 
     Raises:
         UserError: there are neither.
     """
-    if config.data.name == "captioned" and config.data.path is None and config.prompts.path is not None:
-        return PromptList(read_prompts(config.prompts.path))
+    no_images = config.data.name == "captioned" and config.data.path is None
+    if config.prompts.path is not None and (own or no_images):
+        return PromptList(read_prompts(config.prompts.path), Path(config.prompts.path).name)
     return load_captioned(config.data)
 
 
@@ -193,16 +199,23 @@ def load_with_prompts(
     complete = teacher.prompts.complete
     rows = {t.negative_prompt: complete(last)} if t.negative_prompt else {}
     teacher.prompts.remember(rows, complete(table.null))
-    _say_what_is_cut(texts, teacher.prompts)
+    rendered = config.data.name in RENDERED
+    theirs = [text for text in texts if not rendered or text in prompts]
+    _say_what_is_cut("prompts", theirs, teacher.prompts, logging.WARNING)
+    # nobody can shorten these, and the teacher has learned them so
+    others = [text for text in texts if text not in theirs]
+    _say_what_is_cut(f"captions of {config.data.name}", others, teacher.prompts, logging.INFO)
     return teacher, Prompts(texts, table, drawn, teacher.prompts)
 
 
-def _say_what_is_cut(prompts: Sequence[str], encoder: PromptEncoder) -> None:
+def _say_what_is_cut(what: str, prompts: Sequence[str], encoder: PromptEncoder, level: int) -> None:
     """Says how many prompts are longer than the text models take, and what of the first is left out."""
     cut = encoder.longer(prompts)
     if cut:
-        log.warning(
-            "prompts: %d of %d are longer than the %d tokens of the text model; of %r it does not see %r",
+        log.log(
+            level,
+            "%s: %d of %d are longer than the %d tokens of the text model; of %r it does not see %r",
+            what,
             len(cut),
             len(prompts),
             encoder.length,

@@ -25,10 +25,14 @@ from .networks import Origin, timestep_of
 from .options import DMDConfig
 
 
-def generators(config: DMDConfig, run: Path, device: str) -> list[Generator]:
-    """The run's student by one step, its averages beside it likewise, and its teacher under guidance."""
-    make = _prompted if is_prompted(config) else _labelled
-    return make(config, run, device)
+def generators(config: DMDConfig, run: Path, device: str, own: bool = False) -> list[Generator]:
+    """The run's student by one step, its averages beside it likewise, and its teacher under guidance.
+
+    Args:
+        own: labels are numbers of the prompts that the student learned from, instead of those of the data's
+            captions, where the two differ.
+    """
+    return _prompted(config, run, device, own) if is_prompted(config) else _labelled(config, run, device)
 
 
 def _labelled(config: DMDConfig, run: Path, device: str) -> list[Generator]:
@@ -60,9 +64,9 @@ def _labelled(config: DMDConfig, run: Path, device: str) -> list[Generator]:
     ]
 
 
-def _prompted(config: DMDConfig, run: Path, device: str) -> list[Generator]:
-    """Of latents, decoded; the labels are numbers of the data's captions, or of the prompts."""
-    steps, t, prompts = config.fid.sampler_steps, config.teacher, prompted_set(config)
+def _prompted(config: DMDConfig, run: Path, device: str, own: bool) -> list[Generator]:
+    """Of latents, decoded."""
+    steps, t, prompts = config.fid.sampler_steps, config.teacher, prompted_set(config, own)
     frozen, conditions = load_with_prompts(config, prompts.captions, device)
     frozen.to(device)
     conditions.to(device)

@@ -15,6 +15,7 @@ from carv_distill.engine.checkpoints import load_checkpoint
 from carv_distill.engine.devices import autocast_of, own_device
 from carv_distill.engine.fid_trace import FIDTrace
 from carv_distill.engine.metrics import read_metrics
+from carv_distill.engine.sample_grid import SampleGrid
 from carv_distill.engine.task import Prepared
 from carv_distill.evaluation.prompted import Prompted, captioned_setup
 from carv_distill.evaluation.reference import FIDSetup
@@ -22,6 +23,7 @@ from carv_distill.teachers.pipelines.codecs import ImageLatents
 from carv_distill.variance import MeasuredGradient
 
 from .building import build_module, is_prompted, load_data
+from .conditions import Prompts
 from .gradient import gradient_of
 from .memory import free_memory, require_memory
 from .module import DMDModule
@@ -30,11 +32,12 @@ from .options import DMDConfig
 from .plan import plan_of
 from .real_latents import RealLatents
 from .start import start_from
+from .text_export import TextProduct
 from .traces import TraceFigure, VarianceTrace, draw_run
 
 
 def prepare(config: DMDConfig, device: str, world_size: int) -> Prepared:
-    """A :class:`DMDModule` with traces of variance and FID."""
+    """A :class:`DMDModule` with traces of variance and FID, and grids of its samples."""
     data = load_data(config)
     module = build_module(config, data, world_size, device)
     setup = partial(fid_setup, config, data, device=device, latent=module.objective.shape)
@@ -42,8 +45,9 @@ def prepare(config: DMDConfig, device: str, world_size: int) -> Prepared:
 
     def callbacks(folder: Path) -> list[Callback]:
         variance = VarianceTrace(config.variance.every, config.variance.pairs)
-        fids = [FIDTrace(fid, folder / "samples", prompted)] if fid else []
-        return [variance, *fids, TraceFigure(folder, (config.fid.every, config.variance.every))]
+        fids = [FIDTrace(fid, prompted)] if fid else []
+        grid = sample_grid(folder / "samples", config.preview.every, module)
+        return [variance, *fids, grid, TraceFigure(folder, (config.fid.every, config.variance.every))]
 
     def save(trained: DMDModule, folder: Path, step: int) -> None:
         trained.save(folder, step, student_figures(config, folder.parent / "metrics.csv", step))
@@ -81,6 +85,15 @@ def prepare(config: DMDConfig, device: str, world_size: int) -> Prepared:
         module.accumulate,
         gather=DMDModule.gather,
     )
+
+
+def sample_grid(folder: Path, every: int, module: DMDModule) -> SampleGrid:
+    """Of the run's own prompts, or of its labels."""
+    conditions, shape = module.objective.conditions, module.objective.shape
+    if not isinstance(conditions, Prompts):
+        return SampleGrid.of_labels(folder, every, conditions.count, shape)
+    product = cast(TextProduct, module.product)
+    return SampleGrid.of_prompts(folder, every, conditions.texts, conditions.drawn, shape, product.size)
 
 
 def fid_setup(

@@ -126,10 +126,10 @@ def _model(config: DMDConfig, run: Path, step: int | None) -> TrainedModel:
     return TrainedModel(config.teacher.path, config.data, student=run / "student")
 
 
-def _generators(config: DMDConfig, run: Path, device: str) -> list[Generator]:
+def _generators(config: DMDConfig, run: Path, device: str, own: bool) -> list[Generator]:
     from .generators import generators
 
-    return generators(config, run, device)
+    return generators(config, run, device, own)
 
 
 DMD = Task(

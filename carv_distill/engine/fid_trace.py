@@ -1,8 +1,7 @@
-"""FID of what is trained, every few updates, and pictures of it."""
+"""FID of what is trained, every few updates."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,33 +10,28 @@ from torch import Tensor
 
 from carv_distill.evaluation.fid import FeatureStatistics, frechet_distance, precision_recall
 from carv_distill.evaluation.generate import generated_features
-from carv_distill.evaluation.grids import save_captioned_grid, save_grid
 from carv_distill.evaluation.prompted import Prompted
 from carv_distill.evaluation.reference import FIDSetup
 from carv_distill.processes import Processes
 
 from .callbacks import Periodic, write_metrics
 
-GRID_ROWS = 8
-GRID_PROMPTS = 12
-"""Prompts of a grid, where labels stand for them."""
-
 
 class FIDTrace(Periodic):
-    """FID, precision and recall of the averaged network every few updates, and a grid of its samples.
+    """FID, precision and recall of the averaged network before the first update, every few
+    updates and after the last one.
 
     Image i has seed i at every measurement, so the curve moves by training alone. All processes make and
     embed the images, rank 0 measures.
 
     Args:
         setup: how often, of how many images, with which features.
-        samples: folder for the grids.
         prompted: of images with captions.
     """
 
-    def __init__(self, setup: FIDSetup, samples: Path, prompted: Prompted | None = None) -> None:
+    def __init__(self, setup: FIDSetup, prompted: Prompted | None = None) -> None:
         super().__init__(setup.options.every, last=True)
-        self.fid, self.samples, self.spec = setup, samples, setup.data.spec
+        self.fid, self.spec = setup, setup.data.spec
         self.prompted = prompted
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
@@ -62,7 +56,6 @@ class FIDTrace(Periodic):
             labels=options.labels,
             latent=latent,
         )
-        self._draw(trainer.global_step, module)
         # checkpoints are kept by FID: every process must know the same one
         values = self.processes.tell(self._scores(features) if self.processes.rank == 0 else {})
         write_metrics(trainer, values)
@@ -80,28 +73,3 @@ class FIDTrace(Periodic):
             clip, recognised = self.prompted.recognition.scores(features, numbers)
             scores |= {"fid/clip": clip, "fid/recognised": recognised}
         return scores
-
-    def _draw(self, step: int, module: Any) -> None:
-        """All processes make the pictures: a sharded network needs all of them."""
-        path, g = self.samples / f"{step:06d}.png", torch.Generator().manual_seed(0)
-        if self.prompted is None:
-            count = max(self.spec.classes, 1)
-            shape: tuple[int, ...] = self.spec.shape
-            shown, rows = torch.arange(count), GRID_ROWS
-        else:
-            shown, rows = spread(len(self.prompted.captions), GRID_PROMPTS), GRID_ROWS // 2
-            shape = self.prompted.latent
-        z = torch.randn(rows, len(shown), *shape, generator=g).flatten(0, 1)
-        labels = shown.repeat(rows)
-        images: Tensor = module.sample(z.to(module.device), labels.to(module.device)).float().cpu()
-        if self.processes.rank:
-            return
-        if self.prompted is None:
-            save_grid(images, path, columns=len(shown), scale=4)
-        else:
-            save_captioned_grid(images, [self.prompted.captions[n] for n in shown.tolist()], path)
-
-
-def spread(count: int, most: int) -> Tensor:
-    """At most so many of the numbers 0 … count − 1, at equal distances."""
-    return torch.linspace(0, count - 1, min(most, count)).long()

@@ -122,10 +122,11 @@ class CheckpointOptions:
 
 @dataclass
 class PreviewOptions:
-    """Pictures while it trains."""
+    """Pictures of what is trained, in the run's `samples/`."""
 
     every: int = at_least(0, 500)
-    """Steps between two previews; 0 turns them off."""
+    """Steps between two of them; 0 turns them off. Where images are generated, the start and the last step
+    have one too."""
 
 
 @dataclass
@@ -148,3 +149,4 @@ class ImageConfig(RunConfig):
 
     data: DataOptions = field(default_factory=DataOptions)
     fid: FIDOptions = section(FIDOptions, resume=True)
+    preview: PreviewOptions = section(PreviewOptions, resume=True)

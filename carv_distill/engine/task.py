@@ -111,8 +111,9 @@ class Task:
     """Whether trainer.max_steps enters the updates, so that a resumed run must keep it."""
     gradient: Callable[[Any, Path, str, int | None], MeasuredGradient] | None = None
     """(config, run, device, step of the checkpoint or None for the newest) → for `evaluate.py variance`."""
-    generators: Callable[[Any, Path, str], list[Generator]] | None = None
-    """(config, run, device) → for `evaluate.py fid`: the product first, then its teacher."""
+    generators: Callable[[Any, Path, str, bool], list[Generator]] | None = None
+    """(config, run, device, whether labels are numbers of the run's own prompts, and not of its data's
+    captions) → for `evaluate.py fid` and `clip`: the product first, then its teacher."""
     model: Callable[[Any, Path, int | None], TrainedModel] | None = None
     """(config, run, step of a checkpoint or None for the product) → for `evaluate.py influence`."""
     shards: bool = False

@@ -22,8 +22,7 @@ def save_grid(images: Tensor, path: Path | str, columns: int, scale: int = 1) ->
         images: [n, C, H, W] in [-1, 1], C = 1 or 3, on any device; rounded as for the metrics. Or bytes.
         columns: images per row; the last row may be short.
     """
-    pixels = images.detach().cpu()
-    pixels = pixels if pixels.dtype == torch.uint8 else to_uint8(pixels)
+    pixels = _bytes(images)
     grid = make_grid(pixels, nrow=columns, padding=1, pad_value=64)
     grid = grid.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
     picture = Image.fromarray(grid.permute(1, 2, 0).contiguous().to(torch.uint8).numpy())
@@ -35,15 +34,15 @@ def save_captioned_grid(images: Tensor, captions: Sequence[str], path: Path | st
     """Write images as a PNG, atomically: a column for each caption, which stands above it.
 
     Args:
-        images: [rows · columns, C, H, W] in [-1, 1], C = 1 or 3, row by row.
+        images: [rows · columns, C, H, W] in [-1, 1], C = 1 or 3, row by row. Or bytes.
         side: pixels along one side of an image, at least; small ones are enlarged by a whole number.
     """
-    pixels = to_uint8(images.detach().cpu()).expand(-1, 3, -1, -1)
+    pixels = _bytes(images).expand(-1, 3, -1, -1)
     scale = max(1, side // pixels.shape[-1])
     pixels = pixels.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
     grid = make_grid(pixels, nrow=len(captions), padding=2, pad_value=64)
     width, font = pixels.shape[-1] + 2, ImageFont.load_default(12)
-    lines = [textwrap.wrap(caption, max(8, width // 7))[:4] for caption in captions]
+    lines = [_lines(caption, max(8, width // 7), 4) for caption in captions]
     head = 15 * max(map(len, lines)) + 6
     picture = Image.new("RGB", (grid.shape[2], grid.shape[1] + head), "white")
     picture.paste(Image.fromarray(grid.permute(1, 2, 0).contiguous().to(torch.uint8).numpy()), (0, head))
@@ -64,15 +63,14 @@ def save_clip_sheet(
         columns: frames of each that are shown, evenly spread; all where there are fewer.
         side: pixels along the shorter side of a frame, at least; small ones are enlarged by a whole number.
     """
-    pixels = clips.detach().cpu()
-    pixels = pixels if pixels.dtype == torch.uint8 else to_uint8(pixels)
+    pixels = _bytes(clips)
     frames = pixels.shape[1]
     shown = pixels[:, torch.linspace(0, frames - 1, min(columns, frames)).round().long()]
     scale = max(1, -(-side // min(pixels.shape[-2:])))
     shown = shown.repeat_interleave(scale, 3).repeat_interleave(scale, 4)
     grid = make_grid(shown.flatten(0, 1), nrow=shown.shape[1], padding=2, pad_value=64)
     font, height = ImageFont.load_default(12), shown.shape[3] + 2
-    lines = ["\n".join(textwrap.wrap(caption, 20)[: height // 16 or 1]) for caption in captions]
+    lines = ["\n".join(_lines(caption, 20, height // 16 or 1)) for caption in captions]
     margin = 10 + max(int(font.getlength(line)) for text in lines for line in text.split("\n"))
     picture = Image.new("RGB", (grid.shape[2] + margin, grid.shape[1]), "white")
     picture.paste(Image.fromarray(grid.permute(1, 2, 0).contiguous().numpy()), (margin, 0))
@@ -81,3 +79,13 @@ def save_clip_sheet(
         draw.multiline_text((4, row * height + 4), text, fill="black", font=font, spacing=3)
     with atomic_file(path) as file:
         picture.save(file, format="PNG", optimize=True)
+
+
+def _bytes(images: Tensor) -> Tensor:
+    pixels = images.detach().cpu()
+    return pixels if pixels.dtype == torch.uint8 else to_uint8(pixels)
+
+
+def _lines(caption: str, letters: int, most: int) -> list[str]:
+    """Of so many letters; of a long caption the beginning, up to a whole word."""
+    return textwrap.wrap(caption, letters, max_lines=most, placeholder=" …")

@@ -18,6 +18,7 @@ from carv_distill.engine.checkpoints import checkpoint_at
 from carv_distill.engine.environment import require_layout
 from carv_distill.engine.fid_trace import FIDTrace
 from carv_distill.engine.folder import product_of
+from carv_distill.engine.sample_grid import SampleGrid
 from carv_distill.engine.task import Generator, Prepared, TrainedModel
 from carv_distill.evaluation.generate import Sample
 from carv_distill.evaluation.reference import FIDSetup
@@ -37,7 +38,7 @@ LENGTH = 10
 
 
 def prepare_images(config: TeacherConfig, device: str, world_size: int) -> Prepared:
-    """A :class:`PretrainModule` with a trace of FID."""
+    """A :class:`PretrainModule` with a trace of FID and grids of its samples."""
     data = load_images(config.data)
     spec = data.spec
     seed_everything(config.seed, verbose=False)  # initial weights
@@ -53,7 +54,8 @@ def prepare_images(config: TeacherConfig, device: str, world_size: int) -> Prepa
     fid = FIDSetup.load(config.fid, data, config.data.workers, device) if config.fid.every else None
 
     def callbacks(folder: Path) -> list[Callback]:
-        return [FIDTrace(fid, folder / "samples")] if fid else []
+        grid = SampleGrid.of_labels(folder / "samples", config.preview.every, spec.classes, spec.shape)
+        return [*([FIDTrace(fid)] if fid else []), grid]
 
     return Prepared(module, callbacks, PretrainModule.save, shown={"fid": "FID {:.2f}"})
 

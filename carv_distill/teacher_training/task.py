@@ -39,7 +39,7 @@ TEACHER = Task(
     prepare=lambda config, device, processes: _preparation().prepare_images(config, device, processes),
     out_of_memory="a smaller training.batch",
     check=lambda config: config.data.require_labelled(),
-    generators=lambda config, run, device: _preparation().image_generators(config, run, device),
+    generators=lambda config, run, device, own: _preparation().image_generators(config, run, device),
     model=lambda config, run, step: _preparation().image_model(config, run, step),
 )
 TEXT_TEACHER = Task(

@@ -4,9 +4,13 @@ of words."""
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import pairwise
 
 from transformers import CLIPTokenizer, PreTrainedTokenizerBase, T5Tokenizer
+
+_WORDS = re.compile(r"[\w'-]+|[^\w\s]+")
 
 
 def unknown_words(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[str]:
@@ -20,18 +24,22 @@ def unknown_words(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[str]:
         words = dict.fromkeys(re.findall(r"[\w'-]+", prompt.lower()))
         known = tokenizer.get_vocab()
         return [w for w in words if len(tokenizer.tokenize(w)) > 1 and f"{w}</w>" not in known]
-    words = dict.fromkeys(re.findall(r"[\w'-]+|[^\w\s]+", prompt.lower()))
+    words = dict.fromkeys(_WORDS.findall(prompt.lower()))
     return [w for w in words if tokenizer.unk_token_id in tokenizer(w).input_ids]
 
 
 def cut_text(tokenizer: PreTrainedTokenizerBase, prompt: str, length: int) -> str:
-    """The end of a prompt beyond so many tokens, of which the last is the end's own; mostly empty."""
-    tokens = tokenizer(prompt, verbose=False).input_ids
-    return (
-        str(tokenizer.decode(tokens[length - 1 : -1], skip_special_tokens=True)).strip()
-        if len(tokens) > length
-        else ""
-    )
+    """The end of a prompt from the first word on that is not wholly within so many tokens, of which the last
+    is the end's own; mostly empty."""
+
+    def is_longer(text: str) -> bool:
+        return len(tokenizer(text, verbose=False).input_ids) > length
+
+    if not is_longer(prompt):
+        return ""
+    ends = [word.end() for word in _WORDS.finditer(prompt)]
+    seen = bisect_left(ends, True, key=lambda end: is_longer(prompt[:end]))
+    return prompt[ends[seen - 1] if seen else 0 :].strip()
 
 
 def word_tokenizer(words: Sequence[str], length: int) -> CLIPTokenizer:
@@ -41,15 +49,28 @@ def word_tokenizer(words: Sequence[str], length: int) -> CLIPTokenizer:
     vocabulary = {token: i for i, token in enumerate([*letters, *(f"{c}</w>" for c in letters)])}
     merges: list[tuple[str, str]] = []
     for word in dict.fromkeys(words):
-        first, *others = [*word[:-1], f"{word[-1]}</w>"]
+        # of what earlier words' merges make of it, as they come first: of green with red, g, re, e, n
+        first, *others = _merged([*word[:-1], f"{word[-1]}</w>"], merges)
         for other in others:
-            if (first, other) not in merges:
-                merges.append((first, other))
+            merges.append((first, other))
             first += other
             vocabulary.setdefault(first, len(vocabulary))
     for special in ("<|startoftext|>", "<|endoftext|>"):
         vocabulary[special] = len(vocabulary)
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=length)  # type: ignore[arg-type]
+
+
+def _merged(tokens: list[str], merges: Sequence[tuple[str, str]]) -> list[str]:
+    """Byte-pair encoding: the earliest merge that applies, wherever it does, until none applies."""
+    while merge := next((m for m in merges if m in pairwise(tokens)), None):
+        joined: list[str] = []
+        for token in tokens:
+            if joined and (joined[-1], token) == merge:
+                joined[-1] += token
+            else:
+                joined.append(token)
+        tokens = joined
+    return tokens
 
 
 def piece_tokenizer(words: Sequence[str]) -> T5Tokenizer:

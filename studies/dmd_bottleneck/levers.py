@@ -55,6 +55,7 @@ class Lever:
             f"seed={seed}",
             "variance.every=0",
             "fid.every=0",
+            "preview.every=0",
             "fid.labels=turn",  # steadier: settings are compared with each other
             "checkpoint.keep_best=0",
             *self.words,

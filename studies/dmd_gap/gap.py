@@ -106,7 +106,7 @@ def pilot(folder: Path, updates: int) -> Plan:
 
     The plan stays in `plan.json`, so that a study that goes on has the same arms.
     """
-    words = (*estimator_words(8, 16, "stratified"), "variance.every=0", "fid.every=0")
+    words = (*estimator_words(8, 16, "stratified"), "variance.every=0", "fid.every=0", "preview.every=0")
     run = TrainingRun("pilot-seed12345", (*COMMON, *words, "seed=12345", f"trainer.max_steps={updates}"))
     train_all([run], CONFIG, folder, workers=1)
     return once(folder / "plan.json", Plan, lambda: make_plan(folder / run.name))

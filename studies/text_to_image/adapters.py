@@ -44,7 +44,7 @@ class Plan:
 def training(arm: str, updates: int, seed: int, rate: int = 1, name: str = "") -> TrainingRun:
     """One training of an arm; evaluated at its end alone."""
     words = [f"seed={seed}", f"trainer.max_steps={updates}", "fid.every=0", "checkpoint.every=60"]
-    words.append("checkpoint.keep_newest=99")
+    words += ["preview.every=0", "checkpoint.keep_newest=99"]
     if arm == LORA:
         rates = f"dmd.student_lr={STUDENT * rate:g}", f"dmd.fake_lr={FAKE * rate:g}"
         words += ["dmd.adapters.kind=lora", "dmd.adapters.rank=16", *rates]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from carv_distill.commands.clip import CLIP, ClipOptions
 from carv_distill.commands.command import Measurement
@@ -54,6 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ways: dict[str, list[str]] = {
         "shapes": ["dmd.ema_beside=[0.5]"],
         "prompts": ["data.name=captioned", "data.views=66", prompts, "fid.features=inception"],
+        "both": [prompts],
     }
     for name, more in ways.items():
         train(load_config("text_to_image/dmd_shapes", words(place, f"name={name}", *more)))
@@ -106,6 +109,34 @@ def test_options_choose_rows_and_sizes(folder: Path) -> None:
     assert steps.result["runs"][0]["prompts"] == 2
 
 
+def test_a_run_is_scored_on_its_own_prompts(folder: Path, tmp_path: Path) -> None:
+    """Not on the captions of its data; on others where they are named, which the table says."""
+    (tmp_path / "other.txt").write_text("a red cube\na blue torus\na cube")
+    runs = [folder / "runs/both", folder / "runs/shapes"]
+    options = ClipOptions(images=4, no_teacher=True)
+    found = CLIP.measure(options, runs, "cpu")
+    assert list(scores(found)) == ["student, 1 step"]
+    caption = " ".join(str(found.shown[0]).split()) if found else ""
+    assert "both: 2 prompts of prompts.txt, CLIP model" in caption
+    assert "shapes: 56 prompts, the captions of shapes, CLIP model" in caption
+    found = CLIP.measure(replace(options, prompts=tmp_path / "other.txt"), runs, "cpu")
+    caption = " ".join(str(found.shown[0]).split()) if found else ""
+    assert caption.count("3 prompts of other.txt") == 1
+    assert "captioned images" not in scores(found, 1)
+    with pytest.raises(UserError, match=r"gone\.txt does not exist; a file of prompts is needed"):
+        CLIP.measure(replace(options, prompts=tmp_path / "gone.txt"), runs, "cpu")
+
+
+def test_a_run_without_fid_leaves_pictures_of_its_prompts(folder: Path) -> None:
+    """At the start and the end; a column for each of two prompts, four rows of 8 × 8 pixels drawn as 128."""
+    for name in ("both", "prompts"):
+        grids = sorted((folder / "runs" / name / "samples").iterdir())
+        assert [grid.name for grid in grids] == ["000000.png", "000001.png"]
+        with Image.open(grids[1]) as picture:
+            assert picture.width == 2 * (128 + 2) + 2
+            assert picture.height > 4 * (128 + 2) + 2
+
+
 def test_what_cannot_be_measured_is_one_line(folder: Path, labelled: Path, tmp_path: Path) -> None:
     shapes, prompts = folder / "runs/shapes", folder / "runs/prompts"
     cases: list[tuple[ClipOptions, list[Path], str]] = [
@@ -124,7 +155,7 @@ def test_what_cannot_be_measured_is_one_line(folder: Path, labelled: Path, tmp_p
 def test_the_newest_run_with_prompts_is_measured(folder: Path, labelled: Path, tmp_path: Path) -> None:
     """A newer one of labels is passed over."""
     labelled.rename(folder / "runs/labels")
-    assert CLIP.newest(folder / "runs") == folder / "runs/prompts"
+    assert CLIP.newest(folder / "runs") == folder / "runs/both"
     (tmp_path / "runs").mkdir()
     with pytest.raises(UserError, match=r"no run of task dmd or sds; .*text_to_image/dmd_shapes\.yaml"):
         CLIP.newest(tmp_path / "runs")

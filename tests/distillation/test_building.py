@@ -3,6 +3,7 @@ product."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from carv_distill.carv import stream
-from carv_distill.distillation.building import build_module, load_data
+from carv_distill.distillation.building import build_module, load_data, load_with_prompts
 from carv_distill.distillation.conditions import number_prompts
 from carv_distill.distillation.module import FROZEN, DMDModule
 from carv_distill.distillation.options import DMDConfig
@@ -244,6 +245,25 @@ def test_a_prompt_that_is_cut_is_said(folder: Path, tmp_path: Path, caplog: pyte
     (tmp_path / "long.txt").write_text("a red torus\n" + "a red cube " * 20)
     module_of(folder, f"prompts.path={tmp_path / 'long.txt'}")
     assert "1 of 2 are longer than the 10 tokens of the text model" in caplog.text
+
+
+def test_only_prompts_of_the_users_own_are_warned_of(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The tiny tokenizer spells most words of the rendered captions; nobody can shorten those."""
+    captions, long = ["a yellow cylinder, overhead view"], "a red cube " * 20
+    with caplog.at_level(logging.INFO):
+        load_with_prompts(config(folder), captions)
+    (record,) = (r for r in caplog.records if "are longer than" in r.message)
+    assert record.levelno == logging.INFO
+    assert record.message.startswith("captions of shapes: 1 of 1 are longer than the 10 tokens")
+    caplog.clear()
+    (tmp_path / "long.txt").write_text(f"{long}\na red torus")
+    with caplog.at_level(logging.WARNING):
+        load_with_prompts(config(folder, f"prompts.path={tmp_path / 'long.txt'}"), captions)
+        load_with_prompts(config(folder, "data.name=captioned", "data.path=x", "data.views=66"), captions)
+    said = [r.message.partition(" tokens")[0] for r in caplog.records if "are longer than" in r.message]
+    assert said == ["prompts: 1 of 2 are longer than the 10", "prompts: 1 of 3 are longer than the 10"]
 
 
 def test_samples_of_a_text_student_are_not_ranked(folder: Path) -> None:

@@ -32,7 +32,7 @@ from tests.helpers.runs import assert_same_run, networks
 from tests.helpers.small import ROOT, SMALL, largest_file
 
 MakeConfig = Callable[..., DMDConfig]
-TRACED = ("fid.every=2", "fid.images=64", "variance.every=3", "variance.pairs=3")
+TRACED = ("preview.every=2", "fid.every=2", "fid.images=64", "variance.every=3", "variance.pairs=3")
 
 
 @pytest.fixture(scope="module")

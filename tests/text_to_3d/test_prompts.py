@@ -28,7 +28,7 @@ LONG = "a red torus a red torus a red"
             SDSOptions(LONG),
             ["cuts off the view, as ', overhead view', so that several views have one prompt"],
         ),
-        (SDSOptions("a red torus"), ["sds.prompt: .* 10 tokens and cuts off 'head view'"]),
+        (SDSOptions("a red torus"), ["sds.prompt: .* 10 tokens and cuts off 'overhead view'"]),
         (
             SDSOptions("a", view_prompts=False, negative_prompt=LONG + LONG),
             ["sds.negative_prompt: .* cuts off"],

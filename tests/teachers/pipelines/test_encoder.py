@@ -161,7 +161,7 @@ def test_what_is_cut_off(folder_of: Callable[[str], Path], tmp_path: Path, teach
     assert teacher_of("sd3").prompts.length == 256
     bare = teacher_of("sd3_without_t5").prompts
     assert bare.length == 10
-    assert bare.cut_text(long) == "a red torus , a red torus"
+    assert bare.cut_text(long) == "a red torus, a red torus"
     folder = shutil.copytree(folder_of("sd3_without_t5"), tmp_path / "beside")
     shutil.copytree(folder_of("sd3") / "tokenizer_3", folder / "tokenizer_3", dirs_exist_ok=True)
     assert load_text_teacher(folder).prompts.length == 10  # a tokenizer alone reads nothing
