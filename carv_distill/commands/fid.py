@@ -58,6 +58,7 @@ def _measure(options: FIDCommandOptions, runs: list[Path], device: str) -> Measu
     names = ("images", "features", "weights", "reference", "labels", "sampler_steps")
     given = {k: getattr(options, k) for k in names}
     given = {k: v for k, v in given.items() if v is not None}
+    as_trained = not given.keys() - {"sampler_steps"}
     if given.get("features", config.fid.features) != config.fid.features:
         config.fid = replace(config.fid, weights=None, reference=None)  # those were for other features
     config.fid = replace(config.fid, **given)
@@ -97,7 +98,7 @@ def _measure(options: FIDCommandOptions, runs: list[Path], device: str) -> Measu
     floor = _floor(config.fid, setup, data, prompted, reference) if options.floor else None
     result: dict[str, Any] = {r.name: r.to_dict() for r in reports}
     result["floor"] = floor and floor.to_dict()
-    return Measurement([f"run {run}\n", report_table(reports, floor)], result)
+    return Measurement([f"run {run}\n", report_table(reports, floor, as_trained)], result)
 
 
 def _floor(

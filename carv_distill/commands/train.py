@@ -13,7 +13,7 @@ from pathlib import Path
 from carv_distill.command_line import Parser, run_command, spin_briefly
 from carv_distill.engine.console import is_main_process, quiet_libraries, show_messages
 from carv_distill.engine.folder import SUMMARY
-from carv_distill.engine.options import RunConfig
+from carv_distill.engine.options import ImageConfig, RunConfig
 from carv_distill.engine.task import Task
 from carv_distill.files import read_json
 from carv_distill.screen import printable
@@ -22,12 +22,11 @@ from carv_distill.tasks import TASKS, load_config, require_resumable, train
 log = logging.getLogger(__name__)
 
 FIGURES = {
-    "fid/fid": "FID {:.2f}",
     "fid/precision": "precision {:.2f}",
     "fid/recall": "recall {:.2f}",
     "clip/score": "CLIP score {:.1f}",
 }
-"""Metrics that a finished run shows."""
+"""Metrics that a finished run shows beside its FID."""
 HELP = """Trains what a configuration describes.
 
 python train.py --config configs/dmd_carv.yaml
@@ -89,11 +88,13 @@ def closing(task: Task, config: RunConfig, folder: Path, seconds: float) -> str:
     from carv_distill.engine.callbacks import duration
 
     last = read_json(folder / SUMMARY)["last"]
-    figures = [form.format(last[name]) for name, form in FIGURES.items() if last.get(name) is not None]
+    forms = ({"fid/fid": config.fid.shown} if isinstance(config, ImageConfig) else {}) | FIGURES
+    figures = [form.format(last[name]) for name, form in forms.items() if last.get(name) is not None]
     lines = [" · ".join([f"done in {duration(seconds)}: {folder}", *figures])]
     lines.append(f"{task.product}: {folder / task.product}")
-    if drawn := sorted(str(path) for path in (folder / "figures").glob("*.png")):
-        lines.append(f"drawn: {', '.join(drawn)}")
+    drawn = [*sorted((folder / "figures").glob("*.png")), *sorted((folder / "samples").glob("*.png"))[-1:]]
+    if drawn:
+        lines.append(f"drawn: {', '.join(map(str, drawn))}")
     prompted = task.prompted is not None and task.prompted(config)
     commands = [name for name, has in (("fid", task.generators), ("clip", prompted)) if has]
     lines += [f"next: python evaluate.py {name} --run {shlex.quote(str(folder))}" for name in commands]

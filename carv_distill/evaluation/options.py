@@ -29,3 +29,8 @@ class FIDOptions:
     independent, too low. Compare only what has labels alike."""
     sampler_steps: int = at_least(2, 18)
     """Heun steps when a teacher is sampled."""
+
+    @property
+    def shown(self) -> str:
+        """The format of a run's own FID, which is of one range of seeds."""
+        return f"FID {{:.2f}} of {self.images:,} images"

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from carv_distill.data.sets import ImageSpec
 from carv_distill.errors import UserError
 from carv_distill.processes import Processes
-from carv_distill.variance import Table, number
+from carv_distill.variance import Table
 
 from .features import FeatureExtractor
 from .fid import KID_SUBSET_SIZE, Metrics, compute_metrics
@@ -66,6 +66,8 @@ class Report:
     """What the extractor, its weights and the reference are called."""
     labels: str = "random"
     """How a seed's label was chosen."""
+    conditions: str = "labels"
+    """What it is a number of: labels, or captions of the reference."""
 
     @property
     def images(self) -> int:
@@ -155,43 +157,77 @@ def evaluate_generator(
             metrics = p.tell(measured)
             assert metrics is not None
             scores.append(metrics)
-            best = min(m.fid for m in scores)
-            bar.update(task, description=f"{name}  FID {best:.2f}")
+            bar.update(task, description=f"{name}  FID {summarise(scores)['fid'].mean:.2f}")
     limits = tuple((i * images, (i + 1) * images - 1) for i in range(ranges))
-    return Report(name, limits, tuple(scores), extractor.name, extractor.fingerprint, reference.name, labels)
+    about = extractor.name, extractor.fingerprint, reference.name, labels
+    return Report(name, limits, tuple(scores), *about, "captions" if prompted else "labels")
 
 
-def report_table(reports: Iterable[Report], floor: Floor | NoFloor | None = None) -> Table:
-    """A row per report, mean ± standard deviation over its seed ranges and FID's minimum, and the floor."""
+def report_table(
+    reports: Iterable[Report], floor: Floor | NoFloor | None = None, as_trained: bool = False
+) -> Table:
+    """A row per report, mean ± standard deviation over its seed ranges and FID's minimum, and the floor.
+
+    Args:
+        as_trained: the first report is of what a run trained, in the setting of the run's own FIDs.
+    """
     reports = list(reports)
-    rows = [_row(report.name, report.metrics, f"{report.summary()['fid'].minimum:.2f}") for report in reports]
+    summaries = [(r.name, r.summary(), f"{r.summary()['fid'].minimum:.2f}") for r in reports]
     if isinstance(floor, Floor):
-        few_enough = floor.metrics[0].images <= KID_SUBSET_SIZE
-        rows.append(_row("floor: perfect generator", floor.metrics, "–", kid_spread=few_enough))
-    headers: tuple[str, ...] = ("", "FID", "min", "KID × 1000", "precision", "recall")
+        of_floor = summarise(floor.metrics)
+        if "kid" in of_floor and floor.metrics[0].images > KID_SUBSET_SIZE:
+            # the spread is of its subsets, which are no smaller than a generator's
+            of_floor["kid"] = replace(of_floor["kid"], std=None)
+        summaries.append(("floor: perfect generator", of_floor, "–"))
+    kid = KIDUnit.of([abs(s["kid"].mean) for _, s, _ in summaries if "kid" in s])
+    headers: tuple[str, ...] = ("", "FID", "min", kid.header, "precision", "recall")
     if any("recognised" in r.summary() for r in reports):
         headers = (*headers, "CLIP", "recognised")
-    rows = [row[: len(headers)] for row in rows]
-    return Table("Sample quality", headers, rows, " ".join(_explained(reports, floor)))
+    rows = [_row(*summary, kid)[: len(headers)] for summary in summaries]
+    return Table("Sample quality", headers, rows, " ".join(_explained(reports, floor, as_trained)))
 
 
-def _row(name: str, metrics: Sequence[Metrics], least: str, kid_spread: bool = True) -> tuple[str, ...]:
-    s = summarise(metrics)
-    if "kid" in s and not kid_spread:  # of its subsets, which are no smaller than a generator's
-        s["kid"] = replace(s["kid"], std=None)
-    cells = (_cell(s["fid"], ".2f"), least, _cell(s.get("kid"), None, 1000))
+@dataclass(frozen=True)
+class KIDUnit:
+    """How a table shows KID, whose size is that of the features to the sixth power: by Inception it is some
+    thousandths, by the digits classifier up to hundreds."""
+
+    factor: float
+    digits: int
+    """Behind the point."""
+
+    @classmethod
+    def of(cls, sizes: Sequence[float]) -> Self:
+        """In which the largest of the absolute values lies between 1 and 1000, where it can."""
+        largest = max(sizes, default=0.0)
+        factor = next((f for f in (1.0, 1e3) if f * largest >= 1), 1e6) if largest else 1e3
+        return cls(factor, 2 if factor * largest < 10 else 1)
+
+    @property
+    def header(self) -> str:
+        """Of its column."""
+        return {1.0: "KID", 1e3: "KID × 1000", 1e6: "KID × 10⁶"}[self.factor]
+
+
+def _row(name: str, s: dict[str, Summary], least: str, kid: KIDUnit) -> tuple[str, ...]:
+    cells = (_cell(s["fid"], ".2f"), least, _cell(s.get("kid"), f".{kid.digits}f", kid.factor))
     others = ((key, ".1f" if key == "clip" else ".2f") for key in METRICS[2:])
     return (name, *cells, *(_cell(s.get(key), form) for key, form in others))
 
 
-def _explained(reports: Sequence[Report], floor: Floor | NoFloor | None) -> list[str]:
+def _explained(reports: Sequence[Report], floor: Floor | NoFloor | None, as_trained: bool) -> list[str]:
     """The table's caption: what was compared, what the columns are, and what they do not say."""
     settings = {
-        f"{len(r.metrics)} seed {'range' if len(r.metrics) == 1 else 'ranges'} of {r.images:,}, labels "
-        f"{LABELLED[r.labels]}, {r.extractor} features {r.fingerprint}, against {r.reference}."
+        f"{len(r.metrics)} seed {'range' if len(r.metrics) == 1 else 'ranges'} of {r.images:,}, "
+        f"{r.conditions} {LABELLED[r.labels]}, {r.extractor} features {r.fingerprint}, against {r.reference}."
         for r in reports
     }
     said = [*sorted(settings), "±: standard deviation over ranges; min: the least FID, as published."]
+    if as_trained and len(reports[0].metrics) > 1:
+        said.append(
+            f"FIDs during training are of the first range alone: {reports[0].metrics[0].fid:.2f} for the "
+            f"{reports[0].name}."
+        )
     if isinstance(floor, NoFloor):
         said.append(f"No floor: {floor.reason}.")
     elif floor is not None and floor.rendered:
@@ -221,9 +257,8 @@ def _explained(reports: Sequence[Report], floor: Floor | NoFloor | None) -> list
     return said
 
 
-def _cell(summary: Summary | None, form: str | None, factor: float = 1) -> str:
-    """mean ± deviation in a format, or by :func:`number`."""
+def _cell(summary: Summary | None, form: str, factor: float = 1) -> str:
+    """mean ± deviation."""
     if summary is None:
         return "–"
-    values = [factor * v for v in (summary.mean, summary.std) if v is not None]
-    return " ± ".join(number(v) if form is None else format(v, form) for v in values)
+    return " ± ".join(format(factor * v, form) for v in (summary.mean, summary.std) if v is not None)

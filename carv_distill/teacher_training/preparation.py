@@ -57,7 +57,7 @@ def prepare_images(config: TeacherConfig, device: str, world_size: int) -> Prepa
         grid = SampleGrid.of_labels(folder / "samples", config.preview.every, spec.classes, spec.shape)
         return [*([FIDTrace(fid)] if fid else []), grid]
 
-    return Prepared(module, callbacks, PretrainModule.save, shown={"fid": "FID {:.2f}"})
+    return Prepared(module, callbacks, PretrainModule.save, shown={"fid": config.fid.shown})
 
 
 def prepare_text(config: TextTeacherConfig, device: str, world_size: int) -> Prepared:
