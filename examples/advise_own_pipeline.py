@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from carv_distill.carv import NoiseLevelSampler, Proposal, Residual, stream
-from carv_distill.variance import MeasuredGradient, analyse, analysis_tables, conclusions
+from carv_distill.variance import MeasuredGradient, analyse, analysis_summary
 
 SIDE, POINTS = 12, 40
 
 
 def main() -> dict[str, float]:
-    """Prints budget, comparison, costs and advice; returns the predicted ECM of each sampler's advice."""
+    """Prints the comparison and the advice (all tables: `analysis_report`); returns the
+    predicted ECM of each sampler's advice."""
     scene = torch.randn(POINTS, 3, generator=stream("scene")).requires_grad_()
 
     def residual(x: Tensor, u: Tensor, eps: Tensor, index: Tensor) -> Tensor:
@@ -43,7 +44,7 @@ def main() -> dict[str, float]:
     sampler = NoiseLevelSampler(Proposal.uniform())
     gradient = MeasuredGradient(pipeline, [scene], sampler, 2, 8, seed=0, device=scene.device)
     analysis = analyse(gradient, 2, (1, 2, 4, 8), progress=print)
-    print(*analysis_tables(analysis), *conclusions(analysis), sep="\n\n")
+    print(*analysis_summary(analysis), sep="\n\n")
     return {arm: a.ecm for arm, a in analysis.advice.items()}
 
 

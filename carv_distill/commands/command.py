@@ -14,7 +14,7 @@ from carv_distill.engine.environment import changed_contents
 from carv_distill.engine.folder import newest_run, open_run, trained_by
 from carv_distill.engine.task import Task
 from carv_distill.errors import UserError
-from carv_distill.files import require_destination, write_json
+from carv_distill.files import require_destination, write_json, write_text
 from carv_distill.options import one_of, option
 from carv_distill.tasks import TASKS
 
@@ -55,6 +55,8 @@ class Measurement:
     """For the screen."""
     result: dict[str, Any] | None = None
     """For the JSON; None of a command that leaves something else."""
+    report: str = ""
+    """What is too long for the screen, for a .txt beside the JSON; empty: there is none."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,9 @@ def measure(command: Command, options: PlaceOptions) -> None:
         if out is not None and measurement.result is not None:
             write_json(out, {"command": sys.argv, **measurement.result, **trained})
             measurement.shown.append(f"written to {out}")
+            if measurement.report:
+                write_text(out.with_suffix(".txt"), measurement.report)
+                measurement.shown.append(f"all tables: {out.with_suffix('.txt')}")
     finally:  # a disk that has become full does not take the numbers along
         print(*measurement.shown, sep="\n", flush=True)
 

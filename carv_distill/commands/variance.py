@@ -26,7 +26,7 @@ class VarianceCommandOptions(RunOptions):
 
 def _measure(options: VarianceCommandOptions, runs: list[Path], device: str) -> Measurement:
     from carv_distill.engine.devices import float32_matmul
-    from carv_distill.variance import analyse, analysis_dict, analysis_tables, conclusions
+    from carv_distill.variance import analyse, analysis_dict, analysis_report, analysis_summary
 
     from .variance_figures import draw_analysis
 
@@ -38,9 +38,12 @@ def _measure(options: VarianceCommandOptions, runs: list[Path], device: str) -> 
         analysis = analyse(gradient, o.upstream, o.draws, o.pairs, o.samples)
     folder = o.out.with_suffix("") if o.out else run / "figures"
     drawn = draw_analysis(analysis.comparison, analysis.profile, analysis.proposals, folder)
-    tables = (f"{table}\n" for table in analysis_tables(analysis))
-    shown = [f"run {run} at update {analysis.step}\n", *conclusions(analysis), "", *tables]
-    return Measurement([*shown, *(f"drawn: {path}" for path in drawn)], analysis_dict(analysis))
+    title = f"run {run} at update {analysis.step}"
+    shown = [f"{part}\n" for part in (title, *analysis_summary(analysis))]
+    drawings = f"drawn: {folder}/{', '.join(path.name for path in drawn)}"
+    return Measurement(
+        [*shown, drawings], analysis_dict(analysis), f"{title}\n\n{analysis_report(analysis)}\n"
+    )
 
 
 VARIANCE = Command("variance", "variance, compute and advice", VarianceCommandOptions, _measure, "gradient")

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from .profile import NoiseLevelProfile as NoiseLevelProfile
     from .projection import CountSketch as CountSketch
     from .report import analysis_dict as analysis_dict
+    from .report import analysis_report as analysis_report
+    from .report import analysis_summary as analysis_summary
     from .report import analysis_tables as analysis_tables
     from .report import conclusions as conclusions
     from .table import Table as Table
@@ -62,6 +64,6 @@ else:
         pipeline="Pipeline estimate_gradient estimate_loss flat_gradient",
         profile="NoiseLevelProfile",
         projection="CountSketch",
-        report="analysis_dict analysis_tables conclusions",
+        report="analysis_dict analysis_report analysis_summary analysis_tables conclusions",
         table="Table estimate_dict number with_interval",
     )

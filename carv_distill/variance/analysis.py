@@ -152,7 +152,7 @@ def analyse(
         return stream(g.seed, g.step, "accounting", name, device=g.device)
 
     told = itertools.count(1)
-    every = 5 + len(standard_arms(Proposal.uniform(), Proposal.uniform())) * len(set(draws))
+    every = 5 + len(standard_arms(Proposal.uniform(), Proposal.uniform()))
 
     def begin(what: str) -> None:
         progress(f"{next(told)} of {every}: {what}")
@@ -186,7 +186,7 @@ def analyse(
     advice = {arm: comparison.advice(arm, spent) for arm in comparison.arms()}
     best = max(advice, key=lambda arm: advice[arm].ecm)
     sampler = next(arm.sampler for arm in arms if arm.name == best)
-    begin(f"check of the advice: ({advice[best].upstream},{advice[best].draws}) {best}")
+    begin(f"check of the advice: {best}, R = {advice[best].upstream}, K = {advice[best].draws}")
     check = _check(comparison, advice[best], sampler, g, pairs)
     proposals = {"importance": importance, "Neyman": neyman}
     setting = (g.arm, g.upstream, g.draws)

@@ -176,7 +176,7 @@ def compare(
 
     Args:
         arms: the first is the baseline's sampler, by custom uniform and iid.
-        progress: told the name of each measurement before it starts.
+        progress: told the name of each arm before it is measured.
 
     Raises:
         ValueError: no arms or no K.
@@ -185,9 +185,9 @@ def compare(
         raise ValueError("a comparison needs at least one arm and one K")
     variances = []
     for arm in arms:
+        if progress is not None:
+            progress(f"{arm.name}, R = {upstream}, K = {', '.join(map(str, sorted(set(draws))))}")
         for k in sorted(set(draws)):
-            if progress is not None:
-                progress(f"({upstream},{k}) {arm.name}")
             v = measure_pairs(pipeline, parameters, arm.sampler, upstream, k, pairs, seed, chunk)
             variances.append((arm, k, v))
     between = _pooled([v.between() for _, _, v in variances])

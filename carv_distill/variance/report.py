@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -9,12 +11,28 @@ from carv_distill.carv import NOISES
 
 from .advice import Advice
 from .analysis import Analysis
-from .comparison import Comparison
+from .budget import VarianceBudget
+from .comparison import ArmVariance, Comparison
 from .cost import best_draws, largest_ecm
 from .estimate import Estimate, paired_ratio
 from .parity import NoiseParity
 from .regime import Regime
-from .table import Table, estimate_dict, number, with_interval
+from .table import WIDTH, Table, estimate_dict, number, with_interval
+
+
+def analysis_summary(a: Analysis) -> list[Table | str]:
+    """What fits on a screen: the samplers at the largest K beside the baseline, what to use, and what short
+    names mean."""
+    return [_largest_draws(a.comparison), _sentences(a), _short_names(a.comparison, left_out=("RE",))]
+
+
+def analysis_report(a: Analysis) -> str:
+    """All of it as text: what to use, then :func:`analysis_tables`."""
+    return "\n\n".join([_sentences(a), *map(str, analysis_tables(a))])
+
+
+def _sentences(a: Analysis) -> str:
+    return "\n".join(textwrap.fill(said, WIDTH) for said in (_shares(a.comparison), *conclusions(a)))
 
 
 def analysis_tables(a: Analysis) -> list[Table]:
@@ -25,34 +43,63 @@ def analysis_tables(a: Analysis) -> list[Table]:
     return [*tables, _parity(a.parity, a.noise), _advice(c, a.advice)]
 
 
-def _short_names(c: Comparison) -> Table:
+def _short_names(c: Comparison, left_out: Sequence[str] = ()) -> Table:
+    names = [
+        ("R", "upstream samples of a gradient: images, or renders"),
+        ("K", "draws of noise level and noise for each upstream sample"),
+        ("uniform", "sampler: independent noise levels, uniform in u"),
+        ("IW", "sampler: noise levels by importance, reweighted"),
+        ("Strat", "sampler: one noise level in each of K strata"),
+        ("IW+Strat", "sampler: both"),
+        ("best", "sampler: nested strata, Neyman proposal, and noises coupled\nwhere that was seen to help"),
+        ("variance", "trace of the covariance of the parameter gradient"),
+        ("RE", f"relative efficiency: variance of {c.base.arm} over this one's, equal K"),
+        ("ECM", "effective compute multiplier: variance × seconds of an\n"
+         f"iteration with {c.base.arm} K = {c.base.draws} over this one's"),
+    ]  # fmt: skip
+    return Table("Short names", ("name", "meaning"), [row for row in names if row[0] not in left_out])
+
+
+def _largest_draws(c: Comparison) -> Table:
+    most = max(r.draws for r in c.rows)
+    rows = [
+        (r.arm, str(r.draws), with_interval(r.total), with_interval(r.within), _iteration(c, r))
+        for r in c.rows
+        if r is c.base or r.draws == most
+    ]
     return Table(
-        "Short names",
-        ("name", "meaning"),
-        [
-            ("R", "upstream samples of a gradient: images, or renders"),
-            ("K", "draws of noise level and noise for each upstream sample"),
-            ("uniform", "sampler: independent noise levels, uniform in u"),
-            ("IW", "sampler: noise levels by importance, reweighted"),
-            ("Strat", "sampler: one noise level in each of K strata"),
-            ("IW+Strat", "sampler: both"),
-            ("best", "sampler: nested strata, Neyman proposal, and the coupling of\nthe noises chosen below"),
-            ("trace", "of the covariance of the parameter gradient, as all variances here"),
-            ("RE", f"relative efficiency: variance of {c.base.arm} over this one's, equal K"),
-            ("ECM", "effective compute multiplier: variance × seconds of\n"
-             f"{c.base.arm} K = {c.base.draws} over this one's"),
-        ],
-    )  # fmt: skip
+        f"Variance of the gradient, R = {c.base.upstream}, and what it is worth",
+        ("sampler", "K", "total", "upstream fixed", "ECM"),
+        rows,
+        "Intervals: 95 %, nominal. Upstream fixed: the part that comes from noise levels and noises.",
+    )
+
+
+def _iteration(c: Comparison, row: ArmVariance) -> str:
+    return with_interval(c.ecm(row, whole_iteration=True), ".2f")
+
+
+def _parts(b: VarianceBudget) -> dict[str, tuple[Estimate, float]]:
+    """Of a single draw's variance, with their shares."""
+    whole = b.between.value + b.within.value
+    parts = {"between upstream samples": b.between, "noise level": b.within_level, "noise": b.within_noise}
+    return {name: (e, e.value / whole) for name, e in parts.items()}
+
+
+def _shares(c: Comparison) -> str:
+    between, level, noise = (share for _, share in _parts(c.budget).values())
+    return (
+        f"Of a single draw's variance {between:.0%} lies between upstream samples, {level:.0%} comes from "
+        f"the noise level and {noise:.0%} from the noise."
+    )
 
 
 def _budget(c: Comparison) -> Table:
     b = c.budget
-    whole = b.between.value + b.within.value
-    parts = {"between upstream samples": b.between, "noise level": b.within_level, "noise": b.within_noise}
-    rows = [(name, with_interval(e), f"{e.value / whole:.0%}") for name, e in parts.items()]
+    rows = [(name, with_interval(e), f"{share:.0%}") for name, (e, share) in _parts(b).items()]
     return Table(
         "Variance budget of a single draw, R = K = 1",
-        ("part", "trace", "share"),
+        ("part", "variance", "share"),
         [*rows, ("total", with_interval(b.total), "")],
     )
 
@@ -71,8 +118,8 @@ def _variances(c: Comparison) -> Table:
 def _worth(c: Comparison) -> Table:
     rows = []
     for r in c.rows:
-        estimates = (c.relative_efficiency(r), c.ecm(r), c.ecm(r, whole_iteration=True))
-        rows.append((r.arm, str(r.draws), *(with_interval(e, ".2f") for e in estimates)))
+        estimates = (with_interval(e, ".2f") for e in (c.relative_efficiency(r), c.ecm(r)))
+        rows.append((r.arm, str(r.draws), *estimates, _iteration(c, r)))
     return Table(
         "What it is worth",
         ("sampler", "K", "RE", "ECM of the gradient", "ECM of the iteration"),

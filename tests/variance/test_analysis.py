@@ -14,8 +14,11 @@ from carv_distill.variance import (
     Analysis,
     MeasuredGradient,
     StageTimer,
+    Table,
     analyse,
     analysis_dict,
+    analysis_report,
+    analysis_summary,
     analysis_tables,
     conclusions,
     estimate_gradient,
@@ -66,6 +69,25 @@ def test_tables_and_json_hold_the_numbers(analysis: Analysis) -> None:
     assert content["conclusions"] == conclusions(analysis)
     assert content["conclusions"][-1].startswith("Its place: W/B = ")
     assert f"Use R = {analysis.advice[analysis.best].upstream}, K = " in " ".join(content["conclusions"])
+
+
+def test_the_summary_fits_on_a_screen(analysis: Analysis) -> None:
+    """The baseline and every sampler at the largest K, what to use, then what the names mean; the report has
+    all of it, sentences first."""
+    table, said, names = analysis_summary(analysis)
+    assert isinstance(table, Table)
+    arms = ["uniform", "IW", "Strat", "IW+Strat", "best"]
+    assert [tuple(row[:2]) for row in table.rows] == [("uniform", "1"), *((arm, "4") for arm in arms)]
+    assert isinstance(said, str)
+    text = " ".join(said.split())
+    assert text.startswith("Of a single draw's variance ")
+    assert text.endswith(" ".join(conclusions(analysis)))
+    lines = "\n\n".join(map(str, (table, said, names))).splitlines()
+    assert len(lines) <= 45
+    assert max(map(len, lines)) <= 80
+    report = analysis_report(analysis)
+    assert report.startswith(said)
+    assert all(str(part) in report for part in analysis_tables(analysis))
 
 
 def test_too_little_is_refused_before_anything_is_measured() -> None:
