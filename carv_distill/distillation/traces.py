@@ -18,6 +18,8 @@ from carv_distill.variance import PairedVariance
 from .gradient import measure_variance
 from .module import DMDModule
 
+FIGURES = {"variance_vs_fid.png", "fid.png", "variance.png"}
+
 
 class VarianceTrace(Periodic):
     """Measures the gradient's variance every few updates and after the last one, for the configured sampler
@@ -72,24 +74,27 @@ class TraceFigure(Periodic):
 
 
 def draw_run(run: Path, module: DMDModule) -> None:
-    """`figures/variance_vs_fid.png` of what metrics.csv holds."""
+    """The figure of what metrics.csv holds."""
     e = module.estimator
     iid, own = f"({e.upstream}, 1) iid", f"({e.upstream}, {e.draws}) {e.sampler.strategy}"
-    rows = read_metrics(run / "metrics.csv")
-    draw_variance_vs_fid(rows, run / "figures" / "variance_vs_fid.png", own, iid)
+    draw_traces(read_metrics(run / "metrics.csv"), run / "figures", own, iid)
 
 
-def draw_variance_vs_fid(rows: Sequence[Row], path: Path, carv: str, iid: str) -> None:
-    """Variance of the student's gradient (left axis) and FID (right axis) over student updates.
+def draw_traces(rows: Sequence[Row], folder: Path, carv: str, iid: str) -> None:
+    """Variance of the student's gradient (left axis) and FID (right axis) over student updates, as
+    `variance_vs_fid.png`; where only one of the two was measured, as `variance.png` or `fid.png`.
 
-    Solid: total variance; dashed: the upstream held fixed; bands: 95 % intervals. While one of the two was
-    never measured the other is alone, and with neither nothing is drawn. `carv` and `iid`: what the legend
-    calls the configured estimator and its baseline.
+    Solid: total variance; dashed: the upstream held fixed; bands: 95 % intervals. Without two measurements of
+    one of them there is no curve, and nothing is drawn. `carv` and `iid`: what the legend calls the
+    configured estimator and its baseline.
     """
     fid = [(r["step"], r["fid/fid"]) for r in rows if "fid/fid" in r and r["step"] > 0]
     measured = [r for r in rows if "variance/carv/total" in r]
-    if not fid and not measured:
+    if max(len(fid), len(measured)) < 2:
         return
+    name = "variance_vs_fid.png" if fid and measured else "fid.png" if fid else "variance.png"
+    for earlier in FIGURES - {name}:  # of when the other was not measured yet
+        (folder / earlier).unlink(missing_ok=True)
     figure = new_figure()
     first = figure.add_subplot()
     drawn = [first]
@@ -114,4 +119,4 @@ def draw_variance_vs_fid(rows: Sequence[Row], path: Path, carv: str, iid: str) -
     first.grid(alpha=0.25)
     handles = [line for axes in drawn for line in axes.get_legend_handles_labels()[0]]
     figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False)
-    save_figure(figure, path)
+    save_figure(figure, folder / name)

@@ -96,14 +96,16 @@ def over_prompts(results: Sequence[ClipResult]) -> Estimate:
 
 
 def draw_clip(runs: Sequence[Path], path: Path) -> bool:
-    """CLIP score over steps, a line for each run with its band over views; False if none was traced."""
+    """CLIP score over steps, a line for each run with its band over views; False, and no file, if none was
+    traced twice."""
+    traced = [[r for r in read_metrics(run / "metrics.csv") if "clip/score" in r] for run in runs]
+    if max(map(len, traced)) < 2:
+        return False
     figure = new_figure(3.6)
     axes = figure.add_subplot()
-    for i, run in enumerate(runs):
-        if rows := [r for r in read_metrics(run / "metrics.csv") if "clip/score" in r]:
+    for i, (run, rows) in enumerate(zip(runs, traced, strict=True)):
+        if rows:
             draw_line(axes, rows, "step", "clip/score", f"C{i}", run.name)
-    if not axes.lines:
-        return False
     axes.set(xlabel="steps", ylabel="CLIP score (bands: 95 % over views)")
     use_whole_numbers(axes)
     axes.grid(alpha=0.25)

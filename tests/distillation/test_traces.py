@@ -1,4 +1,4 @@
-"""The picture of a run."""
+"""The figure of a run."""
 
 from __future__ import annotations
 
@@ -8,41 +8,52 @@ import pytest
 from matplotlib.figure import Figure
 
 from carv_distill.distillation import traces
-from carv_distill.distillation.traces import draw_variance_vs_fid
+from carv_distill.distillation.traces import draw_traces
 
 
-def test_a_figure_is_drawn_once_there_is_something_to_draw(tmp_path: Path) -> None:
-    figure = tmp_path / "figures/x.png"
-    draw_variance_vs_fid([{"step": 1, "loss/fake": 1.0}], figure, "a", "b")
-    assert not figure.exists()
-    row = {"step": 5.0, "fid/fid": 3.0}
-    draw_variance_vs_fid([row], figure, "a", "b")  # FID alone
-    assert figure.read_bytes().startswith(b"\x89PNG")
-    figure.unlink()
-    for arm in ("carv", "iid"):
-        for name in ("total", "within"):
-            row |= {f"variance/{arm}/{name}{s}": v for s, v in (("", 2.0), ("_low", 1.0), ("_high", 3.0))}
-    draw_variance_vs_fid([row], figure, "a", "b")
-    assert figure.read_bytes().startswith(b"\x89PNG")
+def row(step: float, fid: bool = False, variance: bool = False) -> dict[str, float]:
+    values = {"step": step, "loss/fake": 1.0} | ({"fid/fid": 3.0} if fid else {})
+    if variance:
+        for arm in ("carv", "iid"):
+            for name in ("total", "within"):
+                ends = (("", 2.0), ("_low", 1.0), ("_high", 3.0))
+                values |= {f"variance/{arm}/{name}{end}": v for end, v in ends}
+    return values
 
 
-@pytest.mark.parametrize("steps", [[1, 2], [2, 4], [3], [0, 50, 400]])
+@pytest.mark.parametrize(
+    ("rows", "drawn"),
+    [
+        ([row(1), row(2)], []),
+        ([row(0, fid=True), row(5, fid=True)], []),  # the start is not shown: no curve
+        ([row(5, fid=True, variance=True)], []),
+        ([row(5, fid=True), row(6, fid=True)], ["fid.png"]),
+        ([row(0, variance=True), row(5, variance=True)], ["variance.png"]),
+        ([row(5, fid=True, variance=True), row(6, fid=True)], ["variance_vs_fid.png"]),
+    ],
+)
+def test_a_figure_has_a_curve_and_the_name_of_what_it_shows(
+    rows: list[dict[str, float]], drawn: list[str], tmp_path: Path
+) -> None:
+    draw_traces(rows, tmp_path, "a", "b")
+    assert [path.name for path in tmp_path.iterdir()] == drawn
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())
+
+
+def test_one_figure_takes_the_place_of_another(tmp_path: Path) -> None:
+    rows = [row(1, fid=True), row(2, fid=True)]
+    draw_traces(rows, tmp_path, "a", "b")
+    draw_traces([*rows, row(3, fid=True, variance=True)], tmp_path, "a", "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["variance_vs_fid.png"]
+
+
+@pytest.mark.parametrize("steps", [[1, 2], [2, 4], [3, 4], [0, 50, 400]])
 def test_updates_are_whole_numbers(steps: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A run of few updates too; each tick in sight is one of them."""
     drawn: list[Figure] = []
     monkeypatch.setattr(traces, "save_figure", lambda figure, path: drawn.append(figure))
-    rows = [{"step": float(step), "fid/fid": 3.0} for step in steps]
-    rows += [
-        {"step": float(step)}
-        | {
-            f"variance/{arm}/{name}{end}": 2.0
-            for arm in ("carv", "iid")
-            for name in ("total", "within")
-            for end in ("", "_low", "_high")
-        }
-        for step in steps
-    ]
-    draw_variance_vs_fid(rows, tmp_path / "x.png", "a", "b")
+    rows = [row(step, fid=True, variance=True) for step in steps]
+    draw_traces(rows, tmp_path, "a", "b")
     for axes in drawn[0].axes:
         low, high = axes.get_xlim()
         ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]

@@ -459,13 +459,15 @@ def test_a_pixel_teacher_gets_renders_of_its_own_size(
 
 def test_clip_scores_of_several_runs(teacher: Path, tmp_path: Path) -> None:
     runs = [
-        run(teacher, tmp_path, f"name=r{i}", f"sds.prompt=a {colour} torus", "trainer.max_steps=3")
-        for i, colour in enumerate(("red", "blue"))
+        run(teacher, tmp_path, f"name=r{steps}", f"sds.prompt=a {colour} torus", f"trainer.max_steps={steps}")
+        for steps, colour in ((3, "red"), (6, "blue"))
     ]
     results = [measure_clip(r, config_of(r), None, 4, "cpu") for r in runs]
     assert [r.prompt for r in results] == ["a red torus", "a blue torus"]
     assert all(r.true is not None and r.matched is not None for r in results)
     assert len(clip_table(results).rows) == 3
+    assert not draw_clip(runs[:1], tmp_path / "clip.png")  # one score is no curve
+    assert not (tmp_path / "clip.png").exists()
     assert draw_clip(runs, tmp_path / "clip.png")
     assert (tmp_path / "clip.png").is_file()
 
