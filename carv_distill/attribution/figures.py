@@ -97,7 +97,7 @@ def _lines(words: str, score: str, letters: int) -> list[str]:
     """The same in lines of so many letters, broken after commas too; of a long prompt the beginning."""
     lines = [line for part in words.replace(", ", ",\n").splitlines() for line in wrap(part, letters)]
     if len(lines) > LINES:
-        lines = [*lines[: LINES - 1], f"{lines[LINES - 1][: letters - 1]}…"]
+        lines = [*lines[: LINES - 1], f"{wrap(lines[LINES - 1], letters - 1)[0]}…"]
     if score and lines and len(lines[-1]) + 2 + len(score) <= letters:
         return [*lines[:-1], f"{lines[-1]}  {score}"]
     return [*lines, score] if score else lines
