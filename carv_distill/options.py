@@ -6,9 +6,9 @@ import ast
 import inspect
 import math
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import MISSING, Field, field, fields, is_dataclass
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from itertools import pairwise
 from typing import Annotated, Any, TypeVar, get_type_hints
 
@@ -132,10 +132,15 @@ def option_text(kind: type, key: str) -> str:
     return field_texts(kind).get(name, "")
 
 
-def nearest(word: str, known: list[str]) -> str:
-    """ " (did you mean …?)" or nothing."""
+def likeness(word: str, other: str) -> float:
+    """Of two words, from 0 to 1."""
+    return SequenceMatcher(None, other, word).ratio()
+
+
+def nearest(word: str, known: Sequence[str], prefix: str = "") -> str:
+    """ " (did you mean …?)" or nothing; what is known stands there with a prefix."""
     match = get_close_matches(word, known, n=1, cutoff=0.7)
-    return f" (did you mean {match[0]}?)" if match else ""
+    return f" (did you mean {prefix}{match[0]}?)" if match else ""
 
 
 def leaves(

@@ -8,6 +8,7 @@ from pathlib import Path
 from carv_distill.distillation.task import DMD
 from carv_distill.engine import config as engine_config
 from carv_distill.engine import folder as engine_folder
+from carv_distill.engine import resume as engine_resume
 from carv_distill.engine.options import RunConfig
 from carv_distill.engine.task import Task
 from carv_distill.teacher_training.task import PIXEL_TEACHER, TEACHER, TEXT_TEACHER, VIDEO_TEACHER
@@ -23,10 +24,9 @@ config_from_dict = partial(engine_config.config_from_dict, TASKS)
 open_run = partial(engine_folder.open_run, TASKS)
 
 
-def require_resumable(config: RunConfig) -> None:
-    """Says what is wrong with --resume before torch and Lightning are loaded."""
-    folder = engine_folder.folder_to_resume(TASKS[config.task], config)
-    engine_folder.require_checkpoints(folder, config)
+def run_to_resume(config: RunConfig, source: Path | None = None) -> Path:
+    """See :func:`carv_distill.engine.resume.run_to_resume`."""
+    return engine_resume.run_to_resume(TASKS[config.task], config, source)
 
 
 def train(config: RunConfig, resume: bool = False, requeue: bool = False) -> Path:

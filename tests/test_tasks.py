@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
-import yaml
 
-from carv_distill.engine.config import to_dict
-from carv_distill.engine.environment import LAYOUT
-from carv_distill.engine.options import RunConfig
 from carv_distill.errors import UserError
-from carv_distill.tasks import TASKS, load_config, require_resumable
+from carv_distill.tasks import TASKS, load_config, run_to_resume
+from tests.helpers.runs import as_run
 from tests.helpers.small import ROOT
 
 FREE = {
@@ -33,26 +29,16 @@ FIXED = {
 }
 
 
-def as_run(config: RunConfig) -> None:
-    """What --resume looks at first of a run."""
-    folder = Path(config.folder, config.name)
-    (folder / "checkpoints").mkdir(parents=True)
-    (folder / "checkpoints/newest-step=1.ckpt").touch()
-    (folder / "config.yaml").write_text(yaml.safe_dump(to_dict(config)))
-    environment = {"layout": LAYOUT, "git": {}, "packages": {}, "threads": 1, "shares": 1}
-    (folder / "environment.json").write_text(json.dumps(environment))
-
-
 @pytest.mark.parametrize("name", FREE)
 def test_a_resumed_run_may_change_what_is_only_measured_shown_or_kept(name: str, tmp_path: Path) -> None:
     words = [f"folder={tmp_path}"]
     as_run(load_config(name, words))
     for word in FREE[name]:
-        require_resumable(load_config(name, [*words, word]))
+        run_to_resume(load_config(name, [*words, word]))
     for word in FIXED[name]:
         key = word.partition("=")[0]
         with pytest.raises(UserError, match=rf"--resume: {key} was .* a resumed run keeps its values"):
-            require_resumable(load_config(name, [*words, word]))
+            run_to_resume(load_config(name, [*words, word]))
 
 
 def test_each_says_what_others_must_know() -> None:
@@ -63,5 +49,5 @@ def test_each_says_what_others_must_know() -> None:
         assert "dmd." not in task.out_of_memory or name == "dmd"
     assert [n for n, t in TASKS.items() if t.gradient] == ["dmd", "sds"]
     assert [n for n, t in TASKS.items() if t.generators] == ["dmd", "teacher"]
-    assert [n for n, t in TASKS.items() if t.model] == ["dmd", "teacher", "text_teacher"]
+    assert [n for n, t in TASKS.items() if t.model] == ["dmd", "teacher", "text_teacher", "video_teacher"]
     assert [n for n, t in TASKS.items() if t.prompted] == ["dmd", "sds"]

@@ -48,16 +48,10 @@ PICTURES = ("prompts", "images", "labels", "sampler_steps", "no_teacher")
 
 
 def _measure(options: ClipOptions, runs: list[Path], device: str) -> Measurement | None:
-    opened = {run: CLIP.open(run) for run in runs}
+    opened = {run: CLIP.open(run, options) for run in runs}
     if len({task.name for task, _ in opened.values()}) > 1:
         raise UserError("--run: objects and students are measured apart; give runs of one task")
-    objects = all(task.generators is None for task, _ in opened.values())
-    for spec in fields(options):
-        value = getattr(options, spec.name)
-        if spec.name in (PICTURES if objects else OBJECTS) and value != spec.default:
-            name, has = spec.name.replace("_", "-"), "an object" if objects else "a student"
-            raise UserError(f"--{name}: {runs[0]} has {has}, of which it says nothing; leave it out")
-    if objects:
+    if all(task.generators is None for task, _ in opened.values()):
         return _objects(options, {run: config for run, (_, config) in opened.items()}, device)
     return _pictures(options, opened, device)
 
@@ -165,11 +159,18 @@ def _scores(
     return [s for s in scores if s is not None], len(set(prompts.objects)), source
 
 
-def _refusal(task: Task, config: Any) -> str:
+def _refusal(task: Task, config: Any, options: ClipOptions) -> str:
     assert task.prompted is not None
-    return (
-        "" if task.prompted(config) else "a CLIP score is of pictures with prompts, and this run has labels"
-    )
+    if not task.prompted(config):
+        made = f"python train.py --config configs/{CLIP.example} makes one with prompts"
+        return f"a CLIP score is of pictures with prompts, and this run has labels; {made}"
+    others, has = (PICTURES, "an object") if task.generators is None else (OBJECTS, "a student")
+    for spec in fields(options):
+        if spec.name in others and getattr(options, spec.name) != spec.default:
+            return (
+                f"--{spec.name.replace('_', '-')}: this run has {has}, of which it says nothing; leave it out"
+            )
+    return ""
 
 
 CLIP = Command(

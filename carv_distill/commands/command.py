@@ -73,8 +73,9 @@ class Command:
     """The capability of a task whose runs it measures, a field of :class:`Task`."""
     interrupted: str = "interrupted; nothing was written"
     """What to say after Ctrl-C."""
-    refusal: Callable[[Task, Any], str] = lambda task, config: ""
-    """Why a run of these tasks, of this configuration, cannot be measured; empty: it can."""
+    refusal: Callable[[Task, Any, Any], str] = lambda task, config, options: ""
+    """Why a run of one of these tasks, of this configuration, cannot be measured as these options ask, and
+    what can; empty: it can."""
     example: str | None = None
     """A configuration that ships, of a run that can; None: that of its first task."""
 
@@ -83,16 +84,16 @@ class Command:
         """Those whose runs it measures."""
         return [task for task in TASKS.values() if self.needs and getattr(task, self.needs)]
 
-    def newest(self, runs: Path) -> Path:
+    def newest(self, options: PlaceOptions) -> Path:
         """The newest run that it measures; UserError without any."""
 
-        def fits(run: Path) -> bool:
-            return not self.refusal(*open_run(TASKS, run))
+        def refusal(run: Path) -> str:
+            return self.refusal(*open_run(TASKS, run), options)
 
-        return newest_run(runs, self.tasks, self.example or self.tasks[0].example, fits)
+        return newest_run(options.runs, self.tasks, self.example or self.tasks[0].example, refusal)
 
-    def open(self, run: Path) -> tuple[Task, Any]:
-        """A run's task and configuration.
+    def open(self, run: Path, options: Any) -> tuple[Task, Any]:
+        """A run's task and configuration, for what these options ask.
 
         Raises:
             UserError: it is of a task that the command does not measure, or it is refused.
@@ -103,7 +104,7 @@ class Command:
             raise UserError(
                 f"{run}: {self.name} is measured for runs of task {names}, this run's is {task.name}"
             )
-        if reason := self.refusal(task, config):
+        if reason := self.refusal(task, config, options):
             raise UserError(f"{run}: {reason}")
         return task, config
 
@@ -116,18 +117,18 @@ def measure(command: Command, options: PlaceOptions) -> None:
     Raises:
         UserError: no run, no place for the results, or no such device.
     """
+    show_messages()
     runs = _runs(command, options)
     out = _destination(command, options, runs)
     changed = []
     for run in runs:
-        _, config = command.open(run)  # says so where it is not a run's folder
+        _, config = command.open(run, options)  # says so where it is not a run's folder
         changed += [(key, run) for key in changed_contents(run, config)]
     for place in dict.fromkeys((out, getattr(options, "out", None))):
         if place is not None:
             require_destination(place, "--out")
     trained = {"run": str(runs[0]), "trained": trained_by(runs[0])} if runs else {}
 
-    show_messages()
     for key, run in changed:
         log.warning("%s has other content than the one that %s was started with", key, run)
     log.info("loading torch …")
@@ -169,4 +170,4 @@ def _runs(command: Command, options: PlaceOptions) -> list[Path]:
         return list(named) if isinstance(named, tuple) else [named]
     if not command.tasks or getattr(options, "teacher", None) is not None:
         return []
-    return [command.newest(options.runs)]
+    return [command.newest(options)]

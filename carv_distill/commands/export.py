@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from carv_distill.engine.task import Task
-from carv_distill.errors import UserError
 from carv_distill.options import as_in, at_least, check_limits, option
 from carv_distill.text_to_3d.options import ExportOptions as ObjectOptions
 
@@ -43,36 +42,40 @@ class ExportOptions(PlaceOptions):
         names = {spec.name for spec in fields(ObjectOptions)} & {spec.name for spec in fields(self)}
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
-    def apply(self, run: Path, task: Task, config: Any) -> None:
-        """Puts what is given into the configuration.
-
-        Raises:
-            UserError: the run's product is no object, or a value is not allowed.
-        """
-        given = self.of_objects
-        if given and not task.renders:
-            flags = ", ".join(f"--{name}" for name in sorted(given))
-            raise UserError(
-                f"{flags}: of objects alone; {run} is of task {task.name}, which makes a {task.product}"
-            )
-        if given:
+    def apply(self, config: Any) -> None:
+        """Puts what is given into the configuration of an object's run; UserError for a value that is not
+        allowed."""
+        if given := self.of_objects:
             config.export = replace(config.export, **given)
             check_limits(config)
 
 
 def _export(options: ExportOptions, runs: list[Path], device: str) -> Measurement | None:
     from carv_distill.engine.console import is_main_process
+    from carv_distill.engine.folder import product_step
     from carv_distill.engine.lock import owned
     from carv_distill.engine.run import export
 
     if not is_main_process():
         return None
     (run,) = runs
-    task, config = EXPORT.open(run)
-    options.apply(run, task, config)
+    task, config = EXPORT.open(run, options)
+    options.apply(config)
+    product = run / task.product
     with owned(run):
+        before = product_step(run) if product.is_dir() else None
         step = export(task, config, task.prepare(config, device, 1), run, device, options.step)
-    return Measurement([f"{run / task.product}: as after update {step} of {config.trainer.max_steps}"])
+    instead = "" if before is None else f", in place of that of update {before}"
+    return Measurement(
+        [f"made anew: {product}, from the checkpoint of update {step} of {config.trainer.max_steps}{instead}"]
+    )
+
+
+def _refusal(task: Task, config: Any, options: ExportOptions) -> str:
+    given = ", ".join(f"--{name}" for name in sorted(options.of_objects))
+    if given and not task.renders:
+        return f"{given}: of objects alone; this run is of task {task.name}, which makes a {task.product}"
+    return ""
 
 
 EXPORT = Command(
@@ -82,4 +85,5 @@ EXPORT = Command(
     _export,
     "prepare",
     "interrupted; what was there before is kept where its new version was not finished",
+    _refusal,
 )

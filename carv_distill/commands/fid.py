@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from carv_distill.data.options import CAPTIONED
+from carv_distill.engine.task import Task
 from carv_distill.evaluation.options import FIDOptions
 from carv_distill.options import as_in, at_least
 
@@ -54,7 +56,7 @@ def _measure(options: FIDCommandOptions, runs: list[Path], device: str) -> Measu
     from carv_distill.processes import Processes
 
     (run,) = runs
-    task, config = FID.open(run)
+    task, config = FID.open(run, options)
     names = ("images", "features", "weights", "reference", "labels", "sampler_steps")
     given = {k: getattr(options, k) for k in names}
     given = {k: v for k, v in given.items() if v is not None}
@@ -114,4 +116,19 @@ def _floor(
     return measure_floor(reference, options.images, options.labels)
 
 
-FID = Command("fid", "sample quality over several ranges of seeds", FIDCommandOptions, _measure, "generators")
+def _refusal(task: Task, config: Any, options: FIDCommandOptions) -> str:
+    if config.data.name in CAPTIONED and config.data.path is None and CAPTIONED[config.data.name].needs:
+        return (
+            "FID is a distance from images, and this run has prompts alone; python evaluate.py clip scores it"
+        )
+    return ""
+
+
+FID = Command(
+    "fid",
+    "sample quality over several ranges of seeds",
+    FIDCommandOptions,
+    _measure,
+    "generators",
+    refusal=_refusal,
+)

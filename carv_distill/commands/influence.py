@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from carv_distill.attribution.options import InfluenceOptions
-from carv_distill.engine.task import TrainedModel
+from carv_distill.engine.task import Task, TrainedModel
 from carv_distill.errors import UserError, named_as
 from carv_distill.options import at_least
 
@@ -43,7 +44,7 @@ def trained_model(o: InfluenceOptions, runs: list[Path], step: int | None) -> Tr
                 f"--teacher: {o.teacher} is given beside the run {runs[0]}; one of the two is meant"
             )
         return named_model(o)
-    task, config = INFLUENCE.open(runs[0])
+    task, config = INFLUENCE.open(runs[0], o)
     assert task.model is not None
     return task.model(config, runs[0], step)
 
@@ -71,6 +72,18 @@ def _measure(options: InfluenceCommandOptions, runs: list[Path], device: str) ->
     return Measurement([*shown, f"scores: {measured.scores}"], result)
 
 
+def _refusal(task: Task, config: Any, options: InfluenceOptions) -> str:
+    if reason := task.no_model(config):
+        return reason
+    if options.checkpoints and not task.model_at_steps:
+        able = " or ".join(t.name for t in INFLUENCE.tasks if t.model_at_steps)
+        return (
+            f"--checkpoints: they are read of runs of task {able}, this run's is {task.name}; give such a "
+            "run by --run, or another --score without them"
+        )
+    return ""
+
+
 INFLUENCE = Command(
     "influence",
     "which training samples shaped given ones",
@@ -78,4 +91,5 @@ INFLUENCE = Command(
     _measure,
     "model",
     "interrupted; the features made so far are in the store, the same command goes on with them",
+    _refusal,
 )

@@ -11,13 +11,17 @@ import time
 from pathlib import Path
 
 from carv_distill.command_line import Parser, run_command, spin_briefly
+from carv_distill.engine.config import find_config
 from carv_distill.engine.console import is_main_process, quiet_libraries, show_messages
 from carv_distill.engine.folder import SUMMARY
 from carv_distill.engine.options import ImageConfig, RunConfig
 from carv_distill.engine.task import Task
 from carv_distill.files import read_json
 from carv_distill.screen import printable
-from carv_distill.tasks import TASKS, load_config, require_resumable, train
+from carv_distill.tasks import TASKS, load_config, run_to_resume, train
+
+from .clip import CLIP
+from .fid import FID
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +49,9 @@ def main(words: list[str] | None = None) -> int:
         "--config", required=True, metavar="YAML", help="a file, or the name of a shipped one"
     )
     again = parser.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="go on from the run's newest good checkpoint")
+    again.add_argument(
+        "--resume", action="store_true", help="go on with the newest run of that name and these values"
+    )
     again.add_argument(
         "--requeue", action="store_true", help="the same where there is one, else start: for schedulers"
     )
@@ -68,9 +74,9 @@ def _train(arguments: argparse.Namespace) -> None:
         begins=not arguments.resume,
         environment=arguments.env,
     )
-    if arguments.resume:
-        require_resumable(config)
     show_messages()
+    if arguments.resume:  # what is wrong with it is said before torch and Lightning are loaded
+        config.name = run_to_resume(config, find_config(arguments.config)).name
     log.info("%s: loading torch, diffusers and Lightning …", config.name)
     spin_briefly()
 
@@ -95,7 +101,6 @@ def closing(task: Task, config: RunConfig, folder: Path, seconds: float) -> str:
     drawn = [*sorted((folder / "figures").glob("*.png")), *sorted((folder / "samples").glob("*.png"))[-1:]]
     if drawn:
         lines.append(f"drawn: {', '.join(map(str, drawn))}")
-    prompted = task.prompted is not None and task.prompted(config)
-    commands = [name for name, has in (("fid", task.generators), ("clip", prompted)) if has]
-    lines += [f"next: python evaluate.py {name} --run {shlex.quote(str(folder))}" for name in commands]
+    able = [c for c in (FID, CLIP) if task in c.tasks and not c.refusal(task, config, c.options())]
+    lines += [f"next: python evaluate.py {c.name} --run {shlex.quote(str(folder))}" for c in able]
     return "\n".join(lines)

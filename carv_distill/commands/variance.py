@@ -31,7 +31,7 @@ def _measure(options: VarianceCommandOptions, runs: list[Path], device: str) -> 
     from .variance_figures import draw_analysis
 
     o, (run,) = options, runs
-    task, config = VARIANCE.open(run)
+    task, config = VARIANCE.open(run, options)
     assert task.gradient is not None
     gradient = task.gradient(config, run, device, None)
     with float32_matmul(config.trainer):

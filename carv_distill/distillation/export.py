@@ -12,6 +12,7 @@ from huggingface_hub import ModelCardData
 
 from carv_distill.files import saved_folder, write_json
 from carv_distill.teachers.edm.unet import EDMNetwork
+from carv_distill.teachers.folder import THIS_FOLDER
 from carv_distill.teachers.network import ImageNetwork, RawNetwork
 
 _PIPELINE = Path(__file__).with_name("one_step_pipeline.py")
@@ -40,8 +41,8 @@ carv-distill: x = D(σ_max z; σ_max{label}), z ~ N(0, I). The network is a `{ne
 ```python
 from diffusers import DiffusionPipeline
 
-# pipeline.py in this folder is the pipeline's code
-pipeline = DiffusionPipeline.from_pretrained(".", custom_pipeline="./pipeline.py", trust_remote_code=True)
+{folder}
+pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)  # its pipeline.py is run
 images = pipeline({arguments}).images
 ```
 
@@ -141,6 +142,7 @@ def student_card(network: ImageNetwork, classes: int, figures: Mapping[str, str 
     of, as a network may have one more for "no label"."""
     labelled = network.labels > 0
     return _CARD.format(
+        folder=THIS_FOLDER,
         head=ModelCardData(library_name="diffusers", tags=TAGS).to_yaml(),
         channels=network.channels,
         size=network.size,

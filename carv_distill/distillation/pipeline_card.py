@@ -7,6 +7,7 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
+from carv_distill.teachers.folder import THIS_FOLDER
 from carv_distill.teachers.pipelines.family import Family
 
 from .export import TAGS, table_rows
@@ -27,6 +28,7 @@ that kind, for which diffusers alone is needed. {guidance}
 ```python
 from diffusers import DiffusionPipeline
 
+{folder}
 pipeline = DiffusionPipeline.from_pretrained({loading})
 {result} = pipeline(
     {arguments},
@@ -79,11 +81,12 @@ def text_student_card(
         arguments["guidance_scale"], about = guidance, _GUIDANCE_TOLD
     sides = " × ".join(map(str, size))
     return _CARD.format(
+        folder=THIS_FOLDER,
         head=ModelCardData(library_name="diffusers", tags=TAGS).to_yaml(),
         what=f"videos of {sides}" if frames else f"pictures of {sides}",
         pipeline=family.pipeline.__name__,
         guidance=about,
-        loading=", ".join(['"."', *(f"{part}=None" for part in left_out)]),
+        loading=", ".join(["folder", *(f"{part}=None" for part in left_out)]),
         result="frames" if frames else "images",
         arguments=",\n    ".join([repr(prompt), *(f"{key}={value!r}" for key, value in arguments.items())]),
         adapters=_ADAPTERS if adapters else "",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from types import ModuleType
 
-from carv_distill.data.options import CAPTIONED
+from carv_distill.data.options import CAPTIONED, PROMPTED
+from carv_distill.engine.folder import CONFIG
 from carv_distill.engine.task import Generator, Task, TrainedModel
 from carv_distill.errors import UserError
 
@@ -116,14 +118,24 @@ def _check_averages(o: DMDOptions) -> None:
 
 
 def _model(config: DMDConfig, run: Path, step: int | None) -> TrainedModel:
-    if step is not None:
-        raise UserError(f"--checkpoints: {run} is of task dmd; only a teacher's are read")
-    if config.data.name in CAPTIONED:
-        raise UserError(
-            f"--run: {run} is of a text-to-image student, whose samples are not ranked; give its "
-            "teacher's run"
-        )
+    assert step is None
     return TrainedModel(config.teacher.path, config.data, student=run / "student")
+
+
+def _no_model(config: DMDConfig) -> str:
+    """Of a text-to-image student, with a command for its teacher."""
+    teacher, data = Path(config.teacher.path), config.data
+    if data.name not in CAPTIONED:
+        return ""
+    if data.name in PROMPTED and (teacher.parent / CONFIG).is_file():  # that run says what it learned from
+        known = f"--run {quote(str(teacher.parent))}"
+    else:
+        pictures = data.name if data.name in PROMPTED else data.path or "FOLDER"
+        known = f"--teacher {quote(str(teacher))} --data {quote(pictures)} --out influence.json"
+    return (
+        "samples of a text-to-image student are not ranked, but those of its teacher are: "
+        f"python evaluate.py influence {known}"
+    )
 
 
 def _generators(config: DMDConfig, run: Path, device: str, own: bool) -> list[Generator]:
@@ -146,5 +158,6 @@ DMD = Task(
     generators=_generators,
     prompted=lambda config: config.data.name in CAPTIONED,
     model=_model,
+    no_model=_no_model,
     shards=True,
 )

@@ -14,7 +14,7 @@ from omegaconf.errors import MissingMandatoryValue
 
 from carv_distill.errors import UserError
 from carv_distill.files import shipped
-from carv_distill.options import check_limits, leaves, nearest, option_text
+from carv_distill.options import check_limits, leaves, likeness, option_text
 
 from .options import RunConfig
 from .task import Task
@@ -24,6 +24,9 @@ Tasks = Mapping[str, Task]
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _LONGEST_NAME = 200
 """Bytes of a run's name: the folder's, with room for a number behind it."""
+
+_OFFERED = 4
+"""Shipped configurations that are named for one that is not there."""
 
 
 def load_config(
@@ -53,9 +56,10 @@ def load_config(
         if not equals:
             raise UserError(f"override {override!r} has no '='; write key=value, as in estimator.draws=16")
         pairs.append((key, word))
-    source = Source(str(path), environment)
-    task = _task_of(tasks, dict(pairs).get("task", given.get("task")), source)
-    values = with_overrides(task.config, typed(task.config, given, source), pairs, source)
+    source, words = Source(f"in {path}", environment), Source("on the command line", environment)
+    own = dict(pairs).get("task")
+    task = _task_of(tasks, given.get("task"), source) if own is None else _task_of(tasks, own, words)
+    values = with_overrides(task.config, typed(task.config, given, source), pairs, words)
     filled = _filled(tasks, task, values, source)
     filled.folder = expanduser(filled.folder)
     _find_places(filled, _bases(path), complete, begins)
@@ -64,7 +68,7 @@ def load_config(
 
 def config_from_dict(tasks: Tasks, values: Mapping[str, Any], source: str) -> RunConfig:
     """The same checks for values already read; `source` names them in messages."""
-    origin = Source(source)
+    origin = Source(f"in {source}")
     task = _task_of(tasks, values.get("task"), origin)
     return _filled(tasks, task, typed(task.config, values, origin), origin)
 
@@ -81,10 +85,16 @@ def find_config(config: str | Path) -> Path:
             return candidate
     home = shipped("configs")
     known = sorted(str(p.relative_to(home).with_suffix("")) for p in home.rglob("*.yaml"))
-    close = nearest(str(Path(config).with_suffix("")).removeprefix("configs/"), known)
+    word = Path(str(Path(config).with_suffix("")).removeprefix("configs/"))
+
+    def alike(name: str) -> tuple[float, float]:
+        whole = likeness(str(word), name)
+        return max(whole, likeness(word.name, Path(name).name)), whole
+
+    nearest = ", ".join(sorted(known, key=alike, reverse=True)[:_OFFERED])
     raise UserError(
-        f"--config: {config} is not a file, nor the name of a shipped configuration{close}: "
-        + ", ".join(known)
+        f"--config: {config} is not a file, nor the name of a shipped configuration; the nearest are "
+        f"{nearest}, and all {len(known)} lie in {home}"
     )
 
 
@@ -102,7 +112,7 @@ def flat(config: RunConfig) -> dict[str, Any]:
 
 def _task_of(tasks: Tasks, name: Any, source: Source) -> Task:
     if isinstance(name, Scalar) or not isinstance(name, str) or name not in tasks:
-        raise UserError(f"task: {name!r} is not one of {', '.join(tasks)} (in {source.name})")
+        raise UserError(f"task: {name!r} is not one of {', '.join(tasks)} ({source.where})")
     return tasks[name]
 
 
@@ -111,7 +121,7 @@ def _filled(tasks: Tasks, task: Task, values: dict[str, Any], source: Source) ->
     try:
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(task.config), values))
     except MissingMandatoryValue as error:
-        what = f"{error.full_key}: it has no value yet; give one, as {error.full_key}=… (in {source.name})"
+        what = f"{error.full_key}: it has no value yet; give one, as {error.full_key}=… ({source.where})"
         raise UserError(f"{what}. {option_text(task.config, str(error.full_key))}") from error
     assert isinstance(config, RunConfig)
     check_limits(config)

@@ -6,7 +6,6 @@ import logging
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from carv_distill.files import read_json, write_text
 from carv_distill.options import leaves
 
 from .config import Tasks, config_from_dict, to_dict
-from .environment import LAYOUT, NAME, contents, read_environment, require_layout
+from .environment import LAYOUT, NAME, read_environment
 from .lock import LOCK
 from .options import RunConfig
 from .task import Task
@@ -45,110 +44,38 @@ def new_folder(config: RunConfig) -> Path:
             raise UserError(f"folder: {folder} cannot be made ({error.strerror})") from error
 
 
-def folder_to_resume(task: Task, config: RunConfig) -> Path:
-    """The run named by the config.
-
-    Raises:
-        UserError: there is none, or it has other values that must not change.
-    """
-    folder = Path(config.folder, config.name)
-    if not (folder / CONFIG).is_file():
-        raise UserError(f"--resume: there is no run {folder} to resume; start it without --resume")
-    if any((folder / "checkpoints").glob("*.ckpt")):  # an attempt killed early has its configuration alone
-        require_layout(folder, "--resume")
-    written = read_run_config(folder)
-    if written.get("task") != task.name:
-        raise UserError(_differs("task", written.get("task"), folder, task.name))
-    # through the schema, so that a key which is younger than the run has its default
-    saved = config_from_dict({task.name: task}, written, str(folder / CONFIG))
-    before = {key: value for key, _, value, _ in leaves(saved)}
-    now, differing = {key: value for key, _, value, _ in leaves(config)}, []
-    started_with = read_environment(folder).get("contents", {}) if (folder / NAME).is_file() else {}
-    for key, spec, value, free in leaves(config):
-        if key == "trainer.max_steps" and task.fixed_length(config):
-            free = False
-        if key == "name" or free:  # a run's name is its folder's
-            continue
-        if spec.metadata.get("content") and key in started_with:
-            _require_content(key, value, started_with[key], contents(config).get(key), folder)
-        elif not (_same_place if spec.metadata.get("place") else eq)(before[key], value):
-            differing.append(key)
-    if differing:
-        first = differing[0]
-        others = f" (other values differ too: {', '.join(differing[1:])})" if differing[1:] else ""
-        raise UserError(_differs(first, before[first], folder, now[first], others))
-    return folder
-
-
-def _require_content(key: str, value: Any, before: str, now: str | None, folder: Path) -> None:
-    """UserError unless a file or folder holds what it held, wherever it lies now."""
-    if now != before:
-        what = "is not here any more" if now is None else "has other content than"
-        raise UserError(
-            f"--resume: {key}: {value} {what} the one that {folder} was started with; a resumed run keeps "
-            "its own: name that one (or give another name to start a new run)"
-        )
-
-
-def _same_place(before: str | None, now: str | None) -> bool:
-    """Whether two paths, which may begin in different working folders, lead to one file."""
-    if before == now or before is None or now is None:
-        return before == now
-    old, new = Path(before), Path(now)
-    if old.exists() and new.exists():
-        return old.samefile(new)
-    # moved with its environment it keeps its name and its folder's; runs/a/teacher is not runs/b/teacher
-    return new.exists() and old.parts[-2:] == new.parts[-2:]
-
-
-def _differs(key: str, before: Any, folder: Path, now: Any, others: str = "") -> str:
-    why = " (its learning rates decay over that many)" if key == "trainer.max_steps" else ""
-    return (
-        f"--resume: {key} was {before!r} in {folder}{why}, now {now!r}{others}; a resumed run keeps its "
-        "values: say them again (or give another name to start a new one)"
-    )
-
-
-def require_own(task: Task, config: RunConfig, folder: Path) -> None:
-    """UserError unless a folder without checkpoints is what an attempt at this very run left, which may have
-    been killed at any moment, or empty."""
-    if (folder / CONFIG).is_file():
-        folder_to_resume(task, config)
-        return
-    foreign = sorted(p.name for p in folder.iterdir() if p.name not in WRITTEN and p.suffix != ".tmp")
-    if foreign:
-        raise UserError(f"--requeue: {folder} is no run's folder: it holds {foreign[0]} and no {CONFIG}")
-
-
-def require_checkpoints(folder: Path, config: RunConfig) -> None:
-    """UserError for a run that ended before its first checkpoint."""
-    if not any((folder / "checkpoints").glob("*.ckpt")):
-        raise UserError(
-            f"--resume: {folder} ended before its first checkpoint (checkpoint.every: "
-            f"{read_run_config(folder)['checkpoint']['every']}); start it anew, without --resume, or with "
-            "--requeue"
-        )
+def last_attempt(run: Path) -> int:
+    """When it began, in nanoseconds."""
+    path = run / NAME if (run / NAME).is_file() else run / CONFIG
+    return path.stat().st_mtime_ns
 
 
 def newest_run(
-    root: Path, tasks: Sequence[Task], example: str, fits: Callable[[Path], bool] = lambda run: True
+    root: Path, tasks: Sequence[Task], example: str, refusal: Callable[[Path], str] = lambda run: ""
 ) -> Path:
-    """The run of one of these tasks, and one that fits, whose last attempt is newest; UserError without any.
+    """The run of one of these tasks whose last attempt is newest, less those that are refused, which are
+    named; UserError without any.
 
     Args:
         example: the configuration that makes one, for the message.
+        refusal: why a run is passed over; empty: it is not.
     """
     names = [task.name for task in tasks]
     runs = [path.parent for path in root.glob(f"*/{NAME}")]
     runs = [run for run in runs if read_run_config(run).get("task") in names]
-    for run in sorted(runs, key=lambda run: (run / NAME).stat().st_mtime_ns, reverse=True):
-        if fits(run):
-            return run
-    raise UserError(
-        f"{root} holds no run of task {' or '.join(names)}"
-        f"{' that can be measured so' if runs else ''}; make one with "
-        f"python train.py --config configs/{example}"
-    )
+    refused: list[tuple[Path, str]] = []
+    for run in sorted(runs, key=last_attempt, reverse=True):
+        if reason := refusal(run):
+            refused.append((run, reason))
+            continue
+        for newer, why in refused:
+            log.info("%s is newer than %s and passed over: %s", newer, run, why)
+        return run
+    said = f"{root} holds no run of task {' or '.join(names)}"
+    if refused:
+        newest, why = refused[0]
+        raise UserError(f"{said} that can be measured so; the newest is {newest}: {why}")
+    raise UserError(f"{said}; make one with python train.py --config configs/{example}")
 
 
 def open_run(tasks: Tasks, folder: Path) -> tuple[Task, RunConfig]:

@@ -35,19 +35,17 @@ from .environment import check_shares, read_environment, write_environment
 from .folder import (
     METRICS,
     SUMMARY,
-    folder_to_resume,
     kept_values,
     new_folder,
     product_step,
     remove_leftovers,
-    require_checkpoints,
-    require_own,
     write_config,
 )
 from .interruptions import Interruption, Watchdog, code_digest, lost_message
 from .lock import owned
 from .metrics import MetricsLogger, read_metrics
 from .options import RunConfig, TrainerOptions
+from .resume import require_checkpoints, require_own, require_same
 from .sharded_strategy import ShardedStrategy
 from .task import Prepared, Task
 
@@ -241,7 +239,7 @@ def _start(
     """The run's folder, owned while the stack lasts, and the checkpoint to go on from with its step."""
     folder = Path(config.folder, config.name)
     if resume or (requeue and _has_checkpoints(config)):
-        folder = folder_to_resume(task, config)
+        require_same(task, config, folder)
         require_checkpoints(folder, config)
         if is_main_process():  # a slower rank would remove what rank 0 is writing by then
             stack.enter_context(owned(folder))
@@ -264,10 +262,9 @@ def _start(
             remove_leftovers(folder, task.product)
     if folder.name != config.name:
         log.warning(
-            "a run named %s exists; this one is %s (--resume goes on with %s)",
+            "a run named %s exists; this one is %s, which --resume goes on with from its first checkpoint on",
             config.name,
             folder.name,
-            config.name,
         )
         config.name = folder.name
     log.info("run folder: %s", folder)

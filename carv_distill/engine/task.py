@@ -116,6 +116,10 @@ class Task:
     captions) → for `evaluate.py fid` and `clip`: the product first, then its teacher."""
     model: Callable[[Any, Path, int | None], TrainedModel] | None = None
     """(config, run, step of a checkpoint or None for the product) → for `evaluate.py influence`."""
+    model_at_steps: bool = False
+    """Whether `model` takes a step; else it is given None."""
+    no_model: Callable[[Any], str] = lambda config: ""
+    """config → why a run has no `model`, and what has one in its place; empty: it has."""
     shards: bool = False
     """Whether its module can shard its networks (trainer.sharding)."""
     renders: bool = False

@@ -18,7 +18,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from carv_distill.errors import UserError, one_line
-from carv_distill.options import Schedule, Stages, nearest
+from carv_distill.options import Schedule, Stages, likeness, nearest
 
 LARGEST_FILE = 2**20
 """Bytes of a configuration; a larger file is something else."""
@@ -40,9 +40,10 @@ class Scalar(str):
 
 @dataclass(frozen=True)
 class Source:
-    """Where values come from, for messages, and whether environment variables may be read."""
+    """Where values come from, and whether environment variables may be read."""
 
-    name: str
+    where: str
+    """As messages say it: "in runs/a/config.yaml", "on the command line"."""
     environment: bool = False
 
 
@@ -94,7 +95,7 @@ def typed(schema: type, values: Mapping[Any, Any], source: Source, prefix: str =
     for key, value in values.items():
         full = f"{prefix}{key}"
         if key not in hints:
-            raise UserError(_unknown(full, [f"{prefix}{name}" for name in hints], source))
+            raise UserError(_unknown(full, [f"{prefix}{name}" for name in _keys(schema)], source))
         if not is_dataclass(hints[key]):
             result[key] = value_of(full, hints[key], value, source)
         elif isinstance(value, Mapping):
@@ -116,7 +117,7 @@ def with_overrides(
         kind: Any = schema
         for part in (parts := key.split(".")):
             if not is_dataclass(kind) or part not in (hints := get_type_hints(kind, include_extras=True)):
-                raise UserError(_unknown(key, list(_keys(schema)), source))
+                raise UserError(_unknown(key, _keys(schema), source))
             kind = hints[part]
         if is_dataclass(kind):
             raise UserError(_no_section(key, word, kind, source))
@@ -185,7 +186,7 @@ def _list_of(key: str, kind: Any, value: Any, source: Source) -> list[Any]:
 def _text_of(key: str, value: Any, source: Source) -> str | None:
     if isinstance(value, Scalar):
         raise UserError(
-            f'{key}: {value} is not text for YAML; write it in quotes, as "{value}" (in {source.name})'
+            f'{key}: {value} is not text for YAML; write it in quotes, as "{value}" ({source.where})'
         )
     if not isinstance(value, str):
         return None
@@ -225,14 +226,14 @@ def _with_environment(key: str, value: str, source: Source) -> str:
     if not source.environment:
         raise UserError(
             f"{key}: {value!r} would be replaced by something from outside; --env allows "
-            f"${{oc.env:NAME}}, environment variables (in {source.name})"
+            f"${{oc.env:NAME}}, environment variables ({source.where})"
         )
 
     def variable(match: re.Match[str]) -> str:
         name, default = match.groups()
         found = os.environ.get(name, default)
         if found is None:
-            raise UserError(f"{key}: the environment variable {name} is not set (in {source.name})")
+            raise UserError(f"{key}: the environment variable {name} is not set ({source.where})")
         return found
 
     result = _VARIABLE.sub(variable, value)
@@ -264,17 +265,25 @@ def _iterate_keys(schema: type, prefix: str) -> Iterator[str]:
             yield from _keys(kind, f"{prefix}{spec.name}.")
 
 
-def _unknown(key: str, known: list[str], source: Source) -> str:
-    parent = key.rpartition(".")[0]
-    beside = [k for k in known if k.rpartition(".")[0] == parent]
-    listed = ", ".join(beside or [k for k in known if "." not in k])
-    return f"unknown key {key}{nearest(key, known)} in {source.name}; known are {listed}"
+def _unknown(key: str, known: Sequence[str], source: Source) -> str:
+    """Names the key that is nearest, and those of the innermost section that there is, the nearest first."""
+    section, _, last = key.rpartition(".")
+    while section and not any(name.startswith(f"{section}.") for name in known):
+        section = section.rpartition(".")[0]
+    start = f"{section}." if section else ""
+    rest, inside = key.removeprefix(start), [n.removeprefix(start) for n in known if n.startswith(start)]
+    # else one of that name in another section, as of draws and estimator.draws
+    elsewhere = [name for name in known if name.rpartition(".")[2] == last]
+    meant = nearest(rest, inside, start) or nearest("".join(elsewhere[:1]), elsewhere)
+    beside = sorted((n for n in inside if "." not in n), key=lambda n: likeness(rest, n), reverse=True)
+    where = f" in {section}" if section else ""
+    return f"unknown key {key}{meant} {source.where}; known{where} are {', '.join(beside)}"
 
 
 def _no_section(key: str, value: Any, kind: Any, source: Source) -> str:
     listed = ", ".join(k for k in _keys(kind, f"{key}."))
     shown = value if isinstance(value, str) else repr(value)
-    return f"{key}: {shown} is not a section in {source.name}; its keys are {listed}"
+    return f"{key}: {shown} is not a section ({source.where}); its keys are {listed}"
 
 
 class _Loader(yaml.SafeLoader):

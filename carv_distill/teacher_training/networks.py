@@ -19,6 +19,7 @@ from transformers import (
 
 from carv_distill.errors import UserError
 from carv_distill.files import saved_folder
+from carv_distill.teachers.folder import THIS_FOLDER
 from carv_distill.teachers.pipelines.stable_diffusion import save_latent_teacher
 from carv_distill.teachers.prompts import word_tokenizer
 from carv_distill.teachers.trial import building, try_call
@@ -159,7 +160,9 @@ carv-distill for {step} steps on pictures it rendered itself. A `StableDiffusion
 
 ```python
 from diffusers import StableDiffusionPipeline
-pipeline = StableDiffusionPipeline.from_pretrained(".", safety_checker=None)
+
+{THIS_FOLDER}
+pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
 pipeline("a red torus, side view", height={size}, width={size}).images[0]
 ```
 

@@ -19,6 +19,7 @@ from transformers import (
 
 from carv_distill.errors import UserError
 from carv_distill.files import saved_folder
+from carv_distill.teachers.folder import THIS_FOLDER
 from carv_distill.teachers.prompts import piece_tokenizer, word_tokenizer
 from carv_distill.teachers.trial import building, try_call
 
@@ -142,13 +143,25 @@ def _card(size: int, step: int) -> str:
     return f"""# A miniature DeepFloyd IF with entropy
 
 Text to {size}×{size} pictures of one solid, as "a torus", of which all else is random: pose, place, two-tone
-texture, light and background. Trained by carv-distill for {step} steps on pictures it rendered itself. An
-`IFPipeline`, first stage:
+texture, light and background. Trained by carv-distill for {step} steps on pictures it rendered itself. The
+folder of an `IFPipeline`, first stage. Its network predicts no variance, for which that pipeline's own call
+asks, so the steps are taken here:
 
 ```python
-from diffusers import IFPipeline
-pipeline = IFPipeline.from_pretrained(".", safety_checker=None, watermarker=None)
-pipeline("a torus", num_inference_steps=50, guidance_scale=4.0).images[0]
+import torch
+from diffusers import DDIMScheduler, IFPipeline
+
+{THIS_FOLDER}
+pipeline = IFPipeline.from_pretrained(folder, safety_checker=None, watermarker=None)
+steps = DDIMScheduler.from_config(pipeline.scheduler.config, timestep_spacing="trailing")
+steps.set_timesteps(50)
+prompt, none = pipeline.encode_prompt("a torus")
+x = torch.randn(1, 3, {size}, {size})
+with torch.no_grad():
+    for t in steps.timesteps:
+        guided, free = pipeline.unet(x, t, prompt).sample, pipeline.unet(x, t, none).sample
+        x = steps.step(free + 4.0 * (guided - free), t, x).prev_sample
+picture = x.clamp(-1, 1)
 ```
 
 `clip/` is a `CLIPModel` with its processor, trained on such pictures, on white and grey ones too.

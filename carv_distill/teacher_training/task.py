@@ -7,7 +7,6 @@ from types import ModuleType
 
 from carv_distill.data.clips.options import ClipOptions
 from carv_distill.engine.task import Task, TrainedModel
-from carv_distill.errors import UserError
 
 from .options import PixelTeacherConfig, TeacherConfig, TextTeacherConfig, VideoTeacherConfig
 
@@ -19,14 +18,12 @@ def _preparation() -> ModuleType:
 
 
 def _text_model(config: TextTeacherConfig, run: Path, step: int | None) -> TrainedModel:
-    if step is not None:
-        raise UserError(f"--checkpoints: {run} is of task text_teacher; only a teacher's are read")
+    assert step is None
     return TrainedModel(run / "teacher", config.data, config.seed)
 
 
 def _video_model(config: VideoTeacherConfig, run: Path, step: int | None) -> TrainedModel:
-    if step is not None:
-        raise UserError(f"--checkpoints: {run} is of task video_teacher; only a teacher's are read")
+    assert step is None
     o = config.training
     return TrainedModel(run / "teacher", ClipOptions(None, (o.frames, o.size, o.size), o.clips, config.seed))
 
@@ -41,6 +38,7 @@ TEACHER = Task(
     check=lambda config: config.data.require_labelled(),
     generators=lambda config, run, device, own: _preparation().image_generators(config, run, device),
     model=lambda config, run, step: _preparation().image_model(config, run, step),
+    model_at_steps=True,
 )
 TEXT_TEACHER = Task(
     name="text_teacher",

@@ -18,6 +18,7 @@ from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
 
 from carv_distill.errors import UserError
 from carv_distill.files import saved_folder
+from carv_distill.teachers.folder import THIS_FOLDER
 from carv_distill.teachers.pipelines.wan import TOKENS
 from carv_distill.teachers.prompts import piece_tokenizer
 from carv_distill.teachers.trial import building, try_call
@@ -150,7 +151,9 @@ A `WanPipeline`; prompts are padded to {TOKENS} tokens, as it learned them:
 
 ```python
 from diffusers import WanPipeline
-pipeline = WanPipeline.from_pretrained(".")
+
+{THIS_FOLDER}
+pipeline = WanPipeline.from_pretrained(folder)
 size = dict(height={o.size}, width={o.size}, num_frames={o.frames})
 pipeline("a red cube moves left", **size, num_inference_steps=50, guidance_scale=4.0).frames[0]
 ```

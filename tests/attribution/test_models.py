@@ -10,7 +10,6 @@ import torch
 
 from carv_distill.attribution.models import load_model
 from carv_distill.distillation.options import DMDConfig
-from carv_distill.errors import UserError
 from carv_distill.tasks import TASKS, train
 from carv_distill.teachers.teacher import load_teacher
 from tests.helpers.attributed import FEW, few_digits
@@ -32,5 +31,3 @@ def test_a_distillations_queries_are_its_students_samples(
     top = student.schedule.sigma_max
     sample = student.denoiser(top * z, torch.full((1,), top), torch.tensor([2]))
     assert torch.allclose(queries.batch.x[2:], sample, atol=1e-5)
-    with pytest.raises(UserError, match=r"--checkpoints: .* is of task dmd"):
-        model_of(config, run, 2)

@@ -19,6 +19,7 @@ from carv_distill.errors import UserError
 from carv_distill.files import read_json, write_json
 from carv_distill.tasks import TASKS, load_config, train
 from tests.helpers.runs import CLIP as MODEL
+from tests.helpers.runs import as_run
 from tests.helpers.tiny_latent import save_tiny_pipeline
 
 PROMPTS = ["a red torus", "a blue cube", "a red torus"]
@@ -144,7 +145,11 @@ def test_what_cannot_be_measured_is_one_line(folder: Path, labelled: Path, tmp_p
         (ClipOptions(), [prompts], r"--model: .*prompts is followed by features of inception; name a CLIP"),
         (ClipOptions(model=f"{tmp_path}/nowhere"), [shapes], r"--model: .*nowhere is not a folder"),
         (ClipOptions(model=str(tmp_path)), [shapes], r"--model: .* holds no readable CLIP model"),
-        (ClipOptions(views=3), [shapes], r"--views: .*shapes has a student, of which it says nothing"),
+        (
+            ClipOptions(views=3),
+            [shapes],
+            r"shapes: --views: this run has a student, of which it",
+        ),
     ]
     for options, runs, said in cases:
         with pytest.raises(UserError, match=said) as caught:
@@ -153,15 +158,23 @@ def test_what_cannot_be_measured_is_one_line(folder: Path, labelled: Path, tmp_p
 
 
 def test_the_newest_run_with_prompts_is_measured(folder: Path, labelled: Path, tmp_path: Path) -> None:
-    """A newer one of labels is passed over."""
+    """A newer one of labels is passed over, and so is what has nothing that options speak of."""
     labelled.rename(folder / "runs/labels")
-    assert CLIP.newest(folder / "runs") == folder / "runs/both"
-    (tmp_path / "runs").mkdir()
+    there, elsewhere = ClipOptions(runs=folder / "runs"), ClipOptions(runs=tmp_path / "runs")
+    assert CLIP.newest(there) == folder / "runs/both"
+    with pytest.raises(UserError, match=r"labels: a CLIP score is of pictures with prompts"):
+        CLIP.newest(replace(there, views=3))
+    elsewhere.runs.mkdir()
     with pytest.raises(UserError, match=r"no run of task dmd or sds; .*text_to_image/dmd_shapes\.yaml"):
-        CLIP.newest(tmp_path / "runs")
-    (folder / "runs/labels").rename(tmp_path / "runs/labels")
-    with pytest.raises(UserError, match=r"no run of task dmd or sds that can be measured so; make one"):
-        CLIP.newest(tmp_path / "runs")
+        CLIP.newest(elsewhere)
+    (folder / "runs/labels").rename(elsewhere.runs / "labels")
+    why = r"the newest is .*labels: a CLIP score .*; python train\.py --config \S+ makes one with prompts$"
+    with pytest.raises(UserError, match=rf"no run of task dmd or sds that can be measured so; {why}"):
+        CLIP.newest(elsewhere)
+    as_run(sds := load_config("sds_carv", ["name=object", f"folder={elsewhere.runs}"]))
+    assert CLIP.newest(replace(elsewhere, views=3)) == elsewhere.runs / sds.name
+    with pytest.raises(UserError, match=r"object: --images: this run has an object, of which it"):
+        CLIP.newest(replace(elsewhere, images=8))
 
 
 def test_a_students_run_says_what_is_next(folder: Path, tmp_path: Path) -> None:
@@ -169,3 +182,7 @@ def test_a_students_run_says_what_is_next(folder: Path, tmp_path: Path) -> None:
     write_json(tmp_path / "summary.json", {"last": {}})
     lines = closing(TASKS["dmd"], config, tmp_path, 1.0).splitlines()[-2:]
     assert lines == [f"next: python evaluate.py {name} --run {tmp_path}" for name in ("fid", "clip")]
+    alone = words(folder, "data.name=captioned", "data.size=32", "data.views=66", "prompts.path=p.txt")
+    config = load_config("text_to_image/dmd_shapes", alone)
+    lines = closing(TASKS["dmd"], config, tmp_path, 1.0).splitlines()
+    assert lines[2:] == [f"next: python evaluate.py clip --run {tmp_path}"]  # FID needs images

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from carv_distill.commands.evaluate import main
-from carv_distill.commands.export import ExportOptions
+from carv_distill.commands.export import EXPORT, ExportOptions
+from carv_distill.distillation.options import DMDConfig
+from carv_distill.engine.task import Task
 from carv_distill.errors import UserError
-from carv_distill.tasks import TASKS, load_config
+from carv_distill.tasks import TASKS, load_config, train
 from carv_distill.text_to_3d.options import SDSConfig
+from tests.helpers.runs import as_run
 from tests.helpers.small import ROOT
 
 
@@ -22,27 +28,49 @@ def sds() -> SDSConfig:
 
 def test_what_is_given_takes_the_place_of_what_the_run_says() -> None:
     config, before = sds(), sds().export
-    options = ExportOptions(size=512, frames=120, background="white", texture=0, memory=2.5)
-    options.apply(Path("runs/a"), TASKS["sds"], config)
+    ExportOptions(size=512, frames=120, background="white", texture=0, memory=2.5).apply(config)
     now = config.export
     assert (now.size, now.frames, now.background, now.texture, now.memory) == (512, 120, "white", 0, 2.5)
     assert (now.mesh, now.faces, now.part) == (before.mesh, before.faces, before.part)
-    ExportOptions().apply(Path("runs/a"), TASKS["sds"], unchanged := sds())
+    ExportOptions().apply(unchanged := sds())
     assert unchanged.export == before
 
 
 @pytest.mark.parametrize("task", [task for task in TASKS.values() if not task.renders], ids=lambda t: t.name)
-def test_sizes_of_what_is_no_object_are_refused(task: object) -> None:
-    config = object()
+def test_sizes_of_what_is_no_object_are_refused(task: Task) -> None:
     for options, flags in (
         (ExportOptions(size=512), "--size: "),
         (ExportOptions(frames=20, mesh=64), "--frames, --mesh: "),
         (ExportOptions(texture=0), "--texture: "),
     ):
-        said = f"^{flags}of objects alone; runs/a is of task {task.name}, which makes a {task.product}$"  # type: ignore[attr-defined]
-        with pytest.raises(UserError, match=said):
-            options.apply(Path("runs/a"), task, config)  # type: ignore[arg-type]
-    ExportOptions(step=4).apply(Path("runs/a"), task, config)  # type: ignore[arg-type]
+        said = f"{flags}of objects alone; this run is of task {task.name}, which makes a {task.product}"
+        assert EXPORT.refusal(task, None, options) == said
+        assert not EXPORT.refusal(TASKS["sds"], None, options)
+    assert not EXPORT.refusal(task, None, ExportOptions(step=4))
+
+
+def test_sizes_mean_the_newest_object(tmp_path: Path) -> None:
+    runs = [as_run(load_config(name, [f"folder={tmp_path}"])) for name in ("sds_carv", "dmd_carv")]
+    for number, run in enumerate(runs):
+        os.utime(run / "environment.json", (number, number))
+    assert EXPORT.newest(ExportOptions(runs=tmp_path)) == runs[1]
+    assert EXPORT.newest(ExportOptions(runs=tmp_path, size=64)) == runs[0]
+
+
+def test_it_is_said_which_folder_is_new_and_of_which_update(
+    small_config: Callable[..., DMDConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(small_config("trainer.max_steps=4"))
+    words = ["export", "--run", str(run), "--device", "cpu"]
+    for more, said in (
+        (["--step", "2"], "update 2 of 4, in place of that of update 4"),
+        ([], "update 4 of 4, in place of that of update 2"),
+    ):
+        assert main([*words, *more]) == 0
+        assert capsys.readouterr().out == f"made anew: {run}/student, from the checkpoint of {said}\n"
+    shutil.rmtree(run / "student")
+    assert main(words) == 0
+    assert capsys.readouterr().out == f"made anew: {run}/student, from the checkpoint of update 4 of 4\n"
 
 
 @pytest.mark.parametrize(
@@ -68,4 +96,4 @@ def test_values_that_are_not_allowed_are_one_line(
 
 def test_no_memory_at_all_is_not_allowed() -> None:
     with pytest.raises(UserError, match=r"export.memory: 0.0 is not above 0"):
-        ExportOptions(memory=0.0).apply(Path("runs/a"), TASKS["sds"], sds())
+        ExportOptions(memory=0.0).apply(sds())

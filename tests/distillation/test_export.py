@@ -31,6 +31,7 @@ from carv_distill.teachers.teacher import (
     save_teacher,
 )
 from tests.helpers.edm_networks import small
+from tests.helpers.pages import run_page
 from tests.helpers.small import largest_file
 from tests.helpers.tiny_unet import tiny_unet
 
@@ -119,6 +120,17 @@ def test_a_student_needs_only_diffusers(small_config: MakeConfig, tmp_path: Path
         weights.write_bytes(content[:place] + bytes([content[place] ^ 64]) + content[place + 1 :])
         with pytest.raises(UserError, match=r"diffusion_pytorch_model\.safetensors is damaged: its SHA-256"):
             load_teacher(folder)
+
+
+def test_the_example_on_the_page_runs_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    for labels, made in ((0, 4), (3, 3)):
+        folder, network = tmp_path / f"runs/{labels}/student", raw_network(tiny_unet(labels=labels or None))
+        save_student(folder, network, EDM, student_card(network, labels, {}))
+        pictures = run_page(folder)["images"]
+        assert [picture.size for picture in pictures] == [(8, 8)] * made
 
 
 @pytest.mark.parametrize("name", ["ddpm++", "adm"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +22,7 @@ from carv_distill.errors import UserError
 from carv_distill.teachers.denoiser import NetworkDenoiser
 from carv_distill.teachers.pipelines.network import PromptNetwork
 from carv_distill.teachers.pipelines.teacher import TextTeacher, load_text_teacher
+from tests.helpers.pages import run_page
 from tests.helpers.tiny_latent import save_tiny_pipeline
 from tests.helpers.tiny_pipelines import EVERY, SIZES, save_sd3, save_sdxl
 
@@ -187,17 +187,15 @@ def test_zero_signal_at_the_end(tmp_path: Path) -> None:
 def test_the_page_says_how(
     name: str, loaded: Callable[[str], Loaded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its block of Python runs as it stands, in the folder."""
+    """Its block of Python runs from anywhere."""
     save(tmp_path / "student", loaded(name))
     page = (tmp_path / "student/README.md").read_text()
     assert page.startswith("---\nlibrary_name: diffusers\n")
     assert "| FID | 1.5 |" in page
     assert ("has no\neffect" in page) == (name in ("sd", "sd_v", "sdxl", "flux_schnell"))
     assert ("told the guidance scale" in page) == (name == "flux")
-    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    monkeypatch.chdir(tmp_path / "student")
-    scope: dict[str, Any] = {}
-    exec(block, scope)
+    monkeypatch.chdir(loaded(name)[0])
+    scope = run_page(tmp_path / "student")
     teacher = loaded(name)[1]
     *frames, height, width = teacher.size
     if frames:

@@ -86,6 +86,26 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load_config(tmp_path / "nowhere.yaml")
 
 
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("configs/dmd_crv.yaml", "dmd_carv, "),
+        ("cifar/dmd_carv", "cifar10/dmd_carv, "),
+        ("dmd2", "imagenet64/dmd2, "),
+        ("configs/nope.yaml", ""),
+    ],
+)
+def test_few_of_the_shipped_are_named_and_where_all_lie(name: str, nearest: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_config(name)
+    start, _, rest = str(caught.value).partition("; the nearest are ")
+    assert start == f"--config: {name} is not a file, nor the name of a shipped configuration"
+    assert rest.startswith(nearest)
+    assert rest.count(",") == 4
+    count = len(list((ROOT / "configs").rglob("*.yaml")))
+    assert rest.endswith(f", and all {count} lie in {ROOT / 'configs'}")
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda p: p.stem)
 def test_every_shipped_configuration_loads_and_survives_a_round_trip(path: Path) -> None:
     needs_teacher = "path: ???" in path.read_text()

@@ -177,6 +177,51 @@ def test_a_word_that_does_not_fit_is_one_line(override: str, message: str) -> No
 
 
 @pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "dmd.adapter.kind=lora",
+            "unknown key dmd.adapter.kind (did you mean dmd.adapters.kind?) on the command line; known "
+            "in dmd are adapters, ",
+        ),
+        (
+            "dmd.gan.latent=x",
+            "unknown key dmd.gan.latent (did you mean dmd.gan.latents?) on the command line; known "
+            "in dmd.gan are latents, ",
+        ),
+        (
+            "draws=16",
+            "unknown key draws (did you mean estimator.draws?) on the command line; known are task,",
+        ),
+        ("dmd.gan.xyz=1", "unknown key dmd.gan.xyz on the command line; known in dmd.gan are "),
+        ("dmd=3", "dmd: 3 is not a section (on the command line); its keys are dmd."),
+        ("task=dms", "sds (on the command line)"),
+        ("name=${oc.env:HOME}", "environment variables (on the command line)"),
+    ],
+)
+def test_what_was_typed_on_the_command_line_is_said_to_be_there(override: str, said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_config(DMD, [override])
+    assert said in str(caught.value)
+
+
+def test_what_stands_in_a_file_is_said_to_be_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    for text, said in (
+        (
+            "task: dmd\ndmd:\n  adapter:\n    kind: lora\n",
+            "(did you mean dmd.adapters?) {}; known in dmd are ",
+        ),
+        ("task: dmd\nname: x\ndmd: 3\n", "dmd: 3 is not a section ({}); its keys are dmd."),
+        ("task: dms\nname: x\n", "sds ({})"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UserError) as caught:
+            load_config(path, ["estimator.draws=2"])
+        assert said.format(f"in {path}") in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("word", "value"), [("012", 12), ("1e3", 1000), (" 7", 7), ("4294967295", 2**32 - 1)]
 )
 def test_whole_numbers_are_decimal(word: str, value: int) -> None:

@@ -6,12 +6,28 @@ import json
 from pathlib import Path
 
 import torch
+import yaml
 
+from carv_distill.engine.config import to_dict
+from carv_distill.engine.environment import LAYOUT
 from carv_distill.engine.metrics import read_metrics
+from carv_distill.engine.options import RunConfig
 
 from .small import ROOT
 
 CLIP = ROOT / "checkpoints/shapes-teacher/clip"
+
+
+def as_run(config: RunConfig, checkpoint: bool = True) -> Path:
+    """What others look at first of a run that nothing has trained; its folder."""
+    folder = Path(config.folder, config.name)
+    (folder / "checkpoints").mkdir(parents=True)
+    if checkpoint:
+        (folder / "checkpoints/newest-step=1.ckpt").touch()
+    (folder / "config.yaml").write_text(yaml.safe_dump(to_dict(config)))
+    environment = {"layout": LAYOUT, "git": {}, "packages": {}, "threads": 1, "shares": 1}
+    (folder / "environment.json").write_text(json.dumps(environment))
+    return folder
 
 
 def networks(folder: Path, step: int) -> dict[str, torch.Tensor]:

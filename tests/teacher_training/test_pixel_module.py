@@ -16,6 +16,7 @@ from carv_distill.teacher_training.pixel_module import PROMPTS, PixelTeacherModu
 from carv_distill.teacher_training.pixel_networks import build_pixel_networks
 from carv_distill.teachers.pipelines.teacher import load_text_teacher
 from tests.helpers.loops import fit
+from tests.helpers.pages import run_page
 
 OPTIONS = PixelTeacherOptions(
     size=8, unet_channels=[8, 16], attention_size=4, text_width=16, clip_width=16, clip_layers=1, batch=4
@@ -38,6 +39,7 @@ def test_stages_learn_in_turn_and_the_folder_is_a_teacher(data: WildSolids, tmp_
     assert module.starts == (0, 4, 5)
     assert set(module.latest_losses) == {"clip"}
     module.save(tmp_path / "teacher", 5)
+    assert run_page(tmp_path / "teacher")["picture"].shape == (1, 3, 8, 8)
     teacher = load_text_teacher(tmp_path / "teacher")
     assert teacher.shape == (3, 8, 8)
     assert not teacher.prompts.unknown_words("a torus")

@@ -20,6 +20,7 @@ from carv_distill.teacher_training.options import TextTeacherOptions
 from carv_distill.teacher_training.text_module import TextTeacherModule
 from carv_distill.teachers.pipelines.teacher import load_text_teacher
 from tests.helpers.loops import fit
+from tests.helpers.pages import run_page
 
 SMALL = {"vae_channels": [8, 8], "unet_channels": [8, 8], "text_width": 8, "clip_width": 8, "batch": 4}
 
@@ -65,6 +66,7 @@ def test_latents_have_unit_variance_and_are_kept_from_the_second_stage_on() -> N
 def test_what_is_saved_is_a_pipeline_and_a_clip_model(tmp_path: Path) -> None:
     module = fit(make(), 10)
     module.save(tmp_path / "teacher", module.global_step)
+    run_page(tmp_path / "teacher")
     pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "teacher", safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
     picture = pipeline("a red torus", height=16, width=16, num_inference_steps=2).images[0]

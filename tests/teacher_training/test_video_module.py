@@ -16,6 +16,7 @@ from carv_distill.teacher_training.video_networks import build_video_networks
 from carv_distill.teachers.pipelines.teacher import load_text_teacher
 from carv_distill.teachers.pipelines.wan import TOKENS
 from tests.helpers.loops import fit
+from tests.helpers.pages import run_page
 
 OPTIONS = VideoTeacherOptions(
     frames=5,
@@ -57,6 +58,7 @@ def test_stages_learn_in_turn_and_the_folder_is_a_teacher(tmp_path: Path) -> Non
     torch.testing.assert_close(x.float().mean((0, 2, 3, 4)), torch.zeros(4), rtol=0, atol=1e-3)
     torch.testing.assert_close(x.float().std((0, 2, 3, 4)), torch.ones(4), rtol=0, atol=1e-3)
     module.save(tmp_path / "teacher", 4)
+    run_page(tmp_path / "teacher")
     teacher = load_text_teacher(tmp_path / "teacher", (5, 16, 16))
     assert teacher.shape == (4, 2, 4, 4)
     assert not teacher.prompts.unknown_words("a red cube turns left")
