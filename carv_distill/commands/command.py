@@ -76,6 +76,8 @@ class Command:
     refusal: Callable[[Task, Any, Any], str] = lambda task, config, options: ""
     """Why a run of one of these tasks, of this configuration, cannot be measured as these options ask, and
     what can; empty: it can."""
+    place: Callable[[Any], Path | None] = lambda options: None
+    """A folder for the results of a measurement without a run; None: the user must name one."""
     example: str | None = None
     """A configuration that ships, of a run that can; None: that of its first task."""
 
@@ -157,10 +159,11 @@ def _destination(command: Command, options: PlaceOptions, runs: list[Path]) -> P
     """The JSON to be; None of a command that leaves none."""
     if not isinstance(options, CommonOptions):
         return None
-    if len(runs) != 1 and options.out is None:
+    place = runs[0] if len(runs) == 1 else None if runs else command.place(options)
+    if options.out is None and place is None:
         what = "several runs need a file of their own" if runs else "without a run results need a place"
         raise UserError(f"--out: {what}, as --out scores.json")
-    out = options.out or runs[0] / f"{command.name}.json"
+    out = options.out or Path(place or "", f"{command.name}.json")
     return out.with_suffix(".json") if out.suffix == ".npz" else out  # the command itself writes that one
 
 

@@ -32,8 +32,8 @@ python evaluate.py variance --run runs/dmd_carv       where the gradient's varia
                                                       buys per second, which (R, K) to use; three figures
 python evaluate.py influence --run runs/dmd_carv      which training samples shaped given ones, and how many
                                                       draws that takes to know; two figures
-python evaluate.py lds --influence influence.json --models models.jsonl --out lds.json    what its scores are
-                                                      worth, by models trained anew; remove likewise
+python evaluate.py lds --influence influence.json --models models.jsonl    what its scores are worth, by
+                                                      models trained anew; remove likewise
 python evaluate.py export --run runs/dmd_carv         makes the student, object or teacher anew
 python evaluate.py export --run runs/sds_carv --size 512 --frames 120 --mesh 192    an object, larger
 """

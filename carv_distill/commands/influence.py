@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def _measure(options: InfluenceCommandOptions, runs: list[Path], device: str) ->
     from carv_distill.attribution.report import conclusions, influence_dict, influence_table
 
     o = options
-    folder = o.out.with_suffix("") if o.out else Path(runs[0], "influence")
+    folder = o.out.with_suffix("") if o.out else Path(runs[0] if runs else _place(o) or "", "influence")
 
     def trained(step: int | None) -> TrainedModel:
         return trained_model(o, runs, step)
@@ -70,6 +71,14 @@ def _measure(options: InfluenceCommandOptions, runs: list[Path], device: str) ->
     shown = [*tables, *(f"drawn: {path}" for path in drawn)]
     result = influence_dict(measured, o.top) | {"options": o.of_samples()}
     return Measurement([*shown, f"scores: {measured.scores}"], result)
+
+
+def _place(o: InfluenceCommandOptions) -> Path | None:
+    """Of a teacher without a run, as runs/influence-checkpoints-digits-teacher."""
+    if o.teacher is None:
+        return None
+    name = "-".join(part for part in Path(o.teacher).parts[-2:] if part.strip("./"))
+    return o.runs / f"influence-{re.sub(r'[^A-Za-z0-9._-]+', '-', name) or 'teacher'}"
 
 
 def _refusal(task: Task, config: Any, options: InfluenceOptions) -> str:
@@ -92,4 +101,5 @@ INFLUENCE = Command(
     "model",
     "interrupted; the features made so far are in the store, the same command goes on with them",
     _refusal,
+    _place,
 )

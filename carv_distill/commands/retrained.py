@@ -104,9 +104,17 @@ def _result(found: Outcomes, numbers: dict[str, Any]) -> dict[str, Any]:
     return {"score": found.score, **plain, "models": models, "losses": found.losses.tolist()}
 
 
+def _beside(o: RetrainedOptions) -> Path:
+    return o.influence.parent
+
+
 LDS = Command(
-    "lds", "what scores of influence predict of models of parts of the data", RetrainedOptions, _lds
+    "lds", "what scores predict of models of parts of the data", RetrainedOptions, _lds, place=_beside
 )
 REMOVE = Command(
-    "remove", "how a query fares without its most influential samples", RetrainedOptions, _remove
+    "remove",
+    "how a query fares without its most influential samples",
+    RetrainedOptions,
+    _remove,
+    place=_beside,
 )

@@ -131,7 +131,7 @@ def _no_model(config: DMDConfig) -> str:
         known = f"--run {quote(str(teacher.parent))}"
     else:
         pictures = data.name if data.name in PROMPTED else data.path or "FOLDER"
-        known = f"--teacher {quote(str(teacher))} --data {quote(pictures)} --out influence.json"
+        known = f"--teacher {quote(str(teacher))} --data {quote(pictures)}"
     return (
         "samples of a text-to-image student are not ranked, but those of its teacher are: "
         f"python evaluate.py influence {known}"

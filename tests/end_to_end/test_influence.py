@@ -47,7 +47,6 @@ def test_a_mistake_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
     out = ["--out", str(tmp_path / "x.json")]
     for words, said in (
         (["--teacher", "checkpoints/digits-teacher", *out], "--teacher and --data go together"),
-        (["--teacher", "checkpoints/digits-teacher", "--data", "digits"], "--out: without a run"),
         (["--teacher", "checkpoints/digits-teacher", "--data", "digits", "--parameters", "x", *out],
          "--parameters: 'x' matches none"),
         (["--run", str(tmp_path), "--teacher", "t", "--data", "digits", *out], "is not a run's folder"),
@@ -59,3 +58,22 @@ def test_a_mistake_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
         assert last.startswith("error: ")
         assert said in done.stderr
     assert not (tmp_path / "x.json").exists()
+
+
+def test_a_teacher_s_results_have_a_folder_of_their_own(tmp_path: Path) -> None:
+    """By its name, under --runs; no run is taken for it."""
+    teacher = tiny_teacher(tmp_path).path
+    words = (
+        f"--teacher {teacher} --data digits --queries data:3 --among 8 --draws 2 --groups 2 --size 32 "
+        f"--parameters *conv_in* --noise iid --proposal uniform --device cpu --runs {tmp_path / 'runs'}"
+    ).split()
+    done = evaluate(*words)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.startswith("influence-")
+    assert folder.name.endswith("-teacher-0")
+    assert (folder / "influence.json").is_file()
+    assert (folder / "influence/cosine.png").is_file()
+    done = run("evaluate.py", "fid", "--runs", str(tmp_path / "runs"))
+    assert done.returncode == 2
+    assert "holds no run" in done.stderr or "no run" in done.stderr
