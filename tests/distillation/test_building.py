@@ -267,6 +267,8 @@ def test_only_prompts_of_the_users_own_are_warned_of(
 
 
 def test_samples_of_a_text_student_are_not_ranked(folder: Path) -> None:
-    assert DMD.model is not None
-    with pytest.raises(UserError, match=r"^--run: .*run is of a text-to-image student"):
-        DMD.model(config(folder), folder / "run", None)
+    said = DMD.no_model(config(folder))
+    assert said.startswith(
+        "samples of a text-to-image student are not ranked, but those of its teacher are: "
+    )
+    assert "python evaluate.py influence --teacher" in said

@@ -146,7 +146,10 @@ def test_two_processes_learn_one_adaptive_proposal(
 @pytest.mark.ddp
 def test_resume_under_two_processes_is_exact_to_the_bit(tmp_path: Path) -> None:
     """A run whose newest checkpoint was cut short goes on from the one before, on both ranks."""
-    traced = ("variance.every=2", "variance.pairs=3", "fid.every=2", "fid.images=32", "checkpoint.every=1")
+    traced = (
+        *("variance.every=2", "variance.pairs=3", "fid.every=2", "fid.images=32"),
+        *("checkpoint.every=1", "preview.every=2"),
+    )
     train_on_two(tmp_path, "name=whole", "trainer.max_steps=3", *traced)
     train_on_two(tmp_path, "name=cut", "trainer.max_steps=2", *traced)
     for newest in (tmp_path / "cut/checkpoints").glob("*-step=2.ckpt"):
