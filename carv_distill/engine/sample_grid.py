@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from carv_distill.data.sets import to_uint8
+from carv_distill.data.stored import spread
 from carv_distill.evaluation.grids import save_captioned_grid, save_clip_sheet, save_grid
 
 from .callbacks import Periodic
@@ -53,8 +54,8 @@ class SampleGrid(Periodic):
         most = max(LEAST_COLUMNS, MOST_PIXELS // prod(size))
         columns, rows = (LABEL_COLUMNS, LABEL_ROWS) if captions is None else (PROMPT_COLUMNS, PROMPT_ROWS)
         shown = spread(len(numbers), min(columns, most))
-        self.numbers = numbers[shown]
-        self.captions = None if captions is None else [captions[n] for n in shown.tolist()]
+        self.numbers = numbers[torch.tensor(shown)]
+        self.captions = None if captions is None else [captions[n] for n in shown]
         self.rows = 1 if len(self.size) == 3 else min(rows, max(1, most // len(shown)))
 
     @classmethod
@@ -102,8 +103,3 @@ class SampleGrid(Periodic):
             save_clip_sheet(pictures.transpose(1, 2), self.captions, path)
         else:
             save_captioned_grid(pictures, self.captions, path)
-
-
-def spread(count: int, most: int) -> Tensor:
-    """At most so many of the numbers 0 … count − 1, at equal distances."""
-    return torch.linspace(0, count - 1, min(most, count)).long()

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from carv_distill.engine.sample_grid import PIXELS_AT_ONCE, SampleGrid, spread
+from carv_distill.data.stored import spread
+from carv_distill.engine.sample_grid import PIXELS_AT_ONCE, SampleGrid
 
 
 @pytest.mark.parametrize(
@@ -19,7 +20,7 @@ from carv_distill.engine.sample_grid import PIXELS_AT_ONCE, SampleGrid, spread
     [(3, 12, [0, 1, 2]), (9, 3, [0, 4, 8]), (224, 4, [0, 74, 148, 223]), (1, 12, [0])],
 )
 def test_columns_lie_at_equal_distances(count: int, most: int, shown: list[int]) -> None:
-    assert spread(count, most).tolist() == shown
+    assert spread(count, most) == shown
 
 
 class Sampler:
