@@ -91,7 +91,13 @@ def imagenet64(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
     """Labels 0 … 9 of a thousand."""
     save_zip(folder / "imagenet.zip", 64, LABELS)
     teacher = edm("adm", img_resolution=64, model_channels=32)(folder)
-    return [*teacher, f"data.path={folder}/imagenet.zip", "data.workers=0", "variance.every=0"]
+    return [
+        *teacher,
+        f"data.path={folder}/imagenet.zip",
+        "data.workers=0",
+        "variance.every=0",
+        "preview.every=0",
+    ]
 
 
 def second_phase(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
@@ -103,7 +109,8 @@ def second_phase(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
 
 def few_solids(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
     patch.setattr(solids.labelled_solids, "__defaults__", (1,))
-    return ["training.batch=2", "training.channels=[8]", "training.head_channels=8", "fid.every=0"]
+    small = ["training.batch=2", "training.channels=[8]", "training.head_channels=8"]
+    return [*small, "fid.every=0", "preview.every=0"]
 
 
 def student_of_solids(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
