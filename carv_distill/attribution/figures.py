@@ -64,7 +64,7 @@ def top_figure(result: InfluenceResult, count: int) -> Figure:
     tall = rows[0][0][0]
     shape = tall.shape[-2] / (tall.shape[-1] * (SHOWN if clips else 1))
     height = 1.18 * column * shape + 0.13 * max(0, lines - 2) + (0.3 if clips else 0)
-    figure = new_figure(0.4 + height * len(rows), column * (count + 1.2))
+    figure = new_figure((0.7 if clips else 0.4) + height * len(rows), column * (count + 1.2))
     grid = figure.subplots(
         len(rows), count + 1, squeeze=False, gridspec_kw={"width_ratios": [1.2, *[1] * count]}
     )

@@ -68,7 +68,10 @@ def prompted_model(
     dtype = torch.bfloat16 if o.precision == "bf16-true" else torch.float32
     teacher = load_text_teacher(path, size, dtype=dtype, cond=texts([""]))
     teacher.prompts.remember({}, teacher.prompts.complete(texts.none))
-    found: Captioned = _images(data, teacher, seed) if isinstance(data, DataOptions) else _clips(data, size)
+    found: Captioned | None = clips
+    if isinstance(data, DataOptions):
+        found = _images(data, teacher, seed)
+    assert found is not None
     motion = None if clips is None or o.motion == "none" else Motion(o.motion, o.motion_floor)
     model = _PromptedModel(teacher.to(device), texts, motion, device)
 

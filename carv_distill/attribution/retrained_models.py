@@ -46,8 +46,12 @@ def read_models(path: Path, count: int, queries: int) -> list[RetrainedModel]:
     """
     if not path.is_file():
         raise UserError(f"--models: {path} is no file")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"--models: {path} is not UTF-8") from error
     models = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             models.append(_model(f"--models: {path}, line {number}", line, path.parent, count, queries))
     if not models:
@@ -58,7 +62,7 @@ def read_models(path: Path, count: int, queries: int) -> list[RetrainedModel]:
 def _model(where: str, line: str, beside: Path, count: int, queries: int) -> RetrainedModel:
     try:
         content = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where} is not JSON") from error
     known = {"model", "with", "without", "query"}
     if not isinstance(content, dict) or not isinstance(content.get("model"), str) or content.keys() - known:

@@ -132,7 +132,7 @@ def _training_levels(file: Path, schedule: NoiseSchedule) -> LogNormalSchedule |
     content = read_json(file)
     try:
         mean, std = float(content["p_mean"]), float(content["p_std"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{file}: p_mean and p_std must be numbers, found {shown(content)}") from error
     if not (math.isfinite(mean) and 0 < std < math.inf):
         raise UserError(f"{file}: p_mean {mean:g}, p_std {std:g}; finite numbers, p_std above 0, are allowed")

@@ -48,3 +48,9 @@ def test_what_is_none_is_one_line(tmp_path: Path, line: str, said: str) -> None:
     file.write_text(line)
     with pytest.raises(UserError, match=rf"^--models: .*{said}"):
         read_models(file, 5, 2)
+
+
+def test_a_file_in_another_encoding_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "models.jsonl").write_bytes(b"\xff\xfe{")
+    with pytest.raises(UserError, match=r"^--models: .*models.jsonl is not UTF-8"):
+        read_models(tmp_path / "models.jsonl", 5, 2)

@@ -295,6 +295,7 @@ def test_levels_of_the_training_are_kept(tmp_path: Path) -> None:
     for content, said in (
         ('{"p_mean": 1}', "p_mean and p_std must be numbers"),
         ('{"p_mean": "x", "p_std": 1}', "p_mean and p_std must be numbers"),
+        (f'{{"p_mean": 1{"0" * 400}, "p_std": 1}}', "p_mean and p_std must be numbers"),
         ('{"p_mean": 1, "p_std": 0}', "p_std above 0"),
         ("[1]", "is not a JSON object"),
     ):
