@@ -79,8 +79,8 @@ DECIDING = RACERS[1].name
 
 
 def train(folder: Path, prompts: Sequence[str], seeds: Sequence[int], updates: int, workers: int) -> None:
-    """All trainings; finished ones stay."""
-    runs = [racer.run(p, s, updates) for racer in RACERS for s in seeds for p in prompts]
+    """All trainings, seed by seed; finished ones stay."""
+    runs = [racer.run(p, s, updates) for s in seeds for racer in RACERS for p in prompts]
     train_all(runs, CONFIG, folder, workers)
 
 
