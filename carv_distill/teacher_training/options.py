@@ -153,10 +153,12 @@ class VideoTeacherOptions:
     latent_channels: int = at_least(1, 16)
     patch: int = at_least(1, 4)
     """Latents along one side of what is one token of the transformer."""
-    width: int = at_least(24, 144)
-    """Of the transformer, in heads of 24,"""
+    width: int = at_least(6, 144)
+    """Of the transformer,"""
+    heads: int = at_least(1, 6)
+    """among so many heads of attention; fewer ones take less time, above all where tokens are many."""
     layers: int = at_least(1, 6)
-    """and how many blocks it has."""
+    """How many blocks it has."""
     text_width: int = at_least(8, 32)
     text_layers: int = at_least(1, 1)
     vae_share: float = between(0, 1, 0.5)

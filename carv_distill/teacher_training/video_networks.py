@@ -25,8 +25,8 @@ from carv_distill.teachers.trial import building, try_call
 
 from .options import VideoTeacherOptions
 
-HEAD = 24
-"""Numbers of an attention head: eight for each of time, height and width, in which its places turn."""
+LEAST_HEAD = 6
+"""Numbers of an attention head: two or more for each of time, height and width, in which its places turn."""
 FACTOR = 4
 """Pixels along one side of a latent, and frames of all latents but the first."""
 
@@ -60,8 +60,11 @@ def build_video_networks(o: VideoTeacherOptions, words: Sequence[str]) -> VideoT
             f"training.size: {o.size} is no multiple of {FACTOR * o.patch}, the pixels along one side of a "
             "patch (training.patch latents)"
         )
-    if o.width % HEAD:
-        raise UserError(f"training.width: {o.width} is no multiple of {HEAD}, the numbers of a head")
+    if o.width % (2 * o.heads) or o.width < LEAST_HEAD * o.heads:
+        raise UserError(
+            f"training.width: {o.width} among training.heads, {o.heads}: a head has an even number from "
+            f"{LEAST_HEAD} on; give {o.heads * max(LEAST_HEAD, 2 * (o.width // (2 * o.heads)))}"
+        )
     if o.text_width % 8:
         raise UserError(f"training.text_width: {o.text_width} is no multiple of 8")
     with building("training: vae_channels, width, text_width, layers of these sizes"):
@@ -93,8 +96,8 @@ def _networks(o: VideoTeacherOptions, words: Sequence[str]) -> VideoTeacherNetwo
     )
     transformer = WanTransformer3DModel(
         patch_size=(1, o.patch, o.patch),
-        num_attention_heads=o.width // HEAD,
-        attention_head_dim=HEAD,
+        num_attention_heads=o.heads,
+        attention_head_dim=o.width // o.heads,
         in_channels=c,
         out_channels=c,
         text_dim=o.text_width,

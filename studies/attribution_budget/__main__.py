@@ -1,4 +1,4 @@
-"""How many draws an attribution needs: variance, rankings, dimension, and models trained anew.
+"""How many draws an attribution needs: variance, rankings, dimension, models trained anew, and video.
 
     python -m studies.attribution_budget [--quick] [--part draws …] [--workers 2]
 
@@ -8,6 +8,8 @@ draws       variance of a sample's gradient over K = 1 … 64 draws by every sam
 dimension   one convolutional model on mosaics of ever more digits: what strata are worth over the pixels
 retraining  small teachers of random halves of the digits (linear datamodeling score), and without the
             most influential ones of a query
+video       a miniature Wan (checkpoints/clips-teacher): what every sampler is worth over K, plain and weighed
+            by motion, raw and normalised, by all parameters and attention's, under several laws of the level
 
 What was computed is kept in --runs, and a study that was interrupted goes on. The paper:
 arXiv 2605.21489, table 4 and figure 6.
@@ -16,6 +18,7 @@ arXiv 2605.21489, table 4 and figure 6.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -29,7 +32,7 @@ def run(study: Study, options: argparse.Namespace) -> None:
     """Computes the parts asked for, writes their tables, figures and sentences."""
     if not Path("checkpoints/digits-teacher").is_dir():
         raise UserError("checkpoints: not in the current folder; start a study at the root of the repository")
-    from studies.attribution_budget import dimension, draws, figures, retraining
+    from studies.attribution_budget import dimension, draws, figures, retraining, video, video_figures
     from studies.cached import compute
 
     side_by_side = partial(compute, folder=study.runs / "cache", workers=options.workers)
@@ -62,12 +65,23 @@ def run(study: Study, options: argparse.Namespace) -> None:
         study.write("lds", rows, verdict=own)
         study.write("removal", removal)
         study.draw("top", figures.draw_top(trained["top"], removal))
+    if "video" in options.part:
+        sizes = video.QUICK if study.quick else video.FULL
+        clips = video.measure(side_by_side, sizes, video.TEACHER, video.SIZE, options.seed)
+        model = video.model_of(video.TEACHER, video.SIZE, "motion")
+        dimension_of = math.prod(model.training.shape)
+        rows = video.rows_of(clips, video.laws_of(model.schedule, sizes.strata), dimension_of)
+        profile = video.profile_rows(clips, dimension_of)
+        sentences += (own := video.verdict(rows, clips))
+        study.write("video", rows, verdict=own, profile=profile)
+        study.draw("video", video_figures.draw_gains(rows))
+        study.draw("video_levels", video_figures.draw_profile(profile))
     print("\n".join(sentences))
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """The study from its command line."""
-    parser = study_parser(__doc__, parts=("draws", "dimension", "retraining"), trains=True)
+    parser = study_parser(__doc__, parts=("draws", "dimension", "retraining", "video"), trains=True)
     return run_study("attribution_budget", parser, run, words)
 
 

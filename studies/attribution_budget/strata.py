@@ -9,6 +9,9 @@ without bias. A sampler with K draws has them in cells with shares a_ks of the f
 importance weights ω_s; where the level hardly matters within a fine stratum its variance is
 
     Var = 1/K² Σ_k [ Σ_s a_ks ω_s² e_s − ‖Σ_s a_ks ω_s m_s‖² ].
+
+Another law of the level, of density r over u, has the mean Σ_s r_s m_s / S: the moments of r g, drawn with
+the density r where a sampler was uniform.
 """
 
 from __future__ import annotations
@@ -44,15 +47,19 @@ class Moments:
         inner.diagonal().copy_(products.diagonal().movedim(-1, 0)[:, [0, 1], [1, 0]].mean(1))
         return cls(g.square().sum(2).mean(1), inner)
 
-    @property
-    def level(self) -> float:
-        """V_level = E‖m_s − m‖²."""
-        return float(self.inner.diagonal().mean() - self.inner.mean())
+    def level(self, law: Tensor | None = None) -> float:
+        """V_level = E‖m_s − m‖², under a law of the level of density r, [S] with mean 1; uniform without."""
+        r = torch.ones_like(self.square) if law is None else law
+        return float((r * self.inner.diagonal()).mean() - self.under(r).inner.mean())
 
-    @property
-    def noise(self) -> float:
-        """V_noise = E‖g − m_s‖²."""
-        return float((self.square - self.inner.diagonal()).mean())
+    def noise(self, law: Tensor | None = None) -> float:
+        """V_noise = E‖g − m_s‖², likewise."""
+        r = torch.ones_like(self.square) if law is None else law
+        return float((r * (self.square - self.inner.diagonal())).mean())
+
+    def under(self, law: Tensor) -> Moments:
+        """Of r g, whose uniform mean is that of g under the law."""
+        return Moments(law.square() * self.square, law[:, None] * self.inner * law)
 
 
 def averaged(moments: list[Moments]) -> Moments:
@@ -62,18 +69,22 @@ def averaged(moments: list[Moments]) -> Moments:
     )
 
 
-def importance(m: Moments) -> Tensor:
-    """q ∝ √E‖g‖² over the strata, [S] with mean 1: the best density of independent draws."""
-    return _mixed(m.square.clamp(min=0).sqrt())
+def importance(m: Moments, law: Tensor) -> Tensor:
+    """q ∝ √E‖g‖² over the strata, [S] with mean 1: the best density of independent draws.
+
+    Args:
+        law: of the level, [S] with mean 1, of which a proposal keeps a share.
+    """
+    return _mixed(m.square.clamp(min=0).sqrt(), law)
 
 
-def neyman(m: Moments) -> Tensor:
+def neyman(m: Moments, law: Tensor) -> Tensor:
     """q ∝ √(E‖g‖² − ‖m‖²): the best of many strata."""
-    return _mixed((m.square - m.inner.diagonal()).clamp(min=0).sqrt())
+    return _mixed((m.square - m.inner.diagonal()).clamp(min=0).sqrt(), law)
 
 
-def _mixed(weight: Tensor) -> Tensor:
-    return (1 - DEFENSIVE) * weight / weight.mean() + DEFENSIVE
+def _mixed(weight: Tensor, law: Tensor) -> Tensor:
+    return (1 - DEFENSIVE) * weight / weight.mean() + DEFENSIVE * law
 
 
 def iid(m: Moments, q: Tensor, draws: int) -> float:
@@ -89,6 +100,34 @@ def stratified(m: Moments, q: Tensor, draws: int) -> float:
     return float(((shares / q.square()) @ m.square - mean_squares).sum()) / draws**2
 
 
+def systematic(m: Moments, draws: int) -> float:
+    """Variance of K levels (k + v)/K with one v for all: the spread of their mean over v, and the noise.
+
+    K divides S, and is so much smaller that v has some values.
+    """
+    offsets = _places(m, draws).mean((1, 3)).diagonal()
+    return float(offsets.mean() - m.inner.mean()) + m.noise() / draws
+
+
+def midpoints(m: Moments, draws: int) -> tuple[float, float]:
+    """Variance and squared bias of the K levels (k + 1/2)/K: the same levels in every set of draws.
+
+    K divides S; a midpoint stands for the fine strata on both sides of it.
+    """
+    per_cell = len(m.square) // draws
+    middle = torch.tensor([per_cell // 2 - 1, per_cell // 2] if per_cell % 2 == 0 else [per_cell // 2])
+    places = (torch.arange(draws)[:, None] * per_cell + middle).flatten()
+    own = m.square[places] - m.inner.diagonal()[places]
+    bias = m.inner[places][:, places].mean() - 2 * m.inner[places].mean() + m.inner.mean()
+    return float(own.mean()) / draws, float(bias)
+
+
+def _places(m: Moments, draws: int) -> Tensor:
+    """⟨m_s, m_t⟩ by cell and place in it, [K, S/K, K, S/K] → [S/K, K, S/K, K]."""
+    per_cell = len(m.square) // draws
+    return m.inner.view(draws, per_cell, draws, per_cell).permute(1, 0, 3, 2)
+
+
 def cells(q: Tensor, count: int) -> Tensor:
     """Shares of the S fine strata in each of `count` cells of equal mass, [count, S], each row's sum 1."""
     ends = torch.cat([q.new_zeros(1), (q / q.sum()).cumsum(0)])
@@ -99,27 +138,35 @@ def cells(q: Tensor, count: int) -> Tensor:
     return (high - low).clamp(min=0) * count
 
 
-def variances(single: Moments, pair: Moments, pilot: tuple[Moments, Moments]) -> dict[tuple[str, int], float]:
-    """Of every arm and K of one sample.
+def variances(
+    single: Moments, pair: Moments, pilot: tuple[Moments, Moments], law: Tensor | None = None
+) -> dict[tuple[str, int], float]:
+    """Of every arm and K of one sample; of the fixed grid the mean squared error.
 
     Args:
         single, pair: of its draws, and of its pairs of opposite noises at one level.
         pilot: the same of other samples, of which proposals are made.
+        law: of the level, [S] with mean 1; uniform in u without, and then systematic levels and a fixed grid
+            are told, too, where four fine strata or more lie in a cell.
     """
-    uniform = torch.ones_like(single.square)
+    r = torch.ones_like(single.square) if law is None else law
+    found: dict[tuple[str, int], float] = {}
+    for k in (k for k in BUDGETS if law is None and 4 * k <= len(r)):
+        found["systematic", k] = systematic(single, k)
+        found["fixed grid", k] = sum(midpoints(single, k))
+    single, pair, *pilot_moments = (m.under(r) for m in (single, pair, *pilot))
     importance_of, neyman_of = (
-        {name: make(m) for name, m in zip(("single", "pair"), pilot, strict=True)}
+        {name: make(m, r) for name, m in zip(("single", "pair"), pilot_moments, strict=True)}
         for make in (importance, neyman)
     )
-    found: dict[tuple[str, int], float] = {}
     for k in BUDGETS:
-        found["iid", k] = iid(single, uniform, k)
-        found["Strat", k] = stratified(single, uniform, k)
+        found["iid", k] = iid(single, r, k)
+        found["Strat", k] = stratified(single, r, k)
         found["IW", k] = iid(single, importance_of["single"], k)
         found["IW+Strat", k] = stratified(single, importance_of["single"], k)
         found["Neyman", k] = stratified(single, neyman_of["single"], k)
         if k > 1:
-            found["pairs", k] = stratified(pair, uniform, k // 2)
+            found["pairs", k] = stratified(pair, r, k // 2)
             found["IW pairs", k] = stratified(pair, importance_of["pair"], k // 2)
     return found
 

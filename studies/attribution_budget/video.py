@@ -1,13 +1,14 @@
-"""A text-to-video teacher's gradients: what strata, importance and pairs are worth at every K, under the four
-losses of a clip, plain or weighed by motion, raw or each draw's gradient divided by its norm."""
+"""A text-to-video teacher's gradients: what strata, importance and pairs are worth at every K, for the loss
+of a clip plain or weighed by motion, for gradients raw or each draw's divided by its norm, by all parameters
+or attention's alone, and for several laws of the level."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache, partial
 from itertools import product
 from types import SimpleNamespace
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,30 +17,44 @@ from carv_distill.attribution.backward import BackwardGradients
 from carv_distill.attribution.batch import SampleBatch
 from carv_distill.attribution.models import AttributedModel
 from carv_distill.attribution.options import ModelOptions
-from carv_distill.attribution.projection import SumWithNorm, build_projector
+from carv_distill.attribution.parameters import matching
+from carv_distill.attribution.projection import Sum, SumWithNorm, build_projector
 from carv_distill.attribution.prompted import prompted_model
 from carv_distill.carv import stream
 from carv_distill.data.clips.options import ClipOptions
 from carv_distill.data.stored import spread
-from carv_distill.variance import Estimate
+from carv_distill.teachers.schedule import NoiseSchedule
+from carv_distill.variance import Estimate, mean_estimate, paired_ratio
 from studies.attribution_budget.strata import Moments, averaged, gains, variances
 from studies.cached import Compute
 from studies.sentences import estimate, sentence
 from studies.study import Row, columns
 
 TEACHER = "checkpoints/clips-teacher"
+SIZE = (17, 96, 96)
+"""Frames, height and width that it was trained at."""
 WEIGHTS = {"plain": "none", "motion": "flow"}
 NORMS = ("raw", "normalised")
-MOTIVE = ("motion", "normalised")
+PARAMETERS = ("all", "attention")
+TRAINED = "as trained"
 PAPER = {4: 2.44, 64: 3.82}
 """ECM of strata over iid draws on Wan2.1, arXiv 2605.21489, table 4."""
 PROJECTED = 8192
 """Numbers of a sketch: an inner product of two unit gradients is off by 1.1 %, without bias."""
 
 FULL = SimpleNamespace(clips=24, strata=64)
-QUICK = SimpleNamespace(clips=3, strata=8)
-Setting = tuple[str, str]
-"""Weights and norms."""
+QUICK = SimpleNamespace(clips=4, strata=16)
+
+
+class Setting(NamedTuple):
+    """Whose gradients."""
+
+    weights: str
+    norms: str
+    parameters: str
+
+
+MOTIVE = Setting("motion", "normalised", "all")
 Pair = tuple[Moments, Moments]
 """Of draws, and of pairs of opposite noises."""
 
@@ -53,32 +68,71 @@ def model_of(teacher: str, size: tuple[int, int, int], weights: str) -> Attribut
 
 def moments(
     teacher: str, size: tuple[int, int, int], weights: str, number: int, seed: int, strata: int
-) -> dict[str, Pair]:
-    """Of one training clip, by norms: two draws in each stratum of u, uniform there, each with its noise and
-    the opposite one."""
+) -> dict[tuple[str, str], Pair]:
+    """Of one training clip, by norms and parameters: two draws in each stratum of u, uniform there, each with
+    its noise and the opposite one."""
     model = model_of(teacher, size, weights)
     clip = model.training.batch(torch.tensor([number]))
     g = stream(seed, "video", "strata", number)
     u = (torch.arange(strata)[:, None] + torch.rand(strata, 2, generator=g)) / strata
     eps = torch.randn(strata, 2, *model.training.shape, generator=g)
-    plus, minus = (_gradients(model, clip, u.flatten(), sign * eps.flatten(0, 1)) for sign in (1, -1))
+    plus, minus = (gradients_of(model, clip, u.flatten(), sign * eps.flatten(0, 1)) for sign in (1, -1))
     found = {}
-    for norms in NORMS:
-        a, b = (_scaled(t, norms).view(strata, 2, -1) for t in (plus, minus))
-        found[norms] = (Moments.of(a), Moments.of((a + b) / 2))
+    for norms, parameters in product(NORMS, PARAMETERS):
+        a, b = (_features(t, norms, parameters).view(strata, 2, -1) for t in (plus, minus))
+        found[norms, parameters] = (Moments.of(a), Moments.of((a + b) / 2))
     return found
 
 
-def _gradients(model: AttributedModel, clip: SampleBatch, u: Tensor, eps: Tensor) -> Tensor:
-    """Of single draws, [n, m + 1], the last their norms."""
+def gradients_of(model: AttributedModel, clip: SampleBatch, u: Tensor, eps: Tensor) -> Tensor:
+    """Of single draws of one clip: a sketch of what is not attention's with its norm, and the same of what
+    is, [n, 2 (m + 1)]."""
     gradients = BackwardGradients(model.denoiser, model.schedule)
     projector, layout = build_projector("countsketch", PROJECTED, 0), gradients.loss.layout
+    attention = set(matching([*layout.sizes], ["attention"]))
     many = clip[torch.zeros(len(u), dtype=torch.long)]
-    return gradients.of_draws(many, u, eps, lambda rows: SumWithNorm(projector.begin(layout, rows)))
+
+    def begin(rows: int) -> _Parts:
+        return _Parts(projector.begin(layout, rows), projector.begin(layout, rows), attention)
+
+    return gradients.of_draws(many, u, eps, begin)
 
 
-def _scaled(features: Tensor, norms: str) -> Tensor:
-    return features[:, :-1] / features[:, -1:] if norms == "normalised" else features[:, :-1]
+class _Parts:
+    """Sketches with their norms of attention's parameters and of the others."""
+
+    def __init__(self, others: Sum, attention: Sum, names: Collection[str]) -> None:
+        self._parts, self._names = (SumWithNorm(others), SumWithNorm(attention)), names
+
+    def add(self, name: str, gradient: Tensor) -> None:
+        self._parts[name in self._names].add(name, gradient)
+
+    def features(self) -> Tensor:
+        return torch.cat([part.features() for part in self._parts], 1)
+
+
+def _features(parts: Tensor, norms: str, parameters: str) -> Tensor:
+    others, attention = parts.chunk(2, 1)
+    sketch, norm = attention[:, :-1], attention[:, -1:]
+    if parameters == "all":
+        sketch, norm = sketch + others[:, :-1], torch.hypot(norm, others[:, -1:])
+    return sketch / norm if norms == "normalised" else sketch
+
+
+def laws_of(schedule: NoiseSchedule, strata: int) -> dict[str, Tensor | None]:
+    """Laws of a flow's level t as densities over the model's own u, [S] with mean 1, or None for u itself,
+    uniform.
+
+    t uniform: as MOTIVE and the paper have it; logit-normal: u = sigmoid of a normal number, as SD3 trains.
+    """
+    edges = torch.linspace(0, 1, strata + 1, dtype=torch.float64)
+    masses = {
+        "t uniform": 1 / (1 + 1 / schedule.sigma(edges)),
+        "logit-normal": torch.special.ndtr(torch.logit(edges)),
+    }
+    return {TRAINED: None} | {
+        name: strata * mass.diff() / (mass[-1] - mass[0]) for name, mass in masses.items()
+    }
 
 
 def measure(
@@ -92,64 +146,78 @@ def measure(
     }
     results = compute(calls)
     return {
-        (weights, norms): [clip[norms] for clip in results[weights]]
-        for weights, norms in product(WEIGHTS, NORMS)
+        Setting(weights, norms, parameters): [clip[norms, parameters] for clip in results[weights]]
+        for weights, norms, parameters in product(WEIGHTS, NORMS, PARAMETERS)
     }
 
 
-def gains_of(clips: Sequence[Pair]) -> dict[tuple[str, int], Estimate]:
+def gains_of(clips: Sequence[Pair], law: Tensor | None = None) -> dict[tuple[str, int], Estimate]:
     """ECM of every arm and K over the clips; each clip's proposals are made of the others."""
     measured = []
     for i, (single, pair) in enumerate(clips):
         others = [c for j, c in enumerate(clips) if j != i]
         pilot = averaged([c[0] for c in others]), averaged([c[1] for c in others])
-        measured.append(variances(single, pair, pilot))
+        measured.append(variances(single, pair, pilot, law))
     return gains(measured)
 
 
-def level_over_noise(clips: Sequence[Pair]) -> float:
-    """V_level/V_noise of a single draw, means over the clips."""
-    return sum(c.level for c, _ in clips) / sum(c.noise for c, _ in clips)
+def level_over_noise(clips: Sequence[Pair], law: Tensor | None = None) -> Estimate:
+    """V_level/V_noise of a single draw: ratio of means over the clips, with an interval over them."""
+    level, noise = (
+        mean_estimate([part(c, law) for c, _ in clips]) for part in (Moments.level, Moments.noise)
+    )
+    return paired_ratio(level, noise)
 
 
-def rows_of(measured: Mapping[Setting, Sequence[Pair]], dimension: int) -> list[Row]:
-    """A row for each setting, arm and K."""
+def rows_of(
+    measured: Mapping[Setting, Sequence[Pair]], laws: Mapping[str, Tensor | None], dimension: int
+) -> list[Row]:
+    """A row for each setting, law, arm and K."""
     table: list[Row] = []
-    for (weights, norms), clips in measured.items():
-        about: Row = {
-            "dimension": dimension, "weights": weights, "norms": norms, "clips": len(clips),
-            "level_over_noise": level_over_noise(clips),
-        }  # fmt: skip
-        table += [about | {"arm": arm, "K": k} | columns("ecm", e) for (arm, k), e in gains_of(clips).items()]
+    for (setting, clips), (law, density) in product(measured.items(), laws.items()):
+        about: Row = {"dimension": dimension, **setting._asdict(), "law": law, "clips": len(clips)}
+        about |= columns("level_over_noise", level_over_noise(clips, density))
+        for (arm, k), e in gains_of(clips, density).items():
+            table.append(about | {"arm": arm, "K": k} | columns("ecm", e))
     return table
 
 
 def profile_rows(measured: Mapping[Setting, Sequence[Pair]], dimension: int) -> list[Row]:
     """Second moment of a draw, and of its mean at the level, over the levels; of mean 1 in each setting."""
     table: list[Row] = []
-    for (weights, norms), clips in measured.items():
+    for setting, clips in measured.items():
         mean = averaged([c for c, _ in clips])
         scale = float(mean.square.mean())
         for s, (square, level) in enumerate(zip(mean.square, mean.inner.diagonal(), strict=True)):
-            table.append(
-                {
-                    "dimension": dimension, "weights": weights, "norms": norms,
-                    "u": (s + 0.5) / len(mean.square),
-                    "square": float(square) / scale, "of_mean": float(level) / scale,
-                }
-            )  # fmt: skip
+            about: Row = {"dimension": dimension, **setting._asdict(), "u": (s + 0.5) / len(mean.square)}
+            table.append(about | {"square": float(square) / scale, "of_mean": float(level) / scale})
     return table
 
 
-def verdict(rows: Sequence[Row]) -> list[str]:
-    """V_level/V_noise of each setting; ECM of strata and of the best arm in MOTIVE's."""
-    settings: dict[str, Any] = {
-        f"{r['weights']}, {r['norms']}": r["level_over_noise"] for r in rows if r["K"] == rows[0]["K"]
+def chosen_arm(clips: Sequence[Pair], k: int) -> tuple[str, Estimate]:
+    """The arm of greatest ECM at K on the even clips beside strata, and its ECM on the odd ones."""
+    first = {arm: e.value for (arm, draws), e in gains_of(clips[::2]).items() if draws == k}
+    best = max((arm for arm in first if arm not in ("Strat", "fixed grid")), key=first.__getitem__)
+    return best, gains_of(clips[1::2])[best, k]
+
+
+def verdict(rows: Sequence[Row], measured: Mapping[Setting, Sequence[Pair]]) -> list[str]:
+    """V_level/V_noise of each setting; ECM of every arm in MOTIVE's, and of the arm that was chosen on half
+    of the clips."""
+    mine = [r for r in rows if r["law"] == TRAINED]
+    settings = {
+        f"{r['weights']}, {r['norms']}, {r['parameters']}": estimate(r, "level_over_noise")
+        for r in mine
+        if (r["arm"], r["K"]) == ("Strat", 4)
     }
-    said = ["V_level/V_noise: " + "; ".join(f"{name} {value:.2f}" for name, value in settings.items())]
-    motive = [r for r in rows if (r["weights"], r["norms"]) == MOTIVE]
+    said = [sentence("V_level/V_noise", settings)]
+    motive = [r for r in mine if Setting(r["weights"], r["norms"], r["parameters"]) == MOTIVE]
     for k, paper in PAPER.items():
         arms = {r["arm"]: estimate(r, "ecm") for r in motive if r["K"] == k}
         what = f"ECM over iid draws at K = {k}, weighed by motion and normalised (paper, of strata: {paper})"
         said.append(sentence(what, arms, paper, "below", "as much"))
+        arm, gain = chosen_arm(measured[MOTIVE], k)
+        said.append(
+            sentence(f"K = {k}, chosen on the other half of the clips", {arm: gain}, paper, "below", "above")
+        )
     return said

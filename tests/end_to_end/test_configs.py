@@ -56,6 +56,7 @@ SMALL_CLIPS = [
     "training.frames=5",
     "training.vae_channels=4",
     "training.width=24",
+    "training.heads=1",
     "training.layers=1",
     "training.batch=2",
 ]

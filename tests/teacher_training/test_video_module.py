@@ -25,6 +25,7 @@ OPTIONS = VideoTeacherOptions(
     latent_channels=4,
     patch=2,
     width=24,
+    heads=1,
     layers=2,
     text_width=8,
     vae_batch=2,
@@ -127,7 +128,8 @@ def test_a_preview_shows_what_is_kept_and_then_what_is_made(steps: int) -> None:
     [
         ({"frames": 6}, r"training\.frames: 6 is not 4 m \+ 1"),
         ({"size": 20}, r"training\.size: 20 is no multiple of 8"),
-        ({"width": 32}, r"training\.width: 32 is no multiple of 24"),
+        ({"width": 21}, r"training\.width: 21 among training\.heads, 1: a head has an even number.*give 20"),
+        ({"width": 24, "heads": 6}, r"training\.width: 24 among training\.heads, 6: .* from 6 on; give 36"),
         ({"text_width": 12}, r"training\.text_width: 12 is no multiple of 8"),
     ],
 )

@@ -14,8 +14,10 @@ from studies.attribution_budget.strata import (
     gains,
     iid,
     importance,
+    midpoints,
     neyman,
     stratified,
+    systematic,
     variances,
 )
 
@@ -59,9 +61,9 @@ def test_moments_are_unbiased() -> None:
         error = (values.mean(0) - getattr(truth, name)).abs()
         assert (error < 4 * values.std(0) / 2000**0.5).all()
     level = mean_at(torch.arange(S))
-    assert truth.level == pytest.approx(float((level - level.mean(0)).square().sum(1).mean()))
-    assert truth.noise == pytest.approx(float(spread_at(torch.arange(S)).square().mean()) * DIM * 1.18)
-    assert averaged(found).noise == pytest.approx(truth.noise, rel=0.05)
+    assert truth.level() == pytest.approx(float((level - level.mean(0)).square().sum(1).mean()))
+    assert truth.noise() == pytest.approx(float(spread_at(torch.arange(S)).square().mean()) * DIM * 1.18)
+    assert averaged(found).noise() == pytest.approx(truth.noise(), rel=0.05)
 
 
 @pytest.mark.parametrize("draws", [1, 4, 16])
@@ -69,7 +71,7 @@ def test_moments_are_unbiased() -> None:
 def test_variances_are_those_of_the_sampler(draws: int, by_importance: bool) -> None:
     """Of the method's own sampler, 40,000 sets of draws, within 4 SE; iid and stratified."""
     truth = exact()
-    q = importance(truth) if by_importance else torch.ones(S, dtype=torch.float64)
+    q = importance(truth, torch.ones(S).double()) if by_importance else torch.ones(S, dtype=torch.float64)
     proposal = Proposal((q / q.sum()).double())
     for strategy, formula in (("iid", iid), ("stratified", stratified)):
         sampler = NoiseLevelSampler(proposal, strategy)
@@ -79,6 +81,60 @@ def test_variances_are_those_of_the_sampler(draws: int, by_importance: bool) -> 
         errors = (values * drawn.weight[..., None]).mean(1) - mean_at(torch.arange(S)).mean(0)
         squares = errors.square().sum(1)
         assert abs(squares.mean() - formula(truth, q, draws)) < 4 * squares.std() / count**0.5
+
+
+def sets_of(u: Tensor, name: str) -> Tensor:
+    """Means over K of gradients at levels [n, K], their noises drawn anew, [n, 3]."""
+    eps = torch.randn(*u.shape, DIM, generator=stream("noises", name), dtype=torch.float64)
+    return gradient(u.flatten(), eps.flatten(0, 1)).view(*u.shape, DIM).mean(1)
+
+
+def test_systematic_levels_and_midpoints() -> None:
+    """Drawn as they are, 40,000 sets, within 4 SE; a midpoint on an edge between two fine strata is on either
+    side of it."""
+    truth, count, k = exact(), 40_000, 4
+    g = stream("systematic")
+    cell = torch.arange(k, dtype=torch.float64) / k
+    offsets = torch.rand(count, 1, generator=g, dtype=torch.float64) / k
+    centre = mean_at(torch.arange(S)).mean(0)
+    squares = (sets_of(cell + offsets, "systematic") - centre).square().sum(1)
+    assert abs(squares.mean() - systematic(truth, k)) < 4 * squares.std() / count**0.5
+
+    side = torch.where(torch.rand(count, k, generator=g) < 0.5, -1, 1) * 0.01 / k
+    means = sets_of(cell + 0.5 / k + side, "midpoints")
+    noise, bias = midpoints(truth, k)
+    middle = mean_at((torch.arange(k)[:, None] * 4 + torch.tensor([1, 2])).flatten()).mean(0)
+    assert bias == pytest.approx(float((middle - centre).square().sum()), abs=1e-12)
+    spread = (means - middle).square().sum(1)
+    # what the side of an edge adds is no part of a fixed grid
+    half_steps = (mean_at(torch.arange(k) * 4 + 2) - mean_at(torch.arange(k) * 4 + 1)).square().sum(1) / 4
+    assert abs(spread.mean() - float(half_steps.mean()) / k - noise) < 4 * spread.std() / count**0.5
+
+
+def test_another_law_of_the_level() -> None:
+    """Drawn by rejection from r ∝ 1 + s, as its own uniform law: 40,000 sets, within 4 SE."""
+    truth, count, k = exact(), 40_000, 2
+    law = 1 + torch.arange(S, dtype=torch.float64)
+    law = law / law.mean()
+    edges = torch.cat([torch.zeros(1).double(), law.cumsum(0) / S])
+
+    def levels(v: Tensor) -> Tensor:
+        stratum = (torch.searchsorted(edges, v, right=True) - 1).clamp(0, S - 1)
+        return (stratum + 0.5) / S
+
+    found = variances(truth, truth, (truth, truth), law)
+    centre = (law[:, None] * mean_at(torch.arange(S))).mean(0)
+    for arm in ("iid", "Strat"):
+        v = torch.rand(count, k, generator=stream("law", arm), dtype=torch.float64)
+        v = v if arm == "iid" else (v + torch.arange(k)) / k
+        squares = (sets_of(levels(v), arm) - centre).square().sum(1)
+        assert abs(squares.mean() - found[arm, k]) < 4 * squares.std() / count**0.5, arm
+    assert found["IW", 8] < found["iid", 8]
+    assert ("systematic", 2) not in found
+    assert ("systematic", 2) in (own := variances(truth, truth, (truth, truth)))
+    assert own["systematic", 1] == pytest.approx(own["iid", 1])
+    total = truth.level(law) + truth.noise(law)
+    assert total == pytest.approx(found["iid", 1])
 
 
 def test_cells_share_the_strata() -> None:
@@ -104,4 +160,4 @@ def test_what_each_arm_is_worth() -> None:
     assert found["IW", 8] < found["iid", 8]
     assert found["IW+Strat", 16] < found["Strat", 16] < found["iid", 16]
     assert found["Neyman", 64] <= found["Strat", 64]
-    assert neyman(truth).mean() == pytest.approx(1)
+    assert neyman(truth, torch.ones(S).double()).mean() == pytest.approx(1)

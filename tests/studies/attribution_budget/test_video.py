@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from carv_distill.attribution.backward import BackwardGradients
+from carv_distill.attribution.projection import Layout, Projector, SumWithNorm, build_projector
+from carv_distill.teachers.schedule import FlowSchedule
 from studies.attribution_budget import video
 from studies.attribution_budget.strata import Moments
 from studies.cached import compute
@@ -30,25 +34,27 @@ def _small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_moments_of_a_clip_and_what_is_said(tmp_path: Path) -> None:
     """Norms are the gradient's own, so normalised draws have second moment 1; rows have every arm and K."""
     teacher = str(save_wan(tmp_path / "wan"))
-    sizes = SimpleNamespace(clips=2, strata=4)
+    sizes = SimpleNamespace(clips=4, strata=4)
 
     def here(calls: Any) -> Any:
         return {name: [call() for call in row] for name, row in calls.items()}
 
     measured = video.measure(here, sizes, teacher, SIZE, 0)
-    assert set(measured) == {(w, n) for w in video.WEIGHTS for n in video.NORMS}
-    for weights in video.WEIGHTS:
-        for single, pair in measured[weights, "normalised"]:
+    assert set(measured) == set(product(video.WEIGHTS, video.NORMS, video.PARAMETERS))
+    for weights, parameters in product(video.WEIGHTS, video.PARAMETERS):
+        for single, pair in measured[video.Setting(weights, "normalised", parameters)]:
             torch.testing.assert_close(single.square, torch.ones(4).double(), rtol=0.2, atol=0)
             assert (pair.square <= single.square * 1.01).all()
-    rows = video.rows_of(measured, 128)
+    laws = video.laws_of(video.model_of(teacher, SIZE, "plain").schedule, 4)
+    rows = video.rows_of(measured, laws, 128)
     assert {(r["arm"], r["K"]) for r in rows} >= {("Strat", 4), ("IW pairs", 64)}
-    assert len(video.profile_rows(measured, 128)) == 4 * 4
-    said = video.verdict(rows)
-    assert said[0].startswith("V_level/V_noise: plain, raw ")
-    assert "at K = 64" in said[2]
+    assert {r["law"] for r in rows} == set(laws)
+    assert len(video.profile_rows(measured, 128)) == 8 * 4
+    said = video.verdict(rows, measured)
+    assert said[0].startswith("V_level/V_noise: plain, raw, all ")
+    assert "at K = 64" in said[3]
     again = video.measure(partial(compute, folder=tmp_path / "kept", workers=1), sizes, teacher, SIZE, 0)
-    first, second = (m["plain", "raw"][0][0] for m in (measured, again))
+    first, second = (m[video.Setting("plain", "raw", "all")][0][0] for m in (measured, again))
     assert isinstance(first, Moments)
     torch.testing.assert_close(first.inner, second.inner)
 
@@ -60,8 +66,49 @@ def test_a_pair_is_the_mean_of_opposite_noises(tmp_path: Path) -> None:
     clip = model.training.batch(torch.tensor([1]))
     u, eps = torch.tensor([0.3, 0.3]), torch.randn(1, *model.training.shape).repeat(2, 1, 1, 1, 1)
     eps[1] *= -1
-    rows = video._gradients(model, clip, u, eps)
-    assert rows.shape == (2, video.PROJECTED + 1)
-    same = video._gradients(model, clip, u[:1], eps[:1])
+    rows = video.gradients_of(model, clip, u, eps)
+    assert rows.shape == (2, 2 * (video.PROJECTED + 1))
+    same = video.gradients_of(model, clip, u[:1], eps[:1])
     torch.testing.assert_close(rows[:1], same)
     assert not torch.allclose(rows[0], rows[1])
+
+
+@pytest.mark.usefixtures("_small")
+def test_attention_and_the_others_make_the_whole(tmp_path: Path) -> None:
+    """Sketches add up to that of all parameters, norms by their squares; attention's is its preset's."""
+    model = video.model_of(str(save_wan(tmp_path / "wan")), SIZE, "plain")
+    clip = model.training.batch(torch.tensor([0]))
+    u, eps = torch.tensor([0.6]), torch.randn(1, *model.training.shape)
+    parts = video.gradients_of(model, clip, u, eps)
+    for patterns, parameters in ((("*",), "all"), (("attention",), "attention")):
+        gradients = BackwardGradients(model.denoiser, model.schedule, patterns)
+        projector = build_projector("countsketch", video.PROJECTED, 0)
+        layout = gradients.loss.layout
+
+        def begin(rows: int, projector: Projector = projector, layout: Layout = layout) -> SumWithNorm:
+            return SumWithNorm(projector.begin(layout, rows))
+
+        own = gradients.of_draws(clip, u, eps, begin)
+        raw, normalised = (video._features(parts, norms, parameters) for norms in video.NORMS)
+        torch.testing.assert_close(raw, own[:, :-1])
+        torch.testing.assert_close(normalised, own[:, :-1] / own[:, -1:])
+
+
+def test_laws_of_the_level() -> None:
+    """Of a shifted flow: what its own uniform law makes of t is undone by t's density; the logit-normal's
+    middle half lies where a normal number's does."""
+    schedule, strata = FlowSchedule(1000, 3.0), 64
+    laws = video.laws_of(schedule, strata)
+    assert laws[video.TRAINED] is None
+    u = (torch.arange(strata, dtype=torch.float64) + 0.5) / strata
+    sigma = schedule.sigma(u)
+    t = sigma / (1 + sigma)
+    uniform, logit_normal = laws["t uniform"], laws["logit-normal"]
+    assert uniform is not None
+    assert logit_normal is not None
+    for power in (1, 2):  # moments of a uniform number
+        assert float((uniform * t**power).mean()) == pytest.approx(1 / (power + 1), abs=2e-3)
+    for law in (uniform, logit_normal):
+        assert float(law.mean()) == pytest.approx(1)
+    assert float((logit_normal * (u < 0.5)).mean()) == pytest.approx(0.5)
+    assert float((logit_normal * (torch.logit(u).abs() < 1)).mean()) == pytest.approx(0.683, abs=0.02)

@@ -1,0 +1,82 @@
+"""Pictures of the part on video."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from carv_distill.figures import BLUE, GREEN, GREY, ORANGE, RED, new_figure
+from studies.attribution_budget.video import NORMS, PAPER, PARAMETERS, TRAINED, WEIGHTS
+from studies.plots import draw_curve, plain_numbers
+from studies.study import Row
+
+ARMS = {
+    "Strat": (BLUE, "o-"),
+    "systematic": ("#7a5195", "d--"),
+    "fixed grid": ("black", "x:"),
+    "IW": (ORANGE, "v-"),
+    "IW+Strat": (GREEN, "s-"),
+    "Neyman": ("#9a6324", "^-"),
+    "pairs": (RED, "P-"),
+    "IW pairs": ("#e377c2", "*-"),
+}
+TITLES = {
+    "plain": "plain loss",
+    "motion": "weighed by motion",
+    "raw": "raw gradients",
+    "normalised": "each draw normalised",
+}
+
+
+def draw_gains(rows: Sequence[Row]) -> Figure:
+    """What each sampler's draws are worth in iid draws over K, by weights and norms, of all parameters under
+    the law of the training; bands: 95 % over clips."""
+    table = pd.DataFrame(rows)
+    table = table[(table.law == TRAINED) & (table.parameters == PARAMETERS[0])]
+    figure = new_figure(6.2)
+    axes = figure.subplots(2, 2, sharex=True, sharey=True)
+    for ax, (weights, norms) in zip(axes.flat, product(WEIGHTS, NORMS), strict=True):
+        mine = table[(table.weights == weights) & (table.norms == norms)]
+        for arm, (colour, style) in ARMS.items():
+            own = mine[mine.arm == arm]
+            draw_curve(ax, own, "K", "ecm", colour, arm, style, 1.2)
+        ax.plot(
+            [*PAPER], [*PAPER.values()], "*", color=BLUE, ms=11, mfc="none", label="Strat, paper (Wan2.1)"
+        )
+        ax.axhline(1, color=GREY, lw=1, ls=":")
+        ratio = mine.level_over_noise.iloc[0]
+        ax.set_title(f"{TITLES[weights]}, {TITLES[norms]}: level/noise {ratio:.1f}", fontsize=9)
+        ax.set_xscale("log", base=2)
+        ax.set_yscale("log")
+        plain_numbers(ax.xaxis, sorted(mine["K"].unique()))
+        plain_numbers(ax.yaxis, [0.25, 0.5, 1, 2, 4, 8, 16])
+        ax.grid(alpha=0.25)
+    for ax in axes[-1]:
+        ax.set_xlabel("K, draws of each clip")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("effective compute against iid")
+    axes[0, 0].legend(fontsize=7, framealpha=0.9, ncols=2)
+    return figure
+
+
+def draw_profile(rows: Sequence[Row]) -> Figure:
+    """Second moment of a draw over the levels, and the part of it that the level decides."""
+    table = pd.DataFrame(rows)
+    table = table[table.parameters == PARAMETERS[0]]
+    figure = new_figure(3.4)
+    axes = figure.subplots(1, 4)
+    for ax, (weights, norms) in zip(axes, product(WEIGHTS, NORMS), strict=True):
+        mine = table[(table.weights == weights) & (table.norms == norms)]
+        ax.plot(mine.u, mine.square, color=ORANGE, lw=1.2, label="E‖g‖² of a draw")
+        ax.plot(mine.u, mine.of_mean, color=BLUE, lw=1.2, ls="--", label="‖E g‖² at the level")
+        ax.set_title(f"{TITLES[weights]},\n{TITLES[norms]}", fontsize=8)
+        ax.set_xlabel("u, small to large noise", fontsize=8)
+        ax.set_ylim(bottom=min(0, float(mine.of_mean.min())))
+        ax.tick_params(labelsize=7)
+        ax.grid(alpha=0.25)
+    axes[0].set_ylabel("of the mean of E‖g‖²")
+    axes[0].legend(fontsize=7, framealpha=0.9)
+    return figure
