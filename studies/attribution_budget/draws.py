@@ -183,7 +183,7 @@ def correlations(replicates: Sequence[Mapping[int, Tensor]], truth: Tensor) -> d
         return float(spearman(scores[q][others[q]], truth[q][others[q]]))
 
     results = {}
-    for k in BUDGETS:
+    for k in replicates[0]:
         values = [[correlation(r[k], q) for q in range(QUERIES)] for r in replicates]
         results[k] = _two_way(torch.tensor(values, dtype=torch.float64))
     return results

@@ -98,6 +98,11 @@ def gradients_of(model: AttributedModel, clip: SampleBatch, u: Tensor, eps: Tens
     return gradients.of_draws(many, u, eps, begin)
 
 
+def feature_rows(model: AttributedModel, clip: SampleBatch, u: Tensor, eps: Tensor) -> Tensor:
+    """Of single draws of one clip, by all parameters, each divided by its norm, [n, m]."""
+    return _features(gradients_of(model, clip, u, eps), "normalised", "all")
+
+
 class _Parts:
     """Sketches with their norms of attention's parameters and of the others."""
 

@@ -1,0 +1,94 @@
+"""Rankings of clips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from carv_distill.data.clips.rendered import RenderedClips
+from carv_distill.data.clips.trajectories import MOTIONS
+from studies.attribution_budget import video, video_rankings
+from studies.attribution_budget.video_rankings import (
+    DRAWS,
+    SAMPLERS,
+    chosen_clips,
+    cosines,
+    kept,
+    precisions,
+)
+from tests.helpers.tiny_pipelines import save_wan
+
+SIZE = (5, 16, 16)
+
+
+def test_chosen_clips_have_every_motion_alike() -> None:
+    numbers = chosen_clips(4, 70)
+    assert len(set(numbers)) == 28
+    motions = RenderedClips(70, 16, 5).facts_of(torch.tensor(numbers)).motion
+    assert motions.bincount().tolist() == [4] * len(MOTIONS)
+
+
+@pytest.mark.parametrize("k", [2, 4, 16])
+def test_kept_draws_are_a_set_of_the_arm(k: int) -> None:
+    """Strata: one in each of K cells, every place as often as another (800 sets, 4 SE); pairs stay together;
+    iid: the first ones."""
+    assert kept("iid", k, 0, 3) == list(range(k))
+    counts = torch.zeros(DRAWS)
+    for number in range(800):
+        own = kept("Strat", k, 0, number)
+        assert [i * k // DRAWS for i in own] == list(range(k))
+        counts[own] += 1
+        pairs = kept("pairs", k, 0, number)
+        assert [b - a for a, b in zip(pairs[::2], pairs[1::2], strict=True)] == [1] * (k // 2)
+        assert [i * k // (2 * DRAWS) for i in pairs[::2]] == list(range(k // 2))
+    share = k / DRAWS
+    assert ((counts / 800 - share).abs() <= 4 * (share * (1 - share) / 800) ** 0.5).all()
+
+
+def test_pairs_of_the_sampler_are_neighbours() -> None:
+    """As `kept` takes them: one level, opposite noises."""
+    draws = SAMPLERS["pairs"].draw(1, DRAWS, (3,), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(draws.u[0, ::2], draws.u[0, 1::2])
+    torch.testing.assert_close(draws.eps[0, ::2], -draws.eps[0, 1::2])
+    assert (draws.u[0, ::2] * DRAWS // 2).long().tolist() == list(range(DRAWS // 2))
+
+
+def test_precision_of_the_first_ten() -> None:
+    """Two groups of 11 whose scores are high within: all right; with scores of the other group: none."""
+    motion = torch.arange(2).repeat_interleave(11)
+    same = (motion[:, None] == motion).double()
+    assert precisions(same, motion).tolist() == [1.0] * 22
+    assert precisions(-same, motion).tolist() == [0.0] * 22
+
+
+def test_rankings_and_what_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of random weights: every arm and budget, correlations in −1 … 1; cosines of a clip with itself 1."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    plain = video.ClipOptions
+    monkeypatch.setattr(video, "ClipOptions", lambda size: plain(size=size, count=14))
+    monkeypatch.setattr(video, "PROJECTED", 256)
+    video.model_of.cache_clear()
+    teacher = str(save_wan(tmp_path / "wan"))
+
+    def here(calls: Any) -> Any:
+        return {name: [call() for call in row] for name, row in calls.items()}
+
+    o = SimpleNamespace(blocks=2, sets=2, reference=16)
+    measured = video_rankings.measure(here, o, teacher, SIZE, 0)
+    assert [len(clips) for clips in measured.values()] == [14, 14]
+    assert not measured["plain"][0].by_set
+    torch.testing.assert_close(
+        cosines([c.reference for c in measured["motion"]]).diagonal(), torch.ones(14).double()
+    )
+    rows = video_rankings.correlation_rows(measured["motion"])
+    assert {(r["arm"], r["K"]) for r in rows} >= {("iid", 1), ("Strat", 16), ("pairs", 2)}
+    assert all(-1 <= r["correlation"] <= 1 for r in rows)
+    motion = video_rankings.motion_rows(measured, RenderedClips(14, 16, 5).facts)
+    assert {r["weights"] for r in motion} == {"plain", "motion", "difference"}
+    said = video_rankings.verdict(rows, motion)
+    assert len(said) == 3
+    assert "chance 0.14" in said[2]
