@@ -14,6 +14,7 @@ from torch import Tensor
 
 from carv_distill.attribution.backward import BackwardGradients
 from carv_distill.attribution.batch import SampleBatch
+from carv_distill.attribution.loss import SampleLoss
 from carv_distill.attribution.models import AttributedModel
 from carv_distill.attribution.options import ModelOptions
 from carv_distill.attribution.projection import SumWithNorm, build_projector
@@ -71,7 +72,7 @@ def moments(
 
 def _gradients(model: AttributedModel, clip: SampleBatch, u: Tensor, eps: Tensor) -> Tensor:
     """Of single draws, [n, m + 1], the last their norms."""
-    gradients = BackwardGradients(model.denoiser, model.schedule)
+    gradients = BackwardGradients(SampleLoss(model.denoiser, model.schedule))
     projector, layout = build_projector("countsketch", PROJECTED, 0), gradients.loss.layout
     many = clip[torch.zeros(len(u), dtype=torch.long)]
     return gradients.of_draws(many, u, eps, lambda rows: SumWithNorm(projector.begin(layout, rows)))

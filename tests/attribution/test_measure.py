@@ -17,6 +17,7 @@ from carv_distill.attribution import prompted
 from carv_distill.attribution.batch import SampleBatch
 from carv_distill.attribution.draws import shared_draws
 from carv_distill.attribution.figures import draw_influence
+from carv_distill.attribution.loss import SampleLoss
 from carv_distill.attribution.measure import InfluenceResult, measure_influence
 from carv_distill.attribution.models import load_model
 from carv_distill.attribution.options import InfluenceOptions
@@ -76,7 +77,7 @@ def test_cosines_of_mean_gradients(tmp_path: Path, teacher: TrainedModel) -> Non
     """Scores are those of an explicit loop over the sampler, draws and teacher that were named."""
     result = measured(teacher, OPTIONS, tmp_path / "out")
     loaded = load_teacher(teacher.path)
-    gradients = VmapGradients(loaded.denoiser, loaded.schedule)
+    gradients = VmapGradients(SampleLoss(loaded.denoiser, loaded.schedule))
     sampler = sampler_of(tmp_path / "out/store")
     assert (sampler.strategy, sampler.noise) == ("stratified", "iid")
     draws = shared_draws(sampler, 4, 2, (1, 8, 8), 0)
@@ -174,7 +175,7 @@ def test_tracin_sums_over_the_checkpoints_of_a_teachers_training(tmp_path: Path)
         checkpoint = trained(step)
         model = load_model(checkpoint, "cpu")
         assert model.schedule == LogNormalSchedule(-0.5, 1.6, 0.02, 20.0)
-        gradients = VmapGradients(model.denoiser, model.schedule, ["*conv_in*"])
+        gradients = VmapGradients(SampleLoss(model.denoiser, model.schedule, ["*conv_in*"]))
         draws = shared_draws(sampler_of(tmp_path / f"out/store/step={step}"), 4, 2, (1, 8, 8), 0)
 
         def halves(s: SampleBatch, g: VmapGradients = gradients, d: Draws = draws) -> list[Tensor]:
