@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from carv_distill.attribution import prompted
+from carv_distill.attribution.advice import verdict
 from carv_distill.attribution.batch import SampleBatch
 from carv_distill.attribution.draws import shared_draws
 from carv_distill.attribution.figures import draw_influence
@@ -98,9 +99,11 @@ def test_cosines_of_mean_gradients(tmp_path: Path, teacher: TrainedModel) -> Non
     assert [p.name for p in drawn] == ["cosine.png"]
     assert all(p.stat().st_size > 5000 for p in drawn)
     assert "Most influential training samples" in str(influence_table(result, 3))
-    assert (
-        "tell nothing of how reliable" in conclusions(result)[0]
-    )  # two groups: none to hold against the other two
+    assert conclusions(result) == []  # two groups: none to hold against the other two
+    assert verdict(result).startswith("NOT KNOWN")
+    assert result.seconds is not None
+    assert 0 < result.seconds < 60
+    assert (result.store, result.ranking.votes and result.ranking.votes.each) == (tmp_path / "out/store", 7)
     content = influence_dict(result, 5)
     assert content["queries"][0]["top"][0]["train"] == int(result.ranking.top(1)[0])
     assert json.loads(json.dumps(content, allow_nan=False))["reliability"] == []
@@ -109,6 +112,13 @@ def test_cosines_of_mean_gradients(tmp_path: Path, teacher: TrainedModel) -> Non
     assert torch.allclose(biased.ranking.scores[~own], naive[~own], atol=1e-6)
     assert [p.name for p in draw_influence(biased, 5, tmp_path / "out")] == ["cosine.png", "cosine_draws.png"]
     assert "keeps an error" in conclusions(biased)[1]
+    assert " 2 draws each correlate to " in verdict(biased)
+    for options, said in (
+        (replace(OPTIONS, votes=FEW), f"^--votes: {FEW} of {FEW} training samples .*1 to {FEW - 1}"),
+        (replace(OPTIONS, votes=3, queries="data:3"), "^--votes: 3 is for several queries, found one"),
+    ):
+        with pytest.raises(UserError, match=said):
+            measured(teacher, options, tmp_path / "out")
 
 
 @pytest.mark.usefixtures("_few_digits")
