@@ -205,7 +205,7 @@ def test_latents_are_encoded_once_and_prompts_condition(
 ) -> None:
     pictures = prompted_solids(8, 1)
     few = PromptedImages(pictures.images[:6], ["a red torus, side view", "a blue cube, front view"] * 3)
-    monkeypatch.setattr(prompted, "prompted_solids", lambda *size: few)
+    monkeypatch.setattr(prompted, "load_prompted", lambda *options: few)
     teacher = TrainedModel(save_tiny_pipeline(tmp_path / "pipeline"), DataOptions("shapes", size=8))
     options = replace(OPTIONS, queries="samples:2", cache=tmp_path / "cache")
     result = measured(teacher, options, tmp_path / "out")

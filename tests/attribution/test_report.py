@@ -101,7 +101,8 @@ def test_several_queries_have_one_ranking_by_votes() -> None:
     """Of three queries two have the second among their first, and one the third; JSON says the same."""
     one = result([Reliability(8, 0.8, voted=0.75)])
     scores = torch.tensor([[3.0, 4.0, 2.0], [0.0, 2.0, 1.0], [-9.0, -8.0, 0.0]], dtype=torch.float64)
-    ranking = replace(one.ranking, scores=scores, votes=count_votes(scores, 1))
+    known = torch.full_like(scores, 0.25)
+    ranking = replace(one.ranking, scores=scores, half_width=known, votes=count_votes(scores, 1))
     several = replace(one, ranking=ranking, queries=samples(torch.zeros(3, 1, 4, 4), ["0", "1", "2"]))
     said = str(voted_table(several, 2))
     assert "For all 3 queries, by votes, the first 2" in said
