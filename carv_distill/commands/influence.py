@@ -69,8 +69,9 @@ def _measure(options: InfluenceCommandOptions, runs: list[Path], device: str) ->
         return None
     drawn = draw_influence(measured, o.top, folder)
     count = min(o.top, 5)
-    tables = [influence_table(measured, count), voted_table(measured, count), *conclusions(measured)]
-    shown = [*(table for table in tables if table), *(f"drawn: {path}" for path in drawn)]
+    tables = (influence_table(measured, count), voted_table(measured, count))
+    said = [*(f"{table}\n" for table in tables if table), *conclusions(measured)]
+    shown = [*said, *(f"drawn: {path}" for path in drawn)]
     result = influence_dict(measured, o.top) | {"options": o.of_samples()}
     return Measurement([*shown, f"scores: {measured.scores}"], result, verdict=verdict(measured))
 

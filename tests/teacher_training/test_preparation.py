@@ -11,9 +11,6 @@ from torch import Tensor
 
 from carv_distill.attribution.models import load_model
 from carv_distill.attribution.options import ModelOptions
-from carv_distill.data.clips.options import ClipOptions
-from carv_distill.data.clips.rendered import RenderedClips
-from carv_distill.data.clips.sets import SomeClips
 from carv_distill.engine.options import RunConfig
 from carv_distill.errors import UserError
 from carv_distill.tasks import TASKS, load_config, train
@@ -90,20 +87,3 @@ def test_its_attribution_ranks_what_it_learned_from(name: str, tmp_path: Path) -
     pictures = loaded.training.pictures(torch.arange(3))
     taken = samples_of(name, config)
     torch.testing.assert_close(pictures, taken if name == "teacher_shapes" else taken.float() / 127.5 - 1)
-
-
-def test_some_clips_are_a_set_of_their_own(tmp_path: Path) -> None:
-    (tmp_path / "some.txt").write_text("9 2 5")
-    whole = RenderedClips(12, 16, 5, 3)
-    some = ClipOptions(None, (5, 16, 16), 12, 3, str(tmp_path / "some.txt")).load()
-    assert isinstance(some, SomeClips)
-    clips, labels = some.batch(torch.tensor([2, 0]))
-    of_whole, labels_of_whole = whole.batch(torch.tensor([9, 2]))
-    assert torch.equal(clips, of_whole)
-    assert [some.captions[n] for n in labels] == [whole.captions[n] for n in labels_of_whole]
-    assert [some.objects[n] for n in labels] == [whole.objects[n] for n in labels_of_whole]
-    assert (len(some), some.spec.classes, some.decodes) == (3, len(some.captions), True)
-    assert (
-        some.fingerprint() != whole.fingerprint() != SomeClips(whole, torch.tensor([2, 5, 8])).fingerprint()
-    )
-    assert some.fingerprint() == SomeClips(whole, torch.tensor([2, 5, 9])).fingerprint()
