@@ -35,6 +35,7 @@ from carv_distill.attribution.backward import BackwardGradients
 from carv_distill.attribution.batch import SampleBatch
 from carv_distill.attribution.draws import shared_draws
 from carv_distill.attribution.gradients import sample_features
+from carv_distill.attribution.loss import SampleLoss
 from carv_distill.attribution.projection import build_projector
 from carv_distill.attribution.vmapped import VmapGradients
 from carv_distill.carv import Draws, NoiseLevelSampler, Proposal
@@ -74,7 +75,7 @@ def seconds_of(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[s
 def digits(rounds: int) -> dict[str, Ratio]:
     """Of the digits teacher."""
     teacher, data = load_teacher("checkpoints/digits-teacher"), load_images("digits")
-    gradients = VmapGradients(teacher.denoiser, teacher.schedule)
+    gradients = VmapGradients(SampleLoss(teacher.denoiser, teacher.schedule))
     layout, projector = gradients.loss.layout, build_projector("countsketch", SIZE, 0)
     draws = shared_draws(NoiseLevelSampler(Proposal.uniform()), DRAWS, 1, (1, 8, 8), 0)
     x, labels = data.images, data.labels
@@ -122,7 +123,7 @@ def clips(rounds: int) -> dict[str, Ratio]:
         text_dim=32, freq_dim=32, ffn_dim=288, num_layers=3, rope_max_seq_len=32,
     ).eval()  # fmt: skip
     denoiser = NetworkDenoiser(WanNetwork(model, CLIP), FlowPreconditioning(LEVELS))
-    gradients = BackwardGradients(denoiser, LEVELS)
+    gradients = BackwardGradients(SampleLoss(denoiser, LEVELS))
     loss, projector, sketch = gradients.loss, build_projector("countsketch", SIZE, 0), CountSketch(SIZE, 0)
     looped = [*denoiser.parameters()]
     cond = Condition(torch.randn(CLIPS, 8, 32))

@@ -23,6 +23,14 @@ def printable(text: str) -> str:
     return "".join(c if harmless(c) else c.encode("unicode_escape").decode() for c in text)
 
 
+def duration(seconds: float) -> str:
+    """As 42 s, 12 min, 3 h 5 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
 class Screen:
     """A standard stream that takes everything: what the other end cannot take is dropped.
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from carv_distill.attribution.batch import SampleBatch
 from carv_distill.attribution.draws import shared_draws
 from carv_distill.attribution.gradients import attribution_pipeline, sample_features
+from carv_distill.attribution.loss import SampleLoss
 from carv_distill.attribution.pilot import pilot_sampler
 from carv_distill.attribution.projection import build_projector
 from carv_distill.attribution.reliability import half_width
@@ -73,7 +74,7 @@ def main() -> tuple[list[float], str]:
     """Shares of each query's own ring among its ten most influential points, and the chosen sampler."""
     x, ring = rings(100, stream("data"))
     queries, asked = rings(4, stream("queries"))
-    gradients = VmapGradients(train(x), LEVELS)
+    gradients = VmapGradients(SampleLoss(train(x), LEVELS))
     projector = build_projector("countsketch", 2048, 0)
 
     pipeline = attribution_pipeline(gradients, projector, SampleBatch(x), chunk=64)

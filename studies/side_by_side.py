@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from joblib import Parallel, delayed
 
-from carv_distill.engine.callbacks import duration
+from carv_distill.screen import duration
 
 T = TypeVar("T")
 

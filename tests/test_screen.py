@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from carv_distill.screen import printable
+from carv_distill.screen import duration, printable
 
 WRITES = """
 import sys
@@ -58,3 +58,10 @@ def test_what_the_screen_cannot_take_is_dropped(shell: str, tmp_path: Path) -> N
     assert (done.returncode, out.read_text()) == (0, "done"), done.stderr
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (89, "89 s"), (90, "2 min"), (7000, "117 min"), (11100, "3 h 5 min")]
+)
+def test_durations_are_short(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

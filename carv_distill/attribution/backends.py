@@ -14,6 +14,7 @@ from carv_distill.teachers.schedule import NoiseSchedule
 
 from .backward import BackwardGradients
 from .gradients import SampleGradients
+from .loss import SampleLoss
 from .options import AUTO, InfluenceOptions
 from .vmapped import VmapGradients
 
@@ -45,9 +46,8 @@ def build_gradients(
         if not isinstance(denoiser.network, PromptNetwork):
             raise UserError("--precision: bf16-true is for networks that prompts condition; bf16 is for all")
         denoiser.network.cast(torch.bfloat16)
-    if by_vmap:
-        return VmapGradients(denoiser, schedule, o.parameters, precision, o.output)
-    return BackwardGradients(denoiser, schedule, o.parameters, precision, o.output, o.gradient_checkpointing)
+    loss = SampleLoss(denoiser, schedule, o.parameters, precision, o.output)
+    return VmapGradients(loss) if by_vmap else BackwardGradients(loss, o.gradient_checkpointing)
 
 
 def suits_vmap(denoiser: NetworkDenoiser, shape: Sequence[int]) -> bool:

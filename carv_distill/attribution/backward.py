@@ -10,8 +10,6 @@ from torch import Tensor
 
 from carv_distill.carv import Draws
 from carv_distill.teachers.condition import Cond
-from carv_distill.teachers.denoiser import NetworkDenoiser
-from carv_distill.teachers.schedule import NoiseSchedule
 
 from .batch import SampleBatch
 from .gradients import Begin
@@ -30,28 +28,22 @@ class BackwardGradients:
     whole gradient is never alive. Memory: the gradients of one layer, and the network's activations for
     `chunk` rows, or with checkpointing what lies between blocks and the inside of one.
 
-    Args: see :class:`SampleLoss`. `chunk` of a call: draws of a sample at a time.
+    Args:
+        loss: what is differentiated, and by which parameters.
         checkpointing: activations inside blocks are computed again instead of kept.
 
+    `chunk` of a call: draws of a sample at a time.
+
     Raises:
-        UserError: no parameter of the network matches, or a pattern matches none; no block of the network can
-            be checkpointed.
+        UserError: no block of the network can be checkpointed.
         ValueError: by a call: the network draws random numbers of its own.
     """
 
     chunk_of: ClassVar[Literal["samples", "draws"]] = "draws"
 
-    def __init__(
-        self,
-        denoiser: NetworkDenoiser,
-        schedule: NoiseSchedule,
-        patterns: Sequence[str] = ("*",),
-        precision: str = "fp32",
-        output: str = "loss",
-        checkpointing: bool = False,
-    ) -> None:
-        self.loss = SampleLoss(denoiser, schedule, patterns, precision, output)
-        self._checkpointed = checkpointable(denoiser.network) if checkpointing else []
+    def __init__(self, loss: SampleLoss, checkpointing: bool = False) -> None:
+        self.loss = loss
+        self._checkpointed = checkpointable(loss.denoiser.network) if checkpointing else []
 
     def __call__(
         self, batch: SampleBatch, draws: Draws, begin: Begin | None = None, chunk: int | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -130,6 +131,7 @@ def fill_store(
     try:
         if o.chunk is None:
             job = replace(job, chunk=_chunk(job, training, BLOCK if missing else 8))
+        begun = time.perf_counter()
         with _progress(sum(part.stop - part.start for part in parts), processes.rank) as advance:
             for block, part in zip(missing, parts, strict=True):
                 rows = []
@@ -138,6 +140,10 @@ def fill_store(
                     rows.append(job.features(training.batch(numbers), start))
                     advance(len(numbers))
                 store.write(block, torch.cat(rows))
+                if not processes.rank:
+                    done = time.perf_counter()
+                    store.timed(part.stop - part.start, done - begun)
+                    begun = done
     except torch.OutOfMemoryError as error:
         raise UserError(f"--chunk: {_too_much(o, job)}; what is in the store stays") from error
     processes.wait()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from carv_distill.data.stored import spread
 from carv_distill.engine.task import TrainedModel
+from carv_distill.errors import UserError
 from carv_distill.processes import Processes
 
 from .features import fill_store, prepare_features
@@ -37,8 +38,12 @@ class InfluenceResult:
     ranking: Ranking
     scores: Path
     """The file that holds them all."""
+    store: Path
+    """Of the training set's features."""
     student: Path | None = None
     """Of a distillation's run, whose teacher the model is."""
+    seconds: float | None = None
+    """That the training set's features take here; None where they were not timed."""
 
 
 def measure_influence(
@@ -60,6 +65,7 @@ def measure_influence(
         model = load_model(trained(None), device, o)
     queries = read_queries(o.queries, model)
     ranked = ranked_set(model, o)
+    _require_votes(o.votes, len(queries), len(ranked))
     features: list[Tensor] = []
     stores: list[FeatureStore] = []
     rates: list[float] = []
@@ -88,10 +94,13 @@ def measure_influence(
         _places(queries.numbers, ranked),
         o.draws // o.groups,
         {"draws": o.draws, "groups": o.groups, "score": o.score, "debias": o.debiased, "features": about},
+        o.votes,
     )
     path = o.scores or folder / f"{o.score}.npz"
     ranking.save(path)
-    return InfluenceResult(model.name, ranked, queries, ranking, path, model.student)
+    timed = [store.seconds for store in stores]
+    seconds = None if None in timed else sum(t for t in timed if t is not None) / processes.world_size
+    return InfluenceResult(model.name, ranked, queries, ranking, path, root, model.student, seconds)
 
 
 def ranked_set(model: AttributedModel, o: InfluenceOptions) -> TrainingSet:
@@ -100,6 +109,17 @@ def ranked_set(model: AttributedModel, o: InfluenceOptions) -> TrainingSet:
     if o.among is None or o.among >= len(whole):
         return whole
     return whole.some(spread(len(whole), o.among))
+
+
+def _require_votes(votes: int | None, queries: int, samples: int) -> None:
+    """UserError where a number of votes says nothing."""
+    if votes is not None and queries == 1:
+        raise UserError(f"--votes: {votes} is for several queries, found one; leave it out")
+    if votes is not None and votes >= samples:
+        raise UserError(
+            f"--votes: {votes} of {samples} training samples is a vote for all of them (allowed: 1 to "
+            f"{samples - 1})"
+        )
 
 
 def _places(numbers: Tensor | None, ranked: TrainingSet) -> Tensor | None:

@@ -114,6 +114,9 @@ class InfluenceOptions(ModelOptions):
     """of trak, relative to the mean eigenvalue"""
     checkpoints: tuple[int, ...] | None = option(None, metavar="STEP")
     """of tracin, those that the run kept"""
+    votes: int | None = at_least(1, None)
+    """of several queries, training samples that each votes for in the ranking for all of them; default: a
+    tenth of those that are ranked"""
     chunk: int | None = at_least(1, None)
     """samples at a time by vmap, draws of one at a time by backward; default: found by trying"""
     store: Path | None = option(None, metavar="FOLDER")

@@ -13,9 +13,8 @@ from torch import Tensor
 from carv_distill.data.captioned import CaptionedSet, load_captioned_images
 from carv_distill.data.clips.options import ClipOptions
 from carv_distill.data.clips.sets import ClipSet
-from carv_distill.data.images import load_captioned
+from carv_distill.data.images import load_captioned, load_prompted
 from carv_distill.data.options import PROMPTED, DataOptions
-from carv_distill.data.solids import prompted_solids
 from carv_distill.digests import content_digest
 from carv_distill.errors import UserError
 from carv_distill.evaluation.generate import image_latents
@@ -225,7 +224,7 @@ def _images(data: DataOptions, teacher: TextTeacher, seed: int) -> CaptionedSet:
         raise UserError(
             f"data.size: {data.size} pixels, but the teacher takes pictures of {teacher.image_size}"
         )
-    return prompted_solids(data.size, data.views, seed)
+    return load_prompted(data, seed)
 
 
 def _require_kind(pipeline: PipelineFolder, clips: bool) -> None:

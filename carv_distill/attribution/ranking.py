@@ -20,6 +20,10 @@ from .options import SCORES
 from .reliability import Reliability, Score, half_width, reliability
 from .scores import GroupProducts, TrakScores
 from .store import FeatureStore
+from .votes import Votes, count_votes
+
+TENTH = 10
+"""One training sample of so many is voted for by a query: the share that MOTIVE fine-tunes on."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +39,18 @@ class Ranking:
     """[Q], of a query that is a training sample its number there, else −1."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """How it was made: kept in the files."""
+    votes: Votes | None = None
+    """Of several queries."""
 
     def top(self, count: int) -> Tensor:
         """Numbers of the most influential training samples of each query, [Q, count], highest first."""
         return self.scores.argsort(dim=1, descending=True, stable=True)[:, :count]
 
     def save(self, path: Path) -> None:
-        """Writes `.npz` (scores, low, high [Q, N], order [Q, N], query_numbers [Q], about as JSON) or
-        `.parquet` (a row for each pair: query, train, rank, score, low, high), by the file's ending;
-        atomically. The score of a query with itself is NaN, in parquet empty.
+        """Writes `.npz` (scores, low, high [Q, N], order [Q, N], query_numbers [Q], about as JSON; of several
+        queries votes, voted_order [N]) or `.parquet` (a row for each pair: query, train, rank, score, low,
+        high; of several queries votes, the training sample's), by the file's ending; atomically. The score of
+        a query with itself is NaN, in parquet empty.
 
         Raises:
             UserError: another ending.
@@ -52,6 +59,7 @@ class Ranking:
         scores = self.scores.masked_fill(self.scores.isinf(), torch.nan)
         low, high = scores - self.half_width, scores + self.half_width
         order = self.top(scores.shape[1])
+        votes = self.votes
         if path.suffix == ".npz":
             with atomic_file(path) as file:
                 np.savez_compressed(
@@ -62,9 +70,10 @@ class Ranking:
                     high=high.numpy(),
                     order=order.to(torch.int32).numpy(),
                     about=json.dumps(dict(self.about), ensure_ascii=False),
+                    **({} if votes is None else _voted_arrays(votes)),
                 )
         elif path.suffix == ".parquet":
-            _save_parquet(path, scores, low, high, order, self.about)
+            _save_parquet(path, scores, low, high, order, self.about, votes)
         else:
             raise UserError(f"{path}: scores are saved as .npz or .parquet")
 
@@ -79,6 +88,7 @@ def rank(
     left_out: Tensor | None = None,
     draws: int = 1,
     about: Mapping[str, Any] | None = None,
+    votes: int | None = None,
 ) -> Ranking:
     """Scores of every training sample in the stores for every query.
 
@@ -98,6 +108,7 @@ def rank(
             candidate of its own (score −∞, and not in the reliability).
         draws: of a group, for the reliability.
         about: kept with the result.
+        votes: training samples that each of several queries votes for; a tenth by default.
 
     Raises:
         UserError: features that do not fit, or that are not finite.
@@ -141,17 +152,30 @@ def rank(
         return scored(keep).masked_fill(own, -torch.inf)
 
     least = 2 if debias else 1
+    each = None if count == 1 else votes or -(-stores[0].samples // TENTH)
+    scores = candidates(range(groups))
     return Ranking(
-        candidates(range(groups)),
+        scores,
         half_width(scored, groups, least),
-        reliability(candidates, groups, draws, least, costly=score == "trak"),
+        reliability(candidates, groups, draws, least, score == "trak", each),
         left_out,
         about or {},
+        None if each is None else count_votes(scores, each),
     )
 
 
+def _voted_arrays(votes: Votes) -> dict[str, Any]:
+    return {"votes": votes.counts.to(torch.int32).numpy(), "voted_order": votes.order.to(torch.int32).numpy()}
+
+
 def _save_parquet(
-    path: Path, scores: Tensor, low: Tensor, high: Tensor, order: Tensor, about: Mapping[str, Any]
+    path: Path,
+    scores: Tensor,
+    low: Tensor,
+    high: Tensor,
+    order: Tensor,
+    about: Mapping[str, Any],
+    votes: Votes | None,
 ) -> None:
     import pyarrow
     from pyarrow import parquet
@@ -167,6 +191,7 @@ def _save_parquet(
                 name: pyarrow.array(values.flatten().numpy(), from_pandas=True)  # NaN is empty
                 for name, values in (("score", scores), ("low", low), ("high", high))
             },
+            **({} if votes is None else {"votes": votes.counts.to(torch.int32).repeat(count).numpy()}),
         }
     )
     table = table.replace_schema_metadata({"about": json.dumps(dict(about), ensure_ascii=False)})

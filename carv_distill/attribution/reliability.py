@@ -13,6 +13,8 @@ from torch import Tensor
 
 from carv_distill.variance.estimate import t_quantile
 
+from .votes import count_votes
+
 TOP = 8
 BLOCKS = 8
 """Sets of groups that the reliability is measured with, at most."""
@@ -71,6 +73,8 @@ class Reliability:
     without: tuple[float, ...] = ()
     """`between` over the splits that take none of a block of groups, for each block; empty where all splits
     take all blocks."""
+    voted: float = math.nan
+    """Correlation of the two orders by votes of all queries, mean over splits; NaN of a single query."""
 
     @property
     def with_mean(self) -> float:
@@ -98,7 +102,7 @@ def _spearman_brown(rho: float, n: float) -> float:
 
 
 def reliability(
-    score: Score, groups: int, draws: int, least: int = 1, costly: bool = False
+    score: Score, groups: int, draws: int, least: int = 1, costly: bool = False, votes: int | None = None
 ) -> list[Reliability]:
     """Agreement of rankings by disjoint sets of groups of draws, from the smallest sets to halves.
 
@@ -112,6 +116,7 @@ def reliability(
         least: groups that a score needs, 2 for debiased ones.
         costly: of a score that takes long, sets of 1, 2 and 4 blocks alone, of the last some pairs: with 8
             blocks 48 sets instead of 162.
+        votes: training samples that each query votes for; None: there are no votes.
     """
     joined = -(-groups // BLOCKS)
     blocks = groups // joined
@@ -134,6 +139,7 @@ def reliability(
                 between[disjoint].mean().item(),
                 top[disjoint].mean().item(),
                 without if len(without) == blocks else (),
+                math.nan if votes is None else _voted(scores, votes)[disjoint].mean().item(),
             )
         )
     return known
@@ -152,6 +158,12 @@ def _agreement(scores: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     first = torch.stack([s.topk(min(TOP, s.shape[-1])).indices for s in scores])
     common = [(one[..., None] == first[..., None, :]).any(-1).double().mean((-2, -1)) for one in first]
     return ranks.flatten(1) @ ranks.flatten(1).T / ranks.shape[1], torch.stack(common)
+
+
+def _voted(scores: Sequence[Tensor], votes: int) -> Tensor:
+    """Spearman's correlation of the orders by votes, [S, S]."""
+    ranks = torch.stack([_standard_ranks(count_votes(s, votes).ranks) for s in scores])
+    return ranks @ ranks.T
 
 
 @dataclass(frozen=True)

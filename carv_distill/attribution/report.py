@@ -9,6 +9,7 @@ from typing import Any
 
 from carv_distill.variance import Table, number
 
+from .advice import AGREED, agreement, verdict
 from .measure import InfluenceResult
 from .ranking import Ranking
 from .reliability import TOP, check_fit
@@ -49,6 +50,29 @@ def influence_table(result: InfluenceResult, count: int) -> Table:
     )
 
 
+def voted_table(result: InfluenceResult, count: int) -> Table | None:
+    """The training samples that most of several queries have among their first; None of a single query."""
+    votes = result.ranking.votes
+    if votes is None:
+        return None
+    known = result.ranking.reliability
+    count = min(count, len(result.training))
+    cells = [
+        f"{result.training.names[n]} ({result.training.words[n]})\n{votes.counts[n]} "
+        f"vote{'s' if votes.counts[n] != 1 else ''}\nmean {number(votes.mean[n].item())}"
+        for n in votes.order[:count].tolist()
+    ]
+    agree = ""
+    if known:
+        agree = f" Two such rankings, by {known[-1].draws} draws each, correlate to {known[-1].voted:.3f}."
+    return Table(
+        f"For all {len(result.queries)} queries, by votes, the first {count}",
+        ("queries", *(f"{i + 1}." for i in range(count))),
+        [("all", *cells)],
+        f"Each query votes for its first {votes.each}; among equal votes the mean score decides.{agree}",
+    )
+
+
 def _name(result: InfluenceResult, q: int) -> str:
     """As "#3 (3)" for a training sample, or "1st sample (0)"."""
     words = f"({result.queries.words[q]})"
@@ -72,7 +96,7 @@ def conclusions(result: InfluenceResult) -> list[str]:
             f"the student {result.student} learned from that teacher and from no training sample itself."
         )
     if not ranking.reliability:
-        return [*said, "So few groups of draws tell nothing of how reliable the ranking is (--groups 8)."]
+        return said
     return [*said, *_reliability(result), *_fit(ranking), LIMITS]
 
 
@@ -160,5 +184,26 @@ def influence_dict(result: InfluenceResult, count: int) -> dict[str, Any]:
         "reliability": known,
         "fit": None if fit is None else {**asdict(fit), "misses": fit.misses},
         "queries": queries,
-        "conclusions": conclusions(result),
+        "votes": _voted(result, count),
+        "agreement": None if (found := agreement(result)) is None else asdict(found) | {"wanted": AGREED},
+        "conclusions": [*conclusions(result), verdict(result)],
     }
+
+
+def _voted(result: InfluenceResult, count: int) -> dict[str, Any] | None:
+    """The ranking for all queries."""
+    votes = result.ranking.votes
+    if votes is None:
+        return None
+    top = [
+        {
+            "train": int(result.training.numbers[n]),
+            "name": result.training.names[n],
+            "about": result.training.words[n],
+            "votes": int(votes.counts[n]),
+            "mean": votes.mean[n].item(),
+        }
+        for n in votes.order[:count].tolist()
+    ]
+    known = result.ranking.reliability
+    return {"each": votes.each, "between": known[-1].voted if known else None, "top": top}

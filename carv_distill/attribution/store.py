@@ -14,11 +14,11 @@ from numpy.lib import format as npy
 from torch import Tensor
 
 from carv_distill.errors import UserError
-from carv_distill.files import atomic_file
+from carv_distill.files import atomic_file, read_json, write_json
 
 log = logging.getLogger(__name__)
 
-MANIFEST = "store.json"
+MANIFEST, SECONDS = "store.json", "seconds.json"
 REMEDY = "give another folder with --store, or remove this one"
 
 Fingerprint = Mapping[str, str | int | float | list[Any] | dict[str, Any] | None]
@@ -120,6 +120,33 @@ class FeatureStore:
                 f"{path}: could not be written ({error.strerror}); make room and run the same command again: "
                 "it goes on from the blocks that are there"
             ) from error
+
+    def timed(self, samples: int, seconds: float) -> None:
+        """Adds to the seconds that features of so many samples took by one process."""
+        before = self._timed()
+        total = {"samples": before[0] + samples, "seconds": before[1] + seconds}
+        write_json(self.folder / SECONDS, total)
+
+    @property
+    def seconds(self) -> float | None:
+        """That all samples take one process, by those that were timed; None if none were.
+
+        Raises:
+            UserError: the file that says it cannot be read.
+        """
+        samples, seconds = self._timed()
+        return seconds / samples * self.samples if samples else None
+
+    def _timed(self) -> tuple[int, float]:
+        """Samples that were timed, and the seconds that they took."""
+        path = self.folder / SECONDS
+        if not path.is_file():
+            return 0, 0.0
+        content = read_json(path)
+        samples, seconds = content.get("samples"), content.get("seconds")
+        if not isinstance(samples, int) or not isinstance(seconds, int | float):
+            raise UserError(f"{path}: not the seconds that features took; remove it")
+        return samples, float(seconds)
 
     def read(self, block: int) -> Tensor:
         """Features [rows, G, m] of a block, mapped from the file; changes to them stay in memory.

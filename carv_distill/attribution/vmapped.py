@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -11,8 +10,6 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
 from carv_distill.carv import Draws
-from carv_distill.teachers.denoiser import NetworkDenoiser
-from carv_distill.teachers.schedule import NoiseSchedule
 
 from .attention import PlainAttention
 from .batch import SampleBatch
@@ -27,23 +24,16 @@ class VmapGradients:
     The K draws of a sample are one batch of one backward, so no draw's own gradient is ever stored. Memory:
     `chunk` samples' gradients, and the network's activations for chunk · K rows.
 
-    Args: see :class:`SampleLoss`. `chunk` of a call: samples at a time.
+    Args:
+        loss: what is differentiated, and by which parameters.
 
-    Raises:
-        UserError: no parameter of the network matches, or a pattern matches none.
+    `chunk` of a call: samples at a time.
     """
 
     chunk_of: ClassVar[Literal["samples", "draws"]] = "samples"
 
-    def __init__(
-        self,
-        denoiser: NetworkDenoiser,
-        schedule: NoiseSchedule,
-        patterns: Sequence[str] = ("*",),
-        precision: str = "fp32",
-        output: str = "loss",
-    ) -> None:
-        self.loss = SampleLoss(denoiser, schedule, patterns, precision, output)
+    def __init__(self, loss: SampleLoss) -> None:
+        self.loss = loss
 
     def __call__(
         self, batch: SampleBatch, draws: Draws, begin: Begin | None = None, chunk: int | None = None

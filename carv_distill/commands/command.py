@@ -57,6 +57,8 @@ class Measurement:
     """For the JSON; None of a command that leaves something else."""
     report: str = ""
     """What is too long for the screen, for a .txt beside the JSON; empty: there is none."""
+    verdict: str = ""
+    """The line that the screen ends with; empty: the places of the results end it."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,8 @@ def measure(command: Command, options: PlaceOptions) -> None:
                 write_text(out.with_suffix(".txt"), measurement.report)
                 measurement.shown.append(f"all tables: {out.with_suffix('.txt')}")
     finally:  # a disk that has become full does not take the numbers along
-        print(*measurement.shown, sep="\n", flush=True)
+        last = [measurement.verdict] if measurement.verdict else []
+        print(*measurement.shown, *last, sep="\n", flush=True)
 
 
 def _destination(command: Command, options: PlaceOptions, runs: list[Path]) -> Path | None:

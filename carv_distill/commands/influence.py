@@ -51,9 +51,10 @@ def trained_model(o: InfluenceOptions, runs: list[Path], step: int | None) -> Tr
 
 
 def _measure(options: InfluenceCommandOptions, runs: list[Path], device: str) -> Measurement | None:
+    from carv_distill.attribution.advice import verdict
     from carv_distill.attribution.figures import draw_influence
     from carv_distill.attribution.measure import measure_influence
-    from carv_distill.attribution.report import conclusions, influence_dict, influence_table
+    from carv_distill.attribution.report import conclusions, influence_dict, influence_table, voted_table
 
     o = options
     folder = o.out.with_suffix("") if o.out else Path(runs[0] if runs else _place(o) or "", "influence")
@@ -67,10 +68,12 @@ def _measure(options: InfluenceCommandOptions, runs: list[Path], device: str) ->
     if measured is None:
         return None
     drawn = draw_influence(measured, o.top, folder)
-    tables = [influence_table(measured, min(o.top, 5)), *conclusions(measured)]
-    shown = [*tables, *(f"drawn: {path}" for path in drawn)]
+    count = min(o.top, 5)
+    tables = (influence_table(measured, count), voted_table(measured, count))
+    said = [*(f"{table}\n" for table in tables if table), *conclusions(measured)]
+    shown = [*said, *(f"drawn: {path}" for path in drawn)]
     result = influence_dict(measured, o.top) | {"options": o.of_samples()}
-    return Measurement([*shown, f"scores: {measured.scores}"], result)
+    return Measurement([*shown, f"scores: {measured.scores}"], result, verdict=verdict(measured))
 
 
 def _place(o: InfluenceCommandOptions) -> Path | None:

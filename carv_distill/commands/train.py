@@ -91,7 +91,7 @@ def _train(arguments: argparse.Namespace) -> None:
 
 def closing(task: Task, config: RunConfig, folder: Path, seconds: float) -> str:
     """What a run ends with: its figures, where things lie, what to do next."""
-    from carv_distill.engine.callbacks import duration
+    from carv_distill.screen import duration
 
     last = read_json(folder / SUMMARY)["last"]
     forms = ({"fid/fid": config.fid.shown} if isinstance(config, ImageConfig) else {}) | FIGURES

@@ -8,9 +8,10 @@ from carv_distill.errors import UserError
 from carv_distill.teachers.teacher import Teacher
 
 from .captioned import CaptionedSet
-from .numbers import read_numbers
+from .numbers import ONLY, read_numbers
 from .options import CAPTIONED, DATA_SETS, DataOptions
 from .sets import ImageSet, ImageSpec, LabelledImages, Mirrored, Some, Unlabelled
+from .solids import PromptedImages, prompted_solids
 
 
 @overload
@@ -27,7 +28,7 @@ def load_images(source: str | DataOptions) -> ImageSet:
     options.require_labelled()
     images = DATA_SETS[options.name].load(options)
     if options.only is not None:
-        images = Some(images, read_numbers(options.only, len(images), "data.only"))
+        images = Some(images, read_numbers(options.only, len(images), ONLY))
     if not options.labels:
         images = Unlabelled(images)
     return Mirrored(images) if options.flip else images
@@ -37,6 +38,17 @@ def load_captioned(options: DataOptions) -> CaptionedSet:
     """A set of images with captions, as a configuration describes it."""
     options.require_captioned()
     return CAPTIONED[options.name].load(options)
+
+
+def load_prompted(options: DataOptions, seed: int) -> PromptedImages:
+    """A set of rendered images with prompts, as a teacher's configuration describes it.
+
+    Args:
+        seed: names the cameras.
+    """
+    options.require_prompted()
+    images = prompted_solids(options.size, options.views, seed)
+    return images if options.only is None else images.some(read_numbers(options.only, len(images), ONLY))
 
 
 def load_data(options: DataOptions) -> ImageSet:

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from carv_distill.errors import UserError
 
+ONLY = "data.only"
+"""The key of the numbers that a training set is restricted to."""
+
 
 def read_numbers(path: str | Path, count: int, key: str) -> Tensor:
     """Distinct numbers from 0 to `count` − 1, separated by blanks or line ends, in order, int64 [n].

@@ -127,8 +127,8 @@ class DataOptions:
     CMYK without colour profiles, 16 bits as their upper 8. none refuses what is not grey or colour of 8 bits,
     as a palette and opaque alpha are."""
     only: str | None = place(None, content=True)
-    """A file with the numbers, from 0 on, of the images with labels that are taken, separated by blanks or
-    line ends; all others are left out, as for evaluate.py lds."""
+    """A file with the numbers, from 0 on, of the images that are taken, separated by blanks or line ends; all
+    others are left out, as for evaluate.py lds. Of images with labels, and of a text teacher's shapes."""
     workers: int = at_least(0, 2, resume=True)
     """Processes per rank that decode the files of images and captioned; sets in memory need none."""
     size: int = at_least(8, 32)
@@ -166,7 +166,7 @@ class DataOptions:
                 f"data.name: {self.name} has {has}; a teacher of text and images learns from rendered images "
                 f"with prompts (allowed: {', '.join(PROMPTED)})"
             )
-        self._refuse("path", "flip", "labels", "convert", "only")
+        self._refuse("path", "flip", "labels", "convert")
 
     def _require(self, sets: Mapping[str, DataSet[Any]], what: str) -> None:
         if self.name not in sets:

@@ -91,6 +91,10 @@ class PromptedImages:
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         return self.images[indices], self.labels[indices]
 
+    def some(self, numbers: Tensor) -> PromptedImages:
+        """Those of these numbers, int64 [n]."""
+        return PromptedImages(self.images[numbers], [self.prompts[n] for n in numbers.tolist()], self.name)
+
     def fingerprint(self) -> str:
         return hashlib.blake2b(self.images.numpy().tobytes(), digest_size=8).hexdigest()
 

@@ -45,6 +45,10 @@ class WildSolids:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def some(self, numbers: Tensor) -> WildSolids:
+        """The views of these numbers, int64 [n]."""
+        return WildSolids(self.normals[numbers], self.points[numbers], self.labels[numbers])
+
     def pictures(self, views: Tensor, g: torch.Generator, plain: float = 0.0) -> Tensor:
         """A picture of each of these views, float32 [n, 3, S, S] in [−1, 1], everything else at random.
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from carv_distill.errors import UserError
 from carv_distill.evaluation.grids import save_grid
+from carv_distill.screen import duration
 
 from .estimator import RunModule
 from .sharding import total_norm
@@ -199,14 +200,6 @@ def seconds_left(task: Task) -> float | None:
     if task.elapsed is None or task.total is None or done <= 0:
         return None
     return task.elapsed / done * (task.total - task.completed)
-
-
-def duration(seconds: float) -> str:
-    """As 42 s, 12 min, 3 h 5 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 class ProgressLine(Callback):

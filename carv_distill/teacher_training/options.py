@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from carv_distill.data.options import DataOptions
 from carv_distill.engine.options import ImageConfig, PreviewOptions, RunConfig
-from carv_distill.options import at_least, between, more_than, section
+from carv_distill.options import as_in, at_least, between, more_than, section
 
 
 @dataclass
@@ -94,6 +94,15 @@ class TextTeacherConfig(RunConfig):
 
 
 @dataclass
+class SubsetOptions:
+    """Of a training set that is rendered."""
+
+    only: str | None = as_in(DataOptions, "only")
+    """A file with the numbers, from 0 on, of the views or clips that are taken, separated by blanks or line
+    ends; all others are left out, as for evaluate.py lds."""
+
+
+@dataclass
 class PixelTeacherOptions:
     """Networks, stages and rates of a teacher of pixels."""
 
@@ -135,6 +144,7 @@ class PixelTeacherOptions:
 class PixelTeacherConfig(RunConfig):
     """Training a miniature DeepFloyd IF."""
 
+    data: SubsetOptions = field(default_factory=SubsetOptions)
     training: PixelTeacherOptions = field(default_factory=PixelTeacherOptions)
     preview: PreviewOptions = section(PreviewOptions, resume=True)
 
@@ -188,5 +198,6 @@ class VideoTeacherOptions:
 class VideoTeacherConfig(RunConfig):
     """Training a miniature Wan."""
 
+    data: SubsetOptions = field(default_factory=SubsetOptions)
     training: VideoTeacherOptions = field(default_factory=VideoTeacherOptions)
     preview: PreviewOptions = section(PreviewOptions, resume=True)

@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor
 
 from carv_distill.data.clips.rendered import RenderedClips, clip_vocabulary
-from carv_distill.data.images import load_images
-from carv_distill.data.solids import prompted_solids, vocabulary
+from carv_distill.data.images import load_images, load_prompted
+from carv_distill.data.numbers import ONLY, read_numbers
+from carv_distill.data.solids import vocabulary
 from carv_distill.data.wild import WILD, wild_solids
 from carv_distill.engine.callbacks import PictureGrid
 from carv_distill.engine.checkpoints import checkpoint_at
@@ -29,7 +31,13 @@ from carv_distill.teachers.teacher import load_teacher
 from . import pixel_module, text_module, video_module
 from .image_module import PretrainModule, build_teacher
 from .networks import build_networks
-from .options import PixelTeacherConfig, TeacherConfig, TextTeacherConfig, VideoTeacherConfig
+from .options import (
+    PixelTeacherConfig,
+    SubsetOptions,
+    TeacherConfig,
+    TextTeacherConfig,
+    VideoTeacherConfig,
+)
 from .pixel_networks import build_pixel_networks
 from .video_networks import build_video_networks
 
@@ -64,7 +72,7 @@ def prepare_text(config: TextTeacherConfig, device: str, world_size: int) -> Pre
     """A :class:`~.text_module.TextTeacherModule` that draws prompts as it learns."""
     seed_everything(config.seed, verbose=False)  # initial weights
     networks = build_networks(config.training, config.data.size, vocabulary(), LENGTH)
-    data = prompted_solids(config.data.size, config.data.views, config.seed)
+    data = load_prompted(config.data, config.seed)
     module = text_module.TextTeacherModule(
         networks, data, config.training, config.trainer.max_steps, config.seed
     )
@@ -84,7 +92,9 @@ def prepare_pixels(config: PixelTeacherConfig, device: str, world_size: int) -> 
     o = config.training
     seed_everything(config.seed, verbose=False)  # initial weights
     networks = build_pixel_networks(o, o.size, ["a", *WILD])
+    views = _taken(config.data, len(WILD) * o.views)
     data = wild_solids(o.size, o.views, config.seed)
+    data = data if views is None else data.some(views)
     module = pixel_module.PixelTeacherModule(networks, data, o, config.trainer.max_steps, config.seed)
 
     def callbacks(folder: Path) -> list[Callback]:
@@ -102,8 +112,10 @@ def prepare_clips(config: VideoTeacherConfig, device: str, world_size: int) -> P
     seed_everything(config.seed, verbose=False)  # initial weights
     networks = build_video_networks(o, clip_vocabulary())
     data = RenderedClips(o.clips, o.size, o.frames, config.seed)
-    prompts = [data.captions[label] for label in data.labels.tolist()]
-    clips = data.render(torch.arange(o.clips))
+    numbers = _taken(config.data, o.clips)
+    numbers = torch.arange(o.clips) if numbers is None else numbers
+    prompts = [data.captions[label] for label in data.labels[numbers].tolist()]
+    clips = data.render(numbers)
     module = video_module.VideoTeacherModule(
         networks, clips, prompts, o, config.trainer.max_steps, config.seed
     )
@@ -115,6 +127,11 @@ def prepare_clips(config: VideoTeacherConfig, device: str, world_size: int) -> P
     shown = {f"loss/{stage}": stage + " {:.3f}" for stage in ("vae", "transformer")}
     strategy = "ddp_find_unused_parameters_true"
     return Prepared(module, callbacks, video_module.VideoTeacherModule.save, shown=shown, strategy=strategy)
+
+
+def _taken(options: SubsetOptions, count: int) -> Tensor | None:
+    """Numbers of the training samples that are taken, of `count`; None: all."""
+    return None if options.only is None else read_numbers(options.only, count, ONLY)
 
 
 def image_generators(config: TeacherConfig, run: Path, device: str) -> list[Generator]:

@@ -25,7 +25,8 @@ def _text_model(config: TextTeacherConfig, run: Path, step: int | None) -> Train
 def _video_model(config: VideoTeacherConfig, run: Path, step: int | None) -> TrainedModel:
     assert step is None
     o = config.training
-    return TrainedModel(run / "teacher", ClipOptions(None, (o.frames, o.size, o.size), o.clips, config.seed))
+    clips = ClipOptions(None, (o.frames, o.size, o.size), o.clips, config.seed, config.data.only)
+    return TrainedModel(run / "teacher", clips)
 
 
 TEACHER = Task(

@@ -11,6 +11,7 @@ import torch
 
 from carv_distill.attribution.draws import fixed_grid
 from carv_distill.attribution.gradients import SampleGradients, attribution_pipeline
+from carv_distill.attribution.loss import SampleLoss
 from carv_distill.attribution.models import AttributedModel, labelled_model
 from carv_distill.attribution.options import ModelOptions
 from carv_distill.attribution.pilot import sampler_dict, sampler_from_dict
@@ -43,7 +44,7 @@ class Weights(dict[str, np.ndarray]):
     def gradients(self, denoiser: NetworkDenoiser, schedule: NoiseSchedule) -> SampleGradients:
         """By all parameters of a network with these weights."""
         denoiser.load_state_dict({name: torch.tensor(w) for name, w in self.items()})
-        return VmapGradients(denoiser.requires_grad_(False).eval(), schedule)
+        return VmapGradients(SampleLoss(denoiser.requires_grad_(False).eval(), schedule))
 
     def __repr__(self) -> str:
         return f"<weights of {len(self)} layers>"
@@ -62,7 +63,7 @@ def model_of(model: str) -> AttributedModel:
 def gradients_of(model: str) -> SampleGradients:
     """By all parameters of the denoiser, in float32."""
     attributed = model_of(model)
-    return VmapGradients(attributed.denoiser, attributed.schedule)
+    return VmapGradients(SampleLoss(attributed.denoiser, attributed.schedule))
 
 
 def pipeline_of(model: str) -> Pipeline:

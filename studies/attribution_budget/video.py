@@ -15,6 +15,7 @@ from torch import Tensor
 
 from carv_distill.attribution.backward import BackwardGradients
 from carv_distill.attribution.batch import SampleBatch
+from carv_distill.attribution.loss import SampleLoss
 from carv_distill.attribution.models import AttributedModel
 from carv_distill.attribution.options import ModelOptions
 from carv_distill.attribution.parameters import matching
@@ -87,7 +88,7 @@ def moments(
 def gradients_of(model: AttributedModel, clip: SampleBatch, u: Tensor, eps: Tensor) -> Tensor:
     """Of single draws of one clip: a sketch of what is not attention's with its norm, and the same of what
     is, [n, 2 (m + 1)]."""
-    gradients = BackwardGradients(model.denoiser, model.schedule)
+    gradients = BackwardGradients(SampleLoss(model.denoiser, model.schedule))
     projector, layout = build_projector("countsketch", PROJECTED, 0), gradients.loss.layout
     attention = set(matching([*layout.sizes], ["attention"]))
     many = clip[torch.zeros(len(u), dtype=torch.long)]

@@ -82,7 +82,8 @@ def test_both_back_ends_give_the_same_features(
     checkpointing. Rounding adds up to more in a dense projection, a sum of d products, and in a single draw:
     there five times the tolerance."""
     denoiser, schedule, x, cond, draws = case_of(tmp_path, name, dtype)
-    vmapped, backward = VmapGradients(denoiser, schedule), BackwardGradients(denoiser, schedule)
+    loss = SampleLoss(denoiser, schedule)
+    vmapped, backward = VmapGradients(loss), BackwardGradients(loss)
     batch, shared = SampleBatch(x, cond), draws.row(0)
     few = shared.u[:2], shared.eps[:2]
     exact = vmapped(batch, shared)
@@ -91,7 +92,7 @@ def test_both_back_ends_give_the_same_features(
         begin = partial(build_projector(kind, 64, 1).begin, vmapped.loss.layout)
         features = vmapped(batch, shared, begin)
         apart = vmapped.of_draws(batch, *few, begin)
-        for other in (backward, BackwardGradients(denoiser, schedule, checkpointing=True)):
+        for other in (backward, BackwardGradients(loss, checkpointing=True)):
             assert error(other(batch, shared, begin), features) < mean
             assert error(other(batch, shared, begin, chunk=2), features) < mean
             assert error(other.of_draws(batch, *few, begin), apart) < 5 * tolerance
@@ -101,9 +102,9 @@ def test_both_back_ends_give_the_same_features(
 @pytest.mark.parametrize("normalise", [False, True])
 def test_features_in_groups_and_normalised_draws(tmp_path: Path, normalise: bool) -> None:
     denoiser, schedule, x, cond, draws = case_of(tmp_path, "unet", torch.float64)
-    projector = build_projector("countsketch", 64, 1)
+    loss, projector = SampleLoss(denoiser, schedule), build_projector("countsketch", 64, 1)
     found = [
-        sample_features(kind(denoiser, schedule), projector, SampleBatch(x, cond), draws, chunk, normalise)
+        sample_features(kind(loss), projector, SampleBatch(x, cond), draws, chunk, normalise)
         for kind in (VmapGradients, BackwardGradients)
         for chunk in (None, 1)
     ]
@@ -111,7 +112,7 @@ def test_features_in_groups_and_normalised_draws(tmp_path: Path, normalise: bool
     for other in found[1:]:
         torch.testing.assert_close(other, found[0], rtol=1e-5, atol=1e-6 * float(found[0].abs().max()))
     if normalise:
-        whole = VmapGradients(denoiser, schedule)
+        whole = VmapGradients(loss)
         begin = partial(projector.begin, whole.loss.layout)
         mean = torch.zeros(2, 64, dtype=torch.float64)
         for k in range(3):
@@ -132,7 +133,7 @@ def test_the_gradient_is_never_whole_and_checkpointing_keeps_less(tmp_path: Path
                 gradient.nbytes + sum(p.grad.nbytes for p in denoiser.parameters() if p.grad is not None)
             )
 
-    gradients = BackwardGradients(denoiser, schedule)
+    gradients = BackwardGradients(SampleLoss(denoiser, schedule))
     layout, arguments = gradients.loss.layout, (SampleBatch(x, cond), draws.row(0))
     gradients(*arguments, lambda rows: Watched(layout, rows))
     assert len(alive) == 2 * len(layout.sizes)
@@ -141,7 +142,7 @@ def test_the_gradient_is_never_whole_and_checkpointing_keeps_less(tmp_path: Path
     begin = partial(build_projector("countsketch", 16).begin, layout)
     many = Draws(*(t.repeat(1, 20, *[1] * (t.ndim - 2)) for t in (draws.u, draws.weight, draws.eps)))
     step = (SampleBatch(x[:1], cond[:1]), many.row(0), begin)
-    thrifty = BackwardGradients(denoiser, schedule, checkpointing=True)
+    thrifty = BackwardGradients(SampleLoss(denoiser, schedule), checkpointing=True)
     peaks = [peak_bytes(lambda g=g: g(*step)) for g in (gradients, thrifty)]
     by_draw = peak_bytes(lambda: gradients(*step, 6))
     assert peaks[1] < 0.85 * peaks[0]  # of two blocks
@@ -173,7 +174,7 @@ def test_the_network_is_as_it_was(tmp_path: Path, fails: bool) -> None:
         ]
 
     before, weights = state(), [p.detach().clone() for p in parameters.values()]
-    gradients = BackwardGradients(denoiser, schedule, checkpointing=True)
+    gradients = BackwardGradients(SampleLoss(denoiser, schedule), checkpointing=True)
 
     class Broken(JoinedSum):
         def add(self, name: str, gradient: Tensor) -> None:
@@ -209,15 +210,13 @@ def test_parameters_without_a_part_have_gradient_zero() -> None:
     denoiser, x = NetworkDenoiser(Half(), Plain()), torch.ones(2, 3, dtype=torch.float64)
     draw = Draws(torch.tensor([0.5]).double(), torch.ones(1).double(), torch.ones(1, 3).double())
     for patterns in (("*",), ("unused",)):
-        found = [
-            kind(denoiser, SCHEDULE, patterns)(SampleBatch(x), draw)
-            for kind in (VmapGradients, BackwardGradients)
-        ]
+        loss = SampleLoss(denoiser, SCHEDULE, patterns)
+        found = [kind(loss)(SampleBatch(x), draw) for kind in (VmapGradients, BackwardGradients)]
         torch.testing.assert_close(found[1], found[0], rtol=1e-14, atol=0)
 
 
 def backward_of(dim: int = 3) -> BackwardGradients:
-    return BackwardGradients(linear_gradients(dim).loss.denoiser, SCHEDULE)
+    return BackwardGradients(linear_gradients(dim).loss)
 
 
 def test_a_zero_gradient_cannot_be_normalised_and_one_that_is_not_finite_is_named() -> None:
@@ -240,10 +239,10 @@ def test_a_zero_gradient_cannot_be_normalised_and_one_that_is_not_finite_is_name
 def test_the_pilot_chooses_alike(tmp_path: Path) -> None:
     denoiser, schedule, x, cond, _ = case_of(tmp_path, "unet", torch.float64)
     kinds: list[Callable[..., SampleGradients]] = [VmapGradients, BackwardGradients]
-    projector = build_projector("countsketch", 32)
+    loss, projector = SampleLoss(denoiser, schedule), build_projector("countsketch", 32)
     chosen = [
         pilot_sampler(
-            attribution_pipeline(kind(denoiser, schedule), projector, SampleBatch(x, cond), 4),
+            attribution_pipeline(kind(loss), projector, SampleBatch(x, cond), 4),
             4, 0, torch.device("cpu"), samples=2, bins=4,
         )
         for kind in kinds
@@ -260,8 +259,8 @@ def test_dropout_in_training_mode_is_refused() -> None:
     denoiser = NetworkDenoiser(Random(torch.eye(3)), Plain())
     draw = SampleBatch(torch.ones(1, 3)), Draws(torch.full((1,), 0.5), torch.ones(1), torch.ones(1, 3))
     with pytest.raises(ValueError, match="random numbers of its own"):
-        BackwardGradients(denoiser, SCHEDULE)(*draw)
-    BackwardGradients(denoiser.eval(), SCHEDULE)(*draw)
+        BackwardGradients(SampleLoss(denoiser, SCHEDULE))(*draw)
+    BackwardGradients(SampleLoss(denoiser.eval(), SCHEDULE))(*draw)
 
 
 def test_an_adapter_s_gradient(tmp_path: Path) -> None:
@@ -269,7 +268,7 @@ def test_an_adapter_s_gradient(tmp_path: Path) -> None:
     loaded = teacher(tmp_path, "sd")
     shared = SharedNetwork(loaded.network, LowRankOptions(rank=2), ["own", "other"], 0, "test")
     denoiser = NetworkDenoiser(shared.view("own"), loaded.denoiser.precondition)
-    gradients = BackwardGradients(denoiser, loaded.schedule, ["lora"])
+    gradients = BackwardGradients(SampleLoss(denoiser, loaded.schedule, ["lora"]))
     x, cond = torch.randn(1, *loaded.shape, generator=stream("x")), loaded.prompts(PROMPTS[:1])
     draw = Draws(torch.tensor([0.5]), torch.ones(1), torch.randn(1, *loaded.shape, generator=stream("e")))
     found = gradients(SampleBatch(x, cond), draw)
@@ -286,11 +285,11 @@ def test_bf16_weights_are_near(tmp_path: Path) -> None:
     """A Wan's, cast as for a GPU: features stay float32, cosines with those of float32 above 0.98."""
     denoiser, schedule, x, cond, draws = case_of(tmp_path, "wan", torch.float32)
     arguments = (SampleBatch(x, cond), draws.row(0))
-    exact = BackwardGradients(denoiser, schedule)(*arguments)
-    near = BackwardGradients(denoiser, schedule, precision="bf16")(*arguments)
+    exact = BackwardGradients(SampleLoss(denoiser, schedule))(*arguments)
+    near = BackwardGradients(SampleLoss(denoiser, schedule, precision="bf16"))(*arguments)
     network = denoiser.network
     network.cast(torch.bfloat16)  # type: ignore[operator]
-    true = BackwardGradients(denoiser, schedule, precision="bf16-true")(*arguments)
+    true = BackwardGradients(SampleLoss(denoiser, schedule, precision="bf16-true"))(*arguments)
     for found in (near, true):
         assert found.dtype == torch.float32
         assert not torch.equal(found, exact)

@@ -21,7 +21,7 @@ from carv_distill.carv import Draws, stream
 from carv_distill.errors import UserError
 from carv_distill.processes import Processes
 from tests.helpers.attributed import training_set
-from tests.helpers.linear import SCHEDULE, linear_gradients
+from tests.helpers.linear import linear_gradients
 
 
 def test_a_gradient_that_is_not_finite_is_named_and_what_is_in_the_store_stays(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def backward_job(draws: int, normalise: bool = False) -> tuple[FeatureJob, Train
     x = torch.randn(10, 3, generator=stream("x"), dtype=torch.float64)
     eps = torch.randn(2, draws, 3, generator=stream("eps"))
     drawn = Draws(torch.full((2, draws), 0.5), torch.ones(2, draws), eps)
-    gradients = BackwardGradients(linear_gradients().loss.denoiser, SCHEDULE)
+    gradients = BackwardGradients(linear_gradients().loss)
     job = FeatureJob(gradients, build_projector("none", 1), drawn, 1, normalise)
     return job, training_set(x)
 

@@ -38,7 +38,7 @@ def test_captions_do_not_overlap(count: int, half: float) -> None:
     queries, training = queries_of(list(PROMPTS)), training_of([PROMPTS[i % 5] for i in range(24)])
     scores = torch.linspace(-2e6, 2e6, 5 * 24, dtype=torch.float64).view(5, 24)
     influence = Ranking(scores, torch.full_like(scores, half), [], torch.full((5,), -1))
-    figure = top_figure(InfluenceResult("m", training, queries, influence, Path()), count)
+    figure = top_figure(InfluenceResult("m", training, queries, influence, Path(), Path()), count)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     whole, renderer = figure.bbox, canvas.get_renderer()
@@ -61,7 +61,7 @@ def test_short_captions_hold_the_score_on_their_last_line() -> None:
     queries, training = queries_of(["3"]), training_of(["a red cube, side view", "7"])
     scores = torch.tensor([[99.64, 0.5]], dtype=torch.float64)
     influence = Ranking(scores, torch.full_like(scores, torch.nan), [], torch.tensor([-1]))
-    figure = top_figure(InfluenceResult("m", training, queries, influence, Path()), 2)
+    figure = top_figure(InfluenceResult("m", training, queries, influence, Path(), Path()), 2)
     assert [axes.get_xlabel() for axes in figure.axes] == ["3", "a red cube,\nside view  99.6", "7  0.5"]
 
 
@@ -69,7 +69,7 @@ def test_scores_have_their_errors_below_them_and_the_picture_says_what_these_are
     queries, training = queries_of(["3"]), training_of(["a red cube, side view", "7"])
     scores = torch.tensor([[99.64, 0.5]], dtype=torch.float64)
     known = Ranking(scores, torch.tensor([[1.25, 0.031]]), [], torch.tensor([-1]))
-    figure = top_figure(InfluenceResult("m", training, queries, known, Path()), 2)
+    figure = top_figure(InfluenceResult("m", training, queries, known, Path(), Path()), 2)
     captions = [axes.get_xlabel() for axes in figure.axes]
     assert captions == ["3", "a red cube,\nside view  99.6\n± 1.25", "7  0.5\n± 0.031"]
     assert figure.get_supxlabel().endswith("its score ± half the 95 % interval over the draws")

@@ -54,7 +54,7 @@ def test_a_wan_s_is_a_flow_matching_loss_written_by_hand(tmp_path: Path) -> None
     x, cond = torch.randn(2, *loaded.shape, generator=stream("x")), loaded.prompts(["a red torus", "a cube"])
     eps = torch.randn(3, *loaded.shape, generator=stream("eps"))
     u, weight = torch.tensor([0.11, 0.51, 0.91]), torch.tensor([1.0, 0.5, 2.0])
-    gradients = BackwardGradients(loaded.denoiser, loaded.schedule, ["model.blocks.*"])
+    gradients = BackwardGradients(SampleLoss(loaded.denoiser, loaded.schedule, ["model.blocks.*"]))
     batch, draws = SampleBatch(x, cond), Draws(u, weight, eps)
     found, losses = gradients(batch, draws), gradients.loss.of_samples(batch, draws)
     i = torch.tensor([6, 26, 46])
@@ -97,8 +97,9 @@ def test_weights_of_positions_are_those_of_the_squared_error(tmp_path: Path) -> 
     exact = torch.stack(by_hand)
     loaded.requires_grad_(False)
     batch = SampleBatch(x, cond, weight)
+    loss = SampleLoss(loaded.denoiser, loaded.schedule, patterns)
     for kind in (VmapGradients, BackwardGradients):
-        gradients = kind(loaded.denoiser, loaded.schedule, patterns)
+        gradients = kind(loss)
         found = gradients(batch, draws)
         assert (found - exact).norm() < 1e-6 * exact.norm()  # Wan's layers cast to float32 inside
         apart = gradients.of_draws(batch[[0, 1, 1]], draws.u, draws.eps)

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from carv_distill.attribution import prompted
+from carv_distill.attribution.advice import verdict
 from carv_distill.attribution.batch import SampleBatch
 from carv_distill.attribution.draws import shared_draws
 from carv_distill.attribution.figures import draw_influence
+from carv_distill.attribution.loss import SampleLoss
 from carv_distill.attribution.measure import InfluenceResult, measure_influence
 from carv_distill.attribution.models import load_model
 from carv_distill.attribution.options import InfluenceOptions
@@ -76,7 +78,7 @@ def test_cosines_of_mean_gradients(tmp_path: Path, teacher: TrainedModel) -> Non
     """Scores are those of an explicit loop over the sampler, draws and teacher that were named."""
     result = measured(teacher, OPTIONS, tmp_path / "out")
     loaded = load_teacher(teacher.path)
-    gradients = VmapGradients(loaded.denoiser, loaded.schedule)
+    gradients = VmapGradients(SampleLoss(loaded.denoiser, loaded.schedule))
     sampler = sampler_of(tmp_path / "out/store")
     assert (sampler.strategy, sampler.noise) == ("stratified", "iid")
     draws = shared_draws(sampler, 4, 2, (1, 8, 8), 0)
@@ -97,9 +99,11 @@ def test_cosines_of_mean_gradients(tmp_path: Path, teacher: TrainedModel) -> Non
     assert [p.name for p in drawn] == ["cosine.png"]
     assert all(p.stat().st_size > 5000 for p in drawn)
     assert "Most influential training samples" in str(influence_table(result, 3))
-    assert (
-        "tell nothing of how reliable" in conclusions(result)[0]
-    )  # two groups: none to hold against the other two
+    assert conclusions(result) == []  # two groups: none to hold against the other two
+    assert verdict(result).startswith("NOT KNOWN")
+    assert result.seconds is not None
+    assert 0 < result.seconds < 60
+    assert (result.store, result.ranking.votes and result.ranking.votes.each) == (tmp_path / "out/store", 7)
     content = influence_dict(result, 5)
     assert content["queries"][0]["top"][0]["train"] == int(result.ranking.top(1)[0])
     assert json.loads(json.dumps(content, allow_nan=False))["reliability"] == []
@@ -108,6 +112,13 @@ def test_cosines_of_mean_gradients(tmp_path: Path, teacher: TrainedModel) -> Non
     assert torch.allclose(biased.ranking.scores[~own], naive[~own], atol=1e-6)
     assert [p.name for p in draw_influence(biased, 5, tmp_path / "out")] == ["cosine.png", "cosine_draws.png"]
     assert "keeps an error" in conclusions(biased)[1]
+    assert " 2 draws each correlate to " in verdict(biased)
+    for options, said in (
+        (replace(OPTIONS, votes=FEW), f"^--votes: {FEW} of {FEW} training samples .*1 to {FEW - 1}"),
+        (replace(OPTIONS, votes=3, queries="data:3"), "^--votes: 3 is for several queries, found one"),
+    ):
+        with pytest.raises(UserError, match=said):
+            measured(teacher, options, tmp_path / "out")
 
 
 @pytest.mark.usefixtures("_few_digits")
@@ -174,7 +185,7 @@ def test_tracin_sums_over_the_checkpoints_of_a_teachers_training(tmp_path: Path)
         checkpoint = trained(step)
         model = load_model(checkpoint, "cpu")
         assert model.schedule == LogNormalSchedule(-0.5, 1.6, 0.02, 20.0)
-        gradients = VmapGradients(model.denoiser, model.schedule, ["*conv_in*"])
+        gradients = VmapGradients(SampleLoss(model.denoiser, model.schedule, ["*conv_in*"]))
         draws = shared_draws(sampler_of(tmp_path / f"out/store/step={step}"), 4, 2, (1, 8, 8), 0)
 
         def halves(s: SampleBatch, g: VmapGradients = gradients, d: Draws = draws) -> list[Tensor]:
@@ -194,7 +205,7 @@ def test_latents_are_encoded_once_and_prompts_condition(
 ) -> None:
     pictures = prompted_solids(8, 1)
     few = PromptedImages(pictures.images[:6], ["a red torus, side view", "a blue cube, front view"] * 3)
-    monkeypatch.setattr(prompted, "prompted_solids", lambda *size: few)
+    monkeypatch.setattr(prompted, "load_prompted", lambda *options: few)
     teacher = TrainedModel(save_tiny_pipeline(tmp_path / "pipeline"), DataOptions("shapes", size=8))
     options = replace(OPTIONS, queries="samples:2", cache=tmp_path / "cache")
     result = measured(teacher, options, tmp_path / "out")

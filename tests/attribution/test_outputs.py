@@ -31,7 +31,7 @@ def test_both_back_ends_differentiate_it(name: str) -> None:
     samples, draws = SampleBatch(x, labels), draws_of((1, 8, 8), groups=1).row(0)
     found = gradients(samples, draws)
     denoiser = gradients.loss.denoiser
-    backward = BackwardGradients(denoiser, gradients.loss.schedule, output=name)
+    backward = BackwardGradients(gradients.loss)
     torch.testing.assert_close(backward(samples, draws), found, rtol=1e-9, atol=1e-12)
     parameters = [p.requires_grad_() for p in denoiser.network.parameters()]
     value = gradients.loss(*samples.sample(0), draws)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from carv_distill.attribution.ranking import rank
 from carv_distill.attribution.reliability import spearman
 from carv_distill.attribution.scores import GroupProducts, TrakScores
 from carv_distill.attribution.store import FeatureStore
+from carv_distill.attribution.votes import count_votes
 from carv_distill.carv import stream
 from carv_distill.errors import UserError
 from carv_distill.variance.estimate import t_quantile
@@ -100,6 +102,25 @@ def test_other_features_than_the_stores_are_refused(tmp_path: Path) -> None:
         rank([features(2)[..., :5]], [store])
 
 
+def test_several_queries_vote(tmp_path: Path) -> None:
+    """By default each for a tenth, rounded up; a single query has no votes, in memory and in files."""
+    train, query = features(25), features(4)
+    store = stored(tmp_path / "s", train)
+    found = rank([query], [store], votes=7)
+    assert found.votes is not None
+    assert torch.equal(found.votes.counts, count_votes(found.scores, 7).counts)
+    tenth = rank([query], [store]).votes
+    assert tenth is not None
+    assert (tenth.each, int(tenth.counts.sum())) == (3, 12)
+    assert all(-1 <= r.voted <= 1 for r in found.reliability)
+    alone = rank([query[:1]], [store])
+    assert alone.votes is None
+    assert all(math.isnan(r.voted) for r in alone.reliability)
+    alone.save(tmp_path / "alone.npz")
+    with np.load(tmp_path / "alone.npz", allow_pickle=False) as file:
+        assert "votes" not in file
+
+
 def test_files_hold_every_score(tmp_path: Path) -> None:
     train, query = features(10), features(3)
     found = rank(
@@ -110,6 +131,7 @@ def test_files_hold_every_score(tmp_path: Path) -> None:
         about={"score": "cosine"},
     )
     assert [r.draws for r in found.reliability] == [2, 4]
+    assert found.votes is not None
     found.save(tmp_path / "scores.npz")
     with np.load(tmp_path / "scores.npz", allow_pickle=False) as file:
         assert file["query_numbers"].tolist() == [-1, 5, -1]
@@ -120,6 +142,8 @@ def test_files_hold_every_score(tmp_path: Path) -> None:
         assert np.allclose((file["high"] - file["low"])[others], 2 * found.half_width.numpy()[others])
         assert np.array_equal(file["order"], found.top(10).numpy())
         assert json.loads(str(file["about"])) == {"score": "cosine"}
+        assert file["votes"].tolist() == found.votes.counts.tolist()
+        assert file["voted_order"].tolist() == found.votes.order.tolist()
     parquet = pytest.importorskip("pyarrow.parquet")
     found.save(tmp_path / "scores.parquet")
     rows = parquet.read_table(tmp_path / "scores.parquet").to_pylist()
@@ -130,5 +154,6 @@ def test_files_hold_every_score(tmp_path: Path) -> None:
     own = next(r for r in rows if r["query"] == 1 and r["train"] == 5)
     assert own["score"] is None
     assert own["rank"] == 9
+    assert all(r["votes"] == found.votes.counts[r["train"]] for r in rows)
     with pytest.raises(UserError, match=r"scores.csv: scores are saved as .npz or .parquet"):
         found.save(tmp_path / "scores.csv")

@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 
 from carv_distill.attribution.reliability import Reliability, check_fit, half_width, reliability, spearman
 from carv_distill.attribution.scores import GroupProducts
+from carv_distill.attribution.votes import count_votes
 from carv_distill.carv import stream
 from carv_distill.variance.estimate import t_quantile
 
@@ -78,6 +79,17 @@ def test_many_groups_are_joined_to_blocks(groups: int, least: int, joined: int, 
     assert len(seen) == len(set(seen)) == sum(math.comb(groups // joined, s) for s in range(1, sizes + 1))
     assert {len(keep) for keep in seen} == {joined * size for size in range(1, sizes + 1)}
     assert all(keep[i + 1] == keep[i] + 1 for keep in seen for i in range(0, len(keep), joined))
+
+
+def test_orders_by_votes_agree_as_two_that_were_made_apart() -> None:
+    """Of halves of four groups: the three pairs, written out."""
+    score = scores_of(1.0, 4, 5)
+    found = reliability(score, 4, 1, votes=6)[-1]
+    apart = []
+    for a, b in (([0, 1], [2, 3]), ([0, 2], [1, 3]), ([0, 3], [1, 2])):
+        first, second = (count_votes(score(keep), 6).order.argsort() for keep in (a, b))
+        apart.append(float(spearmanr(first, second).statistic))
+    assert found.voted == pytest.approx(sum(apart) / 3)
 
 
 def test_intervals_need_enough_groups() -> None:

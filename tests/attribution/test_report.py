@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,8 @@ from carv_distill.attribution import figures
 from carv_distill.attribution.measure import InfluenceResult
 from carv_distill.attribution.ranking import Ranking
 from carv_distill.attribution.reliability import Reliability
-from carv_distill.attribution.report import conclusions, influence_dict, influence_table
+from carv_distill.attribution.report import conclusions, influence_dict, influence_table, voted_table
+from carv_distill.attribution.votes import count_votes
 from tests.helpers.attributed import samples, training_set
 
 STEADY = (0.01, -0.01) * 4
@@ -35,7 +38,7 @@ def result(
     about = {"draws": draws, "groups": 8, "score": "cosine", "debias": debias}
     ranking = Ranking(scores, torch.full_like(scores, 0.25), known, torch.tensor([-1]), about)
     one = samples(x[:1], ["0"])
-    return InfluenceResult("the/teacher", training, one, ranking, Path("s.npz"), student)
+    return InfluenceResult("the/teacher", training, one, ranking, Path("s.npz"), Path("r/store"), student)
 
 
 def test_a_ranking_that_can_be_read_is_said_to_be_known() -> None:
@@ -92,3 +95,22 @@ def test_the_picture_says_that_its_curves_miss(tmp_path: Path, monkeypatch: pyte
     titles = [figure.axes[0].get_title() for figure in drawn[1::2]]
     assert titles[0] == ""
     assert "miss what was measured" in titles[1]
+
+
+def test_several_queries_have_one_ranking_by_votes() -> None:
+    """Of three queries two have the second among their first, and one the third; JSON says the same."""
+    one = result([Reliability(8, 0.8, voted=0.75)])
+    scores = torch.tensor([[3.0, 4.0, 2.0], [0.0, 2.0, 1.0], [-9.0, -8.0, 0.0]], dtype=torch.float64)
+    known = torch.full_like(scores, 0.25)
+    ranking = replace(one.ranking, scores=scores, half_width=known, votes=count_votes(scores, 1))
+    several = replace(one, ranking=ranking, queries=samples(torch.zeros(3, 1, 4, 4), ["0", "1", "2"]))
+    said = str(voted_table(several, 2))
+    assert "For all 3 queries, by votes, the first 2" in said
+    assert said.index("#1 (1)") < said.index("#2 (2)")
+    assert re.search(r"2 votes +1 vote\n +mean -0.667 +mean 1\n", said)
+    assert "correlate to 0.750" in said
+    content = influence_dict(several, 2)["votes"]
+    assert [t["train"] for t in content["top"]] == [1, 2]
+    assert (content["each"], content["between"]) == (1, 0.75)
+    assert voted_table(one, 2) is None
+    assert influence_dict(one, 2)["votes"] is None

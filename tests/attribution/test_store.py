@@ -207,3 +207,16 @@ def test_several_processes_may_create_it(tmp_path: Path, models: str) -> None:
             (winner,) = set(made) - {"refused"}
             assert made == [winner if model == winner else "refused" for model in asked]
             assert len(list((tmp_path / str(attempt) / "store").iterdir())) == 2
+
+
+def test_the_seconds_of_all_samples_are_those_of_some_in_proportion(tmp_path: Path) -> None:
+    """Of ten samples six took 3 s in two goes: all take 5 s, to whoever opens the store."""
+    store = opened(tmp_path)
+    assert store.seconds is None
+    store.timed(4, 2.5)
+    store.timed(2, 0.5)
+    assert opened(tmp_path).seconds == pytest.approx(5.0)
+    for text, said in (("{}", "not the seconds"), ("x", "is not JSON"), ('{"samples": "4"}', "remove it")):
+        (tmp_path / "store" / "seconds.json").write_text(text)
+        with pytest.raises(UserError, match=rf"seconds\.json.*{said}"):
+            _ = store.seconds

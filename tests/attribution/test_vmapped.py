@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from carv_distill.attribution.batch import SampleBatch
+from carv_distill.attribution.loss import SampleLoss
 from carv_distill.attribution.vmapped import VmapGradients
 from carv_distill.carv import Draws, stream
 from carv_distill.errors import UserError
@@ -69,7 +70,7 @@ def test_equal_to_a_loop_of_backward() -> None:
 
 def test_a_text_to_image_teacher_and_one_without_conditions(tmp_path: Path) -> None:
     teacher = load_text_teacher(save_tiny_pipeline(tmp_path)).double()
-    gradients = VmapGradients(teacher.denoiser, teacher.schedule)
+    gradients = VmapGradients(SampleLoss(teacher.denoiser, teacher.schedule))
     x = torch.randn(2, 4, 4, 4, generator=stream("latents"), dtype=torch.float64)
     cond = teacher.prompts(["a red torus", "a blue cube"]).to(torch.float64)
     draws = draws_of((4, 4, 4))
@@ -78,7 +79,7 @@ def test_a_text_to_image_teacher_and_one_without_conditions(tmp_path: Path) -> N
 
     unet = tiny_unet().double().eval()
     denoiser = NetworkDenoiser(UNetNetwork(unet), EDMPreconditioning()).requires_grad_(False)
-    gradients = VmapGradients(denoiser, EDMSchedule(0.05, 5.0))
+    gradients = VmapGradients(SampleLoss(denoiser, EDMSchedule(0.05, 5.0)))
     images, _ = batch()
     draws = draws_of((1, 8, 8))
     found = gradients(SampleBatch(images), draws.row(1))
@@ -97,7 +98,8 @@ class Video(nn.Module):
 
 
 def test_latents_of_a_video() -> None:
-    gradients = VmapGradients(NetworkDenoiser(Video(), EDMPreconditioning()), EDMSchedule(0.05, 5.0))
+    loss = SampleLoss(NetworkDenoiser(Video(), EDMPreconditioning()), EDMSchedule(0.05, 5.0))
+    gradients = VmapGradients(loss)
     x = torch.randn(2, 2, 3, 4, 5, generator=stream("video"), dtype=torch.float64)
     draws = draws_of((2, 3, 4, 5))
     found = gradients(SampleBatch(x), draws.row(0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from rich.progress import Progress
 
-from carv_distill.engine.callbacks import duration, seconds_left
+from carv_distill.engine.callbacks import seconds_left
 
 
 def test_the_time_left_is_of_all_updates_so_far() -> None:
@@ -20,10 +20,3 @@ def test_the_time_left_is_of_all_updates_so_far() -> None:
     now = 100.0
     progress.update(number, completed=35)
     assert seconds_left(task) == pytest.approx(400)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0 s"), (89, "89 s"), (90, "2 min"), (7000, "117 min"), (11100, "3 h 5 min")]
-)
-def test_durations_are_short(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

@@ -12,6 +12,7 @@ from carv_distill.attribution.batch import SampleBatch
 from carv_distill.attribution.chunks import find_chunk
 from carv_distill.attribution.draws import shared_draws
 from carv_distill.attribution.gradients import sample_features
+from carv_distill.attribution.loss import SampleLoss
 from carv_distill.attribution.projection import build_projector
 from carv_distill.attribution.vmapped import VmapGradients
 from carv_distill.carv import Draws, NoiseLevelSampler, Proposal, stream
@@ -35,7 +36,7 @@ def test_features_are_those_of_a_cpu_and_bf16_is_near(
     found = {}
     for device, precision in (("cpu", "fp32"), ("cuda", "fp32"), ("cuda", "bf16")):
         teacher = load_teacher(ROOT / "checkpoints/digits-teacher")
-        gradients = kind(teacher.denoiser.to(device), teacher.schedule, precision=precision)
+        gradients = kind(SampleLoss(teacher.denoiser.to(device), teacher.schedule, precision=precision))
         there = Draws(*(t.to(device) for t in (draws.u, draws.weight, draws.eps)))
         batch = SampleBatch(data.images[:16], data.labels[:16]).to(device)
         found[device, precision] = sample_features(gradients, projector, batch, there, chunk=8).cpu()
@@ -51,9 +52,8 @@ def test_a_transformer_s_gradient_is_never_whole_there_either(tmp_path: Path) ->
         teacher = load_text_teacher(save_wan(tmp_path / device), SIZES["wan"]).to(device)
         if precision == "bf16-true":
             teacher.network.cast(torch.bfloat16)
-        gradients = BackwardGradients(
-            teacher.denoiser, teacher.schedule, ("attention",), precision, checkpointing=True
-        )
+        loss = SampleLoss(teacher.denoiser, teacher.schedule, ("attention",), precision)
+        gradients = BackwardGradients(loss, checkpointing=True)
         draws = shared_draws(NoiseLevelSampler(Proposal.uniform()), 4, 2, teacher.shape, 0)
         there = Draws(*(t.to(device) for t in (draws.u, draws.weight, draws.eps)))
         x = torch.randn(10, *teacher.shape, generator=stream("x")).to(device)

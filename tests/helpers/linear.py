@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from carv_distill.attribution.gradients import SampleGradients
+from carv_distill.attribution.loss import SampleLoss
 from carv_distill.attribution.vmapped import VmapGradients
 from carv_distill.teachers.denoiser import NetworkDenoiser
 from carv_distill.teachers.parametrisation import Coefficients
@@ -37,7 +38,7 @@ SCHEDULE = EDMSchedule(0.1, 3.0, 1.0)
 
 def linear_gradients(dim: int = 3) -> VmapGradients:
     weight = torch.linspace(-0.5, 0.8, dim * dim, dtype=torch.float64).view(dim, dim)
-    return VmapGradients(NetworkDenoiser(Linear(weight), Plain()), SCHEDULE)
+    return VmapGradients(SampleLoss(NetworkDenoiser(Linear(weight), Plain()), SCHEDULE))
 
 
 def mean_gradient(gradients: SampleGradients, x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from carv_distill.attribution.loss import SampleLoss
 from carv_distill.attribution.vmapped import VmapGradients
 from carv_distill.carv import Draws, NoiseLevelSampler, Proposal, stream
 from carv_distill.teachers.denoiser import NetworkDenoiser
@@ -19,7 +20,7 @@ SAMPLER = NoiseLevelSampler(Proposal.from_weights(torch.tensor([1.0, 2.0, 3.0]),
 def unet_gradients(dtype: torch.dtype = torch.float64, **options: object) -> VmapGradients:
     unet = tiny_unet(labels=5, add_attention=True, attention_head_dim=4).to(dtype).eval()
     denoiser = NetworkDenoiser(UNetNetwork(unet), EDMPreconditioning()).requires_grad_(False)
-    return VmapGradients(denoiser, EDMSchedule(0.05, 5.0), **options)  # type: ignore[arg-type]
+    return VmapGradients(SampleLoss(denoiser, EDMSchedule(0.05, 5.0), **options))  # type: ignore[arg-type]
 
 
 def batch(n: int = 3, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:

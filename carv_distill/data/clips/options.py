@@ -21,6 +21,8 @@ class ClipOptions:
     """Of rendered clips."""
     seed: int = 0
     """Of rendered clips."""
+    only: str | None = None
+    """A file with the numbers of the clips that are taken; None: all."""
 
     def load(self) -> ClipSet:
         """The clips.
@@ -28,12 +30,17 @@ class ClipOptions:
         Raises:
             UserError: a number out of range, or files that are no captioned clips.
         """
+        from carv_distill.data.numbers import ONLY, read_numbers
+
         from .captioned import load_captioned_clips
         from .frames import FrameSampling
         from .rendered import RenderedClips
+        from .sets import SomeClips
 
         assert self.size is not None
         frames, height, width = self.size
         if self.path is not None:
-            return load_captioned_clips(self.path, height, width, FrameSampling(frames))
-        return RenderedClips(self.count, height, frames, self.seed)
+            clips: ClipSet = load_captioned_clips(self.path, height, width, FrameSampling(frames))
+        else:
+            clips = RenderedClips(self.count, height, frames, self.seed)
+        return clips if self.only is None else SomeClips(clips, read_numbers(self.only, len(clips), ONLY))

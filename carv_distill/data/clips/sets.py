@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from torch import Tensor
@@ -55,6 +56,35 @@ class ClipSet(PromptedSet, Protocol):
     def fingerprint(self) -> str:
         """Hexadecimal digits of what the clips are made of; captions do not enter."""
         ...
+
+
+class SomeClips:
+    """Some clips of a set, in the order of their numbers, int64 [n]; a :class:`ClipSet` of its own, with the
+    captions that these have."""
+
+    def __init__(self, plain: ClipSet, numbers: Tensor) -> None:
+        self.plain, self.numbers = plain, numbers
+        kept, self.labels = plain.labels[numbers].unique(return_inverse=True)
+        self.captions = [plain.captions[label] for label in kept.tolist()]
+        self.objects = [plain.objects[label] for label in kept.tolist()]
+
+    @property
+    def spec(self) -> ClipSpec:
+        return replace(self.plain.spec, classes=len(self.captions))
+
+    @property
+    def decodes(self) -> bool:
+        return self.plain.decodes
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        return self.plain.batch(self.numbers[indices])[0], self.labels[indices]
+
+    def fingerprint(self) -> str:
+        words = f"{self.plain.fingerprint()} {self.numbers.tolist()}"
+        return hashlib.blake2b(words.encode(), digest_size=8).hexdigest()
 
 
 def require_frames(frames: int, key: str = "frames") -> None:

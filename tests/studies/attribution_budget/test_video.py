@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from carv_distill.attribution.backward import BackwardGradients
+from carv_distill.attribution.loss import SampleLoss
 from carv_distill.attribution.projection import Layout, Projector, SumWithNorm, build_projector
 from carv_distill.teachers.schedule import FlowSchedule
 from studies.attribution_budget import video
@@ -81,7 +82,7 @@ def test_attention_and_the_others_make_the_whole(tmp_path: Path) -> None:
     u, eps = torch.tensor([0.6]), torch.randn(1, *model.training.shape)
     parts = video.gradients_of(model, clip, u, eps)
     for patterns, parameters in ((("*",), "all"), (("attention",), "attention")):
-        gradients = BackwardGradients(model.denoiser, model.schedule, patterns)
+        gradients = BackwardGradients(SampleLoss(model.denoiser, model.schedule, patterns))
         projector = build_projector("countsketch", video.PROJECTED, 0)
         layout = gradients.loss.layout
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from carv_distill.attribution.batch import SampleBatch
+from carv_distill.attribution.loss import SampleLoss
 from carv_distill.attribution.vmapped import VmapGradients
 from carv_distill.carv import Draws, stream
 from carv_distill.teachers.denoiser import denoised_difference, denoising_losses
@@ -140,11 +141,8 @@ def test_gradients_by_sample_are_those_of_a_loop(name: str, folder_of: Callable[
     eps = torch.randn(1, 3, *teacher.shape, generator=stream("e"))
     draws = Draws(torch.tensor([[0.1, 0.5, 0.995]]), torch.tensor([[1.0, 0.5, 2.0]]), eps)
     cond = teacher.prompts(PROMPTS)
-    gradients = VmapGradients(
-        teacher.denoiser,
-        teacher.schedule,
-        ["*to_k*", "*proj_out*", "*conv_out*"] if name == "sdxl" else ["*to_k*", "*proj_out*"],
-    )
+    patterns = ["*to_k*", "*proj_out*", "*conv_out*"] if name == "sdxl" else ["*to_k*", "*proj_out*"]
+    gradients = VmapGradients(SampleLoss(teacher.denoiser, teacher.schedule, patterns))
     found = gradients(SampleBatch(x, cond), draws.row(0))
     parameters = dict(teacher.network.named_parameters())
     wanted = [parameters[n].requires_grad_() for n in gradients.loss.chosen]
