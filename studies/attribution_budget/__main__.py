@@ -10,6 +10,8 @@ retraining  small teachers of random halves of the digits (linear datamodeling s
             most influential ones of a query
 video       a miniature Wan (checkpoints/clips-teacher): what every sampler is worth over K, plain and weighed
             by motion, raw and normalised, by all parameters and attention's, under several laws of the level
+rankings    the same model: rank correlation of rankings of 112 clips with a reference, and the share of the
+            first ten that move as the query does, plain and weighed by motion
 
 What was computed is kept in --runs, and a study that was interrupted goes on. The paper:
 arXiv 2605.21489, table 4 and figure 6.
@@ -23,16 +25,20 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from carv_distill.errors import UserError
 from studies.study import Study, run_study, study_parser
+
+if TYPE_CHECKING:
+    from studies.cached import Compute
 
 
 def run(study: Study, options: argparse.Namespace) -> None:
     """Computes the parts asked for, writes their tables, figures and sentences."""
     if not Path("checkpoints/digits-teacher").is_dir():
         raise UserError("checkpoints: not in the current folder; start a study at the root of the repository")
-    from studies.attribution_budget import dimension, draws, figures, retraining, video, video_figures
+    from studies.attribution_budget import dimension, draws, figures, retraining
     from studies.cached import compute
 
     side_by_side = partial(compute, folder=study.runs / "cache", workers=options.workers)
@@ -66,22 +72,48 @@ def run(study: Study, options: argparse.Namespace) -> None:
         study.write("removal", removal)
         study.draw("top", figures.draw_top(trained["top"], removal))
     if "video" in options.part:
-        sizes = video.QUICK if study.quick else video.FULL
-        clips = video.measure(side_by_side, sizes, video.TEACHER, video.SIZE, options.seed)
-        model = video.model_of(video.TEACHER, video.SIZE, "motion")
-        dimension_of = math.prod(model.training.shape)
-        rows = video.rows_of(clips, video.laws_of(model.schedule, sizes.strata), dimension_of)
-        profile = video.profile_rows(clips, dimension_of)
-        sentences += (own := video.verdict(rows, clips))
-        study.write("video", rows, verdict=own, profile=profile)
-        study.draw("video", video_figures.draw_gains(rows))
-        study.draw("video_levels", video_figures.draw_profile(profile))
+        sentences += run_video(study, side_by_side, options.seed)
+    if "rankings" in options.part:
+        sentences += run_rankings(study, side_by_side, options.seed)
     print("\n".join(sentences))
+
+
+def run_video(study: Study, side_by_side: Compute, seed: int) -> list[str]:
+    """Effective compute of every sampler by the gradients of a text-to-video teacher."""
+    from studies.attribution_budget import video, video_figures
+
+    sizes = video.QUICK if study.quick else video.FULL
+    clips = video.measure(side_by_side, sizes, video.TEACHER, video.SIZE, seed)
+    model = video.model_of(video.TEACHER, video.SIZE, "motion")
+    dimension = math.prod(model.training.shape)
+    rows = video.rows_of(clips, video.laws_of(model.schedule, sizes.strata), dimension)
+    profile, sentences = video.profile_rows(clips, dimension), video.verdict(rows, clips)
+    study.write("video", rows, verdict=sentences, profile=profile)
+    study.draw("video", video_figures.draw_gains(rows))
+    study.draw("video_levels", video_figures.draw_profile(profile))
+    return sentences
+
+
+def run_rankings(study: Study, side_by_side: Compute, seed: int) -> list[str]:
+    """Rankings of clips, and whether their first ones move as the query does."""
+    from studies.attribution_budget import video, video_figures, video_rankings
+
+    sizes = video_rankings.QUICK if study.quick else video_rankings.FULL
+    ranked = video_rankings.measure(side_by_side, sizes, video.TEACHER, video.SIZE, seed)
+    count = len(video.model_of(video.TEACHER, video.SIZE, "motion").training)
+    correlation = video_rankings.correlation_rows(ranked["motion"])
+    motion = video_rankings.motion_rows(ranked, video_rankings.facts_of(sizes, count, video.SIZE))
+    sentences = video_rankings.verdict(correlation, motion)
+    study.write("rankings", correlation, verdict=sentences, motion=motion)
+    study.draw("rankings", video_figures.draw_rankings(correlation, motion))
+    return sentences
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """The study from its command line."""
-    parser = study_parser(__doc__, parts=("draws", "dimension", "retraining", "video"), trains=True)
+    parser = study_parser(
+        __doc__, parts=("draws", "dimension", "retraining", "video", "rankings"), trains=True
+    )
     return run_study("attribution_budget", parser, run, words)
 
 

@@ -32,7 +32,7 @@ from studies.sentences import estimate, sentence
 from studies.study import Row, columns
 
 TEACHER = "checkpoints/clips-teacher"
-SIZE = (17, 96, 96)
+SIZE = (17, 112, 112)
 """Frames, height and width that it was trained at."""
 WEIGHTS = {"plain": "none", "motion": "flow"}
 NORMS = ("raw", "normalised")

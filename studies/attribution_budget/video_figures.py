@@ -8,8 +8,10 @@ from itertools import product
 import pandas as pd
 from matplotlib.figure import Figure
 
+from carv_distill.data.clips.trajectories import MOTIONS
 from carv_distill.figures import BLUE, GREEN, GREY, ORANGE, RED, new_figure
 from studies.attribution_budget.video import NORMS, PAPER, PARAMETERS, TRAINED, WEIGHTS
+from studies.attribution_budget.video_rankings import TOP
 from studies.plots import draw_curve, plain_numbers
 from studies.study import Row
 
@@ -79,4 +81,38 @@ def draw_profile(rows: Sequence[Row]) -> Figure:
         ax.grid(alpha=0.25)
     axes[0].set_ylabel("of the mean of E‖g‖²")
     axes[0].legend(fontsize=7, framealpha=0.9)
+    return figure
+
+
+def draw_rankings(correlation: Sequence[Row], motion: Sequence[Row]) -> Figure:
+    """Rank correlation with the reference over K, and the share of the first clips with the query's motion;
+    95 % over queries, on the left over sets of draws, too."""
+    figure = new_figure(3.6)
+    left, right = figure.subplots(1, 2)
+    table = pd.DataFrame(correlation)
+    for arm, (colour, style) in {"iid": (GREY, "o-"), **ARMS}.items():
+        mine = table[table.arm == arm]
+        if len(mine):
+            draw_curve(left, mine, "K", "correlation", colour, arm, style)
+    left.axhline(0.95, color=GREY, lw=1, ls=":")
+    left.set_xscale("log", base=2)
+    plain_numbers(left.xaxis, sorted(table["K"].unique()))
+    left.set_ylim(top=1.01)
+    left.set(xlabel="K, draws of each clip", ylabel="rank correlation with the reference")
+    left.legend(fontsize=8, framealpha=0.9)
+    shares = pd.DataFrame(motion)
+    names = [*shares["queries"].unique()]
+    for weights, colour, shift in (("plain", GREY, -0.12), ("motion", BLUE, 0.12)):
+        mine = shares[shares.weights == weights]
+        places = [names.index(name) + shift for name in mine["queries"]]
+        ends = [mine.precision - mine.precision_low, mine.precision_high - mine.precision]
+        right.errorbar(places, mine.precision, ends, color=colour, fmt="o", capsize=3, label=TITLES[weights])
+    right.axhline(1 / len(MOTIONS), color=GREY, lw=1, ls=":", label="chance")
+    right.set_xticks(range(len(names)), [f"{name}\nqueries" for name in names])
+    right.set_xlim(-0.5, len(names) - 0.5)
+    right.set_ylim(bottom=0)
+    right.set_ylabel(f"of the first {TOP}, with the query's motion")
+    right.legend(fontsize=8, framealpha=0.9)
+    for ax in (left, right):
+        ax.grid(alpha=0.25)
     return figure
