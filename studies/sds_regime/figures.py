@@ -108,14 +108,18 @@ def draw_worth(rows: Sequence[Row]) -> Figure:
 
 
 def draw_race(measured: pd.DataFrame) -> Figure:
-    """Likeness and CLIP score over seconds of training, means over prompts and seeds."""
+    """Likeness and CLIP score over seconds of training, means over prompts and seeds; bands: 95 % over seeds,
+    where there are several."""
     figure = new_figure(3.6)
     for column, axes in zip(("likeness", "clip"), figure.subplots(1, 2), strict=True):
         seconds, curves = race.on_grid(measured, column)
         for (name, values), colour in zip(curves.items(), (GREY, BLUE, RED, ORANGE, GREEN), strict=True):
-            mean, half = bands(values)
-            axes.plot(seconds, mean, color=colour, label=name if column == "clip" else None)
-            draw_band(axes, seconds.tolist(), (mean - half).tolist(), (mean + half).tolist(), colour)
+            several, label = values.shape[1] > 1, name if column == "clip" else None
+            mean = values.mean((0, 1))
+            axes.plot(seconds, mean, color=colour, label=label, ls="-" if several else "--")
+            if several:
+                mean, half = bands(values)
+                draw_band(axes, seconds.tolist(), (mean - half).tolist(), (mean + half).tolist(), colour)
         axes.set(xlabel="seconds of training, one thread", xlim=(0, None))
         axes.grid(alpha=0.25)
     figure.axes[0].set_ylabel("intersection over union with the solid")

@@ -14,6 +14,7 @@ from carv_distill.engine.checkpoints import load_checkpoint
 from carv_distill.files import read_json
 from carv_distill.tasks import TASKS, open_run
 from carv_distill.text_to_3d.module import SDSModule
+from carv_distill.variance import Estimate
 from studies.cached import once, quiet_once
 from studies.intervals import block_differences
 from studies.likeness import likeness, outlines_of, standard_views
@@ -48,6 +49,8 @@ class Racer:
     draws: int
     words: tuple[str, ...]
     longer: int = 1
+    seeds: int = 1
+    """How many of the study's seeds it trains with, from the first."""
 
     def run(self, prompt: str, seed: int, updates: int) -> TrainingRun:
         """One training, with its checkpoints."""
@@ -65,10 +68,10 @@ class Racer:
 
 
 _PLAIN = ("estimator.strategy=iid", "estimator.proposal=uniform")
-BASE = Racer("(4,1) uniform", 4, 1, _PLAIN)
+BASE = Racer("(4,1) uniform", 4, 1, _PLAIN, seeds=len(SEEDS))
 RACERS = (
     BASE,
-    Racer(f"(1,{K}) IW+Strat", 1, K, ()),
+    Racer(f"(1,{K}) IW+Strat", 1, K, (), seeds=len(SEEDS)),
     Racer("(1,1) uniform", 1, 1, _PLAIN, longer=4),
     Racer(f"(1,{K}) uniform", 1, K, _PLAIN),
     Racer(
@@ -80,8 +83,13 @@ DECIDING = RACERS[1].name
 
 def train(folder: Path, prompts: Sequence[str], seeds: Sequence[int], updates: int, workers: int) -> None:
     """All trainings, seed by seed; finished ones stay."""
-    runs = [racer.run(p, s, updates) for s in seeds for racer in RACERS for p in prompts]
+    runs = [racer.run(p, s, updates) for racer, p, s in trainings(prompts, seeds)]
     train_all(runs, CONFIG, folder, workers)
+
+
+def trainings(prompts: Sequence[str], seeds: Sequence[int]) -> list[tuple[Racer, str, int]]:
+    """Arm, prompt and seed of each."""
+    return [(r, p, s) for i, s in enumerate(seeds) for r in RACERS if i < r.seeds for p in prompts]
 
 
 def likeness_of(run: Path, solid: str) -> list[tuple[int, float]]:
@@ -128,7 +136,7 @@ def points(
 ) -> pd.DataFrame:
     """Every measurement of every training: arm, prompt, seed, step, seconds at the study's prices, likeness
     and CLIP score."""
-    runs = [(racer, p, s, racer.run(p, s, updates)) for racer in RACERS for p in prompts for s in seeds]
+    runs = [(racer, p, s, racer.run(p, s, updates)) for racer, p, s in trainings(prompts, seeds)]
     paths = [(folder / run.name, updates * racer.longer) for racer, _, _, run in runs]
     solids = [prompt.split()[-1] for _, prompt, _, _ in runs]
     side_by_side(
@@ -198,26 +206,40 @@ def plateaus(curves: Curves) -> dict[str, list[float]]:
     return {arm: values[:, :, values.shape[2] // 2 :].mean((1, 2)).tolist() for arm, values in curves.items()}
 
 
+def plateau_differences(curves: Curves) -> dict[str, Estimate]:
+    """arm → its plateau less the baseline's over the same seeds, with intervals over prompts that hold at
+    once for all arms of as many seeds."""
+    found: dict[str, Estimate] = {}
+    for count in {curves[racer.name].shape[1] for racer in RACERS[1:]}:
+        names = [r.name for r in RACERS[1:] if curves[r.name].shape[1] == count]
+        base = {BASE.name: curves[BASE.name][:, :count]}
+        level = plateaus({name: curves[name] for name in names} | base)
+        apart = block_differences(level, [(name, BASE.name) for name in names])
+        found |= {name: e for (name, _), e in apart.items()}
+    return found
+
+
 def rows_of(measured: pd.DataFrame, prices: Prices, seed: int) -> list[Row]:
     """A row for every arm: its price, its plateau in likeness and CLIP score against the baseline's over
     prompts, and how soon it is where the baseline's plateau is."""
     _, likenesses = on_grid(measured, "likeness")
     _, scores = on_grid(measured, "clip")
     level, clip = plateaus(likenesses), plateaus(scores)
-    pairs = [(racer.name, BASE.name) for racer in RACERS[1:]]
-    apart, clip_apart = block_differences(level, pairs), block_differences(clip, pairs)
+    apart, clip_apart = plateau_differences(likenesses), plateau_differences(scores)
     rows = []
     for racer in RACERS:
         row: Row = {"arm": racer.name, "R": racer.upstream, "K": racer.draws}
+        row["seeds"] = likenesses[racer.name].shape[1]
         row["seconds_per_update"] = prices.step(racer.upstream, racer.draws)
         row["plateau"], row["clip_plateau"] = (
             float(np.mean(level[racer.name])),
             float(np.mean(clip[racer.name])),
         )
         if racer is not BASE:
-            pair = racer.name, BASE.name
-            row |= columns("plateau_difference", apart[pair]) | columns("clip_difference", clip_apart[pair])
-            shares = share_interval(likenesses[racer.name], likenesses[BASE.name], seed)
+            own = likenesses[racer.name]
+            row |= columns("plateau_difference", apart[racer.name])
+            row |= columns("clip_difference", clip_apart[racer.name])
+            shares = share_interval(own, likenesses[BASE.name][:, : own.shape[1]], seed)
             for end, value in zip(("", "_low", "_high"), shares, strict=True):
                 row[f"share_to_plateau{end}"] = value if np.isfinite(value) else None
         rows.append(row)

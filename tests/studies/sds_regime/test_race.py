@@ -25,7 +25,7 @@ def table(rise: dict[str, float]) -> pd.DataFrame:
     rows = []
     for racer in race.RACERS:
         for i, prompt in enumerate(race.PROMPTS):
-            for seed in race.SEEDS:
+            for seed in race.SEEDS[: racer.seeds]:
                 for number in range(race.UPDATES // race.EVERY + 1):
                     step = number * race.EVERY * racer.longer
                     seconds = step * PRICES.step(racer.upstream, racer.draws)
@@ -50,6 +50,21 @@ def test_an_arm_that_rises_twice_as_fast_needs_half_the_seconds() -> None:
     assert "the deciding comparison" in said
     assert f"{race.RACERS[3].name}, 1.00 of the price of an update: on that plateau after never" in said
     assert len(draw_race(points).axes) == 2
+    assert [row["seeds"] for row in rows] == [3, 3, 1, 1, 1]
+
+
+def test_arms_of_fewer_seeds_are_compared_with_the_baseline_of_these() -> None:
+    """A baseline that is better at its other seeds: only an arm that has them sees it."""
+    seconds = np.ones((6, 3, 4))
+    base = seconds * np.array([1.0, 2.0, 2.0])[:, None] + np.arange(6)[:, None, None]
+    one = base[:, :1] + 0.5
+    curves = {race.BASE.name: base, race.DECIDING: base} | {r.name: one for r in race.RACERS[2:]}
+    apart = race.plateau_differences(curves)
+    assert apart[race.DECIDING].value == pytest.approx(0)
+    assert apart["(1,1) uniform"].value == pytest.approx(0.5)
+    trained = race.trainings(race.PROMPTS, race.SEEDS)
+    assert len(trained) == 54
+    assert {s for r, _, s in trained if r.name == "(1,1) uniform"} == {race.SEEDS[0]}
 
 
 @pytest.mark.parametrize(
