@@ -20,12 +20,17 @@ from carv_distill.geometry.camera import Cameras
 
 from .memory import rows_at_once
 from .options import MEMORY, SHOWN, SceneOptions
-from .scenes import Scene
+from .rendering import OccupancyGrid
+from .rendering.occupancy import FINEST
+from .scenes import GaussianScene, Scene
 
 log = logging.getLogger(__name__)
 
 VIEWS = 8
 """Of the sheet."""
+SHARE, COARSEST = 8, 16
+"""Of a film's points, those that go into the search for empty space: at most one in so many; and the fewest
+cells along one side that are worth while."""
 PATIENCE = 30.0
 """Seconds between two lines on how far a video is."""
 
@@ -38,7 +43,13 @@ def turntable(count: int, elevation: float = 15.0, distance: float = 1.75, fov: 
 
 @torch.no_grad()
 def frames(
-    scene: Scene, cameras: Cameras, size: int, samples: int, background: str, memory: float
+    scene: Scene,
+    cameras: Cameras,
+    size: int,
+    samples: int,
+    background: str,
+    memory: float,
+    occupied: OccupancyGrid | None = None,
 ) -> Iterator[Tensor]:
     """Renders without jitter, one after the other, each [3, S, S] in [0, 1] on the CPU.
 
@@ -46,12 +57,24 @@ def frames(
         background: random and learned are shown as grey.
         memory: GiB that a picture may take: so many of its rows are rendered at once. Another number of rows
             gives the same picture to the rounding of float32.
+        occupied: cells in which the scene is asked; None is everywhere.
     """
     like, rows = next(scene.parameters()), rows_at_once(scene, size, samples, memory)
     shade = background if background in SHOWN else "grey"
     for i in range(len(cameras)):
         camera = cameras[i : i + 1].to(like)
-        yield scene.render(camera, size, samples, background=shade, rows=rows).image[0].cpu()
+        seen = scene.render(camera, size, samples, background=shade, rows=rows, occupied=occupied)
+        yield seen.image[0].cpu()
+
+
+def occupied_cells(scene: Scene, points: int) -> OccupancyGrid | None:
+    """Of a finished scene, for pictures that would ask it at so many points: a grid for which it is asked at
+    an eighth of these or less. None where that makes too coarse a one, or its pictures ask no points."""
+    cells = min(FINEST, round((points / SHARE) ** (1 / 3) / 2))
+    if cells < COARSEST or isinstance(scene, GaussianScene):
+        return None
+    like = next(scene.parameters())
+    return OccupancyGrid.of_finished(scene.density_at, scene.extent, cells, like)
 
 
 def pictures(
@@ -78,7 +101,8 @@ def write_turntable(
 ) -> None:
     """`turntable.mp4` once around the object in `count` frames, and `views.png`, eight of them.
 
-    A frame is with the encoder before the next is rendered.
+    A frame is with the encoder before the next is rendered. Empty space is looked for once and left out of
+    all of them, which changes no pixel by more than half a level (:meth:`OccupancyGrid.of_finished`).
 
     Args:
         background: None is that of the view.
@@ -86,7 +110,9 @@ def write_turntable(
     Raises:
         UserError: the video could not be written; one that was there before is kept.
     """
-    shown = frames(scene, turntable(count), size, 2 * view.samples, background or view.background, memory)
+    samples, shade = 2 * view.samples, background or view.background
+    cells = occupied_cells(scene, count * size**2 * samples)
+    shown = frames(scene, turntable(count), size, samples, shade, memory, cells)
     sheet: list[Tensor] = []
     said = time.monotonic()
     try:

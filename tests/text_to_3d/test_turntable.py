@@ -16,7 +16,13 @@ from carv_distill.errors import UserError
 from carv_distill.text_to_3d.memory import GIB, rows_at_once
 from carv_distill.text_to_3d.options import GaussianOptions, HashOptions, SceneOptions
 from carv_distill.text_to_3d.scenes import Scene, build_scene
-from carv_distill.text_to_3d.turntable import frames, pictures, turntable, write_turntable
+from carv_distill.text_to_3d.turntable import (
+    frames,
+    occupied_cells,
+    pictures,
+    turntable,
+    write_turntable,
+)
 
 VIEW = SceneOptions(resolution=24, size=16, samples=24)
 
@@ -33,6 +39,38 @@ def test_a_turntable_is_a_video_and_a_sheet(tmp_path: Path) -> None:
     assert film_of(tmp_path).shape == (16, 32, 32, 3)
     with Image.open(tmp_path / "views.png") as sheet:
         assert sheet.size == (8 * 33 + 1, 34)
+
+
+def test_a_film_asks_no_field_in_empty_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search takes an eighth of a film's points at most; frames are the same to half a level."""
+    scene, asked = build_scene(VIEW), 0
+    with torch.no_grad():
+        scene.density[1] -= 8.0  # type: ignore[index, operator]  # the blob's surroundings are empty then
+    forward = scene.forward
+
+    def counted(points: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal asked
+        asked += len(points)
+        density, colour = forward(points)
+        assert isinstance(density, Tensor)
+        return density, colour
+
+    monkeypatch.setattr(scene, "forward", counted)
+    write_turntable(tmp_path, scene, VIEW, count=16, size=48)
+    points = 16 * 48**2 * 2 * VIEW.samples
+    assert 0 < asked < 0.3 * points
+    cells = occupied_cells(scene, points)
+    assert cells is not None
+    assert 8 * len(cells.occupied) ** 3 <= points / 8
+    skipped, whole = (next(frames(scene, turntable(3), 48, 48, "white", 1.0, c)) for c in (cells, None))
+    assert float((skipped - whole).abs().max()) <= 1 / 510
+
+
+def test_no_search_where_it_would_not_pay() -> None:
+    """In a few small pictures, and of Gaussians."""
+    assert occupied_cells(build_scene(VIEW), 8 * 16**2 * 48) is None
+    assert occupied_cells(build_scene(SceneOptions(kind="gaussians")), 10**9) is None
+    assert occupied_cells(build_scene(VIEW), 10**7) is not None
 
 
 @pytest.mark.parametrize(("size", "side"), [(33, 34), (35, 36), (36, 36), (31, 32), (1, 2)])

@@ -105,6 +105,42 @@ def test_pictures_are_those_of_all_of_space_up_to_the_threshold(kind: str, thres
     assert float(whole.opacity.max()) > 0.9
 
 
+@pytest.mark.parametrize("kind", ["voxels", "hash"])
+def test_pictures_of_a_finished_field_lose_less_than_half_a_level(kind: str) -> None:
+    """Of a byte, in every pixel; and a good part of space is empty."""
+    scene = objects(kind)
+    like = next(scene.parameters())
+    occupancy = OccupancyGrid.of_finished(scene.density_at, scene.extent, 24, like)
+    cameras = CameraSampler().sample(6, torch.Generator().manual_seed(1), torch.float64)
+    with torch.no_grad():
+        whole = scene.render(cameras, 24, 96, background="white")
+        part = scene.render(cameras, 24, 96, background="white", occupied=occupancy)
+    assert 0.05 < float((~occupancy.occupied).double().mean()) < 0.95
+    assert 0 < float((whole.image - part.image).abs().max()) <= 1 / 510
+
+
+def test_a_finished_field_is_looked_into_on_a_lattice() -> None:
+    """Two points along each side of a cell: what is as thick as their distance is found wherever it lies,
+    what lies between them is not; cells lie as those of an update do; the threshold is that of half a
+    level."""
+    step = 1 / 16  # of the lattice, with 16 cells of [−1, 1]
+    like = torch.zeros((), dtype=torch.float64)
+
+    def found(middle: float, thick: float) -> Tensor:
+        def wall(points: Tensor) -> Tensor:
+            return ((points[:, 1] - middle).abs() <= thick / 2).double()
+
+        return OccupancyGrid.of_finished(wall, 1.0, 16, like).occupied.nonzero()[:, 1].unique()
+
+    for middle in (-0.42, -0.4, -0.375, 0.0, 0.91):
+        cell = int((middle + 1) / 2 * 16)
+        assert cell in found(middle, 1.001 * step).tolist()
+    assert len(found(0.0, 0.9 * step)) == 0
+    assert len(found(step / 2, 0.01 * step)) == 3
+    threshold = OccupancyGrid.of_finished(lambda p: p[:, 0], 0.8, 4, like).threshold
+    assert 1 - math.exp(-threshold * 2 * math.sqrt(3) * 0.8) == pytest.approx(1 / 510)
+
+
 def test_a_grid_without_empty_cells_changes_no_gradient() -> None:
     scene = objects("voxels")
     occupancy = grid()
