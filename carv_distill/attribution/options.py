@@ -71,7 +71,7 @@ class InfluenceOptions(ModelOptions):
     folder, zip or shards of images, captioned images or captioned videos, as the teacher takes them"""
     resolution: tuple[int, ...] | None = at_least(1, None)
     """of a teacher of clips: frames, height and width; default: those that its kind was trained on, of
-    rendered clips 17 96 96"""
+    rendered clips those that its folder says"""
     among: int | None = at_least(1, None)
     """training samples that are ranked, from all parts of the training set; default: all"""
     queries: str = option("samples:8", metavar="WHAT")
@@ -130,7 +130,7 @@ class InfluenceOptions(ModelOptions):
         if self.resolution is not None and (self.teacher is None or len(self.resolution) != 3):
             raise UserError(
                 f"--resolution: {' '.join(map(str, self.resolution))}; frames, height and width of clips are "
-                "allowed, as 17 96 96, with --teacher"
+                "allowed, as 17 112 112, with --teacher"
             )
         if self.draws % self.groups:
             raise UserError(f"--draws: {self.draws} is no multiple of --groups, {self.groups}")

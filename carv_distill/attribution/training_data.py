@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from carv_distill.data.clips.options import ClipOptions
@@ -11,8 +12,11 @@ from carv_distill.errors import UserError
 from carv_distill.teachers.folder import local_folder, read_json
 from carv_distill.teachers.pipelines.families import FAMILIES
 from carv_distill.teachers.pipelines.folder import INDEX
+from carv_distill.teachers.teacher import TRAINING
 
 from .options import NAMED, RENDERED_CLIPS, InfluenceOptions
+
+_CLIPS = ("frames", "size", "count", "seed")
 
 
 def named_model(o: InfluenceOptions) -> TrainedModel:
@@ -25,7 +29,7 @@ def named_model(o: InfluenceOptions) -> TrainedModel:
     assert o.teacher is not None
     assert o.data is not None
     if o.data == RENDERED_CLIPS:
-        return TrainedModel(o.teacher, ClipOptions(size=_size(o) or (17, 96, 96)))
+        return TrainedModel(o.teacher, _rendered_clips(o))
     if o.data in (*IN_MEMORY, *PROMPTED):
         _refuse_resolution(o)
         return TrainedModel(o.teacher, DataOptions(o.data))
@@ -41,6 +45,20 @@ def named_model(o: InfluenceOptions) -> TrainedModel:
         return TrainedModel(o.teacher, ClipOptions(o.data, _size(o)))
     _refuse_resolution(o)
     return TrainedModel(o.teacher, DataOptions("images" if family is None else "captioned", o.data))
+
+
+def _rendered_clips(o: InfluenceOptions) -> ClipOptions:
+    """Those that the teacher's folder says it learned from; rendered anew at another resolution if one is
+    asked for."""
+    assert o.teacher is not None
+    file, own = Path(o.teacher) / TRAINING, ClipOptions()
+    if file.is_file():
+        told = read_json(file).get("clips")
+        if not isinstance(told, dict) or not all(isinstance(told.get(key), int) for key in _CLIPS):
+            raise UserError(f"{file}: clips is {told!r}; the numbers {', '.join(_CLIPS)} are wanted")
+        frames, size, count, seed = (told[key] for key in _CLIPS)
+        own = ClipOptions(None, (frames, size, size), count, seed)
+    return replace(own, size=_size(o) or own.size)
 
 
 def _size(o: InfluenceOptions) -> tuple[int, int, int] | None:

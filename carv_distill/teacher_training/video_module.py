@@ -189,7 +189,8 @@ class VideoTeacherModule(RunModule):
         self.vae.register_to_config(**{k: s.tolist() for k, s in zip(names, scale, strict=True)})
         transformer, text = self.ema_denoiser.network.model, self.ema_text_encoder
         parts = VideoTeacherNetworks(self.vae, transformer, text, self.tokenizer)
-        save_video_networks(folder, parts, self.scheduler, self.options, step)
+        seed = self.seed if len(self.clips) == self.options.clips else None
+        save_video_networks(folder, parts, self.scheduler, self.options, step, seed)
 
     def configure_optimizers(self) -> Any:
         o = self.options

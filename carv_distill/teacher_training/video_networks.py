@@ -17,10 +17,11 @@ from torch import Tensor
 from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
 
 from carv_distill.errors import UserError
-from carv_distill.files import saved_folder
+from carv_distill.files import saved_folder, write_json
 from carv_distill.teachers.folder import THIS_FOLDER
 from carv_distill.teachers.pipelines.wan import TOKENS
 from carv_distill.teachers.prompts import piece_tokenizer
+from carv_distill.teachers.teacher import TRAINING
 from carv_distill.teachers.trial import building, try_call
 
 from .options import VideoTeacherOptions
@@ -131,8 +132,13 @@ def save_video_networks(
     scheduler: FlowMatchEulerDiscreteScheduler,
     o: VideoTeacherOptions,
     step: int,
+    seed: int | None,
 ) -> None:
-    """A WanPipeline that diffusers reads, and a page on it; written whole or not at all."""
+    """A WanPipeline that diffusers reads, a page on it and what it learned from; written whole or not at all.
+
+    Args:
+        seed: of the clips; None where it learned from some of them alone.
+    """
     pipeline = WanPipeline(
         tokenizer=networks.tokenizer,
         text_encoder=networks.text_encoder,
@@ -143,6 +149,9 @@ def save_video_networks(
     with saved_folder(folder) as scratch:
         pipeline.save_pretrained(scratch, safe_serialization=True)
         (scratch / "README.md").write_text(_card(o, step))
+        if seed is not None:
+            clips = {"frames": o.frames, "size": o.size, "count": o.clips, "seed": seed}
+            write_json(scratch / TRAINING, {"clips": clips})
 
 
 def _card(o: VideoTeacherOptions, step: int) -> str:

@@ -32,7 +32,8 @@ NETWORKS: dict[str, tuple[type[ModelMixin], type[ImageNetwork]]] = {
 }
 """The networks of a teacher of images with their face, by the `_class_name` in their `config.json`."""
 TRAINING = "training.json"
-"""The noise levels that a teacher learned from: ln σ ~ N(p_mean, p_std²), as EDM has them."""
+"""What a teacher learned from: noise levels ln σ ~ N(p_mean, p_std²), as EDM has them; or `clips`, which of
+the rendered ones."""
 
 
 @dataclass

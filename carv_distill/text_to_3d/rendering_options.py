@@ -45,8 +45,8 @@ class BackgroundOptions:
 
 @dataclass
 class OccupancyOptions:
-    """A grid of the empty space that training's renders skip (voxels, hash); traces skip none, and the film of
-    an export what no pixel shows."""
+    """A grid of the empty space that training's renders skip (voxels, hash); traces skip none, and the film
+    of an export what no pixel shows."""
 
     resolution: int = between(0, 256, 0)
     """Cells along one side; 0 turns it off. nerfacc's 32 to 128."""

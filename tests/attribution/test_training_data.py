@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,17 @@ def test_sets_by_name() -> None:
         UserError, match=r"^--data: digit is neither a place nor one of digits, solids, shapes, clips"
     ):
         named("digit")
+
+
+def test_rendered_clips_are_those_that_the_teacher_learned_from(tmp_path: Path) -> None:
+    """By what its folder says; at another resolution the same ones, rendered anew; nonsense is one line."""
+    file = tmp_path / "training.json"
+    file.write_text('{"clips": {"frames": 9, "size": 32, "count": 21, "seed": 4}}')
+    own = ClipOptions(None, (9, 32, 32), 21, 4)
+    for resolution, wanted in ((None, own), ((5, 16, 16), replace(own, size=(5, 16, 16)))):
+        o = InfluenceOptions(teacher=str(tmp_path), data="clips", resolution=resolution)
+        assert named_model(o).data == wanted
+    file.write_text('{"clips": {"frames": 9}}')
+    told = r"training\.json: clips is \{'frames': 9\}; the numbers frames, size, count, seed"
+    with pytest.raises(UserError, match=told):
+        named_model(InfluenceOptions(teacher=str(tmp_path), data="clips"))

@@ -9,6 +9,9 @@ import pytest
 import torch
 from diffusers import WanPipeline
 
+from carv_distill.attribution.options import InfluenceOptions
+from carv_distill.attribution.training_data import named_model
+from carv_distill.data.clips.options import ClipOptions
 from carv_distill.errors import UserError
 from carv_distill.teacher_training.options import VideoTeacherOptions
 from carv_distill.teacher_training.video_module import SHOWN, VideoTeacherModule, pixels, preview
@@ -21,6 +24,7 @@ from tests.helpers.pages import run_page
 OPTIONS = VideoTeacherOptions(
     frames=5,
     size=16,
+    clips=8,
     vae_channels=4,
     latent_channels=4,
     patch=2,
@@ -50,6 +54,17 @@ def trained(steps: int = 4) -> VideoTeacherModule:
     return fit(VideoTeacherModule(networks, clips(), PROMPTS, OPTIONS, steps, seed=0), steps)
 
 
+def test_the_folder_says_which_clips_it_learned_from(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    options = replace(OPTIONS, clips=8)
+    module = VideoTeacherModule(
+        build_video_networks(options, WORDS), clips().repeat(2, 1, 1, 1, 1), PROMPTS * 2, options, 4, seed=5
+    )
+    module.save(tmp_path, 0)
+    o = InfluenceOptions(teacher=str(tmp_path), data="clips")
+    assert named_model(o).data == ClipOptions(None, (5, 16, 16), 8, 5)
+
+
 def test_stages_learn_in_turn_and_the_folder_is_a_teacher(tmp_path: Path) -> None:
     """What the transformer learned from is what a teacher encodes, and what it is told is the pipeline's."""
     module = trained().eval()
@@ -59,6 +74,7 @@ def test_stages_learn_in_turn_and_the_folder_is_a_teacher(tmp_path: Path) -> Non
     torch.testing.assert_close(x.float().mean((0, 2, 3, 4)), torch.zeros(4), rtol=0, atol=1e-3)
     torch.testing.assert_close(x.float().std((0, 2, 3, 4)), torch.ones(4), rtol=0, atol=1e-3)
     module.save(tmp_path / "teacher", 4)
+    assert not (tmp_path / "teacher" / "training.json").exists()  # of four of the eight clips
     run_page(tmp_path / "teacher")
     teacher = load_text_teacher(tmp_path / "teacher", (5, 16, 16))
     assert teacher.shape == (4, 2, 4, 4)

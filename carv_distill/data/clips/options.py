@@ -15,9 +15,9 @@ class ClipOptions:
 
     path: str | None = None
     """A folder, zip or shards of captioned videos; None: rendered clips."""
-    size: tuple[int, int, int] | None = (17, 96, 96)
+    size: tuple[int, int, int] | None = (17, 112, 112)
     """Frames, height, width; None: as the model that takes them has it."""
-    count: int = 2000
+    count: int = 1000
     """Of rendered clips."""
     seed: int = 0
     """Of rendered clips."""
