@@ -5,6 +5,7 @@ from __future__ import annotations
 from carv_distill.errors import UserError
 
 from .options import ExportOptions
+from .rendering import CELL_BYTES
 from .scenes import Scene
 
 GIB = 2**30
@@ -16,6 +17,9 @@ FACE_BYTES, FACES = 400, 4
 """Of a face of the mesh, and how many there are for each of the squares on the cube's side."""
 TEXEL_BYTES = 40
 """Of the texture."""
+SEARCH = 1 / 4
+"""Of the memory, what is kept for empty space: for the search, and then for its cells and for lists of the
+points in them, a tenth of a picture's own at most."""
 AT_ONCE = 2**26
 """Bytes that are enough for one piece on a CPU: larger ones are slower, as their memory is fetched anew each
 time. Small ones would leave a GPU waiting for its kernels' starts."""
@@ -27,6 +31,11 @@ def rows_at_once(scene: Scene, size: int, samples: int, memory: float) -> int:
     if row == 0:
         return size
     return min(size, max(1, int(_piece(scene, memory * GIB - PIXEL_BYTES * size**2, held) // row)))
+
+
+def most_cells(memory: float) -> int:
+    """Cells along one side of a grid of empty space that takes SEARCH of `memory` GiB."""
+    return int((SEARCH * memory * GIB / CELL_BYTES) ** (1 / 3) + 1e-6)
 
 
 def points_at_once(scene: Scene, memory: float, held: int = 0) -> int:

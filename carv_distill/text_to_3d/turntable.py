@@ -18,19 +18,19 @@ from carv_distill.evaluation.grids import save_grid
 from carv_distill.files import updated_folder
 from carv_distill.geometry.camera import Cameras
 
-from .memory import rows_at_once
+from .memory import SEARCH, most_cells, points_at_once, rows_at_once
 from .options import MEMORY, SHOWN, SceneOptions
-from .rendering import OccupancyGrid
-from .rendering.occupancy import FINEST
+from .rendering import AT_ONCE, CELL_BYTES, OccupancyGrid
 from .scenes import GaussianScene, Scene
 
 log = logging.getLogger(__name__)
 
 VIEWS = 8
 """Of the sheet."""
-SHARE, COARSEST = 8, 16
-"""Of a film's points, those that go into the search for empty space: at most one in so many; and the fewest
-cells along one side that are worth while."""
+SHARE = 8
+"""Of a film's points, those that go into the search for empty space: at most one in so many."""
+COARSEST, PLENTY = 16, 80
+"""Cells along one side: the fewest that are worth while, and as many as save most of what can be saved."""
 PATIENCE = 30.0
 """Seconds between two lines on how far a video is."""
 
@@ -67,14 +67,25 @@ def frames(
         yield seen.image[0].cpu()
 
 
-def occupied_cells(scene: Scene, points: int) -> OccupancyGrid | None:
-    """Of a finished scene, for pictures that would ask it at so many points: a grid for which it is asked at
-    an eighth of these or less. None where that makes too coarse a one, or its pictures ask no points."""
-    cells = min(FINEST, round((points / SHARE) ** (1 / 3) / 2))
-    if cells < COARSEST or isinstance(scene, GaussianScene):
+def occupied_cells(scene: Scene, samples: int, rays: int, memory: float) -> OccupancyGrid | None:
+    """Of a finished scene, for pictures of so many rays with so many points on each.
+
+    It is looked into on a lattice with the step of a ray's points along an axis, 2 extent / samples, or half
+    that of its own grid where this is larger: a wall that no ray can step over, or of half a cell, is then
+    found. None where that would take more than an eighth of the pictures' points or a quarter of `memory`
+    GiB, as a coarser one could lose what they show; and where pictures ask no points.
+    """
+    if isinstance(scene, GaussianScene):
         return None
-    like = next(scene.parameters())
-    return OccupancyGrid.of_finished(scene.density_at, scene.extent, cells, like)
+    side = 2 * scene.extent
+    lattice = min(samples, math.ceil(2 * side / scene.finest)) if scene.finest else samples
+    least = max(COARSEST, math.ceil(lattice / 2))
+    most = min(most_cells(memory), int((rays * samples / SHARE) ** (1 / 3) / 2))
+    if least > most:
+        return None
+    like, cells = next(scene.parameters()), min(most, max(least, PLENTY))
+    at_once = min(AT_ONCE, points_at_once(scene, memory, CELL_BYTES * cells**3))
+    return OccupancyGrid.of_finished(scene.density_at, scene.extent, cells, like, at_once)
 
 
 def pictures(
@@ -102,7 +113,8 @@ def write_turntable(
     """`turntable.mp4` once around the object in `count` frames, and `views.png`, eight of them.
 
     A frame is with the encoder before the next is rendered. Empty space is looked for once and left out of
-    all of them, which changes no pixel by more than half a level (:meth:`OccupancyGrid.of_finished`).
+    all of them, which changes no pixel by more than half a level, but for walls so thin that a ray could step
+    over them (:func:`occupied_cells`).
 
     Args:
         background: None is that of the view.
@@ -111,8 +123,9 @@ def write_turntable(
         UserError: the video could not be written; one that was there before is kept.
     """
     samples, shade = 2 * view.samples, background or view.background
-    cells = occupied_cells(scene, count * size**2 * samples)
-    shown = frames(scene, turntable(count), size, samples, shade, memory, cells)
+    cells = occupied_cells(scene, samples, count * size**2, memory)
+    left = memory if cells is None else (1 - SEARCH) * memory
+    shown = frames(scene, turntable(count), size, samples, shade, left, cells)
     sheet: list[Tensor] = []
     said = time.monotonic()
     try:

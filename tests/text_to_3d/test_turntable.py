@@ -13,8 +13,9 @@ from torch import Tensor
 
 from benchmarks.measure import peak_bytes
 from carv_distill.errors import UserError
-from carv_distill.text_to_3d.memory import GIB, rows_at_once
+from carv_distill.text_to_3d.memory import GIB, SEARCH, rows_at_once
 from carv_distill.text_to_3d.options import GaussianOptions, HashOptions, SceneOptions
+from carv_distill.text_to_3d.rendering import OccupancyGrid
 from carv_distill.text_to_3d.scenes import Scene, build_scene
 from carv_distill.text_to_3d.turntable import (
     frames,
@@ -57,20 +58,77 @@ def test_a_film_asks_no_field_in_empty_space(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(scene, "forward", counted)
     write_turntable(tmp_path, scene, VIEW, count=16, size=48)
-    points = 16 * 48**2 * 2 * VIEW.samples
-    assert 0 < asked < 0.3 * points
-    cells = occupied_cells(scene, points)
+    samples, rays = 2 * VIEW.samples, 16 * 48**2
+    assert 0 < asked < 0.3 * rays * samples
+    cells = occupied_cells(scene, samples, rays, 1.0)
     assert cells is not None
-    assert 8 * len(cells.occupied) ** 3 <= points / 8
+    assert 8 * len(cells.occupied) ** 3 <= rays * samples / 8
     skipped, whole = (next(frames(scene, turntable(3), 48, 48, "white", 1.0, c)) for c in (cells, None))
     assert float((skipped - whole).abs().max()) <= 1 / 510
 
 
 def test_no_search_where_it_would_not_pay() -> None:
-    """In a few small pictures, and of Gaussians."""
-    assert occupied_cells(build_scene(VIEW), 8 * 16**2 * 48) is None
-    assert occupied_cells(build_scene(SceneOptions(kind="gaussians")), 10**9) is None
-    assert occupied_cells(build_scene(VIEW), 10**7) is not None
+    """In a few small pictures, of Gaussians, in too little memory, and where rays see more than it could."""
+    assert occupied_cells(build_scene(VIEW), 48, 8 * 16**2, 1.0) is None
+    assert occupied_cells(build_scene(SceneOptions(kind="gaussians")), 64, 10**8, 1.0) is None
+    assert occupied_cells(build_scene(VIEW), 48, 10**5, 1e-5) is None
+    assert occupied_cells(build_scene(VIEW), 48, 10**5, 1.0) is not None
+    fine = build_scene(SceneOptions(kind="hash", resolution=2048, hash=HashOptions(log_size=4)))
+    assert occupied_cells(fine, 512, 60 * 128**2, 1.0) is None
+
+
+class Wall(Scene):
+    """σ = 200 across x in a wall; it has no grid of its own."""
+
+    point_bytes = 16  # type: ignore[assignment]
+
+    def __init__(self, middle: float, thick: float) -> None:
+        super().__init__(0.8)
+        self.middle, self.thick = middle, thick
+        self.scale = torch.nn.Parameter(torch.tensor(200.0))
+
+    def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        inside = (points[:, 0] - self.middle).abs() <= self.thick / 2
+        return self.scale * inside, points.new_tensor([0.9, 0.5, 0.1]).expand(len(points), 3)
+
+
+@pytest.mark.parametrize("middle", [0.0, 0.0042, 0.31, -0.795])
+def test_a_wall_that_no_ray_steps_over_is_in_the_film(middle: float) -> None:
+    """192 points on a ray are at most 1.6 / 192 apart across it; a lattice of 160 layers would lose it."""
+    scene, samples = Wall(middle, 1.05 * 1.6 / 192), 192
+    cells = occupied_cells(scene, samples, 10**6, 1.0)
+    assert cells is not None
+    side = turntable(3)[1:2]
+    skipped, whole = (next(frames(scene, side, 24, samples, "white", 1.0, c)) for c in (cells, None))
+    assert float((skipped - whole).abs().max()) <= 1 / 510
+    assert float((1 - whole).max()) > 0.5
+    assert float(cells.occupied.double().mean()) < 0.05
+
+
+@pytest.mark.parametrize("kind", ["voxels", "hash"])
+def test_a_grid_is_as_fine_as_its_field_or_its_rays(kind: str) -> None:
+    """Half of a cell of the field's own, or a ray's step, whichever is larger; 80 where that is coarser."""
+    for resolution, samples, wanted in ((40, 448, 80), (101, 448, 100), (300, 210, 105)):
+        options = SceneOptions(kind=kind, resolution=resolution, hash=HashOptions(log_size=4))
+        scene = build_scene(options).to("meta")
+        seen: list[int] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(OccupancyGrid, "of_finished", lambda d, e, cells, *_, seen=seen: seen.append(cells))
+            occupied_cells(scene, samples, 10**8, 1.0)
+        assert seen == [wanted if kind == "voxels" or wanted != 100 else 101]
+
+
+@pytest.mark.parametrize("name", ["hash", "voxels", "fine voxels"])
+def test_a_film_is_within_its_memory(name: str) -> None:
+    """Search and frame, of a field with what is empty and of one where nothing is."""
+    scene, memory, found = build_scene(SCENES[name]), 24 / 1024, []
+    assert peak_bytes(lambda: found.append(occupied_cells(scene, 32, 10**6, memory))) <= memory * GIB
+    (cells,) = found
+    assert cells is not None
+    for occupied in (cells.occupied.clone(), torch.ones_like(cells.occupied)):
+        cells.occupied.copy_(occupied)
+        shown = frames(scene, turntable(1), 96, 32, "grey", (1 - SEARCH) * memory, cells)
+        assert peak_bytes(lambda work=shown: next(work)) <= memory * GIB
 
 
 @pytest.mark.parametrize(("size", "side"), [(33, 34), (35, 36), (36, 36), (31, 32), (1, 2)])

@@ -3,13 +3,15 @@
 from .background import BackgroundNetwork
 from .gaussians import ALPHA_MAX, Footprints, Gaussians, project, rotations
 from .marching import MARCH_BYTES, Field, Normals, march
-from .occupancy import OccupancyGrid
+from .occupancy import AT_ONCE, CELL_BYTES, OccupancyGrid
 from .rendered import Rendered, Splats, background_colours, over
 from .shading import Lights, albedo, draw_lights, normals
 from .splatting import TILE, choose_backend, gsplat_fault, splat
 
 __all__ = [
     "ALPHA_MAX",
+    "AT_ONCE",
+    "CELL_BYTES",
     "MARCH_BYTES",
     "TILE",
     "BackgroundNetwork",

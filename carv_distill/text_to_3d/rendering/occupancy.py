@@ -17,8 +17,8 @@ AT_ONCE = 2**16
 """Points of an update that are asked for together."""
 UNSEEN = 1 / 510
 """Of the light along a ray, what half a level of a byte is."""
-FINEST = 80
-"""Cells along one side of a finished field's grid, at most: half a million, looked into eight times."""
+CELL_BYTES = 16
+"""Of a cell while a finished field is looked into in float32, at most."""
 
 
 class OccupancyGrid(nn.Module):
@@ -63,7 +63,12 @@ class OccupancyGrid(nn.Module):
     @classmethod
     @torch.no_grad()
     def of_finished(
-        cls, density_at: Callable[[Tensor], Tensor], extent: float, cells: int, like: Tensor
+        cls,
+        density_at: Callable[[Tensor], Tensor],
+        extent: float,
+        cells: int,
+        like: Tensor,
+        at_once: int = AT_ONCE,
     ) -> OccupancyGrid:
         """Of a field that does not change any more: the greatest density at eight places of each cell, two
         along each side, so that a lattice of 2 n points covers the cube, and a threshold so low that no pixel
@@ -71,13 +76,15 @@ class OccupancyGrid(nn.Module):
 
             1 − exp(−threshold · L) = 1/510,    L = 2 √3 extent, the cube's diagonal.
 
-        That holds where a field has no peak of less than a lattice's step that is two cells from all that was
-        found; a finer one is not seen.
+        That holds where all that is denser than the threshold is as thick as the lattice's step, extent / n,
+        along some axis, or less than a cell away from what is: a wall that is thinner may lie between two
+        layers of the lattice, and is lost then.
 
         Args:
             density_at: points [m, 3] → [m].
             cells: n, along one side.
             like: its device and dtype.
+            at_once: points that are asked for together.
         """
         threshold = -math.log1p(-UNSEEN) / (2 * math.sqrt(3) * extent)
         grid = cls(OccupancyOptions(cells, threshold=threshold), extent).to(like)
@@ -85,7 +92,7 @@ class OccupancyGrid(nn.Module):
         slabs = []
         for pair in line.split(2):  # the points of one layer of cells at a time
             points = torch.cartesian_prod(pair, line, line) * extent
-            seen = torch.cat([density_at(part) for part in points.split(AT_ONCE)])
+            seen = torch.cat([density_at(part) for part in points.split(at_once)])
             slabs.append(F.max_pool3d(seen.view(1, 2, 2 * cells, 2 * cells), 2)[0])
         grid._take(torch.cat(slabs))
         return grid

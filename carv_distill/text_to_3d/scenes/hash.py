@@ -56,6 +56,10 @@ class HashScene(Scene):
             self.active_levels.fill_(self.active)
 
     @property
+    def finest(self) -> float:
+        return 2 * self.extent / max(self.sides)
+
+    @property
     def point_bytes(self) -> int:
         levels, _, features = self.tables.shape
         inputs, width = levels * features, self.width

@@ -76,6 +76,11 @@ class Scene(nn.Module):
         return self.extent / 100
 
     @property
+    def finest(self) -> float:
+        """Side of the smallest cells of its grid; 0 where it has none."""
+        return 0.0
+
+    @property
     def held_bytes(self) -> int:
         """That a call without a graph holds in float32, whatever the points."""
         return 0

@@ -50,8 +50,12 @@ class VoxelScene(Scene):
         return F.softplus(raw[0] + blob(points))
 
     @property
+    def finest(self) -> float:
+        return 2 * self.extent / (self.density[1].shape[-1] - 1)
+
+    @property
     def normal_step(self) -> float:
-        return self.extent / (self.density[1].shape[-1] - 1)  # half a voxel: normals then have no edges
+        return self.finest / 2  # half a voxel: normals then have no edges
 
     def _place(self, points: Tensor) -> Tensor:
         """In a grid, [1, n, 1, 1, 3]: grid_sample wants (x, y, z) for the axes (W, H, D)."""
