@@ -38,6 +38,7 @@ def study_parser(
     description: str | None,
     *,
     parts: Sequence[str] = (),
+    more: Sequence[str] = (),
     trains: bool = False,
     updates: int | None = None,
     seeds: int | None = None,
@@ -47,6 +48,7 @@ def study_parser(
     Args:
         description: the study's docstring.
         parts: of the study, each of which can run alone.
+        more: parts that run when they are asked for alone.
         trains: runs and results are made side by side, and kept: --workers and --runs.
         updates, seeds: defaults of --updates and --seeds, without --quick.
     """
@@ -56,7 +58,8 @@ def study_parser(
     add("--out", type=Path, metavar="FOLDER", help="default: results, or results/quick with --quick")
     add("--seed", type=whole_number(0), default=0, help="of every random number (0)")
     if parts:
-        add("--part", choices=parts, nargs="+", default=parts, help="default: all")
+        usual = f"default: {', '.join(parts)}" if more else "default: all"
+        add("--part", choices=(*parts, *more), nargs="+", default=parts, help=usual)
     if trains:
         add("--workers", type=whole_number(1), default=2, help="side by side, one thread each (2)")
         add("--runs", type=Path, default=Path("runs/studies"), help="where runs and cached results are kept")

@@ -117,9 +117,9 @@ def _reliability(result: InfluenceResult) -> list[str]:
     if not math.isfinite(needed):
         return [*said, "The two do not agree at all: nothing can be read from this ranking (more --draws)."]
     if needed <= about["draws"]:
-        return [*said, f"For {WANTED:g} about {math.ceil(needed)} draws are enough."]
+        return [*said, f"For {WANTED:g} with that one about {math.ceil(needed)} draws are enough."]
     poor = " Until then little can be read from it." if max(last.between, last.top) < POOR else ""
-    return [*said, f"For {WANTED:g} it takes about {math.ceil(needed)} draws.{poor}"]
+    return [*said, f"For {WANTED:g} with that one it takes about {math.ceil(needed)} draws.{poor}"]
 
 
 def _fit(ranking: Ranking) -> list[str]:

@@ -52,8 +52,7 @@ def _rendered_clips(o: InfluenceOptions) -> ClipOptions:
     asked for."""
     assert o.teacher is not None
     file, own = Path(o.teacher) / TRAINING, ClipOptions()
-    if file.is_file():
-        told = read_json(file).get("clips")
+    if file.is_file() and (told := read_json(file).get("clips")) is not None:
         if not isinstance(told, dict) or not all(isinstance(told.get(key), int) for key in _CLIPS):
             raise UserError(f"{file}: clips is {told!r}; the numbers {', '.join(_CLIPS)} are wanted")
         frames, size, count, seed = (told[key] for key in _CLIPS)

@@ -8,10 +8,13 @@ draws       variance of a sample's gradient over K = 1 … 64 draws by every sam
 dimension   one convolutional model on mosaics of ever more digits: what strata are worth over the pixels
 retraining  small teachers of random halves of the digits (linear datamodeling score), and without the
             most influential ones of a query
-video       a miniature Wan (checkpoints/clips-teacher): what every sampler is worth over K, plain and weighed
-            by motion, raw and normalised, by all parameters and attention's, under several laws of the level
-rankings    the same model: rank correlation of rankings of 112 clips with a reference, and the share of the
-            first ten that move as the query does, plain and weighed by motion
+
+and, of a miniature Wan in checkpoints/clips-teacher, which does not ship yet, when they are asked for:
+
+video           what every sampler is worth over K, plain and weighed by motion, raw and normalised, by all
+                parameters and attention's, under several laws of the level
+video-rankings  rank correlation of rankings of 112 clips with a reference, and the share of the first ten
+                that move as the query does, plain and weighed by motion
 
 What was computed is kept in --runs, and a study that was interrupted goes on. The paper:
 arXiv 2605.21489, table 4 and figure 6.
@@ -33,11 +36,19 @@ from studies.study import Study, run_study, study_parser
 if TYPE_CHECKING:
     from studies.cached import Compute
 
+OF_CLIPS = ("video", "video-rankings")
+CLIPS_TEACHER = "checkpoints/clips-teacher"
+
 
 def run(study: Study, options: argparse.Namespace) -> None:
     """Computes the parts asked for, writes their tables, figures and sentences."""
     if not Path("checkpoints/digits-teacher").is_dir():
         raise UserError("checkpoints: not in the current folder; start a study at the root of the repository")
+    if (asked := [part for part in options.part if part in OF_CLIPS]) and not Path(CLIPS_TEACHER).is_dir():
+        raise UserError(
+            f"--part: {asked[0]} needs a teacher of clips in {CLIPS_TEACHER}, which is not there; python "
+            "train.py --config configs/teacher_clips.yaml trains one, in the folder teacher of its run"
+        )
     from studies.attribution_budget import dimension, draws, figures, retraining
     from studies.cached import compute
 
@@ -73,7 +84,7 @@ def run(study: Study, options: argparse.Namespace) -> None:
         study.draw("top", figures.draw_top(trained["top"], removal))
     if "video" in options.part:
         sentences += run_video(study, side_by_side, options.seed)
-    if "rankings" in options.part:
+    if "video-rankings" in options.part:
         sentences += run_rankings(study, side_by_side, options.seed)
     print("\n".join(sentences))
 
@@ -83,11 +94,12 @@ def run_video(study: Study, side_by_side: Compute, seed: int) -> list[str]:
     from studies.attribution_budget import video, video_figures
 
     sizes = video.QUICK if study.quick else video.FULL
-    clips = video.measure(side_by_side, sizes, video.TEACHER, video.SIZE, seed)
-    model = video.model_of(video.TEACHER, video.SIZE, "motion")
+    clips = video.measure(side_by_side, sizes, CLIPS_TEACHER, video.SIZE, seed)
+    model = video.model_of(CLIPS_TEACHER, video.SIZE, "motion")
     dimension = math.prod(model.training.shape)
-    rows = video.rows_of(clips, video.laws_of(model.schedule, sizes.strata), dimension)
-    profile, sentences = video.profile_rows(clips, dimension), video.verdict(rows, clips)
+    laws = video.laws_of(model.schedule, sizes.strata)
+    rows, profile = video.rows_of(clips, laws, dimension), video.profile_rows(clips, dimension)
+    sentences = video.verdict(rows, clips, laws)
     study.write("video", rows, verdict=sentences, profile=profile)
     study.draw("video", video_figures.draw_gains(rows))
     study.draw("video_levels", video_figures.draw_profile(profile))
@@ -99,21 +111,19 @@ def run_rankings(study: Study, side_by_side: Compute, seed: int) -> list[str]:
     from studies.attribution_budget import video, video_figures, video_rankings
 
     sizes = video_rankings.QUICK if study.quick else video_rankings.FULL
-    ranked = video_rankings.measure(side_by_side, sizes, video.TEACHER, video.SIZE, seed)
-    count = len(video.model_of(video.TEACHER, video.SIZE, "motion").training)
+    ranked = video_rankings.measure(side_by_side, sizes, CLIPS_TEACHER, video.SIZE, seed)
+    count = len(video.model_of(CLIPS_TEACHER, video.SIZE, "motion").training)
     correlation = video_rankings.correlation_rows(ranked["motion"])
     motion = video_rankings.motion_rows(ranked, video_rankings.facts_of(sizes, count, video.SIZE))
     sentences = video_rankings.verdict(correlation, motion)
-    study.write("rankings", correlation, verdict=sentences, motion=motion)
-    study.draw("rankings", video_figures.draw_rankings(correlation, motion))
+    study.write("video_rankings", correlation, verdict=sentences, motion=motion)
+    study.draw("video_rankings", video_figures.draw_rankings(correlation, motion))
     return sentences
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """The study from its command line."""
-    parser = study_parser(
-        __doc__, parts=("draws", "dimension", "retraining", "video", "rankings"), trains=True
-    )
+    parser = study_parser(__doc__, parts=("draws", "dimension", "retraining"), more=OF_CLIPS, trains=True)
     return run_study("attribution_budget", parser, run, words)
 
 

@@ -31,13 +31,13 @@ from studies.cached import Compute
 from studies.sentences import estimate, sentence
 from studies.study import Row, columns
 
-TEACHER = "checkpoints/clips-teacher"
 SIZE = (17, 112, 112)
 """Frames, height and width that it was trained at."""
 WEIGHTS = {"plain": "none", "motion": "flow"}
 NORMS = ("raw", "normalised")
 PARAMETERS = ("all", "attention")
-TRAINED = "as trained"
+TRAINED, DECIDING = "as trained", "t uniform"
+"""Laws of the level: the model's own, and the one by which MOTIVE and the paper measure."""
 PAPER = {4: 2.44, 64: 3.82}
 """ECM of strata over iid draws on Wan2.1, arXiv 2605.21489, table 4."""
 PROJECTED = 8192
@@ -129,11 +129,11 @@ def laws_of(schedule: NoiseSchedule, strata: int) -> dict[str, Tensor | None]:
     """Laws of a flow's level t as densities over the model's own u, [S] with mean 1, or None for u itself,
     uniform.
 
-    t uniform: as MOTIVE and the paper have it; logit-normal: u = sigmoid of a normal number, as SD3 trains.
+    DECIDING: t itself uniform; logit-normal: u = sigmoid of a normal number, as SD3 trains.
     """
     edges = torch.linspace(0, 1, strata + 1, dtype=torch.float64)
     masses = {
-        "t uniform": 1 / (1 + 1 / schedule.sigma(edges)),
+        DECIDING: 1 / (1 + 1 / schedule.sigma(edges)),
         "logit-normal": torch.special.ndtr(torch.logit(edges)),
     }
     return {TRAINED: None} | {
@@ -200,29 +200,33 @@ def profile_rows(measured: Mapping[Setting, Sequence[Pair]], dimension: int) -> 
     return table
 
 
-def chosen_arm(clips: Sequence[Pair], k: int) -> tuple[str, Estimate]:
+def chosen_arm(clips: Sequence[Pair], k: int, law: Tensor | None = None) -> tuple[str, Estimate]:
     """The arm of greatest ECM at K on the even clips beside strata, and its ECM on the odd ones."""
-    first = {arm: e.value for (arm, draws), e in gains_of(clips[::2]).items() if draws == k}
+    first = {arm: e.value for (arm, draws), e in gains_of(clips[::2], law).items() if draws == k}
     best = max((arm for arm in first if arm not in ("Strat", "fixed grid")), key=first.__getitem__)
-    return best, gains_of(clips[1::2])[best, k]
+    return best, gains_of(clips[1::2], law)[best, k]
 
 
-def verdict(rows: Sequence[Row], measured: Mapping[Setting, Sequence[Pair]]) -> list[str]:
-    """V_level/V_noise of each setting; ECM of every arm in MOTIVE's, and of the arm that was chosen on half
-    of the clips."""
-    mine = [r for r in rows if r["law"] == TRAINED]
+def verdict(
+    rows: Sequence[Row],
+    measured: Mapping[Setting, Sequence[Pair]],
+    laws: Mapping[str, Tensor | None],
+) -> list[str]:
+    """Under the deciding law: V_level/V_noise of each setting; ECM of every arm in MOTIVE's, and of the arm
+    that was chosen on half of the clips."""
+    mine = [r for r in rows if r["law"] == DECIDING]
     settings = {
         f"{r['weights']}, {r['norms']}, {r['parameters']}": estimate(r, "level_over_noise")
         for r in mine
         if (r["arm"], r["K"]) == ("Strat", 4)
     }
-    said = [sentence("V_level/V_noise", settings)]
+    said = [sentence(f"V_level/V_noise, {DECIDING}", settings)]
     motive = [r for r in mine if Setting(r["weights"], r["norms"], r["parameters"]) == MOTIVE]
     for k, paper in PAPER.items():
         arms = {r["arm"]: estimate(r, "ecm") for r in motive if r["K"] == k}
         what = f"ECM over iid draws at K = {k}, weighed by motion and normalised (paper, of strata: {paper})"
         said.append(sentence(what, arms, paper, "below", "as much"))
-        arm, gain = chosen_arm(measured[MOTIVE], k)
+        arm, gain = chosen_arm(measured[MOTIVE], k, laws[DECIDING])
         said.append(
             sentence(f"K = {k}, chosen on the other half of the clips", {arm: gain}, paper, "below", "above")
         )

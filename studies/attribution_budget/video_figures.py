@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from carv_distill.data.clips.trajectories import MOTIONS
 from carv_distill.figures import BLUE, GREEN, GREY, ORANGE, RED, new_figure
-from studies.attribution_budget.video import NORMS, PAPER, PARAMETERS, TRAINED, WEIGHTS
+from studies.attribution_budget.video import DECIDING, NORMS, PAPER, PARAMETERS, TRAINED, WEIGHTS
 from studies.attribution_budget.video_rankings import TOP
 from studies.plots import draw_curve, plain_numbers
 from studies.study import Row
@@ -25,6 +25,7 @@ ARMS = {
     "pairs": (RED, "P-"),
     "IW pairs": ("#e377c2", "*-"),
 }
+OWN_LAW = ("systematic", "fixed grid")
 TITLES = {
     "plain": "plain loss",
     "motion": "weighed by motion",
@@ -35,22 +36,25 @@ TITLES = {
 
 def draw_gains(rows: Sequence[Row]) -> Figure:
     """What each sampler's draws are worth in iid draws over K, by weights and norms, of all parameters under
-    the law of the training; bands: 95 % over clips."""
+    the deciding law of the level; systematic levels and the fixed grid, known under the model's own law
+    alone, under that; bands: 95 % over clips."""
     table = pd.DataFrame(rows)
-    table = table[(table.law == TRAINED) & (table.parameters == PARAMETERS[0])]
+    law = table.arm.map(lambda arm: TRAINED if arm in OWN_LAW else DECIDING)
+    table = table[(table.law == law) & (table.parameters == PARAMETERS[0])]
     figure = new_figure(6.2)
     axes = figure.subplots(2, 2, sharex=True, sharey=True)
     for ax, (weights, norms) in zip(axes.flat, product(WEIGHTS, NORMS), strict=True):
         mine = table[(table.weights == weights) & (table.norms == norms)]
         for arm, (colour, style) in ARMS.items():
             own = mine[mine.arm == arm]
-            draw_curve(ax, own, "K", "ecm", colour, arm, style, 1.2)
+            name = f"{arm}, u uniform" if arm in OWN_LAW else arm
+            draw_curve(ax, own, "K", "ecm", colour, name, style, 1.2)
         ax.plot(
             [*PAPER], [*PAPER.values()], "*", color=BLUE, ms=11, mfc="none", label="Strat, paper (Wan2.1)"
         )
         ax.axhline(1, color=GREY, lw=1, ls=":")
-        ratio = mine.level_over_noise.iloc[0]
-        ax.set_title(f"{TITLES[weights]}, {TITLES[norms]}: level/noise {ratio:.1f}", fontsize=9)
+        ratio = mine[mine.arm == "Strat"].level_over_noise.iloc[0]
+        ax.set_title(f"{TITLES[weights]}, {TITLES[norms]}: level/noise {ratio:.1f}", fontsize=8)
         ax.set_xscale("log", base=2)
         ax.set_yscale("log")
         plain_numbers(ax.xaxis, sorted(mine["K"].unique()))

@@ -108,8 +108,8 @@ def draw_worth(rows: Sequence[Row]) -> Figure:
 
 
 def draw_race(measured: pd.DataFrame) -> Figure:
-    """Likeness and CLIP score over seconds of training, means over prompts and seeds; bands: 95 % over seeds,
-    where there are several."""
+    """Likeness and CLIP score over seconds of training, means over prompts and seeds; bands: 95 % over seeds.
+    Arms of one seed are dashed, as is the baseline of that seed, which they are compared with."""
     figure = new_figure(3.6)
     for column, axes in zip(("likeness", "clip"), figure.subplots(1, 2), strict=True):
         seconds, curves = race.on_grid(measured, column)
@@ -117,6 +117,9 @@ def draw_race(measured: pd.DataFrame) -> Figure:
             several, label = values.shape[1] > 1, name if column == "clip" else None
             mean = values.mean((0, 1))
             axes.plot(seconds, mean, color=colour, label=label, ls="-" if several else "--")
+            if name == race.BASE.name and len({v.shape[1] for v in curves.values()}) > 1:
+                first = f"{name}, first seed" if column == "clip" else None
+                axes.plot(seconds, values[:, 0].mean(0), color=colour, label=first, ls="--")
             if several:
                 mean, half = bands(values)
                 draw_band(axes, seconds.tolist(), (mean - half).tolist(), (mean + half).tolist(), colour)
@@ -124,5 +127,5 @@ def draw_race(measured: pd.DataFrame) -> Figure:
         axes.grid(alpha=0.25)
     figure.axes[0].set_ylabel("intersection over union with the solid")
     figure.axes[1].set_ylabel("CLIP score over 12 views")
-    figure.legend(loc="outside upper center", ncols=5, frameon=False, fontsize=8)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8)
     return figure

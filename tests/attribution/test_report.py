@@ -46,10 +46,10 @@ def test_a_ranking_that_can_be_read_is_said_to_be_known() -> None:
     text = " ".join(said)
     assert "each by its own 8 draws, correlate to 0.800" in text
     assert "by 16 draws, should correlate to about 0.943 with the ranking by infinitely many draws" in text
-    assert "For 0.95 it takes about 19 draws." in text
+    assert "For 0.95 with that one it takes about 19 draws." in text
     assert "WARNING" not in text
     assert "keeps an error" not in text
-    assert "For 0.95 about 19 draws are enough." in conclusions(result(FITS, draws=32))
+    assert "For 0.95 with that one about 19 draws are enough." in conclusions(result(FITS, draws=32))
 
 
 def test_a_formula_that_misses_its_points_is_a_warning_in_text_and_json() -> None:

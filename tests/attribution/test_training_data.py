@@ -58,6 +58,8 @@ def test_rendered_clips_are_those_that_the_teacher_learned_from(tmp_path: Path) 
     for resolution, wanted in ((None, own), ((5, 16, 16), replace(own, size=(5, 16, 16)))):
         o = InfluenceOptions(teacher=str(tmp_path), data="clips", resolution=resolution)
         assert named_model(o).data == wanted
+    file.write_text('{"p_mean": 1.0}')  # of a teacher of images, which is refused for what it is
+    assert named_model(InfluenceOptions(teacher=str(tmp_path), data="clips")).data == ClipOptions()
     file.write_text('{"clips": {"frames": 9}}')
     told = r"training\.json: clips is \{'frames': 9\}; the numbers frames, size, count, seed"
     with pytest.raises(UserError, match=told):

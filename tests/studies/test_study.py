@@ -6,6 +6,7 @@ import argparse
 import getpass
 import json
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ import pytest
 from carv_distill.errors import UserError
 from carv_distill.figures import new_figure
 from carv_distill.variance import mean_estimate
+from studies.attribution_budget.__main__ import OF_CLIPS
+from studies.attribution_budget.__main__ import main as attribution_budget
 from studies.study import Study, columns, filled, run_study, study_parser
 from tests.helpers.small import ROOT, largest_file
 
@@ -133,6 +136,22 @@ def test_what_goes_wrong_in_a_study_is_one_line(
 
     assert run_study("toy_importance", study_parser(None), fails, ["--out", str(tmp_path)]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_parts_of_clips_run_when_they_are_asked_for_and_need_their_teacher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Said before anything is computed or written."""
+    parser = study_parser(None, parts=("draws",), more=OF_CLIPS, trains=True)
+    assert parser.parse_args([]).part == ("draws",)
+    (tmp_path / "checkpoints" / "digits-teacher").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert attribution_budget(["--part", "video", "draws"]) == 2
+    said = capsys.readouterr().err
+    assert re.fullmatch(
+        r"error: --part: video needs a teacher of clips in checkpoints/clips-teacher,.*\n", said
+    )
+    assert not any(p.is_file() for p in tmp_path.rglob("*"))
 
 
 def test_help_needs_nothing_slow() -> None:

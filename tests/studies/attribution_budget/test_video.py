@@ -18,6 +18,7 @@ from carv_distill.teachers.schedule import FlowSchedule
 from studies.attribution_budget import video
 from studies.attribution_budget.strata import Moments
 from studies.cached import compute
+from studies.sentences import show_column
 from tests.helpers.tiny_pipelines import save_wan
 
 SIZE = (5, 16, 16)
@@ -51,9 +52,15 @@ def test_moments_of_a_clip_and_what_is_said(tmp_path: Path) -> None:
     assert {(r["arm"], r["K"]) for r in rows} >= {("Strat", 4), ("IW pairs", 64)}
     assert {r["law"] for r in rows} == set(laws)
     assert len(video.profile_rows(measured, 128)) == 8 * 4
-    said = video.verdict(rows, measured)
-    assert said[0].startswith("V_level/V_noise: plain, raw, all ")
+    said = video.verdict(rows, measured, laws)
+    assert said[0].startswith("V_level/V_noise, t uniform: plain, raw, all ")
     assert "at K = 64" in said[3]
+    deciding = next(
+        r for r in rows
+        if (r["law"], r["arm"], r["K"]) == (video.DECIDING, "Strat", 4)
+        and video.Setting(r["weights"], r["norms"], r["parameters"]) == video.MOTIVE
+    )  # fmt: skip
+    assert f"Strat {show_column(deciding, 'ecm')}" in said[1]
     again = video.measure(partial(compute, folder=tmp_path / "kept", workers=1), sizes, teacher, SIZE, 0)
     first, second = (m[video.Setting("plain", "raw", "all")][0][0] for m in (measured, again))
     assert isinstance(first, Moments)
