@@ -10,7 +10,11 @@ import torch
 
 from carv_distill.distillation.options import DMDConfig
 from carv_distill.tasks import load_config
-from tests.helpers.small import ROOT, SMALL
+
+# Before their first import: a failed assertion there says what it found.
+pytest.register_assert_rewrite("tests.helpers")
+
+from tests.helpers.small import ROOT, SMALL  # noqa: E402
 
 
 @pytest.fixture

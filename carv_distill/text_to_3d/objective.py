@@ -97,7 +97,9 @@ class SDSObjective(nn.Module):
         """Renders from these cameras, ready for the estimator: training, and every measurement, take their
         gradients from here. `statistics` holds back what draws teach the coefficient c; None teaches nothing.
         """
-        seen = self.rendered(cameras, g, step)
+        with self.scene.held():
+            seen = self.rendered(cameras, g, step)
+            regulariser = self.regulariser(seen, step)
         residual = self.residual(self.conditions(cameras), step, statistics)
         greatest = self.options.clip_direction
         clip = None if greatest is None else partial(clip_norm, greatest=greatest)
@@ -107,7 +109,7 @@ class SDSObjective(nn.Module):
             residual = composed(residual, extra)
         elif self.options.augment == "draw":
             residual = composed(residual)
-        return Upstream(x, residual, None, self.regulariser(seen, step), clip, noise, self.finite), seen
+        return Upstream(x, residual, None, regulariser, clip, noise, self.finite), seen
 
     @property
     def noise_shape(self) -> tuple[int, ...]:

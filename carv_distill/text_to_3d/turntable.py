@@ -63,7 +63,8 @@ def frames(
     shade = background if background in SHOWN else "grey"
     for i in range(len(cameras)):
         camera = cameras[i : i + 1].to(like)
-        seen = scene.render(camera, size, samples, background=shade, rows=rows, occupied=occupied)
+        with scene.held():  # not over a yield: what happens there is not known
+            seen = scene.render(camera, size, samples, background=shade, rows=rows, occupied=occupied)
         yield seen.image[0].cpu()
 
 

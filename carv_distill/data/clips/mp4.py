@@ -38,6 +38,8 @@ def film(
             stream = container.add_stream(
                 "libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": str(crf)}
             )
+            # With more threads x264 decides otherwise: the file would depend on the machine's cores.
+            stream.codec_context.thread_count = 1
             stream.width, stream.height, stream.pix_fmt = width + columns, height + rows, "yuv420p"
 
             def write(pixels: Tensor) -> None:

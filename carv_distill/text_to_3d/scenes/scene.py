@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -61,6 +63,12 @@ class Scene(nn.Module):
 
     def at_step(self, step: int) -> None:
         """Makes it what it is at a step of training; what it learned stays."""
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """A block in which no parameter changes and at most one backward pass goes through it: what calls
+        make of the parameters alone is made once."""
+        yield
 
     def density_at(self, points: Tensor) -> Tensor:
         """Its density alone, [n, 3] → [n]."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from carv_distill.text_to_3d.options import SDSOptions
 
@@ -30,6 +32,30 @@ class VoxelScene(Scene):
         sides = max(resolution // 4, 2), resolution
         self.density = nn.ParameterList([nn.Parameter(torch.zeros(1, 1, n, n, n)) for n in sides])
         self.colour = nn.ParameterList([nn.Parameter(torch.zeros(1, 3, n, n, n)) for n in sides])
+        self._made: dict[tuple[str, bool], Tensor] | None = None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        self._made = {}
+        try:
+            yield
+        finally:
+            self._made = None
+
+    def _once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        """What is made of the parameters alone; while they are held, once with a graph and once without."""
+        if self._made is None:
+            return make()
+        key = name, torch.is_grad_enabled()
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+    def _densities(self) -> Tensor:
+        return self._once("density", lambda: _summed(self.density))
+
+    def _colours(self) -> Tensor:
+        return self._once("colour", lambda: _summed(self.colour))
 
     @property
     def held_bytes(self) -> int:
@@ -40,13 +66,13 @@ class VoxelScene(Scene):
         return 52
 
     def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        grid = torch.cat([_summed(self.density), _summed(self.colour)], 1)
+        grid = self._once("both", lambda: torch.cat([self._densities(), self._colours()], 1))
         place = self._place(points)
         raw = _sampled(grid, place)
         return F.softplus(raw[0] + blob(points)), raw[1:].T.sigmoid()
 
     def density_at(self, points: Tensor) -> Tensor:
-        raw = _sampled(_summed(self.density), self._place(points))
+        raw = _sampled(self._densities(), self._place(points))
         return F.softplus(raw[0] + blob(points))
 
     @property
@@ -73,7 +99,7 @@ class VoxelScene(Scene):
 
     def colour_roughness(self) -> Tensor:
         """The same of the colour's logits, fine and coarse together."""
-        return _differences(_summed(self.colour))
+        return _differences(self._colours())
 
 
 def _summed(grids: Iterable[Tensor]) -> Tensor:
@@ -82,10 +108,34 @@ def _summed(grids: Iterable[Tensor]) -> Tensor:
 
 
 def _differences(grid: Tensor) -> Tensor:
-    neighbours = [
-        (grid.narrow(d, 1, n - 1), grid.narrow(d, 0, n - 1)) for d, n in enumerate(grid.shape) if d > 1
-    ]
-    return torch.stack([F.mse_loss(after, before) for after, before in neighbours]).sum()
+    """Σ_d mean (D_d v)² over the axes of space, D_d v the differences of neighbours along d."""
+    value: Tensor = _Differences.apply(grid)
+    return value
+
+
+class _Differences(torch.autograd.Function):
+    """With its gradient 2 Σ_d D_dᵀ D_d v / n_d made beside it: a third of the time that autograd takes, which
+    fills a grid for each slice."""
+
+    @staticmethod
+    def forward(ctx: Any, grid: Tensor) -> Tensor:
+        total, gradient = grid.new_zeros(()), torch.zeros_like(grid)
+        for d in range(2, grid.ndim):
+            n = grid.shape[d] - 1
+            difference = (grid.narrow(d, 1, n) - grid.narrow(d, 0, n)).contiguous()
+            flat = difference.view(-1)
+            total += flat.dot(flat) / flat.numel()
+            difference *= 2 / flat.numel()
+            gradient.narrow(d, 1, n).add_(difference)
+            gradient.narrow(d, 0, n).sub_(difference)
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> Tensor:
+        (gradient,) = ctx.saved_tensors
+        return gradient * slope
 
 
 def _sampled(grid: Tensor, place: Tensor) -> Tensor:
