@@ -179,6 +179,13 @@ class VideoTeacherOptions:
     """of so many pixels along one side;"""
     batch: int = at_least(1, 8)
     """clips of the transformer."""
+    small_size: int | None = at_least(16, None)
+    """Pixels along one side of the clips that the transformer learns from first, which takes a fraction of
+    the time; empty: `size` from the start."""
+    small_share: float = between(0, 1, 0.8)
+    """Share of the transformer's steps that these get,"""
+    small_batch: int = at_least(1, 8)
+    """and so many of them a step."""
     vae_lr: float = more_than(0, 2e-3)
     lr: float = more_than(0, 1e-3)
     """Of transformer and text encoder."""

@@ -17,24 +17,32 @@ from carv_distill.engine.optimisation import stage_rate
 
 
 def staged_adamw(
-    groups: Sequence[tuple[Iterable[Parameter], float]], starts: Sequence[int], warmup: int
+    groups: Sequence[tuple[Iterable[Parameter], float]],
+    starts: Sequence[int],
+    warmup: int,
+    learning: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """AdamW with a group for every stage, whose rate is above zero in its own steps alone: linear warm-up,
-    then cosine decay to zero; as `configure_optimizers` returns it.
+    """AdamW with a group for every network, whose rate is above zero in the steps of its own stages alone:
+    in each linear warm-up, then cosine decay to zero; as `configure_optimizers` returns it.
 
     Args:
-        groups: parameters and full rate of each stage.
-        starts: its first step, and at last the end of all.
+        groups: parameters and full rate of each network.
+        starts: of each stage its first step, and at last the end of all.
         warmup: steps.
+        learning: of each stage the place in `groups` of what learns; None: one stage for each, in order.
     """
     optimizer = torch.optim.AdamW(
         [{"params": list(parameters), "lr": rate} for parameters, rate in groups],
         weight_decay=0.0,
         fused=True,
     )
-    rates: list[Callable[[int], float]] = [
-        partial(stage_rate, start=start, end=end, warmup=warmup) for start, end in pairwise(starts)
-    ]
+    spans = list(zip(learning or range(len(groups)), pairwise(starts), strict=True))
+
+    def rate(group: int, step: int) -> float:
+        own = (span for who, span in spans if who == group)
+        return sum(stage_rate(step, start=start, end=end, warmup=warmup) for start, end in own)
+
+    rates: list[Callable[[int], float]] = [partial(rate, group) for group in range(len(groups))]
     schedule = {"scheduler": LambdaLR(optimizer, rates), "interval": "step"}
     return {"optimizer": optimizer, "lr_scheduler": schedule}
 

@@ -1,10 +1,9 @@
-"""Training of a miniature Wan: its autoencoder on crops, then its transformer on the latents of all clips."""
+"""Training of a miniature Wan: its autoencoder on crops, then its transformer on latents of clips."""
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -32,18 +31,15 @@ from .video_networks import (
     save_video_networks,
 )
 
-log = logging.getLogger(__name__)
-
 SOME = 32
-"""Clips whose latents stand for all while the autoencoder learns."""
-PATIENCE = 30.0
-"""Seconds between two lines on how many clips are encoded."""
+"""Clips whose latents say how large those of all are."""
 SHOWN = 9
 """Frames of a clip in a preview."""
 
 
 class VideoTeacherModule(RunModule):
-    """Autoencoder, then transformer with text encoder, each in its share of the steps.
+    """Autoencoder, then transformer with text encoder, each in its share of the steps; the transformer learns
+    from small clips first where there are some, as Wan's did (arXiv 2503.20314).
 
     The batch of a step and its noises are a function of (seed, rank, step).
 
@@ -51,6 +47,7 @@ class VideoTeacherModule(RunModule):
         networks: untrained.
         clips: bytes [n, T, 3, S, S].
         prompts: of each clip.
+        small: the same clips of fewer pixels, [n, T, 3, s, s], or None.
         max_steps: of both stages together.
     """
 
@@ -62,10 +59,13 @@ class VideoTeacherModule(RunModule):
         options: VideoTeacherOptions,
         max_steps: int,
         seed: int,
+        small: Tensor | None = None,
     ) -> None:
         super().__init__(seed)
         self.options, self.tokenizer = options, networks.tokenizer
-        self.starts = (0, round(options.vae_share * max_steps), max_steps)
+        begin = round(options.vae_share * max_steps)
+        share = 0.0 if small is None else options.small_share
+        self.starts = (0, begin, begin + round(share * (max_steps - begin)), max_steps)
         self.scheduler = build_video_scheduler(options.shift)
         self.schedule = FlowSchedule(1000, options.shift)
         self.vae = networks.vae
@@ -83,11 +83,14 @@ class VideoTeacherModule(RunModule):
         numbers = {prompt: i for i, prompt in enumerate(self.prompts)}
         self.register_buffer("clips", clips, persistent=False)
         self.register_buffer("labels", torch.tensor([numbers[p] for p in prompts]), persistent=False)
-        self._latents: tuple[Tensor, Tensor] | None = None
+        self.register_buffer("small", small, persistent=False)
+        self._scale: Tensor | None = None
+        self._latents: dict[tuple[bool, int], Tensor] = {}
 
     tokens: Tensor
     mask: Tensor
     clips: Tensor
+    small: Tensor | None
     labels: Tensor
 
     def train_dataloader(self) -> Iterator[int]:
@@ -98,11 +101,18 @@ class VideoTeacherModule(RunModule):
         """The one that the present step belongs to."""
         return "vae" if self.global_step < self.starts[1] else "transformer"
 
+    @property
+    def learns_small(self) -> bool:
+        """Whether the transformer learns from small clips in the present step."""
+        return self.starts[1] <= self.global_step < self.starts[2]
+
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
-        g = stream(self.seed, self.global_rank, self.global_step, "video teacher", device=self.device)
+        own = self.seed, self.global_rank, self.global_step
+        g = stream(*own, "video teacher", device=self.device)
         stage, o = self.stage, self.options
-        count = o.vae_batch if stage == "vae" else o.batch
-        pick = torch.randint(len(self.clips), (count,), generator=g, device=self.device)
+        count = o.vae_batch if stage == "vae" else o.small_batch if self.learns_small else o.batch
+        # of a CPU's stream: a number drawn on a GPU would have to be waited for
+        pick = torch.randint(len(self.clips), (count,), generator=stream(*own, "clips"))
         loss = self._vae_loss(pick, g) if stage == "vae" else self._transformer_loss(pick, g)
         self.latest_losses = {stage: loss.detach()}
         return loss
@@ -112,7 +122,6 @@ class VideoTeacherModule(RunModule):
         and adversarial parts."""
         o = self.options
         side = min(o.vae_crop, o.size)
-        # of a CPU's stream: a place drawn on a GPU would have to be waited for
         place = stream(self.seed, self.global_rank, self.global_step, "crop")
         top, left = torch.randint(o.size - side + 1, (2,), generator=place).tolist()
         videos = pixels(self.clips[pick, ..., top : top + side, left : left + side])
@@ -122,14 +131,14 @@ class VideoTeacherModule(RunModule):
         return F.l1_loss(decoded, videos) + o.kl_weight * posterior.kl().mean()
 
     def _transformer_loss(self, pick: Tensor, g: torch.Generator) -> Tensor:
-        x, _ = self.latents()
+        x = self.latents(pick, self.learns_small).float()
         drop = torch.rand(len(pick), generator=g, device=self.device) < self.options.prompt_dropout
         empty = self.prompts.index("")
-        cond = self._conditions(self.text_encoder, torch.where(drop, empty, self.labels[pick]))
+        labels = self.labels[pick.to(self.device, non_blocking=True)]
+        cond = self._conditions(self.text_encoder, torch.where(drop, empty, labels))
         sigma = self.schedule.sigma(torch.rand(len(pick), generator=g, device=self.device))
-        some = x[pick].float()
-        eps = torch.randn(some.shape, generator=g, device=self.device)
-        return denoising_loss(self.denoiser, some, sigma, eps, cond)
+        eps = torch.randn(x.shape, generator=g, device=self.device)
+        return denoising_loss(self.denoiser, x, sigma, eps, cond)
 
     def _conditions(self, encoder: nn.Module, numbers: Tensor) -> Condition:
         """Embeddings of prompts by their number, zeros in place of padding, as the pipeline gives them."""
@@ -138,44 +147,52 @@ class VideoTeacherModule(RunModule):
         return Condition(F.pad(encoded, (0, 0, 0, TOKENS - encoded.shape[1])))
 
     @torch.no_grad()
-    def latents(self) -> tuple[Tensor, Tensor]:
-        """Mean latents of every clip, scaled to unit variance per channel, [n, …] in float16; and mean and
-        standard deviation per channel, [2, C]. Made once, when the autoencoder has learned; before that of
-        some clips alone."""
-        if self._latents is not None:
-            return self._latents
-        learning = self.stage == "vae"
-        means, said = [], time.monotonic()
-        for clip in self.clips[:SOME] if learning else self.clips:
-            means.append(self.vae.encode(pixels(clip[None])).latent_dist.mean)
-            if time.monotonic() - said > PATIENCE:
-                log.info("latents of %d of %d clips", len(means), len(self.clips))
-                said = time.monotonic()
-        latents = torch.cat(means)
+    def latents(self, pick: Tensor, small: bool = False) -> Tensor:
+        """Mean latents of some clips, scaled to about unit variance per channel, [n, …] in float16; of each
+        clip made once, after the autoencoder has learned."""
+        clips = self.small if small else self.clips
+        assert clips is not None
+        scale = self.scale()
+        for number in set(pick.tolist()):
+            if (small, number) not in self._latents:
+                mean = self.vae.encode(pixels(clips[number : number + 1])).latent_dist.mean[0]
+                self._latents[small, number] = scaled(mean, scale).half()
+        return torch.stack([self._latents[small, number] for number in pick.tolist()])
+
+    @torch.no_grad()
+    def scale(self) -> Tensor:
+        """Mean and standard deviation per channel of the latents of some clips, [2, C]."""
+        if self._scale is not None:
+            return self._scale
+        each = [self.vae.encode(pixels(clip[None])).latent_dist.mean for clip in self.clips[:SOME]]
+        latents = torch.cat(each)
         over = (0, 2, 3, 4)
         scale = torch.stack([latents.mean(over), latents.std(over)])
-        mean, std = (s.view(-1, 1, 1, 1) for s in scale)
-        found = ((latents - mean) / std).half(), scale
-        if not learning:
-            self._latents = found
-        return found
+        if self.stage != "vae":
+            self._scale = scale
+        return scale
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         stage, step = self.stage, self.global_step
         super().optimizer_step(*args, **kwargs)
         if stage == "transformer":
-            ema_update(*self._averaged, ramped(self.options.ema, step - self.starts[1]))
+            # The average begins again with whole clips: what it was of small ones would stay in it.
+            begun = self.starts[1] if step < self.starts[2] else self.starts[2]
+            ema_update(*self._averaged, ramped(self.options.ema, step - begun))
 
     @torch.no_grad()
     def videos(
         self, prompts: Sequence[str], g: torch.Generator, guidance: float = 4.0, steps: int = 20
     ) -> Tensor:
-        """Euler's clips of the averaged network, [n, 3, T, S, S] in [−1, 1]; noise of a CPU generator."""
-        _, scale = self.latents()
+        """Euler's clips of the averaged network, of the size that it learns at present, [n, 3, T, S, S] in
+        [−1, 1]; noise of a CPU generator."""
+        scale = self.scale()
         numbers = torch.tensor([self.prompts.index(p) for p in [*prompts, ""]], device=self.device)
         cond = self._conditions(self.ema_text_encoder, numbers)
         guided = GuidedDenoiser(self.ema_denoiser, guidance, cond[-1])
-        shape = latent_shape(self.options)
+        o = self.options
+        size = o.small_size if self.learns_small and o.small_size is not None else o.size
+        shape = latent_shape(replace(o, size=size))
         z = torch.randn(len(prompts), *shape, generator=g).to(self.device)
         x = ddim_sample(guided, self.schedule, z, cond[:-1], steps)
         mean, std = (s.view(1, -1, 1, 1, 1) for s in scale)
@@ -184,7 +201,7 @@ class VideoTeacherModule(RunModule):
 
     def save(self, folder: Path, step: int) -> None:
         """After a step: a WanPipeline folder with the averaged networks."""
-        _, scale = self.latents()
+        scale = self.scale()
         names = ("latents_mean", "latents_std")
         self.vae.register_to_config(**{k: s.tolist() for k, s in zip(names, scale, strict=True)})
         transformer, text = self.ema_denoiser.network.model, self.ema_text_encoder
@@ -198,12 +215,18 @@ class VideoTeacherModule(RunModule):
             (self.vae.parameters(), o.vae_lr),
             ([*self.denoiser.parameters(), *self.text_encoder.parameters()], o.lr),
         )
-        return staged_adamw(groups, self.starts, o.warmup)
+        return staged_adamw(groups, self.starts, o.warmup, learning=(0, 1, 1))
 
 
 def pixels(clips: Tensor) -> Tensor:
     """Bytes [n, T, 3, H, W] → [n, 3, T, H, W] in [−1, 1]."""
     return clips.movedim(2, 1).float() / 127.5 - 1
+
+
+def scaled(latents: Tensor, scale: Tensor) -> Tensor:
+    """(z − mean)/std per channel; latents [C, T, H, W], scale [2, C]."""
+    mean, std = (s.view(-1, 1, 1, 1) for s in scale)
+    return (latents - mean) / std
 
 
 def preview(module: VideoTeacherModule) -> Tensor:

@@ -61,6 +61,11 @@ def build_video_networks(o: VideoTeacherOptions, words: Sequence[str]) -> VideoT
             f"training.size: {o.size} is no multiple of {FACTOR * o.patch}, the pixels along one side of a "
             "patch (training.patch latents)"
         )
+    if o.small_size is not None and (o.small_size % (FACTOR * o.patch) or o.small_size >= o.size):
+        raise UserError(
+            f"training.small_size: {o.small_size} is no multiple of {FACTOR * o.patch} below training.size, "
+            f"{o.size}"
+        )
     if o.width % (2 * o.heads) or o.width < LEAST_HEAD * o.heads:
         raise UserError(
             f"training.width: {o.width} among training.heads, {o.heads}: a head has an even number from "

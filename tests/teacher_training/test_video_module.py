@@ -68,9 +68,9 @@ def test_the_folder_says_which_clips_it_learned_from(tmp_path: Path) -> None:
 def test_stages_learn_in_turn_and_the_folder_is_a_teacher(tmp_path: Path) -> None:
     """What the transformer learned from is what a teacher encodes, and what it is told is the pipeline's."""
     module = trained().eval()
-    assert module.starts == (0, 2, 4)
+    assert module.starts == (0, 2, 2, 4)
     assert set(module.latest_losses) == {"transformer"}
-    x, scale = module.latents()
+    x, scale = module.latents(torch.arange(4)), module.scale()
     torch.testing.assert_close(x.float().mean((0, 2, 3, 4)), torch.zeros(4), rtol=0, atol=1e-3)
     torch.testing.assert_close(x.float().std((0, 2, 3, 4)), torch.ones(4), rtol=0, atol=1e-3)
     module.save(tmp_path / "teacher", 4)
@@ -104,21 +104,49 @@ def test_a_training_is_a_function_of_its_seed() -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_the_transformer_learns_from_small_clips_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In its share of the steps; then its rate warms up again and its average begins again."""
+    options = replace(OPTIONS, size=32, small_size=16, small_share=0.5, small_batch=2, warmup=0)
+    torch.manual_seed(0)
+    g = torch.Generator().manual_seed(0)
+    whole = torch.randint(256, (4, 5, 3, 32, 32), dtype=torch.uint8, generator=g)
+    module = VideoTeacherModule(
+        build_video_networks(options, WORDS), whole, PROMPTS, options, 10, seed=0, small=clips()
+    )
+    assert module.starts == (0, 5, 7, 10)
+    seen: list[tuple[tuple[int, ...], float]] = []
+    loss = module._transformer_loss
+
+    def watched(pick: torch.Tensor, g: torch.Generator) -> torch.Tensor:
+        x = module.latents(pick, module.learns_small)
+        optimizer = module.optimizers()
+        assert not isinstance(optimizer, list)
+        seen.append((tuple(x.shape), optimizer.param_groups[1]["lr"]))
+        return loss(pick, g)
+
+    monkeypatch.setattr(module, "_transformer_loss", watched)
+    fit(module, 10)
+    shapes, rates = zip(*seen, strict=True)
+    assert shapes == ((2, 4, 2, 4, 4),) * 2 + ((3, 4, 2, 8, 8),) * 3
+    assert rates == pytest.approx([r * options.lr for r in (1, 0.5, 1, 0.75, 0.25)])
+    assert module.videos(PROMPTS[:1], g, steps=2).shape == (1, 3, 5, 32, 32)
+
+
 def test_the_loss_is_that_of_the_velocity() -> None:
     """‖F(x_t, 1000 t) − (ε − x)‖² at x_t = (1 − t) x + t ε, written out, of four clips of one level each."""
     module = trained(2).eval()
     o, denoiser = module.options, module.denoiser
-    x, _ = module.latents()
+    pick = torch.arange(3)
+    x = module.latents(pick)
     assert module.stage == "transformer"
     g = torch.Generator().manual_seed(3)
-    pick = torch.arange(3)
     found = module._transformer_loss(pick, g)
     g = torch.Generator().manual_seed(3)
     drop = torch.rand(3, generator=g) < o.prompt_dropout
     labels = torch.where(drop, module.prompts.index(""), module.labels[pick])
     t = (torch.rand(3, generator=g, dtype=torch.float32) * 1000).long() + 1
     level = (o.shift * t / (1000 + (o.shift - 1) * t)).view(-1, 1, 1, 1, 1)
-    some = x[pick].float()
+    some = x.float()
     eps = torch.randn(some.shape, generator=g)
     cond = module._conditions(module.text_encoder, labels)
     velocity = denoiser.network((1 - level) * some + level * eps, 1000 * level.flatten(), cond)
@@ -144,6 +172,8 @@ def test_a_preview_shows_what_is_kept_and_then_what_is_made(steps: int) -> None:
     [
         ({"frames": 6}, r"training\.frames: 6 is not 4 m \+ 1"),
         ({"size": 20}, r"training\.size: 20 is no multiple of 8"),
+        ({"small_size": 16}, r"training\.small_size: 16 is no multiple of 8 below training\.size, 16"),
+        ({"size": 32, "small_size": 20}, r"training\.small_size: 20 is no multiple of 8"),
         ({"width": 21}, r"training\.width: 21 among training\.heads, 1: a head has an even number.*give 20"),
         ({"width": 24, "heads": 6}, r"training\.width: 24 among training\.heads, 6: .* from 6 on; give 36"),
         ({"text_width": 12}, r"training\.text_width: 12 is no multiple of 8"),
