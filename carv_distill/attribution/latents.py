@@ -21,7 +21,8 @@ from .motion import Motion
 log = logging.getLogger(__name__)
 
 SHARD = 64
-"""Images or clips of a shard: what is lost, at most, where the work ends at once."""
+"""Images of a shard: what is lost, at most, where the work ends at once. A clip takes as long as dozens, and is
+a shard of its own."""
 
 
 def digest(tensors: Iterable[Tensor], words: str = "") -> str:
@@ -35,7 +36,7 @@ def digest(tensors: Iterable[Tensor], words: str = "") -> str:
 
 
 class EncodedSet:
-    """Mean latents of a set, and how much moves at each, encoded once and read as they are wanted.
+    """Mean latents of a set, and how much moves at each, of each encoded once, when it is first wanted.
 
     Args:
         data: images [n, 3, H, W] or clips [n, F, 3, H, W].
@@ -46,10 +47,6 @@ class EncodedSet:
         key: of the data and the autoencoder.
         device: where it is encoded.
         workers: processes that decode files meanwhile.
-
-    Raises:
-        UserError: a file that cannot be read, latents that are not finite, or no room on the disk; what was
-            encoded stays.
     """
 
     def __init__(
@@ -63,27 +60,49 @@ class EncodedSet:
         device: str,
         workers: int,
     ) -> None:
-        self.motion = motion
+        self.data, self.codec, self.shape, self.motion = data, codec, tuple(shape), motion
+        self.device, self.workers = device, workers
         names = ("mean",) if motion is None else ("mean", "motion")
         key = f"{key} mean {'' if motion is None else motion.kind}"
         place = folder / hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
-        self.cache = LatentCache(place, key, len(data), SHARD, names)
-        missing = sum(len(self.cache.images(number)) for number in self.cache.missing())
-        if not missing:
+        shard = 1 if len(self.shape) == 4 else SHARD
+        self.cache = LatentCache(place, key, len(data), shard, names)
+        self._there: set[int] = set()
+
+    def encode(self, numbers: Tensor) -> None:
+        """Makes what is missing of these, int64 [n].
+
+        Raises:
+            UserError: a file that cannot be read, latents that are not finite, or no room on the disk; what
+                was encoded stays.
+        """
+        cache = self.cache
+        wanted = [shard for shard in cache.shards(numbers.tolist()) if shard not in self._there]
+        if not wanted:
             return
-        log.info("latents: encoding %d of %d into %s", missing, len(data), place)
-        rows = codec.rows(torch.empty(1, *shape, device="meta"))
+        missing = sum(len(cache.images(shard)) for shard in cache.missing(wanted))
+        if missing:
+            log.info("latents: encoding %d of %d into %s", missing, len(self.data), cache.folder)
+            rows = self.codec.rows(torch.empty(1, *self.shape, device="meta"))
+            with Progress(console=Console(stderr=True)) as bar:
+                task = bar.add_task("latents", total=missing)
+                cache.fill(
+                    self.data,
+                    self._kept,
+                    self.workers,
+                    lambda count: bar.advance(task, count),
+                    min(rows, BATCH),
+                    wanted,
+                )
+        self._there.update(wanted)
 
-        def encode(pictures: Tensor) -> list[Tensor]:
-            x = encoded(codec, pictures.to(device))
-            return [x] if motion is None else [x, motion.magnitude(pictures, x.shape[2:])]
-
-        with Progress(console=Console(stderr=True)) as bar:
-            task = bar.add_task("latents", total=missing)
-            self.cache.fill(data, encode, workers, lambda count: bar.advance(task, count), min(rows, BATCH))
+    def _kept(self, pictures: Tensor) -> list[Tensor]:
+        x = encoded(self.codec, pictures.to(self.device))
+        return [x] if self.motion is None else [x, self.motion.magnitude(pictures, x.shape[2:])]
 
     def read(self, numbers: Tensor) -> tuple[Tensor, Tensor | None]:
-        """x [n, …] and the weights of its positions, int64 [n] → float32."""
+        """x [n, …] and the weights of its positions, int64 [n] → float32; see :meth:`encode`."""
+        self.encode(numbers)
         parts = [torch.stack(rows) for rows in zip(*map(self.cache.read, numbers.tolist()), strict=True)]
         x = parts[0].float()
         return x, None if self.motion is None else self.motion.weights(parts[1].float())

@@ -104,11 +104,12 @@ def measure_influence(
 
 
 def ranked_set(model: AttributedModel, o: InfluenceOptions) -> TrainingSet:
-    """What is ranked of a model's training set: all, or some from all parts of it."""
-    whole = model.training
-    if o.among is None or o.among >= len(whole):
-        return whole
-    return whole.some(spread(len(whole), o.among))
+    """What is ranked of a model's training set: all, or some from all parts of it; encoded."""
+    ranked = model.training
+    if o.among is not None and o.among < len(ranked):
+        ranked = ranked.some(spread(len(ranked), o.among))
+    ranked.encode(torch.arange(len(ranked)))
+    return ranked
 
 
 def _require_votes(votes: int | None, queries: int, samples: int) -> None:

@@ -208,6 +208,7 @@ def _training(
         pictures=lambda numbers: data.batch(numbers)[0],
         digest=digest([labels], "\0".join(about)),
         numbers=torch.arange(len(labels)),
+        encode=(lambda numbers: None) if encoded_set is None else encoded_set.encode,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -50,6 +50,8 @@ class TrainingSet:
     """Of all that a feature depends on."""
     numbers: Tensor
     """In the whole training set, [N]."""
+    encode: Callable[[Tensor], None] = field(default=lambda numbers: None)
+    """Makes what `batch` reads of these, where that takes long; else `batch` does so."""
 
     def __len__(self) -> int:
         return len(self.words)
@@ -71,6 +73,7 @@ class TrainingSet:
             lambda rows: self.pictures(i[rows]),
             digest([i], self.digest),
             self.numbers[i],
+            lambda rows: self.encode(i[rows]),
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -74,8 +74,15 @@ class LatentCache:
         """Which images a shard is of."""
         return range(number * self.shard, min((number + 1) * self.shard, self.count))
 
-    def missing(self) -> list[int]:
+    def shards(self, images: Iterable[int]) -> list[int]:
+        """In which these images are, in order."""
+        return sorted({number // self.shard for number in images})
+
+    def missing(self, wanted: Iterable[int] | None = None) -> list[int]:
         """Shards that are not there, or not whole, as a copy may be that was broken off.
+
+        Args:
+            wanted: shards that are looked for; None: all.
 
         Raises:
             UserError: a shard of other images, another network or other shards.
@@ -93,7 +100,7 @@ class LatentCache:
                 )
             if shapes[0][0] == len(self.images(numbers[path])):
                 there.add(numbers[path])
-        return [number for number in range(len(self)) if number not in there]
+        return [number for number in wanted or range(len(self)) if number not in there]
 
     def fill(
         self,
@@ -102,6 +109,7 @@ class LatentCache:
         workers: int = 0,
         progress: Callable[[int], None] | None = None,
         batch: int = BATCH,
+        wanted: Sequence[int] | None = None,
     ) -> None:
         """Encodes what is missing. Processes that do so at the same time share the work, whether they know of
         each other or not: each takes shards that no other is at, and waits until all are there.
@@ -110,13 +118,14 @@ class LatentCache:
             workers: processes that decode files ahead.
             progress: called after each batch with its number of images.
             batch: images that are encoded at a time.
+            wanted: shards that are looked for; None: all.
 
         Raises:
             UserError: shards of other images or another network, an image that cannot be read, latents that
                 are not finite, or no room on the disk; shards that are whole stay.
         """
         for timeout in (0, -1):  # first what nobody is at, then what others may have left unfinished
-            missing = self.missing()
+            missing = self.missing(wanted)
             for done, number in enumerate(missing):
                 with self._claim(number, timeout) as mine:
                     if not mine or self._is_whole(number):

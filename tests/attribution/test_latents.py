@@ -35,6 +35,8 @@ def test_clips_are_encoded_once_with_their_motion(tmp_path: Path, monkeypatch: p
 
     first = both()
     numbers = torch.tensor([4, 0])
+    first.encode(numbers)
+    assert len(list(first.cache.folder.glob("*.safetensors"))) == 2  # of these alone
     x, weight = first.read(numbers)
     clips, _ = CLIPS.batch(numbers)
     torch.testing.assert_close(x, encoded(teacher.codec, clips), rtol=1e-5, atol=1e-5)

@@ -259,3 +259,14 @@ def test_a_shard_that_another_process_is_at_is_left_to_it(tmp_path: Path) -> Non
     made.fill(IMAGES, encode, progress=progress)
     assert seen == [4, 4, 4, 4, 2, 4]
     assert (made.missing(), encode.seen) == ([], COUNT)
+
+
+def test_wanted_shards_alone_are_made(tmp_path: Path) -> None:
+    some = cache(tmp_path)
+    wanted = some.shards([0, COUNT - 1, 1])
+    assert wanted == [0, (COUNT - 1) // 4]
+    seen: list[int] = []
+    some.fill(IMAGES, Encoder(), progress=seen.append, wanted=wanted)
+    assert sum(seen) == sum(len(some.images(shard)) for shard in wanted)
+    assert some.missing(wanted) == []
+    assert some.missing() == [shard for shard in range(len(some)) if shard not in wanted]
