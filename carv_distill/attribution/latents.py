@@ -21,8 +21,8 @@ from .motion import Motion
 log = logging.getLogger(__name__)
 
 SHARD = 64
-"""Images of a shard: what is lost, at most, where the work ends at once. A clip takes as long as dozens, and is
-a shard of its own."""
+"""Images of a shard: what is lost, at most, where the work ends at once. A clip takes as long as dozens, and
+is a shard of its own."""
 
 
 def digest(tensors: Iterable[Tensor], words: str = "") -> str:
