@@ -38,16 +38,15 @@ def build_gradients(
     Raises:
         UserError: a pattern of parameters matches none; the network cannot be checkpointed, or cast.
     """
-    by_vmap = o.backend == "vmap" or (
-        o.backend == AUTO and not o.gradient_checkpointing and suits_vmap(denoiser, shape)
-    )
+    checkpointing = o.gradient_checkpointing or o.offload
+    by_vmap = o.backend == "vmap" or (o.backend == AUTO and not checkpointing and suits_vmap(denoiser, shape))
     precision = precision_on(device, o.precision, by_vmap, denoiser)
     if precision == "bf16-true":
         if not isinstance(denoiser.network, PromptNetwork):
             raise UserError("--precision: bf16-true is for networks that prompts condition; bf16 is for all")
         denoiser.network.cast(torch.bfloat16)
-    loss = SampleLoss(denoiser, schedule, o.parameters, precision, o.output)
-    return VmapGradients(loss) if by_vmap else BackwardGradients(loss, o.gradient_checkpointing)
+    loss = SampleLoss(denoiser, schedule, o.parameters, precision, o.output, device if o.offload else None)
+    return VmapGradients(loss) if by_vmap else BackwardGradients(loss, checkpointing)
 
 
 def suits_vmap(denoiser: NetworkDenoiser, shape: Sequence[int]) -> bool:

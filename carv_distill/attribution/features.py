@@ -156,8 +156,10 @@ def _too_much(o: InfluenceOptions, job: FeatureJob) -> str:
     count = f"{job.chunk} {what} do" if many else f"a single {what.removesuffix('s')} does"
     if what == "samples":
         less = "more --groups, as the draws of a group go through together, or --backend backward"
-    elif o.gradient_checkpointing:
+    elif o.offload:
         less = "less by --parameters"
+    elif o.gradient_checkpointing:
+        less = "less by --parameters, or of a transformer --offload"
     else:
         less = "--gradient-checkpointing"
     return f"{count} not fit into memory; take {'fewer, or ' if many else ''}{less}"

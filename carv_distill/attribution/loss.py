@@ -33,6 +33,7 @@ class SampleLoss(nn.Module):
         patterns: the gradient is by the parameters whose names in the network match one of these, as
             ``up_blocks.*.weight``, or belong to a preset (:data:`PRESETS`).
         output: ℓ, by name.
+        device: where the network computes; None: where those parameters are.
         precision: fp32: that of the weights; bf16: autocast; bf16-true: the network's weights are in bfloat16
             already.
 
@@ -47,6 +48,7 @@ class SampleLoss(nn.Module):
         patterns: Sequence[str] = ("*",),
         precision: str = "fp32",
         output: str = "loss",
+        device: str | torch.device | None = None,
     ) -> None:
         super().__init__()
         if precision not in PRECISIONS:
@@ -58,7 +60,9 @@ class SampleLoss(nn.Module):
         """The parameters that it is differentiated by, by name, in their order in a gradient."""
         first = next(iter(self.chosen.values()))
         self.layout = Layout(
-            {name: p.numel() for name, p in self.chosen.items()}, at_least_float32(first.dtype), first.device
+            {name: p.numel() for name, p in self.chosen.items()},
+            at_least_float32(first.dtype),
+            first.device if device is None else torch.device(device),
         )
 
     def forward(self, x: Tensor, cond: Cond, weight: Tensor | None, draws: Draws) -> Tensor:

@@ -71,6 +71,7 @@ def load_model(trained: TrainedModel, device: str, options: ModelOptions | None 
 
         return prompted_model(trained.path, data, device, o, trained.seed)
     o.require_no_clips(str(trained.path))
+    o.require_no_blocks(str(trained.path))
     model = labelled_model(trained.path, data, device, trained.levels)
     if trained.weights is not None:
         model.denoiser.load_state_dict(trained.weights)

@@ -49,6 +49,9 @@ class ModelOptions:
     motion_floor: float = more_than(0, 0.1)
     """what a position counts where nothing moves, in pixels a frame of the flow, or as a difference in
     [−1, 1]"""
+    offload: bool = False
+    """of transformers that do not fit on a GPU: blocks stay in the host's memory and come one at a time, with
+    --gradient-checkpointing and bf16-true"""
     cache: Path | None = option(None, metavar="FOLDER")
     """of latents and prompts' embeddings, which are made once; default: the user's cache"""
     workers: int = at_least(0, 2)
@@ -58,6 +61,11 @@ class ModelOptions:
         """UserError for what only clips know."""
         if self.motion != "none":
             raise UserError(f"--motion: {self.motion} is of clips, but {path} learned from images")
+
+    def require_no_blocks(self, path: str) -> None:
+        """UserError for what only transformers that prompts condition have."""
+        if self.offload:
+            raise UserError(f"--offload: {path} is no transformer that prompts condition; leave it out")
 
 
 @dataclass(frozen=True)
@@ -159,8 +167,9 @@ class InfluenceOptions(ModelOptions):
             )
         if self.checkpoints and self.teacher is not None:
             raise UserError("--checkpoints: they are those of a teacher's run; --teacher has none")
-        if self.gradient_checkpointing and self.backend == "vmap":
-            raise UserError("--gradient-checkpointing: it is for --backend backward, found vmap")
+        for name in ("gradient_checkpointing", "offload"):
+            if getattr(self, name) and self.backend == "vmap":
+                raise UserError(f"--{name.replace('_', '-')}: it is for --backend backward, found vmap")
         if self.scores is not None and self.scores.suffix not in (".npz", ".parquet"):
             raise UserError(f"--scores: {self.scores} must end in .npz or .parquet")
         if self.scores is not None and self.scores.suffix == ".parquet" and find_spec("pyarrow") is None:

@@ -32,7 +32,8 @@ from .batch import SampleBatch
 from .latents import EncodedSet, digest, encoded
 from .models import AttributedModel, architecture
 from .motion import Motion
-from .options import ModelOptions
+from .offload import offload_blocks
+from .options import AUTO, ModelOptions
 from .samples import Samples, TrainingSet, names_of
 
 Captioned = CaptionedSet | ClipSet
@@ -64,7 +65,9 @@ def prompted_model(
         size = data.size or pipeline.family.size
         clips = _clips(data, size)
     texts = _Texts(pipeline, folder / "prompts", device)
-    dtype = torch.bfloat16 if o.precision == "bf16-true" else torch.float32
+    # offloaded weights cannot be cast later: those on the device are copies
+    half = o.precision == "bf16-true" or (o.offload and o.precision == AUTO and device.startswith("cuda"))
+    dtype = torch.bfloat16 if half else torch.float32
     teacher = load_text_teacher(path, size, dtype=dtype, cond=texts([""]))
     teacher.prompts.remember({}, teacher.prompts.complete(texts.none))
     found: Captioned | None = clips
@@ -72,7 +75,13 @@ def prompted_model(
         found = _images(data, teacher, seed)
     assert found is not None
     motion = None if clips is None or o.motion == "none" else Motion(o.motion, o.motion_floor)
-    model = _PromptedModel(teacher.to(device), texts, motion, device)
+    if o.offload:
+        offload_blocks(teacher.network, device)
+        for part in (teacher.prompts, teacher.codec):
+            part.to(device)
+    else:
+        teacher.to(device)
+    model = _PromptedModel(teacher, texts, motion, device)
 
     def read(place: Path) -> tuple[Tensor, list[Any]]:
         own: Captioned

@@ -74,7 +74,11 @@ def test_backward_tries_draws_and_advances_by_samples(
     [
         ({}, 3, "^--chunk: 3 draws do not fit into memory; take fewer, or --gradient-checkpointing; what"),
         ({}, 1, "^--chunk: a single draw does not fit into memory; take --gradient-checkpointing; what"),
-        ({"gradient_checkpointing": True}, 1, "^--chunk: a single draw .*; take less by --parameters; what"),
+        (
+            {"gradient_checkpointing": True},
+            1,
+            "^--chunk: a single draw .*; take less by --parameters, or of a transformer --offload; what",
+        ),
     ],
 )
 def test_memory_that_ends_says_what_takes_less(
