@@ -1,4 +1,4 @@
-"""Networks larger than a GPU: their blocks' weights stay in the host's memory and come one block at a time."""
+"""Networks larger than a GPU: blocks keep their weights in the host's memory and come one at a time."""
 
 from __future__ import annotations
 
