@@ -130,7 +130,8 @@ def test_a_damaged_zip_is_named(tmp_path: Path) -> None:
     [
         (
             DataOptions("mnist"),
-            "data.name: no data set 'mnist' of labelled images; allowed: digits, solids, cifar10, images",
+            "data.name: no data set 'mnist' of labelled images; allowed: digits, solids, cifar10, "
+            "fashion_mnist, images",
         ),
         (DataOptions("digits", "x"), "data.path: x is given, but data.name: digits is made in memory"),
         (DataOptions("digits", size=64), "data.size: 64 is given, but data.name: digits has none"),
