@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from .sets import ImageSet, ImageSpec
 
 Images = TypeVar("Images", bound="ImageSet", covariant=True)
-DEBIAN_FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
-"""Where Debian's package `dataset-fashion-mnist` puts torchvision's files."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +34,7 @@ class DataSet(Generic[Images]):
     """What its images are, of a set of which that is known without its files: a run that learns from no image
     and measures against statistics does without them."""
     installed: str | None = None
-    """Where a package of the system puts its files, which need no path then."""
-
-    @property
-    def placed(self) -> bool:
-        """Whether it can be loaded without a path."""
-        return self.needs is None or (self.installed is not None and Path(self.installed).is_dir())
+    """Where a package of the system puts its files; a path may be given, and need not."""
 
 
 def _digits(options: DataOptions) -> ImageSet:
@@ -59,8 +52,7 @@ def _solids(options: DataOptions) -> ImageSet:
 def _cifar10(options: DataOptions) -> ImageSet:
     from .cifar import load_cifar10_images
 
-    assert options.path is not None
-    return load_cifar10_images(options.path, options.split)
+    return load_cifar10_images(options.files, options.split)
 
 
 def _cifar10_spec() -> ImageSpec:
@@ -72,7 +64,7 @@ def _cifar10_spec() -> ImageSpec:
 def _fashion_mnist(options: DataOptions) -> ImageSet:
     from .fashion import load_fashion_mnist_images
 
-    return load_fashion_mnist_images(options.path or DEBIAN_FASHION_MNIST, options.split)
+    return load_fashion_mnist_images(options.files, options.split)
 
 
 def _fashion_mnist_spec() -> ImageSpec:
@@ -84,8 +76,7 @@ def _fashion_mnist_spec() -> ImageSpec:
 def _images(options: DataOptions) -> ImageSet:
     from .stored import load_stored_images
 
-    assert options.path is not None
-    return load_stored_images(options.path, options.labels, options.convert)
+    return load_stored_images(options.files, options.labels, options.convert)
 
 
 DATA_SETS = {
@@ -105,7 +96,7 @@ DATA_SETS = {
         "FashionMNIST('data', download=True)\" and give data.path=data",
         ("split",),
         _fashion_mnist_spec,
-        DEBIAN_FASHION_MNIST,
+        installed="/usr/share/datasets/fashion-mnist",  # by Debian's dataset-fashion-mnist
     ),
     "images": DataSet(
         _images,
@@ -125,8 +116,7 @@ def _shapes(options: DataOptions) -> CaptionedSet:
 def _captioned(options: DataOptions) -> CaptionedSet:
     from .captioned import load_captioned_images
 
-    assert options.path is not None
-    return load_captioned_images(options.path, options.size)
+    return load_captioned_images(options.files, options.size)
 
 
 CAPTIONED = {
@@ -190,8 +180,23 @@ class DataOptions:
         halved = "split" in {**DATA_SETS, **CAPTIONED}[self.name].options
         return replace(self, split="test") if halved and self.split == "train" else None
 
+    @property
+    def files(self) -> str:
+        """Where the files are: at the path, or where a package of the system has put them.
+
+        Raises:
+            UserError: no path is given, and they are not installed.
+        """
+        data: DataSet[Any] = {**DATA_SETS, **CAPTIONED}[self.name]
+        installed = data.installed is not None and Path(data.installed).is_dir()
+        place = data.installed if self.path is None and installed else self.path
+        if place is None:
+            raise UserError(f"data.path: data.name: {self.name} {data.needs}")
+        return place
+
     def require_labelled(self, images: bool = True) -> None:
-        """That it is a set of labelled images, with a path where it needs one.
+        """That it is a set of labelled images, with a path where it needs one; whether files are installed is
+        seen when they are read.
 
         Args:
             images: whether any are wanted, or only what they are like.
@@ -236,8 +241,8 @@ class DataOptions:
             )
         own = ("size", "views", "convert", "split")
         self._refuse(*(name for name in own if name not in data.options))
-        if self.path is None and not data.placed and (images or data.spec is None):
-            raise UserError(f"data.path: data.name: {self.name} {data.needs}")
+        if data.needs is not None and data.installed is None and (images or data.spec is None):
+            _ = self.files
 
     def _refuse(self, *names: str) -> None:
         for spec in fields(self):

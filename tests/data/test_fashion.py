@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from carv_distill.data import options
-from carv_distill.data.fashion import CLASSES, FASHION_MNIST
+from carv_distill.data.fashion import CLASSES, FASHION_MNIST, LAYOUTS
 from carv_distill.data.images import load_images
-from carv_distill.data.options import DATA_SETS, DEBIAN_FASHION_MNIST, DataOptions
+from carv_distill.data.options import DATA_SETS, DataOptions
 from carv_distill.data.sets import to_uint8
 from carv_distill.errors import UserError
 from tests.helpers.fashion_files import idx, save_fashion_mnist
@@ -28,7 +27,6 @@ def missing(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
     """As where Debian's package would put its files in this folder."""
     entry = replace(DATA_SETS["fashion_mnist"], installed=str(place))
     monkeypatch.setitem(DATA_SETS, "fashion_mnist", entry)
-    monkeypatch.setattr(options, "DEBIAN_FASHION_MNIST", str(place))
 
 
 def test_pictures_have_a_black_margin_of_two_pixels(tmp_path: Path) -> None:
@@ -43,7 +41,7 @@ def test_pictures_have_a_black_margin_of_two_pixels(tmp_path: Path) -> None:
     assert torch.equal(x, torch.full((40, 1, 32, 32), -1.0))
 
 
-@pytest.mark.parametrize("below", ["", "FashionMNIST/raw", DEBIAN_FASHION_MNIST[1:]])
+@pytest.mark.parametrize("below", LAYOUTS)
 def test_files_are_found_in_every_layout(below: str, tmp_path: Path) -> None:
     save_fashion_mnist(tmp_path / "made")
     (tmp_path / "set" / below).parent.mkdir(parents=True, exist_ok=True)

@@ -29,7 +29,7 @@ def opened(options: DataOptions) -> ImageSet:
 
 def without_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """The data set is nowhere, and nothing may look for it."""
-    entry = replace(DATA_SETS["fashion_mnist"], load=opened, installed=None)
+    entry = replace(DATA_SETS["fashion_mnist"], load=opened)
     monkeypatch.setitem(DATA_SETS, "fashion_mnist", entry)
 
 
@@ -69,18 +69,25 @@ def test_a_student_is_distilled_and_measured_without_the_data_set(
     assert measured.result["floor"]["held_out"]["images"] == 20
 
 
-@pytest.mark.parametrize("word", ["fid.reference=null", "dmd.gan.fake_weight=1"])
-def test_what_needs_images_says_where_they_come_from(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    without_files(monkeypatch)
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("teacher", "training.batch=2"),
+        ("dmd_carv", "fid.reference=null"),
+        ("dmd_carv", "dmd.gan.fake_weight=1"),
+    ],
+)
+def test_what_needs_pictures_says_where_they_come_from(
+    name: str, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before there is a run's folder."""
+    entry = replace(DATA_SETS["fashion_mnist"], installed=str(tmp_path / "nowhere"))
+    monkeypatch.setitem(DATA_SETS, "fashion_mnist", entry)
+    config = load_config(CONFIGS / f"{name}.yaml", [word, f"folder={tmp_path}/runs"])
     with pytest.raises(UserError, match=r"data\.path: data\.name: fashion_mnist needs torchvision's files"):
-        load_config(CONFIGS / "dmd_carv.yaml", [word])
-    assert load_config(CONFIGS / "dmd_carv.yaml", ["fid.reference=null", "fid.every=0"])
-
-
-def test_a_teacher_needs_images_whatever_its_fid_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_files(monkeypatch)
-    with pytest.raises(UserError, match="apt install dataset-fashion-mnist"):
-        load_config(CONFIGS / "teacher.yaml")
+        train(config)
+    assert not (tmp_path / "runs/dmd_fashion_carv").exists()
+    assert not (tmp_path / "runs/teacher_fashion").exists()
 
 
 def test_students_are_measured_alike() -> None:
