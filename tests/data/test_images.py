@@ -156,6 +156,9 @@ def test_cifar10_is_read_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert labels.tolist() == [3, 1, 0, 9, 2, 2]
     assert np.array_equal(to_uint8(x).numpy(), pixels.reshape(6, 3, 32, 32))
 
+    assert len(load_images(DataOptions("cifar10", str(tmp_path), split="test"))) == 1
+    assert len(load_images(DataOptions("cifar10"), wanted=False)) == 0
+
     folder = tmp_path / CIFAR10.base_folder
     second = (folder / "data_batch_2").read_bytes()
     (folder / "data_batch_2").write_bytes(b"not a pickle")

@@ -9,13 +9,17 @@ import pytest
 
 from carv_distill.commands.fid import FID, FIDCommandOptions
 from carv_distill.commands.reference import REFERENCE, ReferenceOptions
+from carv_distill.data.fashion import FASHION_MNIST
 from carv_distill.data.options import DATA_SETS, DataOptions
 from carv_distill.data.sets import ImageSet
+from carv_distill.distillation.preparation import measured_gradient
 from carv_distill.engine.config import flat
 from carv_distill.engine.metrics import read_metrics
 from carv_distill.errors import UserError
+from carv_distill.evaluation.classifier import Classifier
 from carv_distill.tasks import load_config, train
-from carv_distill.teacher_training.classifier import main
+from carv_distill.teacher_training.classifier import RECIPES, main
+from carv_distill.teacher_training.image_module import build_teacher
 from tests.helpers.fashion_files import save_fashion_mnist
 from tests.helpers.small import ROOT
 
@@ -67,6 +71,7 @@ def test_a_student_is_distilled_and_measured_without_the_data_set(
     assert measured.result["student, 1 step"]["labels"] == "random"
     assert measured.result["teacher, Heun 2"]["images"] == 20
     assert measured.result["floor"]["held_out"]["images"] == 20
+    assert measured_gradient(load_config(student / "config.yaml"), student, "cpu", None).step == 2
 
 
 @pytest.mark.parametrize(
@@ -88,6 +93,17 @@ def test_what_needs_pictures_says_where_they_come_from(
         train(config)
     assert not (tmp_path / "runs/dmd_fashion_carv").exists()
     assert not (tmp_path / "runs/teacher_fashion").exists()
+
+
+@pytest.mark.parametrize("name", ["teacher", "teacher_gpu"])
+def test_what_ships_is_small(name: str) -> None:
+    """Weights of teacher and classifier, and statistics: 12 MB at most."""
+    training, recipe = load_config(CONFIGS / f"{name}.yaml").training, RECIPES["fashion_mnist"]
+    spec = FASHION_MNIST
+    teacher = build_teacher(training, spec.channels, spec.size, spec.classes).denoiser
+    classifier = Classifier(spec.shape, recipe.channels, recipe.features, spec.classes)
+    weights = sum(p.numel() for network in (teacher, classifier) for p in network.parameters())
+    assert 4 * weights + 8 * recipe.features**2 < 11.8e6
 
 
 def test_students_are_measured_alike() -> None:
