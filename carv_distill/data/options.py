@@ -93,7 +93,7 @@ DATA_SETS = {
         _fashion_mnist,
         "needs torchvision's files: apt install dataset-fashion-mnist puts them where they are found, or "
         'fetch them with python -c "from torchvision.datasets import FashionMNIST; '
-        "FashionMNIST('data', download=True)\" and give data.path=data",
+        "FashionMNIST('data', download=True)\" and give the folder, data",
         ("split",),
         _fashion_mnist_spec,
         installed="/usr/share/datasets/fashion-mnist",  # by Debian's dataset-fashion-mnist

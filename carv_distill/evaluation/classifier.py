@@ -56,12 +56,11 @@ class Classifier(nn.Module):
         Raises:
             KeyError, ValueError, RuntimeError: they are another network's.
         """
-        kernels: list[torch.Size] = []
-        while (name := f"conv{len(kernels) + 1}.weight") in state:
-            kernels.append(state[name].shape)
+        _, inputs, *_ = state["conv1.weight"].shape
         (dim, flat), (classes, _) = state["penultimate.weight"].shape, state["head.weight"].shape
-        widths = [after for after, *_ in kernels]
-        _, inputs, *_ = kernels[0] if kernels else state["conv1.weight"].shape
+        widths: list[int] = []
+        while (name := f"conv{len(widths) + 1}.weight") in state:
+            widths.append(len(state[name]))
         size = isqrt(flat // max(widths[-1], 1)) << len(widths)
         # on the meta device, because drawing initial weights would advance the caller's random state
         with torch.device("meta"):
@@ -97,7 +96,7 @@ class ClassifierFeatures(FeatureExtractor):
 
     def __init__(self, folder: Path | str, name: str = "classifier") -> None:
         self.name = name
-        path, remedy = Path(folder) / WEIGHTS, f"make them: {COMMAND} --out {folder}"
+        path, remedy = Path(folder) / WEIGHTS, f"make them: {COMMAND} --data NAME --out {folder}"
         content, digest = read_weights(path, remedy)
         check_digests(path.parent)
         self.fingerprint = digest[:16]

@@ -23,7 +23,7 @@ from carv_distill.data.images import load_images
 from carv_distill.data.options import DataOptions
 from carv_distill.data.sets import ImageSet, Some, to_uint8
 from carv_distill.digests import DIGESTS, digest_lines
-from carv_distill.errors import UserError
+from carv_distill.errors import UserError, named_as
 from carv_distill.evaluation.classifier import COMMAND, WEIGHTS, Classifier
 from carv_distill.files import atomic_file, write_json, write_text
 
@@ -202,8 +202,9 @@ def write_features(
     if recipe.epochs < 1 or recipe.batch < 1:
         raise UserError(f"--epochs {recipe.epochs}, --batch {recipe.batch}: both must be at least 1")
     source = DataOptions(data, path)
-    images = load_images(source)
-    held_out = None if source.test_half is None else load_images(source.test_half)
+    with named_as({"data.path": "--path"}):
+        images = load_images(source)
+        held_out = None if source.test_half is None else load_images(source.test_half)
     network, outcome = train_classifier(
         images, held_out, channels=recipe.channels, features=recipe.features, **settings
     )

@@ -52,7 +52,9 @@ def test_files_are_found_in_every_layout(below: str, tmp_path: Path) -> None:
 
 def test_without_a_path_debians_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     missing(monkeypatch, tmp_path / "FashionMNIST/raw")
-    with pytest.raises(UserError, match=r"apt install dataset-fashion-mnist.*give data\.path=data") as caught:
+    with pytest.raises(
+        UserError, match=r"apt install dataset-fashion-mnist.*give the folder, data"
+    ) as caught:
         load_images(fashion(None))
     assert "\n" not in str(caught.value)
     save_fashion_mnist(tmp_path)

@@ -81,6 +81,15 @@ def test_a_set_with_a_half_to_test_by_holds_that_out(tmp_path: Path) -> None:
     assert ClassifierFeatures(out).shape == (1, 32, 32)
 
 
+def test_files_that_are_missing_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["--path", str(tmp_path), "--out", str(tmp_path / "net")]
+    assert main(["--data", "fashion_mnist", *where]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: --path: neither ")
+    assert said.count("\n") == 1
+    assert not (tmp_path / "net").exists()
+
+
 def test_no_epochs_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--data", "digits", "--out", str(tmp_path), "--epochs", "0"]) == 2
     assert capsys.readouterr().err == "error: --epochs 0, --batch 64: both must be at least 1\n"
