@@ -24,6 +24,7 @@ python evaluate.py                                    FID, KID, precision and re
 python evaluate.py fid --run runs/dmd_carv --out fid.json
 python evaluate.py fid --features inception --weights inception.pth --reference cifar10.npz --images 50000
 python evaluate.py reference --data cifar10 --path data --out cifar10-32x32.npz    statistics for --reference
+python evaluate.py reference --data fashion_mnist --features classifier --weights FOLDER --out FILE.npz
 python evaluate.py reference --data captioned --path photos --size 512 --out photos-512x512.npz
 torchrun --nproc-per-node 8 -- evaluate.py fid …      the same numbers, made by eight GPUs
 python evaluate.py clip --run runs/dmd_shapes         CLIP score of pictures with prompts, or of an object's

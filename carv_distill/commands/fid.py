@@ -17,6 +17,7 @@ from .command import Command, Measurement, RunOptions
 if TYPE_CHECKING:
     from carv_distill.data.captioned import CaptionedSet
     from carv_distill.data.sets import ImageSet
+    from carv_distill.evaluation.fid import HeldOut
     from carv_distill.evaluation.floor import Floor, NoFloor
     from carv_distill.evaluation.prompted import Prompted
     from carv_distill.evaluation.reference import FIDSetup, Reference
@@ -65,7 +66,7 @@ def _measure(options: FIDCommandOptions, runs: list[Path], device: str) -> Measu
         config.fid = replace(config.fid, weights=None, reference=None)  # those were for other features
     config.fid = replace(config.fid, **given)
     processes = Processes.launched(device)
-    data = load_data(config.data)
+    data = load_data(config.data, wanted=config.fid.reference is None)
     device = str(processes.device)
     assert task.generators is not None
     generators = task.generators(config, run, device, False)
@@ -99,20 +100,21 @@ def _measure(options: FIDCommandOptions, runs: list[Path], device: str) -> Measu
         return None
     floor = _floor(config.fid, setup, data, prompted, reference) if options.floor else None
     result: dict[str, Any] = {r.name: r.to_dict() for r in reports}
-    result["floor"] = floor and floor.to_dict()
+    result["floor"] = None if floor is None else floor.to_dict()
     return Measurement([f"run {run}\n", report_table(reports, floor, as_trained)], result)
 
 
 def _floor(
     options: FIDOptions, setup: FIDSetup, data: ImageSet, prompted: Prompted | None, reference: Reference
-) -> Floor | NoFloor:
+) -> Floor | HeldOut | NoFloor:
     from carv_distill.data.solids import PromptedImages
     from carv_distill.evaluation.floor import measure_floor, rendered_floor
 
     if prompted is not None and isinstance(data, PromptedImages):
         log.info("floor: ten sets of %s by other cameras", reference.name)
         return rendered_floor(data, prompted, setup.extractor, reference, options.images, options.labels)
-    log.info("floor: ten splits of %s", reference.name)
+    if reference.features is not None:
+        log.info("floor: ten splits of %s", reference.name)
     return measure_floor(reference, options.images, options.labels)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from carv_distill.data.options import CAPTIONED, DATA_SETS, DataOptions
 from carv_distill.errors import UserError
@@ -11,6 +12,9 @@ from carv_distill.evaluation.options import FEATURES
 from carv_distill.options import as_in, at_least, one_of, option
 
 from .command import Command, CommonOptions, Measurement
+
+if TYPE_CHECKING:
+    from carv_distill.data.sets import ImageSet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +68,7 @@ def _measure(options: ReferenceOptions, runs: list[Path], device: str) -> Measur
 
     from carv_distill.data.images import load_data
     from carv_distill.evaluation.features import load_extractor
+    from carv_distill.evaluation.fid import FeatureStatistics, HeldOut, frechet_distance
     from carv_distill.evaluation.reference import Reference
     from carv_distill.processes import Processes
 
@@ -75,21 +80,32 @@ def _measure(options: ReferenceOptions, runs: list[Path], device: str) -> Measur
     extractor.to(processes.device)
     if not extractor.takes(data.spec):
         raise UserError(f"--features: {o.features} does not take the images of {data.spec.name}")
+    test = None if o.source.test_half is None else load_data(o.source.test_half)
     with Progress(console=Console(stderr=True), disable=processes.rank > 0) as bar:
-        task = bar.add_task(data.spec.name, total=len(data))
-        reference = Reference.from_set(
-            data, extractor, processes, o.workers, lambda count: bar.advance(task, count), most_features=0
-        )
+
+        def statistics_of(images: ImageSet, name: str) -> FeatureStatistics:
+            task = bar.add_task(name, total=len(images))
+            return Reference.from_set(
+                images, extractor, processes, o.workers, lambda n: bar.advance(task, n), most_features=0
+            ).statistics
+
+        statistics = statistics_of(data, data.spec.name)
+        of_test = None if test is None else statistics_of(test, f"{data.spec.name}, to test by")
     if processes.rank:
         return None
-    about: dict[str, int | str] = {
+    shown = [f"statistics of {len(data):,} images, {extractor.name} features: {out}"]
+    if test is not None and of_test is not None:
+        floor = HeldOut(frechet_distance(of_test, statistics), len(test))
+        statistics = replace(statistics, held_out=floor)
+        shown.append(f"floor: FID {floor.fid:.3f} of the {floor.images:,} images to test by")
+    about: dict[str, int | float | str] = {
         "images": len(data),
         "size": data.spec.size,
         "extractor": extractor.fingerprint,
     }
-    reference.statistics.save(out, **about)
-    shown = f"statistics of {len(data):,} images, {extractor.name} features: {out}"
-    return Measurement([shown], {"data": data.spec.name, "features": extractor.name, **about})
+    statistics.save(out, **about)
+    result = {"data": data.spec.name, "features": extractor.name, **about}
+    return Measurement(shown, result | (statistics.held_out.to_dict() if statistics.held_out else {}))
 
 
 REFERENCE = Command("reference", "a data set's statistics, for FIDs against it", ReferenceOptions, _measure)

@@ -1,4 +1,4 @@
-"""CIFAR-10's training set, from the files that torchvision keeps."""
+"""CIFAR-10, from the files that torchvision keeps."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from .sets import ImageSpec, LabelledImages
 CIFAR10 = ImageSpec("cifar10", channels=3, size=32, classes=10)
 
 
-def load_cifar10_images(root: str) -> LabelledImages:
-    """All 50,000 training images as bytes, in the order of the files; `root` holds `cifar-10-batches-py`.
+def load_cifar10_images(root: str, split: str = "train") -> LabelledImages:
+    """The 50,000 images to train on, or the 10,000 of the split `test`, as bytes, in the order of the files;
+    `root` holds `cifar-10-batches-py`.
 
     torchvision compares every file with its published MD5 before it unpickles any. Nothing is downloaded.
 
@@ -34,6 +35,6 @@ def load_cifar10_images(root: str) -> LabelledImages:
                 f"data.path: {folder / name} {what}; fetch CIFAR-10 with python -c "
                 f"\"from torchvision.datasets import CIFAR10; CIFAR10('{root}', download=True)\""
             )
-    files = FILES(root, train=True, download=False)
+    files = FILES(root, train=split == "train", download=False)
     pixels = torch.from_numpy(files.data).permute(0, 3, 1, 2).contiguous()
     return LabelledImages(pixels, torch.tensor(files.targets), CIFAR10)

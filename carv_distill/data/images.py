@@ -19,15 +19,22 @@ def load_images(source: str) -> LabelledImages: ...
 
 
 @overload
-def load_images(source: DataOptions) -> ImageSet: ...
+def load_images(source: DataOptions, wanted: bool = True) -> ImageSet: ...
 
 
-def load_images(source: str | DataOptions) -> ImageSet:
-    """A data set, by the name of one that needs no file, or as a configuration describes it."""
+def load_images(source: str | DataOptions, wanted: bool = True) -> ImageSet:
+    """A data set, by the name of one that needs no file, or as a configuration describes it.
+
+    Args:
+        wanted: whether any of its images are, or only what they are like; of some sets that is known without
+            their files, which then may be elsewhere: the set is empty.
+    """
     options = DataOptions(source) if isinstance(source, str) else source
-    options.require_labelled()
-    images = DATA_SETS[options.name].load(options)
-    if options.only is not None:
+    options.require_labelled(wanted)
+    data = DATA_SETS[options.name]
+    spec = None if wanted or data.spec is None else data.spec()
+    images = data.load(options) if spec is None else LabelledImages.none(spec)
+    if options.only is not None and spec is None:
         images = Some(images, read_numbers(options.only, len(images), ONLY))
     if not options.labels:
         images = Unlabelled(images)
@@ -51,9 +58,13 @@ def load_prompted(options: DataOptions, seed: int) -> PromptedImages:
     return images if options.only is None else images.some(read_numbers(options.only, len(images), ONLY))
 
 
-def load_data(options: DataOptions) -> ImageSet:
-    """A set of images of any kind; the labels of one with captions are their numbers."""
-    return load_captioned(options) if options.name in CAPTIONED else load_images(options)
+def load_data(options: DataOptions, wanted: bool = True) -> ImageSet:
+    """A set of images of any kind; the labels of one with captions are their numbers.
+
+    Args:
+        wanted: as for :func:`load_images`; captions are.
+    """
+    return load_captioned(options) if options.name in CAPTIONED else load_images(options, wanted)
 
 
 def check_fit(teacher: Teacher, spec: ImageSpec, path: str) -> None:

@@ -7,7 +7,8 @@ imported when it is called.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from carv_distill.errors import UserError
@@ -15,7 +16,7 @@ from carv_distill.options import at_least, one_of, place
 
 if TYPE_CHECKING:
     from .captioned import CaptionedSet
-    from .sets import ImageSet
+    from .sets import ImageSet, ImageSpec
 
 Images = TypeVar("Images", bound="ImageSet", covariant=True)
 
@@ -28,7 +29,12 @@ class DataSet(Generic[Images]):
     needs: str | None = None
     """What `data.path` must be, and how to come by it; None: made in memory, without a file."""
     options: tuple[str, ...] = ()
-    """What it knows of convert, size and views, which belong to some sets alone."""
+    """What it knows of convert, size, split and views, which belong to some sets alone."""
+    spec: Callable[[], ImageSpec] | None = None
+    """What its images are, of a set of which that is known without its files: a run that learns from no image
+    and measures against statistics does without them."""
+    installed: str | None = None
+    """Where a package of the system puts its files; a path may be given, and need not."""
 
 
 def _digits(options: DataOptions) -> ImageSet:
@@ -46,15 +52,31 @@ def _solids(options: DataOptions) -> ImageSet:
 def _cifar10(options: DataOptions) -> ImageSet:
     from .cifar import load_cifar10_images
 
-    assert options.path is not None
-    return load_cifar10_images(options.path)
+    return load_cifar10_images(options.files, options.split)
+
+
+def _cifar10_spec() -> ImageSpec:
+    from .cifar import CIFAR10
+
+    return CIFAR10
+
+
+def _fashion_mnist(options: DataOptions) -> ImageSet:
+    from .fashion import load_fashion_mnist_images
+
+    return load_fashion_mnist_images(options.files, options.split)
+
+
+def _fashion_mnist_spec() -> ImageSpec:
+    from .fashion import FASHION_MNIST
+
+    return FASHION_MNIST
 
 
 def _images(options: DataOptions) -> ImageSet:
     from .stored import load_stored_images
 
-    assert options.path is not None
-    return load_stored_images(options.path, options.labels, options.convert)
+    return load_stored_images(options.files, options.labels, options.convert)
 
 
 DATA_SETS = {
@@ -64,6 +86,17 @@ DATA_SETS = {
         _cifar10,
         'needs the folder that holds cifar-10-batches-py; fetch it with python -c "from '
         "torchvision.datasets import CIFAR10; CIFAR10('data', download=True)\" and give data.path=data",
+        ("split",),
+        _cifar10_spec,
+    ),
+    "fashion_mnist": DataSet(
+        _fashion_mnist,
+        "needs torchvision's files: apt install dataset-fashion-mnist puts them where they are found, or "
+        'fetch them with python -c "from torchvision.datasets import FashionMNIST; '
+        "FashionMNIST('data', download=True)\" and give the folder, data",
+        ("split",),
+        _fashion_mnist_spec,
+        installed="/usr/share/datasets/fashion-mnist",  # by Debian's dataset-fashion-mnist
     ),
     "images": DataSet(
         _images,
@@ -83,8 +116,7 @@ def _shapes(options: DataOptions) -> CaptionedSet:
 def _captioned(options: DataOptions) -> CaptionedSet:
     from .captioned import load_captioned_images
 
-    assert options.path is not None
-    return load_captioned_images(options.path, options.size)
+    return load_captioned_images(options.files, options.size)
 
 
 CAPTIONED = {
@@ -109,16 +141,21 @@ class DataOptions:
     """The pictures: a teacher's training set, FID's reference."""
 
     name: str = one_of((*DATA_SETS, *CAPTIONED), "digits")
-    """digits, solids, cifar10 and images have labels; shapes, coloured solids, and captioned have captions,
-    as prompts."""
+    """digits, solids, cifar10, fashion_mnist and images have labels; shapes, coloured solids, and captioned
+    have captions, as prompts."""
     path: str | None = place(None, resume=True)
-    """cifar10: the folder that holds cifar-10-batches-py; images: a folder or zip of square pictures (.png,
-    .jpg, .jpeg, .webp, .bmp) of one size, as EDM's dataset_tool.py writes them; captioned: a folder or zip of
-    such files of any size with their captions in metadata.jsonl, metadata.csv or metadata.parquet (file_name,
-    text), or in a .txt or .json beside each, or webdataset shards with these, one .tar or a folder of them.
-    Files that begin with a dot, or lie below such a folder, are passed over."""
+    """cifar10: the folder that holds cifar-10-batches-py; fashion_mnist: a folder with torchvision's files,
+    plain or .gz, in it or in its FashionMNIST/raw (empty: where Debian's dataset-fashion-mnist puts them);
+    images: a folder or zip of square pictures (.png, .jpg, .jpeg, .webp, .bmp) of one size, as EDM's
+    dataset_tool.py writes them; captioned: a folder or zip of such files of any size with their captions in
+    metadata.jsonl, metadata.csv or metadata.parquet (file_name, text), or in a .txt or .json beside each, or
+    webdataset shards with these, one .tar or a folder of them. Files that begin with a dot, or lie below such
+    a folder, are passed over."""
     flip: bool = False
-    """Train on every image and its mirror image. FID's reference is the images as they are."""
+    """Train on every image and its mirror image, where that is one too: not of digits, nor of Fashion-MNIST,
+    whose shoes all point one way. FID's reference is the images as they are."""
+    split: str = one_of(("train", "test"), "train")
+    """Which part of cifar10 or fashion_mnist."""
     labels: bool = True
     """images: taken from a dataset.json beside them, {"labels": [["a/img0.png", 3], ...]}. Without: labels
     are ignored, all is unconditional."""
@@ -137,13 +174,37 @@ class DataOptions:
     views: int = at_least(1, 66)
     """Random cameras of shapes for each of the 56 pairs of colour and solid."""
 
-    def require_labelled(self) -> None:
-        """That it is a set of labelled images, with a path where it needs one.
+    @property
+    def test_half(self) -> DataOptions | None:
+        """The images to test by, of a set that has such; None of others, and of these themselves."""
+        halved = "split" in {**DATA_SETS, **CAPTIONED}[self.name].options
+        return replace(self, split="test") if halved and self.split == "train" else None
+
+    @property
+    def files(self) -> str:
+        """Where the files are: at the path, or where a package of the system has put them.
+
+        Raises:
+            UserError: no path is given, and they are not installed.
+        """
+        data: DataSet[Any] = {**DATA_SETS, **CAPTIONED}[self.name]
+        installed = data.installed is not None and Path(data.installed).is_dir()
+        place = data.installed if self.path is None and installed else self.path
+        if place is None:
+            raise UserError(f"data.path: data.name: {self.name} {data.needs}")
+        return place
+
+    def require_labelled(self, images: bool = True) -> None:
+        """That it is a set of labelled images, with a path where it needs one; whether files are installed is
+        seen when they are read.
+
+        Args:
+            images: whether any are wanted, or only what they are like.
 
         Raises:
             UserError: it is none, or the path is missing, or given where none is needed.
         """
-        self._require(DATA_SETS, "labelled images")
+        self._require(DATA_SETS, "labelled images", images)
 
     def require_captioned(self) -> None:
         """That it is a set of images with captions, with a path where it needs one.
@@ -166,9 +227,9 @@ class DataOptions:
                 f"data.name: {self.name} has {has}; a teacher of text and images learns from rendered images "
                 f"with prompts (allowed: {', '.join(PROMPTED)})"
             )
-        self._refuse("path", "flip", "labels", "convert")
+        self._refuse("path", "flip", "labels", "convert", "split")
 
-    def _require(self, sets: Mapping[str, DataSet[Any]], what: str) -> None:
+    def _require(self, sets: Mapping[str, DataSet[Any]], what: str, images: bool = True) -> None:
         if self.name not in sets:
             raise UserError(f"data.name: no data set {self.name!r} of {what}; allowed: {', '.join(sets)}")
         data = sets[self.name]
@@ -178,9 +239,10 @@ class DataOptions:
                 f"data.path: {self.path} is given, but data.name: {self.name} is made in memory "
                 f"(a path goes with {allowed})"
             )
-        self._refuse(*(name for name in ("size", "views", "convert") if name not in data.options))
-        if data.needs is not None and self.path is None:
-            raise UserError(f"data.path: data.name: {self.name} {data.needs}")
+        own = ("size", "views", "convert", "split")
+        self._refuse(*(name for name in own if name not in data.options))
+        if data.needs is not None and data.installed is None and (images or data.spec is None):
+            _ = self.files
 
     def _refuse(self, *names: str) -> None:
         for spec in fields(self):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -64,6 +64,11 @@ class LabelledImages:
     spec: ImageSpec
 
     decodes = False
+
+    @classmethod
+    def none(cls, spec: ImageSpec) -> Self:
+        """No image, for those who want to know what images are like."""
+        return cls(torch.empty(0, *spec.shape), torch.empty(0, dtype=torch.int64), spec)
 
     def __len__(self) -> int:
         return len(self.images)

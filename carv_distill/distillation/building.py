@@ -57,8 +57,8 @@ def load_data(config: DMDConfig) -> ImageSet | None:
         UserError: there are neither prompts nor captions; a set that cannot be read.
     """
     if not is_prompted(config):
-        return load_images(config.data)
-    if not needs_images(config):
+        return load_images(config.data, config.needs_images)
+    if not config.needs_images:
         return None
     if config.data.name == "captioned" and config.data.path is None and config.prompts.path is None:
         raise UserError(
@@ -82,11 +82,6 @@ def prompted_set(config: DMDConfig, own: bool) -> PromptedSet:
     if config.prompts.path is not None and (own or no_images):
         return PromptList(read_prompts(config.prompts.path), Path(config.prompts.path).name)
     return load_captioned(config.data)
-
-
-def needs_images(config: DMDConfig) -> bool:
-    """Whether there is something to do with images: a list of prompts is enough to learn from."""
-    return bool(config.fid.every or config.dmd.gan.on or config.prompts.path is None)
 
 
 def build_module(

@@ -47,7 +47,8 @@ def _labelled(config: DMDConfig, run: Path, device: str) -> list[Generator]:
 
     def teacher() -> Sample:
         frozen = load_teacher(config.teacher.path)
-        guided = frozen.guided(config.teacher.guidance, load_images(config.data).spec.classes).to(device)
+        classes = load_images(config.data, wanted=False).spec.classes
+        guided = frozen.guided(config.teacher.guidance, classes).to(device)
         schedule = frozen.schedule
         if isinstance(schedule, DiscreteSchedule) and isinf(schedule.sigma_max):
             return lambda z, labels: ddim_sample(guided, schedule, z, labels, steps)

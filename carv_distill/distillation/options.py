@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from carv_distill.carv.strategies import STRATEGIES
+from carv_distill.data.options import CAPTIONED
 from carv_distill.engine.options import EstimatorOptions, ImageConfig
 from carv_distill.options import at_least, between, more_than, one_of, place, section
 from carv_distill.teachers.low_rank import LowRankOptions
@@ -188,3 +189,11 @@ class DMDConfig(ImageConfig):
     estimator: EstimatorOptions = field(default_factory=EstimatorOptions)
     dmd: DMDOptions = field(default_factory=DMDOptions)
     variance: VarianceOptions = section(VarianceOptions, resume=True)
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether there is something to do with images: labels and statistics in a file do without, captions
+        and the FID of images with prompts do not."""
+        if self.data.name in CAPTIONED:
+            return bool(self.fid.every or self.dmd.gan.on or self.prompts.path is None)
+        return self.dmd.gan.on or bool(self.fid.every and self.fid.reference is None)

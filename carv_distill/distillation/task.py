@@ -71,7 +71,7 @@ def _check_data(config: DMDConfig) -> None:
         if o.compile and o.adapters.kind != "none":
             raise UserError("dmd.compile: true does not go with dmd.adapters.kind: lora; leave one out")
         return
-    config.data.require_labelled()
+    config.data.require_labelled(config.needs_images)
     only_prompts: dict[str, object] = {
         "prompts.path": config.prompts.path,
         "dmd.student_timestep": o.student_timestep,

@@ -10,14 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-import safetensors.torch
 import torch
-import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from carv_distill.data.sets import ImageSpec
-from carv_distill.digests import check_digests
 from carv_distill.errors import UserError, one_line
 from carv_distill.files import shipped
 from carv_distill.teachers.edm.unpickle import MALFORMED
@@ -46,6 +42,8 @@ class FeatureExtractor(ABC):
     """What a report calls the extractor."""
     dim: int
     """D, length of a feature vector."""
+    shape: tuple[int, int, int] = (1, 8, 8)
+    """Of images that it takes: the only ones, or one of many."""
     fingerprint: str
     """The first 16 hexadecimal digits of a SHA-256 of the weights."""
     _network: nn.Module
@@ -89,17 +87,24 @@ def load_extractor(
     """The extractor called `features`.
 
     Args:
-        weights: folder of the digits classifier (None: the shipped one), file of the Inception weights (None:
-            torch hub's), or folder or hub id of a CLIP model (None: the one that knows the solids).
+        weights: folder of a classifier (None: for digits the shipped one), file of the Inception weights
+            (None: torch hub's), or folder or hub id of a CLIP model (None: the one that knows the solids).
         key: what gives `weights`, for the messages.
 
     Raises:
-        UserError: no such features, or a network that does not give features of a grey picture.
+        UserError: no such features, no weights for them, or a network that does not give features of a grey
+            picture.
     """
+    from .classifier import COMMAND, ClassifierFeatures
+
     extractor: FeatureExtractor
     match features:
         case "digits":
-            extractor = DigitsFeatures(weights or DIGITS_FEATURES)
+            extractor = ClassifierFeatures(weights or DIGITS_FEATURES, "digits")
+        case "classifier":
+            if weights is None:
+                raise UserError(f"{key}: features classifier need the folder of one; {COMMAND} makes it")
+            extractor = ClassifierFeatures(weights)
         case "inception":
             extractor = InceptionFeatures(weights, key=key)
         case "clip":
@@ -108,73 +113,9 @@ def load_extractor(
             extractor = ClipFeatures(weights or SOLIDS_CLIP, key=key)
         case _:
             raise UserError(f"fid.features: {features!r} is not one of {', '.join(FEATURES)}")
-    grey = torch.full((1, 1, 8, 8), 128, dtype=torch.uint8)
+    grey = torch.full((1, *extractor.shape), 128, dtype=torch.uint8)
     try_call(lambda: extractor(grey), (1, extractor.dim), f"{key}: the features {features} of a picture")
     return extractor
-
-
-class DigitsClassifier(nn.Module):
-    """Two 3x3 convolutions (32 and 64 channels, ReLU, 2x2 max pooling), 64 features (SiLU), 10 logits."""
-
-    dim = 64
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(1, 32, 3, padding=1)
-        self.conv2 = nn.Conv2d(32, 64, 3, padding=1)
-        self.penultimate = nn.Linear(64 * 2 * 2, self.dim)
-        self.head = nn.Linear(self.dim, 10)
-
-    def features(self, images: Tensor) -> Tensor:
-        """Penultimate activations, float [n, 64], of images [n, 1, 8, 8] in 0..255 (uint8 or float)."""
-        x = images.to(self.conv1.weight.dtype) / 127.5 - 1
-        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
-        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
-        # not ReLU: a third of the units would be silent on every digit, and the metrics blind along them
-        return F.silu(self.penultimate(x.flatten(1)))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits, float [n, 10], of images [n, 1, 8, 8] in 0..255."""
-        return self.head(self.features(images))
-
-
-class DigitsFeatures(FeatureExtractor):
-    """The 64 penultimate activations of :class:`DigitsClassifier`, for uint8 images [n, 1, 8, 8].
-
-    Args:
-        folder: holds `model.safetensors`, as `python -m carv_distill.teacher_training.digits_features` writes
-            it.
-
-    Raises:
-        UserError: a corrupt file, or tensors of another network.
-    """
-
-    name = "digits"
-    dim = DigitsClassifier.dim
-    _network: DigitsClassifier
-    _form = "[n, 1, 8, 8]"
-
-    def __init__(self, folder: Path | str) -> None:
-        path = Path(folder) / "model.safetensors"
-        remedy = f"make them: python -m carv_distill.teacher_training.digits_features --out {folder}"
-        content, digest = _read(path, remedy)
-        check_digests(path.parent)
-        self.fingerprint = digest[:16]
-        # on the meta device, because drawing initial weights would advance the caller's random state
-        with torch.device("meta"):
-            self._network = DigitsClassifier()
-        try:
-            self._network.load_state_dict(safetensors.torch.load(content), assign=True)
-        except (SafetensorError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"{path}: not the weights of DigitsClassifier ({reason}); {remedy}") from error
-        self._network.eval().requires_grad_(False)
-
-    def _fits(self, shape: Sequence[int]) -> bool:
-        return tuple(shape) == (1, 8, 8)
-
-    def _features(self, images: Tensor) -> Tensor:
-        return self._network.features(images)
 
 
 class InceptionFeatures(FeatureExtractor):
@@ -199,7 +140,7 @@ class InceptionFeatures(FeatureExtractor):
         hub = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
         path = hub if weights_path is None else Path(weights_path)
         remedy = f"fetch {INCEPTION_URL} and put it there, or give its path as {key}"
-        content, digest = _read(path, remedy)
+        content, digest = read_weights(path, remedy)
         self.fingerprint = digest[:16]
         remedy = f"its SHA-256 is {digest}, the published one begins with {INCEPTION_SHA256}; {remedy}"
         state = _load_tensors(content, path, remedy)
@@ -233,8 +174,12 @@ class InceptionFeatures(FeatureExtractor):
         return self._network(images.expand(-1, 3, -1, -1))[0]
 
 
-def _read(path: Path, remedy: str) -> tuple[bytes, str]:
-    """The bytes of `path` and their SHA-256: what is hashed is exactly what is loaded."""
+def read_weights(path: Path, remedy: str) -> tuple[bytes, str]:
+    """The bytes of `path` and their SHA-256: what is hashed is exactly what is loaded.
+
+    Raises:
+        UserError: it cannot be read; the message ends with the remedy.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -8,7 +8,8 @@ import math
 import re
 import zipfile
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from carv_distill.errors import UserError
+from carv_distill.errors import UserError, shown
 from carv_distill.files import atomic_file
 
 NEIGHBOURS = 3
@@ -27,6 +28,20 @@ BLOCK = 4096
 """Rows of features that become float64 at a time."""
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """What real images scored that the reference does not hold, as a data set's images to test by."""
+
+    fid: float
+    """Fréchet distance from the reference."""
+    images: int
+    """How many they are."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"held_out": asdict(self)}
+
+
 @dataclass(frozen=True, eq=False)
 class FeatureStatistics:
     """Mean and covariance of features."""
@@ -35,6 +50,8 @@ class FeatureStatistics:
     """float64 [D]."""
     sigma: Tensor
     """float64 [D, D], with divisor N - 1."""
+    held_out: HeldOut | None = None
+    """Of other images of the same data, where that was measured."""
 
     @classmethod
     def from_features(cls, features: Tensor) -> Self:
@@ -50,7 +67,8 @@ class FeatureStatistics:
     def load(
         cls, path: Path | str, dim: int | None = None, size: int | None = None, fingerprint: str | None = None
     ) -> Self:
-        """Read an `.npz` with `mu` and `sigma`, the format of EDM's reference statistics.
+        """Read an `.npz` with `mu` and `sigma`, the format of EDM's reference statistics, and where it has
+        them `held_out_fid` and `held_out_images`.
 
         Args:
             path: the file. Pickled arrays in it are refused, not executed.
@@ -66,7 +84,8 @@ class FeatureStatistics:
             with np.load(path, allow_pickle=False) as file:
                 keys = sorted(file.files)
                 arrays = {key: file[key] for key in ("mu", "sigma") if key in keys}
-                about = {key: file[key].item() for key in ("size", "extractor") if key in keys}
+                known = ("size", "extractor", "held_out_fid", "held_out_images")
+                about = {key: file[key].item() for key in known if key in keys}
         except FileNotFoundError as error:
             raise UserError(f"{path}: no such file of reference statistics") from error
         # np.load gives a bare array, which is no context manager, for an .npy
@@ -91,13 +110,29 @@ class FeatureStatistics:
         by = about.get("extractor", fingerprint)
         if fingerprint is not None and by != fingerprint:
             raise UserError(f"{path}: statistics by the extractor {by}; fid.features gives {fingerprint}")
-        return cls(torch.from_numpy(mu.astype(np.float64)), torch.from_numpy(sigma.astype(np.float64)))
+        mu, sigma = mu.astype(np.float64), sigma.astype(np.float64)
+        return cls(torch.from_numpy(mu), torch.from_numpy(sigma), _held_out(about, path))
 
-    def save(self, path: Path | str, **about: int | str) -> None:
+    def save(self, path: Path | str, **about: int | float | str) -> None:
         """Write `mu`, `sigma` and what else is said as an `.npz`, atomically; see :meth:`load`."""
         with atomic_file(path) as file:
+            held_out = {} if self.held_out is None else asdict(self.held_out)
+            about |= {f"held_out_{key}": value for key, value in held_out.items()}
             arrays: dict[str, Any] = {key: np.array(value) for key, value in about.items()}
             np.savez(file, mu=self.mu.cpu().numpy(), sigma=self.sigma.cpu().numpy(), **arrays)
+
+
+def _held_out(about: Mapping[str, Any], path: Path | str) -> HeldOut | None:
+    """What a file says of images held out; UserError where that is no distance of a number of images."""
+    fid, images = about.get("held_out_fid"), about.get("held_out_images")
+    if fid is None and images is None:
+        return None
+    if not isinstance(fid, float) or not math.isfinite(fid) or not isinstance(images, int) or images < 1:
+        raise UserError(
+            f"{path}: found held_out_fid {shown(fid)} and held_out_images {shown(images)}; a distance and a "
+            "number of images are needed, or neither"
+        )
+    return HeldOut(fid, images)
 
 
 def _require_covariance(sigma: np.ndarray, path: Path | str) -> None:

@@ -13,7 +13,7 @@ from carv_distill.data.sets import to_uint8
 from carv_distill.data.solids import PromptedImages
 
 from .features import FeatureExtractor
-from .fid import NEIGHBOURS, Metrics, compute_metrics
+from .fid import NEIGHBOURS, HeldOut, Metrics, compute_metrics
 from .prompted import ROWS, Prompted
 from .reference import Reference
 
@@ -123,8 +123,9 @@ def measure_floor(
     labels: str,
     splits: int = SPLITS,
     kid_subsets: int = 100,
-) -> Floor | NoFloor:
-    """The floor for N images whose labels are drawn as `labels` says, where the reference has enough of them.
+) -> Floor | HeldOut | NoFloor:
+    """The floor for N images whose labels are drawn as `labels` says, where the reference has enough of them;
+    of statistics alone, what they say of real images held out.
 
     Args:
         images: N.
@@ -132,7 +133,7 @@ def measure_floor(
         splits: of the real images; the spread over them is that of one perfect generator.
     """
     if reference.features is None:
-        return NoFloor(STATISTICS_ALONE)
+        return reference.statistics.held_out or NoFloor(STATISTICS_ALONE)
     total = len(reference.features)
     share = USED * total / (images + total)
     if min(round(share * images), round(share * total)) <= NEIGHBOURS:

@@ -120,7 +120,7 @@ class FIDSetup:
             c, s = data.spec.channels, data.spec.size
             raise UserError(
                 f"fid.features: {options.features} does not take the {c}×{s}×{s} images of {data.spec.name}; "
-                "allowed for them: inception, clip"
+                "allowed for them: inception, clip, or classifier with one of such images as fid.weights"
             )
         published = None
         if options.reference is None and len(data) <= NEIGHBOURS:

@@ -16,7 +16,7 @@ from carv_distill.processes import Processes
 from carv_distill.variance import Table
 
 from .features import FeatureExtractor
-from .fid import KID_SUBSET_SIZE, Metrics, compute_metrics
+from .fid import KID_SUBSET_SIZE, HeldOut, Metrics, compute_metrics
 from .floor import Floor, NoFloor
 from .generate import Sample, generated_features
 from .prompted import Prompted
@@ -164,7 +164,7 @@ def evaluate_generator(
 
 
 def report_table(
-    reports: Iterable[Report], floor: Floor | NoFloor | None = None, as_trained: bool = False
+    reports: Iterable[Report], floor: Floor | HeldOut | NoFloor | None = None, as_trained: bool = False
 ) -> Table:
     """A row per report, mean ± standard deviation over its seed ranges and FID's minimum, and the floor.
 
@@ -179,6 +179,8 @@ def report_table(
             # the spread is of its subsets, which are no smaller than a generator's
             of_floor["kid"] = replace(of_floor["kid"], std=None)
         summaries.append(("floor: perfect generator", of_floor, "–"))
+    elif isinstance(floor, HeldOut):
+        summaries.append(("floor: real images", {"fid": Summary.of([floor.fid])}, "–"))
     kid = KIDUnit.of([abs(s["kid"].mean) for _, s, _ in summaries if "kid" in s])
     headers: tuple[str, ...] = ("", "FID", "min", kid.header, "precision", "recall")
     if any("recognised" in r.summary() for r in reports):
@@ -215,7 +217,9 @@ def _row(name: str, s: dict[str, Summary], least: str, kid: KIDUnit) -> tuple[st
     return (name, *cells, *(_cell(s.get(key), form) for key, form in others))
 
 
-def _explained(reports: Sequence[Report], floor: Floor | NoFloor | None, as_trained: bool) -> list[str]:
+def _explained(
+    reports: Sequence[Report], floor: Floor | HeldOut | NoFloor | None, as_trained: bool
+) -> list[str]:
     """The table's caption: what was compared, what the columns are, and what they do not say."""
     settings = {
         f"{len(r.metrics)} seed {'range' if len(r.metrics) == 1 else 'ranges'} of {r.images:,}, "
@@ -230,6 +234,13 @@ def _explained(reports: Sequence[Report], floor: Floor | NoFloor | None, as_trai
         )
     if isinstance(floor, NoFloor):
         said.append(f"No floor: {floor.reason}.")
+    elif isinstance(floor, HeldOut):
+        said.append(
+            f"Floor: {floor.images:,} real images to test by in the generator's place, as kept with the "
+            "statistics."
+        )
+        if any(r.images != floor.images for r in reports):
+            said.append("The generator's are of another number: FID rises with about 1/N.")
     elif floor is not None and floor.rendered:
         said.append(
             f"Floor: {len(floor.metrics)} sets of as many real images, rendered by other cameras, in the "

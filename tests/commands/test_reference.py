@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from carv_distill.commands.reference import REFERENCE, ReferenceOptions
+from carv_distill.data.images import load_images
 from carv_distill.errors import UserError
 from carv_distill.evaluation.features import SOLIDS_CLIP, load_extractor
+from carv_distill.evaluation.fid import HeldOut, frechet_distance
 from carv_distill.evaluation.reference import Reference
 from tests.helpers.captioned_files import beside, photos
+from tests.helpers.fashion_files import save_fashion_features, save_fashion_mnist
 from tests.helpers.image_files import as_folder
 
 
@@ -34,6 +39,27 @@ def test_rendered_shapes_have_their_cameras(tmp_path: Path) -> None:
     assert REFERENCE.measure(options, [], "cpu") is not None
     with np.load(out) as file:
         assert (file["size"].item(), file["images"].item()) == (8, 112)
+
+
+def test_the_half_to_test_by_is_the_floor(tmp_path: Path) -> None:
+    """Its FID against the half to train on, to the bit: both go through the network once."""
+    save_fashion_mnist(tmp_path)
+    weights, out = str(save_fashion_features(tmp_path / "features")), tmp_path / "fashion.npz"
+    options = ReferenceOptions(
+        data="fashion_mnist", path=str(tmp_path), features="classifier", weights=weights, out=out
+    )
+    measured = REFERENCE.measure(options, [], "cpu")
+    assert measured is not None
+    extractor = load_extractor("classifier", weights)
+    kept = Reference.from_file(out, extractor, 32).statistics
+    train, test = (
+        Reference.from_set(load_images(replace(options.source, split=split)), extractor, most_features=0)
+        for split in ("train", "test")
+    )
+    assert torch.equal(kept.mu, train.statistics.mu)
+    assert kept.held_out == HeldOut(frechet_distance(test.statistics, train.statistics), 20)
+    assert measured.result is not None
+    assert measured.result["held_out"] == {"fid": kept.held_out.fid, "images": 20}
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,8 @@ def test_a_damaged_zip_is_named(tmp_path: Path) -> None:
     [
         (
             DataOptions("mnist"),
-            "data.name: no data set 'mnist' of labelled images; allowed: digits, solids, cifar10, images",
+            "data.name: no data set 'mnist' of labelled images; allowed: digits, solids, cifar10, "
+            "fashion_mnist, images",
         ),
         (DataOptions("digits", "x"), "data.path: x is given, but data.name: digits is made in memory"),
         (DataOptions("digits", size=64), "data.size: 64 is given, but data.name: digits has none"),
@@ -154,6 +155,9 @@ def test_cifar10_is_read_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyP
     x, labels = data.batch(torch.arange(6))
     assert labels.tolist() == [3, 1, 0, 9, 2, 2]
     assert np.array_equal(to_uint8(x).numpy(), pixels.reshape(6, 3, 32, 32))
+
+    assert len(load_images(DataOptions("cifar10", str(tmp_path), split="test"))) == 1
+    assert len(load_images(DataOptions("cifar10"), wanted=False)) == 0
 
     folder = tmp_path / CIFAR10.base_folder
     second = (folder / "data_batch_2").read_bytes()

@@ -15,6 +15,7 @@ from carv_distill.tasks import load_config, train
 from carv_distill.teachers.schedule import EDMSchedule
 from carv_distill.teachers.teacher import edm_scheduler_config, save_teacher
 from tests.helpers.edm_networks import small
+from tests.helpers.fashion_files import save_fashion_features, save_fashion_mnist
 from tests.helpers.image_files import save_cifar10, save_zip
 from tests.helpers.small import ROOT
 from tests.helpers.tiny_latent import save_tiny_pipeline
@@ -53,6 +54,7 @@ SMALL_PIXELS = [
 SMALL_CLIPS = [
     "training.clips=8",
     "training.size=16",
+    "training.small_size=null",
     "training.frames=5",
     "training.vae_channels=4",
     "training.width=24",
@@ -108,6 +110,24 @@ def second_phase(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
     return [*words, f"dmd.start={train(first)}"]
 
 
+def fashion(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
+    save_fashion_mnist(folder)
+    features = save_fashion_features(folder / "features")
+    small = ["training.batch=2", "training.channels=[8]", "training.head_channels=8", "fid.sampler_steps=2"]
+    places = [f"data.path={folder}", f"fid.weights={features}", f"fid.reference={features}/reference.npz"]
+    return [*small, *places, "fid.images=4", "preview.every=0"]
+
+
+def student_of_fashion(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
+    """Without the data set."""
+    features = save_fashion_features(folder / "features")
+    unet = tiny_unet(channels=1, labels=11, sample_size=32)
+    save_teacher(folder / "teacher", unet, edm_scheduler_config(EDMSchedule(), 0.66), "")
+    places = [f"fid.weights={features}", f"fid.reference={features}/reference.npz", "fid.images=4"]
+    few = [word for word in STUDENT if word != "fid.every=0"]
+    return [*few, *places, f"teacher.path={folder}/teacher"]
+
+
 def few_solids(folder: Path, patch: pytest.MonkeyPatch) -> list[str]:
     patch.setattr(solids.labelled_solids, "__defaults__", (1,))
     small = ["training.batch=2", "training.channels=[8]", "training.head_channels=8"]
@@ -156,6 +176,10 @@ RUNS: dict[str, Prepare] = {
     "imagenet64/dmd2.yaml": second_phase,
     "imagenet64/dmd2_fastgen.yaml": imagenet64,
     "imagenet64/dmd2_start.yaml": imagenet64,
+    "fashion/teacher.yaml": fashion,
+    "fashion/teacher_gpu.yaml": fashion,
+    "fashion/dmd_carv.yaml": student_of_fashion,
+    "fashion/dmd_iid.yaml": student_of_fashion,
     "solids/teacher.yaml": few_solids,
     "solids/dmd_carv.yaml": student_of_solids,
     "teacher_digits.yaml": lambda folder, patch: ["training.batch=2", "fid.every=0"],
@@ -201,6 +225,16 @@ def test_carv_differs_from_the_recipe_in_a_few_lines(folder: str) -> None:
         "estimator.draws",
         "estimator.strategy",
         "dmd.fake_strategy",
+    }
+
+
+def test_fashion_with_carv_and_without_differ_in_strata_and_draws() -> None:
+    carv, plain = (flat(load_config(CONFIGS / f"fashion/dmd_{kind}.yaml")) for kind in ("carv", "iid"))
+    assert {key: plain[key] for key, value in carv.items() if plain[key] != value} == {
+        "name": "dmd_fashion_iid",
+        "estimator.draws": 1,
+        "estimator.strategy": "iid",
+        "dmd.fake_strategy": "iid",
     }
 
 

@@ -11,8 +11,8 @@ from carv_distill.data.images import load_images
 from carv_distill.data.sets import to_uint8
 from carv_distill.data.solids import combinations, object_prompt, view_prompt
 from carv_distill.data.wild import WILD, prompt_of, wild_solids
+from carv_distill.evaluation.classifier import ClassifierFeatures
 from carv_distill.evaluation.clip import ClipScorer
-from carv_distill.evaluation.features import DigitsFeatures
 from carv_distill.evaluation.fid import FeatureStatistics, frechet_distance
 from carv_distill.evaluation.generate import generate_uint8
 from carv_distill.teachers.pipelines.teacher import load_text_teacher
@@ -91,7 +91,7 @@ def test_the_teacher_knows_the_class_means_at_high_noise() -> None:
 def test_heun_samples_have_the_fid_of_the_card_within_its_noise() -> None:
     """600 samples: FID is biased upwards at small N, to about 2 here; noise images are at 160."""
     teacher, data = load_teacher(TEACHER), load_images("digits")
-    extractor = DigitsFeatures(FEATURES)
+    extractor = ClassifierFeatures(FEATURES)
     made = generate_uint8(
         lambda z, y: heun_sample(teacher.denoiser, teacher.schedule, z, y, 18), range(600), data.spec
     )

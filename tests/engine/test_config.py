@@ -41,7 +41,7 @@ DMD = ROOT / "configs/dmd_carv.yaml"
         ("task=dms", "task: 'dms' is not one of dmd, teacher"),
         (
             "data.name=digitz",
-            "'digitz' is not one of digits, solids, cifar10, images, shapes, captioned "
+            "'digitz' is not one of digits, solids, cifar10, fashion_mnist, images, shapes, captioned "
             "(did you mean digits?)",
         ),
         ("estimator.statistic=neymann", "'neymann' is not one of second_moment, neyman"),

@@ -127,7 +127,7 @@ def test_embeddings_tell_solids_apart() -> None:
 def test_what_is_no_model_or_no_image_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"fid\.weights: .*nowhere is not a folder"):
         load_extractor("clip", str(tmp_path / "nowhere"))
-    with pytest.raises(UserError, match=r"fid\.features: 'vgg' is not one of digits, inception, clip"):
+    with pytest.raises(UserError, match=r"fid\.features: 'vgg' is not one of digits, classifier, "):
         load_extractor("vgg")
     with pytest.raises(UserError, match=r"takes uint8 \[n, 1 or 3, H, W\]"):
         ClipFeatures(MODEL)(torch.zeros(2, 3, 8, 8))

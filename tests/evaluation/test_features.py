@@ -10,20 +10,16 @@ from safetensors.torch import load_file, save_file
 from carv_distill.data.digits import load_digits_images
 from carv_distill.data.sets import to_uint8
 from carv_distill.errors import UserError
-from carv_distill.evaluation.features import (
-    INCEPTION_FILE,
-    DigitsClassifier,
-    DigitsFeatures,
-    InceptionFeatures,
-)
+from carv_distill.evaluation.classifier import Classifier, ClassifierFeatures
+from carv_distill.evaluation.features import INCEPTION_FILE, InceptionFeatures
 from carv_distill.evaluation.fid import compute_metrics
 from tests.helpers.features import extract_features
 from tests.helpers.small import DIGITS_FEATURES
 
 
-def test_digits_features_are_the_shipped_networks(digits_features: DigitsFeatures) -> None:
+def test_digits_features_are_the_shipped_networks(digits_features: ClassifierFeatures) -> None:
     images = to_uint8(load_digits_images().images)[:20]
-    network = DigitsClassifier()
+    network = Classifier()
     network.load_state_dict(load_file(DIGITS_FEATURES / "model.safetensors"))
     features = digits_features(images)
     assert features.shape == (20, digits_features.dim)
@@ -35,7 +31,7 @@ def test_digits_features_are_the_shipped_networks(digits_features: DigitsFeature
 
 def test_shipped_network_knows_the_digits() -> None:
     data = load_digits_images()
-    network = DigitsClassifier()
+    network = Classifier()
     network.load_state_dict(load_file(DIGITS_FEATURES / "model.safetensors"))
     assert (network(to_uint8(data.images)).argmax(1) == data.labels).double().mean() > 0.98
     # every feature varies over the digits, or the Fréchet distance would be blind along it
@@ -44,11 +40,11 @@ def test_shipped_network_knows_the_digits() -> None:
 
 def test_loading_leaves_the_random_state_alone() -> None:
     state = torch.random.get_rng_state()
-    DigitsFeatures(DIGITS_FEATURES)
+    ClassifierFeatures(DIGITS_FEATURES)
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_autocast_does_not_reach_the_features(digits_features: DigitsFeatures) -> None:
+def test_autocast_does_not_reach_the_features(digits_features: ClassifierFeatures) -> None:
     images = to_uint8(load_digits_images().images)[:20]
     plain = digits_features(images)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -66,23 +62,25 @@ def test_autocast_does_not_reach_the_features(digits_features: DigitsFeatures) -
         torch.zeros(1, 8, 8, dtype=torch.uint8),
     ],
 )
-def test_digits_features_refuse_other_images(digits_features: DigitsFeatures, images: torch.Tensor) -> None:
+def test_digits_features_refuse_other_images(
+    digits_features: ClassifierFeatures, images: torch.Tensor
+) -> None:
     with pytest.raises(UserError, match=r"takes uint8 \[n, 1, 8, 8\]"):
         digits_features(images)
 
 
 def test_digits_features_refuse_missing_corrupt_and_foreign_weights(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere.*cannot read the weights"):
-        DigitsFeatures(tmp_path / "nowhere")
+        ClassifierFeatures(tmp_path / "nowhere")
     path = tmp_path / "model.safetensors"
     path.write_bytes((DIGITS_FEATURES / "model.safetensors").read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"model\.safetensors: not the weights of DigitsClassifier"):
-        DigitsFeatures(tmp_path)
+    with pytest.raises(UserError, match=r"model\.safetensors: not the weights of a Classifier"):
+        ClassifierFeatures(tmp_path)
     state = load_file(DIGITS_FEATURES / "model.safetensors")
     del state["head.bias"]
     save_file(state, path)
     with pytest.raises(UserError, match=r"head\.bias") as caught:
-        DigitsFeatures(tmp_path)
+        ClassifierFeatures(tmp_path)
     assert "\n" not in str(caught.value)
 
 

@@ -10,7 +10,7 @@ from torch_fidelity.metric_prc import calculate_precision_recall_full
 from carv_distill.data.digits import load_digits_images
 from carv_distill.data.sets import to_uint8
 from carv_distill.errors import UserError
-from carv_distill.evaluation.features import DigitsFeatures
+from carv_distill.evaluation.classifier import ClassifierFeatures
 from carv_distill.evaluation.fid import (
     FeatureStatistics,
     compute_metrics,
@@ -199,7 +199,7 @@ def test_compute_metrics_refuses_too_little() -> None:
         compute_metrics(normal(10, 4, 0), normal(2, 4, 1))
 
 
-def test_real_digits_are_nearer_to_digits_than_noise_is(digits_features: DigitsFeatures) -> None:
+def test_real_digits_are_nearer_to_digits_than_noise_is(digits_features: ClassifierFeatures) -> None:
     images = to_uint8(load_digits_images().images)
     generator = torch.Generator().manual_seed(0)
     features = extract_features(digits_features, images)

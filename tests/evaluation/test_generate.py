@@ -5,7 +5,7 @@ from torch import Tensor
 from carv_distill.data.digits import DIGITS
 from carv_distill.data.sets import to_uint8
 from carv_distill.errors import UserError
-from carv_distill.evaluation.features import DigitsFeatures
+from carv_distill.evaluation.classifier import ClassifierFeatures
 from carv_distill.evaluation.generate import generate_uint8, generated_features, image_latents
 from carv_distill.processes import Processes
 
@@ -56,7 +56,7 @@ def test_images_do_not_depend_on_the_batch_size(batch_size: int) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
-def test_features_are_those_of_the_images(batch_size: int, digits_features: DigitsFeatures) -> None:
+def test_features_are_those_of_the_images(batch_size: int, digits_features: ClassifierFeatures) -> None:
     counts: list[int] = []
     features = generated_features(
         elementwise, range(20), DIGITS, digits_features, batch_size, progress=counts.append
@@ -116,7 +116,7 @@ def test_random_labels_are_drawn_after_the_latent() -> None:
 
 @pytest.mark.parametrize(("count", "calls"), [(600, 2), (200, 1), (512, 1)])
 def test_every_process_calls_a_generator_as_often(
-    count: int, calls: int, digits_features: DigitsFeatures
+    count: int, calls: int, digits_features: ClassifierFeatures
 ) -> None:
     """Three batches of two processes, one, two: a sharded generator needs both in every call."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,15 +11,15 @@ import torch
 from carv_distill.data.digits import load_digits_images
 from carv_distill.data.sets import LabelledImages, to_uint8
 from carv_distill.errors import UserError
-from carv_distill.evaluation.features import DigitsFeatures
-from carv_distill.evaluation.fid import FeatureStatistics
+from carv_distill.evaluation.classifier import ClassifierFeatures
+from carv_distill.evaluation.fid import FeatureStatistics, HeldOut
 from carv_distill.evaluation.options import FIDOptions
 from carv_distill.evaluation.reference import FIDSetup, Reference
 from carv_distill.processes import Processes
 from tests.helpers.features import reference_of
 
 
-def test_a_set_gives_what_its_images_give(digits_features: DigitsFeatures) -> None:
+def test_a_set_gives_what_its_images_give(digits_features: ClassifierFeatures) -> None:
     """Kept or summed; the covariance's divisor is N − 1 in both."""
     data = load_digits_images()
     images = reference_of("digits", to_uint8(data.images), digits_features)
@@ -42,7 +43,7 @@ def test_a_set_gives_what_its_images_give(digits_features: DigitsFeatures) -> No
         Reference.from_set(few, digits_features)
 
 
-def test_a_file_says_what_it_is_of(digits_features: DigitsFeatures, tmp_path: Path) -> None:
+def test_a_file_says_what_it_is_of(digits_features: ClassifierFeatures, tmp_path: Path) -> None:
     statistics = FeatureStatistics(torch.zeros(64).double(), torch.eye(64).double())
     path = tmp_path / "statistics.npz"
     own = digits_features.fingerprint
@@ -55,7 +56,34 @@ def test_a_file_says_what_it_is_of(digits_features: DigitsFeatures, tmp_path: Pa
         Reference.from_file(path, digits_features, 8)
 
 
-def test_a_files_name_may_say_its_resolution(digits_features: DigitsFeatures, tmp_path: Path) -> None:
+def test_a_file_may_hold_the_floor(tmp_path: Path) -> None:
+    statistics = FeatureStatistics(torch.zeros(2).double(), torch.eye(2).double(), HeldOut(0.25, 10_000))
+    path = tmp_path / "statistics.npz"
+    statistics.save(path)
+    assert FeatureStatistics.load(path).held_out == HeldOut(0.25, 10_000)
+    replace(statistics, held_out=None).save(path)
+    assert FeatureStatistics.load(path).held_out is None
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"held_out_fid": 0.25},
+        {"held_out_images": 10},
+        {"held_out_fid": float("nan"), "held_out_images": 10},
+        {"held_out_fid": 0.25, "held_out_images": 0},
+        {"held_out_fid": 0.25, "held_out_images": 2.5},
+        {"held_out_fid": "low", "held_out_images": 10},
+    ],
+)
+def test_a_floor_that_is_none_is_refused(about: dict[str, float | str], tmp_path: Path) -> None:
+    path = tmp_path / "statistics.npz"
+    FeatureStatistics(torch.zeros(2).double(), torch.eye(2).double()).save(path, **about)
+    with pytest.raises(UserError, match=r"statistics\.npz: found held_out_fid .* or neither"):
+        FeatureStatistics.load(path)
+
+
+def test_a_files_name_may_say_its_resolution(digits_features: ClassifierFeatures, tmp_path: Path) -> None:
     statistics = FeatureStatistics(torch.zeros(64).double(), torch.eye(64).double())
     for name, fits in (("imagenet-64x64.npz", False), ("digits-8x8.npz", True), ("plain.npz", True)):
         statistics.save(tmp_path / name)

@@ -10,8 +10,8 @@ from torch import Tensor
 from carv_distill.data.digits import DIGITS, load_digits_images
 from carv_distill.data.sets import to_uint8
 from carv_distill.errors import UserError
-from carv_distill.evaluation.features import DigitsFeatures
-from carv_distill.evaluation.fid import compute_metrics
+from carv_distill.evaluation.classifier import ClassifierFeatures
+from carv_distill.evaluation.fid import HeldOut, compute_metrics
 from carv_distill.evaluation.floor import Floor, NoFloor, measure_floor
 from carv_distill.evaluation.generate import generate_uint8
 from carv_distill.evaluation.reference import Reference
@@ -26,12 +26,12 @@ def blurred(z: Tensor, labels: Tensor) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def reference(digits_features: DigitsFeatures) -> Reference:
+def reference(digits_features: ClassifierFeatures) -> Reference:
     return reference_of("digits", to_uint8(load_digits_images().images), digits_features)
 
 
 def evaluate(
-    extractor: DigitsFeatures, reference: Reference, ranges: int = 3, batch_size: int = 16
+    extractor: ClassifierFeatures, reference: Reference, ranges: int = 3, batch_size: int = 16
 ) -> Report:
     return evaluate_generator(
         blurred,
@@ -46,7 +46,7 @@ def evaluate(
     )
 
 
-def test_each_range_is_its_own_seeds(digits_features: DigitsFeatures, reference: Reference) -> None:
+def test_each_range_is_its_own_seeds(digits_features: ClassifierFeatures, reference: Reference) -> None:
     report = evaluate(digits_features, reference)
     assert report.seed_ranges == ((0, 39), (40, 79), (80, 119))
     for (first, last), metrics in zip(report.seed_ranges, report.metrics, strict=True):
@@ -56,14 +56,18 @@ def test_each_range_is_its_own_seeds(digits_features: DigitsFeatures, reference:
     assert len({metrics.fid for metrics in report.metrics}) == 3
 
 
-def test_batch_size_does_not_move_the_numbers(digits_features: DigitsFeatures, reference: Reference) -> None:
+def test_batch_size_does_not_move_the_numbers(
+    digits_features: ClassifierFeatures, reference: Reference
+) -> None:
     first, second = (evaluate(digits_features, reference, batch_size=size) for size in (7, 40))
     for a, b in zip(first.metrics, second.metrics, strict=True):
         # the images are equal; convolutions of another batch size may differ in float32's last bits
         assert a.fid == pytest.approx(b.fid, rel=1e-5)
 
 
-def test_summary_is_mean_deviation_and_minimum(digits_features: DigitsFeatures, reference: Reference) -> None:
+def test_summary_is_mean_deviation_and_minimum(
+    digits_features: ClassifierFeatures, reference: Reference
+) -> None:
     report = evaluate(digits_features, reference)
     for key, summary in report.summary().items():
         values = [getattr(metrics, key) for metrics in report.metrics]
@@ -74,7 +78,7 @@ def test_summary_is_mean_deviation_and_minimum(digits_features: DigitsFeatures, 
     assert Summary.of([2.0]) == Summary(2.0, None, 2.0)
 
 
-def test_json_holds_what_a_reader_needs(digits_features: DigitsFeatures, reference: Reference) -> None:
+def test_json_holds_what_a_reader_needs(digits_features: ClassifierFeatures, reference: Reference) -> None:
     report = evaluate(digits_features, reference)
     content = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert content == report.to_dict()
@@ -88,7 +92,7 @@ def test_json_holds_what_a_reader_needs(digits_features: DigitsFeatures, referen
 
 
 def test_statistics_alone_give_fid_alone(
-    digits_features: DigitsFeatures, reference: Reference, tmp_path: Path
+    digits_features: ClassifierFeatures, reference: Reference, tmp_path: Path
 ) -> None:
     reference.statistics.save(tmp_path / "digits.npz")
     from_file = Reference.from_file(tmp_path / "digits.npz", digits_features)
@@ -99,8 +103,22 @@ def test_statistics_alone_give_fid_alone(
     assert report.to_dict()["summary"]["fid"]["std"] is None
 
 
+def test_a_floor_kept_with_the_statistics_is_shown(
+    digits_features: ClassifierFeatures, reference: Reference
+) -> None:
+    floor = HeldOut(0.254, 40)
+    alone = Reference("kept", replace(reference.statistics, held_out=floor))
+    assert measure_floor(alone, 40, "random") == floor
+    student = evaluate(digits_features, alone)
+    text = " ".join(str(report_table([student], floor)).split())
+    assert "floor: real images 0.25" in text
+    assert "Floor: 40 real images to test by in the generator's place, as kept with the statistics." in text
+    assert "of another number" not in text
+    assert "of another number" in str(report_table([student], HeldOut(0.254, 41)))
+
+
 def test_table_shows_every_report(
-    digits_features: DigitsFeatures, reference: Reference, tmp_path: Path
+    digits_features: ClassifierFeatures, reference: Reference, tmp_path: Path
 ) -> None:
     student = evaluate(digits_features, reference)
     reference.statistics.save(tmp_path / "digits.npz")
@@ -136,7 +154,7 @@ def test_kid_is_shown_in_a_unit_that_reads(
     kids: tuple[float, ...],
     header: str,
     cells: tuple[str, ...],
-    digits_features: DigitsFeatures,
+    digits_features: ClassifierFeatures,
     reference: Reference,
 ) -> None:
     """One for the whole table, by its largest value; ± 4.582 or of three values about the mean."""
@@ -150,7 +168,9 @@ def test_kid_is_shown_in_a_unit_that_reads(
     assert tuple(row[3] for row in table.rows) == cells
 
 
-def test_a_runs_own_fid_is_told_from_the_mean(digits_features: DigitsFeatures, reference: Reference) -> None:
+def test_a_runs_own_fid_is_told_from_the_mean(
+    digits_features: ClassifierFeatures, reference: Reference
+) -> None:
     """Where the settings are the run's; with one range there is nothing to tell apart."""
     student = evaluate(digits_features, reference)
     said = f"FIDs during training are of the first range alone: {student.metrics[0].fid:.2f} for the student."
@@ -165,7 +185,12 @@ def test_a_runs_own_fid_is_told_from_the_mean(digits_features: DigitsFeatures, r
     [("images", 3, 3, 8), ("ranges", 10, 0, 8), ("batch_size", 10, 3, 0)],
 )
 def test_too_small_arguments_are_named(
-    digits_features: DigitsFeatures, reference: Reference, key: str, images: int, ranges: int, batch_size: int
+    digits_features: ClassifierFeatures,
+    reference: Reference,
+    key: str,
+    images: int,
+    ranges: int,
+    batch_size: int,
 ) -> None:
     with pytest.raises(UserError, match=f"{key}: found"):
         evaluate_generator(
@@ -174,7 +199,7 @@ def test_too_small_arguments_are_named(
 
 
 def test_progress_bar_counts_the_images(
-    digits_features: DigitsFeatures, reference: Reference, capsys: pytest.CaptureFixture[str]
+    digits_features: ClassifierFeatures, reference: Reference, capsys: pytest.CaptureFixture[str]
 ) -> None:
     evaluate_generator(
         blurred,
@@ -192,7 +217,7 @@ def test_progress_bar_counts_the_images(
     assert "FID" in shown
 
 
-def test_the_table_says_what_it_is(digits_features: DigitsFeatures, reference: Reference) -> None:
+def test_the_table_says_what_it_is(digits_features: ClassifierFeatures, reference: Reference) -> None:
     """The floor beside the generators, with its definition; what few images and labels in turn do; where
     there is no floor the reason."""
     student = evaluate(digits_features, reference)

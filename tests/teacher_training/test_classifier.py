@@ -6,13 +6,14 @@ import torch
 from safetensors.torch import load_file
 
 from carv_distill.data.digits import load_digits_images
-from carv_distill.evaluation.features import DigitsClassifier
-from carv_distill.teacher_training.digits_features import main, random_shift, train_classifier
+from carv_distill.evaluation.classifier import Classifier, ClassifierFeatures
+from carv_distill.teacher_training.classifier import main, random_shift, train_classifier
+from tests.helpers.fashion_files import save_fashion_mnist
 
 
 def test_shapes_and_input_scaling() -> None:
     torch.manual_seed(0)
-    network = DigitsClassifier()
+    network = Classifier()
     images = torch.randint(256, (5, 1, 8, 8), dtype=torch.uint8)
     assert network.features(images).shape == (5, 64)
     assert network(images).shape == (5, 10)
@@ -50,10 +51,10 @@ def test_training_is_a_function_of_the_seed_and_leaves_the_random_state_alone() 
 
 
 def test_main_writes_weights_config_and_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--out", str(tmp_path / "net"), "--epochs", "3"])
+    main(["--data", "digits", "--out", str(tmp_path / "net"), "--epochs", "3"])
     config = json.loads((tmp_path / "net/config.json").read_text())
     card = (tmp_path / "net/README.md").read_text()
-    network = DigitsClassifier()
+    network = Classifier()
     network.load_state_dict(load_file(tmp_path / "net/model.safetensors"))
     # three epochs are enough to tell digits apart, chance is 10 %
     assert config["accuracy"] > 0.7
@@ -68,6 +69,27 @@ def test_main_writes_weights_config_and_card(tmp_path: Path, capsys: pytest.Capt
     ]
 
 
+def test_a_set_with_a_half_to_test_by_holds_that_out(tmp_path: Path) -> None:
+    save_fashion_mnist(tmp_path)
+    out, path = tmp_path / "net", str(tmp_path)
+    words = ["--data", "fashion_mnist", "--path", path, "--out", str(out), "--epochs", "1", "--batch", "20"]
+    assert main(words) == 0
+    config, card = json.loads((out / "config.json").read_text()), (out / "README.md").read_text()
+    assert (config["train"], config["held_out"]) == (40, 20)
+    assert "--data fashion_mnist" in card
+    assert "split at random" not in card
+    assert ClassifierFeatures(out).shape == (1, 32, 32)
+
+
+def test_files_that_are_missing_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["--path", str(tmp_path), "--out", str(tmp_path / "net")]
+    assert main(["--data", "fashion_mnist", *where]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: --path: neither ")
+    assert said.count("\n") == 1
+    assert not (tmp_path / "net").exists()
+
+
 def test_no_epochs_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--out", str(tmp_path), "--epochs", "0"]) == 2
+    assert main(["--data", "digits", "--out", str(tmp_path), "--epochs", "0"]) == 2
     assert capsys.readouterr().err == "error: --epochs 0, --batch 64: both must be at least 1\n"
