@@ -159,7 +159,7 @@ class VideoTeacherOptions:
     """Pixels along one side."""
     clips: int = at_least(8, 2000)
     """Of the training set."""
-    vae_channels: int = at_least(4, 16)
+    vae_channels: int = at_least(4, 32)
     latent_channels: int = at_least(1, 16)
     patch: int = at_least(1, 4)
     """Latents along one side of what is one token of the transformer."""
@@ -173,10 +173,12 @@ class VideoTeacherOptions:
     text_layers: int = at_least(1, 1)
     vae_share: float = between(0, 1, 0.5)
     """Share of the steps that the autoencoder gets, before the transformer starts."""
-    vae_batch: int = at_least(1, 8)
-    """Crops per step and process of the autoencoder,"""
-    vae_crop: int = at_least(16, 32)
-    """of so many pixels along one side;"""
+    vae_batch: int = at_least(1, 24)
+    """Crops per step and process of the autoencoder: of many small ones it learns faster than of few,"""
+    vae_crop: int = at_least(16, 16)
+    """of so many pixels along one side"""
+    vae_frames: int = at_least(5, 5)
+    """and so many frames, 4 m + 1; in the last third of its steps of all frames, and accordingly fewer;"""
     batch: int = at_least(1, 8)
     """clips of the transformer."""
     small_size: int | None = at_least(16, None)
@@ -186,11 +188,13 @@ class VideoTeacherOptions:
     """Share of the transformer's steps that these get,"""
     small_batch: int = at_least(1, 8)
     """and so many of them a step."""
-    vae_lr: float = more_than(0, 2e-3)
+    vae_lr: float = more_than(0, 4e-3)
     lr: float = more_than(0, 1e-3)
     """Of transformer and text encoder."""
     warmup: int = at_least(0, 50)
     """Steps of linear warm-up of each stage; cosine decay to zero follows."""
+    clip_norm: float = more_than(0, 1.0)
+    """Greatest norm of a gradient."""
     kl_weight: float = at_least(0, 1e-6)
     """Of the latents' KL divergence to N(0, I), beside the mean absolute error of a pixel."""
     prompt_dropout: float = between(0, 1, 0.1)

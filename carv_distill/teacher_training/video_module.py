@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from carv_distill.carv import stream
 from carv_distill.engine.estimator import RunModule
@@ -106,11 +107,20 @@ class VideoTeacherModule(RunModule):
         """Whether the transformer learns from small clips in the present step."""
         return self.starts[1] <= self.global_step < self.starts[2]
 
+    @property
+    def _crops(self) -> tuple[int, int]:
+        """How many the autoencoder takes in the present step, and of how many frames."""
+        o = self.options
+        few = min(o.vae_frames, o.frames)
+        if 3 * self.global_step < 2 * self.starts[1]:
+            return o.vae_batch, few
+        return max(1, o.vae_batch * few // o.frames), o.frames
+
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         own = self.seed, self.global_rank, self.global_step
         g = stream(*own, "video teacher", device=self.device)
         stage, o = self.stage, self.options
-        count = o.vae_batch if stage == "vae" else o.small_batch if self.learns_small else o.batch
+        count = self._crops[0] if stage == "vae" else o.small_batch if self.learns_small else o.batch
         # of a CPU's stream: a number drawn on a GPU would have to be waited for
         pick = torch.randint(len(self.clips), (count,), generator=stream(*own, "clips"))
         loss = self._vae_loss(pick, g) if stage == "vae" else self._transformer_loss(pick, g)
@@ -120,11 +130,16 @@ class VideoTeacherModule(RunModule):
     def _vae_loss(self, pick: Tensor, g: torch.Generator) -> Tensor:
         """mean |x̂ − x| + w KL on a crop of each clip; Rombach et al. 2022, section 3.1, without perceptual
         and adversarial parts."""
-        o = self.options
+        o, (_, frames) = self.options, self._crops
         side = min(o.vae_crop, o.size)
         place = stream(self.seed, self.global_rank, self.global_step, "crop")
-        top, left = torch.randint(o.size - side + 1, (2,), generator=place).tolist()
-        videos = pixels(self.clips[pick, ..., top : top + side, left : left + side])
+        corner = torch.randint(o.size - side + 1, (2, len(pick)), generator=place).tolist()
+        begin = torch.randint(o.frames - frames + 1, (len(pick),), generator=place).tolist()
+        crops = [
+            self.clips[n, t : t + frames, :, top : top + side, left : left + side]
+            for n, t, top, left in zip(pick.tolist(), begin, *corner, strict=True)
+        ]
+        videos = pixels(torch.stack(crops))
         posterior = self.vae.encode(videos).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=g, device=self.device)
         decoded = self.vae.decode(posterior.mean + posterior.std * noise, return_dict=False)[0]
@@ -171,6 +186,9 @@ class VideoTeacherModule(RunModule):
         if self.stage != "vae":
             self._scale = scale
         return scale
+
+    def configure_gradient_clipping(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
+        self.clip_gradients(optimizer, self.options.clip_norm, "norm")
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         stage, step = self.stage, self.global_step

@@ -28,8 +28,12 @@ from .options import VideoTeacherOptions
 
 LEAST_HEAD = 6
 """Numbers of an attention head: two or more for each of time, height and width, in which its places turn."""
-FACTOR = 4
-"""Pixels along one side of a latent, and frames of all latents but the first."""
+SIDE, FRAMES, CHUNK = 4, 2, 4
+"""Pixels along one side of a latent; frames of all latents but the first; frames that the autoencoder takes
+at a time after the first."""
+QUIET = -6.0
+"""Logarithm of the latents' variance at the start: at 0 their noise drowns what they say of a clip, and
+colours are not learned in a thousand steps."""
 
 
 @dataclass
@@ -44,8 +48,8 @@ class VideoTeacherNetworks:
 
 def latent_shape(o: VideoTeacherOptions) -> tuple[int, int, int, int]:
     """[C, T, S/4, S/4] of a clip."""
-    side = o.size // FACTOR
-    return o.latent_channels, (o.frames - 1) // FACTOR + 1, side, side
+    side = o.size // SIDE
+    return o.latent_channels, (o.frames - 1) // FRAMES + 1, side, side
 
 
 def build_video_networks(o: VideoTeacherOptions, words: Sequence[str]) -> VideoTeacherNetworks:
@@ -54,16 +58,17 @@ def build_video_networks(o: VideoTeacherOptions, words: Sequence[str]) -> VideoT
     Raises:
         UserError: frames, sizes or widths that do not divide, or sizes that make no network.
     """
-    if o.frames % FACTOR != 1:
-        raise UserError(f"training.frames: {o.frames} is not {FACTOR} m + 1, as this autoencoder needs")
-    if o.size % (FACTOR * o.patch):
+    for key, frames in (("frames", o.frames), ("vae_frames", min(o.vae_frames, o.frames))):
+        if frames % CHUNK != 1:
+            raise UserError(f"training.{key}: {frames} is not {CHUNK} m + 1, as this autoencoder needs")
+    if o.size % (SIDE * o.patch):
         raise UserError(
-            f"training.size: {o.size} is no multiple of {FACTOR * o.patch}, the pixels along one side of a "
+            f"training.size: {o.size} is no multiple of {SIDE * o.patch}, the pixels along one side of a "
             "patch (training.patch latents)"
         )
-    if o.small_size is not None and (o.small_size % (FACTOR * o.patch) or o.small_size >= o.size):
+    if o.small_size is not None and (o.small_size % (SIDE * o.patch) or o.small_size >= o.size):
         raise UserError(
-            f"training.small_size: {o.small_size} is no multiple of {FACTOR * o.patch} below training.size, "
+            f"training.small_size: {o.small_size} is no multiple of {SIDE * o.patch} below training.size, "
             f"{o.size}"
         )
     if o.width % (2 * o.heads) or o.width < LEAST_HEAD * o.heads:
@@ -89,17 +94,25 @@ def build_video_networks(o: VideoTeacherOptions, words: Sequence[str]) -> VideoT
 
 def _networks(o: VideoTeacherOptions, words: Sequence[str]) -> VideoTeacherNetworks:
     c, t, side, _ = latent_shape(o)
+    # As Wan 2.2's: patches of pixels, and shortcuts past what makes them smaller and larger.
+    patch = 2
     vae = AutoencoderKLWan(
         base_dim=o.vae_channels,
         z_dim=c,
-        dim_mult=[1, 1, 1],  # 2² times smaller
+        dim_mult=[1, 1],  # once smaller
         num_res_blocks=1,
-        temperal_downsample=[True, True],
+        temperal_downsample=[True],
+        is_residual=True,
+        patch_size=patch,
+        in_channels=3 * patch**2,
+        out_channels=3 * patch**2,
         latents_mean=[0.0] * c,
         latents_std=[1.0] * c,
-        scale_factor_temporal=FACTOR,
-        scale_factor_spatial=FACTOR,
+        scale_factor_temporal=FRAMES,
+        scale_factor_spatial=SIDE,
     )
+    with torch.no_grad():
+        vae.quant_conv.bias[c:] = QUIET
     transformer = WanTransformer3DModel(
         patch_size=(1, o.patch, o.patch),
         num_attention_heads=o.heads,

@@ -77,7 +77,7 @@ def test_stages_learn_in_turn_and_the_folder_is_a_teacher(tmp_path: Path) -> Non
     assert not (tmp_path / "teacher" / "training.json").exists()  # of four of the eight clips
     run_page(tmp_path / "teacher")
     teacher = load_text_teacher(tmp_path / "teacher", (5, 16, 16))
-    assert teacher.shape == (4, 2, 4, 4)
+    assert teacher.shape == (4, 3, 4, 4)
     assert not teacher.prompts.unknown_words("a red cube turns left")
     torch.testing.assert_close(teacher.schedule.table, module.schedule.table)
     mean = teacher.codec.vae.encode(pixels(clips()[:1])).latent_dist.mean
@@ -127,7 +127,7 @@ def test_the_transformer_learns_from_small_clips_first(monkeypatch: pytest.Monke
     monkeypatch.setattr(module, "_transformer_loss", watched)
     fit(module, 10)
     shapes, rates = zip(*seen, strict=True)
-    assert shapes == ((2, 4, 2, 4, 4),) * 2 + ((3, 4, 2, 8, 8),) * 3
+    assert shapes == ((2, 4, 3, 4, 4),) * 2 + ((3, 4, 3, 8, 8),) * 3
     assert rates == pytest.approx([r * options.lr for r in (1, 0.5, 1, 0.75, 0.25)])
     assert module.videos(PROMPTS[:1], g, steps=2).shape == (1, 3, 5, 32, 32)
 
