@@ -104,6 +104,32 @@ def test_a_training_is_a_function_of_its_seed() -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_the_autoencoder_takes_many_short_crops_and_then_fewer_whole_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each from a place of its own in a clip."""
+    options = replace(OPTIONS, frames=9, size=32, vae_batch=4, vae_frames=5, vae_share=1.0)
+    torch.manual_seed(0)
+    g = torch.Generator().manual_seed(0)
+    whole = torch.randint(256, (4, 9, 3, 32, 32), dtype=torch.uint8, generator=g)
+    module = VideoTeacherModule(build_video_networks(options, WORDS), whole, PROMPTS, options, 3, seed=0)
+    seen: list[torch.Tensor] = []
+    encode = module.vae.encode
+
+    def watched(videos: torch.Tensor) -> object:
+        seen.append(videos)
+        return encode(videos)
+
+    monkeypatch.setattr(module.vae, "encode", watched)
+    fit(module, 3)
+    assert [tuple(v.shape) for v in seen] == [(4, 3, 5, 16, 16)] * 2 + [(2, 3, 9, 16, 16)]
+    windows = pixels(whole).unfold(2, 5, 1).unfold(3, 16, 1).unfold(4, 16, 1)  # [n, 3, t, y, x, 5, 16, 16]
+    for crop in seen[0]:
+        same = (windows == crop[None, :, None, None, None]).flatten(5).all(-1).all(1)
+        assert int(same.sum()) == 1
+    assert len({tuple(crop.flatten().tolist()) for crop in seen[0]}) == 4
+
+
 def test_the_transformer_learns_from_small_clips_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """In its share of the steps; then its rate warms up again and its average begins again."""
     options = replace(OPTIONS, size=32, small_size=16, small_share=0.5, small_batch=2, warmup=0)
@@ -171,6 +197,7 @@ def test_a_preview_shows_what_is_kept_and_then_what_is_made(steps: int) -> None:
     ("change", "said"),
     [
         ({"frames": 6}, r"training\.frames: 6 is not 4 m \+ 1"),
+        ({"vae_frames": 4}, r"training\.vae_frames: 4 is not 4 m \+ 1"),
         ({"size": 20}, r"training\.size: 20 is no multiple of 8"),
         ({"small_size": 16}, r"training\.small_size: 16 is no multiple of 8 below training\.size, 16"),
         ({"size": 32, "small_size": 20}, r"training\.small_size: 20 is no multiple of 8"),
