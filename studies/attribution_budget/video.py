@@ -31,7 +31,7 @@ from studies.cached import Compute
 from studies.sentences import estimate, sentence
 from studies.study import Row, columns
 
-SIZE = (17, 112, 112)
+SIZE = (17, 80, 80)
 """Frames, height and width that it was trained at."""
 WEIGHTS = {"plain": "none", "motion": "flow"}
 NORMS = ("raw", "normalised")
