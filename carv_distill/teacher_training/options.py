@@ -181,13 +181,13 @@ class VideoTeacherOptions:
     """and so many frames, 4 m + 1; in the last third of its steps of all frames, and accordingly fewer;"""
     batch: int = at_least(1, 8)
     """clips of the transformer."""
-    small_size: int | None = at_least(16, None)
-    """Pixels along one side of the clips that the transformer learns from first, which takes a fraction of
-    the time; empty: `size` from the start."""
-    small_share: float = between(0, 1, 0.8)
-    """Share of the transformer's steps that these get,"""
-    small_batch: int = at_least(1, 8)
-    """and so many of them a step."""
+    small_sizes: list[int] = field(default_factory=list)
+    """Pixels along one side of the clips that the transformer learns from before those of `size`, one size
+    after the other, which takes a fraction of the time; empty: of `size` from the start."""
+    small_shares: list[float] = field(default_factory=list)
+    """Share of the transformer's steps that each of these sizes gets,"""
+    small_batches: list[int] = field(default_factory=list)
+    """and how many clips a step."""
     vae_lr: float = more_than(0, 4e-3)
     lr: float = more_than(0, 1e-3)
     """Of transformer and text encoder."""

@@ -115,9 +115,8 @@ def prepare_clips(config: VideoTeacherConfig, device: str, world_size: int) -> P
     numbers = _taken(config.data, o.clips)
     numbers = torch.arange(o.clips) if numbers is None else numbers
     prompts = [data.captions[label] for label in data.labels[numbers].tolist()]
-    clips, small = data.render(numbers), None
-    if o.small_size is not None:
-        small = RenderedClips(o.clips, o.small_size, o.frames, config.seed).render(numbers)
+    clips = data.render(numbers)
+    small = [RenderedClips(o.clips, s, o.frames, config.seed).render(numbers) for s in o.small_sizes]
     module = video_module.VideoTeacherModule(
         networks, clips, prompts, o, config.trainer.max_steps, config.seed, small
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import repeat
+from itertools import accumulate, repeat
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class VideoTeacherModule(RunModule):
         networks: untrained.
         clips: bytes [n, T, 3, S, S].
         prompts: of each clip.
-        small: the same clips of fewer pixels, [n, T, 3, s, s], or None.
+        small: the same clips of fewer pixels, [n, T, 3, s, s], for each of `small_sizes`.
         max_steps: of both stages together.
     """
 
@@ -60,13 +60,13 @@ class VideoTeacherModule(RunModule):
         options: VideoTeacherOptions,
         max_steps: int,
         seed: int,
-        small: Tensor | None = None,
+        small: Sequence[Tensor] = (),
     ) -> None:
         super().__init__(seed)
         self.options, self.tokenizer = options, networks.tokenizer
         begin = round(options.vae_share * max_steps)
-        share = 0.0 if small is None else options.small_share
-        self.starts = (0, begin, begin + round(share * (max_steps - begin)), max_steps)
+        shares = accumulate(options.small_shares, initial=0.0)
+        self.starts = (0, *(begin + round(share * (max_steps - begin)) for share in shares), max_steps)
         self.scheduler = build_video_scheduler(options.shift)
         self.schedule = FlowSchedule(1000, options.shift)
         self.vae = networks.vae
@@ -84,14 +84,14 @@ class VideoTeacherModule(RunModule):
         numbers = {prompt: i for i, prompt in enumerate(self.prompts)}
         self.register_buffer("clips", clips, persistent=False)
         self.register_buffer("labels", torch.tensor([numbers[p] for p in prompts]), persistent=False)
-        self.register_buffer("small", small, persistent=False)
+        for number, smaller in enumerate(small):
+            self.register_buffer(f"small_{number}", smaller, persistent=False)
         self._scale: Tensor | None = None
-        self._latents: dict[tuple[bool, int], Tensor] = {}
+        self._latents: dict[tuple[int, int], Tensor] = {}
 
     tokens: Tensor
     mask: Tensor
     clips: Tensor
-    small: Tensor | None
     labels: Tensor
 
     def train_dataloader(self) -> Iterator[int]:
@@ -103,9 +103,16 @@ class VideoTeacherModule(RunModule):
         return "vae" if self.global_step < self.starts[1] else "transformer"
 
     @property
-    def learns_small(self) -> bool:
-        """Whether the transformer learns from small clips in the present step."""
-        return self.starts[1] <= self.global_step < self.starts[2]
+    def size(self) -> int:
+        """Pixels along one side of the clips that the transformer learns from in the present step."""
+        o = self.options
+        return o.size if (small := self._small) is None else o.small_sizes[small]
+
+    @property
+    def _small(self) -> int | None:
+        """Place of that size among the small ones, if it is one."""
+        passed = sum(start <= self.global_step for start in self.starts[1:-1]) - 1
+        return passed if 0 <= passed < len(self.options.small_sizes) else None
 
     @property
     def _crops(self) -> tuple[int, int]:
@@ -120,7 +127,8 @@ class VideoTeacherModule(RunModule):
         own = self.seed, self.global_rank, self.global_step
         g = stream(*own, "video teacher", device=self.device)
         stage, o = self.stage, self.options
-        count = self._crops[0] if stage == "vae" else o.small_batch if self.learns_small else o.batch
+        count = o.batch if (small := self._small) is None else o.small_batches[small]
+        count = self._crops[0] if stage == "vae" else count
         # of a CPU's stream: a number drawn on a GPU would have to be waited for
         pick = torch.randint(len(self.clips), (count,), generator=stream(*own, "clips"))
         loss = self._vae_loss(pick, g) if stage == "vae" else self._transformer_loss(pick, g)
@@ -146,7 +154,7 @@ class VideoTeacherModule(RunModule):
         return F.l1_loss(decoded, videos) + o.kl_weight * posterior.kl().mean()
 
     def _transformer_loss(self, pick: Tensor, g: torch.Generator) -> Tensor:
-        x = self.latents(pick, self.learns_small).float()
+        x = self.latents(pick).float()
         drop = torch.rand(len(pick), generator=g, device=self.device) < self.options.prompt_dropout
         empty = self.prompts.index("")
         labels = self.labels[pick.to(self.device, non_blocking=True)]
@@ -162,17 +170,16 @@ class VideoTeacherModule(RunModule):
         return Condition(F.pad(encoded, (0, 0, 0, TOKENS - encoded.shape[1])))
 
     @torch.no_grad()
-    def latents(self, pick: Tensor, small: bool = False) -> Tensor:
-        """Mean latents of some clips, scaled to about unit variance per channel, [n, …] in float16; of each
-        clip made once, after the autoencoder has learned."""
-        clips = self.small if small else self.clips
-        assert clips is not None
-        scale = self.scale()
+    def latents(self, pick: Tensor) -> Tensor:
+        """Mean latents of some clips of the present size, scaled to about unit variance per channel, [n, …]
+        in float16; of each clip made once, after the autoencoder has learned."""
+        small, scale = self._small, self.scale()
+        clips = self.clips if small is None else self.get_buffer(f"small_{small}")
         for number in set(pick.tolist()):
-            if (small, number) not in self._latents:
+            if (self.size, number) not in self._latents:
                 mean = self.vae.encode(pixels(clips[number : number + 1])).latent_dist.mean[0]
-                self._latents[small, number] = scaled(mean, scale).half()
-        return torch.stack([self._latents[small, number] for number in pick.tolist()])
+                self._latents[self.size, number] = scaled(mean, scale).half()
+        return torch.stack([self._latents[self.size, number] for number in pick.tolist()])
 
     @torch.no_grad()
     def scale(self) -> Tensor:
@@ -194,8 +201,8 @@ class VideoTeacherModule(RunModule):
         stage, step = self.stage, self.global_step
         super().optimizer_step(*args, **kwargs)
         if stage == "transformer":
-            # The average begins again with whole clips: what it was of small ones would stay in it.
-            begun = self.starts[1] if step < self.starts[2] else self.starts[2]
+            # The average begins again with each size: what it was of smaller clips would stay in it.
+            begun = max(start for start in self.starts[1:] if start <= step)
             ema_update(*self._averaged, ramped(self.options.ema, step - begun))
 
     @torch.no_grad()
@@ -208,9 +215,7 @@ class VideoTeacherModule(RunModule):
         numbers = torch.tensor([self.prompts.index(p) for p in [*prompts, ""]], device=self.device)
         cond = self._conditions(self.ema_text_encoder, numbers)
         guided = GuidedDenoiser(self.ema_denoiser, guidance, cond[-1])
-        o = self.options
-        size = o.small_size if self.learns_small and o.small_size is not None else o.size
-        shape = latent_shape(replace(o, size=size))
+        shape = latent_shape(replace(self.options, size=self.size))
         z = torch.randn(len(prompts), *shape, generator=g).to(self.device)
         x = ddim_sample(guided, self.schedule, z, cond[:-1], steps)
         mean, std = (s.view(1, -1, 1, 1, 1) for s in scale)
@@ -233,7 +238,7 @@ class VideoTeacherModule(RunModule):
             (self.vae.parameters(), o.vae_lr),
             ([*self.denoiser.parameters(), *self.text_encoder.parameters()], o.lr),
         )
-        return staged_adamw(groups, self.starts, o.warmup, learning=(0, 1, 1))
+        return staged_adamw(groups, self.starts, o.warmup, learning=(0, *[1] * (len(self.starts) - 2)))
 
 
 def pixels(clips: Tensor) -> Tensor:

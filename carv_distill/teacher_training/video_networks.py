@@ -66,11 +66,7 @@ def build_video_networks(o: VideoTeacherOptions, words: Sequence[str]) -> VideoT
             f"training.size: {o.size} is no multiple of {SIDE * o.patch}, the pixels along one side of a "
             "patch (training.patch latents)"
         )
-    if o.small_size is not None and (o.small_size % (SIDE * o.patch) or o.small_size >= o.size):
-        raise UserError(
-            f"training.small_size: {o.small_size} is no multiple of {SIDE * o.patch} below training.size, "
-            f"{o.size}"
-        )
+    _check_small(o)
     if o.width % (2 * o.heads) or o.width < LEAST_HEAD * o.heads:
         raise UserError(
             f"training.width: {o.width} among training.heads, {o.heads}: a head has an even number from "
@@ -90,6 +86,31 @@ def build_video_networks(o: VideoTeacherOptions, words: Sequence[str]) -> VideoT
 
     try_call(call, x.shape, "training.width, training.patch: the transformer")
     return networks
+
+
+def _check_small(o: VideoTeacherOptions) -> None:
+    """UserError for small clips of sizes, shares or numbers that there cannot be."""
+    multiple = max(SIDE * o.patch, 8)  # rendered clips have whole eights
+    for size in o.small_sizes:
+        if size % multiple or not 16 <= size < o.size:
+            raise UserError(
+                f"training.small_sizes: {size} is no multiple of {multiple} from 16 on and below "
+                f"training.size, {o.size}"
+            )
+    count = len(o.small_sizes)
+    for name, values in (("small_shares", o.small_shares), ("small_batches", o.small_batches)):
+        if len(values) != count:
+            raise UserError(
+                f"training.{name}: {values} for the {count} sizes of training.small_sizes; one for each is "
+                "needed"
+            )
+    if min(o.small_shares, default=0.5) <= 0 or sum(o.small_shares) >= 1:
+        raise UserError(
+            f"training.small_shares: {o.small_shares}; shares above 0 with a sum below 1 are needed: the rest "
+            "is that of training.size"
+        )
+    if min(o.small_batches, default=1) < 1:
+        raise UserError(f"training.small_batches: {o.small_batches}; at least 1 clip a step is needed")
 
 
 def _networks(o: VideoTeacherOptions, words: Sequence[str]) -> VideoTeacherNetworks:

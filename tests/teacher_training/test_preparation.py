@@ -27,7 +27,8 @@ TEACHERS = {
         "training.text_width=16 training.clip_width=16 training.clip_layers=1 training.batch=2",
     ),
     "teacher_clips": (
-        8, "clips", "training.clips=8 training.size=16 training.small_size=null training.frames=5 "
+        8, "clips", "training.clips=8 training.size=16 training.frames=5 training.small_sizes=[] "
+        "training.small_shares=[] training.small_batches=[] "
         "training.vae_channels=4 training.latent_channels=4 training.patch=2 training.width=24 "
         "training.layers=1 training.text_width=8 training.batch=2 training.vae_batch=2 training.vae_crop=16",
     ),

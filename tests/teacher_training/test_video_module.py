@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -68,7 +69,7 @@ def test_the_folder_says_which_clips_it_learned_from(tmp_path: Path) -> None:
 def test_stages_learn_in_turn_and_the_folder_is_a_teacher(tmp_path: Path) -> None:
     """What the transformer learned from is what a teacher encodes, and what it is told is the pipeline's."""
     module = trained().eval()
-    assert module.starts == (0, 2, 2, 4)
+    assert module.starts == (0, 2, 4)
     assert set(module.latest_losses) == {"transformer"}
     x, scale = module.latents(torch.arange(4)), module.scale()
     torch.testing.assert_close(x.float().mean((0, 2, 3, 4)), torch.zeros(4), rtol=0, atol=1e-3)
@@ -132,19 +133,19 @@ def test_the_autoencoder_takes_many_short_crops_and_then_fewer_whole_ones(
 
 def test_the_transformer_learns_from_small_clips_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """In its share of the steps; then its rate warms up again and its average begins again."""
-    options = replace(OPTIONS, size=32, small_size=16, small_share=0.5, small_batch=2, warmup=0)
+    options = replace(OPTIONS, size=32, small_sizes=[16], small_shares=[0.5], small_batches=[2], warmup=0)
     torch.manual_seed(0)
     g = torch.Generator().manual_seed(0)
     whole = torch.randint(256, (4, 5, 3, 32, 32), dtype=torch.uint8, generator=g)
     module = VideoTeacherModule(
-        build_video_networks(options, WORDS), whole, PROMPTS, options, 10, seed=0, small=clips()
+        build_video_networks(options, WORDS), whole, PROMPTS, options, 10, seed=0, small=[clips()]
     )
     assert module.starts == (0, 5, 7, 10)
     seen: list[tuple[tuple[int, ...], float]] = []
     loss = module._transformer_loss
 
     def watched(pick: torch.Tensor, g: torch.Generator) -> torch.Tensor:
-        x = module.latents(pick, module.learns_small)
+        x = module.latents(pick)
         optimizer = module.optimizers()
         assert not isinstance(optimizer, list)
         seen.append((tuple(x.shape), optimizer.param_groups[1]["lr"]))
@@ -199,13 +200,22 @@ def test_a_preview_shows_what_is_kept_and_then_what_is_made(steps: int) -> None:
         ({"frames": 6}, r"training\.frames: 6 is not 4 m \+ 1"),
         ({"vae_frames": 4}, r"training\.vae_frames: 4 is not 4 m \+ 1"),
         ({"size": 20}, r"training\.size: 20 is no multiple of 8"),
-        ({"small_size": 16}, r"training\.small_size: 16 is no multiple of 8 below training\.size, 16"),
-        ({"size": 32, "small_size": 20}, r"training\.small_size: 20 is no multiple of 8"),
+        ({"small_sizes": [16]}, r"training\.small_sizes: 16 is no multiple of 8 from 16 on and below .* 16"),
+        ({"size": 32, "small_sizes": [20]}, r"training\.small_sizes: 20 is no multiple of 8"),
+        ({"size": 32, "small_sizes": [16]}, r"training\.small_shares: \[\] for the 1 sizes"),
+        (
+            {"size": 32, "small_sizes": [16], "small_shares": [1.0], "small_batches": [2]},
+            r"training\.small_shares: \[1\.0\]; shares above 0 with a sum below 1",
+        ),
+        (
+            {"size": 32, "small_sizes": [16], "small_shares": [0.5], "small_batches": [0]},
+            r"training\.small_batches: \[0\]; at least 1",
+        ),
         ({"width": 21}, r"training\.width: 21 among training\.heads, 1: a head has an even number.*give 20"),
         ({"width": 24, "heads": 6}, r"training\.width: 24 among training\.heads, 6: .* from 6 on; give 36"),
         ({"text_width": 12}, r"training\.text_width: 12 is no multiple of 8"),
     ],
 )
-def test_sizes_that_do_not_go_together_are_one_line(change: dict[str, int], said: str) -> None:
+def test_sizes_that_do_not_go_together_are_one_line(change: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         build_video_networks(replace(OPTIONS, **change), WORDS)
