@@ -106,8 +106,8 @@ def _check_small(o: VideoTeacherOptions) -> None:
             )
     if min(o.small_shares, default=0.5) <= 0 or sum(o.small_shares) >= 1:
         raise UserError(
-            f"training.small_shares: {o.small_shares}; shares above 0 with a sum below 1 are needed: the rest "
-            "is that of training.size"
+            f"training.small_shares: {o.small_shares}; shares above 0 with a sum below 1 are needed: the "
+            "rest is that of training.size"
         )
     if min(o.small_batches, default=1) < 1:
         raise UserError(f"training.small_batches: {o.small_batches}; at least 1 clip a step is needed")
