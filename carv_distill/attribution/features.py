@@ -97,8 +97,8 @@ def prepare_features(
         place: the store's folder.
         model_id: names the projection of this checkpoint.
     """
-    weights = digest(model.denoiser.state_dict().values(), model.architecture)  # before they may be cast
     gradients = build_gradients(o, model.denoiser, model.schedule, training.shape, device)
+    weights = digest(model.denoiser.state_dict().values(), model.architecture)  # as they compute
     with processes.first():
         sampler = _sampler(o, place, gradients, training)
     projector = build_projector(o.projection, o.size, o.seed)

@@ -63,9 +63,11 @@ class EncodedSet:
         self.data, self.codec, self.shape, self.motion = data, codec, tuple(shape), motion
         self.device, self.workers = device, workers
         names = ("mean",) if motion is None else ("mean", "motion")
-        key = f"{key} mean {'' if motion is None else motion.kind}"
-        place = folder / hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
         shard = 1 if len(self.shape) == 4 else SHARD
+        kept = key = f"{key} mean {'' if motion is None else motion.kind}"
+        if shard == 1:  # older folders have other shards
+            kept += " each"
+        place = folder / hashlib.blake2b(kept.encode(), digest_size=16).hexdigest()
         self.cache = LatentCache(place, key, len(data), shard, names)
         self._there: set[int] = set()
 
@@ -101,7 +103,8 @@ class EncodedSet:
         return [x] if self.motion is None else [x, self.motion.magnitude(pictures, x.shape[2:])]
 
     def read(self, numbers: Tensor) -> tuple[Tensor, Tensor | None]:
-        """x [n, …] and the weights of its positions, int64 [n] → float32; see :meth:`encode`."""
+        """x [n, …] and the weights of its positions, int64 [n] → float32; what is missing is made first, see
+        :meth:`encode`."""
         self.encode(numbers)
         parts = [torch.stack(rows) for rows in zip(*map(self.cache.read, numbers.tolist()), strict=True)]
         x = parts[0].float()

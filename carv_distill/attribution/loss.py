@@ -32,10 +32,10 @@ class SampleLoss(nn.Module):
             where it is known.
         patterns: the gradient is by the parameters whose names in the network match one of these, as
             ``up_blocks.*.weight``, or belong to a preset (:data:`PRESETS`).
-        output: ℓ, by name.
-        device: where the network computes; None: where those parameters are.
         precision: fp32: that of the weights; bf16: autocast; bf16-true: the network's weights are in bfloat16
             already.
+        output: ℓ, by name.
+        device: where the network computes; None: where those parameters are.
 
     Raises:
         UserError: no parameter of the network matches, or a pattern matches none.

@@ -61,10 +61,11 @@ def measure_influence(
     o = options
     processes = Processes.launched(device)
     device, root = str(processes.device), o.store or folder / "store"
-    with processes.first():  # for the latents that the first process keeps
+    with processes.first():  # for the embeddings that the first process keeps
         model = load_model(trained(None), device, o)
     queries = read_queries(o.queries, model)
     ranked = ranked_set(model, o)
+    ranked.encode(torch.arange(len(ranked)))
     _require_votes(o.votes, len(queries), len(ranked))
     features: list[Tensor] = []
     stores: list[FeatureStore] = []
@@ -104,12 +105,11 @@ def measure_influence(
 
 
 def ranked_set(model: AttributedModel, o: InfluenceOptions) -> TrainingSet:
-    """What is ranked of a model's training set: all, or some from all parts of it; encoded."""
-    ranked = model.training
-    if o.among is not None and o.among < len(ranked):
-        ranked = ranked.some(spread(len(ranked), o.among))
-    ranked.encode(torch.arange(len(ranked)))
-    return ranked
+    """What is ranked of a model's training set: all, or some from all parts of it."""
+    whole = model.training
+    if o.among is None or o.among >= len(whole):
+        return whole
+    return whole.some(spread(len(whole), o.among))
 
 
 def _require_votes(votes: int | None, queries: int, samples: int) -> None:

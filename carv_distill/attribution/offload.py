@@ -48,12 +48,14 @@ def offload_blocks(network: nn.Module, device: str | torch.device) -> BlockOfflo
     Raises:
         UserError: it is no transformer, whose blocks follow each other.
     """
-    if not isinstance(network, PromptTransformer):
+    lists: list[nn.ModuleList] = []
+    if isinstance(network, PromptTransformer):
+        lists = [part for part in network.model.children() if isinstance(part, nn.ModuleList)]
+    if not lists:
         named = type(network.model if isinstance(network, PromptNetwork) else network).__name__
         raise UserError(
             f"--offload: {named} is no transformer of blocks that follow each other; leave it out"
         )
-    lists = (part for part in network.model.children() if isinstance(part, nn.ModuleList))
     blocks = list(chain.from_iterable(lists))
     staying = {id(tensor) for block in blocks for tensor in _tensors(block)}
     for tensor in _tensors(network):

@@ -33,7 +33,7 @@ NAMED = (*IN_MEMORY, *PROMPTED, RENDERED_CLIPS)
 
 _OF_SAMPLES = (
     "teacher", "data", "resolution", "among", "queries", "motion", "motion_floor", "cache", "score",
-    "checkpoints",
+    "checkpoints", "precision", "offload",
 )  # fmt: skip
 
 

@@ -65,22 +65,13 @@ def prompted_model(
         size = data.size or pipeline.family.size
         clips = _clips(data, size)
     texts = _Texts(pipeline, folder / "prompts", device)
-    # offloaded weights cannot be cast later: those on the device are copies
-    half = o.precision == "bf16-true" or (o.offload and o.precision == AUTO and device.startswith("cuda"))
-    dtype = torch.bfloat16 if half else torch.float32
-    teacher = load_text_teacher(path, size, dtype=dtype, cond=texts([""]))
+    teacher = _loaded(path, size, texts, device, o)
     teacher.prompts.remember({}, teacher.prompts.complete(texts.none))
     found: Captioned | None = clips
     if isinstance(data, DataOptions):
         found = _images(data, teacher, seed)
     assert found is not None
     motion = None if clips is None or o.motion == "none" else Motion(o.motion, o.motion_floor)
-    if o.offload:
-        offload_blocks(teacher.network, device)
-        for part in (teacher.prompts, teacher.codec):
-            part.to(device)
-    else:
-        teacher.to(device)
     model = _PromptedModel(teacher, texts, motion, device)
 
     def read(place: Path) -> tuple[Tensor, list[Any]]:
@@ -96,8 +87,8 @@ def prompted_model(
         own = find_pipeline(place)
         _require_kind(own, clips is not None)
         words = _Texts(own, folder / "prompts", device)
-        other = load_text_teacher(place, size or teacher.size, cond=words([""]))
-        taken = replace(model, teacher=other.to(device), texts=words)
+        other = _loaded(place, size or teacher.size, words, device, o)
+        taken = replace(model, teacher=other, texts=words)
         return other.denoiser, taken.prepare(samples.pictures, samples.words).batch
 
     captions = [found.captions[n] for n in found.labels.tolist()]
@@ -115,6 +106,22 @@ def prompted_model(
         read=read,
         another=another,
     )
+
+
+def _loaded(
+    path: str | Path, size: Sequence[int], texts: _Texts, device: str, o: ModelOptions
+) -> TextTeacher:
+    """A teacher on the device, but for what is offloaded."""
+    # offloaded weights cannot be cast later: those on the device are copies
+    half = o.precision == "bf16-true" or (o.offload and o.precision == AUTO and device.startswith("cuda"))
+    dtype = torch.bfloat16 if half else torch.float32
+    teacher = load_text_teacher(path, size, dtype=dtype, cond=texts([""]))
+    if not o.offload:
+        return teacher.to(device)
+    offload_blocks(teacher.network, device)
+    for part in (teacher.prompts, teacher.codec):
+        part.to(device)
+    return teacher
 
 
 class _Texts:

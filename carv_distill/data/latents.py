@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -87,20 +87,22 @@ class LatentCache:
         Raises:
             UserError: a shard of other images, another network or other shards.
         """
-        there, numbers = set(), {self.path(number): number for number in range(len(self))}
-        for path in sorted(self.folder.glob("latents-*.safetensors")):
+        looked_for = range(len(self)) if wanted is None else sorted(wanted)
+        there, numbers = set(), {self.path(number): number for number in looked_for}
+        every = self.folder.glob("latents-*.safetensors")
+        for path in sorted(every) if wanted is None else filter(Path.is_file, numbers):
             header = _header(path, self.names)
             if header is None:
                 continue
             said, shapes = header
             if said != self._about or path not in numbers:
                 raise UserError(
-                    f"{path} holds latents of other images or another autoencoder; give another folder, or "
-                    f"remove the latents in {self.folder}"
+                    f"{path} holds latents of other images or another autoencoder, or others of them "
+                    f"together; give another folder, or remove the latents in {self.folder}"
                 )
             if shapes[0][0] == len(self.images(numbers[path])):
                 there.add(numbers[path])
-        return [number for number in wanted or range(len(self)) if number not in there]
+        return [number for number in looked_for if number not in there]
 
     def fill(
         self,
@@ -125,20 +127,42 @@ class LatentCache:
                 are not finite, or no room on the disk; shards that are whole stay.
         """
         for timeout in (0, -1):  # first what nobody is at, then what others may have left unfinished
-            missing = self.missing(wanted)
-            for done, number in enumerate(missing):
-                with self._claim(number, timeout) as mine:
-                    if not mine or self._is_whole(number):
-                        continue
-                    whole = self.images(number)
-                    parts = [range(i, min(i + batch, whole.stop)) for i in whole[::batch]]
-                    rows = []
-                    for part, (x, _) in zip(parts, ordered_loader(images, parts, workers), strict=True):
-                        rows.append(_encoded(encode, x, part))
-                        if progress is not None:
-                            progress(len(part))
-                    whole_shard = [torch.cat(tensors) for tensors in zip(*rows, strict=True)]
-                    self._write(number, whole_shard, len(missing) - done)
+            missing, together = self.missing(wanted), max(1, SHARD // self.shard)
+            for start in range(0, len(missing), together):
+                with ExitStack() as claims:
+                    mine = [
+                        number
+                        for number in missing[start : start + together]
+                        if claims.enter_context(self._claim(number, timeout)) and not self._is_whole(number)
+                    ]
+                    self._make(images, encode, mine, workers, progress, batch, len(missing) - start)
+
+    def _make(
+        self,
+        images: BatchSet,
+        encode: Encode,
+        shards: Sequence[int],
+        workers: int,
+        progress: Callable[[int], None] | None,
+        batch: int,
+        left: int,
+    ) -> None:
+        """Shards that this process has claimed, each written as it is whole; `left` are still to be written,
+        these and others."""
+        parts = [
+            range(i, min(i + batch, self.images(number).stop))
+            for number in shards
+            for i in self.images(number)[::batch]
+        ]
+        rows: list[list[Tensor]] = []
+        done = 0
+        for part, (x, _) in zip(parts, ordered_loader(images, parts, workers), strict=True):
+            rows.append(_encoded(encode, x, part))
+            if progress is not None:
+                progress(len(part))
+            if part.stop == self.images(shards[done]).stop:
+                self._write(shards[done], [torch.cat(t) for t in zip(*rows, strict=True)], left - done)
+                rows, done = [], done + 1
 
     def shapes(self) -> list[tuple[int, ...]]:
         """Of what is kept of one image, by name.

@@ -20,6 +20,7 @@ from carv_distill.teachers.condition import Condition
 from carv_distill.teachers.denoiser import GuidedDenoiser, NetworkDenoiser, denoising_loss
 from carv_distill.teachers.parametrisation import FlowPreconditioning
 from carv_distill.teachers.pipelines.wan import TOKENS, WanNetwork
+from carv_distill.teachers.precision import without_autocast
 from carv_distill.teachers.sampler import ddim_sample
 from carv_distill.teachers.schedule import FlowSchedule
 
@@ -48,8 +49,8 @@ class VideoTeacherModule(RunModule):
         networks: untrained.
         clips: bytes [n, T, 3, S, S].
         prompts: of each clip.
+        max_steps: of all stages together.
         small: the same clips of fewer pixels, [n, T, 3, s, s], for each of `small_sizes`.
-        max_steps: of both stages together.
     """
 
     def __init__(
@@ -171,13 +172,13 @@ class VideoTeacherModule(RunModule):
 
     @torch.no_grad()
     def latents(self, pick: Tensor) -> Tensor:
-        """Mean latents of some clips of the present size, scaled to about unit variance per channel, [n, …]
-        in float16; of each clip made once, after the autoencoder has learned."""
+        """Mean latents of some clips of the present step's size, scaled to about unit variance per channel,
+        [n, …] in float16; of each clip made once, after the autoencoder has learned."""
         small, scale = self._small, self.scale()
         clips = self.clips if small is None else self.get_buffer(f"small_{small}")
         for number in set(pick.tolist()):
             if (self.size, number) not in self._latents:
-                mean = self.vae.encode(pixels(clips[number : number + 1])).latent_dist.mean[0]
+                mean = self._mean(clips[number : number + 1])[0]
                 self._latents[self.size, number] = scaled(mean, scale).half()
         return torch.stack([self._latents[self.size, number] for number in pick.tolist()])
 
@@ -186,16 +187,23 @@ class VideoTeacherModule(RunModule):
         """Mean and standard deviation per channel of the latents of some clips, [2, C]."""
         if self._scale is not None:
             return self._scale
-        each = [self.vae.encode(pixels(clip[None])).latent_dist.mean for clip in self.clips[:SOME]]
-        latents = torch.cat(each)
+        latents = torch.cat([self._mean(clip[None]) for clip in self.clips[:SOME]])
         over = (0, 2, 3, 4)
         scale = torch.stack([latents.mean(over), latents.std(over)])
         if self.stage != "vae":
             self._scale = scale
         return scale
 
+    def _mean(self, clips: Tensor) -> Tensor:
+        """Latents' mean, whatever autocast says outside: they are the same before and after a resumption."""
+        with without_autocast(clips):
+            mean: Tensor = self.vae.encode(pixels(clips)).latent_dist.mean
+        return mean
+
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
-        self.clip_gradients(optimizer, self.options.clip_norm, "norm")
+        # Not Lightning's, which refuses fused optimisers under autocast: nothing is scaled in bfloat16.
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, self.options.clip_norm)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         stage, step = self.stage, self.global_step
@@ -230,7 +238,8 @@ class VideoTeacherModule(RunModule):
         transformer, text = self.ema_denoiser.network.model, self.ema_text_encoder
         parts = VideoTeacherNetworks(self.vae, transformer, text, self.tokenizer)
         seed = self.seed if len(self.clips) == self.options.clips else None
-        save_video_networks(folder, parts, self.scheduler, self.options, step, seed)
+        learned = replace(self.options, size=self.size)  # so far
+        save_video_networks(folder, parts, self.scheduler, learned, step, seed)
 
     def configure_optimizers(self) -> Any:
         o = self.options

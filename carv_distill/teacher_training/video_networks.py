@@ -19,6 +19,7 @@ from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
 from carv_distill.errors import UserError
 from carv_distill.files import saved_folder, write_json
 from carv_distill.teachers.folder import THIS_FOLDER
+from carv_distill.teachers.pipelines.codecs import CHUNK
 from carv_distill.teachers.pipelines.wan import TOKENS
 from carv_distill.teachers.prompts import piece_tokenizer
 from carv_distill.teachers.teacher import TRAINING
@@ -28,9 +29,8 @@ from .options import VideoTeacherOptions
 
 LEAST_HEAD = 6
 """Numbers of an attention head: two or more for each of time, height and width, in which its places turn."""
-SIDE, FRAMES, CHUNK = 4, 2, 4
-"""Pixels along one side of a latent; frames of all latents but the first; frames that the autoencoder takes
-at a time after the first."""
+SIDE, FRAMES = 4, 2
+"""Pixels along one side of a latent, and frames of all latents but the first."""
 QUIET = -6.0
 """Logarithm of the latents' variance at the start: at 0 their noise drowns what they say of a clip, and
 colours are not learned in a thousand steps."""
@@ -47,7 +47,7 @@ class VideoTeacherNetworks:
 
 
 def latent_shape(o: VideoTeacherOptions) -> tuple[int, int, int, int]:
-    """[C, T, S/4, S/4] of a clip."""
+    """[C, 1 + (F − 1)/2, S/4, S/4] of a clip of F frames of S × S pixels."""
     side = o.size // SIDE
     return o.latent_channels, (o.frames - 1) // FRAMES + 1, side, side
 

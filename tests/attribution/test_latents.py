@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from carv_distill.attribution.latents import EncodedSet, digest, encoded
 from carv_distill.attribution.motion import Motion
 from carv_distill.data.clips.rendered import RenderedClips
+from carv_distill.data.latents import LatentCache
 from carv_distill.teachers.pipelines.teacher import load_text_teacher
 from tests.helpers.tiny_pipelines import save_wan
 
@@ -46,3 +48,15 @@ def test_clips_are_encoded_once_with_their_motion(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(RenderedClips, "batch", lambda *_: pytest.fail("a clip was read"))
     again, _ = both().read(numbers)
     assert torch.equal(again, x)
+
+
+def test_an_older_cache_of_clips_in_shards_is_no_hindrance(tmp_path: Path) -> None:
+    teacher = load_text_teacher(save_wan(tmp_path / "wan"), (5, 16, 16))
+    made = EncodedSet(CLIPS, teacher.codec, teacher.shape, None, tmp_path / "cache", "k", "cpu", 0)
+    older = tmp_path / "cache" / hashlib.blake2b(b"k mean ", digest_size=16).hexdigest()
+    x = torch.zeros(len(CLIPS), *teacher.shape)
+    LatentCache(older, made.cache.key, len(CLIPS), 64, ("mean",)).fill(
+        CLIPS, lambda pictures: [x[: len(pictures)]]
+    )
+    found, _ = made.read(torch.tensor([3]))
+    assert found.abs().max() > 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -10,10 +10,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 Module = TypeVar("Module", bound=LightningModule)
 
 
-def fit(module: Module, steps: int, *callbacks: Callback) -> Module:
+def fit(
+    module: Module, steps: int, *callbacks: Callback, precision: Literal["32-true", "bf16-mixed"] = "32-true"
+) -> Module:
     """The module after so many steps on a CPU."""
     trainer = Trainer(
         accelerator="cpu",
+        precision=precision,
         max_steps=steps,
         max_epochs=-1,
         callbacks=list(callbacks),

@@ -159,6 +159,31 @@ def test_the_transformer_learns_from_small_clips_first(monkeypatch: pytest.Monke
     assert module.videos(PROMPTS[:1], g, steps=2).shape == (1, 3, 5, 32, 32)
 
 
+def test_it_learns_in_half_precision_from_latents_of_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where precision is bf16-mixed by default; gradients are clipped there, too. (The
+    transformer's places are in float64, which autocast does not take on a CPU.)"""
+    torch.manual_seed(0)
+    options = replace(OPTIONS, clip_norm=1e-3, vae_share=1.0)
+    module = VideoTeacherModule(build_video_networks(options, WORDS), clips(), PROMPTS, options, 4, seed=0)
+    norms: list[float] = []
+    step = module.optimizer_step
+
+    def watched(epoch: int, batch: int, optimizer: Any, closure: Any) -> None:
+        step(epoch, batch, optimizer, closure)
+        gradients = [
+            p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
+        ]
+        norms.append(float(torch.nn.utils.get_total_norm(gradients)))
+
+    monkeypatch.setattr(module, "optimizer_step", watched)
+    fit(module, 4, precision="bf16-mixed")
+    assert norms == pytest.approx([1e-3] * 4, rel=1e-3)
+    pick = torch.arange(2)
+    with torch.autocast("cpu", torch.bfloat16):
+        there = module._mean(module.clips[pick])
+    assert torch.equal(there, module._mean(module.clips[pick]))
+
+
 def test_the_loss_is_that_of_the_velocity() -> None:
     """‖F(x_t, 1000 t) − (ε − x)‖² at x_t = (1 − t) x + t ε, written out, of four clips of one level each."""
     module = trained(2).eval()

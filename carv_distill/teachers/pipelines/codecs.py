@@ -104,8 +104,13 @@ class ImageLatents(Codec):
         return self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0].to(x.dtype)
 
 
+CHUNK = 4
+"""Frames that diffusers gives Wan's autoencoder at a time, after the first."""
+
+
 class VideoLatents(Codec):
-    """x = (l − mean)/std per channel, l a sample of Wan's autoencoder: 4 m + 1 frames give m + 1.
+    """x = (l − mean)/std per channel, l a sample of Wan's autoencoder: F = 4 m + 1 frames give 1 + (F − 1)/f
+    latents of f frames each but for the first.
 
     Args:
         vae: with `latents_mean` and `latents_std`.
@@ -128,9 +133,10 @@ class VideoLatents(Codec):
 
     def shape(self, size: Sequence[int]) -> tuple[int, ...]:
         _require(size, 3, self.side)
-        if size[0] % self.frames != 1 % self.frames:
+        chunk = max(CHUNK, self.frames)
+        if size[0] % chunk != 1:
             raise UserError(
-                f"teacher.size: {size[0]} frames are not {self.frames} m + 1; the autoencoder would drop some"
+                f"teacher.size: {size[0]} frames are not {chunk} m + 1; the autoencoder would drop some"
             )
         return self.channels, (size[0] - 1) // self.frames + 1, size[1] // self.side, size[2] // self.side
 
