@@ -3,7 +3,7 @@
     python -m studies.sds_objects [--quick]
 
 How like the named solid their outlines are, in its best pose, at 15° and 60°; haze; bodies and Euler number
-of their meshes; and a picture of all of them on white.
+of their meshes; a picture of all of them on white; and what the teacher itself shows for their prompts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from studies.study import Study, run_study, study_parser
 
 def run(study: Study, options: argparse.Namespace) -> None:
     """Trains, measures, draws."""
-    from studies.sds_objects import objects
+    from studies.sds_objects import objects, teacher
 
     pairs, updates = (objects.PAIRS[:2], 40) if study.quick else (objects.PAIRS, None)
     objects.train(study.runs, pairs, options.seed, updates, options.workers)
@@ -26,6 +26,8 @@ def run(study: Study, options: argparse.Namespace) -> None:
     study.write("objects", rows, verdict=sentences)
     names = [objects.run_of(*pair, options.seed, updates).name for pair in pairs]
     study.draw("objects", objects.draw(study.runs, rows, names, "white"))
+    shown = [teacher.pictures(objects.CONFIG, row["prompt"]) for row in rows]
+    study.draw("teacher", objects.sheet(rows, shown))
     print("\n".join(sentences))
 
 

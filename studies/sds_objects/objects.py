@@ -139,9 +139,16 @@ def strip(run: Path, background: str) -> Tensor:
 
 def draw(folder: Path, rows: Sequence[Row], names: Sequence[str], background: str) -> Figure:
     """A row of views for each; * were held out from the teacher."""
+    return sheet(rows, [strip(folder / name, background) for name in names])
+
+
+def sheet(rows: Sequence[Row], pictures: Sequence[Tensor]) -> Figure:
+    """A picture [h, w, 3] for each object, with its prompt and how like the solid it is."""
     figure = new_figure(0.75 * len(rows))
-    for axes, row, name in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows, names, strict=True):
-        axes.imshow(strip(folder / name, background))
+    for axes, row, picture in zip(
+        figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows, pictures, strict=True
+    ):
+        axes.imshow(picture)
         axes.set(xticks=[], yticks=[])
         axes.set_frame_on(False)
         mark = " *" if row["held_out"] else ""
