@@ -54,7 +54,7 @@ def load_prompted(options: DataOptions, seed: int) -> PromptedImages:
         seed: names the cameras.
     """
     options.require_prompted()
-    images = prompted_solids(options.size, options.views, seed)
+    images = prompted_solids(options.size, options.views, seed, elevation=options.elevation)
     return images if options.only is None else images.some(read_numbers(options.only, len(images), ONLY))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from carv_distill.errors import UserError
-from carv_distill.options import at_least, one_of, place
+from carv_distill.options import at_least, between, one_of, place
 
 if TYPE_CHECKING:
     from .captioned import CaptionedSet
@@ -29,7 +29,7 @@ class DataSet(Generic[Images]):
     needs: str | None = None
     """What `data.path` must be, and how to come by it; None: made in memory, without a file."""
     options: tuple[str, ...] = ()
-    """What it knows of convert, size, split and views, which belong to some sets alone."""
+    """What it knows of convert, elevation, size, split and views, which belong to some sets alone."""
     spec: Callable[[], ImageSpec] | None = None
     """What its images are, of a set of which that is known without its files: a run that learns from no image
     and measures against statistics does without them."""
@@ -110,7 +110,7 @@ DATA_SETS = {
 def _shapes(options: DataOptions) -> CaptionedSet:
     from .solids import prompted_solids
 
-    return prompted_solids(options.size, options.views)
+    return prompted_solids(options.size, options.views, elevation=options.elevation)
 
 
 def _captioned(options: DataOptions) -> CaptionedSet:
@@ -120,7 +120,7 @@ def _captioned(options: DataOptions) -> CaptionedSet:
 
 
 CAPTIONED = {
-    "shapes": DataSet(_shapes, options=("size", "views")),
+    "shapes": DataSet(_shapes, options=("size", "views", "elevation")),
     "captioned": DataSet(
         _captioned,
         "needs a folder or zip of pictures with captions (metadata.jsonl, or a .txt beside each), "
@@ -172,7 +172,9 @@ class DataOptions:
     """Pixels along one side of the rendered pictures of shapes, and of those of captioned, whose shorter side
     is resized to it before the middle is cut out."""
     views: int = at_least(1, 66)
-    """Random cameras of shapes for each of the 56 pairs of colour and solid."""
+    """Random cameras of shapes for each of the 56 pairs of colour and solid,"""
+    elevation: float = between(-10, 90, 45.0)
+    """from -10 degrees up to so many; above 60 a prompt says "overhead view"."""
 
     @property
     def test_half(self) -> DataOptions | None:
@@ -239,7 +241,7 @@ class DataOptions:
                 f"data.path: {self.path} is given, but data.name: {self.name} is made in memory "
                 f"(a path goes with {allowed})"
             )
-        own = ("size", "views", "convert", "split")
+        own = ("size", "views", "elevation", "convert", "split")
         self._refuse(*(name for name in own if name not in data.options))
         if data.needs is not None and data.installed is None and (images or data.spec is None):
             _ = self.files

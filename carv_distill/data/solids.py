@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -61,6 +61,8 @@ class PromptedImages:
     prompts: list[str]
     """As "a red torus, side view"."""
     name: str = "shapes"
+    cameras: CameraSampler = CAMERAS
+    """That saw them."""
 
     decodes = False
 
@@ -93,7 +95,7 @@ class PromptedImages:
 
     def some(self, numbers: Tensor) -> PromptedImages:
         """Those of these numbers, int64 [n]."""
-        return PromptedImages(self.images[numbers], [self.prompts[n] for n in numbers.tolist()], self.name)
+        return replace(self, images=self.images[numbers], prompts=[self.prompts[n] for n in numbers.tolist()])
 
     def fingerprint(self) -> str:
         return hashlib.blake2b(self.images.numpy().tobytes(), digest_size=8).hexdigest()
@@ -109,25 +111,29 @@ class PromptedImages:
         for colour, solid in [*combinations(held_out=False), *combinations(held_out=True)]:
             rows = [row for row, text in enumerate(shown) if text == object_prompt(colour, solid)]
             if rows:
-                cameras = CAMERAS.sample(len(rows), stream(seed, "shapes anew", colour, solid))
+                cameras = self.cameras.sample(len(rows), stream(seed, "shapes anew", colour, solid))
                 anew[rows] = picture(colour, solid, cameras, self.spec.size)
         return anew
 
 
-def prompted_solids(size: int = 32, views: int = 66, seed: int = 0, held_out: bool = False) -> PromptedImages:
+def prompted_solids(
+    size: int = 32, views: int = 66, seed: int = 0, held_out: bool = False, elevation: float = 45.0
+) -> PromptedImages:
     """The data set `shapes`: each (colour, solid) pair from `views` random cameras, as text-to-3D draws them.
 
     Args:
         size: S, pixels.
         seed: names the cameras.
         held_out: the pairs that the teacher must not see, instead of the others.
+        elevation: the greatest of a camera, degrees.
     """
     images, prompts = [], []
+    sampler = replace(CAMERAS, elevation=(CAMERAS.elevation[0], elevation))
     for colour, solid in combinations(held_out):
-        cameras = CAMERAS.sample(views, stream(seed, "shapes", colour, solid))
+        cameras = sampler.sample(views, stream(seed, "shapes", colour, solid))
         images.append(picture(colour, solid, cameras, size))
         prompts += [view_prompt(object_prompt(colour, solid), view) for view in cameras.views()]
-    return PromptedImages(torch.cat(images), prompts)
+    return PromptedImages(torch.cat(images), prompts, cameras=sampler)
 
 
 def combinations(held_out: bool) -> list[tuple[str, str]]:

@@ -48,3 +48,16 @@ def test_a_data_set_takes_seconds() -> None:
     start = time.perf_counter()
     prompted_solids(32, views=6)
     assert time.perf_counter() - start < 60 / 11
+
+
+def test_from_above_the_prompt_says_so() -> None:
+    """And the same solids are rendered anew by the same kind of cameras."""
+    high, low = prompted_solids(8, 20, elevation=90), prompted_solids(8, 20)
+    above = [prompt.endswith("overhead view") for prompt in high.prompts]
+    assert 0.1 < sum(above) / len(above) < 0.3  # a half uniform in the angle, a half on the sphere: 0.2
+    assert not any(prompt.endswith("overhead view") for prompt in low.prompts)
+    some = high.some(torch.tensor([3, 5]))
+    assert some.prompts == [high.prompts[3], high.prompts[5]]
+    assert some.cameras == high.cameras != low.cameras
+    anew = (data.rendered_anew(torch.arange(40), 0) for data in (high, low))
+    assert not torch.equal(*anew)

@@ -186,6 +186,7 @@ RUNS: dict[str, Prepare] = {
     "solids/dmd_carv.yaml": student_of_solids,
     "teacher_digits.yaml": lambda folder, patch: ["training.batch=2", "fid.every=0"],
     "teacher_shapes.yaml": lambda folder, patch: SMALL_TEXT,
+    "teacher_views.yaml": lambda folder, patch: SMALL_TEXT,
     "large/teacher_shapes_64.yaml": lambda folder, patch: [*SMALL_TEXT, "data.size=16"],
     "teacher_wild.yaml": lambda folder, patch: SMALL_PIXELS,
     "teacher_clips.yaml": lambda folder, patch: SMALL_CLIPS,
