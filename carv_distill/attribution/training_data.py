@@ -51,7 +51,7 @@ def _rendered_clips(o: InfluenceOptions) -> ClipOptions:
     """Those that the teacher's folder says it learned from; rendered anew at another resolution if one is
     asked for."""
     assert o.teacher is not None
-    file, own = Path(o.teacher) / TRAINING, ClipOptions()
+    file, own = local_folder(o.teacher, [INDEX, TRAINING]) / TRAINING, ClipOptions()
     if file.is_file() and (told := read_json(file).get("clips")) is not None:
         if not isinstance(told, dict) or not all(isinstance(told.get(key), int) for key in _CLIPS):
             raise UserError(f"{file}: clips is {told!r}; the numbers {', '.join(_CLIPS)} are wanted")

@@ -35,7 +35,10 @@ def test_files_are_what_the_teacher_takes(tmp_path: Path) -> None:
     assert named("wan") == ClipOptions(data, None)
 
 
-def test_sets_by_name() -> None:
+def test_sets_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("t").mkdir()
+
     def named(data: str, **more: object) -> DataOptions | ClipOptions:
         return named_model(InfluenceOptions(teacher="t", data=data, **more)).data  # type: ignore[arg-type]
 
@@ -48,6 +51,22 @@ def test_sets_by_name() -> None:
         UserError, match=r"^--data: digit is neither a place nor one of digits, solids, shapes, clips"
     ):
         named("digit")
+
+
+def test_a_teacher_of_the_hub_says_what_it_learned_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "training.json").write_text('{"clips": {"frames": 9, "size": 32, "count": 21, "seed": 4}}')
+    fetched: list[str] = []
+
+    def snapshot_download(name: str, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+        fetched.extend([name, *allow_patterns])
+        return str(tmp_path)
+
+    monkeypatch.setattr("carv_distill.teachers.folder.snapshot_download", snapshot_download)
+    o = InfluenceOptions(teacher="somebody/clips-teacher", data="clips")
+    assert named_model(o).data == ClipOptions(None, (9, 32, 32), 21, 4)
+    assert fetched == ["somebody/clips-teacher", "model_index.json", "training.json"]
 
 
 def test_rendered_clips_are_those_that_the_teacher_learned_from(tmp_path: Path) -> None:
