@@ -27,7 +27,7 @@ def run(study: Study, options: argparse.Namespace) -> None:
     names = [objects.run_of(*pair, options.seed, updates).name for pair in pairs]
     study.draw("objects", objects.draw(study.runs, rows, names, "white"))
     shown = [teacher.pictures(objects.CONFIG, row["prompt"]) for row in rows]
-    study.draw("teacher", objects.sheet(rows, shown))
+    study.draw("teacher", objects.sheet(rows, shown, teacher.TITLE))
     print("\n".join(sentences))
 
 

@@ -142,9 +142,11 @@ def draw(folder: Path, rows: Sequence[Row], names: Sequence[str], background: st
     return sheet(rows, [strip(folder / name, background) for name in names])
 
 
-def sheet(rows: Sequence[Row], pictures: Sequence[Tensor]) -> Figure:
+def sheet(rows: Sequence[Row], pictures: Sequence[Tensor], title: str | None = None) -> Figure:
     """A picture [h, w, 3] for each object, with its prompt and how like the solid it is."""
     figure = new_figure(0.75 * len(rows))
+    if title is not None:
+        figure.suptitle(title, fontsize=8)
     for axes, row, picture in zip(
         figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows, pictures, strict=True
     ):

@@ -18,6 +18,7 @@ SHOWN = ("side", "overhead")
 PICTURES = 6
 """Of a prompt from each of these views."""
 STEPS = 30
+TITLE = "the teacher's own pictures: six of the prompt with “side view”, six with “overhead view”"
 
 
 @torch.no_grad()

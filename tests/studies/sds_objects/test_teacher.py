@@ -17,5 +17,7 @@ def test_the_teacher_shows_a_prompt_from_two_sides(monkeypatch: pytest.MonkeyPat
     middle = picture[12:20].unflatten(1, (4, 32))[:, :, 12:20].mean((0, 1, 2))
     assert middle[2] > middle[:2].max() + 0.2  # blue
     rows = [{"prompt": "a blue cube", "held_out": True, "iou": 0.5}]
-    (axes,) = objects.sheet(rows, [picture]).axes
+    figure = objects.sheet(rows, [picture], teacher.TITLE)
+    assert figure.get_suptitle() == teacher.TITLE
+    (axes,) = figure.axes
     assert axes.get_ylabel() == "a blue cube *\n0.50"
