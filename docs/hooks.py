@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,5 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """On GitHub a page's neighbours lie one folder up, in the site beside it."""
-    for folder in ("results", "configs"):
-        markdown = markdown.replace(f"](../{folder}/", f"]({folder}/")
-    return markdown
+    """On GitHub results/ and configs/ lie beside docs/, in the site within it."""
+    return re.sub(r"\]\(\.\./((?:\.\./)*)(results|configs)/", r"](\1\2/", markdown)
