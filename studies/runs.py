@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -36,29 +37,54 @@ class TrainingRun:
         reports = json.loads((folder / self.name / "fid.json").read_text())
         return float(reports["student, 1 step"]["summary"]["fid"]["mean"])
 
+    def levels(self, folder: Path) -> dict[str, float]:
+        """What its FID lies between, as far as that was measured: those of the teacher and of the floor."""
+        reports = json.loads((folder / self.name / "fid.json").read_text())
+        found = {
+            name: float(report["summary"]["fid"]["mean"])
+            for name, report in reports.items()
+            if name.startswith("teacher")
+        }
+        floor = reports.get("floor") or {}
+        if "splits" in floor:
+            found["floor"] = statistics.fmean(split["fid"] for split in floor["splits"])
+        elif "held_out" in floor:
+            found["floor, real pictures to test by"] = float(floor["held_out"]["fid"])
+        return found
+
 
 def plain_name(words: str) -> str:
     """A name for a folder."""
     return "".join(c if c.isalnum() else "-" for c in words).strip("-")
 
 
-def train_all(runs: Sequence[TrainingRun], config: Path, folder: Path, workers: int, ranges: int = 0) -> None:
+def train_all(
+    runs: Sequence[TrainingRun],
+    config: Path,
+    folder: Path,
+    workers: int,
+    ranges: int = 0,
+    teacher: bool = False,
+) -> None:
     """Trains and evaluates every run, `workers` at a time with one thread each; finished ones stay.
 
     A run that was cut short goes on from its checkpoint. Each leaves `<folder>/<name>/` as train.py makes it.
 
     Args:
         ranges: of seeds, over which evaluate.py measures the FID, into `fid.json`; none without.
+        teacher: measure the FID of the teacher's own samples too.
 
     Raises:
         UserError: train.py is not in the current folder.
     """
     if not Path("train.py").is_file():
         raise UserError("train.py: not in the current folder; start a study at the root of the repository")
-    side_by_side([partial(_train, run, config, folder, ranges) for run in runs], workers, "threading")
+    side_by_side(
+        [partial(_train, run, config, folder, ranges, teacher) for run in runs], workers, "threading"
+    )
 
 
-def _train(run: TrainingRun, config: Path, folder: Path, ranges: int) -> None:
+def _train(run: TrainingRun, config: Path, folder: Path, ranges: int, teacher: bool) -> None:
     path, finished = folder / run.name, folder / run.name / "job.json"
     if finished.is_file():
         if json.loads(finished.read_text())["words"] == list(run.words):
@@ -70,7 +96,8 @@ def _train(run: TrainingRun, config: Path, folder: Path, ranges: int) -> None:
     words = [f"name={run.name}", f"folder={folder}", *run.words]
     _python(run, "train.py", "--config", str(config), *words, *resume)
     if ranges and not (path / "fid.json").is_file():
-        _python(run, "evaluate.py", "fid", "--run", str(path), "--ranges", str(ranges), "--no-teacher")
+        alone = () if teacher else ("--no-teacher",)
+        _python(run, "evaluate.py", "fid", "--run", str(path), "--ranges", str(ranges), *alone)
     write_json(finished, {"words": list(run.words)})
 
 

@@ -114,7 +114,8 @@ class Study:
         if not os.access(self.folder, os.W_OK | os.X_OK):
             raise UserError(f"--out: {self.folder} may not be written")
         self._start = time.perf_counter()
-        count = 1 if "seeds" not in options else 2 if self.quick else options.seeds
+        seeds = getattr(options, "seeds", None)
+        count = 1 if seeds is None else 2 if self.quick else seeds
         self.seeds = [options.seed + i for i in range(count)]
         """Every seed that enters the numbers; a part that takes others says so here."""
         self._made_by = {

@@ -1,20 +1,18 @@
-"""Variance of the student's gradient against FID: does a quieter gradient make a better student?
+"""Variance of the student's gradient against FID: does a quieter gradient end in a better student?
 
-    python -m studies.dmd_gap [--quick] [--workers 2]
+    python -m studies.dmd_gap [--data digits fashion] [--quick] [--workers 2]
 
-Arms on digits, the same seeds in all:
+Design, committed before the first run: `studies/dmd_gap/DESIGN.md`. A pilot on other seeds finds how long FID
+still falls, each estimator's learning rate, and which R costs what (8,16) costs; then, the same seeds in all:
 
-    (8,1) iid            the baseline, run on until it has spent the seconds of (8,16)
+    (8,1) iid            the baseline, for as many updates and for as many seconds as (8,16)
     (8,16) iid           compute reuse
     (8,16) stratified    and stratified noise levels
     (8,16) best          nested strata, adaptive Neyman proposal, the noise coupling that parity allows
-    (R',1) iid           the seconds of (8,16), spent on more upstream samples
+    (R',1) iid           the seconds of (8,16), spent on more samples
+    (R'',1) iid          the total variance of (8,16), all of it within the samples (digits)
 
---updates are those of the (8,16) arms. The learning rate stays constant, so that a quieter gradient has its
-best chance to show. The paper (arXiv 2605.21489, one-step distillation) finds
-10–30 times less variance and no better FID.
-
-Differences of FID are paired over seeds, each with its own variance, and hold for all arms at once.
+The paper (arXiv 2605.21489, one-step distillation) finds 16 and 32 times less variance and no better FID.
 """
 
 from __future__ import annotations
@@ -22,45 +20,79 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
+from carv_distill.command_line import whole_number
 from studies.study import Study, run_study, study_parser
+
+if TYPE_CHECKING:
+    from studies.dmd_gap.results import Results
+    from studies.dmd_gap.settings import Setting
+
+DATA = ("digits", "fashion")
 
 
 def run(study: Study, options: argparse.Namespace) -> None:
-    """Pilot, all runs, tables, figure, verdict."""
-    from dataclasses import asdict
+    """Of every data set that is asked for: pilot, all runs, tables, figure, conclusion."""
+    from studies.dmd_gap.results import Results
+    from studies.dmd_gap.settings import SETTINGS
 
-    from studies.dmd_gap import gap
+    for name in options.data:
+        setting = SETTINGS[name].quick if study.quick else SETTINGS[name]
+        count = 2 if study.quick else options.seeds or setting.seeds
+        study.seeds = [options.seed + i for i in range(count)]
+        if options.stored:
+            results = Results.load(setting, study.folder)
+            study.seeds = results.seeds
+        else:
+            results = _trained(study, setting, options.workers)
+        _conclude(study, setting, results)
+
+
+def _trained(study: Study, setting: Setting, workers: int) -> Results:
+    from studies.dmd_gap import table
+    from studies.dmd_gap.arms import make_arms
+    from studies.dmd_gap.pilot import levels, pilot
+    from studies.dmd_gap.results import Results
     from studies.runs import train_all
 
-    if options.stored:
-        known = gap.Stored.load(study.folder)
-        study.seeds = known.seeds
-        rows = gap.summarise(known.arms, known.metrics, known.measured, known.updates)
-        sentences = gap.verdict(rows)
-        study.write("dmd_gap", rows, verdict=sentences, plan=asdict(known.plan), trained=known.trained)
-        print("\n".join(sentences))
-        return
-    updates, every = (60, 10) if study.quick else (options.updates, gap.EVERY)
-    plan = gap.pilot(study.runs, updates)
-    arms = gap.make_arms(updates, plan, every)
-    runs = [arm.run(seed) for seed in study.seeds for arm in arms]
-    train_all(runs, gap.CONFIG, study.runs, options.workers, ranges=3)
-    metrics = gap.read_runs(arms, study.seeds, study.runs)
-    fids = {arm.name: [arm.run(seed).fid(study.runs) for seed in study.seeds] for arm in arms}
-    rows = gap.summarise(arms, metrics, gap.of_runs(arms, metrics, fids), updates)
-    traces = gap.trace_rows(metrics)
-    sentences = gap.verdict(rows)
-    study.write("dmd_gap", rows, verdict=sentences, plan=asdict(plan))
-    study.write("traces", traces)
-    study.draw("dmd_gap", gap.draw_gap(traces))
-    print("\n".join(sentences))
+    plan, tried = pilot(setting, study.runs, workers, study.folder / "digits_pilot.json")
+    beside = levels(setting, study.runs)
+    study.write(f"{setting.name}_pilot", tried, plan=asdict(plan), levels=beside)
+    arms = make_arms(setting, plan)
+    by_seed = [arm.run(seed) for seed in study.seeds for arm in arms]
+    train_all(by_seed, setting.config, study.runs, workers, setting.ranges)
+    metrics = table.read_runs(arms, study.seeds, study.runs)
+    finals = {arm.name: [arm.run(seed).fid(study.runs) for seed in study.seeds] for arm in arms}
+    runs, traces = table.run_rows(arms, metrics, finals, study.seeds), table.trace_rows(metrics)
+    study.write(f"{setting.name}_runs", runs)
+    study.write(f"{setting.name}_traces", traces)
+    return Results(arms, runs, traces, beside)
+
+
+def _conclude(study: Study, setting: Setting, results: Results) -> None:
+    from studies.dmd_gap import table
+    from studies.dmd_gap.figures import draw_gap
+
+    rows = table.arm_rows(results.arms, results.traces, results.finals)
+    differences = table.difference_rows(results.arms, results.finals)
+    width = table.band(results.finals)
+    said = table.sentences(rows, differences, width)
+    study.write(
+        setting.name, rows, conclusion=said, differences=differences, band=width, levels=results.levels
+    )
+    study.draw(setting.name, draw_gap(results.traces, results.runs, width, results.levels))
+    print("\n".join([setting.name, *said]))
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """The study from its command line."""
-    parser = study_parser(__doc__, trains=True, updates=400, seeds=5)
-    parser.add_argument("--stored", action="store_true", help="the table anew from the results; no training")
+    parser = study_parser(__doc__, trains=True)
+    add = parser.add_argument
+    add("--data", choices=DATA, nargs="+", default=("digits",), help="default: digits")
+    add("--seeds", type=whole_number(2), help="of trainings, without --quick (digits 6, fashion 4)")
+    add("--stored", action="store_true", help="tables and figure anew from the results; no training")
     return run_study("dmd_gap", parser, run, words)
 
 

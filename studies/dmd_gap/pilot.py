@@ -1,0 +1,176 @@
+"""The pilot: how long to train, at what rates, and which R costs or scatters as (8,16) does.
+
+On seeds that the study does not use. Prices stay in `<data>-prices.json`, so that a study that goes on has
+the same arms.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+from carv_distill.carv import stream
+from carv_distill.errors import UserError
+from carv_distill.variance import NoiseParity, StageTimer, VarianceBudget
+from studies.cached import once
+from studies.dmd_gap.arms import (
+    DRAWS,
+    LONGER,
+    REUSE,
+    STATES,
+    UPSTREAM,
+    Arm,
+    Plan,
+    estimator_words,
+    make_arms,
+)
+from studies.dmd_gap.settings import Setting
+from studies.gradient import load_gradient, one_thread, price
+from studies.runs import TrainingRun, train_all
+from studies.study import Row
+
+SAME = 1.05
+"""Two FIDs within this factor count as alike."""
+
+
+def pilot(setting: Setting, folder: Path, workers: int, digits: Path) -> tuple[Plan, list[Row]]:
+    """The plan of a study, and the FIDs that it rests on.
+
+    Args:
+        digits: what the pilot on digits left, whose rates other data sets take.
+
+    Raises:
+        UserError: these are wanted and not there.
+    """
+    chosen = None if setting.own_factors else factors_on_digits(digits)
+    fids = try_lengths(setting, folder, workers)
+    updates = choose_length(fids)
+    rows: list[Row] = [{"what": "updates", "updates": n, "fid": fid} for n, fid in fids.items()]
+    run = folder / length_run(setting, updates, setting.pilot_seeds[0]).name
+    plan = once(folder / f"{setting.name}-prices.json", Plan, lambda: make_plan(run, updates))
+    if chosen is None:
+        tried = try_rates(setting, plan, folder, workers)
+        for arm, of_factor in tried.items():
+            rows += [{"what": "rate", "arm": arm, "factor": f, "fid": fid} for f, fid in of_factor.items()]
+        chosen = [choose_factor(of_factor) for of_factor in tried.values()]
+    base, reuse, more = chosen
+    return replace(plan, base_factor=base, reuse_factor=reuse, more_factor=more), rows
+
+
+def length_run(setting: Setting, updates: int, seed: int) -> TrainingRun:
+    """(8,16) iid at the configuration's rates for so many updates."""
+    arm = Arm(f"pilot {updates}", setting, estimator_words(UPSTREAM, DRAWS, "iid"), updates, math.nan, 1.0)
+    return arm.run(seed, kept=STATES)
+
+
+def try_lengths(setting: Setting, folder: Path, workers: int) -> dict[int, float]:
+    """Updates → final FID, mean over the pilot's seeds."""
+    runs = {n: [length_run(setting, n, seed) for seed in setting.pilot_seeds] for n in setting.lengths}
+    first, *others = [run for n in reversed(setting.lengths) for run in runs[n]]
+    train_all([first], setting.config, folder, workers, setting.ranges, teacher=True)
+    train_all(others, setting.config, folder, workers, setting.ranges)
+    return {n: statistics.fmean(run.fid(folder) for run in of) for n, of in runs.items()}
+
+
+def levels(setting: Setting, folder: Path) -> dict[str, float]:
+    """FID of the teacher and of the floor, by the first run of the pilot."""
+    return length_run(setting, setting.lengths[-1], setting.pilot_seeds[0]).levels(folder)
+
+
+def choose_length(fids: Mapping[int, float]) -> int:
+    """The least number of updates whose FID is at most 5 % above that of the next; else the largest."""
+    lengths = sorted(fids)
+    for shorter, longer in pairwise(lengths):
+        if fids[shorter] <= SAME * fids[longer]:
+            return shorter
+    return lengths[-1]
+
+
+def make_plan(run: Path, updates: int) -> Plan:
+    """Prices on one thread at the end of the pilot's run, the parity of its noise there, and the parts of the
+    variance after a quarter of it."""
+    gradient = load_gradient(run)
+    key = stream("parity", gradient.step)
+    parity = NoiseParity.measure(gradient.pipeline, gradient.parameters, key, upstreams=48, draws=16)
+
+    def seconds(upstream: int, draws: int) -> float:
+        return price(gradient, upstream, draws, repeats=20)(upstream, draws)
+
+    with one_thread():
+        timer = StageTimer()
+        for _ in range(2):
+            gradient.time_other(timer)
+        other, reuse = timer.median("other"), seconds(UPSTREAM, DRAWS)
+        upstream = equal_upstream(reuse, lambda r: seconds(r, 1), UPSTREAM, UPSTREAM * (DRAWS + 1))
+        equal = equal_variance(run, updates // 4)
+        base, more, less = (other + seconds(r, 1) for r in (UPSTREAM, upstream, equal))
+    return Plan(updates, upstream, equal, parity.gate(), base, other + reuse, more, less)
+
+
+def equal_upstream(wanted: float, seconds: Callable[[int], float], low: int, high: int) -> int:
+    """The largest R in low … high whose gradient takes at most the wanted seconds, by bisection."""
+    while low < high:
+        middle = (low + high + 1) // 2
+        if seconds(middle) <= wanted:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def equal_variance(run: Path, step: int) -> int:
+    """R″ whose single draws have the total variance of (8,16): R″ = 8 (B + W)/(B + W/16), at one state."""
+    gradient = load_gradient(run, step)
+    with one_thread():
+        budget = VarianceBudget.measure(
+            gradient.pipeline, gradient.parameters, stream("equal", step), upstreams=256
+        )
+    ratio = budget.variance(1, 1) / budget.variance(1, DRAWS)
+    return round(UPSTREAM * ratio)
+
+
+def try_rates(setting: Setting, plan: Plan, folder: Path, workers: int) -> dict[str, dict[float, float]]:
+    """Arm → factor of the configuration's rate → final FID, mean over the pilot's seeds; for the longer
+    baseline, (8,16) iid and (R′,1)."""
+    arms = {arm.name: arm for arm in make_arms(setting, plan)}
+    runs = {
+        name: {
+            factor: [rate_run(arms[name], factor, seed) for seed in setting.pilot_seeds]
+            for factor in setting.factors
+        }
+        for name in (LONGER, REUSE, plan.more_name)
+    }
+    every = [run for of_arm in runs.values() for of_factor in of_arm.values() for run in of_factor]
+    train_all(every, setting.config, folder, workers, setting.ranges)
+    return {
+        name: {f: statistics.fmean(run.fid(folder) for run in of) for f, of in of_arm.items()}
+        for name, of_arm in runs.items()
+    }
+
+
+def rate_run(arm: Arm, factor: float, seed: int) -> TrainingRun:
+    """The pilot's training of an arm at a factor; of (8,16) iid at the configuration's rate, that of the
+    lengths."""
+    if arm.name == REUSE and factor == 1:
+        return length_run(arm.setting, arm.updates, seed)
+    return replace(arm, name=f"pilot {arm.name} {factor:g}", factor=factor).run(seed)
+
+
+def choose_factor(fids: Mapping[float, float]) -> float:
+    """Of all whose FID is within 5 % of the least, the one nearest to 1."""
+    least = min(fids.values())
+    alike = [factor for factor, fid in fids.items() if fid <= SAME * least]
+    return min(alike, key=lambda factor: abs(math.log(factor)))
+
+
+def factors_on_digits(pilot: Path) -> list[float]:
+    """What the pilot on digits chose, for (8,1), (8,16) and (R′,1); from its `digits_pilot.json`."""
+    if not pilot.is_file():
+        raise UserError(f"{pilot}: not there; the pilot on digits chooses the rates (--data digits)")
+    plan = json.loads(pilot.read_text())["plan"]
+    return [plan[f"{name}_factor"] for name in ("base", "reuse", "more")]

@@ -1,0 +1,93 @@
+"""What the pilot chooses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from carv_distill.errors import UserError
+from studies.dmd_gap.arms import REUSE, Plan, make_arms
+from studies.dmd_gap.pilot import (
+    choose_factor,
+    choose_length,
+    equal_upstream,
+    factors_on_digits,
+    length_run,
+    rate_run,
+)
+from studies.dmd_gap.settings import DIGITS, FASHION
+
+from .made_up import PLAN
+
+
+@pytest.mark.parametrize(
+    ("fids", "updates"),
+    [
+        ({500: 1.04, 1000: 1.0, 2000: 0.5}, 500),
+        ({500: 2.0, 1000: 1.04, 2000: 1.0}, 1000),
+        ({2000: 1.0, 500: 2.0, 1000: 1.5}, 2000),
+        ({40: 7.0}, 40),
+    ],
+)
+def test_the_length_is_the_first_that_twice_the_updates_do_not_better(
+    fids: dict[int, float], updates: int
+) -> None:
+    assert choose_length(fids) == updates
+
+
+@pytest.mark.parametrize(
+    ("fids", "factor"),
+    [
+        ({1.0: 1.04, 0.5: 1.0, 2.0: 3.0}, 1.0),
+        ({1.0: 1.06, 0.5: 1.0, 2.0: 1.2}, 0.5),
+        ({1.0: 2.0, 0.5: 3.0, 2.0: 1.0}, 2.0),
+    ],
+)
+def test_a_rate_other_than_the_configuration_s_has_to_earn_it(
+    fids: dict[float, float], factor: float
+) -> None:
+    assert choose_factor(fids) == factor
+
+
+def test_equal_seconds_by_bisection() -> None:
+    """The largest R within the seconds, whatever their form: here a call costs 1 and a sample 1/2."""
+    for wanted, upstream in ((10.0, 18), (10.4, 18), (10.5, 19), (0.0, 8), (1e3, 136)):
+        assert equal_upstream(wanted, lambda r: 1 + r / 2, 8, 136) == upstream
+
+
+def test_runs_of_the_pilot_are_shared_where_they_are_the_same() -> None:
+    arms = {arm.name: arm for arm in make_arms(DIGITS, PLAN)}
+    own = rate_run(arms[REUSE], 1.0, 100)
+    assert own == length_run(DIGITS, PLAN.updates, 100)
+    half = rate_run(arms[REUSE], 0.5, 100)
+    assert half.name != own.name
+    assert "dmd.student_lr=0.0003" in half.words
+
+
+def test_arms_have_their_lengths_and_rates() -> None:
+    arms = make_arms(DIGITS, PLAN)
+    assert [(arm.name, arm.updates, arm.factor) for arm in arms] == [
+        ("(8,1) iid", 400, 0.5),
+        ("(8,1) iid, equal seconds", 600, 0.5),
+        ("(8,16) iid", 400, 1.0),
+        ("(8,16) stratified", 400, 1.0),
+        ("(8,16) best", 400, 1.0),
+        ("(40,1) iid", 400, 1.0),
+        ("(22,1) iid", 400, 1.0),
+    ]
+    run = arms[1].run(3)
+    assert {"dmd.lr_decay=student", "trainer.max_steps=600", "fid.every=75", "seed=3"} <= set(run.words)
+    assert "dmd.student_lr=0.0003" in run.words
+    assert "estimator.noise=antithetic" in arms[4].estimator
+    assert len(make_arms(FASHION, PLAN)) == 6
+
+
+def test_fashion_takes_the_factors_of_digits(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the pilot on digits chooses the rates"):
+        factors_on_digits(tmp_path / "digits_pilot.json")
+    plan = Plan(**{**asdict(PLAN), "more_factor": 2.0})
+    (tmp_path / "digits_pilot.json").write_text(json.dumps({"plan": asdict(plan)}))
+    assert factors_on_digits(tmp_path / "digits_pilot.json") == [0.5, 1.0, 2.0]

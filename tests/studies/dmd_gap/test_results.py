@@ -1,0 +1,45 @@
+"""Tables and figure from the study's own files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from studies.dmd_gap import table
+from studies.dmd_gap.__main__ import main
+
+from .made_up import PLAN, SEEDS, make_runs
+
+
+def test_the_tables_come_again_from_the_results(tmp_path: Path) -> None:
+    """`--stored` concludes the same from `digits_{pilot,runs,traces}.json`, as often as it is called."""
+    arms = make_runs(tmp_path / "runs")
+    metrics = table.read_runs(arms, SEEDS, tmp_path / "runs")
+    finals = {arm.name: [arm.run(seed).fid(tmp_path / "runs") for seed in SEEDS] for arm in arms}
+    folder = tmp_path / "dmd_gap"
+    folder.mkdir()
+    stored = {
+        "pilot": {"plan": asdict(PLAN), "levels": {"floor": 0.5}, "rows": []},
+        "runs": {"rows": table.run_rows(arms, metrics, finals, SEEDS)},
+        "traces": {"rows": table.trace_rows(metrics)},
+    }
+    for part, content in stored.items():
+        (folder / f"digits_{part}.json").write_text(json.dumps(content))
+    rows = table.arm_rows(arms, table.trace_rows(metrics), finals)
+    for _ in range(2):
+        assert main(["--stored", "--out", str(tmp_path)]) == 0
+        again = json.loads((folder / "digits.json").read_text())
+        for row, other in zip(rows, again["rows"], strict=True):
+            assert row == pytest.approx(other)
+        assert again["seeds"] == SEEDS
+        assert again["conclusion"][0].endswith("the paper's finding.")
+        assert again["levels"] == {"floor": 0.5}
+    assert (folder / "digits.png").is_file()
+
+
+def test_results_that_are_not_there_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--stored", "--out", str(tmp_path)]) == 2
+    assert "digits_pilot.json: no such results; run the study without --stored" in capsys.readouterr().err
