@@ -12,6 +12,9 @@ still falls, each estimator's learning rate, and which R costs what (8,16) costs
     (R',1) iid           the seconds of (8,16), spent on more samples
     (R'',1) iid          the total variance of (8,16), all of it within the samples (digits)
 
+The part `why` then looks into four states of one run: the variances as the paper splits them, signal and noise,
+and how far the fake score lags behind (`<data>_states.json`).
+
 The paper (arXiv 2605.21489, one-step distillation) finds 16 and 32 times less variance and no better FID.
 """
 
@@ -21,6 +24,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carv_distill.command_line import whole_number
@@ -46,13 +50,13 @@ def run(study: Study, options: argparse.Namespace) -> None:
             results = Results.load(setting, study.folder)
             study.seeds = results.seeds
         else:
-            results = _trained(study, setting, options.workers)
+            results = _trained(study, setting, options.part, options.workers)
         _conclude(study, setting, results)
 
 
-def _trained(study: Study, setting: Setting, workers: int) -> Results:
+def _trained(study: Study, setting: Setting, parts: Sequence[str], workers: int) -> Results:
     from studies.dmd_gap import table
-    from studies.dmd_gap.arms import make_arms
+    from studies.dmd_gap.arms import REUSE, STATES, Arm, make_arms
     from studies.dmd_gap.pilot import levels, pilot
     from studies.dmd_gap.results import Results
     from studies.runs import train_all
@@ -61,14 +65,29 @@ def _trained(study: Study, setting: Setting, workers: int) -> Results:
     beside = levels(setting, study.runs)
     study.write(f"{setting.name}_pilot", tried, plan=asdict(plan), levels=beside)
     arms = make_arms(setting, plan)
-    by_seed = [arm.run(seed) for seed in study.seeds for arm in arms]
+
+    def kept(arm: Arm, seed: int) -> int:
+        return STATES if (arm.name, seed) == (REUSE, study.seeds[0]) else 1
+
+    by_seed = [arm.run(seed, kept=kept(arm, seed)) for seed in study.seeds for arm in arms]
     train_all(by_seed, setting.config, study.runs, workers, setting.ranges)
     metrics = table.read_runs(arms, study.seeds, study.runs)
     finals = {arm.name: [arm.run(seed).fid(study.runs) for seed in study.seeds] for arm in arms}
     runs, traces = table.run_rows(arms, metrics, finals, study.seeds), table.trace_rows(metrics)
     study.write(f"{setting.name}_runs", runs)
     study.write(f"{setting.name}_traces", traces)
+    if "why" in parts:
+        looked_into = arms[2].run(study.seeds[0])
+        _states(study, setting, study.runs / looked_into.name, arms[2].updates, workers)
     return Results(arms, runs, traces, beside)
+
+
+def _states(study: Study, setting: Setting, run: Path, updates: int, workers: int) -> None:
+    from studies.dmd_gap.states import measure_states
+
+    steps = [updates // 8, updates // 4, updates // 2, updates]
+    rows = measure_states(run, steps, 4 if study.quick else 64, study.runs, workers)
+    study.write(f"{setting.name}_states", rows)
 
 
 def _conclude(study: Study, setting: Setting, results: Results) -> None:
@@ -88,7 +107,7 @@ def _conclude(study: Study, setting: Setting, results: Results) -> None:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The study from its command line."""
-    parser = study_parser(__doc__, trains=True)
+    parser = study_parser(__doc__, parts=("arms", "why"), trains=True)
     add = parser.add_argument
     add("--data", choices=DATA, nargs="+", default=("digits",), help="default: digits")
     add("--seeds", type=whole_number(2), help="of trainings, without --quick (digits 6, fashion 4)")

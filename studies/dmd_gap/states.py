@@ -1,0 +1,224 @@
+"""Why: states of one run, looked into with every estimator on the same samples.
+
+Of each state the variance of the gradient and what it is beside its signal; the variances of the teacher's
+score and of the score difference; and the fake score's lag, by a copy that is trained on the frozen student.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from carv_distill.carv import NoiseLevelSampler, Proposal, Upstream, stream
+from carv_distill.distillation.building import build_module, load_data
+from carv_distill.distillation.module import DMDModule
+from carv_distill.distillation.objective import ALONE, DMDObjective, dmd_residual, draw
+from carv_distill.distillation.options import DMDConfig
+from carv_distill.engine.checkpoints import load_checkpoint
+from carv_distill.tasks import open_run
+from carv_distill.teachers.condition import Cond
+from carv_distill.teachers.denoiser import NetworkDenoiser, denoised_difference, denoising_loss
+from carv_distill.variance import Estimate, PairedVariance, measure_pairs
+from studies.cached import compute
+from studies.study import Row, columns
+
+ESTIMATORS = {"(8,1) iid": (1, "iid"), "(8,16) iid": (16, "iid"), "(8,16) stratified": (16, "stratified")}
+"""K and strategy, at R = 8."""
+UPSTREAM = 8
+REFINE, BATCH = 400, 8
+"""Updates of the copy of the fake score, of so many times the run's own batch; half a cosine to zero."""
+CPU = torch.device("cpu")
+Call = Callable[[Tensor, Tensor, Tensor, Cond], Tensor]
+"""(x, σ, ε, condition) → a residual, shape of x."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Variances over draws with the samples fixed, of means over K draws, in the space of x."""
+
+    teacher: Estimate
+    """Of the teacher's score (D − x_t)/σ², as σ² times it."""
+    difference: Estimate
+    """Of σ² times the difference of the scores, D_fake − D_teacher."""
+
+
+@dataclass(frozen=True)
+class Lag:
+    """What the fake score's error does to the expected gradient."""
+
+    error: Estimate
+    """|E g − E g*|², g* with the copy that has caught up."""
+    signal: Estimate
+    """|E g*|²."""
+    loss: float
+    """The fake score's loss as the run has it."""
+    refined: float
+    """That of the copy."""
+
+
+def config_of(run: Path) -> DMDConfig:
+    """A distillation's configuration."""
+    _, config = open_run(run)
+    assert isinstance(config, DMDConfig)
+    return config
+
+
+def open_state(run: Path, step: int) -> DMDModule:
+    """A distillation at one of its checkpoints."""
+    config = config_of(run)
+    module = build_module(config, load_data(config))
+    load_checkpoint(module, run, config, "cpu", step)
+    return module
+
+
+def sampler_of(estimator: str) -> tuple[int, NoiseLevelSampler]:
+    """K and the sampler."""
+    draws, strategy = ESTIMATORS[estimator]
+    return draws, NoiseLevelSampler(Proposal.uniform(), strategy)
+
+
+def measure_gradient(run: Path, step: int, estimator: str, pairs: int) -> PairedVariance:
+    """Of the student's gradient."""
+    objective, (draws, sampler) = open_state(run, step).objective, sampler_of(estimator)
+    parameters = list(objective.student_parameters)
+    return measure_pairs(objective.pipeline(), parameters, sampler, UPSTREAM, draws, pairs)
+
+
+def measure_scores(run: Path, step: int, estimator: str, pairs: int) -> Scores:
+    """Of the teacher's score and of the difference."""
+    objective, (draws, sampler) = open_state(run, step).objective, sampler_of(estimator)
+
+    def score(x: Tensor, sigma: Tensor, eps: Tensor, cond: Cond) -> Tensor:
+        _, denoised = denoised_difference(objective.fake, objective.teacher, x, sigma, eps, cond)
+        return denoised - x - sigma.view(-1, *[1] * (x.ndim - 1)) * eps
+
+    def difference(x: Tensor, sigma: Tensor, eps: Tensor, cond: Cond) -> Tensor:
+        return denoised_difference(objective.fake, objective.teacher, x, sigma, eps, cond)[0]
+
+    def within(call: Call) -> Estimate:
+        pipeline = pipeline_of(objective, call, fixed=True)
+        return measure_pairs(pipeline, (), sampler, UPSTREAM, draws, pairs, device=CPU).within()
+
+    return Scores(within(score), within(difference))
+
+
+def measure_lag(run: Path, step: int, pairs: int) -> Lag:
+    """Trains a copy of the fake score on the frozen student; pairs of (8,16) stratified measure what it
+    changes."""
+    module = open_state(run, step)
+    objective, refined = module.objective, refine(module)
+    draws, sampler = sampler_of("(8,16) stratified")
+
+    def exact(x: Tensor, sigma: Tensor, eps: Tensor, cond: Cond) -> Tensor:
+        return dmd_residual(refined, objective.teacher, x, sigma, eps, cond)
+
+    def error(x: Tensor, sigma: Tensor, eps: Tensor, cond: Cond) -> Tensor:
+        behind = dmd_residual(objective.fake, objective.teacher, x, sigma, eps, cond)
+        return behind - exact(x, sigma, eps, cond)
+
+    def squared(call: Call) -> Estimate:
+        pipeline, parameters = pipeline_of(objective, call), list(objective.student_parameters)
+        return measure_pairs(pipeline, parameters, sampler, UPSTREAM, draws, pairs).squared_norm()
+
+    losses = (compared_loss(objective, fake) for fake in (objective.fake, refined))
+    return Lag(squared(error), squared(exact), *losses)
+
+
+def pipeline_of(
+    objective: DMDObjective, call: Call, fixed: bool = False
+) -> Callable[[int, torch.Generator], Upstream]:
+    """Student samples with this residual; `fixed` ones have no graph to the student."""
+    o = objective.options
+
+    def pipeline(count: int, g: torch.Generator) -> Upstream:
+        z, labels = objective.upstream_noise(count, g)
+        with torch.set_grad_enabled(not fixed):
+            x = objective.generate(objective.student, z, labels)
+
+        @torch.no_grad()
+        def residual(x: Tensor, u: Tensor, eps: Tensor, index: Tensor) -> Tensor:
+            sigma = objective.schedule.sigma(o.t_min + (o.t_max - o.t_min) * u)
+            return call(x, sigma, eps, objective.conditions(labels[index]))
+
+        return Upstream(x, residual)
+
+    return pipeline
+
+
+def refine(module: DMDModule) -> NetworkDenoiser:
+    """A copy of the fake score that has learned from the frozen student for REFINE more updates."""
+    objective, o = module.objective, module.options
+    refined = copy.deepcopy(objective.fake)
+    betas = o.beta1, o.beta2
+    adam = torch.optim.AdamW(refined.parameters(), o.fake_lr, betas, weight_decay=o.weight_decay)
+    for number in range(REFINE):
+        for group in adam.param_groups:
+            group["lr"] = o.fake_lr * (1 + math.cos(math.pi * number / REFINE)) / 2
+        adam.zero_grad()
+        loss_of(objective, refined, "refine", number).backward()
+        adam.step()
+    return refined
+
+
+def loss_of(objective: DMDObjective, fake: NetworkDenoiser, name: str, number: int) -> Tensor:
+    """A fake score's loss on BATCH times the run's batch of new samples."""
+    losses = []
+    for part in range(BATCH):
+        own = stream("lag", name, number, part)
+        x, labels = objective.student_samples(own)
+        drawn = draw(objective.fake_sampler, 1, ALONE, x, own, stream("lag", name, number, part, "shared"))
+        sigma, eps = objective.schedule.sigma(drawn.u[:, 0]), drawn.eps[:, 0]
+        losses.append(denoising_loss(fake, x, sigma, eps, objective.conditions(labels)))
+    return torch.stack(losses).mean()
+
+
+@torch.no_grad()
+def compared_loss(objective: DMDObjective, fake: NetworkDenoiser) -> float:
+    """Of samples that no fake score learned from, the same for all."""
+    return statistics.fmean(loss_of(objective, fake, "compare", number).item() for number in range(16))
+
+
+def measure_states(run: Path, steps: Sequence[int], pairs: int, folder: Path, workers: int) -> list[Row]:
+    """A row for each state and estimator."""
+    calls = {
+        step: {
+            "lag": partial(measure_lag, run, step, pairs),
+            "gradient": {e: partial(measure_gradient, run, step, e, pairs) for e in ESTIMATORS},
+            "scores": {e: partial(measure_scores, run, step, e, pairs) for e in ESTIMATORS},
+        }
+        for step in steps
+    }
+    measured = compute(calls, folder / "cache", workers)
+    horizon = 1 / (1 - config_of(run).dmd.ema)
+    return [
+        row_of(step, e, state["gradient"][e], state["scores"][e], state["lag"], horizon)
+        for step, state in measured.items()
+        for e in ESTIMATORS
+    ]
+
+
+def row_of(step: int, estimator: str, v: PairedVariance, scores: Scores, lag: Lag, horizon: float) -> Row:
+    """What was measured, and what of it is left after averaging over so many updates."""
+    row: Row = {"step": step, "estimator": estimator, "horizon": horizon}
+    numbers: Mapping[str, Estimate] = {
+        "total": v.total(),
+        "within": v.within(),
+        "signal": v.squared_norm(),
+        "teacher": scores.teacher,
+        "difference": scores.difference,
+        "lag": lag.error,
+        "exact_signal": lag.signal,
+    }
+    for name, number in numbers.items():
+        row |= columns(name, number)
+    row |= {"fake_loss": lag.loss, "refined_loss": lag.refined}
+    row["noise_after_averaging"] = row["total"] / (horizon * max(row["signal"], 1e-300))
+    return row
