@@ -12,7 +12,7 @@ still falls, each estimator's learning rate, and which R costs what (8,16) costs
     (R',1) iid           the seconds of (8,16), spent on more samples
     (R'',1) iid          the total variance of (8,16), all of it within the samples (digits)
 
-The part `why` then looks into four states of one run: the variances as the paper splits them, signal and noise,
+The part `why` then looks into four states of one run: variances as the paper splits them, signal and noise,
 and how far the fake score lags behind (`<data>_states.json`).
 
 The paper (arXiv 2605.21489, one-step distillation) finds 16 and 32 times less variance and no better FID.
