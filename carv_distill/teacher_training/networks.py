@@ -87,13 +87,15 @@ def _networks(o: TextTeacherOptions, size: int, tokenizer: CLIPTokenizer, length
         sample_size=size,
         mid_block_add_attention=False,
     )
-    levels = len(o.unet_channels)
+    side = size // 2 ** (len(o.vae_channels) - 1)
+    sides = [side // 2**level for level in range(len(o.unet_channels))]
+    attends = [o.attention_size is None or side <= o.attention_size for side in sides]
     unet = UNet2DConditionModel(
-        sample_size=size // 2 ** (len(o.vae_channels) - 1),
+        sample_size=side,
         in_channels=o.latent_channels,
         out_channels=o.latent_channels,
-        down_block_types=("CrossAttnDownBlock2D",) * levels,
-        up_block_types=("CrossAttnUpBlock2D",) * levels,
+        down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends),
+        up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
         block_out_channels=tuple(o.unet_channels),
         layers_per_block=1,
         cross_attention_dim=o.text_width,

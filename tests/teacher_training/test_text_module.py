@@ -145,3 +145,15 @@ def test_sizes_that_make_no_network_are_one_line(changes: dict[str, object]) -> 
     with pytest.raises(UserError, match=r"^training: vae_channels, .* make no network: ") as caught:
         build_networks(options, 16, vocabulary(), 10)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("size", "attends"), [(None, [True, True]), (8, [True, True]), (4, [False, True]), (2, [False, False])]
+)
+def test_attention_from_a_resolution_on(size: int | None, attends: list[bool]) -> None:
+    """Latents of 8 × 8, and 4 × 4 below them."""
+    options = TextTeacherOptions(**SMALL, clip_patch=8, attention_size=size)
+    unet = build_networks(options, 16, vocabulary(), 10).unet
+    found = ["CrossAttn" in kind for kind in unet.config.down_block_types]
+    assert found == attends
+    assert ["CrossAttn" in kind for kind in reversed(unet.config.up_block_types)] == attends
