@@ -54,10 +54,10 @@ class TextTeacherOptions:
     """Of each resolution: n of them make latents 2ⁿ⁻¹ times smaller than the pictures."""
     latent_channels: int = at_least(1, 4)
     unet_channels: list[int] = field(default_factory=lambda: [32, 64])
-    """Of each resolution, all of them with attention to the prompt."""
+    """Of each resolution."""
     attention_size: int | None = at_least(1, None)
-    """Entries of the latents along one side from which resolution on there is attention to the prompt, half of
-    the step's time at the largest; empty: at all of them."""
+    """Entries of the latents along one side from which resolution on there is attention to the prompt; at the
+    largest it may take half of a step's time. Empty: at all of them."""
     text_width: int = at_least(8, 32)
     text_layers: int = at_least(1, 2)
     clip_width: int = at_least(8, 64)
