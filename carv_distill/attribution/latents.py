@@ -86,7 +86,9 @@ class EncodedSet:
         if missing:
             log.info("latents: encoding %d of %d into %s", missing, len(self.data), cache.folder)
             rows = self.codec.rows(torch.empty(1, *self.shape, device="meta"))
-            with Progress(console=Console(stderr=True)) as bar:
+            # of several processes the first alone says what is done
+            quiet = not log.isEnabledFor(logging.INFO)
+            with Progress(console=Console(stderr=True), disable=quiet) as bar:
                 task = bar.add_task("latents", total=missing)
                 cache.fill(
                     self.data,

@@ -71,7 +71,9 @@ class RealLatents:
         def encode(images: Tensor) -> tuple[Tensor, Tensor]:
             return codec.posterior(images.to(device))
 
-        with Progress(console=Console(stderr=True)) as bar:
+        # of several processes the first alone says what is done
+        quiet = not log.isEnabledFor(logging.INFO)
+        with Progress(console=Console(stderr=True), disable=quiet) as bar:
             task = bar.add_task("latents", total=missing)
             self.cache.fill(
                 self.data, encode, self.workers, lambda count: bar.advance(task, count), min(rows, BATCH)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,19 @@ def test_an_older_cache_of_clips_in_shards_is_no_hindrance(tmp_path: Path) -> No
     )
     found, _ = made.read(torch.tensor([3]))
     assert found.abs().max() > 0
+
+
+@pytest.mark.parametrize(("level", "shown"), [(logging.INFO, True), (logging.WARNING, False)])
+def test_one_process_of_several_shows_a_bar(
+    level: int,
+    shown: bool,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The others log warnings alone."""
+    teacher = load_text_teacher(save_wan(tmp_path / "wan"), (5, 16, 16))
+    made = EncodedSet(CLIPS, teacher.codec, teacher.shape, None, tmp_path / "cache", "k", "cpu", 0)
+    with caplog.at_level(level, "carv_distill"):
+        made.encode(torch.tensor([0]))
+    assert ("latents" in capfd.readouterr().err) == shown
