@@ -119,6 +119,11 @@ class Analysis:
         """The arm whose advice promises most."""
         return max(self.advice, key=lambda arm: self.advice[arm].ecm)
 
+    @property
+    def predicted(self) -> Estimate:
+        """What it promises, with the interval of the variances behind it."""
+        return self.comparison.predicted(self.best, self.advice[self.best])
+
 
 def analyse(
     gradient: MeasuredGradient,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from carv_distill.carv import NOISES, NoiseLevelSampler, Proposal, stream
 from .advice import Advice, MeasuredWithin, advise
 from .budget import VarianceBudget
 from .cost import CostModel, ecm, relative_efficiency
-from .estimate import Estimate, mean_estimate
+from .estimate import Estimate, mean_estimate, student
 from .meter import PairedVariance, paired_variance
 from .pipeline import Pipeline, estimate_gradient
 
@@ -124,6 +125,29 @@ class Comparison:
         choices = [least, *(k for k in range(least + 1, max_draws + 1) if k % step == 0)]
         return advise(self.within_model(arm), self.cost, max_cost, at, first, choices)
 
+    def predicted(self, arm: str, advice: Advice, level: float = 0.95) -> Estimate:
+        """The ECM that an arm's advice promises, with the interval that the measured pairs leave it.
+
+        The jackknife over pairs of the logarithm, as in :func:`paired_ratio`: without the i-th pair V_between
+        and every V_within(K) are means of the others, and V(R, K) is made of them as of all. Seconds count as
+        known, and what lies between measured K as interpolated rightly.
+        """
+        rows = [row for row in self.rows if row.arm == arm]
+        count = len(self.base.between.terms)
+
+        def value(left: int) -> float:
+            between = self.base.upstream * _without(self.base.between.terms, left)
+            within = {r.draws: max(r.upstream * _without(r.within.terms[1:], left), 1e-300) for r in rows}
+            own = MeasuredWithin(between, within).variance(advice.upstream, advice.draws)
+            base = (max(between, 0.0) / self.base.upstream) + _without(self.base.within.terms[1:], left)
+            return math.log(base / own)
+
+        logs = [value(left) for left in range(count)]
+        middle = statistics.fmean(logs)
+        se = math.sqrt((count - 1) / count * math.fsum((log - middle) ** 2 for log in logs))
+        e = student(math.log(advice.ecm), se, count - 1, (1 + level) / 2)
+        return Estimate(advice.ecm, advice.ecm * se, math.exp(e.low), math.exp(e.high))
+
 
 def measure_pairs(
     pipeline: Pipeline,
@@ -195,6 +219,11 @@ def compare(
         ArmVariance(arm.name, upstream, k, v.within(), arm.sampler.noise, between) for arm, k, v in variances
     )
     return Comparison(rows, cost, budget)
+
+
+def _without(terms: Sequence[float], left: int) -> float:
+    """Mean of all terms but one."""
+    return (math.fsum(terms) - terms[left]) / (len(terms) - 1)
 
 
 def _pooled(estimates: Sequence[Estimate]) -> Estimate:

@@ -184,8 +184,8 @@ def conclusions(a: Analysis) -> list[str]:
     arm, r, k = a.setting
     own = price(base.arm, base.upstream, base.draws) / price(arm, r, k)
     sentences.append(
-        f"Use R = {best.upstream}, K = {best.draws} with {a.best}: predicted ECM {best.ecm:.2f}, against "
-        f"{own:.2f} of the run's own ({r}, {k}) {arm}."
+        f"Use R = {best.upstream}, K = {best.draws} with {a.best}: predicted ECM "
+        f"{with_interval(a.predicted, '.2f')}, against {own:.2f} of the run's own ({r}, {k}) {arm}."
     )
     total, check = with_interval(a.check.total, ".3g"), a.check
     sentences.append(
@@ -232,6 +232,7 @@ def analysis_dict(a: Analysis) -> dict[str, Any]:
         "largest_ecm_iid": largest_ecm(between, within, c.cost),
         "advice": {name: asdict(advice) for name, advice in a.advice.items()},
         "advised": a.best,
+        "predicted": estimate_dict(a.predicted),
         "check": {
             "total": estimate_dict(a.check.total),
             "seconds": a.check.seconds,
