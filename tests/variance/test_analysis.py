@@ -62,7 +62,7 @@ def test_tables_and_json_hold_the_numbers(analysis: Analysis) -> None:
     content = json.loads(json.dumps(analysis_dict(analysis)))
     assert list(content) == [
         *("step", "own", "budget", "cost", "rows", "best_draws_iid", "largest_ecm_iid", "advice", "advised"),
-        *("check", "largest_reduction", "noise", "noise_factors", "proposals", "conclusions"),
+        *("predicted", "check", "largest_reduction", "noise", "noise_factors", "proposals", "conclusions"),
     ]
     assert content["own"] == {"sampler": "Strat", "upstream": 2, "draws": 4}
     assert content["rows"][3]["ecm"]["value"] == analysis.comparison.ecm(analysis.comparison.rows[3]).value
