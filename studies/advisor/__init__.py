@@ -1,0 +1,1 @@
+"""Is what the advisor predicts what one gets?"""

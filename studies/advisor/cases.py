@@ -1,0 +1,86 @@
+"""The pipelines whose gradient is a run's, what is measured of each, and what was found."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from carv_distill.variance import Estimate
+from studies.runs import TrainingRun, plain_name
+
+OFF = ("preview.every=0", "checkpoint.keep_best=0")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A pipeline."""
+
+    name: str
+    config: Path
+    words: tuple[str, ...]
+    updates: int
+    upstream: int
+    """R of the comparison."""
+
+    def run(self, updates: int | None = None) -> TrainingRun:
+        """Its training."""
+        words = (*self.words, *OFF, "seed=0", f"trainer.max_steps={updates or self.updates}")
+        return TrainingRun(plain_name(self.name), words)
+
+
+_DMD, _SDS = ("fid.every=0", "variance.every=0"), ("export.frames=8", "export.texture=0", "clip.every=0")
+CASES = (
+    Case("distillation, pixels", Path("configs/dmd_carv.yaml"), _DMD, 300, 8),
+    Case("distillation, latents", Path("configs/text_to_image/dmd_shapes.yaml"), _DMD, 80, 8),
+    Case("text-to-3D, voxels", Path("configs/sds_carv.yaml"), _SDS, 150, 2),
+    Case("text-to-3D, Gaussians", Path("configs/sds_gaussians.yaml"), _SDS, 150, 2),
+)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured; by default as `evaluate.py variance` does."""
+
+    draws: tuple[int, ...] = (1, 2, 4, 8, 16)
+    pairs: int = 16
+    upstreams: int = 32
+    fresh: int = 96
+    """Pairs of the fresh measurement."""
+    rounds: int = 20
+    """Of its seconds."""
+    samples: int = 12
+    """Training samples of attribution's pilot; three times as many others measure it anew."""
+
+
+QUICK = Sizes((1, 2, 4), 4, 4, 6, 3, 3)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Of one pipeline: what is advised, what it is to give, and what it gave, as effective compute."""
+
+    sampler: str
+    setting: tuple[int, int]
+    base: tuple[int, int]
+    """(R, K) of uniform draws that it is against."""
+    predicted: Estimate
+    measured: Estimate
+    variance: tuple[float, float]
+    """The baseline's over the advised one's, predicted and measured."""
+    seconds: tuple[float, float]
+    """Of the advised one over the baseline's, predicted and measured."""
+
+    @property
+    def ratio(self) -> Estimate:
+        """Measured over predicted, with the intervals of both (MOVER, on the logarithm)."""
+        p, m = self.predicted, self.measured
+        up = math.hypot(math.log(m.high / m.value), math.log(p.value / p.low))
+        down = math.hypot(math.log(m.value / m.low), math.log(p.high / p.value))
+        value = m.value / p.value
+        return Estimate(value, value * (up + down) / 4, value * math.exp(-down), value * math.exp(up))
+
+    @property
+    def held(self) -> bool:
+        """Whether the two agree within their intervals."""
+        return self.ratio.low <= 1 <= self.ratio.high

@@ -1,0 +1,67 @@
+"""The prediction for a trained run, and the same settings measured anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from carv_distill.carv import NoiseLevelSampler
+from carv_distill.variance import (
+    CostModel,
+    MeasuredGradient,
+    PairedVariance,
+    StageTimer,
+    analyse,
+    measure_pairs,
+    ratio,
+    scaled,
+    standard_arms,
+    time_stages,
+)
+from studies.advisor.cases import Prediction, Sizes
+from studies.gradient import load_gradient
+
+
+def predict(run: Path, upstream: int, sizes: Sizes) -> Prediction:
+    """Analyses a finished run and measures the advice on other random streams."""
+    gradient = load_gradient(run, regularised=True)
+    a = analyse(gradient, upstream, sizes.draws, sizes.pairs, sizes.upstreams)
+    advice, c = a.advice[a.best], a.comparison
+    arms = standard_arms(a.proposals["importance"], a.proposals["Neyman"], a.noise)
+    samplers = {arm.name: arm.sampler for arm in arms}
+    base, own = (c.base.upstream, c.base.draws), (advice.upstream, advice.draws)
+    there, here = (
+        measure_anew(gradient, samplers[arm], *at, sizes.fresh)
+        for arm, at in ((c.base.arm, base), (a.best, own))
+    )
+    seconds = [
+        c.cost.other + seconds_of(gradient, samplers[arm], *at, sizes.rounds)
+        for arm, at in ((c.base.arm, base), (a.best, own))
+    ]
+    less = ratio(there.total(), here.total())
+    price = c.cost(*own) / c.cost(*base), seconds[1] / seconds[0]
+    return Prediction(
+        sampler=a.best,
+        setting=own,
+        base=base,
+        predicted=a.predicted,
+        measured=scaled(less, 1 / price[1]),
+        variance=(advice.ecm * price[0], less.value),
+        seconds=price,
+    )
+
+
+def measure_anew(
+    gradient: MeasuredGradient, sampler: NoiseLevelSampler, upstream: int, draws: int, pairs: int
+) -> PairedVariance:
+    """At (R, K), on streams that no analysis of the run has."""
+    seed = gradient.seed + 104729
+    return measure_pairs(gradient.sample, gradient.parameters, sampler, upstream, draws, pairs, seed)
+
+
+def seconds_of(
+    gradient: MeasuredGradient, sampler: NoiseLevelSampler, upstream: int, draws: int, rounds: int
+) -> float:
+    """Of one gradient at just this (R, K)."""
+    timer = StageTimer(gradient.device)
+    time_stages(gradient.sample, gradient.parameters, sampler, upstream, draws, timer, rounds)
+    return CostModel.measured(timer)(upstream, draws)
