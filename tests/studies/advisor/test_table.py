@@ -33,7 +33,7 @@ def test_what_lies_within_both_intervals_is_a_hit(measured: float, held: bool) -
 def test_a_miss_says_by_which_factor() -> None:
     found = {"distillation, pixels": made_up(2.0, 2.1), "text-to-3D, voxels": made_up(2.0, 3.0)}
     said = sentences(found)
-    assert said[0] == "Prediction and measurement agree within their intervals on 1 of 2."
+    assert said[0] == "Predicted and measured effective compute agree within their intervals on 1 of 2."
     assert said[1].endswith("measured 2.10 [1.91, 2.31]: hit.")
     assert said[2].endswith("a miss, × 1.50, of which variance × 1.00 and seconds × 1.50.")
     small = sentences({"text-to-3D, voxels": made_up(2.0, 2.1, 1.01)})[1]
