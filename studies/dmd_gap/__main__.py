@@ -13,7 +13,8 @@ still falls, each estimator's learning rate, and which R costs what (8,16) costs
     (R'',1) iid          the total variance of (8,16), all of it within the samples (digits)
 
 The part `why` then looks into four states of one run: variances as the paper splits them, signal and noise,
-and how far the fake score lags behind (`<data>_states.json`).
+and how far the fake score lags behind (`<data>_states.json`); `rule` tests whether a run's own budget says if
+quality would follow (`rule.json`).
 
 The paper (arXiv 2605.21489, one-step distillation) finds 16 and 32 times less variance and no better FID.
 """
@@ -21,6 +22,7 @@ The paper (arXiv 2605.21489, one-step distillation) finds 16 and 32 times less v
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -31,6 +33,7 @@ from carv_distill.command_line import whole_number
 from studies.study import Study, run_study, study_parser
 
 if TYPE_CHECKING:
+    from studies.dmd_gap.arms import Plan
     from studies.dmd_gap.results import Results
     from studies.dmd_gap.settings import Setting
 
@@ -79,6 +82,8 @@ def _trained(study: Study, setting: Setting, parts: Sequence[str], workers: int)
     if "why" in parts:
         looked_into = arms[2].run(study.seeds[0])
         _states(study, setting, study.runs / looked_into.name, arms[2].updates, workers)
+    if "rule" in parts:
+        _rule(study, setting, plan, workers)
     return Results(arms, runs, traces, beside)
 
 
@@ -88,6 +93,22 @@ def _states(study: Study, setting: Setting, run: Path, updates: int, workers: in
     steps = [updates // 8, updates // 4, updates // 2, updates]
     rows = measure_states(run, steps, 4 if study.quick else 64, study.runs, workers)
     study.write(f"{setting.name}_states", rows)
+
+
+def _rule(study: Study, setting: Setting, plan: Plan, workers: int) -> None:
+    from studies.dmd_gap import rule
+
+    sets = {setting.name: rule.pairs_on(setting, plan)}
+    if setting.own_factors:
+        sets["text_to_image"] = rule.pairs_of_prompts(16 if study.quick else None)
+    for name, pairs in sets.items():
+        rule.train(pairs, study.runs, workers)
+        study.write(f"{name}_rule", rule.measure(pairs, study.runs))
+    known = [json.loads(path.read_text())["rows"] for path in sorted(study.folder.glob("*_rule.json"))]
+    border, rows = rule.judge([row for of_data in known for row in of_data])
+    said = rule.sentences(border, rows)
+    study.write("rule", rows, border=border, conclusion=said)
+    print("\n".join(said))
 
 
 def _conclude(study: Study, setting: Setting, results: Results) -> None:
@@ -107,7 +128,7 @@ def _conclude(study: Study, setting: Setting, results: Results) -> None:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The study from its command line."""
-    parser = study_parser(__doc__, parts=("arms", "why"), trains=True)
+    parser = study_parser(__doc__, parts=("arms", "why", "rule"), trains=True)
     add = parser.add_argument
     add("--data", choices=DATA, nargs="+", default=("digits",), help="default: digits")
     add("--seeds", type=whole_number(2), help="of trainings, without --quick (digits 6, fashion 4)")

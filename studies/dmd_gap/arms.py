@@ -70,6 +70,8 @@ class Arm:
     """Of one update, as the pilot timed it."""
     factor: float
     """Of the configuration's learning rate."""
+    decays: bool = True
+    """Whether its learning rate falls to zero at its end."""
 
     def run(self, seed: int, *more: str, kept: int = 1) -> TrainingRun:
         """Its training with one seed; `kept` checkpoints stay, spread over it."""
@@ -79,7 +81,7 @@ class Arm:
             *self.estimator,
             f"dmd.student_lr={self.setting.rate * self.factor:g}",
             f"trainer.max_steps={self.updates}",
-            "dmd.lr_decay=student",
+            f"dmd.lr_decay={self.setting.decay if self.decays else 'none'}",
             f"variance.every={every}",
             f"fid.every={every}",
             "preview.every=0",

@@ -27,6 +27,10 @@ class Setting:
     """Of seeds, over which the final FID is a mean."""
     own_factors: bool = True
     """Whether its pilot tries learning rates; otherwise each arm takes its factor on digits."""
+    ema: float = 0.98
+    """Of the student's average, per update, in the configuration."""
+    decay: str = "student"
+    """Whose learning rate falls to zero."""
     equal_variance: bool = True
     """Whether there is an arm of the total variance of (8,16), all of it within."""
     factors: tuple[float, ...] = FACTORS
@@ -57,6 +61,21 @@ FASHION = Setting(
     seeds=4,
     ranges=1,
     own_factors=False,
+    ema=0.99,
     equal_variance=False,
 )
+TEXT_TO_IMAGE = Setting(
+    name="text_to_image",
+    config=Path("configs/text_to_image/dmd_shapes.yaml"),
+    words=(),
+    rate=1.0e-4,
+    lengths=(160,),
+    pilot_seeds=(),
+    seeds=3,
+    ranges=1,
+    own_factors=False,
+    decay="both",
+    equal_variance=False,
+)
+"""For the rule alone."""
 SETTINGS = {setting.name: setting for setting in (DIGITS, FASHION)}
