@@ -17,6 +17,7 @@ from carv_distill.data.sets import to_uint8
 from carv_distill.figures import BLUE, GREY, RED, new_figure, save_figure
 from carv_distill.variance.report import number
 
+from .film import save_film
 from .measure import InfluenceResult
 from .reliability import check_fit
 from .report import WANTED, limit_of
@@ -33,14 +34,18 @@ LINES = 4
 
 
 def draw_influence(result: InfluenceResult, count: int, folder: Path) -> list[Path]:
-    """Writes `<score>.png`, each query beside its most influential training samples, and, if there are groups
-    enough, `<score>_draws.png`, agreement of rankings over draws; returns their paths."""
-    score = result.ranking.about["score"]
+    """Writes `<score>.png`, each query beside its most influential training samples; of clips `<score>.mp4`
+    too, the same in motion; and, if there are groups enough, `<score>_draws.png`, agreement of rankings over
+    draws. Returns their paths."""
+    score, count = result.ranking.about["score"], min(count, len(result.training))
     paths = [folder / f"{score}.png"]
-    save_figure(top_figure(result, min(count, len(result.training))), paths[0])
+    save_figure(top_figure(result, count), paths[0])
+    if result.queries.pictures.ndim == 5:
+        paths.append(folder / f"{score}.mp4")
+        save_film(result, count, paths[1])
     if result.ranking.reliability:
         paths.append(folder / f"{score}_draws.png")
-        _draw_reliability(result, paths[1])
+        _draw_reliability(result, paths[-1])
     return paths
 
 
