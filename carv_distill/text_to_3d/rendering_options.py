@@ -17,7 +17,7 @@ class ShadingOptions:
     lambertian: float = between(0, 1, 0.0)
     """Share of those that are lit, in colours; threestudio's 0.375."""
     from_step: int = at_least(0, 0)
-    """Before it all are albedo; threestudio's 1000."""
+    """Before it all are albedo; 2000 in threestudio's DreamFusion configuration."""
     ambient: float = between(0, 1, 0.1)
     """Share of light that comes from everywhere; the rest is reflected as surfaces face the point light."""
     distance: list[float] = field(default_factory=lambda: [0.8, 1.5])

@@ -13,11 +13,19 @@ The design, written before the runs, is DESIGN.md beside this file.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
+from carv_distill.errors import UserError
 from studies.study import Study, run_study, study_parser
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from studies.sds_frontier.prices import Prices
 
 
 def run(study: Study, options: argparse.Namespace) -> None:
@@ -26,7 +34,7 @@ def run(study: Study, options: argparse.Namespace) -> None:
     if measured:
         run_measurements(study, options)
     if "race" in options.part:
-        run_race(study, options)
+        stored_race(study, options) if options.stored else run_race(study, options)
 
 
 def run_race(study: Study, options: argparse.Namespace) -> None:
@@ -44,11 +52,33 @@ def run_race(study: Study, options: argparse.Namespace) -> None:
     timed = study.runs / race.BASE.run(prompts[0], seeds[0], updates).name
     prices = measure_prices(load_gradient(timed), [(r.upstream, r.draws) for r in race.RACERS])
     points = race.points(study.runs, prompts, seeds, updates, prices, options.workers)
-    rows = race.rows_of(points, prices, options.seed)
-    sentences = race.verdict(rows)
-    study.write("race", rows, verdict=sentences, prices=asdict(prices))
     study.write("likeness", filled(points))
     study.draw("race", figures.draw_race(points))
+    conclude_race(study, points, prices, options.seed)
+
+
+def stored_race(study: Study, options: argparse.Namespace) -> None:
+    """The race's table anew, from the curves and prices among the results."""
+    import pandas as pd
+
+    from studies.sds_frontier.prices import Prices
+
+    paths = [study.folder / f"{name}.json" for name in ("likeness", "race")]
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"{path}: no such results; run the part without --stored")
+    curves, known = (json.loads(path.read_text()) for path in paths)
+    study.seeds = known["seeds"]
+    conclude_race(study, pd.DataFrame(curves["rows"]), Prices(**known["prices"]), options.seed)
+
+
+def conclude_race(study: Study, points: pd.DataFrame, prices: Prices, seed: int) -> None:
+    """Table and sentences."""
+    from studies.sds_regime import race
+
+    rows = race.rows_of(points, prices, seed)
+    sentences = race.verdict(rows)
+    study.write("race", rows, verdict=sentences, prices=asdict(prices))
     print("\n".join(sentences))
 
 
@@ -99,6 +129,7 @@ def run_measurements(study: Study, options: argparse.Namespace) -> None:
 def main(words: Sequence[str] | None = None) -> int:
     """The study from its command line."""
     parser = study_parser(__doc__, parts=("gate", "cameras", "worth", "race"), trains=True, seeds=2)
+    parser.add_argument("--stored", action="store_true", help="the race's table anew, from the results")
     return run_study("sds_regime", parser, run, words)
 
 

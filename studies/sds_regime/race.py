@@ -219,10 +219,21 @@ def plateau_differences(curves: Curves) -> dict[str, Estimate]:
     return found
 
 
+def rising(curves: Curves, measured: pd.DataFrame) -> Curves:
+    """Without the prompts whose field starts above the level that is to be reached: these tell no two arms
+    apart. (A later look: the start is a ball, and "a ball" is among the prompts.)"""
+    base = measured[measured.arm == BASE.name]
+    starts = [run[run.step == 0].likeness.mean() for _, run in base.groupby("prompt", sort=False)]
+    levels = NEAR * np.array(plateaus(curves)[BASE.name])
+    kept = np.flatnonzero(np.array(starts) < levels)
+    return {name: values[kept] for name, values in curves.items()}
+
+
 def rows_of(measured: pd.DataFrame, prices: Prices, seed: int) -> list[Row]:
     """A row for every arm: its price, its plateau in likeness and CLIP score against the baseline's over
-    prompts, and how soon it is where the baseline's plateau is."""
+    prompts, and how soon it is where the baseline's plateau is, of all prompts and of the rising ones."""
     _, likenesses = on_grid(measured, "likeness")
+    risen = rising(likenesses, measured)
     _, scores = on_grid(measured, "clip")
     level, clip = plateaus(likenesses), plateaus(scores)
     apart, clip_apart = plateau_differences(likenesses), plateau_differences(scores)
@@ -236,12 +247,14 @@ def rows_of(measured: pd.DataFrame, prices: Prices, seed: int) -> list[Row]:
             float(np.mean(clip[racer.name])),
         )
         if racer is not BASE:
-            own = likenesses[racer.name]
             row |= columns("plateau_difference", apart[racer.name])
             row |= columns("clip_difference", clip_apart[racer.name])
-            shares = share_interval(own, likenesses[BASE.name][:, : own.shape[1]], seed)
-            for end, value in zip(("", "_low", "_high"), shares, strict=True):
-                row[f"share_to_plateau{end}"] = value if np.isfinite(value) else None
+            for name, curves in (("share_to_plateau", likenesses), ("share_of_rising", risen)):
+                own, base = curves[racer.name], curves[BASE.name]
+                shares = share_interval(own, base[:, : own.shape[1]], seed)
+                for end, value in zip(("", "_low", "_high"), shares, strict=True):
+                    row[f"{name}{end}"] = value if np.isfinite(value) else None
+            row["rising_prompts"] = len(risen[BASE.name])
         rows.append(row)
     return rows
 
@@ -253,13 +266,19 @@ def verdict(rows: Sequence[Row]) -> list[str]:
         f"Likeness on the plateau of {BASE.name}: {base['plateau']:.3f}; CLIP {base['clip_plateau']:.1f}."
     ]
     for row in rows[1:]:
-        ends = (row[f"share_to_plateau{end}"] for end in ("", "_low", "_high"))
-        value, low, high = ("never" if end is None else f"{end:.2f}" for end in ends)
+        (value, low, high), risen = (_ends(row, n) for n in ("share_to_plateau", "share_of_rising"))
         paid = row["seconds_per_update"] / base["seconds_per_update"]
         mark = ", the deciding comparison" if row["arm"] == DECIDING else ""
         said.append(
             f"{row['arm']}, {paid:.2f} of the price of an update: on that plateau after {value} "
-            f"[{low}, {high}] of its seconds{mark}."
+            f"[{low}, {high}] of its seconds{mark}; of the {row['rising_prompts']} prompts that start below "
+            f"it {risen[0]} [{risen[1]}, {risen[2]}] (a later look)."
         )
     by_arm = {row["arm"]: estimate(row, "plateau_difference") for row in rows[1:]}
     return [*said, sentence(f"Likeness on the plateau against {BASE.name}", by_arm, 0, "lower", "higher")]
+
+
+def _ends(row: Row, name: str) -> list[str]:
+    """A share and the ends of its interval."""
+    ends = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
+    return ["never" if end is None else f"{end:.2f}" for end in ends]

@@ -102,3 +102,16 @@ def test_all_arms_have_a_price(tiny_run: Path) -> None:
     prices = measure_prices(gradient, [(r.upstream, r.draws) for r in race.RACERS], rounds=1)
     assert all(prices.step(r.upstream, r.draws) > 0 for r in race.RACERS)
     assert prices.step(4, 1) > prices.step(1, 1)
+
+
+def test_prompts_that_start_above_their_level_tell_nothing() -> None:
+    """The first starts at 1 and ends at 0.9, the second rises from 0.2 to 0.8: the second is kept."""
+    ends = np.array([[np.full(10, 0.9)], [np.full(10, 0.8)]])
+    curves = {racer.name: ends for racer in race.RACERS}
+    rows = [
+        {"arm": race.BASE.name, "prompt": prompt, "step": step, "likeness": value}
+        for prompt, start, end in (("a ball", 1.0, 0.9), ("a torus", 0.2, 0.8))
+        for step, value in ((0, start), (20, end))
+    ]
+    kept = race.rising(curves, pd.DataFrame(rows))
+    assert all(np.array_equal(values, ends[1:]) for values in kept.values())
