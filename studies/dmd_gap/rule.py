@@ -75,24 +75,24 @@ def pairs_of_prompts(updates: int | None = None) -> list[Pair]:
     return [pair(TEXT_TO_IMAGE, 12, 8, updates or TEXT_TO_IMAGE.lengths[0], True, 1.0)]
 
 
-def train(pairs: Iterable[Pair], folder: Path, workers: int) -> None:
+def train(pairs: Iterable[Pair], seeds: Sequence[int], folder: Path, workers: int) -> None:
     """All runs of all pairs."""
     for each in pairs:
-        runs = [arm.run(seed) for seed in SEEDS for arm in (each.noisy, each.quiet)]
+        runs = [arm.run(seed) for seed in seeds for arm in (each.noisy, each.quiet)]
         train_all(runs, each.setting.config, folder, workers, each.setting.ranges)
 
 
-def measure(pairs: Iterable[Pair], folder: Path) -> list[Row]:
+def measure(pairs: Iterable[Pair], seeds: Sequence[int], folder: Path) -> list[Row]:
     """A row for each: N of the noisy runs, and the difference of FID at equal updates, paired over seeds."""
     rows = []
     for each in pairs:
         fids = {
-            name: [arm.run(seed).fid(folder) for seed in SEEDS]
+            name: [arm.run(seed).fid(folder) for seed in seeds]
             for name, arm in (("quiet", each.quiet), ("noisy", each.noisy))
         }
         found = paired_differences(fids, [("quiet", "noisy")])["quiet", "noisy"]
         noise = statistics.median(
-            noise_left(each.noisy.run(seed).metrics(folder), each.setting.ema) for seed in SEEDS
+            noise_left(each.noisy.run(seed).metrics(folder), each.setting.ema) for seed in seeds
         )
         row: Row = {"setting": each.name, "data": each.setting.name, "noise_left": noise}
         rows.append(row | columns("difference", found) | {"followed": found.high < 0})
