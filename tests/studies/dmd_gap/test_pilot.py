@@ -19,8 +19,7 @@ from studies.dmd_gap.pilot import (
     rate_run,
 )
 from studies.dmd_gap.settings import DIGITS, FASHION
-
-from .made_up import PLAN
+from tests.helpers.gap_runs import PLAN
 
 
 @pytest.mark.parametrize(

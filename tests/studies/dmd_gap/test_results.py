@@ -10,8 +10,7 @@ import pytest
 
 from studies.dmd_gap import table
 from studies.dmd_gap.__main__ import main
-
-from .made_up import PLAN, SEEDS, make_runs
+from tests.helpers.gap_runs import PLAN, SEEDS, make_runs
 
 
 def test_the_tables_come_again_from_the_results(tmp_path: Path) -> None:

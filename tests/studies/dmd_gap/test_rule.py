@@ -9,8 +9,7 @@ import pytest
 
 from studies.dmd_gap import rule
 from studies.dmd_gap.settings import DIGITS, FASHION
-
-from .made_up import PLAN
+from tests.helpers.gap_runs import PLAN
 
 
 def row(data: str, noise: float, followed: bool) -> dict[str, object]:

@@ -12,8 +12,7 @@ from carv_distill.variance import Estimate
 from studies.dmd_gap import table
 from studies.dmd_gap.arms import BASE, LONGER, REUSE, STRATA
 from studies.dmd_gap.figures import draw_gap
-
-from .made_up import PLAN, SEEDS, final, make_runs
+from tests.helpers.gap_runs import PLAN, SEEDS, final, make_runs
 
 
 @pytest.fixture
