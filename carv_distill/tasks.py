@@ -30,7 +30,12 @@ def run_to_resume(config: RunConfig, source: Path | None = None) -> Path:
 
 
 def train(config: RunConfig, resume: bool = False, requeue: bool = False) -> Path:
-    """Trains what the configuration describes; see :func:`carv_distill.engine.run.execute`."""
+    """Trains what the configuration describes, with its report; see
+    :func:`carv_distill.engine.run.execute`."""
     from carv_distill.engine.run import execute  # Lightning, for which a mistake should not wait
+    from carv_distill.report.callback import ReportPage
 
-    return execute(TASKS[config.task], config, resume, requeue)
+    def report(folder: Path) -> ReportPage:
+        return ReportPage(folder, config.checkpoint.every)
+
+    return execute(TASKS[config.task], config, resume, requeue, report)

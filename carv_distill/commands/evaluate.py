@@ -12,11 +12,13 @@ from .export import EXPORT
 from .fid import FID
 from .influence import INFLUENCE
 from .reference import REFERENCE
+from .report import REPORT
 from .retrained import LDS, REMOVE
 from .variance import VARIANCE
 
 COMMANDS = {
-    command.name: command for command in (FID, REFERENCE, CLIP, VARIANCE, INFLUENCE, LDS, REMOVE, EXPORT)
+    command.name: command
+    for command in (FID, REFERENCE, CLIP, VARIANCE, INFLUENCE, LDS, REMOVE, EXPORT, REPORT)
 }
 HELP = """Measures a run: the newest one, unless --run names another.
 
@@ -37,6 +39,7 @@ python evaluate.py lds --influence influence.json --models models.jsonl    what 
                                                       models trained anew; remove likewise
 python evaluate.py export --run runs/dmd_carv         makes the student, object or teacher anew
 python evaluate.py export --run runs/sds_carv --size 512 --frames 120 --mesh 192    an object, larger
+python evaluate.py report --run runs/a runs/b --out both.html         runs side by side, as a page to open
 """
 
 

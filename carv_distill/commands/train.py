@@ -17,6 +17,7 @@ from carv_distill.engine.folder import SUMMARY
 from carv_distill.engine.options import ImageConfig, RunConfig
 from carv_distill.engine.task import Task
 from carv_distill.files import read_json
+from carv_distill.report import NAME
 from carv_distill.screen import printable
 from carv_distill.tasks import TASKS, load_config, run_to_resume, train
 
@@ -81,11 +82,13 @@ def _train(arguments: argparse.Namespace) -> None:
     spin_briefly()
 
     import carv_distill.engine.run  # noqa: F401, so that Lightning is there to be quietened
+    from carv_distill.report.write import keep_report
 
     quiet_libraries()
     start = time.monotonic()
     folder = train(config, arguments.resume, arguments.requeue)
     if is_main_process():
+        keep_report(folder)
         print(printable(closing(TASKS[config.task], config, folder, time.monotonic() - start)))
 
 
@@ -98,6 +101,8 @@ def closing(task: Task, config: RunConfig, folder: Path, seconds: float) -> str:
     figures = [form.format(last[name]) for name, form in forms.items() if last.get(name) is not None]
     lines = [" · ".join([f"done in {duration(seconds)}: {folder}", *figures])]
     lines.append(f"{task.product}: {folder / task.product}")
+    if (folder / NAME).is_file():
+        lines.append(f"report: {folder / NAME}")
     drawn = [*sorted((folder / "figures").glob("*.png")), *sorted((folder / "samples").glob("*.png"))[-1:]]
     if drawn:
         lines.append(f"drawn: {', '.join(map(str, drawn))}")

@@ -25,7 +25,18 @@ log = logging.getLogger(__name__)
 NEWEST = re.compile(r"newest-step=(\d+)\.ckpt")
 _OURS = re.compile(r"(?:newest|best)-step=(\d+)\.ckpt")
 CONFIG, METRICS, SUMMARY = "config.yaml", "metrics.csv", "summary.json"
-WRITTEN = (CONFIG, NAME, METRICS, SUMMARY, LOCK, "checkpoints", "samples", "figures", "tensorboard")
+WRITTEN = (
+    CONFIG,
+    NAME,
+    METRICS,
+    SUMMARY,
+    LOCK,
+    "report.html",
+    "checkpoints",
+    "samples",
+    "figures",
+    "tensorboard",
+)
 """What a run writes into its folder, beside its product and what is measured of it later."""
 
 

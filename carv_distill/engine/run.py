@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -52,7 +53,13 @@ from .task import Prepared, Task
 log = logging.getLogger(__name__)
 
 
-def execute(task: Task, config: RunConfig, resume: bool = False, requeue: bool = False) -> Path:
+def execute(
+    task: Task,
+    config: RunConfig,
+    resume: bool = False,
+    requeue: bool = False,
+    report: Callable[[Path], Callback] | None = None,
+) -> Path:
     """Trains what the configuration describes and returns the run's folder.
 
     Everything that can be wrong with the input is reported before the folder is made.
@@ -60,6 +67,7 @@ def execute(task: Task, config: RunConfig, resume: bool = False, requeue: bool =
     Args:
         resume: go on from the newest checkpoint that can be read; of a run that has all its updates, make
             what comes after them.
+        report: the run's folder → what writes about it beside the updates.
         requeue: the same where there is one; else start, in the folder of an attempt that ended before its
             first checkpoint if there was one.
 
@@ -91,7 +99,8 @@ def execute(task: Task, config: RunConfig, resume: bool = False, requeue: bool =
         if checkpoint is None or checkpoint[1] < config.trainer.max_steps:
             if not begins:
                 prepared.require()
-            _fit(task, config, prepared, folder, checkpoint, shares)
+            beside = [] if report is None else [report(folder)]
+            _fit(task, config, prepared, folder, checkpoint, shares, beside)
         elif is_main_process():
             log.info("it has all of its %d updates; what comes after them is made", checkpoint[1])
             export(task, config, prepared, folder, device)
@@ -130,6 +139,7 @@ def _fit(
     folder: Path,
     checkpoint: tuple[Path, int] | None,
     shares: int,
+    beside: list[Callback],
 ) -> None:
     """Trains from a checkpoint, or from the start, to the last update."""
     step = checkpoint[1] if checkpoint else 0
@@ -140,7 +150,7 @@ def _fit(
     interruption = Interruption(checkpoints)
     make = partial(_make, task, config, prepared, folder)
     product = Export(config.checkpoint.every, make, prepared.gather)
-    callbacks = [watchdog, *_callbacks(config, folder, prepared, checkpoints), product, interruption]
+    callbacks = [watchdog, *_callbacks(config, folder, prepared, checkpoints), product, *beside, interruption]
     trainer = build_trainer(config, folder, callbacks, step, prepared.strategy)
     if trainer.is_global_zero:
         write_config(folder, config)

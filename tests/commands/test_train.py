@@ -38,3 +38,6 @@ def test_a_run_ends_with_figures_paths_and_what_is_next(
     assert lines[2] == f"drawn: {tmp_path}/figures/a.png, {tmp_path}/samples/000004.png"
     command = {"dmd": "fid", "sds": "clip"}.get(task)
     assert lines[3:] == ([f"next: python evaluate.py {command} --run {tmp_path}"] if command else [])
+    (tmp_path / "report.html").touch()
+    again = closing(TASKS[task], config, tmp_path, 75.2).splitlines()
+    assert again == [*lines[:2], f"report: {tmp_path}/report.html", *lines[2:]]

@@ -1,0 +1,44 @@
+"""evaluate.py report: the page of a run, or of several side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from carv_distill.errors import UserError
+from carv_distill.options import option
+from carv_distill.report import NAME
+
+from .command import Command, Measurement, PlaceOptions
+
+
+@dataclass(frozen=True)
+class ReportOptions(PlaceOptions):
+    """What `evaluate.py report` is told."""
+
+    run: tuple[Path, ...] | None = option(None, metavar="FOLDER")
+    """one or several; default: the newest under --runs"""
+    out: Path | None = option(None, metavar="FILE.html")
+    """default: report.html in the run; of several runs it must be given"""
+
+
+def _write(options: ReportOptions, runs: list[Path], device: str) -> Measurement | None:
+    from carv_distill.engine.console import is_main_process
+    from carv_distill.report.write import write_report
+
+    if not is_main_process():
+        return None
+    if len(runs) > 1 and options.out is None:
+        raise UserError("--out: several runs need a file of their own, as --out report.html")
+    place = options.out or runs[0] / NAME
+    write_report(runs, place)
+    return Measurement([f"written to {place}; open it in a browser"])
+
+
+REPORT = Command(
+    "report",
+    "a page to open: samples, curves, variance, influence, settings",
+    ReportOptions,
+    _write,
+    "prepare",
+)

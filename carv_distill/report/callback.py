@@ -1,0 +1,37 @@
+"""The page of a run, while it goes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only
+
+from carv_distill.engine.callbacks import Periodic
+
+from .write import keep_report
+
+SECONDS = 60.0
+"""Between two writings, at least, so that the page takes no part of the training worth naming."""
+
+
+class ReportPage(Periodic):
+    """Writes report.html at every checkpoint, but not more often than once a minute.
+
+    Args:
+        run: folder.
+        every: updates between two checkpoints.
+    """
+
+    def __init__(self, run: Path, every: int) -> None:
+        super().__init__(every)
+        self.run, self.before = run, 0.0
+
+    @rank_zero_only
+    def act(self, trainer: Trainer, module: Any) -> None:
+        if time.monotonic() - self.before < SECONDS:
+            return
+        keep_report(self.run)
+        self.before = time.monotonic()

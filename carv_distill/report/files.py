@@ -1,0 +1,112 @@
+"""What a run's folder holds, as far as it is there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from carv_distill.engine.environment import LAYOUT
+from carv_distill.engine.environment import NAME as ENVIRONMENT
+from carv_distill.engine.folder import CONFIG, METRICS, SUMMARY, read_run_config
+from carv_distill.engine.metrics import Row, read_metrics
+from carv_distill.errors import UserError
+from carv_distill.files import read_json
+
+MEASURED = ("fid", "clip", "variance", "influence", "lds", "remove")
+"""The commands of evaluate.py whose JSON lies in a run."""
+_NUMBER = re.compile(r"(\d+)\.png")
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """A run, read from its files alone: no network is loaded."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    metrics: Sequence[Row]
+    summary: Mapping[str, Any]
+    measured: Mapping[str, Mapping[str, Any]]
+    """By the command of evaluate.py."""
+    unreadable: Sequence[str]
+    """What is there and could not be read, each in a line."""
+
+    @classmethod
+    def read(cls, folder: Path) -> RunFiles:
+        """Of a run that goes or has ended; what is missing is empty.
+
+        Raises:
+            UserError: it is no run's folder, or one of a newer version.
+        """
+        config, unreadable = read_run_config(folder), []
+
+        def json_of(name: str) -> Mapping[str, Any]:
+            if not (folder / name).is_file():
+                return {}
+            try:
+                content = read_json(folder / name)
+            except UserError as error:
+                unreadable.append(str(error))
+                return {}
+            return content if isinstance(content, dict) else {}
+
+        environment = json_of(ENVIRONMENT)
+        layout = environment.get("layout", LAYOUT)
+        if isinstance(layout, int) and layout > LAYOUT:
+            raise UserError(
+                f"{folder} is a run of a newer version (layout {layout}, this one reads up to {LAYOUT}); "
+                "update carv-distill"
+            )
+        try:
+            metrics = read_metrics(folder / METRICS)
+        except UserError as error:
+            unreadable.append(str(error))
+            metrics = []
+        measured = {name: content for name in MEASURED if (content := json_of(f"{name}.json"))}
+        return cls(folder, config, environment, metrics, json_of(SUMMARY), measured, unreadable)
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return self.folder.resolve().name
+
+    @property
+    def task(self) -> str:
+        """As dmd."""
+        return str(self.config.get("task", "?"))
+
+    @property
+    def updates(self) -> int:
+        """Logged so far."""
+        return int(self.metrics[-1]["step"]) if self.metrics else 0
+
+    @property
+    def seconds(self) -> float:
+        """Of training so far."""
+        return max((row.get("seconds", 0.0) for row in self.metrics), default=0.0)
+
+    def option(self, key: str) -> Any:
+        """A value of its configuration, as "trainer.max_steps"; None where it has none."""
+        value: Any = self.config
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        return value
+
+    def samples(self) -> dict[int, Path]:
+        """Sample grids by update."""
+        named = {path: _NUMBER.fullmatch(path.name) for path in (self.folder / "samples").glob("*.png")}
+        numbered = {int(match[1]): path for path, match in named.items() if match}
+        return dict(sorted(numbered.items()))
+
+    def bytes_of(self, *parts: str) -> bytes | None:
+        """A file's content; None without it."""
+        path = self.folder.joinpath(*parts)
+        return path.read_bytes() if path.is_file() else None
+
+    @property
+    def written(self) -> str:
+        """Of the configuration, as it lies there."""
+        return (self.folder / CONFIG).read_text()

@@ -1,0 +1,78 @@
+"""What a page shows of an object of text-to-3D."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+from . import blocks
+from .files import RunFiles
+from .page import Section
+
+if TYPE_CHECKING:
+    import trimesh
+
+LARGEST = 2_000_000
+"""Bytes of a mesh that the page takes in, at most."""
+
+
+def object_section(run: RunFiles) -> Section | None:
+    """The mesh to turn, the film and the views; without scripts the last two are there."""
+    if not (run.folder / "object").is_dir():
+        return None
+    parts: list[Markup] = []
+    mesh = run.bytes_of("object", "mesh.glb")
+    if mesh is None:
+        parts.append(blocks.missing("There is no mesh yet; python evaluate.py export makes one."))
+    elif len(mesh) > LARGEST:
+        parts.append(
+            blocks.missing(
+                f"object/mesh.glb has {len(mesh) / 1e6:.1f} MB, too much for this page; open it beside."
+            )
+        )
+    elif importlib.util.find_spec("trimesh") is None:
+        parts.append(blocks.missing("To turn the object here: pip install 'carv-distill[text-to-3d]'."))
+    else:
+        parts += viewer(mesh)
+    if (film := run.bytes_of("object", "turntable.mp4")) is not None:
+        parts.append(blocks.video(film, "The field, turning"))
+    if (views := run.bytes_of("object", "views.png")) is not None:
+        parts.append(blocks.image(views, "Views from around", pixels=True))
+    return Section("Object", parts)
+
+
+def brightened(scene: trimesh.Scene) -> trimesh.Scene:
+    """With vertex colours as a screen shows them: glTF's are linear, this viewer takes them as they are."""
+    import numpy as np
+
+    for mesh in scene.geometry.values():
+        if mesh.visual.kind == "vertex":
+            linear = mesh.visual.vertex_colors[:, :3] / 255.0
+            screen = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+            mesh.visual.vertex_colors[:, :3] = np.clip(np.round(255 * screen), 0, 255)
+    return scene
+
+
+def viewer(glb: bytes) -> list[Markup]:
+    """A mesh that turns under the pointer, by the three.js that trimesh brings, and its facts."""
+    import io
+
+    import trimesh
+    from trimesh.viewer.notebook import scene_to_html
+
+    scene = trimesh.load_scene(io.BytesIO(glb), file_type="glb")
+    meshes = list(scene.geometry.values())
+    whole = trimesh.util.concatenate(meshes) if len(meshes) > 1 else meshes[0]
+    whole = whole.copy()
+    whole.merge_vertices(merge_tex=True, merge_norm=True)
+    facts = {
+        "vertices": f"{len(whole.vertices):,}",
+        "faces": f"{len(whole.faces):,}",
+        "bodies": int(whole.body_count),
+        "Euler number": int(whole.euler_number),
+        "watertight": "yes" if whole.is_watertight else "no",
+    }
+    page = scene_to_html(brightened(scene))
+    return [blocks.frame(page, "The object as a mesh; drag to turn it"), blocks.facts(facts)]

@@ -1,0 +1,201 @@
+"""What a page says of one run, or of several side by side."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from carv_distill.screen import duration
+from carv_distill.variance.table import number
+
+from . import blocks, charts
+from .files import RunFiles
+from .page import Section
+
+SHOWN = 24
+"""Sample grids over time, at most, and"""
+BYTES = 2_500_000
+"""of all of them."""
+TRACED = {
+    "fid/fid": "FID",
+    "clip/score": "CLIP score",
+    "fid/precision": "precision",
+    "fid/recall": "recall",
+}
+"""Metrics that have a chart of their own."""
+
+
+def heading(run: RunFiles) -> str:
+    """One line on a run."""
+    wanted = run.option("trainer.max_steps")
+    done = f"{run.updates:,} of {wanted:,} updates" if isinstance(wanted, int) else f"{run.updates:,} updates"
+    return f"Task {run.task}: {done} in {duration(run.seconds)}."
+
+
+def about(runs: Sequence[RunFiles]) -> Section:
+    """What was run, on what, and how to go on."""
+    parts: list[Markup] = []
+    if len(runs) == 1:
+        (run,) = runs
+        parts.append(blocks.facts(_facts(run)))
+        if command := run.environment.get("command"):
+            parts.append(blocks.commands([f"python {shlex.join(map(str, command))}"]))
+        parts += [blocks.text("To go on:"), blocks.commands(next_commands(run))]
+    else:
+        rows = [[run.name, *map(str, _facts(run).values())] for run in runs]
+        parts.append(blocks.table(["run", *_facts(runs[0])], rows))
+    parts += [blocks.missing(line) for run in runs for line in run.unreadable]
+    return Section("What was run", parts)
+
+
+def _facts(run: RunFiles) -> dict[str, object]:
+    packages = run.environment.get("packages") or {}
+    commit = (run.environment.get("git") or {}).get("commit")
+    return {
+        "task": run.task,
+        "teacher": run.option("teacher.path") or "none",
+        "data": run.option("data.name") or run.option("sds.prompt") or "none",
+        "updates": f"{run.updates:,}",
+        "training": duration(run.seconds),
+        "R, K": f"{run.option('estimator.upstream') or '–'}, {run.option('estimator.draws') or '–'}",
+        "sampler": run.option("estimator.strategy") or "–",
+        "seed": run.option("seed"),
+        "device": run.environment.get("device", "?"),
+        "carv-distill": packages.get("carv-distill", "?"),
+        "torch": packages.get("torch", "?"),
+        "commit": str(commit)[:12] if commit else "unknown",
+    }
+
+
+def next_commands(run: RunFiles) -> list[str]:
+    """Up to three that fit a run of its task."""
+    place = shlex.quote(str(run.folder))
+    wanted = run.option("trainer.max_steps")
+    config = f"python train.py --config {place}/config.yaml --resume"
+    if isinstance(wanted, int) and run.updates < wanted:
+        return [config]
+    of_task = {
+        "dmd": ["fid", "variance", "influence"],
+        "sds": ["export --size 512", "clip", "variance"],
+        "teacher": ["fid", "influence"],
+        "text_teacher": ["clip", "influence"],
+    }
+    return [f"python evaluate.py {command} --run {place}" for command in of_task.get(run.task, ["influence"])]
+
+
+def curves(runs: Sequence[RunFiles]) -> Section:
+    """Everything that was measured along the training."""
+    found: list[Markup] = []
+    for name, title in TRACED.items():
+        points = [p for run in runs for p in _points(run, name, _label(run, runs))]
+        if len({p["step"] for p in points}) > 1:
+            found.append(charts.curves(points, title, f"{title} over the training"))
+    variance = [p for run in runs for p in _variance_points(run, runs)]
+    if len({p["step"] for p in variance}) > 1:
+        words = "Variance of the gradient over the training, in total and with the upstream samples fixed"
+        found.append(charts.curves(variance, "variance (trace)", words, logarithmic=True))
+    losses = sorted({key for run in runs for row in run.metrics for key in row if key.startswith("loss/")})
+    points = [
+        point
+        for run in runs
+        for key in losses
+        for point in _points(
+            run, key, key.removeprefix("loss/") if len(runs) == 1 else f"{run.name}, {key[5:]}"
+        )
+    ]
+    if len({p["step"] for p in points}) > 1:
+        positive = all(p["value"] > 0 for p in points)
+        found.append(charts.curves(points, "loss", "Losses over the training", logarithmic=positive))
+    if not found:
+        found.append(blocks.missing("Nothing has been measured twice yet, so there is no curve."))
+    return Section("Curves", found)
+
+
+def _label(run: RunFiles, runs: Sequence[RunFiles]) -> str:
+    return run.name if len(runs) > 1 else "this run"
+
+
+def _points(run: RunFiles, key: str, curve: str) -> list[dict[str, Any]]:
+    made = []
+    for row in run.metrics:
+        if key in row:
+            point = {
+                "curve": curve,
+                "step": row["step"],
+                "seconds": row.get("seconds", 0.0),
+                "value": row[key],
+            }
+            ends = {end: row[f"{key}_{end}"] for end in ("low", "high") if f"{key}_{end}" in row}
+            made.append(point | (ends if len(ends) == 2 else {}))
+    return made
+
+
+def _variance_points(run: RunFiles, runs: Sequence[RunFiles]) -> list[dict[str, Any]]:
+    before = f"{run.name}, " if len(runs) > 1 else ""
+    r, k = run.option("estimator.upstream"), run.option("estimator.draws")
+    arms = {"carv": f"({r}, {k}) {run.option('estimator.strategy')}", "iid": f"({r}, 1) iid"}
+    parts = {"total": "total", "within": "samples fixed"}
+    made = []
+    for arm, name in arms.items() if len(runs) == 1 else list(arms.items())[:1]:
+        for part, words in parts.items():
+            points = _points(run, f"variance/{arm}/{part}", f"{before}{name}: {words}")
+            made += [p for p in points if p["value"] > 0 and p.get("low", 1) > 0]
+    return made
+
+
+def samples(runs: Sequence[RunFiles]) -> Section | None:
+    """Grids over time, of a single run with a slider."""
+    found: list[Markup] = []
+    for run in runs:
+        grids = run.samples()
+        if not grids:
+            continue
+        chosen = chosen_grids({step: path.stat().st_size for step, path in grids.items()})
+        pictures = {f"update {step:,}": grids[step].read_bytes() for step in chosen}
+        if len(runs) > 1:
+            pictures = dict([list(pictures.items())[-1]])
+        words = "Samples from the same noise" if len(runs) == 1 else f"Samples of {run.name}"
+        found.append(blocks.slider(pictures, words))
+    return Section("Samples", found) if found else None
+
+
+def chosen_grids(sizes: Mapping[int, int]) -> list[int]:
+    """Which updates are shown: the last one, the first, and others evenly between, within the limits."""
+    steps = sorted(sizes)
+    count = min(SHOWN, len(steps))
+    while count > 1:
+        chosen = [steps[round(i * (len(steps) - 1) / (count - 1))] for i in range(count)]
+        if sum(sizes[step] for step in chosen) <= BYTES:
+            return chosen
+        count -= 1
+    return steps[-1:]
+
+
+def settings(runs: Sequence[RunFiles]) -> Section:
+    """Every value; of several runs those that differ."""
+    if len(runs) == 1:
+        lines = runs[0].written.splitlines()
+        return Section("Settings", [blocks.settings(lines, f"all {len(lines)} lines of config.yaml")])
+    values = [dict(_leaves(run.config)) for run in runs]
+    keys = sorted({key for each in values for key in each})
+    rows = [[key, *(str(each.get(key, "–")) for each in values)] for key in keys]
+    rows = [row for row in rows if len(set(row[1:])) > 1]
+    return Section("Settings that differ", [blocks.table(["key", *(run.name for run in runs)], rows)])
+
+
+def _leaves(values: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found += _leaves(value, f"{before}{key}.")
+        else:
+            found.append((f"{before}{key}", value))
+    return found
+
+
+def shown(value: object) -> str:
+    """A number as tables have it; anything else as it is."""
+    return number(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)

@@ -1,0 +1,182 @@
+"""The page of a run's folder, whatever is missing from it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import yaml
+
+from carv_distill.commands.evaluate import main as evaluate
+from carv_distill.engine.environment import LAYOUT
+from carv_distill.errors import UserError
+from carv_distill.report.run_sections import BYTES, SHOWN, chosen_grids
+from carv_distill.report.write import keep_report, write_report
+from carv_distill.tasks import load_config
+from tests.helpers.runs import as_run
+from tests.helpers.small import ROOT
+
+VARIANCE = ROOT / "results/digits/variance.json"
+FID = ROOT / "results/digits/fid.json"
+
+
+def make_run(folder: Path, name: str = "dmd_carv", rows: int = 5, words: tuple[str, ...] = ()) -> Path:
+    """A distillation that was never trained, with curves and measurements."""
+    config = load_config(ROOT / "configs/dmd_carv.yaml", [f"folder={folder}", f"name={name}", *words])
+    run = as_run(config)
+    lines = [
+        "step,seconds,loss/student,fid/fid,variance/carv/total,variance/carv/total_low,variance/carv/total_high"
+    ]
+    lines += [
+        f"{i},{2 * i}.5,{1 / (i + 1)},{10 / (i + 1)},{100 / (i + 1)},{90 / (i + 1)},{120 / (i + 1)}"
+        for i in range(rows)
+    ]
+    (run / "metrics.csv").write_text("\n".join(lines) + "\n")
+    for file in (VARIANCE, FID):
+        shutil.copy(file, run / file.name)
+    (run / "samples").mkdir()
+    for step in (0, 100, 200):
+        shutil.copy(ROOT / "docs/solids.png", run / f"samples/{step:06d}.png")
+    return run
+
+
+class Tags(HTMLParser):
+    """What a page is made of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+def tags(page: str) -> list[tuple[str, dict[str, str | None]]]:
+    parser = Tags()
+    parser.feed(page)
+    return parser.tags
+
+
+def written(*runs: Path) -> str:
+    place = runs[0].parent / "page.html"
+    write_report(runs, place)
+    return place.read_text()
+
+
+def test_a_run_s_page_has_all_its_parts(tmp_path: Path) -> None:
+    page = written(make_run(tmp_path))
+    titles = re.findall(r"<h2 id=\"([^\"]+)\">", page)
+    assert titles == ["samples", "what-was-run", "curves", "quality-of-samples", "variance", "settings"]
+    assert "vegaEmbed" in page
+    assert "0.613 ± 0.0893" in page  # FID of the student
+    assert "predicted ECM" in page
+    assert "python evaluate.py fid --run" in page or "--resume" in page
+    assert len(page) < 5_000_000
+
+
+def test_nothing_is_fetched_and_every_picture_has_words(tmp_path: Path) -> None:
+    """No address but data and places on the page itself; one heading of the first order; a language."""
+    found = tags(written(make_run(tmp_path)))
+    for tag, attributes in found:
+        for name in ("src", "href", "poster"):
+            assert (attributes.get(name) or "data:").startswith(("data:", "#")), (tag, attributes)
+        if tag == "img":
+            assert attributes["alt"]
+    assert [tag for tag, _ in found].count("h1") == 1
+    assert ("html", {"lang": "en"}) in found
+
+
+def test_names_and_prompts_are_no_markup(tmp_path: Path) -> None:
+    evil = "<script>alert('x')</script> \"quoted\" & <b>"
+    run = make_run(tmp_path)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["sds"] = {"prompt": evil}
+    config["data"]["name"] = evil
+    config["teacher"]["path"] = evil
+    (run / "config.yaml").write_text(yaml.safe_dump(config, allow_unicode=True))
+    environment = json.loads((run / "environment.json").read_text())
+    environment["command"] = ["train.py", evil]
+    (run / "environment.json").write_text(json.dumps(environment))
+    page = written(run)
+    assert "<script>alert" not in page
+    assert "<b>" not in page
+
+
+def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
+    run = make_run(tmp_path, rows=1)
+    for name in ("fid.json", "variance.json", "environment.json"):
+        (run / name).unlink()
+    shutil.rmtree(run / "samples")
+    page = written(run)
+    assert "Nothing has been measured twice yet" in page
+    assert "--resume" in page
+    assert "vegaEmbed=" not in page  # no chart, no Vega
+
+
+def test_files_that_cannot_be_read_are_named_and_the_rest_is_there(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    (run / "variance.json").write_text("{")
+    (run / "metrics.csv").write_text("step,seconds\n1\n")
+    page = written(run)
+    assert "variance.json" in page
+    assert "metrics.csv is not as it was written" in page
+    assert "0.613 ± 0.0893" in page
+
+
+def test_a_newer_version_s_run_is_refused(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    (run / "environment.json").write_text(json.dumps({"layout": LAYOUT + 1}))
+    with pytest.raises(UserError, match="a run of a newer version"):
+        written(run)
+
+
+def test_ten_thousand_rows_make_a_small_page(tmp_path: Path) -> None:
+    page = written(make_run(tmp_path, rows=10_000))
+    assert len(page) < 5_000_000
+
+
+def test_runs_side_by_side(tmp_path: Path) -> None:
+    """Curves of both, and the settings that differ alone."""
+    a, b = make_run(tmp_path, "a"), make_run(tmp_path, "b", words=("estimator.draws=16",))
+    page = written(a, b)
+    settings = page.split('id="settings-that-differ"')[1]
+    assert "estimator.draws" in settings
+    assert "dmd.fake_lr" not in settings
+    assert "a: student, 1 step" in page
+    assert re.findall(r"<h1>(.*?)</h1>", page) == ["2 runs side by side"]
+
+
+def test_the_command_writes_into_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path)
+    assert evaluate(["report", "--run", str(run)]) == 0
+    assert (run / "report.html").read_text().startswith("<!doctype html>")
+    assert "open it in a browser" in capsys.readouterr().out
+    assert evaluate(["report", "--run", str(run), str(run)]) == 2
+    assert "--out: several runs need a file of their own" in capsys.readouterr().err
+
+
+def test_grids_are_chosen_within_limits() -> None:
+    """First and last, evenly between; fewer of large ones, the last one always."""
+    assert chosen_grids(dict.fromkeys(range(0, 1000, 100), 10)) == list(range(0, 1000, 100))
+    many = chosen_grids(dict.fromkeys(range(1000), 10))
+    assert (len(many), many[0], many[-1]) == (SHOWN, 0, 999)
+    assert chosen_grids(dict.fromkeys(range(10), BYTES // 3)) == [0, 4, 9]
+    assert chosen_grids(dict.fromkeys(range(10), BYTES + 1)) == [9]
+
+
+def test_what_keeps_the_page_from_being_written_does_not_end_a_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk, or a chart that cannot be drawn."""
+    run = make_run(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("carv_distill.report.write.write_text", full)
+    keep_report(run)
+    assert "report.html is not written: [Errno 28] No space left on device" in caplog.text
