@@ -9,7 +9,7 @@ dimension   one convolutional model on mosaics of ever more digits: what strata 
 retraining  small teachers of random halves of the digits (linear datamodeling score), and without the
             most influential ones of a query
 
-and, of a miniature Wan in checkpoints/clips-teacher, which does not ship yet, when they are asked for:
+and, of a miniature Wan in checkpoints/clips-teacher, when they are asked for (hours):
 
 video           what every sampler is worth over K, plain and weighed by motion, raw and normalised, by all
                 parameters and attention's, under several laws of the level
@@ -111,10 +111,11 @@ def run_rankings(study: Study, side_by_side: Compute, seed: int) -> list[str]:
     from studies.attribution_budget import video, video_figures, video_rankings
 
     sizes = video_rankings.QUICK if study.quick else video_rankings.FULL
-    ranked = video_rankings.measure(side_by_side, sizes, CLIPS_TEACHER, video.SIZE, seed)
-    count = len(video.model_of(CLIPS_TEACHER, video.SIZE, "motion").training)
+    size = video_rankings.SIZE
+    ranked = video_rankings.measure(side_by_side, sizes, CLIPS_TEACHER, size, seed)
+    count = len(video.model_of(CLIPS_TEACHER, size, "motion").training)
     correlation = video_rankings.correlation_rows(ranked["motion"])
-    motion = video_rankings.motion_rows(ranked, video_rankings.facts_of(sizes, count, video.SIZE))
+    motion = video_rankings.motion_rows(ranked, video_rankings.facts_of(sizes, count, size))
     sentences = video_rankings.verdict(correlation, motion)
     study.write("video_rankings", correlation, verdict=sentences, motion=motion)
     study.draw("video_rankings", video_figures.draw_rankings(correlation, motion))

@@ -22,6 +22,8 @@ from studies.cached import Compute
 from studies.sentences import estimate, sentence
 from studies.study import Row, columns
 
+SIZE = (17, 48, 48)
+"""Frames, height and width of the clips that are ranked; see DESIGN.md."""
 FULL = SimpleNamespace(blocks=16, sets=5, reference=64)
 QUICK = SimpleNamespace(blocks=2, sets=2, reference=16)
 """Blocks of seven clips, one of each motion; sets of draws; draws of the reference."""

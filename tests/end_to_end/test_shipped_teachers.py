@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -9,14 +10,14 @@ from diffusers import DDIMScheduler
 
 from carv_distill.data.images import load_images
 from carv_distill.data.sets import to_uint8
-from carv_distill.data.solids import combinations, object_prompt, view_prompt
+from carv_distill.data.solids import COLOURS, combinations, object_prompt, view_prompt
 from carv_distill.data.wild import WILD, prompt_of, wild_solids
 from carv_distill.evaluation.classifier import ClassifierFeatures
 from carv_distill.evaluation.clip import ClipScorer
 from carv_distill.evaluation.fid import FeatureStatistics, frechet_distance
 from carv_distill.evaluation.generate import generate_uint8
 from carv_distill.teachers.pipelines.teacher import load_text_teacher
-from carv_distill.teachers.sampler import heun_sample
+from carv_distill.teachers.sampler import ddim_sample, heun_sample
 from carv_distill.teachers.teacher import load_teacher
 from tests.helpers.exact import EmpiricalDenoiser
 from tests.helpers.features import extract_features
@@ -24,6 +25,7 @@ from tests.helpers.small import ROOT
 
 SHAPES = ROOT / "checkpoints/shapes-teacher"
 WILD_TEACHER = ROOT / "checkpoints/wild-teacher"
+CLIPS_TEACHER = ROOT / "checkpoints/clips-teacher"
 TEACHER, FEATURES = ROOT / "checkpoints/digits-teacher", ROOT / "checkpoints/digits-features"
 
 
@@ -32,7 +34,8 @@ def size(folder: Path) -> int:
 
 
 def test_they_are_small() -> None:
-    """Six megabytes of digits, twelve of shapes, thirteen of wild solids."""
+    """Six megabytes of digits, twelve of shapes, thirteen of wild solids, four of clips."""
+    assert size(CLIPS_TEACHER) < 4_000_000
     assert size(TEACHER) + size(FEATURES) < 6_000_000
     assert size(SHAPES) < 12_000_000
     assert size(WILD_TEACHER) < 13_000_000
@@ -60,6 +63,24 @@ def test_the_wild_teacher_draws_what_it_is_told() -> None:
             predicted = guided.raw(z, guided.coefficients(z, sigma), cond)
             z = scheduler.step(predicted, t, z).prev_sample
     assert (scorer.best_match(z.clamp(-1, 1), prompts) == labels).float().mean() > 0.45
+
+
+def test_the_teacher_of_clips_knows_its_colours() -> None:
+    """Of pixels that have one of seven colours, most have the prompt's: in 14 of 21 clips of 24 pixels, DDIM 20
+    at guidance 4; chance is 3. Shapes it does not know. It says which clips it learned from."""
+    teacher = load_text_teacher(CLIPS_TEACHER, (17, 24, 24))
+    names = [name for name in COLOURS if name != "white"]
+    palette = torch.tensor(list(COLOURS.values()))
+    prompts = [f"{object_prompt(name, 'ball')} moves left" for name in names for _ in range(3)]
+    z = torch.randn(len(prompts), *teacher.shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        x = ddim_sample(teacher.guided(4.0), teacher.schedule, z, teacher.prompts(prompts), 20)
+        pixels = (teacher.decode(x).clamp(-1, 1) / 2 + 0.5).movedim(1, -1).reshape(len(prompts), -1, 3)
+    distance, nearest = torch.cdist(pixels, palette.expand(len(prompts), -1, -1)).min(2)
+    counts = [((nearest == n) & (distance < 0.3)).sum(1) for n in range(len(names))]
+    seen = torch.stack(counts, 1).argmax(1)
+    assert (seen == torch.arange(len(names)).repeat_interleave(3)).float().mean() > 0.45
+    assert json.loads((CLIPS_TEACHER / "training.json").read_text())["clips"]["count"] == 1000
 
 
 def test_the_text_teacher_draws_what_it_is_told(tmp_path: Path) -> None:

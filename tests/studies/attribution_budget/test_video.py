@@ -36,7 +36,7 @@ def _small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_moments_of_a_clip_and_what_is_said(tmp_path: Path) -> None:
     """Norms are the gradient's own, so normalised draws have second moment 1; rows have every arm and K."""
     teacher = str(save_wan(tmp_path / "wan"))
-    sizes = SimpleNamespace(clips=4, strata=4)
+    sizes = SimpleNamespace(clips={"motion": 4, "plain": 2}, strata=4)
 
     def here(calls: Any) -> Any:
         return {name: [call() for call in row] for name, row in calls.items()}
