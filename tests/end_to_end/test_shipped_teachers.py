@@ -66,8 +66,8 @@ def test_the_wild_teacher_draws_what_it_is_told() -> None:
 
 
 def test_the_teacher_of_clips_knows_its_colours() -> None:
-    """Of pixels that have one of seven colours, most have the prompt's: in 14 of 21 clips of 24 pixels, by DDIM
-    in 20 steps at guidance 4; chance is 3. Shapes it does not know. It says which clips it learned from."""
+    """Of pixels that have one of seven colours, most have the prompt's: in 14 of 21 clips of 24 pixels, in
+    20 steps of DDIM, guidance 4; chance is 3. Shapes it does not know. It says what it learned from."""
     teacher = load_text_teacher(CLIPS_TEACHER, (17, 24, 24))
     names = [name for name in COLOURS if name != "white"]
     palette = torch.tensor(list(COLOURS.values()))
