@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING
+from typing import Any
 
 from markupsafe import Markup
 
 from . import blocks
 from .files import RunFiles
 from .page import Section
-
-if TYPE_CHECKING:
-    import trimesh
 
 LARGEST = 2_000_000
 """Bytes of a mesh that the page takes in, at most."""
@@ -43,16 +40,13 @@ def object_section(run: RunFiles) -> Section | None:
     return Section("Object", parts)
 
 
-def brightened(scene: trimesh.Scene) -> trimesh.Scene:
-    """With vertex colours as a screen shows them: glTF's are linear, this viewer takes them as they are."""
-    import numpy as np
-
-    for mesh in scene.geometry.values():
-        if mesh.visual.kind == "vertex":
-            linear = mesh.visual.vertex_colors[:, :3] / 255.0
-            screen = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-            mesh.visual.vertex_colors[:, :3] = np.clip(np.round(255 * screen), 0, 255)
-    return scene
+def matt(tree: dict[str, Any]) -> None:
+    """Such a material for every surface of a glTF that has none."""
+    surface = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
+    tree.setdefault("materials", []).append({"pbrMetallicRoughness": surface})
+    for mesh in tree["meshes"]:
+        for primitive in mesh["primitives"]:
+            primitive.setdefault("material", len(tree["materials"]) - 1)
 
 
 def viewer(glb: bytes) -> list[Markup]:
@@ -74,5 +68,13 @@ def viewer(glb: bytes) -> list[Markup]:
         "Euler number": int(whole.euler_number),
         "watertight": "yes" if whole.is_watertight else "no",
     }
-    page = scene_to_html(brightened(scene))
+
+    class Matt(trimesh.Scene):
+        """Written with a material that reflects as paper does: without one a glTF's surface is metal
+        (glTF 2.0, 3.9.2), and dark here."""
+
+        def export(self, *of: Any, **how: Any) -> Any:
+            return super().export(*of, tree_postprocessor=matt, **how)
+
+    page = scene_to_html(Matt(scene.geometry))
     return [blocks.frame(page, "The object as a mesh; drag to turn it"), blocks.facts(facts)]
