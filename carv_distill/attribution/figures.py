@@ -17,7 +17,6 @@ from carv_distill.data.sets import to_uint8
 from carv_distill.figures import BLUE, GREY, RED, new_figure, save_figure
 from carv_distill.variance.report import number
 
-from .film import save_film
 from .measure import InfluenceResult
 from .reliability import check_fit
 from .report import WANTED, limit_of
@@ -41,6 +40,8 @@ def draw_influence(result: InfluenceResult, count: int, folder: Path) -> list[Pa
     paths = [folder / f"{score}.png"]
     save_figure(top_figure(result, count), paths[0])
     if result.queries.pictures.ndim == 5:
+        from .film import save_film  # PyAV, which images do without
+
         paths.append(folder / f"{score}.mp4")
         save_film(result, count, paths[1])
     if result.ranking.reliability:

@@ -14,8 +14,9 @@ from carv_distill.data.sets import to_uint8
 
 from .measure import InfluenceResult
 
-LEAST = 128
-"""Pixels of a clip's height, at least: small ones are enlarged by a whole number."""
+LEAST, MOST = 128, 192
+"""Pixels of a clip's height: small ones are enlarged by a whole number, large ones shrunk, so that a film of
+real clips fits into memory."""
 GAP, APART = 4, 24
 """White pixels between clips, and between a query and the first of them."""
 FPS = 8
@@ -40,12 +41,18 @@ def save_film(result: InfluenceResult, count: int, path: Path) -> None:
 
 def row(query: Tensor, clips: list[Tensor]) -> Tensor:
     """Clips [F, 3, H, W] in [−1, 1] beside each other, bytes [F, 3, h, w]."""
-    times = max(1, math.ceil(LEAST / query.shape[-2]))
-    shown = [to_uint8(F.interpolate(clip, scale_factor=times, mode="nearest")) for clip in (query, *clips)]
+    shown = [to_uint8(_sized(clip)) for clip in (query, *clips)]
     parts = [shown[0], _white(shown[0], APART, 3)]
     for clip in shown[1:]:
         parts += [clip, _white(clip, GAP, 3)]
     return torch.cat(parts[:-1], 3)
+
+
+def _sized(clip: Tensor) -> Tensor:
+    height, width = clip.shape[-2:]
+    if height > MOST:
+        return F.interpolate(clip, (MOST, round(width * MOST / height)), mode="area")
+    return F.interpolate(clip, scale_factor=math.ceil(LEAST / height), mode="nearest")
 
 
 def _white(like: Tensor, size: int, dim: int) -> Tensor:

@@ -10,6 +10,7 @@ from carv_distill.options import option
 from carv_distill.report import NAME
 
 from .command import Command, Measurement, PlaceOptions
+from .next_steps import next_steps
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ def _write(options: ReportOptions, runs: list[Path], device: str) -> Measurement
     if len(runs) > 1 and options.out is None:
         raise UserError("--out: several runs need a file of their own, as --out report.html")
     place = options.out or runs[0] / NAME
-    write_report(runs, place)
+    steps = next_steps(*REPORT.open(runs[0], options), runs[0]) if len(runs) == 1 else []
+    write_report(runs, place, steps)
     return Measurement([f"written to {place}; open it in a browser"])
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import re
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -23,6 +22,7 @@ from carv_distill.tasks import TASKS, load_config, run_to_resume, train
 
 from .clip import CLIP
 from .fid import FID
+from .next_steps import next_steps
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def _train(arguments: argparse.Namespace) -> None:
     start = time.monotonic()
     folder = train(config, arguments.resume, arguments.requeue)
     if is_main_process():
-        keep_report(folder)
+        keep_report(folder, next_steps(TASKS[config.task], config, folder))
         print(printable(closing(TASKS[config.task], config, folder, time.monotonic() - start)))
 
 
@@ -106,6 +106,5 @@ def closing(task: Task, config: RunConfig, folder: Path, seconds: float) -> str:
     drawn = [*sorted((folder / "figures").glob("*.png")), *sorted((folder / "samples").glob("*.png"))[-1:]]
     if drawn:
         lines.append(f"drawn: {', '.join(map(str, drawn))}")
-    able = [c for c in (FID, CLIP) if task in c.tasks and not c.refusal(task, config, c.options())]
-    lines += [f"next: python evaluate.py {c.name} --run {shlex.quote(str(folder))}" for c in able]
+    lines += [f"next: {step}" for step in next_steps(task, config, folder, (FID, CLIP))]
     return "\n".join(lines)

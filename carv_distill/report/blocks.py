@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -92,11 +91,6 @@ def video(mp4: bytes, alt: str) -> Markup:
 def frame(html: str, title: str) -> Markup:
     """A page within the page, as the viewer of an object."""
     return _block("frame", html=html, title=title)
-
-
-def read(path: Path) -> bytes | None:
-    """A file's bytes; None without it."""
-    return path.read_bytes() if path.is_file() else None
 
 
 def _script_json(spec: Mapping[str, Any]) -> Markup:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ class ReportPage(Periodic):
 
     def __init__(self, run: Path, every: int) -> None:
         super().__init__(every)
-        self.run, self.before = run, 0.0
+        self.run, self.before = run, -math.inf
 
     @rank_zero_only
     def act(self, trainer: Trainer, module: Any) -> None:

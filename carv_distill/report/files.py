@@ -10,13 +10,13 @@ from typing import Any
 
 from carv_distill.engine.environment import LAYOUT
 from carv_distill.engine.environment import NAME as ENVIRONMENT
-from carv_distill.engine.folder import CONFIG, METRICS, SUMMARY, read_run_config
+from carv_distill.engine.folder import CONFIG, METRICS, read_run_config
 from carv_distill.engine.metrics import Row, read_metrics
 from carv_distill.errors import UserError
 from carv_distill.files import read_json
 
-MEASURED = ("fid", "clip", "variance", "influence", "lds", "remove")
-"""The commands of evaluate.py whose JSON lies in a run."""
+MEASURED = ("fid", "variance", "influence")
+"""The commands of evaluate.py whose JSON the page shows."""
 _NUMBER = re.compile(r"(\d+)\.png")
 
 
@@ -28,7 +28,6 @@ class RunFiles:
     config: Mapping[str, Any]
     environment: Mapping[str, Any]
     metrics: Sequence[Row]
-    summary: Mapping[str, Any]
     measured: Mapping[str, Mapping[str, Any]]
     """By the command of evaluate.py."""
     unreadable: Sequence[str]
@@ -66,7 +65,7 @@ class RunFiles:
             unreadable.append(str(error))
             metrics = []
         measured = {name: content for name in MEASURED if (content := json_of(f"{name}.json"))}
-        return cls(folder, config, environment, metrics, json_of(SUMMARY), measured, unreadable)
+        return cls(folder, config, environment, metrics, measured, unreadable)
 
     @property
     def name(self) -> str:

@@ -35,15 +35,20 @@ def heading(run: RunFiles) -> str:
     return f"Task {run.task}: {done} in {duration(run.seconds)}."
 
 
-def about(runs: Sequence[RunFiles]) -> Section:
-    """What was run, on what, and how to go on."""
+def about(runs: Sequence[RunFiles], steps: Sequence[str] = ()) -> Section:
+    """What was run, on what, and how to go on: with its updates, or, once it has them, with these steps."""
     parts: list[Markup] = []
     if len(runs) == 1:
         (run,) = runs
         parts.append(blocks.facts(_facts(run)))
         if command := run.environment.get("command"):
             parts.append(blocks.commands([f"python {shlex.join(map(str, command))}"]))
-        parts += [blocks.text("To go on:"), blocks.commands(next_commands(run))]
+        wanted = run.option("trainer.max_steps")
+        if isinstance(wanted, int) and run.updates < wanted:
+            config = shlex.quote(str(run.folder / "config.yaml"))
+            steps = [f"python train.py --config {config} --resume"]
+        if steps:
+            parts += [blocks.text("To go on:"), blocks.commands(steps)]
     else:
         rows = [[run.name, *map(str, _facts(run).values())] for run in runs]
         parts.append(blocks.table(["run", *_facts(runs[0])], rows))
@@ -68,22 +73,6 @@ def _facts(run: RunFiles) -> dict[str, object]:
         "torch": packages.get("torch", "?"),
         "commit": str(commit)[:12] if commit else "unknown",
     }
-
-
-def next_commands(run: RunFiles) -> list[str]:
-    """Up to three that fit a run of its task."""
-    place = shlex.quote(str(run.folder))
-    wanted = run.option("trainer.max_steps")
-    config = f"python train.py --config {place}/config.yaml --resume"
-    if isinstance(wanted, int) and run.updates < wanted:
-        return [config]
-    of_task = {
-        "dmd": ["fid", "variance", "influence"],
-        "sds": ["export --size 512", "clip", "variance"],
-        "teacher": ["fid", "influence"],
-        "text_teacher": ["clip", "influence"],
-    }
-    return [f"python evaluate.py {command} --run {place}" for command in of_task.get(run.task, ["influence"])]
 
 
 def curves(runs: Sequence[RunFiles]) -> Section:

@@ -19,25 +19,28 @@ from .page import Section, page
 log = logging.getLogger(__name__)
 
 
-def write_report(folders: Sequence[Path], place: Path) -> None:
+def write_report(folders: Sequence[Path], place: Path, steps: Sequence[str] = ()) -> None:
     """Writes the page whole or not at all.
+
+    Args:
+        steps: commands that a finished run can go on with.
 
     Raises:
         UserError: a folder that is no run's or one of a newer version; a place that cannot be written.
     """
-    write_text(place, report([RunFiles.read(folder) for folder in folders]))
+    write_text(place, report([RunFiles.read(folder) for folder in folders], steps))
 
 
-def keep_report(run: Path) -> None:
+def keep_report(run: Path, steps: Sequence[str] = ()) -> None:
     """Writes the page of a run into its folder; what keeps it from being written is a warning, as nothing of
     the training depends on it."""
     try:
-        write_report([run], run / NAME)
+        write_report([run], run / NAME, steps)
     except (UserError, OSError, RuntimeError, ValueError) as error:
         log.warning("%s is not written: %s", run / NAME, one_line(error))
 
 
-def report(runs: Sequence[RunFiles]) -> str:
+def report(runs: Sequence[RunFiles], steps: Sequence[str] = ()) -> str:
     """The page."""
     if len(runs) == 1:
         (run,) = runs
@@ -45,7 +48,7 @@ def report(runs: Sequence[RunFiles]) -> str:
         parts: list[Section | None] = [
             object_section(run),
             of_runs.samples(runs),
-            of_runs.about(runs),
+            of_runs.about(runs, steps),
             of_runs.curves(runs),
             measured.quality(runs),
             measured.variance(run),

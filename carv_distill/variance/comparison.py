@@ -105,11 +105,21 @@ class Comparison:
         r = row.upstream
         return ecm(self.base.total, price(r, self.base.draws), row.total, price(r, row.draws), paired=True)
 
-    def within_model(self, arm: str) -> MeasuredWithin:
-        """V(R, K) of an arm, from what was measured."""
+    def within_model(self, arm: str, left: int | None = None) -> MeasuredWithin:
+        """V(R, K) of an arm, from what was measured.
+
+        Args:
+            left: without this pair, a number of those that have a contrast to earlier ones.
+        """
         rows = [r for r in self.rows if r.arm == arm]
-        within = {r.draws: r.upstream * max(r.within.value, 1e-300) for r in rows}
-        return MeasuredWithin(rows[0].upstream * rows[0].between.value, within)
+
+        def mean(e: Estimate, terms: Sequence[float]) -> float:
+            return e.value if left is None else (math.fsum(terms) - terms[left]) / (len(terms) - 1)
+
+        between = mean(rows[0].between, rows[0].between.terms)
+        # the first pair has no contrast, and so no term of V_between
+        within = {r.draws: r.upstream * max(mean(r.within, r.within.terms[1:]), 1e-300) for r in rows}
+        return MeasuredWithin(rows[0].upstream * between, within)
 
     def advice(self, arm: str, max_cost: float | None = None, max_draws: int = 64) -> Advice:
         """The best (R, K) of an arm, its predicted ECM against the baseline of the first arm.
@@ -132,15 +142,13 @@ class Comparison:
         and every V_within(K) are means of the others, and V(R, K) is made of them as of all. Seconds count as
         known, and what lies between measured K as interpolated rightly.
         """
-        rows = [row for row in self.rows if row.arm == arm]
-        count = len(self.base.between.terms)
+        count, base = len(self.base.between.terms), self.base
 
         def value(left: int) -> float:
-            between = self.base.upstream * _without(self.base.between.terms, left)
-            within = {r.draws: max(r.upstream * _without(r.within.terms[1:], left), 1e-300) for r in rows}
-            own = MeasuredWithin(between, within).variance(advice.upstream, advice.draws)
-            base = (max(between, 0.0) / self.base.upstream) + _without(self.base.within.terms[1:], left)
-            return math.log(base / own)
+            own, first = (self.within_model(name, left) for name in (arm, base.arm))
+            return math.log(
+                first.variance(base.upstream, base.draws) / own.variance(advice.upstream, advice.draws)
+            )
 
         logs = [value(left) for left in range(count)]
         middle = statistics.fmean(logs)
@@ -219,11 +227,6 @@ def compare(
         ArmVariance(arm.name, upstream, k, v.within(), arm.sampler.noise, between) for arm, k, v in variances
     )
     return Comparison(rows, cost, budget)
-
-
-def _without(terms: Sequence[float], left: int) -> float:
-    """Mean of all terms but one."""
-    return (math.fsum(terms) - terms[left]) / (len(terms) - 1)
 
 
 def _pooled(estimates: Sequence[Estimate]) -> Estimate:

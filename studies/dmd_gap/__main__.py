@@ -80,8 +80,9 @@ def _trained(study: Study, setting: Setting, parts: Sequence[str], workers: int)
     study.write(f"{setting.name}_runs", runs)
     study.write(f"{setting.name}_traces", traces)
     if "why" in parts:
-        looked_into = arms[2].run(study.seeds[0])
-        _states(study, setting, study.runs / looked_into.name, arms[2].updates, workers)
+        looked_into = next(arm for arm in arms if arm.name == REUSE)
+        place = study.runs / looked_into.run(study.seeds[0]).name
+        _states(study, setting, place, looked_into.updates, workers)
     if "rule" in parts:
         _rule(study, setting, plan, workers)
     return Results(arms, runs, traces, beside)

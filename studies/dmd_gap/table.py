@@ -82,10 +82,10 @@ def difference_rows(arms: Sequence[Arm], finals: Finals) -> list[Row]:
     """A row per compared pair: a − b of the final FID, paired over seeds; the deciding pair first, with an
     interval of its own, the others with intervals that hold for all of them at once."""
     names = [arm.name for arm in arms]
-    more = names[5]
+    more, *equal = names[names.index(BEST) + 1 :]
     beside = [(REUSE, LONGER), (BEST, LONGER), (more, LONGER), (more, STRATA)]
     beside += [(name, BASE) for name in (REUSE, STRATA, BEST, more)]
-    beside += [(name, REUSE) for name in names[6:]]
+    beside += [(name, REUSE) for name in equal]
     found = paired_differences(finals, [DECIDING]) | paired_differences(finals, beside)
     return [{"arm": a, "against": b, **columns("difference", found[a, b])} for a, b in (DECIDING, *beside)]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -43,3 +45,14 @@ def test_the_film_has_every_query_with_its_first_clips(tmp_path: Path) -> None:
     for line, own in ((64, 0.0), (128 + GAP + 64, 63.75)):
         shown = [float(np.mean(frames[4][line, place])) for place in places]
         assert np.allclose(shown, [own, 191.25, 63.75], atol=4), shown  # video is coded with a loss
+
+
+def test_large_clips_are_shrunk_whole() -> None:
+    """480 × 832 becomes 192 × 333, so that a film of real clips fits into memory."""
+    assert row(torch.zeros(5, 3, 480, 832), []).shape == (5, 3, 192, 333)
+
+
+def test_pictures_of_images_need_no_video_library() -> None:
+    """PyAV comes with an extra; a ranking of images is drawn without it."""
+    code = "import sys, carv_distill.attribution.figures; print('av' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

@@ -74,8 +74,20 @@ def test_a_run_s_page_has_all_its_parts(tmp_path: Path) -> None:
     assert "vegaEmbed" in page
     assert "0.613 ± 0.0893" in page  # FID of the student
     assert "predicted ECM" in page
-    assert "python evaluate.py fid --run" in page or "--resume" in page
+    assert "dmd_carv/config.yaml --resume" in page
+    assert "python evaluate.py fid --run" not in page
     assert len(page) < 5_000_000
+
+
+def test_a_finished_run_goes_on_with_what_measures_it(tmp_path: Path) -> None:
+    """The command knows these, and refuses what a run's configuration does not allow."""
+    run = make_run(tmp_path, rows=5, words=("trainer.max_steps=4",))
+    assert evaluate(["report", "--run", str(run)]) == 0
+    page = (run / "report.html").read_text()
+    for name in ("fid", "variance", "influence"):
+        assert f"python evaluate.py {name} --run {run}" in page
+    assert "evaluate.py clip" not in page  # digits have no prompts
+    assert "--resume" not in page.split("To go on")[1]
 
 
 def test_nothing_is_fetched_and_every_picture_has_words(tmp_path: Path) -> None:
