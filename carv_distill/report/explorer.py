@@ -72,7 +72,13 @@ def _worth() -> list[Spec]:
 
 
 def _cells() -> Spec:
-    colours = {"type": "log", "domain": [*COLOURS], "clamp": True, "range": [*COLOURS.values()]}
+    colours = {
+        "type": "log",
+        "domain": [*COLOURS],
+        "range": [*COLOURS.values()],
+        "interpolate": "rgb",  # others lead from grey to blue by way of green
+        "clamp": True,
+    }
     legend = {"values": [*COLOURS], "orient": "right"}
     worth = {"field": "worth", "type": "quantitative", "title": "effective compute"}
     about = [{"field": name, "type": "ordinal"} for name in ("R", "K")]
