@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Any
 
 from markupsafe import Markup
 
@@ -40,15 +39,6 @@ def object_section(run: RunFiles) -> Section | None:
     return Section("Object", parts)
 
 
-def matt(tree: dict[str, Any]) -> None:
-    """Such a material for every surface of a glTF that has none."""
-    surface = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
-    tree.setdefault("materials", []).append({"pbrMetallicRoughness": surface})
-    for mesh in tree["meshes"]:
-        for primitive in mesh["primitives"]:
-            primitive.setdefault("material", len(tree["materials"]) - 1)
-
-
 def viewer(glb: bytes) -> list[Markup]:
     """A mesh that turns under the pointer, by the three.js that trimesh brings, and its facts."""
     import io
@@ -69,12 +59,4 @@ def viewer(glb: bytes) -> list[Markup]:
         "watertight": "yes" if whole.is_watertight else "no",
     }
 
-    class Matt(trimesh.Scene):
-        """Written with a material that reflects as paper does: without one a glTF's surface is metal
-        (glTF 2.0, 3.9.2), and dark here."""
-
-        def export(self, *of: Any, **how: Any) -> Any:
-            return super().export(*of, tree_postprocessor=matt, **how)
-
-    page = scene_to_html(Matt(scene.geometry))
-    return [blocks.frame(page, "The object as a mesh; drag to turn it"), blocks.facts(facts)]
+    return [blocks.frame(scene_to_html(scene), "The object as a mesh; drag to turn it"), blocks.facts(facts)]

@@ -55,12 +55,27 @@ def write_mesh(folder: Path, scene: Scene, options: ExportOptions | None = None)
 def coloured_files(mesh: trimesh.Trimesh, colours: np.ndarray) -> dict[str, bytes]:
     """By name; colours are sRGB bytes at the vertices, [V, 3]."""
     rgba = np.column_stack([colours, np.full(len(colours), 255, np.uint8)])
-    files = {}
-    for name, shown in zip(COLOURED, (linear_bytes(rgba), rgba), strict=True):
-        coloured: Any = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=shown, process=False)
-        data = coloured.export(file_type=name.rpartition(".")[2])
-        files[name] = data.encode() if isinstance(data, str) else data
-    return files
+    glb, obj = COLOURED
+
+    def shown(at_vertices: np.ndarray) -> Any:
+        return trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=at_vertices, process=False)
+
+    bright: bytes = shown(linear_bytes(rgba)).export(file_type="glb", tree_postprocessor=matt)
+    return {glb: bright, obj: shown(rgba).export(file_type="obj").encode()}
+
+
+def matt(tree: dict[str, Any]) -> None:
+    """The material of paper for a glTF's surfaces, which reflects in all directions and no mirror image.
+
+    A surface without a material is metal, and so dark wherever nothing around it is reflected.
+
+    Source: the glTF 2.0 specification, 3.9.2 (defaults of metallicFactor and roughnessFactor are 1).
+    """
+    surface = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
+    tree["materials"] = [{"name": "surface", "pbrMetallicRoughness": surface}]
+    for mesh in tree["meshes"]:
+        for primitive in mesh["primitives"]:
+            primitive["material"] = 0
 
 
 def textured_files(mesh: trimesh.Trimesh) -> dict[str, bytes]:

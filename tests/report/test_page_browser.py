@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import trimesh
 
 from carv_distill.report.write import write_report
 from carv_distill.tasks import load_config
+from carv_distill.text_to_3d.mesh_files import coloured_files
 from tests.helpers.runs import as_run
 from tests.helpers.small import ROOT
 
@@ -45,8 +47,8 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for step, picture in ((0, "docs/solids.png"), (100, "docs/dmd_shapes.png")):
         shutil.copy(ROOT / picture, run / f"samples/{step:06d}.png")
     mesh = trimesh.creation.box((1, 0.5, 0.2))
-    mesh.visual.vertex_colors = [30, 120, 60, 255]
-    mesh.export(run / "object/mesh.glb")
+    glb = coloured_files(mesh, np.full((8, 3), (30, 120, 60), np.uint8))["mesh.glb"]
+    (run / "object/mesh.glb").write_bytes(glb)
     write_report([run], run / "report.html")
     return run / "report.html"
 
