@@ -17,6 +17,7 @@ from carv_distill.teachers.teacher import TRAINING
 from .options import NAMED, RENDERED_CLIPS, InfluenceOptions
 
 _CLIPS = ("frames", "size", "count", "seed")
+_SHAPES = ("size", "views", "elevation", "seed")
 
 
 def named_model(o: InfluenceOptions) -> TrainedModel:
@@ -32,7 +33,7 @@ def named_model(o: InfluenceOptions) -> TrainedModel:
         return TrainedModel(o.teacher, _rendered_clips(o))
     if o.data in (*IN_MEMORY, *PROMPTED):
         _refuse_resolution(o)
-        return TrainedModel(o.teacher, DataOptions(o.data))
+        return _rendered_shapes(o) if o.data in PROMPTED else TrainedModel(o.teacher, DataOptions(o.data))
     if not Path(o.data).exists():
         raise UserError(
             f"--data: {o.data} is neither a place nor one of {', '.join(NAMED)}; a folder, zip or shards of "
@@ -50,14 +51,34 @@ def named_model(o: InfluenceOptions) -> TrainedModel:
 def _rendered_clips(o: InfluenceOptions) -> ClipOptions:
     """Those that the teacher's folder says it learned from; rendered anew at another resolution if one is
     asked for."""
-    assert o.teacher is not None
-    file, own = local_folder(o.teacher, [INDEX, TRAINING]) / TRAINING, ClipOptions()
-    if file.is_file() and (told := read_json(file).get("clips")) is not None:
-        if not isinstance(told, dict) or not all(isinstance(told.get(key), int) for key in _CLIPS):
-            raise UserError(f"{file}: clips is {told!r}; the numbers {', '.join(_CLIPS)} are wanted")
-        frames, size, count, seed = (told[key] for key in _CLIPS)
+    own = ClipOptions()
+    if told := _told(o, RENDERED_CLIPS, _CLIPS):
+        frames, size, count, seed = (int(told[key]) for key in _CLIPS)
         own = ClipOptions(None, (frames, size, size), count, seed)
     return replace(own, size=_size(o) or own.size)
+
+
+def _rendered_shapes(o: InfluenceOptions) -> TrainedModel:
+    """Those that the teacher's folder says it learned from."""
+    assert o.teacher is not None
+    assert o.data is not None
+    own, seed = DataOptions(o.data), 0
+    if told := _told(o, o.data, _SHAPES):
+        own.size, own.views, own.elevation = int(told["size"]), int(told["views"]), told["elevation"]
+        seed = int(told["seed"])
+    return TrainedModel(o.teacher, own, seed)
+
+
+def _told(o: InfluenceOptions, name: str, keys: tuple[str, ...]) -> dict[str, float] | None:
+    """What the teacher's folder says of the rendered set of that name; None where it says nothing."""
+    assert o.teacher is not None
+    file = local_folder(o.teacher, [INDEX, TRAINING]) / TRAINING
+    told = read_json(file).get(name) if file.is_file() else None
+    if told is None:
+        return None
+    if not isinstance(told, dict) or not all(isinstance(told.get(key), int | float) for key in keys):
+        raise UserError(f"{file}: {name} is {told!r}; the numbers {', '.join(keys)} are wanted")
+    return told
 
 
 def _size(o: InfluenceOptions) -> tuple[int, int, int] | None:

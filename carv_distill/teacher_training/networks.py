@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ from transformers import (
 )
 
 from carv_distill.errors import UserError
-from carv_distill.files import saved_folder
+from carv_distill.files import saved_folder, write_json
 from carv_distill.teachers.folder import THIS_FOLDER
 from carv_distill.teachers.pipelines.stable_diffusion import save_latent_teacher
 from carv_distill.teachers.prompts import word_tokenizer
+from carv_distill.teachers.teacher import TRAINING
 from carv_distill.teachers.trial import building, try_call
 
 from .options import TextTeacherOptions
@@ -143,15 +144,23 @@ def transformer(width: int, layers: int) -> dict[str, Any]:
     }
 
 
-def save_networks(folder: Path, networks: TextTeacherNetworks, scheduler: DDIMScheduler, step: int) -> None:
-    """A StableDiffusionPipeline that diffusers reads, its CLIP model with processor in clip/, and a page on
-    both; written whole or not at all."""
+def save_networks(
+    folder: Path,
+    networks: TextTeacherNetworks,
+    scheduler: DDIMScheduler,
+    step: int,
+    source: Mapping[str, float] | None = None,
+) -> None:
+    """A StableDiffusionPipeline that diffusers reads, its CLIP model with processor in clip/, a page on both
+    and, if it is given, which rendered pictures they learned from; written whole or not at all."""
     size = networks.vae.config.sample_size
     parts = networks.vae, networks.unet, networks.tokenizer, networks.text_encoder
     with saved_folder(folder) as scratch:
         save_latent_teacher(scratch, *parts, scheduler)
         save_clip(scratch / "clip", networks.clip, networks.tokenizer, size)
         (scratch / "README.md").write_text(_card(size, step))
+        if source is not None:
+            write_json(scratch / TRAINING, {"shapes": dict(source)})
 
 
 def _card(size: int, step: int) -> str:

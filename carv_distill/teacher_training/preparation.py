@@ -72,9 +72,15 @@ def prepare_text(config: TextTeacherConfig, device: str, world_size: int) -> Pre
     """A :class:`~.text_module.TextTeacherModule` that draws prompts as it learns."""
     seed_everything(config.seed, verbose=False)  # initial weights
     networks = build_networks(config.training, config.data.size, vocabulary(), LENGTH)
-    data = load_prompted(config.data, config.seed)
+    o, seed = config.data, config.seed
+    source = {"size": o.size, "views": o.views, "elevation": o.elevation, "seed": seed}
     module = text_module.TextTeacherModule(
-        networks, data, config.training, config.trainer.max_steps, config.seed
+        networks,
+        load_prompted(o, seed),
+        config.training,
+        config.trainer.max_steps,
+        seed,
+        source if o.only is None else None,
     )
 
     def callbacks(folder: Path) -> list[Callback]:

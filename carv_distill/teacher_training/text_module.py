@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ class TextTeacherModule(RunModule):
     Args:
         networks: untrained.
         max_steps: of all stages together.
+        source: which pictures they are, as the teacher's folder is to say it; None where nobody could make
+            them again from it.
     """
 
     def __init__(
@@ -48,8 +50,10 @@ class TextTeacherModule(RunModule):
         options: TextTeacherOptions,
         max_steps: int,
         seed: int,
+        source: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(seed)
+        self.source = source
         self.options, self.tokenizer = options, networks.tokenizer
         first = round(options.vae_share * max_steps)
         self.starts = (0, first, max(first, max_steps - round(options.clip_share * max_steps)), max_steps)
@@ -168,7 +172,7 @@ class TextTeacherModule(RunModule):
             self.vae.register_to_config(scaling_factor=float(self.latents()[2]))
         unet, text = self.ema_denoiser.network.model, self.ema_text_encoder
         averaged = TextTeacherNetworks(self.vae, unet, text, self.tokenizer, self.clip)
-        save_networks(folder, averaged, self.scheduler, step)
+        save_networks(folder, averaged, self.scheduler, step, self.source)
 
     def configure_optimizers(self) -> Any:
         o = self.options

@@ -32,8 +32,8 @@ NETWORKS: dict[str, tuple[type[ModelMixin], type[ImageNetwork]]] = {
 }
 """The networks of a teacher of images with their face, by the `_class_name` in their `config.json`."""
 TRAINING = "training.json"
-"""What a teacher learned from: noise levels ln σ ~ N(p_mean, p_std²), as EDM has them; or `clips`, which of
-the rendered ones."""
+"""What a teacher learned from: noise levels ln σ ~ N(p_mean, p_std²), as EDM has them; or which of
+the rendered `clips` or `shapes`."""
 
 
 @dataclass

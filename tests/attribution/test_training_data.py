@@ -12,6 +12,7 @@ from carv_distill.attribution.options import InfluenceOptions
 from carv_distill.attribution.training_data import named_model
 from carv_distill.data.clips.options import ClipOptions
 from carv_distill.data.options import DataOptions
+from carv_distill.engine.task import TrainedModel
 from carv_distill.errors import UserError
 from tests.helpers.tiny_latent import save_tiny_pipeline
 from tests.helpers.tiny_pipelines import save_wan
@@ -67,6 +68,18 @@ def test_a_teacher_of_the_hub_says_what_it_learned_from(
     o = InfluenceOptions(teacher="somebody/clips-teacher", data="clips")
     assert named_model(o).data == ClipOptions(None, (9, 32, 32), 21, 4)
     assert fetched == ["somebody/clips-teacher", "model_index.json", "training.json"]
+
+
+def test_rendered_shapes_are_those_that_the_teacher_learned_from(tmp_path: Path) -> None:
+    o = InfluenceOptions(teacher=str(tmp_path), data="shapes")
+    assert named_model(o) == TrainedModel(str(tmp_path), DataOptions("shapes"))
+    file = tmp_path / "training.json"
+    file.write_text('{"shapes": {"size": 32, "views": 9, "elevation": 90.0, "seed": 4}}')
+    own = DataOptions("shapes", size=32, views=9, elevation=90.0)
+    assert named_model(o) == TrainedModel(str(tmp_path), own, 4)
+    file.write_text('{"shapes": {"size": "32"}}')
+    with pytest.raises(UserError, match=r"shapes is .*; the numbers size, views, elevation, seed are wanted"):
+        named_model(o)
 
 
 def test_rendered_clips_are_those_that_the_teacher_learned_from(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from carv_distill.attribution.models import load_model
-from carv_distill.attribution.options import ModelOptions
+from carv_distill.attribution.options import InfluenceOptions, ModelOptions
+from carv_distill.attribution.training_data import named_model
+from carv_distill.data.options import DataOptions
 from carv_distill.engine.options import RunConfig
 from carv_distill.errors import UserError
 from carv_distill.tasks import TASKS, load_config, train
@@ -88,3 +90,17 @@ def test_its_attribution_ranks_what_it_learned_from(name: str, tmp_path: Path) -
     pictures = loaded.training.pictures(torch.arange(3))
     taken = samples_of(name, config)
     torch.testing.assert_close(pictures, taken if name == "teacher_shapes" else taken.float() / 127.5 - 1)
+
+
+def test_a_folder_says_which_shapes_it_learned_from(tmp_path: Path) -> None:
+    """So that --teacher takes the same pictures as --run; of a part of them it says nothing."""
+    config: Any = config_of("teacher_shapes", tmp_path, "data.elevation=80", "seed=3")
+    run, task = train(config), TASKS[config.task]
+    assert task.model is not None
+    told = named_model(InfluenceOptions(teacher=str(run / "teacher"), data="shapes"))
+    whole = task.model(config, run, None)
+    assert (told.data, told.seed) == (whole.data, whole.seed)
+    assert isinstance(told.data, DataOptions)
+    assert (told.data.size, told.data.views, told.data.elevation, told.seed) == (16, 1, 80.0, 3)
+    config = config_of("teacher_shapes", tmp_path, numbers_file(tmp_path, "1 4 6"), "name=part")
+    assert not (train(config) / "teacher/training.json").exists()
