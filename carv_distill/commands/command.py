@@ -113,10 +113,15 @@ class Command:
         return task, config
 
 
-def measure(command: Command, options: PlaceOptions) -> None:
+def measure(
+    command: Command, options: PlaceOptions, renew_page: Callable[[Path], Path | None] = lambda folder: None
+) -> None:
     """Measures what is asked for: JSON in the run's folder, figures, then tables on the screen.
 
     Every place for results is looked at before the work, and what was measured is on disk before it is shown.
+
+    Args:
+        renew_page: makes the page of a folder that has a new result in its own place; gives where it is.
 
     Raises:
         UserError: no run, no place for the results, or no such device.
@@ -153,6 +158,8 @@ def measure(command: Command, options: PlaceOptions) -> None:
             if measurement.report:
                 write_text(out.with_suffix(".txt"), measurement.report)
                 measurement.shown.append(f"all tables: {out.with_suffix('.txt')}")
+            if getattr(options, "out", None) is None and (page := renew_page(out.parent)):
+                measurement.shown.append(f"a page to open: {page}")
     finally:  # a disk that has become full does not take the numbers along
         last = [measurement.verdict] if measurement.verdict else []
         print(*measurement.shown, *last, sep="\n", flush=True)

@@ -12,7 +12,7 @@ from .export import EXPORT
 from .fid import FID
 from .influence import INFLUENCE
 from .reference import REFERENCE
-from .report import REPORT
+from .report import REPORT, renew_page
 from .retrained import LDS, REMOVE
 from .variance import VARIANCE
 
@@ -54,4 +54,5 @@ def main(words: list[str] | None = None) -> int:
     arguments = parser.parse_args(words if words and plain else ["fid", *words])
     command = COMMANDS[arguments.command]
     spin_briefly()
-    return run_command(lambda: measure(command, options_of(command.options, arguments)), command.interrupted)
+    options = options_of(command.options, arguments)
+    return run_command(lambda: measure(command, options, renew_page), command.interrupted)

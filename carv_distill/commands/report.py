@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from carv_distill.engine.folder import CONFIG, open_run
 from carv_distill.errors import UserError
 from carv_distill.options import option
 from carv_distill.report import NAME
+from carv_distill.tasks import TASKS
 
 from .command import Command, Measurement, PlaceOptions
 from .next_steps import next_steps
@@ -35,6 +37,15 @@ def _write(options: ReportOptions, runs: list[Path], device: str) -> Measurement
     steps = next_steps(*REPORT.open(runs[0], options), runs[0]) if len(runs) == 1 else []
     write_report(runs, place, steps)
     return Measurement([f"written to {place}; open it in a browser"])
+
+
+def renew_page(folder: Path) -> Path | None:
+    """The page of a run after another measurement, or of results without a run; its place."""
+    from carv_distill.report.write import keep_report, keep_results
+
+    if (folder / CONFIG).is_file():
+        return keep_report(folder, next_steps(*open_run(TASKS, folder), folder))
+    return keep_results(folder)
 
 
 REPORT = Command(

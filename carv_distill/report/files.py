@@ -1,4 +1,4 @@
-"""What a run's folder holds, as far as it is there."""
+"""What a folder of a run, or of results alone, holds, as far as it is there."""
 
 from __future__ import annotations
 
@@ -15,23 +15,45 @@ from carv_distill.engine.metrics import Row, read_metrics
 from carv_distill.errors import UserError
 from carv_distill.files import read_json
 
-MEASURED = ("fid", "variance", "influence")
+MEASURED = ("fid", "clip", "variance", "influence", "lds", "remove")
 """The commands of evaluate.py whose JSON the page shows."""
 _NUMBER = re.compile(r"(\d+)\.png")
 
 
 @dataclass(frozen=True)
-class RunFiles:
-    """A run, read from its files alone: no network is loaded."""
+class ResultFiles:
+    """What evaluate.py measured, read from its files alone: no network is loaded."""
 
     folder: Path
-    config: Mapping[str, Any]
-    environment: Mapping[str, Any]
-    metrics: Sequence[Row]
     measured: Mapping[str, Mapping[str, Any]]
     """By the command of evaluate.py."""
     unreadable: Sequence[str]
     """What is there and could not be read, each in a line."""
+
+    @classmethod
+    def read(cls, folder: Path) -> ResultFiles:
+        """Of a folder that need not be a run's; what is missing is empty."""
+        unreadable: list[str] = []
+        return cls(folder, _measured(folder, unreadable), unreadable)
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return self.folder.resolve().name
+
+    def bytes_of(self, *parts: str) -> bytes | None:
+        """A file's content; None without it."""
+        path = self.folder.joinpath(*parts)
+        return path.read_bytes() if path.is_file() else None
+
+
+@dataclass(frozen=True)
+class RunFiles(ResultFiles):
+    """A run, likewise."""
+
+    config: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    metrics: Sequence[Row]
 
     @classmethod
     def read(cls, folder: Path) -> RunFiles:
@@ -40,19 +62,9 @@ class RunFiles:
         Raises:
             UserError: it is no run's folder, or one of a newer version.
         """
-        config, unreadable = read_run_config(folder), []
-
-        def json_of(name: str) -> Mapping[str, Any]:
-            if not (folder / name).is_file():
-                return {}
-            try:
-                content = read_json(folder / name)
-            except UserError as error:
-                unreadable.append(str(error))
-                return {}
-            return content if isinstance(content, dict) else {}
-
-        environment = json_of(ENVIRONMENT)
+        config = read_run_config(folder)
+        unreadable: list[str] = []
+        environment = _json(folder / ENVIRONMENT, unreadable)
         layout = environment.get("layout", LAYOUT)
         if isinstance(layout, int) and layout > LAYOUT:
             raise UserError(
@@ -64,13 +76,7 @@ class RunFiles:
         except UserError as error:
             unreadable.append(str(error))
             metrics = []
-        measured = {name: content for name in MEASURED if (content := json_of(f"{name}.json"))}
-        return cls(folder, config, environment, metrics, measured, unreadable)
-
-    @property
-    def name(self) -> str:
-        """Of its folder."""
-        return self.folder.resolve().name
+        return cls(folder, _measured(folder, unreadable), unreadable, config, environment, metrics)
 
     @property
     def task(self) -> str:
@@ -100,12 +106,24 @@ class RunFiles:
         numbered = {int(match[1]): path for path, match in named.items() if match}
         return dict(sorted(numbered.items()))
 
-    def bytes_of(self, *parts: str) -> bytes | None:
-        """A file's content; None without it."""
-        path = self.folder.joinpath(*parts)
-        return path.read_bytes() if path.is_file() else None
-
     @property
     def written(self) -> str:
         """Of the configuration, as it lies there."""
         return (self.folder / CONFIG).read_text()
+
+
+def _measured(folder: Path, unreadable: list[str]) -> dict[str, Mapping[str, Any]]:
+    contents = {name: _json(folder / f"{name}.json", unreadable) for name in MEASURED}
+    return {name: content for name, content in contents.items() if content}
+
+
+def _json(file: Path, unreadable: list[str]) -> Mapping[str, Any]:
+    """An object's content; empty where there is none, and where it cannot be read, which is added."""
+    if not file.is_file():
+        return {}
+    try:
+        content = read_json(file)
+    except UserError as error:
+        unreadable.append(str(error))
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
@@ -12,7 +13,7 @@ from carv_distill.screen import duration
 from carv_distill.variance.table import number
 
 from . import blocks, charts
-from .files import RunFiles
+from .files import ResultFiles, RunFiles
 from .page import Section
 
 SHOWN = 24
@@ -42,7 +43,7 @@ def about(runs: Sequence[RunFiles], steps: Sequence[str] = ()) -> Section:
         (run,) = runs
         parts.append(blocks.facts(_facts(run)))
         if command := run.environment.get("command"):
-            parts.append(blocks.commands([f"python {shlex.join(map(str, command))}"]))
+            parts.append(blocks.commands([typed(command)]))
         wanted = run.option("trainer.max_steps")
         if isinstance(wanted, int) and run.updates < wanted:
             config = shlex.quote(str(run.folder / "config.yaml"))
@@ -73,6 +74,23 @@ def _facts(run: RunFiles) -> dict[str, object]:
         "torch": packages.get("torch", "?"),
         "commit": str(commit)[:12] if commit else "unknown",
     }
+
+
+def typed(command: Sequence[object]) -> str:
+    """A process's words as one types them: sys.argv names the script without the interpreter."""
+    program, *words = map(str, command)
+    name = Path(program).name
+    if name == "__main__.py":
+        return shlex.join(["python", "-m", "carv_distill", *words])
+    return shlex.join([*(["python"] if name.endswith(".py") else []), name, *words])
+
+
+def made_by(of: ResultFiles) -> Section | None:
+    """The commands of results, as they were typed."""
+    lines = [typed(a["command"]) for a in of.measured.values() if a.get("command")]
+    parts = [blocks.commands(lines)] if lines else []
+    parts += [blocks.missing(line) for line in of.unreadable]
+    return Section("How it was measured", parts) if parts else None
 
 
 def curves(runs: Sequence[RunFiles]) -> Section:

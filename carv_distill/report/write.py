@@ -1,9 +1,9 @@
-"""report.html of a run, or of several."""
+"""report.html of a run, of several, or of results without one."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from carv_distill.errors import UserError, one_line
@@ -12,7 +12,7 @@ from carv_distill.files import write_text
 from . import NAME
 from . import measured_sections as measured
 from . import run_sections as of_runs
-from .files import RunFiles
+from .files import ResultFiles, RunFiles
 from .object_section import object_section
 from .page import Section, page
 
@@ -31,13 +31,31 @@ def write_report(folders: Sequence[Path], place: Path, steps: Sequence[str] = ()
     write_text(place, report([RunFiles.read(folder) for folder in folders], steps))
 
 
-def keep_report(run: Path, steps: Sequence[str] = ()) -> None:
-    """Writes the page of a run into its folder; what keeps it from being written is a warning, as nothing of
-    the training depends on it."""
+def keep_report(run: Path, steps: Sequence[str] = ()) -> Path | None:
+    """Writes the page of a run into its folder, and gives its place; what keeps it from being written is a
+    warning, as nothing of the training depends on it."""
+    return _kept(run / NAME, lambda: write_report([run], run / NAME, steps))
+
+
+def keep_results(folder: Path) -> Path | None:
+    """The same of what was measured without a run."""
+    return _kept(folder / NAME, lambda: write_text(folder / NAME, results(ResultFiles.read(folder))))
+
+
+def _kept(place: Path, write: Callable[[], None]) -> Path | None:
     try:
-        write_report([run], run / NAME, steps)
+        write()
     except (UserError, OSError, RuntimeError, ValueError) as error:
-        log.warning("%s is not written: %s", run / NAME, one_line(error))
+        log.warning("%s is not written: %s", place, one_line(error))
+        return None
+    return place
+
+
+def results(of: ResultFiles) -> str:
+    """The page of what was measured without a run."""
+    found = [measured.influence(of), measured.retrained(of), of_runs.made_by(of)]
+    lead = "What evaluate.py measured of a teacher that is given without a run."
+    return page(of.name, lead, [section for section in found if section is not None])
 
 
 def report(runs: Sequence[RunFiles], steps: Sequence[str] = ()) -> str:
@@ -51,8 +69,10 @@ def report(runs: Sequence[RunFiles], steps: Sequence[str] = ()) -> str:
             of_runs.about(runs, steps),
             of_runs.curves(runs),
             measured.quality(runs),
+            measured.clip(run),
             measured.variance(run),
             measured.influence(run),
+            measured.retrained(run),
             of_runs.settings(runs),
         ]
     else:
