@@ -7,19 +7,33 @@ from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+from carv_distill.report import page as pages
+from carv_distill.report.explorer import explorer
 
 ROOT = Path(__file__).parents[1]
+EXPLORER = "explorer.html"
+MARK = "<!-- explorer -->"
+FRAME = (
+    f'<iframe src="{EXPLORER}" title="What draws are worth at every R and K, with sliders" '
+    'style="width: 100%; height: 38rem; border: 0"></iframe>'
+)
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Adds results/ and configs/."""
+    """Adds results/, configs/ and the explorer, at the costs of the paper's text-to-3D."""
     for folder, ending in (("results", "png"), ("results", "json"), ("configs", "yaml")):
         for path in sorted((ROOT / folder).rglob(f"*.{ending}")):
             name = str(path.relative_to(ROOT))
             files.append(File(name, str(ROOT), config["site_dir"], config["use_directory_urls"]))
+    sliders = pages.Section("Where reuse pays", [explorer(kappa=4, ratio=24, other=0.1, base=1)])
+    files.append(File.generated(config, EXPLORER, content=pages.page("Explorer", "", [sliders])))
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """On GitHub results/ and configs/ lie beside docs/, in the site within it."""
-    return re.sub(r"\]\(\.\./((?:\.\./)*)(results|configs)/", r"](\1\2/", markdown)
+    up = "../" * page.file.src_uri.count("/")
+    markdown = re.sub(rf"\]\({up}\.\./(results|configs)/", rf"]({up}\1/", markdown)
+    return markdown.replace(MARK, FRAME)

@@ -11,6 +11,11 @@ from .charts import CONFIG, Spec, drawn
 PLACES = (1, 2, 4, 8, 16, 32, 64)
 COLOURS = {0.25: "#b3541e", 0.5: "#e0ab80", 1: "#efeae4", 2: "#8db6dd", 4: "#1f5fa8"}
 """Of effective compute: orange loses, blue pays."""
+_STANDING = (
+    "'κ = ' + format(pow(10, kappa), '.2~r') + ',  W/B = ' + format(pow(10, ratio), '.2~r')"
+    " + ',  other costs = ' + format(pow(10, other), '.2~r') + ' draws'"
+)
+"""Where the sliders stand."""
 _DARK = "datum.worth > 2.6 || datum.worth < 0.36"
 
 
@@ -28,12 +33,13 @@ def explorer(kappa: float, ratio: float, other: float, base: int) -> Markup:
     spec: Spec = {
         "width": "container",
         "height": 320,
+        "title": {"text": {"expr": _STANDING}, "anchor": "start", "fontWeight": "normal"},
         "config": CONFIG,
         "data": {"values": [{"R": r, "K": k} for r in PLACES for k in PLACES]},
         "params": [
-            _slider("kappa", "price of a sample in draws, κ", kappa, -1, 2),
-            _slider("ratio", "within over between, W/B", ratio, -1, 2),
-            _slider("other", "other costs of an iteration in draws", max(other, 0.1), -1, 4),
+            _slider("kappa", "κ, price of a sample in draws", kappa, -1, 2),
+            _slider("ratio", "W/B, variance within over between samples", ratio, -1, 2),
+            _slider("other", "other costs of an iteration, in draws", max(other, 0.1), -1, 4),
             {"name": "base", "value": base, "bind": chosen},
         ],
         "transform": _worth(),
@@ -102,5 +108,5 @@ def _numbers() -> Spec:
 def _slider(name: str, words: str, value: float, low: float, high: float) -> Spec:
     """Of a power of ten."""
     start = min(max(math.log10(value), low), high)
-    bind = {"input": "range", "min": low, "max": high, "step": 0.05, "name": f"{words} = 10 to the power "}
+    bind = {"input": "range", "min": low, "max": high, "step": 0.05, "name": f"{words} (power of ten) "}
     return {"name": name, "value": round(start, 2), "bind": bind}
