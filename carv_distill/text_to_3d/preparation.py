@@ -39,11 +39,9 @@ from .rendering import choose_backend
 from .scenes import GaussianScene, Scene, build_scene
 from .schedules import last_stage
 from .start import start_from
-from .turntable import pictures, turntable, write_turntable
+from .turntable import ELEVATIONS, LARGEST_VIEW, VIEWS, pictures, turntable, write_turntable
 
 log = logging.getLogger(__name__)
-
-VIEWS = 8
 
 
 def prepare(config: SDSConfig, device: str, world_size: int) -> Prepared:
@@ -58,8 +56,12 @@ def prepare(config: SDSConfig, device: str, world_size: int) -> Prepared:
 
     def callbacks(folder: Path) -> list[Callback]:
         scores = [ClipTrace(clip, scorer, config.sds.prompt)] if scorer else []
-        views = PictureGrid(folder / "samples", config.preview.every, around, VIEWS)
-        return [*scores, views]
+        side = min(2 * last_stage(config.scene.size), LARGEST_VIEW)
+        scale = max(1, LARGEST_VIEW // 2 // side)
+        grid = PictureGrid(
+            folder / "samples", config.preview.every, partial(preview, size=side), VIEWS, scale
+        )
+        return [*scores, grid]
 
     def finish(module: SDSModule, folder: Path) -> None:
         """Mesh, turntable and sheet of views."""
@@ -193,12 +195,15 @@ def check_objective(config: SDSConfig, teacher: TextTeacher) -> None:
         )
 
 
-def around(module: SDSModule, views: int = VIEWS, enlarged: int = 2) -> Tensor:
-    """Views around the object as it is now, [n, 3, S, S] in [−1, 1], so many times the size of the run's last
-    render."""
+def preview(module: SDSModule, size: int) -> Tensor:
+    """Views from each elevation of the sheet, [n, 3, S, S] in [−1, 1]."""
+    return torch.cat([around(module, VIEWS, size, elevation) for elevation in ELEVATIONS])
+
+
+def around(module: SDSModule, views: int, size: int, elevation: float = ELEVATIONS[0]) -> Tensor:
+    """Views around the object as it is now, before the run's own background, [n, 3, S, S] in [−1, 1]."""
     v = module.objective.view
-    size = enlarged * last_stage(v.size)
-    return 2 * pictures(module.scene, turntable(views), size, v.samples, v.background) - 1
+    return 2 * pictures(module.scene, turntable(views, elevation), size, v.samples, v.background) - 1
 
 
 class ClipTrace(Periodic):
@@ -213,7 +218,8 @@ class ClipTrace(Periodic):
 
     @rank_zero_only
     def act(self, trainer: Trainer, module: SDSModule) -> None:
-        score = self.scorer.mean(around(module, self.views, 1), self.prompt)
+        size = last_stage(module.objective.view.size)
+        score = self.scorer.mean(around(module, self.views, size), self.prompt)
         values = {"clip/score": score.value, "clip/score_low": score.low, "clip/score_high": score.high}
         write_metrics(trainer, values)
         module.log("clip/score", score.value, logger=False, rank_zero_only=True)

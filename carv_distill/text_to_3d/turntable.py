@@ -20,13 +20,15 @@ from carv_distill.geometry.camera import Cameras
 
 from .memory import SEARCH, most_cells, points_at_once, rows_at_once
 from .options import MEMORY, SHOWN, SceneOptions
-from .rendering import AT_ONCE, CELL_BYTES, OccupancyGrid
+from .rendering import AT_ONCE, CELL_BYTES, OccupancyGrid, Rendered, background_colours, over
 from .scenes import GaussianScene, Scene
 
 log = logging.getLogger(__name__)
 
-VIEWS = 8
-"""Of the sheet."""
+VIEWS, ELEVATIONS = 8, (15.0, 60.0)
+"""Of the sheet: so many around, from each of these, degrees."""
+LARGEST_VIEW = 256
+"""Pixels along one side of a view of the sheet, at most."""
 SHARE = 8
 """Of a film's points, those that go into the search for empty space: at most one in so many."""
 COARSEST, PLENTY = 16, 80
@@ -51,7 +53,22 @@ def frames(
     memory: float,
     occupied: OccupancyGrid | None = None,
 ) -> Iterator[Tensor]:
-    """Renders without jitter, one after the other, each [3, S, S] in [0, 1] on the CPU.
+    """Pictures one after the other, each [3, S, S] in [0, 1] on the CPU; see :func:`renders`."""
+    for seen in renders(scene, cameras, size, samples, background, memory, occupied):
+        yield seen.image[0].cpu()
+
+
+@torch.no_grad()
+def renders(
+    scene: Scene,
+    cameras: Cameras,
+    size: int,
+    samples: int,
+    background: str,
+    memory: float,
+    occupied: OccupancyGrid | None = None,
+) -> Iterator[Rendered]:
+    """One after the other, without jitter.
 
     Args:
         background: random and learned are shown as grey.
@@ -65,7 +82,7 @@ def frames(
         camera = cameras[i : i + 1].to(like)
         with scene.held():  # not over a yield: what happens there is not known
             seen = scene.render(camera, size, samples, background=shade, rows=rows, occupied=occupied)
-        yield seen.image[0].cpu()
+        yield seen
 
 
 def occupied_cells(scene: Scene, samples: int, rays: int, memory: float) -> OccupancyGrid | None:
@@ -111,14 +128,15 @@ def write_turntable(
     memory: float = MEMORY,
     fps: int = 20,
 ) -> None:
-    """`turntable.mp4` once around the object in `count` frames, and `views.png`, eight of them.
+    """`turntable.mp4` once around the object in `count` frames, and `views.png`, a row of views from 15° and
+    one from 60°, on white and on grey.
 
     A frame is with the encoder before the next is rendered. Empty space is looked for once and left out of
     all of them, which changes no pixel by more than half a level, but for walls so thin that a ray could step
     over them (:func:`occupied_cells`).
 
     Args:
-        background: None is that of the view.
+        background: of film and views; None is that of the view for the film, and white and grey for these.
 
     Raises:
         UserError: the video could not be written; one that was there before is kept.
@@ -127,19 +145,34 @@ def write_turntable(
     cells = occupied_cells(scene, samples, count * size**2, memory)
     left = memory if cells is None else (1 - SEARCH) * memory
     shown = frames(scene, turntable(count), size, samples, shade, left, cells)
-    sheet: list[Tensor] = []
+    sheet = views(scene, min(size, LARGEST_VIEW), samples, background, left, cells)
     said = time.monotonic()
     try:
         with updated_folder(folder) as scratch:
             with film(scratch / "turntable.mp4", size, size, fps) as write:
                 for number, frame in enumerate(shown):
-                    pixels = to_uint8(2 * frame - 1)
-                    write(pixels)
-                    if number % max(count // VIEWS, 1) == 0 and len(sheet) < VIEWS:
-                        sheet.append(pixels)
+                    write(to_uint8(2 * frame - 1))
                     if time.monotonic() - said > PATIENCE:
                         log.info("turntable: %d of %d frames", number + 1, count)
                         said = time.monotonic()
-            save_grid(torch.stack(sheet), scratch / "views.png", columns=VIEWS)
+            save_grid(sheet, scratch / "views.png", columns=VIEWS)
     except OSError as error:
         raise UserError(f"{folder / 'turntable.mp4'} could not be written ({one_line(error)})") from error
+
+
+def views(
+    scene: Scene,
+    size: int,
+    samples: int,
+    background: str | None = None,
+    memory: float = MEMORY,
+    occupied: OccupancyGrid | None = None,
+) -> Tensor:
+    """Views around from each elevation, bytes [n, 3, S, S]: all on white and then all on grey, or all on the
+    background that is given."""
+    around = [turntable(VIEWS, elevation) for elevation in ELEVATIONS]
+    seen = [s for c in around for s in renders(scene, c, size, samples, "black", memory, occupied)]
+    shades = ("white", "grey") if background is None else (background,)
+    behind = [background_colours(shade, 1, None, seen[0].image)[..., None, None] for shade in shades]
+    shown = [over(s, colour).image for colour in behind for s in seen]
+    return torch.cat([to_uint8(2 * image - 1).cpu() for image in shown])

@@ -84,7 +84,7 @@ def test_an_object_is_made_again_at_any_size_after_any_update(teacher: Path, tmp
     folder = run(teacher, tmp_path)
     made = folder / "object"
     assert (made / "textured.glb").is_file()
-    for size, step, background, byte in ((24, 4, "white", 255), (40, None, "black", 0), (33, 6, None, 128)):
+    for size, step, background, byte in ((24, 4, "white", 255), (40, None, "black", 0), (33, 6, None, 255)):
         measure(
             EXPORT,
             ExportOptions(
@@ -93,13 +93,13 @@ def test_an_object_is_made_again_at_any_size_after_any_update(teacher: Path, tmp
         )
         assert json.loads((made / "scene.json").read_text())["step"] == (step or 6)
         with Image.open(made / "views.png") as sheet:
-            assert sheet.size == (8 * (size + 1) + 1, size + 2)
+            assert sheet.size == (8 * (size + 1) + 1, (2 if background else 4) * (size + 1) + 1)
             assert abs(int(np.asarray(sheet)[2, 2, 0]) - byte) <= 1
         assert not (made / "textured.glb").exists()
     with pytest.raises(UserError, match=r"export.size: 9000: a picture .* above export.memory, 1; give"):
         measure(EXPORT, ExportOptions(run=folder, device="cpu", size=9000))
     with Image.open(made / "views.png") as sheet:
-        assert sheet.size[1] == 35
+        assert sheet.size[1] == 4 * 34 + 1
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_a_checkpoint_is_measured_and_exported_as_of_its_step(teacher: Path, tmp
         assert view.shading.lambertian == 1
         with Image.open(folder / "object/views.png") as sheet:
             corner = np.asarray(sheet)[2, 2]
-        assert (abs(corner.astype(int) - 128) <= 1).all()  # the object alone, on grey
+        assert (abs(corner.astype(int) - 255) <= 1).all()  # the object alone, on white
     gradient = gradient_of(folder)
     assert len(gradient.parameters) == 3 + 6
     assert analyse(gradient, 2, (1, 4), 3, 4, 4, 4).step == 6

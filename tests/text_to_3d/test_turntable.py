@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.measure import peak_bytes
+from carv_distill.data.sets import to_uint8
 from carv_distill.errors import UserError
 from carv_distill.text_to_3d.memory import GIB, SEARCH, rows_at_once
 from carv_distill.text_to_3d.options import GaussianOptions, HashOptions, SceneOptions
@@ -22,6 +23,7 @@ from carv_distill.text_to_3d.turntable import (
     occupied_cells,
     pictures,
     turntable,
+    views,
     write_turntable,
 )
 
@@ -39,7 +41,20 @@ def test_a_turntable_is_a_video_and_a_sheet(tmp_path: Path) -> None:
     write_turntable(tmp_path, build_scene(VIEW), VIEW, count=16, size=32)
     assert film_of(tmp_path).shape == (16, 32, 32, 3)
     with Image.open(tmp_path / "views.png") as sheet:
-        assert sheet.size == (8 * 33 + 1, 34)
+        assert sheet.size == (8 * 33 + 1, 4 * 33 + 1)
+
+
+def test_the_sheet_has_both_elevations_on_white_and_grey() -> None:
+    """As renders before these backgrounds; large ones are shown smaller."""
+    scene = build_scene(VIEW)
+    made = views(scene, 16, 24)
+    shown = [
+        pictures(scene, turntable(8, elevation), 16, 24, background)
+        for background in ("white", "grey")
+        for elevation in (15.0, 60.0)
+    ]
+    assert made.dtype == torch.uint8
+    assert (made.int() - to_uint8(2 * torch.cat(shown) - 1).int()).abs().max() <= 1
 
 
 def test_a_film_asks_no_field_in_empty_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,10 +181,11 @@ def test_a_video_whose_encoder_fails_is_none(tmp_path: Path, monkeypatch: pytest
 
 
 def test_what_stands_behind_the_object_is_chosen(tmp_path: Path) -> None:
-    for background, byte in (("white", 255), ("black", 0), ("grey", 128), (None, 128)):
+    for background, byte, rows in (("white", 255, 2), ("black", 0, 2), ("grey", 128, 2), (None, 255, 4)):
         write_turntable(tmp_path, build_scene(VIEW), VIEW, count=8, size=32, background=background)
         with Image.open(tmp_path / "views.png") as sheet:
             corner = np.asarray(sheet)[2, 2]
+            assert sheet.size[1] == 33 * rows + 1
         assert np.abs(corner.astype(int) - byte).max() <= 1, background
 
 
