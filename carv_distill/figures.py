@@ -14,6 +14,8 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarForm
 from carv_distill.files import atomic_file
 
 BLUE, ORANGE, GREY, GREEN, RED = "#1f5fa8", "#d9822b", "#6b6b6b", "#3b8a5a", "#a4343a"
+MARKERS = {BLUE: "o", ORANGE: "s", GREY: "^", GREEN: "D", RED: "v"}
+"""Each colour has its own, so that curves are told apart without colours, too."""
 
 
 def new_figure(height: float = 4.4, width: float = 8) -> Figure:
@@ -28,12 +30,17 @@ def draw_band(
     axes.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
 
 
+def marked(colour: str) -> dict[str, Any]:
+    """Marker and size of a curve of that colour, as matplotlib's plot takes them."""
+    return {"marker": MARKERS.get(colour, "o"), "markersize": 4}
+
+
 def draw_line(
     axes: Axes, rows: Sequence[Mapping[str, Any]], x: str, y: str, colour: str, label: str, style: str = "-"
 ) -> None:
     """The column `y` of rows over their column `x`, with the band between `<y>_low` and `<y>_high`."""
     places = [r[x] for r in rows]
-    axes.plot(places, [r[y] for r in rows], style, color=colour, marker=".", label=label)
+    axes.plot(places, [r[y] for r in rows], style, color=colour, label=label, **marked(colour))
     draw_band(axes, places, [r[f"{y}_low"] for r in rows], [r[f"{y}_high"] for r in rows], colour)
 
 

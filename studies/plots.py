@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, NullFormatter, NullLocator
 
-from carv_distill.figures import draw_band
+from carv_distill.figures import MARKERS, draw_band
 
 
 def draw_curve(
@@ -19,11 +19,16 @@ def draw_curve(
     y: str,
     colour: str,
     label: str | None,
-    style: str = ".-",
+    style: str | None = None,
     lw: float = 1.5,
 ) -> None:
-    """The column `y` over the column `x`, with the band between `<y>_low` and `<y>_high`."""
-    axes.plot(rows[x], rows[y], style, color=colour, label=label, lw=lw)
+    """The column `y` over the column `x`, with the band between `<y>_low` and `<y>_high`.
+
+    Args:
+        style: marker and line, as "o--"; None is the marker of that colour and a line.
+    """
+    style = style or f"{MARKERS.get(colour, 'o')}-"
+    axes.plot(rows[x], rows[y], style, color=colour, label=label, lw=lw, ms=4)
     draw_band(axes, rows[x].tolist(), rows[f"{y}_low"].tolist(), rows[f"{y}_high"].tolist(), colour)
 
 

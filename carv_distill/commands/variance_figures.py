@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from carv_distill.carv import Proposal
-from carv_distill.figures import BLUE, GREEN, GREY, ORANGE, RED, draw_band, new_figure, save_figure
+from carv_distill.figures import BLUE, GREEN, GREY, ORANGE, RED, draw_band, marked, new_figure, save_figure
 from carv_distill.variance import Comparison, NoiseLevelProfile, largest_ecm
 
 COLOURS = (GREY, ORANGE, BLUE, GREEN, RED)
@@ -35,7 +35,7 @@ def variance_vs_compute(c: Comparison) -> Figure:
     for arm, colour in zip(c.arms(), COLOURS, strict=False):
         rows = [r for r in c.rows if r.arm == arm]
         x = [1e3 * (c.cost(r.upstream, r.draws) - c.cost.other) for r in rows]
-        axes.plot(x, [r.total.value for r in rows], marker="o", ms=4, color=colour, label=arm)
+        axes.plot(x, [r.total.value for r in rows], color=colour, label=arm, **marked(colour))
         if arm == c.arms()[0]:
             # one band for all: nearly all of it is the uncertainty of the part that they share
             draw_band(axes, x, [r.total.low for r in rows], [r.total.high for r in rows], colour)
@@ -61,7 +61,7 @@ def ecm_frontier(c: Comparison) -> Figure:
         rows = [r for r in c.rows if r.arm == arm]
         found = [c.ecm(r) for r in rows]
         k = [r.draws for r in rows]
-        axes.plot(k, [e.value for e in found], marker="o", ms=4, color=colour, label=arm)
+        axes.plot(k, [e.value for e in found], color=colour, label=arm, **marked(colour))
         draw_band(axes, k, [e.low for e in found], [e.high for e in found], colour)
     base = c.base
     bound = largest_ecm(base.between.value, base.draws * base.within.value, c.cost, base.draws)
@@ -87,7 +87,7 @@ def noise_levels(profile: NoiseLevelProfile, proposals: dict[str, Proposal]) -> 
     ):
         root = values.clamp(min=0).sqrt()
         band = errors / (2 * root.clamp(min=1e-12))
-        left.plot(places, root, marker=".", color=colour, label=label)
+        left.plot(places, root, color=colour, label=label, **marked(colour))
         draw_band(left, places, (root - 1.96 * band).tolist(), (root + 1.96 * band).tolist(), colour)
     left.set(xlabel="u, place on the noise schedule", ylabel="norm of one draw's gradient", ylim=(0, None))
     right = left.twinx()

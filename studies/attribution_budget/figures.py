@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -31,19 +32,31 @@ TITLES = {"digits": "digits, 8×8 pixels", "latents": "latents, 4×16×16"}
 
 
 def draw_ecm(rows: Sequence[Row]) -> Figure:
-    """What each sampler's draws are worth in iid draws, over K; bands: 95 %."""
-    figure, axes = _over_draws(rows, "ecm", 4.2)
-    for ax in axes:
-        next(line for line in ax.lines if line.get_label() == "fixed grid").set_linestyle("--")
-        ax.plot(
-            list(PAPER_ECM), list(PAPER_ECM.values()), "*", color=BLUE, ms=9, ls="", mfc="none",
-            label="Strat, paper (video)",
-        )  # fmt: skip
+    """What each sampler's draws are worth in iid draws, over K: one to a panel, the others behind it in grey;
+    bands: 95 %."""
+    table = pd.DataFrame(rows)
+    arms = [arm for arm in COLOURS if arm in set(table.arm) and arm != "iid"]
+    figure = new_figure(4.6, 10)
+    grid = figure.subplots(len(MODELS), len(arms), sharex=True, sharey=True)
+    for (row, model), (column, arm) in product(enumerate(MODELS), enumerate(arms)):
+        ax, mine = grid[row, column], table[table.model == model]
+        for other in arms:
+            behind = mine[mine.arm == other]
+            ax.plot(behind.K, behind.ecm, color="0.8", lw=1)
+        draw_curves(ax, mine[mine.arm == arm], "arm", COLOURS, "K", "ecm")
+        if arm == "Strat":
+            ax.plot([*PAPER_ECM], [*PAPER_ECM.values()], "*", color=BLUE, ms=9, ls="", mfc="none")
         ax.axhline(1, color=GREY, lw=1, ls=":")
         ax.set_yscale("log")
+        ax.set_xscale("log", base=2)
+        plain_numbers(ax.xaxis, [1, 4, 16, 64])
         plain_numbers(ax.yaxis, [0.25, 0.5, 1, 2, 4, 8, 16])
-    axes[0].set_ylabel("effective compute against iid draws")
-    axes[1].legend(fontsize=7, framealpha=0.9, ncols=2)
+        ax.grid(alpha=0.25)
+        if row == 0:
+            ax.set_title(f"{arm} (★ paper, video)" if arm == "Strat" else arm, fontsize=10)
+        if column == 0:
+            ax.set_ylabel(f"{TITLES[model]}\niid draws that one is worth", fontsize=9)
+    figure.supxlabel("K, draws of each sample", fontsize=10)
     return figure
 
 
