@@ -1,24 +1,15 @@
-import importlib.util
-from pathlib import Path
-from types import ModuleType
+"""The examples that are one file each."""
+
+from __future__ import annotations
 
 import pytest
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tests.helpers.examples import EXAMPLES, load
 
 
 def test_own_pipeline(capsys: pytest.CaptureFixture[str]) -> None:
     """The render ends on a mode, and stratified draws have less than half of iid's variance at equal K."""
-    figures = load("own_pipeline").main()
+    figures = load("own_pipeline.py").main()
     assert figures["before"] > 0.4
     assert figures["after"] < 0.05
     assert figures["stratified"] < figures["iid"] / 2
@@ -27,7 +18,7 @@ def test_own_pipeline(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_advise_own_pipeline() -> None:
     """Every sampler's advice is predicted to beat one draw per camera, and strata beat iid draws."""
-    ecm = load("advise_own_pipeline").main()
+    ecm = load("advise_own_pipeline.py").main()
     assert list(ecm) == ["uniform", "IW", "Strat", "IW+Strat", "best"]
     assert ecm["uniform"] > 1.2
     assert ecm["best"] > ecm["uniform"]
@@ -35,7 +26,7 @@ def test_advise_own_pipeline() -> None:
 
 def test_influence_own_model() -> None:
     """Most of the ten points that shaped a query's loss lie on its own ring, a third of all do."""
-    shares, chosen = load("influence_own_model").main()
+    shares, chosen = load("influence_own_model.py").main()
     assert sum(shares) / len(shares) > 0.8
     assert "antithetic" in chosen
 
