@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.helpers.examples import EXAMPLES, load
@@ -40,3 +42,24 @@ def test_own_pipeline_needs_the_method_alone() -> None:
     ]
     packages = {line.split()[1] for line in imports}
     assert packages == {"__future__", "torch", "carv_distill.carv", "carv_distill.variance"}
+
+
+def test_integrations_need_the_public_face_alone() -> None:
+    """Of this project they import the method and its measures, and nothing inside of them."""
+    places = sorted((EXAMPLES / "integrations").rglob("*.py"))
+    used = {
+        name
+        for place in places
+        for name in re.findall(r"^ *(?:from|import) (carv_distill\S*)", place.read_text(), re.M)
+    }
+    assert len(places) >= 9
+    assert used == {"carv_distill.carv", "carv_distill.variance"}
+
+
+@pytest.mark.parametrize("name", sorted(p.name for p in (EXAMPLES / "integrations").iterdir()))
+def test_every_integration_says_what_it_equals(name: str) -> None:
+    """Its README, of one screen, and the index have it."""
+    text = (EXAMPLES / "integrations" / name / "README.md").read_text()
+    assert "**Equality" in text
+    assert len(text.splitlines()) < 40
+    assert f"(integrations/{name})" in (EXAMPLES / "README.md").read_text()
