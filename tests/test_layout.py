@@ -7,7 +7,7 @@ import re
 from tests.helpers.small import ROOT
 
 TESTS = ROOT / "tests"
-ALONE = {"docs", "end_to_end", "gpu", "helpers", "studies"}
+ALONE = {"docs", "end_to_end", "examples", "gpu", "helpers", "studies"}
 
 
 def test_no_test_module_imports_another() -> None:
