@@ -20,8 +20,14 @@ from studies.study import Row, columns
 
 CONFIG = Path("configs/sds_carv.yaml")
 PROMPTS = ("a red ball", "a cyan cone", "a green cube", "an orange capsule", "a blue snowman", "a red torus")
-FIELD = ("sds.opaque=0", "sds.colour_smoothness=0")
-"""The study is of the field as it was when it was measured: the default has these two weights since."""
+FIELD = (
+    "sds.opaque=0",
+    "sds.colour_smoothness=0",
+    "teacher.path=checkpoints/shapes-teacher",
+    "clip.model=checkpoints/shapes-teacher/clip",
+    "camera.elevation=[-10,45]",
+)
+"""Field, teacher and cameras as they were when the study was measured; the default has others since."""
 COMMON = (
     *FIELD,
     # A quarter of the default's rates: at those the score is up within 50 steps of any arm.
