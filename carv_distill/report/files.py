@@ -15,8 +15,8 @@ from carv_distill.engine.metrics import Row, read_metrics
 from carv_distill.errors import UserError
 from carv_distill.files import read_json
 
-MEASURED = ("fid", "variance", "influence")
-"""The commands of evaluate.py whose JSON the page shows."""
+MEASURED = ("fid", "clip", "variance", "influence")
+"""The commands of evaluate.py whose JSON is read."""
 _NUMBER = re.compile(r"(\d+)\.png")
 
 
