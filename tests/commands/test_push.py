@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
@@ -54,6 +55,17 @@ def refused(capsys: pytest.CaptureFixture[str], *given: str) -> str:
 def same(a: Any, b: Any) -> bool:
     left, right = a.state_dict(), b.state_dict()
     return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+
+
+def pictures_of_page(folder: Path) -> list[Any]:
+    """The first picture of each example on a folder's page."""
+    pictures = []
+    for block in re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL):
+        scope: dict[str, Any] = {}
+        torch.manual_seed(0)
+        exec(block.replace("path/to/this/folder", str(folder)), scope)
+        pictures.append(scope["images"][0])
+    return pictures
 
 
 def test_a_student_that_was_pushed_is_a_teacher_and_a_pipeline(
@@ -104,6 +116,8 @@ def test_a_text_to_image_student_and_its_adapters(
     local, fetched = load_text_teacher(run / "student"), load_text_teacher("ada/shapes")
     assert same(local.denoiser, fetched.denoiser)
     assert same(local.prompts, fetched.prompts)
+    whole, alone = (np.asarray(picture, float) for picture in pictures_of_page(run / "student"))
+    assert abs(whole - alone).max() <= 1  # of 255: merged weights, and the teacher's with the adapters beside
 
 
 def test_a_teacher_that_was_trained_here(tmp_path: Path, hub: FakeHub) -> None:
