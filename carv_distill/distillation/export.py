@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import diffusers
-from huggingface_hub import ModelCardData
 
 from carv_distill.files import saved_folder, write_json
+from carv_distill.model_card import CARD, THIS_FOLDER, card_head, table_rows
 from carv_distill.teachers.edm.unet import EDMNetwork
-from carv_distill.teachers.folder import THIS_FOLDER
 from carv_distill.teachers.network import ImageNetwork, RawNetwork
 
-_PIPELINE = Path(__file__).with_name("one_step_pipeline.py")
-_EDM = "edm_network"
+_PIPELINE, _EDM = "pipeline.py", "edm_network"
+_OF_EDM = f"unet/{_EDM}.py"
 _EDM_SOURCE = '''\
 """The class of these weights; it is part of carv-distill."""
 
@@ -24,12 +23,11 @@ from carv_distill.teachers.edm import DhariwalUNet, SongUNet
 
 __all__ = ["DhariwalUNet", "SongUNet"]
 '''
-TAGS = ["one-step", "distillation", "dmd", "carv-distill"]
+CODE = {_PIPELINE: Path(__file__).with_name("one_step_pipeline.py").read_text(), _OF_EDM: _EDM_SOURCE}
+"""What a student's folder has of code, which diffusers runs where `trust_remote_code` is given."""
+TAGS = "one-step", "distillation", "dmd"
 _CARD = """\
----
 {head}
-# license: yours to choose; the teacher's may bind it
----
 
 # One-step student
 
@@ -115,7 +113,7 @@ def save_student(
     """
     with saved_folder(folder) as scratch:
         _write_pipeline(scratch, network, scheduler_config)
-        (scratch / "README.md").write_text(card)
+        (scratch / CARD).write_text(card)
         for name, average in averages:
             assert isinstance(average, ImageNetwork)
             _write_pipeline(scratch / "averages" / name, average, scheduler_config)
@@ -131,10 +129,10 @@ def _write_pipeline(folder: Path, network: ImageNetwork, scheduler_config: dict[
     }
     network.save(folder / "unet")
     if of_edm:
-        (folder / "unet" / f"{_EDM}.py").write_text(_EDM_SOURCE)
+        (folder / _OF_EDM).write_text(CODE[_OF_EDM])
     write_json(folder / "scheduler" / "scheduler_config.json", dict(sorted(scheduler_config.items())))
     write_json(folder / "model_index.json", index)
-    (folder / "pipeline.py").write_text(_PIPELINE.read_text())
+    (folder / _PIPELINE).write_text(CODE[_PIPELINE])
 
 
 def student_card(network: ImageNetwork, classes: int, figures: Mapping[str, str | float]) -> str:
@@ -143,7 +141,7 @@ def student_card(network: ImageNetwork, classes: int, figures: Mapping[str, str 
     labelled = network.labels > 0
     return _CARD.format(
         folder=THIS_FOLDER,
-        head=ModelCardData(library_name="diffusers", tags=TAGS).to_yaml(),
+        head=card_head("unconditional-image-generation", *TAGS),
         channels=network.channels,
         size=network.size,
         label=", y" if labelled else "",
@@ -152,13 +150,3 @@ def student_card(network: ImageNetwork, classes: int, figures: Mapping[str, str 
         arguments=f"class_labels={list(range(min(classes, 4)))}" if labelled else "batch_size=4",
         rows=table_rows(figures),
     )
-
-
-def table_rows(figures: Mapping[str, str | float]) -> str:
-    """Numbers by name as the rows of a Markdown table."""
-    return "\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in figures.items())
-
-
-def _cell(value: str | float) -> str:
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return " ".join(text.split()).replace("|", "\\|")

@@ -111,6 +111,7 @@ def student_figures(config: DMDConfig, metrics: Path, step: int) -> dict[str, st
     figures: dict[str, str | float] = {
         "teacher": config.teacher.path,
         "data": config.data.name,
+        "seed": config.seed,
         "proposal": config.estimator.proposal,
         "noise": config.estimator.noise,
         "fake-score updates per update": config.dmd.fake_updates_per_student,

@@ -48,8 +48,11 @@ class TextProduct:
         Raises:
             UserError: no stock scheduler takes its step.
         """
+        self._scheduler(network)
+
+    def _scheduler(self, network: PromptNetwork) -> dict[str, Any]:
         place, family = self.pipeline.folder, self.pipeline.family
-        one_step_scheduler(network, place, family, self.scheduler_config, self.timestep)
+        return one_step_scheduler(network, place, family, self.scheduler_config, self.timestep)
 
     def save(
         self,
@@ -61,10 +64,10 @@ class TextProduct:
         """The whole pipeline with merged weights, and an adapter's own file in `lora/`."""
         place, family = self.pipeline.folder, self.pipeline.family
         left_out = family.left_out(self.pipeline.index)
-        adapted = self.shared is not None
-        card = text_student_card(family, self.size, self.prompt, figures, self.guidance, left_out, adapted)
         others = ((name, merged(each)) for name, each in averages)
         config, whole = self.scheduler_config, merged(network)
+        scheduler = None if self.shared is None else str(self._scheduler(whole)["_class_name"])
+        card = text_student_card(family, self.size, self.prompt, figures, self.guidance, left_out, scheduler)
         save_text_student(folder, whole, place, family, config, self.timestep, card, others)
         if self.shared is not None:
             assert isinstance(network, AdapterView)

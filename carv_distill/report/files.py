@@ -16,7 +16,7 @@ from carv_distill.errors import UserError
 from carv_distill.files import read_json
 
 MEASURED = ("fid", "clip", "variance", "influence", "lds", "remove")
-"""The commands of evaluate.py whose JSON the page shows."""
+"""The commands of evaluate.py whose JSON is read."""
 _NUMBER = re.compile(r"(\d+)\.png")
 
 

@@ -16,6 +16,7 @@ from carv_distill.data.sets import ImageSet
 from carv_distill.engine.estimator import RunModule
 from carv_distill.engine.optimisation import ema_update, frozen_copy, ramped, warm_then_cosine
 from carv_distill.errors import UserError
+from carv_distill.model_card import AS_TEACHER, THIS_FOLDER, card_head
 from carv_distill.teachers.denoiser import NetworkDenoiser, denoising_loss
 from carv_distill.teachers.network import UNetNetwork
 from carv_distill.teachers.parametrisation import EDMPreconditioning
@@ -28,6 +29,31 @@ from .options import PretrainOptions
 
 KEY = "teacher"
 """Names the random streams of the training."""
+_CARD = """\
+{head}
+
+# Diffusion teacher
+
+A denoiser of images of {shape} with {labels} labels, the last of which is "no label"; EDM's loss and
+parametrisation, {step} steps, written by carv-distill.
+
+```python
+import torch
+from diffusers import EDMEulerScheduler, UNet2DModel
+
+{folder}
+unet, scheduler = UNet2DModel.from_pretrained(folder), EDMEulerScheduler.from_pretrained(folder)
+scheduler.set_timesteps(50)
+labels = torch.arange(4) % {labels}
+images = scheduler.init_noise_sigma * torch.randn(4, {shape_of})
+with torch.no_grad():
+    for t in scheduler.timesteps:
+        x = scheduler.scale_model_input(images, t)
+        images = scheduler.step(unet(x, t, labels).sample, t, images).prev_sample  # in [-1, 1]
+```
+
+{as_teacher}
+"""
 
 
 def build_teacher(options: PretrainOptions, channels: int, size: int, classes: int) -> Teacher:
@@ -131,9 +157,21 @@ class PretrainModule(RunModule):
 
     def save(self, folder: Path, step: int) -> None:
         """The averaged teacher after a step as a diffusers folder."""
-        about = f"EDM teacher after {step} steps; written by carv-distill."
-        card = f"# Diffusion teacher\n\n{about}\n"
-        save_teacher(folder, self.ema.network, self.scheduler_config, card, self.levels)
+        save_teacher(folder, self.ema.network, self.scheduler_config, self._card(step), self.levels)
+
+    def _card(self, step: int) -> str:
+        network: Any = self.ema.network
+        config = network.model.config
+        sides = config.in_channels, config.sample_size, config.sample_size
+        return _CARD.format(
+            head=card_head("unconditional-image-generation"),
+            shape=" × ".join(map(str, sides)),
+            shape_of=", ".join(map(str, sides)),
+            labels=config.num_class_embeds,
+            step=step,
+            folder=THIS_FOLDER,
+            as_teacher=AS_TEACHER,
+        )
 
     def configure_optimizers(self) -> Any:
         o = self.options

@@ -19,7 +19,7 @@ from transformers import (
 
 from carv_distill.errors import UserError
 from carv_distill.files import saved_folder, write_json
-from carv_distill.teachers.folder import THIS_FOLDER
+from carv_distill.model_card import AS_TEACHER, CARD, THIS_FOLDER, card_head
 from carv_distill.teachers.pipelines.stable_diffusion import save_latent_teacher
 from carv_distill.teachers.prompts import word_tokenizer
 from carv_distill.teachers.teacher import TRAINING
@@ -158,13 +158,15 @@ def save_networks(
     with saved_folder(folder) as scratch:
         save_latent_teacher(scratch, *parts, scheduler)
         save_clip(scratch / "clip", networks.clip, networks.tokenizer, size)
-        (scratch / "README.md").write_text(_card(size, step))
+        (scratch / CARD).write_text(_card(size, step))
         if source is not None:
             write_json(scratch / TRAINING, {"shapes": dict(source)})
 
 
 def _card(size: int, step: int) -> str:
-    return f"""# A miniature Stable Diffusion
+    return f"""{card_head("text-to-image")}
+
+# A miniature Stable Diffusion
 
 Text to {size}×{size} pictures of one coloured solid on grey, as "a red torus, side view"; trained by
 carv-distill for {step} steps on pictures it rendered itself. A `StableDiffusionPipeline`:
@@ -176,6 +178,8 @@ from diffusers import StableDiffusionPipeline
 pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
 pipeline("a red torus, side view", height={size}, width={size}).images[0]
 ```
+
+{AS_TEACHER}
 
 `clip/` is a `CLIPModel` with its processor, trained on the same pairs.
 """

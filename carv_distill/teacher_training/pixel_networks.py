@@ -19,7 +19,7 @@ from transformers import (
 
 from carv_distill.errors import UserError
 from carv_distill.files import saved_folder
-from carv_distill.teachers.folder import THIS_FOLDER
+from carv_distill.model_card import AS_TEACHER, CARD, THIS_FOLDER, card_head
 from carv_distill.teachers.prompts import piece_tokenizer, word_tokenizer
 from carv_distill.teachers.trial import building, try_call
 
@@ -136,11 +136,13 @@ def save_pixel_networks(
     with saved_folder(folder) as scratch:
         pipeline.save_pretrained(scratch, safe_serialization=True)
         save_clip(scratch / "clip", networks.clip, networks.clip_tokenizer, size)
-        (scratch / "README.md").write_text(_card(size, step))
+        (scratch / CARD).write_text(_card(size, step))
 
 
 def _card(size: int, step: int) -> str:
-    return f"""# A miniature DeepFloyd IF with entropy
+    return f"""{card_head("text-to-image")}
+
+# A miniature DeepFloyd IF with entropy
 
 Text to {size}×{size} pictures of one solid, as "a torus", of which all else is random: pose, place, two-tone
 texture, light and background. Trained by carv-distill for {step} steps on pictures it rendered itself. The
@@ -163,6 +165,8 @@ with torch.no_grad():
         x = steps.step(free + 4.0 * (guided - free), t, x).prev_sample
 picture = x.clamp(-1, 1)
 ```
+
+{AS_TEACHER}
 
 `clip/` is a `CLIPModel` with its processor, trained on such pictures, on white and grey ones too.
 """

@@ -18,7 +18,7 @@ from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
 
 from carv_distill.errors import UserError
 from carv_distill.files import saved_folder, write_json
-from carv_distill.teachers.folder import THIS_FOLDER
+from carv_distill.model_card import AS_TEACHER, CARD, THIS_FOLDER, card_head
 from carv_distill.teachers.pipelines.codecs import CHUNK
 from carv_distill.teachers.pipelines.wan import TOKENS
 from carv_distill.teachers.prompts import piece_tokenizer
@@ -187,14 +187,16 @@ def save_video_networks(
     )
     with saved_folder(folder) as scratch:
         pipeline.save_pretrained(scratch, safe_serialization=True)
-        (scratch / "README.md").write_text(_card(o, step))
+        (scratch / CARD).write_text(_card(o, step))
         if seed is not None:
             clips = {"frames": o.frames, "size": o.size, "count": o.clips, "seed": seed}
             write_json(scratch / TRAINING, {"clips": clips})
 
 
 def _card(o: VideoTeacherOptions, step: int) -> str:
-    return f"""# A miniature Wan
+    return f"""{card_head("text-to-video")}
+
+# A miniature Wan
 
 Text to clips of {o.frames} frames of {o.size}×{o.size}: a solid or a digit that moves, as "a red cube moves
 left", before a background that moves, too. Trained by carv-distill for {step} steps on rendered clips.
@@ -208,4 +210,6 @@ pipeline = WanPipeline.from_pretrained(folder)
 size = dict(height={o.size}, width={o.size}, num_frames={o.frames})
 pipeline("a red cube moves left", **size, num_inference_steps=50, guidance_scale=4.0).frames[0]
 ```
+
+{AS_TEACHER}
 """

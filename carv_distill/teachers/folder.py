@@ -36,8 +36,6 @@ FOREIGN = (
     StrictDataclassError,
 )
 """What libraries raise at files, and at settings, that are not what they should be."""
-THIS_FOLDER = 'folder = "path/to/this/folder"  # the one that this page lies in'
-"""What a model's page begins its example with, which then runs from anywhere."""
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 

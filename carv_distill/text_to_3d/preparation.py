@@ -22,7 +22,9 @@ from carv_distill.engine.optimisation import time_at_rest
 from carv_distill.engine.task import Prepared
 from carv_distill.errors import UserError
 from carv_distill.evaluation.clip import ClipScorer
+from carv_distill.files import read_json, write_text
 from carv_distill.geometry.camera import CameraSampler
+from carv_distill.model_card import CARD
 from carv_distill.teachers.pipelines.codecs import Pixels
 from carv_distill.teachers.pipelines.teacher import TextTeacher, load_text_teacher
 from carv_distill.teachers.precision import frozen_precision
@@ -32,6 +34,7 @@ from .guidance.timesteps import AnnealedSampler
 from .memory import check_memory
 from .mesh_files import write_mesh
 from .module import SDSModule
+from .object_card import object_card
 from .objective import SDSObjective
 from .options import ClipOptions, SceneOptions, SDSConfig
 from .prompts import check_prompts
@@ -64,11 +67,14 @@ def prepare(config: SDSConfig, device: str, world_size: int) -> Prepared:
         return [*scores, grid]
 
     def finish(module: SDSModule, folder: Path) -> None:
-        """Mesh, turntable and sheet of views."""
+        """Mesh, turntable and sheet of views, then the page that says what there is."""
         o, product = config.export, folder / "object"
         write_mesh(product, module.scene, o)
         view = module.objective.view
         write_turntable(product, module.scene, view, o.frames, o.size, o.background, o.memory)
+        step = int(read_json(product / "scene.json")["step"])
+        files = [path.name for path in product.iterdir()]
+        write_text(product / CARD, object_card(config, folder / "metrics.csv", step, files))
 
     def begin() -> None:
         if (place := config.scene.gaussians.start) is not None and isinstance(module.scene, GaussianScene):

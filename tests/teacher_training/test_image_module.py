@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from carv_distill.teacher_training.options import PretrainOptions, TeacherConfig
 from carv_distill.teachers.teacher import load_teacher
 from tests.helpers.exact import EmpiricalDenoiser
 from tests.helpers.image_files import as_zip, pictures
+from tests.helpers.pages import run_page
 from tests.helpers.small import ROOT
 
 
@@ -56,6 +58,14 @@ def test_the_loss_falls_and_the_saved_teacher_denoises(tmp_path: Path) -> None:
     exact = EmpiricalDenoiser(data.images, data.labels)(x_t, sigma, labels)
     error = (teacher.denoiser(x_t, sigma, labels) - exact).square().mean()
     assert error < 0.5 * (x_t - exact).square().mean()
+    torch.manual_seed(0)
+    page = run_page(run / "teacher")
+    torch.manual_seed(0)
+    sigmas = page["scheduler"].sigmas
+    x = page["scheduler"].init_noise_sigma * torch.randn(4, 1, 8, 8)
+    for high, low in pairwise(sigmas):  # Euler's steps of dx/dσ = (x − D)/σ
+        x = x + (low - high) * (x - teacher.denoiser(x, high.expand(4), torch.arange(4))) / high
+    torch.testing.assert_close(page["images"], x, rtol=1e-3, atol=1e-3)
 
 
 def test_a_resumed_teacher_is_the_same_to_the_bit(tmp_path: Path) -> None:

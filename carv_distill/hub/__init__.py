@@ -1,0 +1,1 @@
+"""A run's product on the Hugging Face hub: what of it is sent, its card, the commit."""
