@@ -133,5 +133,5 @@ VIEW = Command(
     ViewOptions,
     _show,
     "renders",
-    door="carv-distill",
+    door="python -m carv_distill",
 )

@@ -205,7 +205,7 @@ def test_a_run_is_waited_for_seen_the_right_way_up_and_turned(browser: Any, tmp_
         assert view.stdout.readline() == f"open http://127.0.0.1:{port} to see {run}; Ctrl-C ends it\n"
         page = browser.new_page(viewport={"width": 1100, "height": ROWS})
         page.goto(f"http://127.0.0.1:{port}")
-        page.locator('input[value="waits for its first checkpoint, at update 300"]').wait_for()
+        page.locator('input[value="seen from 300 on"]').wait_for()
         until(page, lambda picture: bool((picture[ROWS // 2, 100:-100] == 255).all()))
 
         scene = four_colours()

@@ -103,18 +103,17 @@ class Newest:
         metrics = self.run / METRICS
         if (seen := _signature([metrics])) != self._metrics_at:
             self._metrics_at, self._score = seen, last_score(metrics)
-        last = self.config.trainer.max_steps
-        update = "none yet" if state is None else f"{state.step} of {last}"
+        first, last = self.config.checkpoint.every, self.config.trainer.max_steps
+        update = f"seen from {first} on" if state is None else f"{state.step} of {last}"
         return Facts(update, self._score, self._activity(state))
 
     def _activity(self, state: State | None) -> str:
-        first, last = self.config.checkpoint.every, self.config.trainer.max_steps
         if is_owned(self.run):
-            waits = f"waits for its first checkpoint, at update {first}"
-            return waits if state is None else "a process works on it"
+            return "a process works on it"
         if state is None:
-            return "ended before its first checkpoint"
-        return "finished" if state.step >= last else "stopped; --resume goes on"
+            return "it ended before that"
+        finished = state.step >= self.config.trainer.max_steps
+        return "finished" if finished else "stopped; --resume goes on"
 
 
 def last_score(metrics: Path) -> str:

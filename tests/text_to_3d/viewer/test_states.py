@@ -108,11 +108,11 @@ def test_what_the_panel_says(run: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert facts.score.endswith("] at update 6")
     assert facts.activity == "finished"
     assert looks.facts(State(state.scene, 4)).activity == "stopped; --resume goes on"
-    assert looks.facts(None).activity == "ended before its first checkpoint"
+    assert looks.facts(None).activity == "it ended before that"
     monkeypatch.setattr(states, "is_owned", lambda folder: True)
     assert looks.facts(state).activity == "a process works on it"
-    assert looks.facts(None).update == "none yet"
-    assert looks.facts(None).activity == "waits for its first checkpoint, at update 2"
+    assert looks.facts(None).update == "seen from 2 on"
+    assert looks.facts(None).activity == "a process works on it"
 
 
 @pytest.mark.parametrize(
