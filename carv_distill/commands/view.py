@@ -83,7 +83,7 @@ def _show(options: ViewOptions, runs: list[Path], device: str) -> None:
     _, config = VIEW.open(run, options)
     try:
         with closing(Session(run, config, device, options.host, options.port, options.size)) as session:
-            print(f"open http://{options.host}:{options.port} to see {run}; Ctrl-C ends it", flush=True)
+            print(f"open {page(options.host, options.port)} to see {run}; Ctrl-C ends it", flush=True)
             if session.state is None:
                 log.info("there is no checkpoint yet; the first comes at update %d", config.checkpoint.every)
             while True:
@@ -91,6 +91,12 @@ def _show(options: ViewOptions, runs: list[Path], device: str) -> None:
                 session.look()
     except KeyboardInterrupt:
         print("ended")
+
+
+def page(host: str, port: int) -> str:
+    """The address to open; where it listens on all of this machine's, that by its name."""
+    name = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+    return f"http://{name}:{port}"
 
 
 def require_scene(run: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from carv_distill.commands.view import main
+from carv_distill.commands.view import main, page
 from carv_distill.engine.lock import LOCK
 from carv_distill.tasks import load_config, open_run
 from carv_distill.text_to_3d.scenes import VoxelScene, build_scene
@@ -88,6 +88,18 @@ def test_addresses_that_cannot_be_listened_on_are_one_line(
     assert "--host: no.such.host.invalid is no address" in refused(
         ["--run", str(run), "--host", "no.such.host.invalid"], capsys
     )
+
+
+@pytest.mark.parametrize(
+    ("host", "opened"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8080"),
+        ("::1", "http://[::1]:8080"),
+        ("0.0.0.0", f"http://{socket.gethostname()}:8080"),
+    ],
+)
+def test_the_address_to_open(host: str, opened: str) -> None:
+    assert page(host, 8080) == opened
 
 
 def test_without_the_package_its_extra_is_named(
@@ -203,29 +215,29 @@ def test_a_run_is_waited_for_seen_the_right_way_up_and_turned(browser: Any, tmp_
     try:
         assert view.stdout is not None
         assert view.stdout.readline() == f"open http://127.0.0.1:{port} to see {run}; Ctrl-C ends it\n"
-        page = browser.new_page(viewport={"width": 1100, "height": ROWS})
-        page.goto(f"http://127.0.0.1:{port}")
-        page.locator('input[value="seen from 300 on"]').wait_for()
-        until(page, lambda picture: bool((picture[ROWS // 2, 100:-100] == 255).all()))
+        tab = browser.new_page(viewport={"width": 1100, "height": ROWS})
+        tab.goto(f"http://127.0.0.1:{port}")
+        tab.locator('input[value="seen from 300 on"]').wait_for()
+        until(tab, lambda picture: bool((picture[ROWS // 2, 100:-100] == 255).all()))
 
         scene = four_colours()
         torch.save(checkpoint_of(scene, config), run / "checkpoints/.newest.tmp")
         os.replace(run / "checkpoints/.newest.tmp", run / "checkpoints/newest-step=300.ckpt")
-        expected = as_it_should_be(scene, config, shot(page).shape)
+        expected = as_it_should_be(scene, config, shot(tab).shape)
         middle = slice(expected.shape[1] // 2 - 120, expected.shape[1] // 2 + 120)
-        front = until(page, lambda p: np.abs(p - expected)[:, middle].mean() < 2)
-        assert page.locator('input[value="300 of 400"]').count() == 1
+        front = until(tab, lambda p: np.abs(p - expected)[:, middle].mean() < 2)
+        assert tab.locator('input[value="300 of 400"]').count() == 1
         (right, left), row = (expected.shape[1] // 2 + s * 40 for s in (1, -1)), ROWS // 2
         for column, red in ((right, True), (left, False)):
             for place, green in ((row - 50, True), (row + 50, False)):
                 r, g, b = front[place, column]
                 assert ((r > 200, g > 200), b < 50) == ((red, green), True)
 
-        page.mouse.move(expected.shape[1] // 2, row)
-        page.mouse.down()
-        page.mouse.move(expected.shape[1] // 2 + 150, row, steps=5)
-        page.mouse.up()
-        turned = until(page, lambda p: np.abs(p - front)[:, middle].mean() > 5)
+        tab.mouse.move(expected.shape[1] // 2, row)
+        tab.mouse.down()
+        tab.mouse.move(expected.shape[1] // 2 + 150, row, steps=5)
+        tab.mouse.up()
+        turned = until(tab, lambda p: np.abs(p - front)[:, middle].mean() > 5)
         # to the right: what was on the left comes to the front
         assert (turned[row + 50, middle, 0] > 200).sum() < (front[row + 50, middle, 0] > 200).sum()
         view.send_signal(signal.SIGINT)

@@ -10,7 +10,7 @@ import viser
 from torch import Tensor
 
 from carv_distill.errors import UserError
-from carv_distill.figures import BLUE, GREY
+from carv_distill.figures import BLUE, ORANGE
 from carv_distill.geometry.camera import Cameras
 from carv_distill.text_to_3d.rendering import Gaussians, rotations
 from carv_distill.text_to_3d.turntable import turntable
@@ -20,7 +20,7 @@ from .pictures import FieldPainter, Picture
 from .spectators import Spectator, Spectators
 from .states import Facts
 
-FRUSTUM, THICKNESS = 0.12, 0.004
+FRUSTUM, THICKNESS = 0.12, 0.006
 """Depth of a camera's frustum, and of its lines."""
 DISTANCE = 2.5
 """Of the camera that one begins with from the middle."""
@@ -77,7 +77,7 @@ class Window:
         self._activity = gui.add_text("the run", "", disabled=True)
         self._shown = gui.add_dropdown("show", [self.first], initial_value=self.first, visible=False)
         self._cameras = gui.add_checkbox(
-            "cameras", False, hint="of the latest renders; blue: the last step's"
+            "cameras", False, hint="of the latest renders; orange: the last step's"
         )
         self._frusta = self.server.scene.add_frame("/cameras", show_axes=False, visible=False)
         self._shown.on_update(lambda _: self._refresh())
@@ -113,7 +113,7 @@ class Window:
                 aspect=1.0,
                 scale=FRUSTUM,
                 thickness=THICKNESS,
-                color=_rgb(GREY if age else BLUE),
+                color=_rgb(BLUE if age else ORANGE),
                 wxyz=frustum.wxyz,
                 position=frustum.position,
                 cast_shadow=False,
