@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 
 from lightning.pytorch.loggers import Logger
@@ -14,7 +14,7 @@ from carv_distill.engine.console import is_main_process
 from carv_distill.engine.folder import METRICS
 from carv_distill.engine.metrics import MetricsLogger, Row
 from carv_distill.engine.options import RunConfig, TrainerOptions
-from carv_distill.errors import UserError
+from carv_distill.errors import UserError, one_line
 
 HOME_CALLS = {"MLFLOW_DISABLE_TELEMETRY": "true", "WANDB_ERROR_REPORTING": "false"}
 """So that the packages do not report their own use and errors to their makers, which they do from everywhere
@@ -22,14 +22,20 @@ unless the environment says otherwise."""
 
 
 def require_loggers(options: TrainerOptions) -> None:
-    """UserError where a logger's package is not installed."""
+    """UserError where a logger's package is not installed, or does not load."""
+    for variable, value in HOME_CALLS.items():
+        os.environ.setdefault(variable, value)
     for name in options.loggers:
         for package in EXTRAS.get(name, ()):
-            if importlib.util.find_spec(package) is None:
+            try:
+                import_module(package)
+            except ImportError as error:
+                missing = isinstance(error, ModuleNotFoundError) and error.name == package
+                fault = "is not installed" if missing else f"does not load ({one_line(error)})"
+                remedy = f"pip install -U 'carv-distill[{name}]' brings it"
                 raise UserError(
-                    f"trainer.loggers: {name}: the package {package} is not installed; pip install "
-                    f"'carv-distill[{name}]' brings it"
-                )
+                    f"trainer.loggers: {name}: the package {package} {fault}; {remedy}"
+                ) from error
 
 
 def build_loggers(config: RunConfig, run: Path, resume_step: int = 0) -> list[Logger]:
@@ -46,8 +52,6 @@ def build_loggers(config: RunConfig, run: Path, resume_step: int = 0) -> list[Lo
     loggers: list[Logger] = [metrics]
     if not is_main_process():
         return loggers
-    for name, value in HOME_CALLS.items():
-        os.environ.setdefault(name, value)
     for name in config.trainer.loggers:
         if name == "tensorboard":
             from .tensorboard import TensorBoard

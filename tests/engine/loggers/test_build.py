@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -22,38 +21,46 @@ from tests.helpers.runs import assert_same_run
 from .conftest import Followed
 
 
-def without(monkeypatch: pytest.MonkeyPatch, package: str | None) -> None:
-    """As if this one of the loggers' packages were not here, and all others were."""
-    found, all_of = importlib.util.find_spec, ("wandb", "mlflow", "sqlalchemy", "alembic")
+def pretend(monkeypatch: pytest.MonkeyPatch, **faults: ImportError) -> None:
+    """As if all packages of loggers were here, but for those with a fault."""
 
-    def find(name: str, *rest: Any) -> Any:
-        return ModuleSpec(name, None) if name in all_of and name != package else found(name, *rest)
+    def load(name: str) -> ModuleType:
+        if name in faults:
+            raise faults[name]
+        return ModuleType(name)
 
-    monkeypatch.setattr(importlib.util, "find_spec", lambda n, *r: None if n == package else find(n, *r))
+    monkeypatch.setattr("carv_distill.engine.loggers.build.import_module", load)
+
+
+MISSING, BROKEN = ModuleNotFoundError("none", name="sqlalchemy"), ImportError("cannot import\nname 'Imports'")
 
 
 @pytest.mark.parametrize(
-    ("name", "package"), [("wandb", "wandb"), ("mlflow", "mlflow"), ("mlflow", "sqlalchemy")]
+    ("name", "package", "fault", "said"),
+    [
+        ("wandb", "wandb", ModuleNotFoundError("none", name="wandb"), "is not installed"),
+        ("mlflow", "sqlalchemy", MISSING, "is not installed"),
+        ("mlflow", "mlflow", BROKEN, "does not load (cannot import name 'Imports')"),
+        ("mlflow", "mlflow", MISSING, "does not load (none)"),
+    ],
 )
-def test_a_package_that_is_missing_is_one_line_with_its_extra(
-    name: str, package: str, monkeypatch: pytest.MonkeyPatch
+def test_a_package_that_is_missing_or_broken_is_one_line_with_its_extra(
+    name: str, package: str, fault: ImportError, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    without(monkeypatch, package)
+    pretend(monkeypatch, **{package: fault})
     with pytest.raises(UserError) as refused:
         require_loggers(TrainerOptions(loggers=["tensorboard", name]))
-    brings = f"pip install 'carv-distill[{name}]' brings it"
-    assert str(refused.value) == (
-        f"trainer.loggers: {name}: the package {package} is not installed; {brings}"
-    )
+    brings = f"pip install -U 'carv-distill[{name}]' brings it"
+    assert str(refused.value) == f"trainer.loggers: {name}: the package {package} {said}; {brings}"
     require_loggers(TrainerOptions())
-    without(monkeypatch, None)
+    pretend(monkeypatch)
     require_loggers(TrainerOptions(loggers=list(LOGGERS)))
 
 
 def test_it_is_said_before_the_run_s_folder_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from carv_distill.tasks import train
 
-    without(monkeypatch, "wandb")
+    pretend(monkeypatch, wandb=ModuleNotFoundError("none", name="wandb"))
     with pytest.raises(UserError, match=r"trainer\.loggers: wandb"):
         train(load_config("sds_carv", [f"folder={tmp_path}/runs", "trainer.loggers=wandb"]))
     assert not (tmp_path / "runs").exists()
