@@ -96,7 +96,10 @@ class Newest:
         if not seen or seen == self._mesh_at:
             return None
         self._mesh_at = seen
-        return path.read_bytes()
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:  # an export of a scene without a surface has just removed it
+            return None
 
     def facts(self, state: State | None) -> Facts:
         """What the panel says, as metrics.csv and the run's lock have it now."""

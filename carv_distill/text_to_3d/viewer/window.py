@@ -91,15 +91,14 @@ class Window:
     def show_splats(self, gaussians: Gaussians) -> None:
         """Gaussians, in the place of what was there before."""
         values = {name: value.detach().float().cpu().numpy() for name, value in splats(gaussians).items()}
-        self._splats = self.server.scene.add_gaussian_splats("/splats", **values)
-        self._refresh()
+        seen = self._shown.value == SPLATS
+        self._splats = self.server.scene.add_gaussian_splats("/splats", visible=seen, **values)
 
     def show_mesh(self, glb: bytes) -> None:
         """A mesh, to switch to."""
-        self._mesh = self.server.scene.add_glb("/mesh", glb)
+        self._mesh = self.server.scene.add_glb("/mesh", glb, visible=self._shown.value == MESH)
         self._shown.options = (self.first, MESH)
         self._shown.visible = True
-        self._refresh()
 
     def show_cameras(self, steps: Sequence[Cameras]) -> None:
         """Cameras of the latest steps, the newest first, in the place of others."""
