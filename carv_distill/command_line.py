@@ -25,6 +25,9 @@ EXTRAS = {
     "attribution": ("av", "psutil", "pyarrow"),
     "text-to-image": ("peft", "sentencepiece", "datasets"),
     "8bit": ("bitsandbytes",),
+    "view": ("viser",),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow", "sqlalchemy", "alembic"),
 }
 """Packages that a part of the program needs, by the extra that brings them."""
 

@@ -76,6 +76,12 @@ def one_of(choices: Iterable[str], default: Any = MISSING, *, resume: bool = Fal
     return field(default=default, metadata={"choices": tuple(choices), "resume": resume})
 
 
+def some_of(choices: Iterable[str], *default: str, resume: bool = False) -> Any:
+    """A list of some of the names, each once; `resume` as for :func:`at_least`."""
+    metadata = {"choices": tuple(choices), "resume": resume}
+    return field(default_factory=lambda: list(default), metadata=metadata)
+
+
 def place(
     default: Any = MISSING,
     *,
@@ -172,12 +178,21 @@ def check_limits(options: Any) -> None:
             raise UserError(f"{key}: {value} is not finite")
         if ("schedule" in limits or "stages" in limits) and isinstance(value, list):
             continue
-        if "choices" in limits and value not in limits["choices"]:
-            hint = nearest(str(value), list(limits["choices"]))
-            raise UserError(f"{key}: {value!r} is not one of {', '.join(limits['choices'])}{hint}")
+        if "choices" in limits:
+            _check_choices(key, value, limits["choices"])
         if "low" in limits and not value >= limits["low"]:
             raise UserError(f"{key}: {value} is below the least allowed value, {limits['low']}")
         if "above" in limits and not value > limits["above"]:
             raise UserError(f"{key}: {value} is not above {limits['above']}")
         if "high" in limits and not value <= limits["high"]:
             raise UserError(f"{key}: {value} is above the greatest allowed value, {limits['high']}")
+
+
+def _check_choices(key: str, value: Any, choices: Sequence[str]) -> None:
+    names = value if isinstance(value, list) else [value]
+    for name in names:
+        if name not in choices:
+            hint = nearest(str(name), list(choices))
+            raise UserError(f"{key}: {name!r} is not one of {', '.join(choices)}{hint}")
+    if twice := [name for name in choices if names.count(name) > 1]:
+        raise UserError(f"{key}: {twice[0]} is named twice")

@@ -58,7 +58,8 @@ def _default(spec: Field[Any]) -> str:
 def _allowed(spec: Field[Any]) -> str:
     limits = spec.metadata
     if "choices" in limits:
-        return ", ".join(limits["choices"])
+        several = "any of " if str(spec.type).startswith("list") else ""
+        return several + ", ".join(limits["choices"])
     if limits.get("place"):
         return "file, folder" + (" or hub id" if limits["hub"] else "")
     kind = str(spec.type).removesuffix(" | None")

@@ -82,6 +82,8 @@ class Command:
     """A folder for the results of a measurement without a run; None: the user must name one."""
     example: str | None = None
     """A configuration that ships, of a run that can; None: that of its first task."""
+    door: str = "python evaluate.py"
+    """What is typed before its name."""
 
     @property
     def tasks(self) -> list[Task]:
@@ -105,9 +107,7 @@ class Command:
         task, config = open_run(TASKS, run)
         if task not in self.tasks:
             names = " and ".join(t.name for t in self.tasks)
-            raise UserError(
-                f"{run}: {self.name} is measured for runs of task {names}, this run's is {task.name}"
-            )
+            raise UserError(f"{run}: {self.name} is for runs of task {names}, this run's is {task.name}")
         if reason := self.refusal(task, config, options):
             raise UserError(f"{run}: {reason}")
         return task, config
@@ -141,12 +141,7 @@ def measure(
     for key, run in changed:
         log.warning("%s has other content than the one that %s was started with", key, run)
     log.info("loading torch …")
-
-    import torch  # after all that can be wrong before it
-
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device: cuda, but there is no CUDA device here (allowed: cpu)")
+    device = chosen_device(options)  # after all that can be wrong before it
     quiet_libraries()
     measurement = command.measure(options, runs, device)
     if measurement is None:
@@ -163,6 +158,16 @@ def measure(
     finally:  # a disk that has become full does not take the numbers along
         last = [measurement.verdict] if measurement.verdict else []
         print(*measurement.shown, *last, sep="\n", flush=True)
+
+
+def chosen_device(options: PlaceOptions) -> str:
+    """cuda or cpu; UserError for a GPU that is not there."""
+    import torch  # slow
+
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device: cuda, but there is no CUDA device here (allowed: cpu)")
+    return device
 
 
 def _destination(command: Command, options: PlaceOptions, runs: list[Path]) -> Path | None:

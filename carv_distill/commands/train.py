@@ -20,18 +20,18 @@ from carv_distill.report import NAME
 from carv_distill.screen import printable
 from carv_distill.tasks import TASKS, load_config, run_to_resume, train
 
-from .clip import CLIP
-from .fid import FID
 from .next_steps import next_steps
 
 log = logging.getLogger(__name__)
 
 FIGURES = {
-    "fid/precision": "precision {:.2f}",
-    "fid/recall": "recall {:.2f}",
-    "clip/score": "CLIP score {:.1f}",
+    "fid/precision": ("precision", "{:.2f}"),
+    "fid/recall": ("recall", "{:.2f}"),
+    "clip/score": ("CLIP score", "{:.1f}"),
 }
-"""Metrics that a finished run shows beside its FID."""
+"""Metrics that a finished run shows beside its FID, with their names and formats."""
+NEXT = 3
+"""Commands that it names, at most."""
 HELP = """Trains what a configuration describes.
 
 python train.py --config configs/dmd_carv.yaml
@@ -89,16 +89,31 @@ def _train(arguments: argparse.Namespace) -> None:
     folder = train(config, arguments.resume, arguments.requeue)
     if is_main_process():
         keep_report(folder, next_steps(TASKS[config.task], config, folder))
-        print(printable(closing(TASKS[config.task], config, folder, time.monotonic() - start)))
+        show(printable(closing(TASKS[config.task], config, folder, time.monotonic() - start)))
+
+
+def show(text: str) -> None:
+    """The text on standard output, between two lines where that is a terminal."""
+    from rich.box import HORIZONTALS  # its commands can be copied
+    from rich.console import Console
+    from rich.panel import Panel
+    from rich.text import Text
+
+    console = Console()
+    if console.is_terminal:
+        console.print(Panel(Text(text, overflow="fold"), box=HORIZONTALS, border_style="green"))
+    else:
+        print(text)
 
 
 def closing(task: Task, config: RunConfig, folder: Path, seconds: float) -> str:
-    """What a run ends with: its figures, where things lie, what to do next."""
+    """What a run ends with: its figures with their intervals, where things lie, what to do next."""
     from carv_distill.screen import duration
 
     last = read_json(folder / SUMMARY)["last"]
-    forms = ({"fid/fid": config.fid.shown} if isinstance(config, ImageConfig) else {}) | FIGURES
-    figures = [form.format(last[name]) for name, form in forms.items() if last.get(name) is not None]
+    figures = [figure(last, name, *form) for name, form in FIGURES.items() if last.get(name) is not None]
+    if isinstance(config, ImageConfig) and last.get("fid/fid") is not None:
+        figures.insert(0, config.fid.shown.format(last["fid/fid"]))
     lines = [" · ".join([f"done in {duration(seconds)}: {folder}", *figures])]
     lines.append(f"{task.product}: {folder / task.product}")
     if (folder / NAME).is_file():
@@ -106,5 +121,12 @@ def closing(task: Task, config: RunConfig, folder: Path, seconds: float) -> str:
     drawn = [*sorted((folder / "figures").glob("*.png")), *sorted((folder / "samples").glob("*.png"))[-1:]]
     if drawn:
         lines.append(f"drawn: {', '.join(map(str, drawn))}")
-    lines += [f"next: {step}" for step in next_steps(task, config, folder, (FID, CLIP))]
+    lines += [f"next: {step}" for step in next_steps(task, config, folder)[:NEXT]]
     return "\n".join(lines)
+
+
+def figure(last: dict[str, float], name: str, label: str, form: str) -> str:
+    """One of the last metrics, with its interval where that was measured: CLIP score 91.1 [90.6, 91.6]."""
+    ends = last.get(f"{name}_low"), last.get(f"{name}_high")
+    interval = "" if None in ends else f" [{', '.join(form.format(end) for end in ends)}]"
+    return f"{label} {form.format(last[name])}{interval}"

@@ -22,6 +22,7 @@ from carv_distill.evaluation.grids import save_grid
 from carv_distill.screen import duration
 
 from .estimator import RunModule
+from .loggers.face import RunLogger
 from .sharding import total_norm
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,13 @@ def write_metrics(trainer: Trainer, values: dict[str, float]) -> None:
     """Adds values to the row of the present step, in every logger."""
     for logger in trainer.loggers:
         logger.log_metrics(values, trainer.global_step)
+
+
+def write_picture(trainer: Trainer, path: Path) -> None:
+    """Shows a PNG of a series, which has its folder's name, in every logger that shows pictures."""
+    for logger in trainer.loggers:
+        if isinstance(logger, RunLogger):
+            logger.log_picture(path.parent.name, path, trainer.global_step)
 
 
 class Periodic(Callback):
@@ -154,6 +162,7 @@ class PictureGrid(Periodic):
     def act(self, trainer: Trainer, module: Any) -> None:
         path = self.folder / f"{trainer.global_step:06d}.png"
         save_grid(self.draw(module), path, self.columns, self.scale)
+        write_picture(trainer, path)
 
 
 class Export(Periodic):

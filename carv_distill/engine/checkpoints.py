@@ -212,6 +212,23 @@ def checkpoint_at(
     return path, step
 
 
+def read_checkpoint(
+    run: Path, config: RunConfig, device: str, step: int | None
+) -> tuple[dict[str, Any], int]:
+    """The content of a run's checkpoint (None: the newest), on a device, and its step.
+
+    Raises:
+        UserError: there is none, it is damaged, or none of this configuration.
+    """
+    require_layout(run, "--run")
+    values = values_of(run, kept_values(config))
+    path, step = checkpoint_at(run / "checkpoints", step, values)
+    if not _is_whole(path, step, values):
+        raise UserError(f"{path} is damaged")
+    content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    return content, step
+
+
 def load_checkpoint(
     module: LightningModule, run: Path, config: RunConfig, device: str, step: int | None
 ) -> int:
@@ -220,12 +237,7 @@ def load_checkpoint(
     Args:
         config: of the module; where it is not the run's own, what is measured is not what was trained.
     """
-    require_layout(run, "--run")
-    values = values_of(run, kept_values(config))
-    path, step = checkpoint_at(run / "checkpoints", step, values)
-    if not _is_whole(path, step, values):
-        raise UserError(f"{path} is damaged")
-    checkpoint: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    checkpoint, step = read_checkpoint(run, config, device, step)
     if precision_of(config.trainer, device) == "64-true":
         module.double()
     module.to(device)

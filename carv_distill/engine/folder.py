@@ -36,6 +36,9 @@ WRITTEN = (
     "samples",
     "figures",
     "tensorboard",
+    "wandb",
+    "wandb.json",
+    "mlflow.json",
 )
 """What a run writes into its folder, beside its product and what is measured of it later."""
 

@@ -40,3 +40,20 @@ def owned(folder: Path) -> Iterator[None]:
                 raise UserError(f"{folder} is in use: {why}") from error
             log.warning("%s: its disk has no locks; take care that no other process works there", folder)
         yield
+
+
+def is_owned(folder: Path) -> bool:
+    """Whether another process owns the run; also where it cannot be told, as a disk has no locks.
+
+    A lock that many may have at once is taken for a moment: it conflicts with the owner's.
+    """
+    try:
+        file = (folder / LOCK).open("rb")
+    except OSError:  # none has ever owned it, or what it was owned by is gone
+        return False
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False

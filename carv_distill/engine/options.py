@@ -11,12 +11,13 @@ from carv_distill.carv.strategies import STATISTICS, STRATEGIES
 from carv_distill.data.options import DataOptions
 from carv_distill.errors import UserError
 from carv_distill.evaluation.options import FIDOptions
-from carv_distill.options import at_least, between, one_of, section, seed_option
+from carv_distill.options import at_least, between, one_of, section, seed_option, some_of
 
 PROPOSALS = ("uniform", "weights", "weighting", "adaptive")
 SHARDINGS = ("none", "fsdp")
 PRECISIONS = ("auto", "32-true", "64-true", "bf16-mixed")
 MATMULS = ("highest", "high")
+LOGGERS = ("tensorboard", "wandb", "mlflow")
 
 
 @dataclass
@@ -106,6 +107,10 @@ class TrainerOptions:
     average (FSDP2), for networks that one device does not hold. Task dmd, two processes at least; a run may
     change it when it goes on."""
     log_every: int = at_least(1, 10, resume=True)
+    loggers: list[str] = some_of(LOGGERS, "tensorboard", resume=True)
+    """Beside metrics.csv, for metrics, pictures and results. wandb: offline in the run's wandb/, unless
+    WANDB_MODE=online is set; mlflow: in mlflow.db beside the runs, unless MLFLOW_TRACKING_URI names a store;
+    the extras of these names bring them. [] for none."""
     patience: float = at_least(1, 45.0, resume=True)
     """Seconds without a sign of life after which a process of the run counts as lost."""
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import Strategy
 
 from carv_distill.errors import UserError
@@ -44,7 +43,8 @@ from .folder import (
 )
 from .interruptions import Interruption, Watchdog, code_digest, lost_message
 from .lock import owned
-from .metrics import MetricsLogger, read_metrics
+from .loggers import Results, build_loggers, log_config, log_results, require_loggers
+from .metrics import read_metrics
 from .options import RunConfig, TrainerOptions
 from .resume import require_checkpoints, require_own, require_same
 from .sharded_strategy import ShardedStrategy
@@ -77,6 +77,7 @@ def execute(
     device = resolve_device(config.trainer)
     devices, nodes = launched(config.trainer)
     require_processes(config.trainer)
+    require_loggers(config.trainer)
     use_threads(config.trainer.threads, device, _threads_before(config, resume or requeue))
     try:
         prepared = task.prepare(config, device, devices * nodes)
@@ -104,6 +105,7 @@ def execute(
         elif is_main_process():
             log.info("it has all of its %d updates; what comes after them is made", checkpoint[1])
             export(task, config, prepared, folder, device)
+            _log_again(task, config, folder, checkpoint[1])
         if is_main_process():
             write_summary(folder)
     return folder
@@ -150,11 +152,14 @@ def _fit(
     interruption = Interruption(checkpoints)
     make = partial(_make, task, config, prepared, folder)
     product = Export(config.checkpoint.every, make, prepared.gather)
-    callbacks = [watchdog, *_callbacks(config, folder, prepared, checkpoints), product, *beside, interruption]
+    results = Results(folder, task.product, task.media)
+    own = _callbacks(config, folder, prepared, checkpoints)
+    callbacks = [watchdog, *own, product, results, *beside, interruption]
     trainer = build_trainer(config, folder, callbacks, step, prepared.strategy)
     if trainer.is_global_zero:
         write_config(folder, config)
         write_environment(folder, config, str(trainer.strategy.root_device), trainer.world_size, shares)
+        log_config(trainer.loggers, config)
     try:
         with interruption.listening(trainer):
             trainer.fit(prepared.module, ckpt_path=checkpoint[0] if checkpoint else None, weights_only=True)
@@ -191,15 +196,20 @@ def build_trainer(
         enable_checkpointing=False,
         callbacks=callbacks,
         plugins=plugins,
-        logger=[
-            MetricsLogger(folder / METRICS, resume_step),
-            TensorBoardLogger(folder, name="tensorboard", version="", purge_step=resume_step + 1),
-        ],
+        logger=build_loggers(config, folder, resume_step),
         log_every_n_steps=options.log_every,
         use_distributed_sampler=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+
+
+def _log_again(task: Task, config: RunConfig, folder: Path, step: int) -> None:
+    """What was made after the last update, in loggers that an attempt before has closed."""
+    loggers = build_loggers(config, folder, step)
+    log_results(loggers, folder, task.product, task.media, step)
+    for logger in loggers:
+        logger.finalize("success")
 
 
 def _strategy(options: TrainerOptions, whole: str) -> str | Strategy:

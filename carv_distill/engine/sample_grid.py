@@ -15,7 +15,7 @@ from carv_distill.data.sets import to_uint8
 from carv_distill.data.stored import spread
 from carv_distill.evaluation.grids import save_captioned_grid, save_clip_sheet, save_grid
 
-from .callbacks import Periodic
+from .callbacks import Periodic, write_picture
 
 LABEL_COLUMNS, LABEL_ROWS = 16, 8
 PROMPT_COLUMNS, PROMPT_ROWS = 12, 4
@@ -94,7 +94,9 @@ class SampleGrid(Periodic):
             )
         ]
         if trainer.global_rank == 0:
-            self._save(torch.cat(pictures), self.folder / f"{trainer.global_step:06d}.png")
+            path = self.folder / f"{trainer.global_step:06d}.png"
+            self._save(torch.cat(pictures), path)
+            write_picture(trainer, path)
 
     def _save(self, pictures: Tensor, path: Path) -> None:
         if self.captions is None:

@@ -122,6 +122,8 @@ class Task:
     """config → why a run has no `model`, and what has one in its place; empty: it has."""
     shards: bool = False
     """Whether its module can shard its networks (trainer.sharding)."""
+    media: tuple[str, ...] = ()
+    """Files of its product that loggers show at the end: a .png, an .mp4, a .glb; one may be missing."""
     renders: bool = False
     """Whether its product is an object, whose pictures and mesh are made with it."""
     prompted: Callable[[Any], bool] | None = None

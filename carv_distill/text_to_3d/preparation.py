@@ -23,13 +23,13 @@ from carv_distill.engine.task import Prepared
 from carv_distill.errors import UserError
 from carv_distill.evaluation.clip import ClipScorer
 from carv_distill.files import read_json, write_text
-from carv_distill.geometry.camera import CameraSampler
 from carv_distill.model_card import CARD
 from carv_distill.teachers.pipelines.codecs import Pixels
 from carv_distill.teachers.pipelines.teacher import TextTeacher, load_text_teacher
 from carv_distill.teachers.precision import frozen_precision
 from carv_distill.variance import MeasuredGradient, StageTimer
 
+from .cameras import build_cameras
 from .guidance.timesteps import AnnealedSampler
 from .memory import check_memory
 from .mesh_files import write_mesh
@@ -104,15 +104,12 @@ def build_module(config: SDSConfig, device: str) -> SDSModule:
     check_view(config, teacher)
     check_objective(config, teacher)
     check_prompts(config.sds, teacher.prompts)
-    e, c, max_steps = config.estimator, config.camera, config.trainer.max_steps
+    e, max_steps = config.estimator, config.trainer.max_steps
     seed_everything(config.seed, verbose=False)  # initial weights of a field that has a network
-    distance, fov, elevation = ((low, high) for low, high in (c.distance, c.fov, c.elevation))
     objective = SDSObjective(
         teacher=teacher,
         scene=build_scene(config.scene),
-        cameras=CameraSampler(
-            distance, fov, elevation, c.sampling, c.position_noise, c.centre_noise, c.up_noise
-        ),
+        cameras=build_cameras(config.camera),
         view=config.scene,
         options=config.sds,
         levels=AnnealedSampler(teacher.schedule, e, config.sds, max_steps, build_adaptive(e)),

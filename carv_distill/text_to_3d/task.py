@@ -110,6 +110,7 @@ SDS = Task(
     out_of_memory="a smaller sds.renders_at_once, estimator.chunk, scene.size or scene.samples",
     check=_check,
     gradient=lambda config, run, device, step: _preparation().measured_gradient(config, run, device, step),
+    media=("views.png", "turntable.mp4", "mesh.glb"),
     renders=True,
     prompted=lambda config: True,
 )

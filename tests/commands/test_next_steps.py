@@ -14,7 +14,7 @@ from carv_distill.tasks import TASKS, load_config
     ("config", "names"),
     [
         ("dmd_carv", ["fid", "variance", "influence"]),
-        ("sds_carv", ["clip", "variance"]),
+        ("sds_carv", ["view", "clip", "variance"]),
         ("teacher_digits", ["fid", "influence"]),
         ("teacher_clips", ["influence"]),
     ],
@@ -23,5 +23,6 @@ def test_a_run_s_own_commands_and_no_others(config: str, names: list[str]) -> No
     loaded = load_config(config, [])
     run = Path("runs/with a blank")
     assert next_steps(TASKS[loaded.task], loaded, run) == [
-        f"python evaluate.py {name} --run 'runs/with a blank'" for name in names
+        f"python {'-m carv_distill' if name == 'view' else 'evaluate.py'} {name} --run 'runs/with a blank'"
+        for name in names
     ]

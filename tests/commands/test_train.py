@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from carv_distill.commands.train import closing
+from carv_distill.commands.train import closing, show
 from carv_distill.files import write_json
 from carv_distill.tasks import TASKS, load_config
 
@@ -20,6 +21,11 @@ from carv_distill.tasks import TASKS, load_config
             ["done in 75 s: {run} · FID 0.49 of 1,797 images · recall 0.79", "student: {run}/student"],
         ),
         ("sds", {"clip/score": 91.46}, ["done in 75 s: {run} · CLIP score 91.5", "object: {run}/object"]),
+        (
+            "sds",
+            {"clip/score": 91.46, "clip/score_low": 90.96, "clip/score_high": 92.04},
+            ["done in 75 s: {run} · CLIP score 91.5 [91.0, 92.0]", "object: {run}/object"],
+        ),
         ("text_teacher", {"loss/vae": None}, ["done in 75 s: {run}", "teacher: {run}/teacher"]),
     ],
 )
@@ -36,8 +42,27 @@ def test_a_run_ends_with_figures_paths_and_what_is_next(
     lines = closing(TASKS[task], config, tmp_path, 75.2).splitlines()
     assert lines[:2] == [line.format(run=tmp_path) for line in said]
     assert lines[2] == f"drawn: {tmp_path}/figures/a.png, {tmp_path}/samples/000004.png"
-    command = {"dmd": "fid", "sds": "clip"}.get(task)
-    assert lines[3:] == ([f"next: python evaluate.py {command} --run {tmp_path}"] if command else [])
+    commands = {
+        "dmd": ("evaluate.py fid", "evaluate.py variance", "evaluate.py influence"),
+        "sds": ("-m carv_distill view", "evaluate.py clip", "evaluate.py variance"),
+        "text_teacher": ("evaluate.py influence",),
+    }
+    assert lines[3:] == [f"next: python {command} --run {tmp_path}" for command in commands[task]]
     (tmp_path / "report.html").touch()
     again = closing(TASKS[task], config, tmp_path, 75.2).splitlines()
     assert again == [*lines[:2], f"report: {tmp_path}/report.html", *lines[2:]]
+
+
+def test_on_a_terminal_it_stands_between_two_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whole, whatever the width, and with no sign that would be markup elsewhere."""
+    text = f"done in 75 s: runs/[bold]a · recall 0.79\nnext: python evaluate.py fid --run {'long/' * 30}run"
+    show(text)
+    assert capsys.readouterr().out == f"{text}\n"
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "60")
+    show(text)
+    first, *inner, last = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out).splitlines()
+    assert set(first.strip()) == set(last.strip()) == {"─"}
+    assert "".join(line.strip() for line in inner).replace(" ", "") == text.replace("\n", "").replace(" ", "")

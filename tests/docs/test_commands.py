@@ -19,7 +19,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from carv_distill.commands import evaluate, push, train
+from carv_distill.commands import evaluate, push, train, view
 from carv_distill.tasks import load_config
 from carv_distill.teachers import convert
 from tests.helpers.small import ROOT
@@ -29,7 +29,13 @@ PAGES += sorted((ROOT / "examples").rglob("*.md"))
 PAGES.remove(ROOT / "docs/extending.md")  # of a package that the page makes; test_extending.py runs it
 NOTEBOOKS = sorted((ROOT / "examples").rglob("*.ipynb"))
 SCRIPTS = {"train.py": train.main, "evaluate.py": evaluate.main}
-CONSOLE = {"train": train.main, "evaluate": evaluate.main, "push": push.main, "convert": convert.main}
+CONSOLE = {
+    "train": train.main,
+    "evaluate": evaluate.main,
+    "view": view.main,
+    "push": push.main,
+    "convert": convert.main,
+}
 OURS = re.compile(
     r"(?:python(?:3)? (?:train|evaluate)\.py|python -m (?:carv_distill|studies|benchmarks)\b|carv-distill )"
 )

@@ -37,7 +37,7 @@ class Sampler:
 
 
 def trainer_at(step: int, rank: int = 0) -> Any:
-    return SimpleNamespace(global_step=step, max_steps=5, global_rank=rank)
+    return SimpleNamespace(global_step=step, max_steps=5, global_rank=rank, loggers=[])
 
 
 def test_a_grid_at_the_start_every_few_updates_and_the_end(tmp_path: Path) -> None:

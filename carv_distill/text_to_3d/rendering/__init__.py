@@ -2,9 +2,9 @@
 
 from .background import BackgroundNetwork
 from .gaussians import ALPHA_MAX, Footprints, Gaussians, project, rotations
-from .marching import MARCH_BYTES, Field, Normals, march
+from .marching import MARCH_BYTES, Field, Normals, march, march_rays
 from .occupancy import AT_ONCE, CELL_BYTES, OccupancyGrid
-from .rendered import Rendered, Splats, background_colours, over
+from .rendered import SHADES, Rendered, Splats, background_colours, over
 from .shading import Lights, albedo, draw_lights, normals
 from .splatting import TILE, choose_backend, gsplat_fault, splat
 
@@ -13,6 +13,7 @@ __all__ = [
     "AT_ONCE",
     "CELL_BYTES",
     "MARCH_BYTES",
+    "SHADES",
     "TILE",
     "BackgroundNetwork",
     "Field",
@@ -29,6 +30,7 @@ __all__ = [
     "draw_lights",
     "gsplat_fault",
     "march",
+    "march_rays",
     "normals",
     "over",
     "project",

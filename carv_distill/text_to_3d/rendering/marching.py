@@ -48,7 +48,7 @@ def march(
     """
     step = rows or size
     bands = (cameras.rays(size, slice(top, top + step)) for top in range(0, size, step))
-    parts = [_march_rays(field, extent, *rays, samples, generator, lights, normals) for rays in bands]
+    parts = [march_rays(field, extent, *rays, samples, generator, lights, normals) for rays in bands]
     image, passed, *facing = (torch.cat(each, 1) for each in zip(*parts, strict=True))
     behind = background_colours(background, len(cameras), generator, image)
     image = image + passed * behind[:, None, None]
@@ -60,18 +60,18 @@ MARCH_BYTES = 16, 68
 """That :func:`march` itself holds of a point in float32 while the field is asked, and after it."""
 
 
-def _march_rays(
+def march_rays(
     field: Field,
     extent: float,
     origins: Tensor,
     directions: Tensor,
     samples: int,
-    generator: torch.Generator | None,
-    lights: Lights | None,
-    normals: Normals | None,
+    generator: torch.Generator | None = None,
+    lights: Lights | None = None,
+    normals: Normals | None = None,
 ) -> tuple[Tensor, ...]:
-    """Over black, [..., 3], and the light that passes, T_end, [..., 1], of rays [..., 3]; with lights how
-    much faces away, [..., 1]."""
+    """What :func:`march` sees along any rays [..., 3]: Σ_i w_i c_i over black, of the field's channels,
+    [..., C]; the light that passes, T_end, [..., 1]; with lights how much faces away, [..., 1]."""
     near, far = _through_cube(origins, directions, extent)
     shape = (*near.shape, samples)
     place = torch.arange(samples, device=near.device, dtype=near.dtype)
@@ -87,7 +87,7 @@ def _march_rays(
     passed = torch.exp(-absorbed.cumsum(-1))
     before = torch.cat([torch.ones_like(passed[..., :1]), passed[..., :-1]], -1)
     weight = before - passed
-    colour = colour.view(*shape, 3)
+    colour = colour.view(*shape, -1)
     facing: tuple[Tensor, ...] = ()
     if lights is not None:
         assert normals is not None
