@@ -13,6 +13,14 @@ from carv_distill.report import page as pages
 from carv_distill.report.explorer import explorer
 
 ROOT = Path(__file__).parents[1]
+SHOWN = (
+    ("results", "png"),
+    ("results", "json"),
+    ("configs", "yaml"),
+    ("examples", "py"),
+    ("examples", "ipynb"),
+)
+FOLDERS = "|".join(dict.fromkeys(folder for folder, _ in SHOWN))
 EXPLORER = "explorer.html"
 MARK = "<!-- explorer -->"
 FRAME = (
@@ -22,8 +30,8 @@ FRAME = (
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Adds results/, configs/ and the explorer, at the costs of the paper's text-to-3D."""
-    for folder, ending in (("results", "png"), ("results", "json"), ("configs", "yaml")):
+    """Adds results/, configs/, examples/ and the explorer, at the costs of the paper's text-to-3D."""
+    for folder, ending in SHOWN:
         for path in sorted((ROOT / folder).rglob(f"*.{ending}")):
             name = str(path.relative_to(ROOT))
             files.append(File(name, str(ROOT), config["site_dir"], config["use_directory_urls"]))
@@ -33,7 +41,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """On GitHub results/ and configs/ lie beside docs/, in the site within it."""
+    """On GitHub these folders lie beside docs/, in the site within it."""
     up = "../" * page.file.src_uri.count("/")
-    markdown = re.sub(rf"\]\({up}\.\./(results|configs)/", rf"]({up}\1/", markdown)
+    markdown = re.sub(rf"\]\({up}\.\./({FOLDERS})/", rf"]({up}\1/", markdown)
     return markdown.replace(MARK, FRAME)
