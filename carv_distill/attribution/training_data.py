@@ -73,9 +73,15 @@ def _told(o: InfluenceOptions, name: str, keys: tuple[str, ...]) -> dict[str, fl
     """What the teacher's folder says of the rendered set of that name; None where it says nothing."""
     assert o.teacher is not None
     file = local_folder(o.teacher, [INDEX, TRAINING]) / TRAINING
-    told = read_json(file).get(name) if file.is_file() else None
-    if told is None:
+    content = read_json(file) if file.is_file() else {}
+    if name not in content:
         return None
+    told = content[name]
+    if told is None:
+        raise UserError(
+            f"--data: {o.teacher} learned from a part of the {name} (data.only), and its run knows which: "
+            "--run FOLDER"
+        )
     if not isinstance(told, dict) or not all(isinstance(told.get(key), int | float) for key in keys):
         raise UserError(f"{file}: {name} is {told!r}; the numbers {', '.join(keys)} are wanted")
     return told

@@ -11,6 +11,7 @@ from carv_distill.options import as_in, at_least, check_limits, option
 from carv_distill.text_to_3d.options import ExportOptions as ObjectOptions
 
 from .command import Command, Measurement, PlaceOptions
+from .report import renew_page
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,11 @@ def _export(options: ExportOptions, runs: list[Path], device: str) -> Measuremen
     with owned(run):
         before = product_step(run) if product.is_dir() else None
         step = export(task, config, task.prepare(config, device, 1), run, device, options.step)
+    page = renew_page(run)
     instead = "" if before is None else f", in place of that of update {before}"
-    return Measurement(
-        [f"made anew: {product}, from the checkpoint of update {step} of {config.trainer.max_steps}{instead}"]
-    )
+    of = f"update {step} of {config.trainer.max_steps}"
+    made = f"made anew: {product}, from the checkpoint of {of}{instead}"
+    return Measurement([made, *([f"a page to open: {page}"] if page else [])])
 
 
 def _refusal(task: Task, config: Any, options: ExportOptions) -> str:

@@ -151,6 +151,7 @@ def _hub_teacher(run: RunFiles) -> str | None:
 
 
 def _places(run: RunFiles) -> list[str]:
-    """Folders and files of this machine that a page may name."""
+    """Folders and files of this machine that a page may name: from its root, the home folder, or upwards."""
     named = [run.option(key) for key in ("teacher.path", "data.path", "prompts.path")]
-    return [place for place in named if isinstance(place, str) and Path(place).is_absolute()]
+    places = [Path(place) for place in named if isinstance(place, str)]
+    return [str(p) for p in places if p.is_absolute() or p.parts[:1] in (("~",), ("..",))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from carv_distill.digests import DIGESTS, check_digests
 from carv_distill.errors import UserError
+from carv_distill.files import read_json
 from carv_distill.model_card import CARD
 
 WEIGHTS, TEXTS = (".safetensors",), (".json", ".md", ".model", ".txt")
@@ -18,6 +20,7 @@ PICTURES, FILMS = (".gif", ".jpeg", ".jpg", ".png", ".webp"), (".mp4", ".webm")
 MESHES = (".glb", ".gltf", ".mtl", ".obj", ".ply", ".stl")
 SENT = frozenset((*WEIGHTS, *TEXTS, *PICTURES, *FILMS, *MESHES))
 """Endings of files that no reader runs."""
+CONFIGURATIONS, LOADED_FROM = ("config.json", "model_index.json"), ("_name_or_path", "name_or_path")
 SAMPLES = "samples.png"
 """What the run's newest grid of samples is called beside its product."""
 
@@ -26,14 +29,14 @@ SAMPLES = "samples.png"
 class Contents:
     """Files by the names that they have on the hub, but for the card."""
 
-    files: dict[str, Path]
+    files: dict[str, Path | bytes]
     left_out: tuple[str, ...]
     """Names of what lies in the product's folder too."""
 
     @property
     def sizes(self) -> dict[str, int]:
         """Bytes of each."""
-        return {name: path.stat().st_size for name, path in self.files.items()}
+        return {n: len(f) if isinstance(f, bytes) else f.stat().st_size for n, f in self.files.items()}
 
 
 def contents_of(product: Path, samples: Path | None = None) -> Contents:
@@ -47,19 +50,31 @@ def contents_of(product: Path, samples: Path | None = None) -> Contents:
         raise UserError(f"{product} is a link to {os.readlink(product)}; put the folder itself there")
     if not (product / CARD).is_file():
         raise UserError(f"{product} is not whole: it has no {CARD}, which is written last{_anew(product)}")
-    files, left_out = {}, []
+    files: dict[str, Path | bytes] = {}
+    left_out = []
     for path in sorted(_everything(product)):
         name = path.relative_to(product).as_posix()
         if path.is_file() and _is_sent(product, name):
-            files[name] = path
+            files[name] = _without_places(path)
         else:
             left_out.append(name)
-    for place in {path.parent for path in files.values() if path.name == DIGESTS}:
-        check_digests(place)
+    for name in files:
+        if Path(name).name == DIGESTS:
+            check_digests((product / name).parent)
     del files[CARD]  # a card for the hub takes its place
     if samples is not None and "views.png" not in files:
         files[SAMPLES] = _inside(samples, samples.parents[1])
     return Contents(files, tuple(left_out))
+
+
+def _without_places(path: Path) -> Path | bytes:
+    """A configuration without the folder that its network was loaded from, which diffusers and transformers
+    write into it; any other file as it is."""
+    if not path.name.endswith(CONFIGURATIONS):
+        return path
+    content = read_json(path)
+    told = {key: value for key, value in content.items() if key not in LOADED_FROM}
+    return path if told == content else (json.dumps(told, indent=2) + "\n").encode()
 
 
 def _everything(product: Path) -> Iterator[Path]:

@@ -81,7 +81,7 @@ def send(
     api: HfApi,
     to: Repository,
     before: Present | None,
-    files: Mapping[str, Path],
+    files: Mapping[str, Path | bytes],
     card: str,
     message: str,
     private: bool = False,

@@ -23,6 +23,8 @@ BYTES = 2_500_000
 TRACED = {
     "fid/fid": "FID",
     "clip/score": "CLIP score",
+    "fid/clip": "CLIP score of prompts",
+    "fid/recognised": "prompts recognised",
     "fid/precision": "precision",
     "fid/recall": "recall",
 }

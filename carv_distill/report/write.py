@@ -18,6 +18,9 @@ from .page import Section, page
 
 log = logging.getLogger(__name__)
 
+READING_FAILS = (UserError, OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
+"""Of a page: a full disk, a chart that is not drawn, a result of another version."""
+
 
 def write_report(folders: Sequence[Path], place: Path, steps: Sequence[str] = ()) -> None:
     """Writes the page whole or not at all.
@@ -45,7 +48,7 @@ def keep_results(folder: Path) -> Path | None:
 def _kept(place: Path, write: Callable[[], None]) -> Path | None:
     try:
         write()
-    except (UserError, OSError, RuntimeError, ValueError) as error:
+    except READING_FAILS as error:
         log.warning("%s is not written: %s", place, one_line(error))
         return None
     return place

@@ -152,15 +152,14 @@ def save_networks(
     source: Mapping[str, float] | None = None,
 ) -> None:
     """A StableDiffusionPipeline that diffusers reads, its CLIP model with processor in clip/, a page on both
-    and, if it is given, which rendered pictures they learned from; written whole or not at all."""
+    and which rendered pictures they learned from (None: a part of some); written whole or not at all."""
     size = networks.vae.config.sample_size
     parts = networks.vae, networks.unet, networks.tokenizer, networks.text_encoder
     with saved_folder(folder) as scratch:
         save_latent_teacher(scratch, *parts, scheduler)
         save_clip(scratch / "clip", networks.clip, networks.tokenizer, size)
         (scratch / CARD).write_text(_card(size, step))
-        if source is not None:
-            write_json(scratch / TRAINING, {"shapes": dict(source)})
+        write_json(scratch / TRAINING, {"shapes": None if source is None else dict(source)})
 
 
 def _card(size: int, step: int) -> str:

@@ -39,8 +39,7 @@ class TextTeacherModule(RunModule):
     Args:
         networks: untrained.
         max_steps: of all stages together.
-        source: which pictures they are, as the teacher's folder is to say it; None where nobody could make
-            them again from it.
+        source: which pictures they are, as the teacher's folder is to say it; None where they are a part.
     """
 
     def __init__(

@@ -188,9 +188,8 @@ def save_video_networks(
     with saved_folder(folder) as scratch:
         pipeline.save_pretrained(scratch, safe_serialization=True)
         (scratch / CARD).write_text(_card(o, step))
-        if seed is not None:
-            clips = {"frames": o.frames, "size": o.size, "count": o.clips, "seed": seed}
-            write_json(scratch / TRAINING, {"clips": clips})
+        clips = {"frames": o.frames, "size": o.size, "count": o.clips, "seed": seed}
+        write_json(scratch / TRAINING, {"clips": None if seed is None else clips})
 
 
 def _card(o: VideoTeacherOptions, step: int) -> str:

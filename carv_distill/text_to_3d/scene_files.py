@@ -29,6 +29,7 @@ PARTS: dict[str, Callable[..., Any]] = {
 
 def save_scene(folder: Path, scene: Scene, view: SceneOptions, prompt: str, step: int) -> None:
     """`scene.safetensors` and `scene.json`; of Gaussians `scene.ply` besides."""
+    view = replace(view, gaussians=replace(view.gaussians, start=None))  # a place on this machine
     about = {"prompt": prompt, "step": step, "view": asdict(view)}
     with saved_folder(folder) as scratch:
         state = {name: t.detach().contiguous().cpu() for name, t in scene.state_dict().items()}

@@ -62,15 +62,18 @@ def test_it_is_said_which_folder_is_new_and_of_which_update(
 ) -> None:
     run = train(small_config("trainer.max_steps=4"))
     words = ["export", "--run", str(run), "--device", "cpu"]
+    page = f"a page to open: {run}/report.html\n"
     for more, said in (
         (["--step", "2"], "update 2 of 4, in place of that of update 4"),
         ([], "update 4 of 4, in place of that of update 2"),
     ):
         assert main([*words, *more]) == 0
-        assert capsys.readouterr().out == f"made anew: {run}/student, from the checkpoint of {said}\n"
+        made = f"made anew: {run}/student, from the checkpoint of {said}\n"
+        assert capsys.readouterr().out == made + page
     shutil.rmtree(run / "student")
     assert main(words) == 0
-    assert capsys.readouterr().out == f"made anew: {run}/student, from the checkpoint of update 4 of 4\n"
+    made = f"made anew: {run}/student, from the checkpoint of update 4 of 4\n"
+    assert capsys.readouterr().out == made + page
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,19 @@ def test_a_product_without_its_page_is_not_whole(student: Path) -> None:
     said = rf"student is not whole: it has no README\.md.*; python evaluate\.py export --run {student.parent}"
     with pytest.raises(UserError, match=said):
         contents_of(student)
+
+
+def test_places_on_this_machine_are_left_out_of_configurations(student: Path) -> None:
+    """diffusers writes where a network was loaded from; all else is sent as it lies there."""
+    place = student / "unet/config.json"
+    plain = contents_of(student).files["unet/config.json"]
+    told = json.loads(place.read_text())
+    place.write_text(json.dumps(told | {"_name_or_path": "/home/ada/secret/teacher"}))
+    contents = contents_of(student)
+    sent = contents.files["unet/config.json"]
+    assert isinstance(sent, bytes)
+    assert json.loads(sent) == {key: value for key, value in told.items() if key != "_name_or_path"}
+    assert contents.sizes["unet/config.json"] == len(sent)
+    assert isinstance(plain, bytes) == ("_name_or_path" in told)
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    assert contents.files[weights] == student / weights

@@ -192,3 +192,20 @@ def test_what_keeps_the_page_from_being_written_does_not_end_a_run(
     monkeypatch.setattr("carv_distill.report.write.write_text", full)
     keep_report(run)
     assert "report.html is not written: [Errno 28] No space left on device" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("variance", {"rows": [{"sampler": "x", "draws": 1}]}),
+        ("clip", {"runs": [{"score": 3}]}),
+        ("influence", {"queries": 5}),
+    ],
+)
+def test_results_of_another_version_do_not_end_a_run(
+    name: str, content: object, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_run(tmp_path)
+    (run / f"{name}.json").write_text(json.dumps(content))
+    assert keep_report(run) is None
+    assert "report.html is not written" in caplog.text

@@ -93,7 +93,7 @@ def test_its_attribution_ranks_what_it_learned_from(name: str, tmp_path: Path) -
 
 
 def test_a_folder_says_which_shapes_it_learned_from(tmp_path: Path) -> None:
-    """So that --teacher takes the same pictures as --run; of a part of them it says nothing."""
+    """So that --teacher takes the same pictures as --run; of a part of them it says so."""
     config: Any = config_of("teacher_shapes", tmp_path, "data.elevation=80", "seed=3")
     run, task = train(config), TASKS[config.task]
     assert task.model is not None
@@ -103,4 +103,6 @@ def test_a_folder_says_which_shapes_it_learned_from(tmp_path: Path) -> None:
     assert isinstance(told.data, DataOptions)
     assert (told.data.size, told.data.views, told.data.elevation, told.seed) == (16, 1, 80.0, 3)
     config = config_of("teacher_shapes", tmp_path, numbers_file(tmp_path, "1 4 6"), "name=part")
-    assert not (train(config) / "teacher/training.json").exists()
+    part = InfluenceOptions(teacher=str(train(config) / "teacher"), data="shapes")
+    with pytest.raises(UserError, match=r"^--data: .* learned from a part of the shapes .*--run FOLDER$"):
+        named_model(part)

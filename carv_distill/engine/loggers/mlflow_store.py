@@ -6,7 +6,6 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 from lightning.pytorch.loggers import MLFlowLogger
@@ -94,11 +93,14 @@ class MLflow(MLFlowLogger, RunLogger):
     def save(self) -> None:
         """Writes the metrics that wait for it."""
         rows, self._rows = self._rows, []
-        for start in range(0, len(rows), METRICS_AT_ONCE):
-            batch = rows[start : start + METRICS_AT_ONCE]
-            self._guard(partial(self.experiment.log_batch, self.run_id, metrics=batch))
-        if rows:
+
+        def work() -> None:
+            for start in range(0, len(rows), METRICS_AT_ONCE):
+                self.experiment.log_batch(self.run_id, metrics=rows[start : start + METRICS_AT_ONCE])
             self._ledger.reach(rows[-1].step)
+
+        if rows:
+            self._guard(work)
         self._written = time.monotonic()
 
     @rank_zero_only

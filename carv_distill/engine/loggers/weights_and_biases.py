@@ -96,6 +96,9 @@ class WeightsAndBiases(WandbLogger, RunLogger):
         self._guard(lambda: self.experiment.finish(exit_code=0 if status == "success" else 1))
 
     def _log(self, values: dict[str, Any], step: int) -> None:
-        # trainer/global_step is the axis that Lightning's logger defines for W&B's charts
-        self._guard(lambda: self.experiment.log({**values, "trainer/global_step": step}, step=step))
-        self._ledger.reach(step)
+        def work() -> None:
+            # trainer/global_step is the axis that Lightning's logger defines for W&B's charts
+            self.experiment.log({**values, "trainer/global_step": step}, step=step)
+            self._ledger.reach(step)
+
+        self._guard(work)

@@ -1,4 +1,4 @@
-"""Score distillation of a synthesiser: any dear differentiable renderer before a diffusion model.
+"""Score distillation of a synthesiser: any expensive differentiable renderer before a diffusion model.
 
     python examples/integrations/renderer/synthesiser.py
 

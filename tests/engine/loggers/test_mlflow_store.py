@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from carv_distill.engine.config import flat
+from carv_distill.engine.loggers.ledger import Ledger
 from carv_distill.engine.metrics import read_metrics
 from carv_distill.errors import UserError
 from carv_distill.tasks import load_config, open_run
@@ -113,6 +114,7 @@ def test_a_store_that_fails_meanwhile_does_not_end_the_run(
         logger.log_metrics({"a": 1.0}, step)
         logger.save()
     logger.finalize("success")
+    assert Ledger(run / "mlflow.json").is_new(1)  # so that a resumed run sends what was lost
     said = [r.message for r in caplog.records if "takes nothing more" in r.message]
     assert said == [
         "MLflow takes nothing more of this run (the server is gone); metrics.csv has all its rows"
