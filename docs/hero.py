@@ -22,8 +22,8 @@ from carv_distill.files import read_json
 from carv_distill.text_to_3d.scene_files import load_scene
 from carv_distill.text_to_3d.turntable import pictures, turntable
 
-ROWS = 3
-TOP = 5
+COLUMNS, ROWS = 5, 4
+TOP = 4
 
 
 def main() -> None:
@@ -33,8 +33,8 @@ def main() -> None:
     parser.add_argument("--object", type=Path, action="append", required=True)
     parser.add_argument("--influence", type=Path, required=True)
     o = parser.parse_args()
-    figure = new_figure(3.3, 12)
-    left, middle, right = figure.subfigures(1, 3, squeeze=False, width_ratios=[1.0, 1.25, 1.2])[0]
+    figure = new_figure(3.7, 12)
+    left, middle, right = figure.subfigures(1, 3, squeeze=False, width_ratios=[1.0, 1.35, 1.25])[0]
     show(left, student(o.student), "A one-step student", "digits by one network call, not 35")
     names = [load_scene(run / "object")[2] for run in o.object]
     show(middle, objects(o.object), "3D objects from prompts", " · ".join(names))
@@ -42,7 +42,7 @@ def main() -> None:
         right,
         ranked(o.influence),
         "Training samples that shaped one",
-        "left: the sample; then the first five",
+        "left the sample, then its first four",
     )
     save_figure(figure, Path(__file__).with_name("hero.png"))
 
@@ -59,11 +59,11 @@ def show(figure: SubFigure, grid: Tensor, title: str, below: str) -> None:
 
 
 def student(folder: Path) -> Tensor:
-    """A column for each digit."""
+    """The ten digits, each twice."""
     pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
-    labels = torch.arange(10).repeat(ROWS).tolist()
+    labels = (torch.arange(COLUMNS * ROWS) % 10).tolist()
     x = pipeline(class_labels=labels, generator=torch.Generator().manual_seed(0), output_type="raw").images
-    return make_grid(x, nrow=10, padding=1, pad_value=1.0)
+    return make_grid(x, nrow=COLUMNS, padding=1, pad_value=1.0)
 
 
 def objects(runs: list[Path]) -> Tensor:
