@@ -54,5 +54,6 @@ def main(words: list[str] | None = None) -> int:
     arguments = parser.parse_args(words if words and plain else ["fid", *words])
     command = COMMANDS[arguments.command]
     spin_briefly()
-    options = options_of(command.options, arguments)
-    return run_command(lambda: measure(command, options, renew_page), command.interrupted)
+    return run_command(
+        lambda: measure(command, options_of(command.options, arguments), renew_page), command.interrupted
+    )

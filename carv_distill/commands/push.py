@@ -64,8 +64,8 @@ def main(words: list[str] | None = None) -> int:
     """Reads the words of a command line and sends; the exit status."""
     parser = Parser(HELP, prog="carv-distill push")
     add_options(parser, PushOptions)
-    options = options_of(PushOptions, parser.parse_args(words))
-    return run_command(lambda: push(options), INTERRUPTED)
+    arguments = parser.parse_args(words)
+    return run_command(lambda: push(options_of(PushOptions, arguments)), INTERRUPTED)
 
 
 def push(options: PushOptions) -> None:

@@ -52,9 +52,9 @@ def main(words: list[str] | None = None) -> int:
     """Reads the words of a command line and shows the run; the exit status."""
     parser = Parser(HELP)
     add_options(parser, ViewOptions)
-    options = options_of(ViewOptions, parser.parse_args(words))
+    arguments = parser.parse_args(words)
     spin_briefly()
-    return run_command(lambda: view(options))
+    return run_command(lambda: view(options_of(ViewOptions, arguments)))
 
 
 def view(options: ViewOptions) -> None:

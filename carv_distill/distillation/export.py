@@ -23,7 +23,7 @@ from carv_distill.teachers.edm import DhariwalUNet, SongUNet
 
 __all__ = ["DhariwalUNet", "SongUNet"]
 '''
-CODE = {_PIPELINE: Path(__file__).with_name("one_step_pipeline.py").read_text(), _OF_EDM: _EDM_SOURCE}
+CODE = {_PIPELINE: Path(__file__).with_name("one_step_pipeline.py").read_text("utf-8"), _OF_EDM: _EDM_SOURCE}
 """What a student's folder has of code, which diffusers runs where `trust_remote_code` is given."""
 TAGS = "one-step", "distillation", "dmd"
 _CARD = """\
@@ -113,7 +113,7 @@ def save_student(
     """
     with saved_folder(folder) as scratch:
         _write_pipeline(scratch, network, scheduler_config)
-        (scratch / CARD).write_text(card)
+        (scratch / CARD).write_text(card, "utf-8")
         for name, average in averages:
             assert isinstance(average, ImageNetwork)
             _write_pipeline(scratch / "averages" / name, average, scheduler_config)
@@ -129,10 +129,10 @@ def _write_pipeline(folder: Path, network: ImageNetwork, scheduler_config: dict[
     }
     network.save(folder / "unet")
     if of_edm:
-        (folder / _OF_EDM).write_text(CODE[_OF_EDM])
+        (folder / _OF_EDM).write_text(CODE[_OF_EDM], "utf-8")
     write_json(folder / "scheduler" / "scheduler_config.json", dict(sorted(scheduler_config.items())))
     write_json(folder / "model_index.json", index)
-    (folder / _PIPELINE).write_text(CODE[_PIPELINE])
+    (folder / _PIPELINE).write_text(CODE[_PIPELINE], "utf-8")
 
 
 def student_card(network: ImageNetwork, classes: int, figures: Mapping[str, str | float]) -> str:

@@ -158,7 +158,7 @@ def save_networks(
     with saved_folder(folder) as scratch:
         save_latent_teacher(scratch, *parts, scheduler)
         save_clip(scratch / "clip", networks.clip, networks.tokenizer, size)
-        (scratch / CARD).write_text(_card(size, step))
+        (scratch / CARD).write_text(_card(size, step), "utf-8")
         write_json(scratch / TRAINING, {"shapes": None if source is None else dict(source)})
 
 

@@ -136,7 +136,7 @@ def save_pixel_networks(
     with saved_folder(folder) as scratch:
         pipeline.save_pretrained(scratch, safe_serialization=True)
         save_clip(scratch / "clip", networks.clip, networks.clip_tokenizer, size)
-        (scratch / CARD).write_text(_card(size, step))
+        (scratch / CARD).write_text(_card(size, step), "utf-8")
 
 
 def _card(size: int, step: int) -> str:

@@ -187,7 +187,7 @@ def save_video_networks(
     )
     with saved_folder(folder) as scratch:
         pipeline.save_pretrained(scratch, safe_serialization=True)
-        (scratch / CARD).write_text(_card(o, step))
+        (scratch / CARD).write_text(_card(o, step), "utf-8")
         clips = {"frames": o.frames, "size": o.size, "count": o.clips, "seed": seed}
         write_json(scratch / TRAINING, {"clips": None if seed is None else clips})
 

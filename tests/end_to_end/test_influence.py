@@ -74,8 +74,9 @@ def test_a_teacher_s_results_have_a_folder_of_their_own(tmp_path: Path) -> None:
     assert folder.name.endswith("-teacher-0")
     assert (folder / "influence.json").is_file()
     assert (folder / "influence/cosine.png").is_file()
-    *_, before, last = done.stdout.splitlines()
-    assert before.startswith("written to ")
+    *_, written, page, last = done.stdout.splitlines()
+    assert written.startswith("written to ")
+    assert page == f"a page to open: {folder / 'report.html'}"
     assert last.startswith("NOT KNOWN")  # two groups, and debiased scores
     done = run("evaluate.py", "fid", "--runs", str(tmp_path / "runs"))
     assert done.returncode == 2
