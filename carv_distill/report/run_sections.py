@@ -101,7 +101,8 @@ def curves(runs: Sequence[RunFiles]) -> Section:
     for name, title in TRACED.items():
         points = [p for run in runs for p in _points(run, name, _label(run, runs))]
         if len({p["step"] for p in points}) > 1:
-            found.append(charts.curves(points, title, f"{title} over the training"))
+            wide = _spans_decades([p["value"] for p in points])
+            found.append(charts.curves(points, title, f"{title} over the training", logarithmic=wide))
     variance = [p for run in runs for p in _variance_points(run, runs)]
     if len({p["step"] for p in variance}) > 1:
         words = "Variance of the gradient over the training, in total and with the upstream samples fixed"
@@ -121,6 +122,11 @@ def curves(runs: Sequence[RunFiles]) -> Section:
     if not found:
         found.append(blocks.missing("Nothing has been measured twice yet, so there is no curve."))
     return Section("Curves", found)
+
+
+def _spans_decades(values: Sequence[float]) -> bool:
+    """Whether a logarithmic axis shows more of them: all positive, the greatest ten times the least."""
+    return min(values) > 0 and max(values) >= 10 * min(values)
 
 
 def _label(run: RunFiles, runs: Sequence[RunFiles]) -> str:
