@@ -54,9 +54,13 @@ def curves(points: Sequence[Mapping[str, Any]], y: str, alt: str, logarithmic: b
         {"field": "step", "type": "quantitative", "title": "update"},
         {"field": "seconds", "type": "quantitative", "format": ".0f"},
         {"field": "value", "type": "quantitative", "format": ".4g", "title": y},
-        {"field": "low", "type": "quantitative", "format": ".4g", "title": "95 % from"},
-        {"field": "high", "type": "quantitative", "format": ".4g", "title": "to"},
     ]
+    known = any("low" in row for row in rows)
+    if known:
+        ends = (("low", "95 % from"), ("high", "to"))
+        about += [
+            {"field": end, "type": "quantitative", "format": ".4g", "title": title} for end, title in ends
+        ]
     band = {
         "transform": [{"filter": "isValid(datum.low) && isValid(datum.high)"}],
         "mark": {"type": "area", "opacity": 0.18},
@@ -87,7 +91,7 @@ def curves(points: Sequence[Mapping[str, Any]], y: str, alt: str, logarithmic: b
         "data": {"values": rows},
         "params": [{"name": "over", "value": "updates", "bind": over}],
         "transform": [{"calculate": "over == 'seconds' ? datum.seconds : datum.step", "as": "x"}],
-        "layer": [*([band] if any("low" in row for row in rows) else []), line, dots],
+        "layer": [*([band] if known else []), line, dots],
     }
     return drawn(spec, alt)
 
