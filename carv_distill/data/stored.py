@@ -112,7 +112,8 @@ def _read_labels(storage: Storage) -> list[int] | None:
     if content is None:
         there = f" (there is {storage.other_index})" if storage.other_index else ""
         raise UserError(
-            f"{where} is missing{there}, and with it the labels; data.labels=false takes the images without"
+            f'{where} is missing{there}, and with it the labels, as {{"labels": [["a.png", 3], ...]}}; a run '
+            "takes the images without by data.labels=false"
         )
     by_name: dict[str, object] = {}
     try:
