@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from carv_distill.data.clips.options import ClipOptions
 from carv_distill.data.options import IN_MEMORY, PROMPTED, DataOptions
@@ -53,7 +54,7 @@ def _rendered_clips(o: InfluenceOptions) -> ClipOptions:
     asked for."""
     own = ClipOptions()
     if told := _told(o, RENDERED_CLIPS, _CLIPS):
-        frames, size, count, seed = (int(told[key]) for key in _CLIPS)
+        frames, size, count, seed = (told[key] for key in _CLIPS)
         own = ClipOptions(None, (frames, size, size), count, seed)
     return replace(own, size=_size(o) or own.size)
 
@@ -64,12 +65,11 @@ def _rendered_shapes(o: InfluenceOptions) -> TrainedModel:
     assert o.data is not None
     own, seed = DataOptions(o.data), 0
     if told := _told(o, o.data, _SHAPES):
-        own.size, own.views, own.elevation = int(told["size"]), int(told["views"]), told["elevation"]
-        seed = int(told["seed"])
+        own.size, own.views, own.elevation, seed = (told[key] for key in _SHAPES)
     return TrainedModel(o.teacher, own, seed)
 
 
-def _told(o: InfluenceOptions, name: str, keys: tuple[str, ...]) -> dict[str, float] | None:
+def _told(o: InfluenceOptions, name: str, keys: tuple[str, ...]) -> dict[str, Any] | None:
     """What the teacher's folder says of the rendered set of that name; None where it says nothing."""
     assert o.teacher is not None
     file = local_folder(o.teacher, [INDEX, TRAINING]) / TRAINING
@@ -82,7 +82,8 @@ def _told(o: InfluenceOptions, name: str, keys: tuple[str, ...]) -> dict[str, fl
             f"--data: {o.teacher} learned from a part of the {name} (data.only), and its run knows which: "
             "--run FOLDER"
         )
-    if not isinstance(told, dict) or not all(isinstance(told.get(key), int | float) for key in keys):
+    kinds = {key: (int, float) if key == "elevation" else int for key in keys}
+    if not isinstance(told, dict) or not all(isinstance(told.get(k), kind) for k, kind in kinds.items()):
         raise UserError(f"{file}: {name} is {told!r}; the numbers {', '.join(keys)} are wanted")
     return told
 

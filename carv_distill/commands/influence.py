@@ -23,6 +23,8 @@ class InfluenceCommandOptions(RunOptions, InfluenceOptions):
     """training samples shown of each query"""
 
 
+WITHOUT_RUN = "influence-"
+"""How the names of folders begin that have the results of a teacher without a run."""
 TYPED = {
     "teacher.path": "--teacher",
     "teacher.size": "--resolution",
@@ -81,7 +83,7 @@ def _place(o: InfluenceCommandOptions) -> Path | None:
     if o.teacher is None:
         return None
     name = "-".join(part for part in Path(o.teacher).parts[-2:] if part.strip("./"))
-    return o.runs / f"influence-{re.sub(r'[^A-Za-z0-9._-]+', '-', name) or 'teacher'}"
+    return o.runs / f"{WITHOUT_RUN}{re.sub(r'[^A-Za-z0-9._-]+', '-', name) or 'teacher'}"
 
 
 def _refusal(task: Task, config: Any, options: InfluenceOptions) -> str:

@@ -12,6 +12,7 @@ from carv_distill.report import NAME
 from carv_distill.tasks import TASKS
 
 from .command import Command, Measurement, PlaceOptions
+from .influence import WITHOUT_RUN
 from .next_steps import next_steps
 
 
@@ -40,12 +41,13 @@ def _write(options: ReportOptions, runs: list[Path], device: str) -> Measurement
 
 
 def renew_page(folder: Path) -> Path | None:
-    """The page of a run after another measurement, or of results without a run; its place."""
+    """The page of a run after another measurement, or of results without a run in a folder of their own; its
+    place. None elsewhere: a report.html there may be somebody's."""
     from carv_distill.report.write import keep_report, keep_results
 
     if (folder / CONFIG).is_file():
         return keep_report(folder, next_steps(*open_run(TASKS, folder), folder))
-    return keep_results(folder)
+    return keep_results(folder) if folder.name.startswith(WITHOUT_RUN) else None
 
 
 REPORT = Command(

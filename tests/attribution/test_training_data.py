@@ -77,7 +77,7 @@ def test_rendered_shapes_are_those_that_the_teacher_learned_from(tmp_path: Path)
     file.write_text('{"shapes": {"size": 32, "views": 9, "elevation": 90.0, "seed": 4}}')
     own = DataOptions("shapes", size=32, views=9, elevation=90.0)
     assert named_model(o) == TrainedModel(str(tmp_path), own, 4)
-    file.write_text('{"shapes": {"size": "32"}}')
+    file.write_text('{"shapes": {"size": 32, "views": 9.5, "elevation": 90.0, "seed": 4}}')
     with pytest.raises(UserError, match=r"shapes is .*; the numbers size, views, elevation, seed are wanted"):
         named_model(o)
 

@@ -27,10 +27,15 @@ def test_a_measurement_renews_the_page_of_its_run(tmp_path: Path, capsys: pytest
     assert f"a page to open: {run / 'report.html'}" in capsys.readouterr().out
 
 
-def test_results_without_a_run_have_a_page_too(tmp_path: Path) -> None:
+def test_results_without_a_run_have_a_page_in_a_folder_of_their_own(tmp_path: Path) -> None:
     result = {"about": {"score": "trak"}, "conclusions": ["It agrees."], "queries": []}
-    command = Command(
-        "influence", "", CommonOptions, lambda *_: Measurement([], result), place=lambda _: tmp_path
-    )
-    measure(command, CommonOptions(device="cpu"), renew_page)
-    assert "It agrees." in (tmp_path / "report.html").read_text()
+    own, elsewhere = tmp_path / "influence-teacher", tmp_path / "somewhere"
+    for place in (own, elsewhere):
+        place.mkdir()
+        (place / "report.html").write_text("somebody's")
+        command = Command(
+            "influence", "", CommonOptions, lambda *_: Measurement([], result), place=lambda _, p=place: p
+        )
+        measure(command, CommonOptions(device="cpu"), renew_page)
+    assert "It agrees." in (own / "report.html").read_text()
+    assert (elsewhere / "report.html").read_text() == "somebody's"
