@@ -1,7 +1,7 @@
 """The picture at the head of the README, from what its three commands leave:
 
 python docs/hero.py --student runs/dmd_carv/student --object runs/sds_carv --object runs/torus \
-    --influence runs/influence-checkpoints-digits-teacher
+    --influence runs/influence-checkpoints-digits-teacher-of-digits
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ def labelled_model(
         return prepare(pictures.cpu(), number.tolist())
 
     def read(folder: Path) -> tuple[Tensor, list[Any]]:
-        found = load_stored_images(str(folder), labels=bool(teacher.labels))
+        found = load_stored_images(str(folder), labels=bool(teacher.labels), every_label=False)
         if found.spec.shape != spec.shape:
             raise UserError(
                 f"--queries: {folder} has images {list(found.spec.shape)}, the model's are {list(spec.shape)}"

@@ -79,11 +79,15 @@ def _measure(options: InfluenceCommandOptions, runs: list[Path], device: str) ->
 
 
 def _place(o: InfluenceCommandOptions) -> Path | None:
-    """Of a teacher without a run, as runs/influence-checkpoints-digits-teacher."""
+    """Of a teacher without a run, as runs/influence-checkpoints-digits-teacher-of-digits."""
     if o.teacher is None:
         return None
     name = "-".join(part for part in Path(o.teacher).parts[-2:] if part.strip("./"))
-    return o.runs / f"{WITHOUT_RUN}{re.sub(r'[^A-Za-z0-9._-]+', '-', name) or 'teacher'}"
+    return o.runs / f"{WITHOUT_RUN}{_name(name) or 'teacher'}-of-{_name(Path(o.data or '').stem) or 'data'}"
+
+
+def _name(words: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", words).strip("-.")
 
 
 def _refusal(task: Task, config: Any, options: InfluenceOptions) -> str:

@@ -60,7 +60,9 @@ class StoredImages:
         return torch.from_numpy(array).permute(2, 0, 1)
 
 
-def load_stored_images(path: str, labels: bool = True, convert: str = "none") -> StoredImages:
+def load_stored_images(
+    path: str, labels: bool = True, convert: str = "none", every_label: bool = True
+) -> StoredImages:
     """The pictures (:data:`~.storage.PICTURES`) of a folder, nested or not, or of a zip, in the order of
     their names.
 
@@ -70,6 +72,7 @@ def load_stored_images(path: str, labels: bool = True, convert: str = "none") ->
     Args:
         labels: without them `dataset.json` is not read.
         convert: see :func:`~.pictures.upright_picture`.
+        every_label: refuse labels that are left out, which in a training set is a mistake.
 
     Raises:
         UserError: nothing there, no images in it, or images that are not square, alike, and grey or RGB.
@@ -89,7 +92,7 @@ def load_stored_images(path: str, labels: bool = True, convert: str = "none") ->
         raise UserError(f"{where} is {width}×{height}; images must be square")
     channels = CHANNELS[upright_picture(picture, where, convert).mode]
     numbers, classes = torch.zeros(len(storage), dtype=torch.int64), 0
-    if labels and (in_index := _read_labels(storage)):
+    if labels and (in_index := _read_labels(storage, every_label)):
         numbers, classes = torch.tensor(in_index), max(in_index) + 1
     found = StoredImages(storage, numbers, ImageSpec(place.stem, channels, width, classes), convert)
     for number in spread(len(storage)):
@@ -106,8 +109,9 @@ def _where(storage: Storage, number: int) -> str:
     return f"{storage.path}: {storage.name(number)}"
 
 
-def _read_labels(storage: Storage) -> list[int] | None:
-    """N labels in 0 … n−1, each of which is there; None where the file says that there are none."""
+def _read_labels(storage: Storage, every_label: bool) -> list[int] | None:
+    """N labels in 0 … n−1, each of which is there if that is asked; None where the file says that there are
+    none."""
     where, content = f"{storage.path}: {INDEX}", storage.read_index()
     if content is None:
         there = f" (there is {storage.other_index})" if storage.other_index else ""
@@ -139,7 +143,7 @@ def _read_labels(storage: Storage) -> list[int] | None:
         numbers.append(label)
     largest = max(numbers)
     unused = set(range(min(largest + 1, len(numbers) + 1))).difference(numbers)
-    if unused:
+    if every_label and unused:
         raise UserError(
             f"{where} has labels up to {largest}, but no image with label {min(unused)}; they must be 0 … n−1"
         )

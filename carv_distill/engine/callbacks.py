@@ -223,6 +223,7 @@ class ProgressLine(Callback):
 
     def __init__(self, shown: dict[str, str], every: int) -> None:
         self.shown, self.every = shown, every
+        self.seen: dict[str, tuple[float, int]] = {}
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -248,7 +249,7 @@ class ProgressLine(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         step, last = trainer.global_step, trainer.max_steps
         metrics = trainer.callback_metrics if step % self.every == 0 else {}
-        figures = [form.format(float(metrics[name])) for name, form in self.shown.items() if name in metrics]
+        figures = [self._figure(name, float(metrics[name]), step) for name in self.shown if name in metrics]
         self.progress.update(self.task, completed=step)
         task = self.progress.tasks[self.task]
         if figures:
@@ -259,6 +260,13 @@ class ProgressLine(Callback):
             left = f"{duration(seconds)} left" if (seconds := seconds_left(task)) else ""
             parts = (f"update {step} of {last}", task.fields["figures"], left)
             log.info(" · ".join(p for p in parts if p))
+
+    def _figure(self, name: str, value: float, step: int) -> str:
+        """With the update at which it was first seen so, unless that is this one."""
+        if self.seen.get(name, (None, 0))[0] != value:
+            self.seen[name] = (value, step)
+        since = self.seen[name][1]
+        return self.shown[name].format(value) + ("" if since == step else f" at update {since}")
 
     @rank_zero_only
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:

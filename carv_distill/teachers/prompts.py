@@ -1,5 +1,4 @@
-"""Tokenizers of prompts: what they cut off, which words they do not know, and some that are made
-of words."""
+"""Tokenizers of prompts: what they cut off, which words they know, and some that are made of words."""
 
 from __future__ import annotations
 
@@ -10,6 +9,8 @@ from itertools import pairwise
 
 from transformers import CLIPTokenizer, PreTrainedTokenizerBase, T5Tokenizer
 
+FEW = 4096
+"""Entries below which a vocabulary is a list of words: what it does not have as a whole was never learned."""
 _WORDS = re.compile(r"[\w'-]+|[^\w\s]+")
 
 
@@ -26,6 +27,20 @@ def unknown_words(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[str]:
         return [w for w in words if len(tokenizer.tokenize(w)) > 1 and f"{w}</w>" not in known]
     words = dict.fromkeys(_WORDS.findall(prompt.lower()))
     return [w for w in words if tokenizer.unk_token_id in tokenizer(w).input_ids]
+
+
+def listed_words(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Every word of a vocabulary of few entries; none of a larger one, which has pieces for any word."""
+    vocabulary = tokenizer.get_vocab()
+    if len(vocabulary) >= FEW:
+        return []
+    words = {entry.removesuffix("</w>").removeprefix("▁") for entry in vocabulary if _is_word(entry)}
+    return sorted(word for word in words if _WORDS.fullmatch(word) and not unknown_words(tokenizer, word))
+
+
+def _is_word(entry: str) -> bool:
+    """Of T5's vocabularies, or a word of CLIP's; its single letters are what others are spelled with."""
+    return entry.startswith("▁") or (entry.endswith("</w>") and len(entry) > len("x</w>"))
 
 
 def cut_text(tokenizer: PreTrainedTokenizerBase, prompt: str, length: int) -> str:

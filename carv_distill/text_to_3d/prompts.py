@@ -26,14 +26,14 @@ def check_prompts(options: SDSOptions, encoder: PromptEncoder) -> None:
     views that become one.
 
     Raises:
-        UserError: Perp-Neg, with views around the object that become one.
+        UserError: a word that a teacher of few words does not know; Perp-Neg, with views around the object
+            that become one.
     """
     own = _own_words(options)
     given = {f"sds.prompts_by_view.{view}": words for view, words in own.items() if words}
-    for key, prompt in {"sds.prompt": options.prompt, **given}.items():
-        if unknown := encoder.unknown_words(prompt):
-            words = ", ".join(map(repr, unknown))
-            log.warning("%s: the teacher's tokenizer does not know %s; the object may ignore it", key, words)
+    negative = {"sds.negative_prompt": options.negative_prompt}
+    for key, words in {"sds.prompt": options.prompt, **given, **negative}.items():
+        _check_words(key, words, encoder)
     prompts = dict(zip(VIEWS, view_prompts(options), strict=True))
     plain = [prompt for view, prompt in prompts.items() if not own[view]]
     same = _alike(prompts, encoder)
@@ -50,7 +50,7 @@ def check_prompts(options: SDSOptions, encoder: PromptEncoder) -> None:
         )
     elif cut:
         _say_cut("sds.prompt", cut, encoder)
-    for key, words in {**given, "sds.negative_prompt": options.negative_prompt}.items():
+    for key, words in {**given, **negative}.items():
         if end := encoder.cut_text(words):
             _say_cut(key, end, encoder)
     for views in same:
@@ -60,6 +60,17 @@ def check_prompts(options: SDSOptions, encoder: PromptEncoder) -> None:
                 " and ".join(views),
                 prompts[views[0]],
             )
+
+
+def _check_words(key: str, prompt: str, encoder: PromptEncoder) -> None:
+    if unknown := encoder.unknown_words(prompt):
+        words = ", ".join(map(repr, unknown))
+        if known := encoder.listed_words():
+            raise UserError(
+                f"{key}: {prompt!r} has words that the teacher has never seen: {words}; it knows "
+                f"{', '.join(known)}"
+            )
+        log.warning("%s: the teacher's tokenizer does not know %s; the object may ignore it", key, words)
 
 
 def _own_words(options: SDSOptions) -> dict[str, str]:

@@ -163,7 +163,8 @@ def _advice(c: Comparison, advice: dict[str, Advice]) -> Table:
             for name, a in advice.items()
         ],
         "For each sampler the R and K of least variance × seconds in the seconds allowed; ECM of the "
-        f"iteration, against {c.base.arm} ({c.base.upstream}, {c.base.draws}).",
+        f"iteration, against {c.base.arm} ({c.base.upstream}, {c.base.draws}). What nested strata gain "
+        f"from more than R = {c.base.upstream} is not counted.",
     )
 
 
@@ -182,15 +183,19 @@ def conclusions(a: Analysis) -> list[str]:
         return c.within_model(arm).variance(r, k) * c.cost(r, k)
 
     arm, r, k = a.setting
-    own = price(base.arm, base.upstream, base.draws) / price(arm, r, k)
+    cost = price(base.arm, base.upstream, base.draws)
+    own, plain = (cost / price(*at) for at in (a.setting, (base.arm, best.upstream, best.draws)))
+    of_plain = "" if a.best == base.arm else f", {plain:.2f} of {base.arm} draws at the same R and K"
     sentences.append(
         f"Use R = {best.upstream}, K = {best.draws} with {a.best}: predicted ECM "
-        f"{with_interval(a.predicted, '.2f')}, against {own:.2f} of the run's own ({r}, {k}) {arm}."
+        f"{with_interval(a.predicted, '.2f')}, against 1 of {base.arm} ({base.upstream}, {base.draws})"
+        f"{of_plain} and {own:.2f} of the run's own ({r}, {k}) {arm}."
     )
-    total, check = with_interval(a.check.total, ".3g"), a.check
+    check = a.check
     sentences.append(
-        f"Tried: variance {total}, {number(1e3 * check.seconds)} ms per iteration (the run's own "
-        f"takes {number(1e3 * c.cost(r, k))} ms), ECM {with_interval(check.ecm, '.3g')}."
+        f"Tried: variance {with_interval(check.total, '.3g')} for {best.variance:.3g} as predicted, "
+        f"{number(1e3 * check.seconds)} ms per iteration for {number(1e3 * best.cost)} (the run's own takes "
+        f"{number(1e3 * c.cost(r, k))}): ECM {with_interval(check.ecm, '.3g')}."
     )
     if check.ecm.low < own < check.ecm.high:
         sentences.append("That does not tell it from the run's own; more --pairs would.")

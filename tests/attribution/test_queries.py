@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from carv_distill.attribution.models import load_model
 from carv_distill.attribution.queries import read_queries
 from carv_distill.data.images import load_images
+from carv_distill.data.stored import load_stored_images
 from carv_distill.errors import UserError
 from tests.helpers.attributed import few_digits, tiny_teacher
 
@@ -52,3 +55,19 @@ def test_queries_from_a_file_and_what_is_none(tmp_path: Path, monkeypatch: pytes
     ):
         with pytest.raises(UserError, match=f"--queries: .*{said}"):
             read_queries(words, whole)
+
+
+def test_pictures_to_ask_about_may_lack_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training set that leaves a label out is a mistake; two sevens are a question."""
+    few_digits(monkeypatch)
+    model, place = load_model(tiny_teacher(tmp_path), "cpu"), tmp_path / "sevens"
+    place.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.new("L", (8, 8), 200).save(place / name)
+    (place / "dataset.json").write_text(json.dumps({"labels": [["a.png", 7], ["b.png", 7]]}))
+    assert read_queries(str(place), model).words == ["7", "7"]
+    with pytest.raises(UserError, match=r"labels up to 7, but no image with label 0; they must be 0 … n−1"):
+        load_stored_images(str(place))
+    (place / "dataset.json").write_text(json.dumps({"labels": [["a.png", 7], ["b.png", 12]]}))
+    with pytest.raises(UserError, match=r"--queries: .*sevens has labels outside 0 … 9"):
+        read_queries(str(place), model)

@@ -80,4 +80,4 @@ def test_the_command_for_captioned_files_works(
     command = command_in(capsys.readouterr().err)
     assert main([*command, *FEW, "--cache", "cache"]) == 0
     (result,) = (tmp_path / "runs").glob("influence-*/influence.json")
-    assert result.parent.name.endswith("-a-teacher")
+    assert result.parent.name.endswith("-a-teacher-of-set")

@@ -9,7 +9,7 @@ from carv_distill.data.solids import combinations, object_prompt, view_prompt, v
 from carv_distill.data.wild import WILD
 from carv_distill.geometry.camera import VIEWS
 from carv_distill.teacher_training.preparation import LENGTH
-from carv_distill.teachers.prompts import cut_text, word_tokenizer
+from carv_distill.teachers.prompts import FEW, cut_text, listed_words, piece_tokenizer, word_tokenizer
 
 WORDS = ["a", "red", "blue", "torus", "cube"]
 
@@ -21,6 +21,17 @@ def test_every_word_is_one_token(words: list[str]) -> None:
     """Also one that holds the pairs of an earlier one, as green and red, or cyan and an."""
     tokenizer = word_tokenizer(words, length=10)
     assert [tokenizer.tokenize(word) for word in words] == [[f"{word}</w>"] for word in words]
+
+
+def test_the_words_of_a_small_vocabulary_are_listed() -> None:
+    """What CLIP's spells others with, and what T5's has for itself, are none."""
+    words = [*WORDS, "overhead"]
+    assert listed_words(word_tokenizer(words, length=10)) == sorted(set(words) - {"a"})
+    assert listed_words(piece_tokenizer(words)) == sorted(words)
+
+
+def test_a_large_vocabulary_is_no_list() -> None:
+    assert listed_words(piece_tokenizer([f"word{i}" for i in range(FEW)])) == []
 
 
 def test_no_caption_of_the_shapes_is_longer_than_its_teacher_takes() -> None:

@@ -71,6 +71,16 @@ def test_tables_and_json_hold_the_numbers(analysis: Analysis) -> None:
     assert f"Use R = {analysis.advice[analysis.best].upstream}, K = " in " ".join(content["conclusions"])
 
 
+def test_the_advice_is_told_beside_what_is_plain_and_what_was_predicted(analysis: Analysis) -> None:
+    """So a sampler's gain is told from that of R and K, and a miss by variance from one by seconds."""
+    c, best, said = analysis.comparison, analysis.advice[analysis.best], " ".join(conclusions(analysis))
+    assert analysis.best != "uniform"
+    plain, r, k = c.within_model("uniform"), best.upstream, best.draws
+    there = plain.variance(2, 1) * c.cost(2, 1) / (plain.variance(r, k) * c.cost(r, k))
+    assert f"against 1 of uniform (2, 1), {there:.2f} of uniform draws at the same R and K and " in said
+    assert f" for {best.variance:.3g} as predicted, " in said
+
+
 def test_the_summary_fits_on_a_screen(analysis: Analysis) -> None:
     """The baseline and every sampler at the largest K, what to use, then what the names mean; the report has
     all of it, sentences first."""

@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from carv_distill.errors import UserError
 from carv_distill.teachers.condition import Condition
-from carv_distill.teachers.prompts import cut_text, unknown_words
+from carv_distill.teachers.prompts import cut_text, listed_words, unknown_words
 
 from .family import Family
 
@@ -163,6 +163,11 @@ class PromptEncoder(nn.Module):
         """Words that no text model can have learned."""
         first, *others = (unknown_words(t, prompt) for t in self.tokenizers.values())
         return [word for word in first if all(word in other for other in others)]
+
+    def listed_words(self) -> list[str]:
+        """Every word that the teacher knows, if its text models have few; else none."""
+        words = [listed_words(t) for t in self.tokenizers.values()]
+        return sorted(set().union(*words)) if all(words) else []
 
     def remember(self, rows: Mapping[str, Condition], null: Condition) -> None:
         """Takes conditions that were kept of earlier, so that no text model is needed for them."""
