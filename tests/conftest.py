@@ -14,6 +14,7 @@ from carv_distill.tasks import load_config
 # Before their first import: a failed assertion there says what it found.
 pytest.register_assert_rewrite("tests.helpers")
 
+from tests.helpers.fake_hub import FakeHub  # noqa: E402
 from tests.helpers.small import ROOT, SMALL  # noqa: E402
 
 
@@ -28,6 +29,14 @@ def small_config(tmp_path: Path) -> Callable[..., DMDConfig]:
         return config
 
     return make
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
+    """The hub that a test's huggingface_hub sees."""
+    hub = FakeHub(tmp_path / "fetched")
+    hub.install(monkeypatch)
+    return hub
 
 
 @pytest.fixture(autouse=True, scope="session")

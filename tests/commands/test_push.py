@@ -31,13 +31,6 @@ NAME = "ada/digits"
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
-    hub = FakeHub(tmp_path / "fetched")
-    hub.install(monkeypatch)
-    return hub
-
-
-@pytest.fixture
 def run(tmp_path: Path) -> Path:
     return run_with_student(tmp_path)
 

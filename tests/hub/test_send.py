@@ -19,13 +19,6 @@ TO = Repository("ada/digits")
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
-    hub = FakeHub(tmp_path / "fetched")
-    hub.install(monkeypatch)
-    return hub
-
-
-@pytest.fixture
 def files(tmp_path: Path) -> dict[str, Path]:
     (tmp_path / "config.json").write_text("{}")
     return {"unet/config.json": tmp_path / "config.json"}
