@@ -25,7 +25,7 @@ EXPLORER = "explorer.html"
 MARK = "<!-- explorer -->"
 FRAME = (
     f'<iframe src="{EXPLORER}" title="What draws are worth at every R and K, with sliders" '
-    'style="width: 100%; height: 42rem; border: 0"></iframe>'
+    'style="width: 100%; height: 50rem; border: 0"></iframe>'
 )
 
 

@@ -17,6 +17,8 @@ SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"
 POINTS = 400
 """Of a curve, at most: more are averaged."""
 HEIGHT = 260
+ALONE = "this run"
+"""A curve that needs no legend where it is the only one."""
 MARGIN = 8
 """Pixels between the outermost points and the frame."""
 _TEXT = "currentColor"
@@ -108,7 +110,7 @@ def curves(points: Sequence[Mapping[str, Any]], y: str, alt: str, logarithmic: b
         "layer": [*([band] if known else []), line, dots],
     }
     marks = [Mark(*each) for each in zip(names, COLOURS, SHAPES, strict=False)]
-    return drawn(spec, alt, marks if len(marks) > 1 else ())
+    return drawn(spec, alt, () if names == [ALONE] else marks)
 
 
 def thinned(points: Sequence[Mapping[str, Any]], most: int = POINTS) -> list[Spec]:

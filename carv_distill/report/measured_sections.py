@@ -42,7 +42,7 @@ def quality(runs: Sequence[RunFiles]) -> Section | None:
     if any(NOTHING in row for row in cells):
         notes.append(f"{NOTHING}: not known, as the reference has statistics alone, or the run no prompts.")
     caption = "Mean over ranges of seeds ± their standard deviation (evaluate.py fid)"
-    return Section("Quality of samples", [blocks.table(["", *head.values()], cells, caption, notes)])
+    return Section("Quality of samples", [blocks.table(["samples", *head.values()], cells, caption, notes)])
 
 
 def _spread(value: object) -> str:
@@ -70,7 +70,7 @@ def clip(run: RunFiles) -> Section | None:
         return None
     if any(NOTHING in row for row in rows):
         notes.append(
-            f"{NOTHING}: the prompt names no pair of a colour and a solid, as a red cube does, so there is "
+            f"{NOTHING}: the prompt names no pair of a colour and a solid, as “a red cube” does, so there is "
             "no true solid to score beside the object, and no other pairs that its views could match."
         )
     return Section("CLIP score", [blocks.table(head, rows, "By evaluate.py clip, 95 % intervals", notes)])
@@ -89,7 +89,7 @@ def retrained(of: ResultFiles) -> Section | None:
         return None
     caption = "By evaluate.py lds and remove, 95 % intervals"
     return Section(
-        "Scores against models trained anew", [blocks.table(["", "value", "models"], rows, caption)]
+        "Scores against models trained anew", [blocks.table(["check", "value", "models"], rows, caption)]
     )
 
 

@@ -72,6 +72,11 @@ def _further(run: RunFiles, steps: Mapping[str, str]) -> list[Markup]:
         steps = {"train": f"python train.py --config {config} --resume"}
     if steps:
         parts += [blocks.text("To go on:"), blocks.commands([*steps.values()])]
+    if old := [name for name in steps if name in run.measured]:
+        names = " and ".join(old)
+        parts.append(
+            blocks.missing(f"What {names} measured is below, of an earlier update than the product's.")
+        )
     if done := _commands({name: a for name, a in run.measured.items() if name not in steps}):
         parts += [blocks.text("Done, with its results below; to do it again:"), blocks.commands(done)]
     return parts
@@ -159,7 +164,7 @@ def _spans_decades(values: Sequence[float]) -> bool:
 
 
 def _label(run: RunFiles, runs: Sequence[RunFiles]) -> str:
-    return run.name if len(runs) > 1 else "this run"
+    return run.name if len(runs) > 1 else charts.ALONE
 
 
 def _points(run: RunFiles, key: str, curve: str) -> list[dict[str, Any]]:

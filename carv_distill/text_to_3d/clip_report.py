@@ -88,7 +88,7 @@ def clip_table(results: Sequence[ClipResult]) -> Table:
         "prompt better than with any other pair of colour and solid."
     )
     if any(r.true is None for r in results):
-        caption += f" {NONE}: the prompt is no such pair, as a red cube."
+        caption += f" {NONE}: the prompt names no such pair, as “a red cube” does."
     return Table(
         "CLIP score, 100 · cosine of picture and prompt",
         ("run", "prompt", "CLIP score", "true solid", "matched"),

@@ -50,8 +50,9 @@ def test_a_value_that_is_no_number_is_left_out(value: float) -> None:
     assert len(json.loads(content)["data"]["values"]) == 3
 
 
-def test_the_legend_is_the_page_s_own_and_of_several_curves_alone() -> None:
-    """Vega's is cut where the screen is narrow; of one curve the title says all."""
+def test_the_legend_is_the_page_s_own() -> None:
+    """Vega's is cut where the screen is narrow; of the run's only curve the title says all, but not of one of
+    several runs, nor of one loss."""
     names = ["(32, 4) stratified: total", "(32, 1) iid: total"]
     block = curves([*points(3, names[0]), *points(3, names[1])], "variance", "Variance")
     legend = re.findall(r'<li><svg[^>]*fill="([^"]+)">.*?</svg>(.*?)</li>', block)
@@ -59,6 +60,7 @@ def test_the_legend_is_the_page_s_own_and_of_several_curves_alone() -> None:
     assert names[0] not in block.split('<div class="plot"')[1].split("<script")[0].split("aria-label")[0]
     assert "role-legend" not in block
     assert 'class="legend"' not in curves(points(3, "this run"), "FID", "FID")
+    assert "</svg>fake</li>" in curves(points(3, "fake"), "loss", "Losses")
     assert len(SHAPES) == len(COLOURS)
 
 

@@ -57,7 +57,7 @@ def test_columns_that_no_row_has_are_left_out_and_dashes_have_a_reason(tmp_path:
     value = {"mean": 1.5, "std": 0.25}
     fid = {"student": {"summary": {"fid": value, "recall": value}}, "floor": None}
     said = words_of(quality([run_with(tmp_path, fid=fid)]))
-    assert "FID recall student 1.5 ± 0.25 1.5 ± 0.25 FID and KID: lower is better" in said
+    assert "samples FID recall student 1.5 ± 0.25 1.5 ± 0.25 FID and KID: lower is better" in said
     assert "CLIP" not in said
     assert "–" not in said
     held_out = {"held_out": {"fid": 0.5}, "summary": {"fid": {"mean": 0.5, "std": None}}}

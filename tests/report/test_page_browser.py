@@ -148,6 +148,14 @@ def test_a_wide_table_scrolls_in_its_box_and_its_edge_says_so(browser: Any, page
     assert shaded < 200 < edge()
 
 
+def test_a_command_that_wraps_is_copied_as_one_line(browser: Any, page_file: Path) -> None:
+    page, _ = opened(browser, page_file, viewport={"width": 400, "height": 900})
+    block = page.locator("pre.commands").first
+    assert block.bounding_box()["height"] > 60
+    copied = block.evaluate("e => { getSelection().selectAllChildren(e); return getSelection().toString(); }")
+    assert re.fullmatch(r"python train\.py --config \S+/config\.yaml --resume", copied)
+
+
 def test_the_wheel_and_a_finger_over_a_chart_scroll_the_page(browser: Any, page_file: Path) -> None:
     """And leave the chart as it is; with Ctrl the wheel is the chart's."""
     page, _ = opened(browser, page_file, viewport={"width": 900, "height": 600})

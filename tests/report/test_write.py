@@ -110,6 +110,7 @@ def test_what_is_open_comes_first_and_what_is_done_is_done(tmp_path: Path) -> No
         assert f"evaluate.py influence --run {run}" in ahead
         assert (f"evaluate.py fid --run {run}" in ahead) is is_open
         assert ("python evaluate.py fid --images 300" in done) is not is_open
+        assert ("What fid measured is below, of an earlier update" in ahead) is is_open
 
 
 def test_each_capability_has_its_own_words(tmp_path: Path) -> None:

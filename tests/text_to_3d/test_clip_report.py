@@ -14,5 +14,5 @@ def test_no_cell_is_blank_without_a_reason() -> None:
     free = ClipResult("runs/b", "a pink lighthouse", 0, SCORE, None, None)
     table = clip_table([solid, free])
     assert [row[3:] for row in table.rows[:2]] == [("30.2 [29.3, 31.2]", "75%"), ("–", "–")]
-    assert table.caption.endswith("–: the prompt is no such pair, as a red cube.")
+    assert table.caption.endswith("–: the prompt names no such pair, as “a red cube” does.")
     assert "–:" not in clip_table([solid]).caption
