@@ -35,7 +35,9 @@ def train(config: RunConfig, resume: bool = False, requeue: bool = False) -> Pat
     from carv_distill.engine.run import execute  # Lightning, for which a mistake should not wait
     from carv_distill.report.callback import ReportPage
 
-    def report(folder: Path) -> ReportPage:
-        return ReportPage(folder, config.checkpoint.every)
+    task = TASKS[config.task]
 
-    return execute(TASKS[config.task], config, resume, requeue, report)
+    def report(folder: Path) -> ReportPage:
+        return ReportPage(folder, config.checkpoint.every, task.words)
+
+    return execute(task, config, resume, requeue, report)

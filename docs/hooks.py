@@ -25,7 +25,7 @@ EXPLORER = "explorer.html"
 MARK = "<!-- explorer -->"
 FRAME = (
     f'<iframe src="{EXPLORER}" title="What draws are worth at every R and K, with sliders" '
-    'style="width: 100%; height: 38rem; border: 0"></iframe>'
+    'style="width: 100%; height: 50rem; border: 0"></iframe>'
 )
 
 
@@ -35,7 +35,8 @@ def on_files(files: Files, config: Any) -> Files:
         for path in sorted((ROOT / folder).rglob(f"*.{ending}")):
             name = str(path.relative_to(ROOT))
             files.append(File(name, str(ROOT), config["site_dir"], config["use_directory_urls"]))
-    sliders = pages.Section("Where reuse pays", [explorer(kappa=4, ratio=24, other=0.1, base=1)])
+    costs = explorer(kappa=4, ratio=24, other=0, base=1, upstream="render", whose="text-to-3D")
+    sliders = pages.Section("Where reuse pays", [costs])
     files.append(File.generated(config, EXPLORER, content=pages.page("Explorer", "", [sliders])))
     return files
 

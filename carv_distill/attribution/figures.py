@@ -59,7 +59,7 @@ def top_figure(result: InfluenceResult, count: int) -> Figure:
     column = max(8 / (count + 1.2), STRIP if clips else COLUMN)
     rows: list[list[tuple[Tensor, str]]] = []
     for q, top in enumerate(result.ranking.top(count).tolist()):
-        row = [(queries.pictures[q], _caption(queries.words[q], BOLD, 1.2 * column - GAP))]
+        row = [(queries.pictures[q], _caption(queries.title(q), BOLD, 1.2 * column - GAP))]
         pictures = training.pictures(torch.tensor(top))
         for n, picture in zip(top, pictures, strict=True):
             score, half = number(scores[q, n].item()), half_width[q, n].item()
@@ -79,7 +79,7 @@ def top_figure(result: InfluenceResult, count: int) -> Figure:
             _show(grid[q, place], image, caption, PLAIN if place else BOLD)
     for place in range(count + 1):
         grid[0, place].set_title(f"{place}." if place else "query", fontsize=9)
-    below = "under each training sample: its label or words, and its score"
+    below = "under a query its name; under a training sample its label or words, and its score"
     if clips:
         below = f"{SHOWN} frames of each, from first to last; {below}"
     if not half_width.isnan().any():
@@ -134,18 +134,29 @@ def _draw_reliability(result: InfluenceResult, path: Path) -> None:
     figure = new_figure(3.4)
     axes = figure.add_subplot()
     last = known[-1]
-    needed = last.needed(WANTED)
-    end = max(4 * draws, min(2 * needed, 64 * draws) if math.isfinite(needed) else 0)
-    places = [known[0].draws * (end / known[0].draws) ** (i / 60) for i in range(61)]
-    curve = [last.predicted(p) for p in places]
-    limit = f"with {limit_of(result.ranking.about)}"
-    axes.plot(places, [r.with_mean for r in curve], color=BLUE, label=limit)
-    axes.plot(places, [r.between for r in curve], color=GREY, ls="--", label="of two rankings, predicted")
-    axes.plot([r.draws for r in known], [r.between for r in known], "o", color=GREY, label="measured")
+    if last.between > 0:  # else nothing follows for other numbers of draws
+        needed = last.needed(WANTED)
+        end = max(4 * draws, min(2 * needed, 64 * draws))
+        places = [known[0].draws * (end / known[0].draws) ** (i / 60) for i in range(61)]
+        curve = [last.predicted(p) for p in places]
+        limit = f"with {limit_of(result.ranking.about)}"
+        axes.plot(places, [r.with_mean for r in curve], color=BLUE, label=limit)
+        axes.plot(places, [r.between for r in curve], color=GREY, ls="--", label="of two rankings, predicted")
+    axes.errorbar(
+        [r.draws for r in known],
+        [r.between for r in known],
+        [r.half_width() for r in known],
+        fmt="o",
+        color=GREY,
+        capsize=3,
+        label="measured, 95 % intervals where known",
+    )
     axes.axvline(draws, color="0.4", ls=":", label=f"this one, {draws} draws")
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.set(xlabel="draws of each sample", ylabel="rank correlation", ylim=(0, 1.02))
+    axes.set(xlabel="draws of each sample", ylabel="rank correlation")
+    low, high = axes.get_ylim()  # as the data and their intervals have them
+    axes.set_ylim(max(low, -1.02), min(high, 1.02))
     axes.grid(alpha=0.25)
     fit = check_fit(known)
     if fit and fit.misses:

@@ -51,8 +51,8 @@ class AttributedModel:
     """Samples of the model itself, or of its student, one for each label or prompt."""
     asked: Callable[[int], Sequence[Any]]
     """So many labels or prompts, from all parts of its training set."""
-    read: Callable[[Path], tuple[Tensor, list[Any]]]
-    """A folder, zip or shards of pictures with their labels or captions."""
+    read: Callable[[Path], tuple[Tensor, list[Any], list[str]]]
+    """A folder, zip or shards of pictures with their labels or captions, and their names."""
     another: Callable[[Path, Samples], tuple[NetworkDenoiser, SampleBatch]]
     """The denoiser of another model of this kind, from its folder, and samples as that one takes them."""
     student: Path | None = None
@@ -104,14 +104,14 @@ def labelled_model(
         pictures = heun_sample(denoiser, teacher.schedule, z.to(device), number.to(device))
         return prepare(pictures.cpu(), number.tolist())
 
-    def read(folder: Path) -> tuple[Tensor, list[Any]]:
+    def read(folder: Path) -> tuple[Tensor, list[Any], list[str]]:
         found = load_stored_images(str(folder), labels=bool(teacher.labels), every_label=False)
         if found.spec.shape != spec.shape:
             raise UserError(
                 f"--queries: {folder} has images {list(found.spec.shape)}, the model's are {list(spec.shape)}"
             )
         pictures, labels = found.batch(torch.arange(len(found)))
-        return pictures, labels.tolist()
+        return pictures, labels.tolist(), names_of(found)
 
     def another(folder: Path, samples: Samples) -> tuple[NetworkDenoiser, SampleBatch]:
         other = load_teacher(folder)

@@ -74,14 +74,14 @@ def prompted_model(
     motion = None if clips is None or o.motion == "none" else Motion(o.motion, o.motion_floor)
     model = _PromptedModel(teacher, texts, motion, device)
 
-    def read(place: Path) -> tuple[Tensor, list[Any]]:
+    def read(place: Path) -> tuple[Tensor, list[Any], list[str]]:
         own: Captioned
         if clips is None:
             own = load_captioned_images(str(place), teacher.image_size)
         else:
             own = _clips(ClipOptions(str(place)), size)
         pictures, labels = own.batch(torch.arange(len(own)))
-        return pictures, [own.captions[n] for n in labels.tolist()]
+        return pictures, [own.captions[n] for n in labels.tolist()], names_of(own)
 
     def another(place: Path, samples: Samples) -> tuple[NetworkDenoiser, SampleBatch]:
         own = find_pipeline(place)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +34,23 @@ def read_queries(words: str, model: AttributedModel) -> Samples:
     if kind == "samples":
         if not rest.isdecimal() or int(rest) < 1:
             raise UserError(f"--queries: {words!r}; samples:8 asks for eight of the model's own")
-        return model.generate(model.asked(int(rest)))
+        return _generated(model, model.asked(int(rest)))
     if kind == "prompt":
         if model.classes or not rest.strip():
             reason = "the model has labels, not prompts" if model.classes else "there is no prompt after it"
             raise UserError(f"--queries: {words!r}; {reason}")
-        return model.generate([rest.strip()])
+        return _generated(model, [rest.strip()])
     if kind == "data":
         return _from_training(words, rest, model)
     place = Path(words)
     if not place.exists():
         raise UserError(f"--queries: {words} is no file or folder (allowed: {ALLOWED})")
-    pictures, about = _arrays(place, model) if place.suffix == ARRAYS else _read(place, model)
-    return model.prepare(pictures, about)
+    pictures, about, names = _arrays(place, model) if place.suffix == ARRAYS else _read(place, model)
+    return replace(model.prepare(pictures, about), names=names)
+
+
+def _generated(model: AttributedModel, about: Sequence[Any]) -> Samples:
+    return replace(model.generate(about), names=[f"seed {seed}" for seed in range(len(about))])
 
 
 def _from_training(words: str, rest: str, model: AttributedModel) -> Samples:
@@ -58,15 +64,15 @@ def _from_training(words: str, rest: str, model: AttributedModel) -> Samples:
     return model.training.at(numbers)
 
 
-def _read(place: Path, model: AttributedModel) -> tuple[Tensor, list[Any]]:
+def _read(place: Path, model: AttributedModel) -> tuple[Tensor, list[Any], list[str]]:
     with named_as({"data.path": "--queries"}):
-        pictures, about = model.read(place)
+        pictures, about, names = model.read(place)
     if model.classes and not all(0 <= label < model.classes for label in about):
         raise UserError(f"--queries: {place} has labels outside 0 … {model.classes - 1}")
-    return pictures, about
+    return pictures, about, names
 
 
-def _arrays(path: Path, model: AttributedModel) -> tuple[Tensor, list[Any]]:
+def _arrays(path: Path, model: AttributedModel) -> tuple[Tensor, list[Any], list[str]]:
     word = "labels" if model.classes else "prompts"
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -88,4 +94,4 @@ def _arrays(path: Path, model: AttributedModel) -> tuple[Tensor, list[Any]]:
         raise UserError(f"--queries: {path} has pixels outside [−1, 1]; bytes are taken too")
     if model.classes and not all(0 <= w < model.classes for w in about):
         raise UserError(f"--queries: {path} has labels outside 0 … {model.classes - 1}")
-    return images, about
+    return images, about, [f"{path.name} #{number}" for number in range(len(about))]

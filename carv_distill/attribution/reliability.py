@@ -85,6 +85,10 @@ class Reliability:
         """
         return max(self.between, 0.0) ** 0.5
 
+    def half_width(self, level: float = 0.95) -> float:
+        """Half the confidence interval of `between`, by the jackknife over blocks; NaN without `without`."""
+        return _jackknife(self.without, level)
+
     def predicted(self, draws: float) -> Reliability:
         """With n times as many draws: ρ_n = n ρ/(1 + (n − 1) ρ) (Spearman 1910, Brown 1910)."""
         return Reliability(draws, _spearman_brown(self.between, draws / self.draws))
@@ -194,12 +198,15 @@ def check_fit(known: Sequence[Reliability], level: float = 0.95) -> Fit | None:
         return None
     small, large = tested[0], tested[-1]
     n = small.draws / large.draws
-    left = torch.tensor(
-        [s - _spearman_brown(r, n) for s, r in zip(small.without, large.without, strict=True)],
-        dtype=torch.float64,
-    )
-    blocks = len(left)
-    se = math.sqrt(left.var(unbiased=False).item() * (blocks - 1))
-    quantile = t_quantile((1 + level) / 2, blocks - 1)
+    left = [s - _spearman_brown(r, n) for s, r in zip(small.without, large.without, strict=True)]
     predicted = _spearman_brown(large.between, n)
-    return Fit(small.draws, small.between, predicted, large.draws, quantile * se)
+    return Fit(small.draws, small.between, predicted, large.draws, _jackknife(left, level))
+
+
+def _jackknife(left: Sequence[float], level: float) -> float:
+    """Half the confidence interval of what has these values without each block; NaN without any."""
+    if not left:
+        return math.nan
+    blocks = len(left)
+    se = math.sqrt(torch.tensor(left, dtype=torch.float64).var(unbiased=False).item() * (blocks - 1))
+    return t_quantile((1 + level) / 2, blocks - 1) * se

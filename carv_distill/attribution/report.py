@@ -34,7 +34,7 @@ def influence_table(result: InfluenceResult, count: int) -> Table:
             error = "" if math.isnan(half) else f"\n± {number(half)}"
             score = number(ranking.scores[q, n].item())
             cells.append(f"{result.training.names[n]} ({result.training.words[n]})\n{score}{error}")
-        rows.append((_name(result, q), *cells))
+        rows.append((result.queries.title(q), *cells))
     known = not ranking.half_width.isnan().any()
     error = (
         "±: half of the score's 95 % interval over the draws. Where intervals overlap the order is not known."
@@ -71,13 +71,6 @@ def voted_table(result: InfluenceResult, count: int) -> Table | None:
         [("all", *cells)],
         f"Each query votes for its first {votes.each}; among equal votes the mean score decides.{agree}",
     )
-
-
-def _name(result: InfluenceResult, q: int) -> str:
-    """As "#3 (3)" for a training sample, or "1st sample (0)"."""
-    words = f"({result.queries.words[q]})"
-    numbers = result.queries.numbers
-    return f"{q + 1}. {words}" if numbers is None else f"#{int(numbers[q])} {words}"
 
 
 def limit_of(about: Mapping[str, Any]) -> str:
@@ -150,6 +143,7 @@ def influence_dict(result: InfluenceResult, count: int) -> dict[str, Any]:
     queries = [
         {
             "query": result.queries.words[q],
+            "name": result.queries.names[q],
             "number": None if result.queries.numbers is None else int(result.queries.numbers[q]),
             "top": [
                 {

@@ -27,9 +27,15 @@ class Samples:
     batch: SampleBatch
     numbers: Tensor | None = None
     """Of training samples, their numbers in the whole training set, [n]."""
+    names: Sequence[str] = ()
+    """Of queries, what each is called: its file, "#3" of the training set, or "seed 0"."""
 
     def __len__(self) -> int:
         return len(self.batch)
+
+    def title(self, n: int) -> str:
+        """Name and words of a query, as "#3 (7)"."""
+        return f"{self.names[n]} ({self.words[n]})" if self.words[n] else self.names[n]
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,8 @@ class TrainingSet:
         """Some of them, in memory."""
         i = torch.tensor(numbers, dtype=torch.long)
         words = [self.words[n] for n in numbers]
-        return Samples(self.pictures(i), words, self.batch(i), self.numbers[i])
+        names = [self.names[n] for n in numbers]
+        return Samples(self.pictures(i), words, self.batch(i), self.numbers[i], names)
 
     def some(self, numbers: Sequence[int]) -> TrainingSet:
         """A set of some of them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -53,7 +53,7 @@ def _measure(options: FIDCommandOptions, runs: list[Path], device: str) -> Measu
     from carv_distill.data.images import load_data
     from carv_distill.evaluation.prompted import captioned_setup
     from carv_distill.evaluation.reference import FIDSetup
-    from carv_distill.evaluation.report import evaluate_generator, report_table
+    from carv_distill.evaluation.report import evaluate_generator, floor_summary, report_table
     from carv_distill.processes import Processes
 
     (run,) = runs
@@ -100,7 +100,8 @@ def _measure(options: FIDCommandOptions, runs: list[Path], device: str) -> Measu
         return None
     floor = _floor(config.fid, setup, data, prompted, reference) if options.floor else None
     result: dict[str, Any] = {r.name: r.to_dict() for r in reports}
-    result["floor"] = None if floor is None else floor.to_dict()
+    summary = {key: asdict(each) for key, each in floor_summary(floor).items()}
+    result["floor"] = None if floor is None else floor.to_dict() | ({"summary": summary} if summary else {})
     return Measurement([f"run {run}\n", report_table(reports, floor, as_trained)], result)
 
 

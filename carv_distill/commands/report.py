@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from carv_distill.engine.folder import CONFIG, open_run
+from carv_distill.engine.task import PageWords
 from carv_distill.errors import UserError
 from carv_distill.options import option
 from carv_distill.report import NAME
@@ -35,8 +36,10 @@ def _write(options: ReportOptions, runs: list[Path], device: str) -> Measurement
     if len(runs) > 1 and options.out is None:
         raise UserError("--out: several runs need a file of their own, as --out report.html")
     place = options.out or runs[0] / NAME
-    steps = next_steps(*REPORT.open(runs[0], options), runs[0]) if len(runs) == 1 else []
-    write_report(runs, place, steps)
+    opened = [REPORT.open(run, options) for run in runs]
+    steps = next_steps(*opened[0], runs[0]) if len(runs) == 1 else {}
+    words = {task.words for task, _ in opened}
+    write_report(runs, place, steps, words.pop() if len(words) == 1 else PageWords())
     return Measurement([f"written to {place}; open it in a browser"])
 
 
@@ -46,7 +49,8 @@ def renew_page(folder: Path) -> Path | None:
     from carv_distill.report.write import keep_report, keep_results
 
     if (folder / CONFIG).is_file():
-        return keep_report(folder, next_steps(*open_run(TASKS, folder), folder))
+        task, config = open_run(TASKS, folder)
+        return keep_report(folder, next_steps(task, config, folder), task.words)
     return keep_results(folder) if folder.name.startswith(WITHOUT_RUN) else None
 
 

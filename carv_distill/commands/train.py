@@ -88,8 +88,9 @@ def _train(arguments: argparse.Namespace) -> None:
     start = time.monotonic()
     folder = train(config, arguments.resume, arguments.requeue)
     if is_main_process():
-        keep_report(folder, next_steps(TASKS[config.task], config, folder))
-        show(printable(closing(TASKS[config.task], config, folder, time.monotonic() - start)))
+        task = TASKS[config.task]
+        keep_report(folder, next_steps(task, config, folder), task.words)
+        show(printable(closing(task, config, folder, time.monotonic() - start)))
 
 
 def show(text: str) -> None:
@@ -121,7 +122,7 @@ def closing(task: Task, config: RunConfig, folder: Path, seconds: float) -> str:
     drawn = [*sorted((folder / "figures").glob("*.png")), *sorted((folder / "samples").glob("*.png"))[-1:]]
     if drawn:
         lines.append(f"drawn: {', '.join(map(str, drawn))}")
-    lines += [f"next: {step}" for step in next_steps(task, config, folder)[:NEXT]]
+    lines += [f"next: {step}" for step in [*next_steps(task, config, folder).values()][:NEXT]]
     return "\n".join(lines)
 
 

@@ -8,7 +8,7 @@ from types import ModuleType
 
 from carv_distill.data.options import CAPTIONED, PROMPTED
 from carv_distill.engine.folder import CONFIG
-from carv_distill.engine.task import Generator, Task, TrainedModel
+from carv_distill.engine.task import Generator, PageWords, Task, TrainedModel
 from carv_distill.errors import UserError
 
 from .options import DMDConfig, DMDOptions, GANOptions
@@ -160,4 +160,5 @@ DMD = Task(
     model=_model,
     no_model=_no_model,
     shards=True,
+    words=PageWords("One-step distillation"),
 )

@@ -89,6 +89,20 @@ class TrainedModel:
 
 
 @dataclass(frozen=True)
+class PageWords:
+    """What the page of a run calls things that each capability has its own words for."""
+
+    task: str = "Run"
+    """What was done, as "One-step distillation"."""
+    pictures: str = "Samples"
+    """Heading of the pictures made along the training."""
+    shown: str = "Samples from the same noise"
+    """What they show."""
+    upstream: str = "sample"
+    """One upstream sample."""
+
+
+@dataclass(frozen=True)
 class Task:
     """A capability as a value: its folder makes one, and `tasks.py` lists it.
 
@@ -129,3 +143,5 @@ class Task:
     prompted: Callable[[Any], bool] | None = None
     """config → whether what a run makes has prompts, as `evaluate.py clip` needs: the pictures of its
     generators, or, without any, the object that it renders."""
+    words: PageWords = PageWords()
+    """Of its runs' pages."""

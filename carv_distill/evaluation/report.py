@@ -173,20 +173,28 @@ def report_table(
     """
     reports = list(reports)
     summaries = [(r.name, r.summary(), f"{r.summary()['fid'].minimum:.2f}") for r in reports]
-    if isinstance(floor, Floor):
-        of_floor = summarise(floor.metrics)
-        if "kid" in of_floor and floor.metrics[0].images > KID_SUBSET_SIZE:
-            # the spread is of its subsets, which are no smaller than a generator's
-            of_floor["kid"] = replace(of_floor["kid"], std=None)
-        summaries.append(("floor: perfect generator", of_floor, "–"))
-    elif isinstance(floor, HeldOut):
-        summaries.append(("floor: real images", {"fid": Summary.of([floor.fid])}, "–"))
+    if of_floor := floor_summary(floor):
+        name = "perfect generator" if isinstance(floor, Floor) else "real images"
+        summaries.append((f"floor: {name}", of_floor, "–"))
     kid = KIDUnit.of([abs(s["kid"].mean) for _, s, _ in summaries if "kid" in s])
     headers: tuple[str, ...] = ("", "FID", "min", kid.header, "precision", "recall")
     if any("recognised" in r.summary() for r in reports):
         headers = (*headers, "CLIP", "recognised")
     rows = [_row(*summary, kid)[: len(headers)] for summary in summaries]
     return Table("Sample quality", headers, rows, " ".join(_explained(reports, floor, as_trained)))
+
+
+def floor_summary(floor: Floor | HeldOut | NoFloor | None) -> dict[str, Summary]:
+    """Of each metric that is known of it; empty without one."""
+    if isinstance(floor, HeldOut):
+        return {"fid": Summary.of([floor.fid])}
+    if not isinstance(floor, Floor):
+        return {}
+    summary = summarise(floor.metrics)
+    if "kid" in summary and floor.metrics[0].images > KID_SUBSET_SIZE:
+        # the spread is of its subsets, which are no smaller than a generator's
+        summary["kid"] = replace(summary["kid"], std=None)
+    return summary
 
 
 @dataclass(frozen=True)

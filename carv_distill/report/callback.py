@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from carv_distill.engine.callbacks import Periodic
+from carv_distill.engine.task import PageWords
 
 from .write import keep_report
 
@@ -24,15 +25,16 @@ class ReportPage(Periodic):
     Args:
         run: folder.
         every: updates between two checkpoints.
+        words: of its task.
     """
 
-    def __init__(self, run: Path, every: int) -> None:
+    def __init__(self, run: Path, every: int, words: PageWords) -> None:
         super().__init__(every)
-        self.run, self.before = run, -math.inf
+        self.run, self.words, self.before = run, words, -math.inf
 
     @rank_zero_only
     def act(self, trainer: Trainer, module: Any) -> None:
         if time.monotonic() - self.before < SECONDS:
             return
-        keep_report(self.run)
+        keep_report(self.run, words=self.words)
         self.before = time.monotonic()

@@ -8,16 +8,19 @@ from typing import Any
 
 from markupsafe import Markup
 
-from carv_distill.figures import BLUE, GREEN, GREY, ORANGE, RED
-
-from .blocks import chart
+from .blocks import Control, Mark, chart
 
 Spec = dict[str, Any]
-COLOURS = [BLUE, ORANGE, GREEN, RED, GREY, "#7a4fa3", "#8a6d3b"]
+COLOURS = ["#3a7fc9", "#c9731f", "#3b8a5a", "#cf4a50", "#7d7d7d", "#9667c4", "#94763f"]
+"""Of curves: lines are told from a light page and from a dark one."""
 SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right"]
 POINTS = 400
 """Of a curve, at most: more are averaged."""
 HEIGHT = 260
+ALONE = "this run"
+"""A curve that needs no legend where it is the only one."""
+MARGIN = 8
+"""Pixels between the outermost points and the frame."""
 _TEXT = "currentColor"
 CONFIG: Spec = {
     "background": None,
@@ -27,10 +30,19 @@ CONFIG: Spec = {
         "labelColor": _TEXT, "titleColor": _TEXT, "tickColor": _TEXT, "domainColor": _TEXT,
         "gridColor": _TEXT, "gridOpacity": 0.15, "titleFontWeight": "normal", "labelLimit": 220,
     },
-    "legend": {"labelColor": _TEXT, "titleColor": _TEXT, "orient": "top", "labelLimit": 300, "columns": 3},
-    "title": {"color": _TEXT, "fontWeight": "normal"},
+    "legend": {"disable": True},
 }  # fmt: skip
-"""The page's own colours, whether light or dark."""
+"""The page's own colours, whether light or dark; its legends are the page's own, too."""
+_DRAG = "[pointerdown[event.pointerType == 'mouse'], window:pointerup] > window:pointermove!"
+MOVED = {
+    "type": "interval", "on": _DRAG, "translate": _DRAG, "zoom": "wheel![event.ctrlKey || event.metaKey]"
+}  # fmt: skip
+"""By a mouse alone: a finger on a chart, or the wheel over it, scrolls the page."""
+HOW = (
+    "With a mouse: drag a chart to move it, zoom with Ctrl and the wheel, put it back by a double click. A "
+    "point tells its numbers."
+)
+"""What a reader of several charts is told."""
 
 
 def curves(points: Sequence[Mapping[str, Any]], y: str, alt: str, logarithmic: bool = False) -> Markup:
@@ -47,8 +59,12 @@ def curves(points: Sequence[Mapping[str, Any]], y: str, alt: str, logarithmic: b
         "scale": {"domain": names, "range": COLOURS[: len(names)]},
     }  # fmt: skip
     shape: Spec = colour | {"scale": {"domain": names, "range": SHAPES[: len(names)]}}
-    scale: Spec = {"type": "log"} if logarithmic else {"zero": False}
-    x: Spec = {"field": "x", "type": "quantitative", "title": None, "axis": {"tickCount": 6}}
+    kind: Spec = {"type": "log"} if logarithmic else {"zero": False}
+    scale = kind | {"nice": False, "padding": MARGIN}
+    x: Spec = {
+        "field": "x", "type": "quantitative", "title": None, "axis": {"tickCount": 6},
+        "scale": {"zero": False, "nice": False, "padding": MARGIN},
+    }  # fmt: skip
     about = [
         {"field": "curve", "type": "nominal", "title": "curve"},
         {"field": "step", "type": "quantitative", "title": "update"},
@@ -71,7 +87,7 @@ def curves(points: Sequence[Mapping[str, Any]], y: str, alt: str, logarithmic: b
         },
     }  # fmt: skip
     line: Spec = {
-        "params": [{"name": "view", "select": "interval", "bind": "scales"}],
+        "params": [{"name": "view", "select": MOVED, "bind": "scales"}],
         "mark": {"type": "line", "strokeWidth": 1.8},
         "encoding": {
             "x": x,
@@ -93,7 +109,8 @@ def curves(points: Sequence[Mapping[str, Any]], y: str, alt: str, logarithmic: b
         "transform": [{"calculate": "over == 'seconds' ? datum.seconds : datum.step", "as": "x"}],
         "layer": [*([band] if known else []), line, dots],
     }
-    return drawn(spec, alt)
+    marks = [Mark(*each) for each in zip(names, COLOURS, SHAPES, strict=False)]
+    return drawn(spec, alt, () if names == [ALONE] else marks)
 
 
 def thinned(points: Sequence[Mapping[str, Any]], most: int = POINTS) -> list[Spec]:
@@ -116,10 +133,10 @@ def _mean(values: Sequence[float]) -> float:
     return float(f"{math.fsum(values) / len(values):.6g}")
 
 
-def drawn(spec: Spec, alt: str) -> Markup:
+def drawn(spec: Spec, alt: str, legend: Sequence[Mark] = (), controls: Sequence[Control] = ()) -> Markup:
     """With its still picture."""
     import vl_convert
 
     width = {"width": 640} if spec.get("width") == "container" else {}
     svg = vl_convert.vegalite_to_svg({**spec, **width})
-    return chart(spec, alt, svg)
+    return chart(spec, alt, svg, legend, controls)

@@ -10,7 +10,7 @@ from typing import Any
 
 from carv_distill.engine.environment import LAYOUT
 from carv_distill.engine.environment import NAME as ENVIRONMENT
-from carv_distill.engine.folder import CONFIG, METRICS, read_run_config
+from carv_distill.engine.folder import CONFIG, METRICS, product_step, read_run_config
 from carv_distill.engine.metrics import Row, read_metrics
 from carv_distill.errors import UserError
 from carv_distill.files import read_json
@@ -85,8 +85,9 @@ class RunFiles(ResultFiles):
 
     @property
     def updates(self) -> int:
-        """Logged so far."""
-        return int(self.metrics[-1]["step"]) if self.metrics else 0
+        """Done so far: logged, or in the product, as of a run that is shorter than trainer.log_every."""
+        logged = int(self.metrics[-1]["step"]) if self.metrics else 0
+        return max(logged, product_step(self.folder) or 0)
 
     @property
     def seconds(self) -> float:

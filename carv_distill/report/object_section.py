@@ -33,9 +33,11 @@ def object_section(run: RunFiles) -> Section | None:
     else:
         parts += viewer(mesh)
     if (film := run.bytes_of("object", "turntable.mp4")) is not None:
-        parts.append(blocks.video(film, "The field, turning"))
+        parts.append(blocks.video(film, "The object, turning"))
     if (views := run.bytes_of("object", "views.png")) is not None:
-        parts.append(blocks.image(views, "Views from around", pixels=True))
+        parts.append(
+            blocks.image(views, "Views from around, from two heights, on each background", pixels=True)
+        )
     return Section("Object", parts)
 
 

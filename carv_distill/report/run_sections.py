@@ -9,8 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from carv_distill.engine.task import PageWords
 from carv_distill.screen import duration
-from carv_distill.variance.table import number
 
 from . import blocks, charts
 from .files import ResultFiles, RunFiles
@@ -31,45 +31,76 @@ TRACED = {
 """Metrics that have a chart of their own."""
 
 
-def heading(run: RunFiles) -> str:
+def heading(run: RunFiles, words: PageWords) -> str:
     """One line on a run."""
     wanted = run.option("trainer.max_steps")
     done = f"{run.updates:,} of {wanted:,} updates" if isinstance(wanted, int) else f"{run.updates:,} updates"
-    return f"Task {run.task}: {done} in {duration(run.seconds)}."
+    prompt = run.option("sds.prompt")
+    of = f", “{prompt}”" if prompt else ""
+    time = f" in {duration(run.seconds)}" if run.metrics else ""
+    return f"{words.task} (task {run.task}){of}: {done}{time}."
 
 
-def about(runs: Sequence[RunFiles], steps: Sequence[str] = ()) -> Section:
+def about(runs: Sequence[RunFiles], words: PageWords, steps: Mapping[str, str]) -> Section:
     """What was run, on what, and how to go on: with its updates, or, once it has them, with these steps."""
     parts: list[Markup] = []
     if len(runs) == 1:
         (run,) = runs
-        parts.append(blocks.facts(_facts(run)))
+        known = {name: fact for name, fact in _facts(run, words).items() if fact is not None}
+        parts.append(blocks.facts(known))
         if command := run.environment.get("command"):
             parts.append(blocks.commands([typed(command)]))
-        wanted = run.option("trainer.max_steps")
-        if isinstance(wanted, int) and run.updates < wanted:
-            config = shlex.quote(str(run.folder / "config.yaml"))
-            steps = [f"python train.py --config {config} --resume"]
-        if steps:
-            parts += [blocks.text("To go on:"), blocks.commands(steps)]
+        parts += _further(run, steps)
     else:
-        rows = [[run.name, *map(str, _facts(run).values())] for run in runs]
-        parts.append(blocks.table(["run", *_facts(runs[0])], rows))
+        facts = [_facts(run, words) for run in runs]
+        names = [name for name in facts[0] if any(of[name] is not None for of in facts)]
+        rows = [
+            [run.name, *("–" if of[name] is None else str(of[name]) for name in names)]
+            for run, of in zip(runs, facts, strict=True)
+        ]
+        parts.append(blocks.table(["run", *names], rows))
     parts += [blocks.missing(line) for run in runs for line in run.unreadable]
     return Section("What was run", parts)
 
 
-def _facts(run: RunFiles) -> dict[str, object]:
+def _further(run: RunFiles, steps: Mapping[str, str]) -> list[Markup]:
+    """What is open, and how to measure again what is measured."""
+    parts: list[Markup] = []
+    wanted = run.option("trainer.max_steps")
+    if isinstance(wanted, int) and run.updates < wanted:
+        config = shlex.quote(str(run.folder / "config.yaml"))
+        steps = {"train": f"python train.py --config {config} --resume"}
+    if steps:
+        parts += [blocks.text("To go on:"), blocks.commands([*steps.values()])]
+    if old := [name for name in steps if name in run.measured]:
+        names = " and ".join(old)
+        parts.append(
+            blocks.missing(f"What {names} measured is below, of an earlier update than the product's.")
+        )
+    if done := _commands({name: a for name, a in run.measured.items() if name not in steps}):
+        parts += [blocks.text("Done, with its results below; to do it again:"), blocks.commands(done)]
+    return parts
+
+
+def _commands(measured: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Of results, as they were typed."""
+    return [typed(a["command"]) for a in measured.values() if a.get("command")]
+
+
+def _facts(run: RunFiles, words: PageWords) -> dict[str, object]:
+    """By name; None of what a run of this task has not."""
     packages = run.environment.get("packages") or {}
     commit = (run.environment.get("git") or {}).get("commit")
+    upstream, draws = run.option("estimator.upstream"), run.option("estimator.draws")
     return {
         "task": run.task,
-        "teacher": run.option("teacher.path") or "none",
-        "data": run.option("data.name") or run.option("sds.prompt") or "none",
+        "teacher": run.option("teacher.path"),
+        "data": run.option("data.name"),
+        "prompt": run.option("sds.prompt"),
         "updates": f"{run.updates:,}",
-        "training": duration(run.seconds),
-        "R, K": f"{run.option('estimator.upstream') or '–'}, {run.option('estimator.draws') or '–'}",
-        "sampler": run.option("estimator.strategy") or "–",
+        "training": duration(run.seconds) if run.metrics else None,
+        f"{words.upstream}s R × draws K": f"{upstream} × {draws}" if upstream and draws else None,
+        "noise levels": run.option("estimator.strategy"),
         "seed": run.option("seed"),
         "device": run.environment.get("device", "?"),
         "carv-distill": packages.get("carv-distill", "?"),
@@ -89,24 +120,25 @@ def typed(command: Sequence[object]) -> str:
 
 def made_by(of: ResultFiles) -> Section | None:
     """The commands of results, as they were typed."""
-    lines = [typed(a["command"]) for a in of.measured.values() if a.get("command")]
+    lines = _commands(of.measured)
     parts = [blocks.commands(lines)] if lines else []
     parts += [blocks.missing(line) for line in of.unreadable]
     return Section("How it was measured", parts) if parts else None
 
 
-def curves(runs: Sequence[RunFiles]) -> Section:
+def curves(runs: Sequence[RunFiles], words: PageWords) -> Section:
     """Everything that was measured along the training."""
     found: list[Markup] = []
     for name, title in TRACED.items():
         points = [p for run in runs for p in _points(run, name, _label(run, runs))]
         if len({p["step"] for p in points}) > 1:
             wide = _spans_decades([p["value"] for p in points])
-            found.append(charts.curves(points, title, f"{title} over the training", logarithmic=wide))
-    variance = [p for run in runs for p in _variance_points(run, runs)]
+            said = f"{title[0].upper()}{title[1:]} over the training"
+            found.append(charts.curves(points, title, said, logarithmic=wide))
+    variance = [p for run in runs for p in _variance_points(run, runs, words)]
     if len({p["step"] for p in variance}) > 1:
-        words = "Variance of the gradient over the training, in total and with the upstream samples fixed"
-        found.append(charts.curves(variance, "variance (trace)", words, logarithmic=True))
+        said = f"Variance of the gradient over the training, in total and with the {words.upstream}s fixed"
+        found.append(charts.curves(variance, "variance (trace)", said, logarithmic=True))
     losses = sorted({key for run in runs for row in run.metrics for key in row if key.startswith("loss/")})
     points = [
         point
@@ -117,9 +149,11 @@ def curves(runs: Sequence[RunFiles]) -> Section:
         )
     ]
     if len({p["step"] for p in points}) > 1:
-        positive = all(p["value"] > 0 for p in points)
-        found.append(charts.curves(points, "loss", "Losses over the training", logarithmic=positive))
-    if not found:
+        wide = _spans_decades([p["value"] for p in points])
+        found.append(charts.curves(points, "loss", "Losses over the training", logarithmic=wide))
+    if found:
+        found.append(blocks.missing(charts.HOW))
+    else:
         found.append(blocks.missing("Nothing has been measured twice yet, so there is no curve."))
     return Section("Curves", found)
 
@@ -130,7 +164,7 @@ def _spans_decades(values: Sequence[float]) -> bool:
 
 
 def _label(run: RunFiles, runs: Sequence[RunFiles]) -> str:
-    return run.name if len(runs) > 1 else "this run"
+    return run.name if len(runs) > 1 else charts.ALONE
 
 
 def _points(run: RunFiles, key: str, curve: str) -> list[dict[str, Any]]:
@@ -148,20 +182,20 @@ def _points(run: RunFiles, key: str, curve: str) -> list[dict[str, Any]]:
     return made
 
 
-def _variance_points(run: RunFiles, runs: Sequence[RunFiles]) -> list[dict[str, Any]]:
+def _variance_points(run: RunFiles, runs: Sequence[RunFiles], words: PageWords) -> list[dict[str, Any]]:
     before = f"{run.name}, " if len(runs) > 1 else ""
     r, k = run.option("estimator.upstream"), run.option("estimator.draws")
     arms = {"carv": f"({r}, {k}) {run.option('estimator.strategy')}", "iid": f"({r}, 1) iid"}
-    parts = {"total": "total", "within": "samples fixed"}
+    parts = {"total": "total", "within": f"{words.upstream}s fixed"}
     made = []
     for arm, name in arms.items() if len(runs) == 1 else list(arms.items())[:1]:
-        for part, words in parts.items():
-            points = _points(run, f"variance/{arm}/{part}", f"{before}{name}: {words}")
+        for part, said in parts.items():
+            points = _points(run, f"variance/{arm}/{part}", f"{before}{name}: {said}")
             made += [p for p in points if p["value"] > 0 and p.get("low", 1) > 0]
     return made
 
 
-def samples(runs: Sequence[RunFiles]) -> Section | None:
+def samples(runs: Sequence[RunFiles], words: PageWords) -> Section | None:
     """Grids over time, of a single run with a slider."""
     found: list[Markup] = []
     for run in runs:
@@ -172,9 +206,9 @@ def samples(runs: Sequence[RunFiles]) -> Section | None:
         pictures = {f"update {step:,}": grids[step].read_bytes() for step in chosen}
         if len(runs) > 1:
             pictures = dict([list(pictures.items())[-1]])
-        words = "Samples from the same noise" if len(runs) == 1 else f"Samples of {run.name}"
-        found.append(blocks.slider(pictures, words))
-    return Section("Samples", found) if found else None
+        said = words.shown if len(runs) == 1 else f"{run.name}: {words.shown}"
+        found.append(blocks.slider(pictures, said))
+    return Section(words.pictures, found) if found else None
 
 
 def chosen_grids(sizes: Mapping[int, int]) -> list[int]:
@@ -193,7 +227,9 @@ def settings(runs: Sequence[RunFiles]) -> Section:
     """Every value; of several runs those that differ."""
     if len(runs) == 1:
         lines = runs[0].written.splitlines()
-        return Section("Settings", [blocks.settings(lines, f"all {len(lines)} lines of config.yaml")])
+        return Section(
+            "Settings", [blocks.folded(blocks.commands(lines), f"all {len(lines)} lines of config.yaml")]
+        )
     values = [dict(_leaves(run.config)) for run in runs]
     keys = sorted({key for each in values for key in each})
     rows = [[key, *(str(each.get(key, "–")) for each in values)] for key in keys]
@@ -209,8 +245,3 @@ def _leaves(values: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]
         else:
             found.append((f"{before}{key}", value))
     return found
-
-
-def shown(value: object) -> str:
-    """A number as tables have it; anything else as it is."""
-    return number(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)

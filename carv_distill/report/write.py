@@ -3,41 +3,53 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from carv_distill.engine.task import PageWords
 from carv_distill.errors import UserError, one_line
 from carv_distill.files import write_text
 
 from . import NAME
+from . import influence_section as ranked
 from . import measured_sections as measured
 from . import run_sections as of_runs
 from .files import ResultFiles, RunFiles
 from .object_section import object_section
 from .page import Section, page
+from .variance_section import variance
 
 log = logging.getLogger(__name__)
+
+NO_STEPS: Mapping[str, str] = {}
+NO_WORDS = PageWords()
 
 READING_FAILS = (UserError, OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
 """Of a page: a full disk, a chart that is not drawn, a result of another version."""
 
 
-def write_report(folders: Sequence[Path], place: Path, steps: Sequence[str] = ()) -> None:
+def write_report(
+    folders: Sequence[Path],
+    place: Path,
+    steps: Mapping[str, str] = NO_STEPS,
+    words: PageWords = NO_WORDS,
+) -> None:
     """Writes the page whole or not at all.
 
     Args:
-        steps: commands that a finished run can go on with.
+        steps: name → command that a finished run can go on with; what is measured and not among them is done.
+        words: of the runs' task.
 
     Raises:
         UserError: a folder that is no run's or one of a newer version; a place that cannot be written.
     """
-    write_text(place, report([RunFiles.read(folder) for folder in folders], steps))
+    write_text(place, report([RunFiles.read(folder) for folder in folders], steps, words))
 
 
-def keep_report(run: Path, steps: Sequence[str] = ()) -> Path | None:
+def keep_report(run: Path, steps: Mapping[str, str] = NO_STEPS, words: PageWords = NO_WORDS) -> Path | None:
     """Writes the page of a run into its folder, and gives its place; what keeps it from being written is a
     warning, as nothing of the training depends on it."""
-    return _kept(run / NAME, lambda: write_report([run], run / NAME, steps))
+    return _kept(run / NAME, lambda: write_report([run], run / NAME, steps, words))
 
 
 def keep_results(folder: Path) -> Path | None:
@@ -56,34 +68,36 @@ def _kept(place: Path, write: Callable[[], None]) -> Path | None:
 
 def results(of: ResultFiles) -> str:
     """The page of what was measured without a run."""
-    found = [measured.influence(of), measured.retrained(of), of_runs.made_by(of)]
-    lead = "What evaluate.py measured of a teacher that is given without a run."
+    found = [ranked.influence(of), measured.retrained(of), of_runs.made_by(of)]
+    model = of.measured.get("influence", {}).get("model")
+    lead = "What evaluate.py measured of a teacher that is given without a run"
+    lead += f": how training samples of {model} influence given ones." if model else "."
     return page(of.name, lead, [section for section in found if section is not None])
 
 
-def report(runs: Sequence[RunFiles], steps: Sequence[str] = ()) -> str:
+def report(runs: Sequence[RunFiles], steps: Mapping[str, str] = NO_STEPS, words: PageWords = NO_WORDS) -> str:
     """The page."""
     if len(runs) == 1:
         (run,) = runs
-        title, lead = run.name, of_runs.heading(run)
+        title, lead = run.name, of_runs.heading(run, words)
         parts: list[Section | None] = [
             object_section(run),
-            of_runs.samples(runs),
-            of_runs.about(runs, steps),
-            of_runs.curves(runs),
+            of_runs.samples(runs, words),
+            of_runs.about(runs, words, steps),
+            of_runs.curves(runs, words),
             measured.quality(runs),
             measured.clip(run),
-            measured.variance(run),
-            measured.influence(run),
+            variance(run, words),
+            ranked.influence(run),
             measured.retrained(run),
             of_runs.settings(runs),
         ]
     else:
         title, lead = f"{len(runs)} runs side by side", ", ".join(run.name for run in runs)
         parts = [
-            of_runs.about(runs),
-            of_runs.samples(runs),
-            of_runs.curves(runs),
+            of_runs.about(runs, words, steps),
+            of_runs.samples(runs, words),
+            of_runs.curves(runs, words),
             measured.quality(runs),
             of_runs.settings(runs),
         ]

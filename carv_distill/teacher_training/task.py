@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 from carv_distill.data.clips.options import ClipOptions
-from carv_distill.engine.task import Task, TrainedModel
+from carv_distill.engine.task import PageWords, Task, TrainedModel
 
 from .options import PixelTeacherConfig, TeacherConfig, TextTeacherConfig, VideoTeacherConfig
 
@@ -40,6 +40,7 @@ TEACHER = Task(
     generators=lambda config, run, device, own: _preparation().image_generators(config, run, device),
     model=lambda config, run, step: _preparation().image_model(config, run, step),
     model_at_steps=True,
+    words=PageWords("Training of a teacher"),
 )
 TEXT_TEACHER = Task(
     name="text_teacher",
@@ -50,6 +51,7 @@ TEXT_TEACHER = Task(
     out_of_memory="a smaller training.batch",
     check=lambda config: config.data.require_prompted(),
     model=_text_model,
+    words=PageWords("Training of a text-to-image teacher"),
 )
 PIXEL_TEACHER = Task(
     name="pixel_teacher",
@@ -58,6 +60,7 @@ PIXEL_TEACHER = Task(
     product="teacher",
     prepare=lambda config, device, processes: _preparation().prepare_pixels(config, device, processes),
     out_of_memory="a smaller training.batch",
+    words=PageWords("Training of a teacher of pixels"),
 )
 VIDEO_TEACHER = Task(
     name="video_teacher",
@@ -67,4 +70,5 @@ VIDEO_TEACHER = Task(
     prepare=lambda config, device, processes: _preparation().prepare_clips(config, device, processes),
     out_of_memory="a smaller training.batch or training.vae_batch",
     model=_video_model,
+    words=PageWords("Training of a text-to-video teacher", shown="Clips from the same noise"),
 )

@@ -24,6 +24,9 @@ from .scene_files import load_scene
 from .schedules import last_stage
 from .turntable import pictures, turntable
 
+NONE = "–"
+"""Of a prompt that names no solid that we can render."""
+
 
 @dataclass(frozen=True)
 class ClipResult:
@@ -75,17 +78,22 @@ def clip_table(results: Sequence[ClipResult]) -> Table:
     """A row per run, and their mean with an interval over prompts."""
     rows = []
     for r in results:
-        matched = "" if r.matched is None else f"{r.matched:.0%}"
-        true = "" if r.true is None else with_interval(r.true, ".1f")
+        matched = NONE if r.matched is None else f"{r.matched:.0%}"
+        true = NONE if r.true is None else with_interval(r.true, ".1f")
         rows.append((Path(r.run).name, r.prompt, with_interval(r.score, ".1f"), true, matched))
     if len({r.prompt for r in results}) > 1:
         rows.append(("mean over prompts", "", with_interval(over_prompts(results), ".1f"), "", ""))
+    caption = (
+        "Over views once around; intervals of 95 %, of a row over its views. Matched: views that go with the "
+        "prompt better than with any other pair of colour and solid."
+    )
+    if any(r.true is None for r in results):
+        caption += f" {NONE}: the prompt names no such pair, as “a red cube” does."
     return Table(
         "CLIP score, 100 · cosine of picture and prompt",
         ("run", "prompt", "CLIP score", "true solid", "matched"),
         rows,
-        "Over views once around; intervals of 95 %, of a row over its views. Matched: views that go with the "
-        "prompt better than with any other pair of colour and solid.",
+        caption,
     )
 
 

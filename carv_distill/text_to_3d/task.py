@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from carv_distill.carv.strategies import STRATEGIES
-from carv_distill.engine.task import Task
+from carv_distill.engine.task import PageWords, Task
 from carv_distill.errors import UserError
 from carv_distill.options import leaves
 
@@ -113,4 +113,5 @@ SDS = Task(
     media=("views.png", "turntable.mp4", "mesh.glb"),
     renders=True,
     prompted=lambda config: True,
+    words=PageWords("Text-to-3D", "Previews", "The object from around, from two heights", "render"),
 )

@@ -19,6 +19,15 @@ from .parity import NoiseParity
 from .regime import Regime
 from .table import WIDTH, Table, estimate_dict, number, with_interval
 
+SAMPLERS = {
+    "uniform": "independent noise levels, uniform in u",
+    "IW": "noise levels by importance, reweighted",
+    "Strat": "one noise level in each of K strata",
+    "IW+Strat": "both",
+    "best": "nested strata, Neyman proposal, and noises coupled where that was seen to help",
+}
+"""What the names of :func:`~.comparison.standard_arms` mean."""
+
 
 def analysis_summary(a: Analysis) -> list[Table | str]:
     """What fits on a screen: the samplers at the largest K beside the baseline, what to use, and what short
@@ -47,11 +56,7 @@ def _short_names(c: Comparison, left_out: Sequence[str] = ()) -> Table:
     names = [
         ("R", "upstream samples of a gradient: images, or renders"),
         ("K", "draws of noise level and noise for each upstream sample"),
-        ("uniform", "sampler: independent noise levels, uniform in u"),
-        ("IW", "sampler: noise levels by importance, reweighted"),
-        ("Strat", "sampler: one noise level in each of K strata"),
-        ("IW+Strat", "sampler: both"),
-        ("best", "sampler: nested strata, Neyman proposal, and noises coupled\nwhere that was seen to help"),
+        *((name, textwrap.fill(f"sampler: {meaning}", 62)) for name, meaning in SAMPLERS.items()),
         ("variance", "trace of the covariance of the parameter gradient"),
         ("RE", f"relative efficiency: variance of {c.base.arm} over this one's, equal K"),
         ("ECM", "effective compute multiplier: variance × seconds of an\n"

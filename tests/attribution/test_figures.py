@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
-from carv_distill.attribution.figures import top_figure
+from carv_distill.attribution import figures
+from carv_distill.attribution.figures import draw_influence, top_figure
 from carv_distill.attribution.measure import InfluenceResult
 from carv_distill.attribution.ranking import Ranking
+from carv_distill.attribution.reliability import Reliability
 from carv_distill.attribution.samples import Samples, TrainingSet
 from tests.helpers.attributed import samples, training_set
 
@@ -62,7 +65,7 @@ def test_short_captions_hold_the_score_on_their_last_line() -> None:
     scores = torch.tensor([[99.64, 0.5]], dtype=torch.float64)
     influence = Ranking(scores, torch.full_like(scores, torch.nan), [], torch.tensor([-1]))
     figure = top_figure(InfluenceResult("m", training, queries, influence, Path(), Path()), 2)
-    assert [axes.get_xlabel() for axes in figure.axes] == ["3", "a red cube,\nside view  99.6", "7  0.5"]
+    assert [axes.get_xlabel() for axes in figure.axes] == ["#0 (3)", "a red cube,\nside view  99.6", "7  0.5"]
 
 
 def test_scores_have_their_errors_below_them_and_the_picture_says_what_these_are() -> None:
@@ -71,5 +74,37 @@ def test_scores_have_their_errors_below_them_and_the_picture_says_what_these_are
     known = Ranking(scores, torch.tensor([[1.25, 0.031]]), [], torch.tensor([-1]))
     figure = top_figure(InfluenceResult("m", training, queries, known, Path(), Path()), 2)
     captions = [axes.get_xlabel() for axes in figure.axes]
-    assert captions == ["3", "a red cube,\nside view  99.6\n± 1.25", "7  0.5\n± 0.031"]
+    assert captions == ["#0 (3)", "a red cube,\nside view  99.6\n± 1.25", "7  0.5\n± 0.031"]
     assert figure.get_supxlabel().endswith("its score ± half the 95 % interval over the draws")
+
+
+@pytest.mark.parametrize(
+    ("between", "low", "high"),
+    [((0.9, 0.92, 0.94), 0.7, 1.02), ((-0.2, -0.1, -0.05), -0.5, 0.0), ((-0.1, 0.0, 0.1), -0.5, 1.02)],
+)
+def test_the_axis_of_agreement_holds_the_points_and_their_intervals(
+    between: tuple[float, ...], low: float, high: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Close to 1 it does not begin at 0; below 0 nothing is cut off, and no curve is made up."""
+    steady = (0.004, -0.004) * 4
+    two, four, eight = between
+    known = [Reliability(d, b, 0.5, tuple(b + s for s in steady)) for d, b in ((2, two), (4, four))]
+    known.append(Reliability(8, eight, 0.5))
+    about = {"draws": 16, "groups": 8, "score": "cosine", "debias": True}
+    scores = torch.zeros(1, 3, dtype=torch.float64)
+    ranking = Ranking(scores, torch.full_like(scores, math.nan), known, torch.tensor([-1]), about)
+    drawn: list[Figure] = []
+    monkeypatch.setattr(figures, "save_figure", lambda figure, path: drawn.append(figure))
+    result = InfluenceResult("m", training_of(["0"] * 3), queries_of(["0"]), ranking, Path(), Path())
+    draw_influence(result, 2, tmp_path)
+    (axes,) = drawn[-1].axes
+    bottom, top = axes.get_ylim()
+    for r in known:
+        half = 0.0 if math.isnan(r.half_width()) else r.half_width()
+        assert bottom < r.between - half
+        assert r.between + half < top
+    assert low < bottom
+    assert top <= high
+    curves = [line for line in axes.lines if line.get_label().startswith(("with the", "of two"))]
+    assert len(curves) == (2 if eight > 0 else 0)
+    assert all(-1 <= y <= 1 for line in curves for y in line.get_ydata())

@@ -27,6 +27,7 @@ def test_queries_from_a_file_and_what_is_none(tmp_path: Path, monkeypatch: pytes
     np.savez(path, images=images.numpy(), labels=np.array([3, 4]))
     queries = read_queries(str(path), whole)
     assert queries.words == ["3", "4"]
+    assert [queries.title(n) for n in range(2)] == ["queries.npz #0 (3)", "queries.npz #1 (4)"]
     assert queries.numbers is None
     assert torch.equal(queries.batch.x, images)
     np.savez(path, images=((images + 1) * 127.5).to(torch.uint8).numpy(), labels=np.array([3, 4]))
@@ -71,3 +72,23 @@ def test_pictures_to_ask_about_may_lack_labels(tmp_path: Path, monkeypatch: pyte
     (place / "dataset.json").write_text(json.dumps({"labels": [["a.png", 7], ["b.png", 12]]}))
     with pytest.raises(UserError, match=r"--queries: .*sevens has labels outside 0 … 9"):
         read_queries(str(place), model)
+
+
+def test_queries_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By their seeds, their numbers in the training set, or their files; not by their labels alone."""
+    few_digits(monkeypatch)
+    model = load_model(tiny_teacher(tmp_path), "cpu")
+
+    def titles(words: str) -> list[str]:
+        queries = read_queries(words, model)
+        return [queries.title(n) for n in range(len(queries))]
+
+    assert titles("samples:2") == ["seed 0 (0)", "seed 1 (1)"]
+    assert titles("data:3,14") == ["#3 (3)", "#14 (4)"]
+    images = ((load_images("digits").images[:2, 0] + 1) * 127.5).to(torch.uint8).numpy()
+    for name, image in zip(("a.png", "b/c.png"), images, strict=True):
+        (tmp_path / "mine" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "mine" / name)
+    labels = {"labels": [["a.png", 1], ["b/c.png", 0]]}
+    (tmp_path / "mine/dataset.json").write_text(json.dumps(labels))
+    assert titles(str(tmp_path / "mine")) == ["a.png (1)", "b/c.png (0)"]

@@ -173,3 +173,10 @@ def test_debiased_scores_need_two_groups_on_each_side() -> None:
     found = reliability(lambda keep: torch.arange(5.0)[None], 5, 1, least=2)
     assert [(r.draws, r.between) for r in found] == [(2, 1.0)]
     assert reliability(lambda keep: torch.arange(5.0)[None], 1, 1) == []
+
+
+def test_the_agreement_has_an_interval_by_the_jackknife() -> None:
+    """se² = (B − 1)/B Σ (w_b − mean)², of 8 values ± 0.01: √7 · 0.01; Student's t of 7 degrees of freedom."""
+    known = Reliability(4, 0.5, without=(0.51, 0.49) * 4)
+    assert known.half_width() == pytest.approx(2.3646243 * 7**0.5 * 0.01)
+    assert math.isnan(Reliability(8, 0.5).half_width())

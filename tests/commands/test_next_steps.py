@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from carv_distill.commands.next_steps import next_steps
+from carv_distill.files import write_json
 from carv_distill.tasks import TASKS, load_config
 
 
@@ -22,7 +23,24 @@ from carv_distill.tasks import TASKS, load_config
 def test_a_run_s_own_commands_and_no_others(config: str, names: list[str]) -> None:
     loaded = load_config(config, [])
     run = Path("runs/with a blank")
-    assert next_steps(TASKS[loaded.task], loaded, run) == [
-        f"python {'-m carv_distill' if name == 'view' else 'evaluate.py'} {name} --run 'runs/with a blank'"
+    assert next_steps(TASKS[loaded.task], loaded, run) == {
+        name: f"python {'-m carv_distill' if name == 'view' else 'evaluate.py'} {name} --run "
+        "'runs/with a blank'"
         for name in names
-    ]
+    }
+
+
+def test_what_is_measured_is_no_step_until_the_product_is_another(tmp_path: Path) -> None:
+    loaded = load_config("dmd_carv", [])
+
+    def names() -> list[str]:
+        return [*next_steps(TASKS["dmd"], loaded, tmp_path)]
+
+    write_json(tmp_path / "summary.json", {"last": {}, "product_step": 4})
+    write_json(tmp_path / "fid.json", {"trained": {"product_step": 4}})
+    assert names() == ["variance", "influence"]
+    write_json(tmp_path / "variance.json", {"rows": []})  # of a version that did not say
+    assert names() == ["influence"]
+    (tmp_path / "variance.json").write_text("{")
+    write_json(tmp_path / "summary.json", {"last": {}, "product_step": 8})
+    assert names() == ["fid", "variance", "influence"]

@@ -15,7 +15,13 @@ from carv_distill.evaluation.fid import HeldOut, compute_metrics
 from carv_distill.evaluation.floor import Floor, NoFloor, measure_floor
 from carv_distill.evaluation.generate import generate_uint8
 from carv_distill.evaluation.reference import Reference
-from carv_distill.evaluation.report import Report, Summary, evaluate_generator, report_table
+from carv_distill.evaluation.report import (
+    Report,
+    Summary,
+    evaluate_generator,
+    floor_summary,
+    report_table,
+)
 from tests.helpers.features import extract_features, reference_of
 
 
@@ -242,3 +248,8 @@ def test_the_table_says_what_it_is(digits_features: ClassifierFeatures, referenc
     assert "Labels in turn lower FID, and KID to below 0" in caption
     assert "No floor: there are few." in caption
     assert "So few images" not in caption
+
+
+def test_the_floor_has_its_summary_as_far_as_it_is_known() -> None:
+    assert floor_summary(HeldOut(0.5, 100)) == {"fid": Summary(0.5, None, 0.5)}
+    assert floor_summary(NoFloor("no features")) == floor_summary(None) == {}

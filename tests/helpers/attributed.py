@@ -41,7 +41,8 @@ def training_set(x: Tensor, words: Sequence[str] = ()) -> TrainingSet:
 
 def samples(x: Tensor, words: Sequence[str] = ()) -> Samples:
     """The same as samples in memory."""
-    return Samples(x, list(words) or [""] * len(x), SampleBatch(x))
+    names = [f"#{n}" for n in range(len(x))]
+    return Samples(x, list(words) or [""] * len(x), SampleBatch(x), names=names)
 
 
 def tiny_teacher(folder: Path, seed: int = 0) -> TrainedModel:

@@ -1,10 +1,13 @@
-"""The example on a model's page, as someone copies it."""
+"""The example on a model's page, as someone copies it, and the words of a run's page."""
 
 from __future__ import annotations
 
+import html
 import re
 from pathlib import Path
 from typing import Any
+
+from carv_distill.report.page import Section
 
 
 def run_page(folder: Path) -> dict[str, Any]:
@@ -17,3 +20,15 @@ def run_page(folder: Path) -> dict[str, Any]:
     scope: dict[str, Any] = {}
     exec(block.replace(placeholder, repr(str(folder.resolve()))), scope)
     return scope
+
+
+def words_of(section: Section | None) -> str:
+    """Of a section, without markup, charts and what keeps words together."""
+    assert section is not None
+    return plain_words("".join(section.blocks))
+
+
+def plain_words(page: str) -> str:
+    """Likewise, of HTML."""
+    seen = re.sub(r"<(script|style|svg).*?</\1>", " ", page, flags=re.DOTALL)
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", seen)).split())

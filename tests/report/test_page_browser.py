@@ -3,19 +3,23 @@ without scripts its pictures and tables are there."""
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import trimesh
+from PIL import Image
 
 from carv_distill.report.write import write_report
 from carv_distill.tasks import load_config
 from carv_distill.text_to_3d.mesh_files import coloured_files
+from carv_distill.text_to_3d.task import SDS
 from tests.helpers.runs import as_run
 from tests.helpers.small import ROOT
 
@@ -38,8 +42,9 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An object's run with curves, grids and an analysis of its variance."""
     folder = tmp_path_factory.mktemp("runs")
     run = as_run(load_config(ROOT / "configs/sds_carv.yaml", [f"folder={folder}"]))
-    rows = [f"{i * 10},{i},{50 + i},{49 + i},{51 + i}" for i in range(1, 30)]
-    head = "step,seconds,clip/score,clip/score_low,clip/score_high"
+    variances = [f"variance/{arm}/{part}" for arm in ("carv", "iid") for part in ("total", "within")]
+    rows = [f"{i * 10},{i},{50 + i},{49 + i},{51 + i},{i},{2 * i},{3 * i},{4 * i}" for i in range(1, 30)]
+    head = ",".join(["step,seconds,clip/score,clip/score_low,clip/score_high", *variances])
     (run / "metrics.csv").write_text("\n".join([head, *rows]) + "\n")
     shutil.copy(ROOT / "results/digits/variance.json", run / "variance.json")
     for name in ("samples", "object"):
@@ -49,7 +54,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mesh = trimesh.creation.box((1, 0.5, 0.2))
     glb = coloured_files(mesh, np.full((8, 3), (30, 120, 60), np.uint8))["mesh.glb"]
     (run / "object/mesh.glb").write_bytes(glb)
-    write_report([run], run / "report.html")
+    write_report([run], run / "report.html", words=SDS.words)
     return run / "report.html"
 
 
@@ -71,7 +76,7 @@ def test_it_opens_in_silence_and_fits_the_screen(
     page, said = opened(browser, page_file, viewport={"width": width, "height": 900}, color_scheme=scheme)
     assert said == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.locator(".vega-embed").count() == 2
+    assert page.locator(".vega-embed").count() == 3
 
 
 def test_the_slider_shows_other_samples(browser: Any, page_file: Path) -> None:
@@ -80,7 +85,7 @@ def test_the_slider_shows_other_samples(browser: Any, page_file: Path) -> None:
     last = shown.get_attribute("src")
     page.locator("figure.slider input").fill("0")
     assert shown.get_attribute("src") != last
-    assert shown.get_attribute("alt") == "Samples from the same noise, update 0"
+    assert shown.get_attribute("alt") == "The object from around, from two heights, update 0"
 
 
 def test_the_object_turns(browser: Any, page_file: Path) -> None:
@@ -100,11 +105,93 @@ def test_the_object_turns(browser: Any, page_file: Path) -> None:
 
 def test_the_explorer_follows_its_sliders(browser: Any, page_file: Path) -> None:
     page, _ = opened(browser, page_file)
-    plot = page.locator("section", has=page.locator("#variance")).locator(".plot")
+    section = page.locator("section", has=page.locator("#variance"))
+    plot, shown = section.locator(".plot"), section.locator("output")
+    assert re.fullmatch(r"\d+(\.\d+)?, this run", shown.nth(1).text_content())
     before = plot.locator("svg").text_content()
-    plot.locator("input[type=range]").nth(1).fill("2")
+    slider = section.locator("[data-signal=ratio]")
+    slider.fill(slider.get_attribute("max"))
     page.wait_for_timeout(500)
     assert plot.locator("svg").text_content() != before
+    assert shown.nth(1).text_content() == slider.get_attribute("aria-valuetext") == "100"
+    cells = plot.locator("svg").text_content()
+    section.locator("[data-signal=base]").select_option("R = 64")
+    page.wait_for_timeout(500)
+    assert plot.locator("svg").text_content() != cells
+
+
+def test_legends_and_charts_are_whole_on_a_phone(browser: Any, page_file: Path) -> None:
+    """Every entry of a legend and every word of a drawing lies within the screen."""
+    page, _ = opened(browser, page_file, viewport={"width": 400, "height": 900})
+    assert page.locator(".legend li").count() == 4 + 5
+    boxes = page.evaluate(
+        "[...document.querySelectorAll('.legend li, .plot svg text, .controls *')]"
+        ".map(e => e.getBoundingClientRect()).filter(b => b.width).map(b => [b.left, b.right])"
+    )
+    assert min(left for left, _ in boxes) >= 0
+    assert max(right for _, right in boxes) <= 400
+
+
+def test_a_wide_table_scrolls_in_its_box_and_its_edge_says_so(browser: Any, page_file: Path) -> None:
+    page, _ = opened(browser, page_file, viewport={"width": 400, "height": 900}, color_scheme="light")
+    box = page.locator("section", has=page.locator("#variance")).locator(".wide").first
+    assert box.evaluate("e => e.scrollWidth > e.clientWidth + 50")
+
+    def edge() -> int:
+        """Median level of a column of pixels at its right edge."""
+        picture = np.asarray(Image.open(io.BytesIO(box.screenshot())).convert("L"))
+        return int(np.median(picture[:, -3]))
+
+    shaded = edge()
+    box.evaluate("e => e.scrollLeft = e.scrollWidth")
+    page.wait_for_timeout(200)
+    assert shaded < 200 < edge()
+
+
+def test_a_command_that_wraps_is_copied_as_one_line(browser: Any, page_file: Path) -> None:
+    page, _ = opened(browser, page_file, viewport={"width": 400, "height": 900})
+    block = page.locator("pre.commands").first
+    assert block.bounding_box()["height"] > 60
+    copied = block.evaluate("e => { getSelection().selectAllChildren(e); return getSelection().toString(); }")
+    assert re.fullmatch(r"python train\.py --config \S+/config\.yaml --resume", copied)
+
+
+def test_the_wheel_and_a_finger_over_a_chart_scroll_the_page(browser: Any, page_file: Path) -> None:
+    """And leave the chart as it is; with Ctrl the wheel is the chart's."""
+    page, _ = opened(browser, page_file, viewport={"width": 900, "height": 600})
+    assert moved(page, wheel) == (True, False)
+    page.keyboard.down("Control")
+    assert moved(page, wheel) == (False, True)
+    page.close()
+    context = browser.new_context(viewport={"width": 400, "height": 800}, has_touch=True, is_mobile=True)
+    page, _ = opened(context, page_file)
+    assert moved(page, swipe) == (True, False)
+    context.close()
+
+
+def moved(page: Any, how: Callable[[Any, float, float], None]) -> tuple[bool, bool]:
+    """Whether the page has, and whether the first chart has, by what is done at a point of the chart."""
+    plot = page.locator(".plot").first
+    plot.scroll_into_view_if_needed()
+    box, drawn, place = plot.bounding_box(), plot.locator("svg").text_content(), page.evaluate("scrollY")
+    how(page, box["x"] + 150, box["y"] + 120)
+    page.wait_for_timeout(500)
+    return page.evaluate("scrollY") != place, plot.locator("svg").text_content() != drawn
+
+
+def wheel(page: Any, x: float, y: float) -> None:
+    """A turn of it."""
+    page.mouse.move(x, y)
+    page.mouse.wheel(0, 200)
+
+
+def swipe(page: Any, x: float, y: float) -> None:
+    """A finger upwards."""
+    finger = page.context.new_cdp_session(page)
+    for move in range(11):
+        at = {"type": "touchMove" if move else "touchStart", "touchPoints": [{"x": x, "y": y - 20 * move}]}
+        finger.send("Input.dispatchTouchEvent", at)
+    finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
 
 
 def test_without_scripts_pictures_and_tables_are_there(browser: Any, page_file: Path) -> None:
@@ -113,7 +200,9 @@ def test_without_scripts_pictures_and_tables_are_there(browser: Any, page_file: 
     page.goto(page_file.as_uri())
     assert page.locator("figure.slider img").first.is_visible()
     assert page.locator("table").first.is_visible()
-    assert page.locator(".plot svg").count() == 2
+    assert page.locator(".plot svg").count() == 3
+    assert page.locator(".legend li").first.is_visible()
+    assert page.locator(".controls").first.is_hidden()
     assert page.locator("figure.slider input").first.is_hidden()
     context.close()
 

@@ -17,6 +17,7 @@ from carv_distill.errors import UserError
 from carv_distill.report.run_sections import BYTES, SHOWN, chosen_grids
 from carv_distill.report.write import keep_report, write_report
 from carv_distill.tasks import load_config
+from tests.helpers.pages import plain_words
 from tests.helpers.runs import as_run
 from tests.helpers.small import ROOT
 
@@ -72,22 +73,72 @@ def test_a_run_s_page_has_all_its_parts(tmp_path: Path) -> None:
     titles = re.findall(r"<h2 id=\"([^\"]+)\">", page)
     assert titles == ["samples", "what-was-run", "curves", "quality-of-samples", "variance", "settings"]
     assert "vegaEmbed" in page
-    assert "0.613 ± 0.0893" in page  # FID of the student
-    assert "predicted ECM" in page
-    assert "dmd_carv/config.yaml --resume" in page
-    assert "python evaluate.py fid --run" not in page
+    said = plain_words(page)
+    assert "0.613 ± 0.0893" in said  # FID of the student
+    assert "predicted ECM" in said
+    assert "dmd_carv/config.yaml --resume" in said
+    assert "python evaluate.py influence" not in said
     assert len(page) < 5_000_000
 
 
 def test_a_finished_run_goes_on_with_what_measures_it(tmp_path: Path) -> None:
     """The command knows these, and refuses what a run's configuration does not allow."""
     run = make_run(tmp_path, rows=5, words=("trainer.max_steps=4",))
+    for name in ("fid", "variance"):
+        (run / f"{name}.json").unlink()
     assert evaluate(["report", "--run", str(run)]) == 0
-    page = (run / "report.html").read_text()
+    said = plain_words((run / "report.html").read_text())
     for name in ("fid", "variance", "influence"):
-        assert f"python evaluate.py {name} --run {run}" in page
-    assert "evaluate.py clip" not in page  # digits have no prompts
-    assert "--resume" not in page.split("To go on")[1]
+        assert f"python evaluate.py {name} --run {run}" in said
+    assert "evaluate.py clip" not in said  # digits have no prompts
+    assert "--resume" not in said.split("To go on")[1]
+
+
+def test_what_is_open_comes_first_and_what_is_done_is_done(tmp_path: Path) -> None:
+    """The commands of results as they were typed; one of an earlier product is open again."""
+    run = make_run(tmp_path, rows=5, words=("trainer.max_steps=4",))
+    typed = ["/somewhere/evaluate.py", "fid", "--images", "300"]
+    content = json.loads(FID.read_text()) | {"command": typed, "trained": {"product_step": 4}}
+    (run / "fid.json").write_text(json.dumps(content))
+    for step, is_open in ((4, False), (8, True)):
+        (run / "summary.json").write_text(json.dumps({"last": {}, "product_step": step}))
+        assert evaluate(["report", "--run", str(run)]) == 0
+        said = plain_words((run / "report.html").read_text())
+        ahead, _, done = (
+            said.split("To go on:")[1].split("Curves")[0].partition("Done, with its results below")
+        )
+        assert f"evaluate.py influence --run {run}" in ahead
+        assert (f"evaluate.py fid --run {run}" in ahead) is is_open
+        assert ("python evaluate.py fid --images 300" in done) is not is_open
+        assert ("What fid measured is below, of an earlier update" in ahead) is is_open
+
+
+def test_each_capability_has_its_own_words(tmp_path: Path) -> None:
+    """Text-to-3D shows an object, of renders; a distillation samples."""
+    config = load_config(ROOT / "configs/sds_carv.yaml", [f"folder={tmp_path}", "sds.prompt=a red cube"])
+    sds = as_run(config)
+    (sds / "samples").mkdir()
+    shutil.copy(ROOT / "docs/solids.png", sds / "samples/000100.png")
+    dmd = make_run(tmp_path)
+    said = {}
+    for run in (sds, dmd):
+        assert evaluate(["report", "--run", str(run)]) == 0
+        said[run] = plain_words((run / "report.html").read_text())
+    assert "Text-to-3D (task sds), “a red cube”" in said[sds]
+    assert "Previews The object from around" in said[sds]
+    assert "renders R × draws K 1 × 8" in said[sds]
+    for words in ("Samples", "noise, update", "samples R"):
+        assert words not in said[sds]
+        assert words in said[dmd]
+    assert "One-step distillation (task dmd)" in said[dmd]
+
+
+def test_a_run_shorter_than_its_log_is_finished(tmp_path: Path) -> None:
+    run = make_run(tmp_path, rows=0, words=("trainer.max_steps=4",))
+    (run / "summary.json").write_text(json.dumps({"last": {}, "product_step": 4}))
+    page = plain_words(written(run))
+    assert "4 of 4 updates." in page
+    assert "--resume" not in page
 
 
 def test_nothing_is_fetched_and_every_picture_has_words(tmp_path: Path) -> None:
@@ -136,7 +187,7 @@ def test_files_that_cannot_be_read_are_named_and_the_rest_is_there(tmp_path: Pat
     page = written(run)
     assert "variance.json" in page
     assert "metrics.csv is not as it was written" in page
-    assert "0.613 ± 0.0893" in page
+    assert "0.613 ± 0.0893" in plain_words(page)
 
 
 def test_a_newer_version_s_run_is_refused(tmp_path: Path) -> None:
