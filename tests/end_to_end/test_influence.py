@@ -71,7 +71,7 @@ def test_a_teacher_s_results_have_a_folder_of_their_own(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "runs").iterdir()
     assert folder.name.startswith("influence-")
-    assert folder.name.endswith("-teacher-0")
+    assert folder.name.endswith("-teacher-0-of-digits")
     assert (folder / "influence.json").is_file()
     assert (folder / "influence/cosine.png").is_file()
     *_, written, page, last = done.stdout.splitlines()
