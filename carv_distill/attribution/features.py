@@ -21,6 +21,7 @@ from carv_distill.data.stored import spread
 from carv_distill.errors import UserError, one_line
 from carv_distill.files import write_json
 from carv_distill.processes import Processes
+from carv_distill.variance import Pipeline
 
 from .backends import build_gradients
 from .batch import SampleBatch
@@ -165,19 +166,24 @@ def _too_much(o: InfluenceOptions, job: FeatureJob) -> str:
     return f"{count} not fit into memory; take {'fewer, or ' if many else ''}{less}"
 
 
+def pilot_pipeline(o: InfluenceOptions, gradients: SampleGradients, training: TrainingSet) -> Pipeline:
+    """What a pilot measures: sketched gradients of some training samples, or their directions where each draw
+    is normalised."""
+    numbers = torch.tensor(spread(len(training), PILOT_SAMPLES))
+    projector, some = build_projector("countsketch", 4096, o.seed), training.batch(numbers)
+    directions = o.normalise == "draw"
+    return attribution_pipeline(gradients, projector, some, PILOT_CHUNK, numbers, directions)
+
+
 def _sampler(
     o: InfluenceOptions, place: Path, gradients: SampleGradients, training: TrainingSet
 ) -> NoiseLevelSampler:
     path = place / "sampler.json"
     if not path.is_file():
-        numbers = torch.tensor(spread(len(training), PILOT_SAMPLES))
-        projector = build_projector("countsketch", 4096, o.seed)
-        some = training.batch(numbers)
-        pipeline = attribution_pipeline(gradients, projector, some, PILOT_CHUNK, numbers)
         # A proposal by norms suits gradients that keep theirs.
         proposal = "uniform" if o.proposal == AUTO and o.normalise == "draw" else o.proposal
         best = pilot_sampler(
-            pipeline,
+            pilot_pipeline(o, gradients, training),
             o.draws // o.groups,
             o.seed,
             gradients.loss.layout.device,

@@ -116,15 +116,24 @@ def _mean_of_directions(
     for k in range(len(draws.u)):
         one = replace(draws[k : k + 1], weight=torch.ones_like(draws.weight[:1]))
         found = gradients(batch, one, lambda rows: SumWithNorm(begin(rows)), chunk)
-        features, norm = found[:, :-1], found[:, -1:]
-        if not norm.all():
-            raise UserError(
-                f"sample {first + int((norm == 0).nonzero()[0, 0])}: a draw's gradient is zero and cannot be "
-                "normalised (allowed: --normalise mean)"
-            )
-        mean = mean + features / norm * (draws.weight[k] / len(draws.u))
+        mean = mean + _directions(found, lambda row: first + row) * (draws.weight[k] / len(draws.u))
     assert isinstance(mean, Tensor)
     return mean
+
+
+def _directions(found: Tensor, number_of: Callable[[int], int]) -> Tensor:
+    """S g/‖g‖, [n, m], from features with their norms.
+
+    Args:
+        number_of: row → the sample's number, for what is said of it.
+    """
+    features, norm = found[:, :-1], found[:, -1:]
+    if not norm.all():
+        raise UserError(
+            f"sample {number_of(int((norm == 0).nonzero()[0, 0]))}: a draw's gradient is zero and cannot be "
+            "normalised (allowed: --normalise mean)"
+        )
+    return features / norm
 
 
 def attribution_pipeline(
@@ -133,6 +142,7 @@ def attribution_pipeline(
     batch: SampleBatch,
     chunk: int | None = None,
     numbers: Tensor | None = None,
+    normalise_draws: bool = False,
 ) -> Pipeline:
     """Attribution as what :mod:`carv_distill.variance` measures: the upstream draw is a training sample; the
     residual of a draw is its parameter gradient, projected to [n, m]; there are no parameters behind it.
@@ -142,9 +152,11 @@ def attribution_pipeline(
         batch: the training set, or some of it.
         chunk: draws whose gradients are held at a time, where a back end holds several.
         numbers: of these samples in the training set, for what is said of one; 0 … n−1 by default.
+        normalise_draws: the residual is g/‖g‖ instead of g.
 
     Its residual raises:
-        UserError: a gradient is not finite, with the number of the training sample.
+        UserError: a gradient is not finite, or zero and was to be normalised, with the number of the training
+            sample.
     """
     layout = gradients.loss.layout
 
@@ -152,16 +164,21 @@ def attribution_pipeline(
         pick = torch.randint(len(batch), (count,), generator=generator, device=generator.device)
         some = batch[pick.to(batch.x.device)].to(layout.device, layout.dtype)
 
+        def begin(rows: int) -> Sum:
+            own = projector.begin(layout, rows)
+            return SumWithNorm(own) if normalise_draws else own
+
+        def number_of(sample: Tensor) -> int:
+            place = int(pick[int(sample)])
+            return place if numbers is None else int(numbers[place])
+
         def residual(x_flat: Tensor, u: Tensor, eps: Tensor, index: Tensor) -> Tensor:
-            features = gradients.of_draws(
-                replace(some[index], x=x_flat), u, eps, lambda rows: projector.begin(layout, rows), chunk
-            )
+            features = gradients.of_draws(replace(some[index], x=x_flat), u, eps, begin, chunk)
             # what is not finite in a gradient is in no sum of it either
             if not (finite := features.isfinite().all(1)).all():
-                place = int(pick[int(index[~finite][0])])
-                number = place if numbers is None else int(numbers[place])
+                number = number_of(index[~finite][0])
                 raise UserError(f"training sample {number}: its gradient holds NaN or infinity")
-            return features
+            return _directions(features, lambda row: number_of(index[row])) if normalise_draws else features
 
         return some.x, residual
 

@@ -148,7 +148,7 @@ def rank(
     own[rows, left_out[rows]] = True
 
     def candidates(keep: Sequence[int]) -> Tensor:
-        # A left-out sample ranks last in both rankings, where it adds next to nothing to their agreement.
+        # in no ranking, and in no agreement of two
         return scored(keep).masked_fill(own, -torch.inf)
 
     least = 2 if debias else 1

@@ -47,7 +47,7 @@ def half_width(score: Score, groups: int, least: int = 1, level: float = 0.95) -
 def spearman(a: Tensor, b: Tensor) -> Tensor:
     """Spearman's rank correlation along the last dimension, ties at their mean rank; shapes [..., n] → [...].
 
-    NaN where one side is constant.
+    What is −∞ on both sides is no candidate of either and does not count. NaN where one side is constant.
 
     Source: Spearman (1904).
     """
@@ -56,8 +56,10 @@ def spearman(a: Tensor, b: Tensor) -> Tensor:
 
 def _standard_ranks(scores: Tensor) -> Tensor:
     """Ranks along the last dimension, centred and of unit norm, float64."""
-    ranks = torch.from_numpy(rankdata(scores.detach().cpu().double().numpy(), axis=-1))
-    centred = ranks - ranks.mean(-1, keepdim=True)
+    values = scores.detach().cpu().double()
+    counts = values > -math.inf  # those that do not come first, and move the others' ranks by their number
+    ranks = torch.from_numpy(rankdata(values.numpy(), axis=-1)) * counts
+    centred = (ranks - ranks.sum(-1, keepdim=True) / counts.sum(-1, keepdim=True)) * counts
     return centred / centred.square().sum(-1, keepdim=True).sqrt()
 
 

@@ -92,13 +92,14 @@ def run(study: Study, options: argparse.Namespace) -> None:
 def run_video(study: Study, side_by_side: Compute, seed: int) -> list[str]:
     """Effective compute of every sampler by the gradients of a text-to-video teacher."""
     from studies.attribution_budget import video, video_figures
+    from studies.attribution_budget.strata import PARTS
 
     sizes = video.QUICK if study.quick else video.FULL
     clips = video.measure(side_by_side, sizes, CLIPS_TEACHER, video.SIZE, seed)
     model = video.model_of(CLIPS_TEACHER, video.SIZE, "motion")
     dimension = math.prod(model.training.shape)
-    laws = video.laws_of(model.schedule, sizes.strata)
-    rows, profile = video.rows_of(clips, laws, dimension), video.profile_rows(clips, dimension)
+    laws, finer = (video.laws_of(model.schedule, sizes.strata * parts) for parts in (1, PARTS))
+    rows, profile = video.rows_of(clips, laws, finer, dimension), video.profile_rows(clips, dimension)
     sentences = video.verdict(rows, clips, laws)
     study.write("video", rows, verdict=sentences, profile=profile)
     study.draw("video", video_figures.draw_gains(rows))
@@ -108,15 +109,16 @@ def run_video(study: Study, side_by_side: Compute, seed: int) -> list[str]:
 
 def run_rankings(study: Study, side_by_side: Compute, seed: int) -> list[str]:
     """Rankings of clips, and whether their first ones move as the query does."""
-    from studies.attribution_budget import video, video_figures, video_rankings
+    from studies.attribution_budget import video, video_figures, video_motion, video_rankings
 
     sizes = video_rankings.QUICK if study.quick else video_rankings.FULL
     size = video_rankings.SIZE
     ranked = video_rankings.measure(side_by_side, sizes, CLIPS_TEACHER, size, seed)
     count = len(video.model_of(CLIPS_TEACHER, size, "motion").training)
-    correlation = video_rankings.correlation_rows(ranked["motion"])
-    motion = video_rankings.motion_rows(ranked, video_rankings.facts_of(sizes, count, size))
-    sentences = video_rankings.verdict(correlation, motion)
+    levels = video_rankings.level_over_noise(side_by_side, sizes, CLIPS_TEACHER, size, seed)
+    correlation = video_rankings.correlation_rows(ranked["motion"], sizes.reference)
+    motion = video_motion.motion_rows(ranked, video_rankings.facts_of(sizes, count, size), seed)
+    sentences = video_rankings.verdict(correlation, levels) + video_motion.verdict(motion)
     study.write("video_rankings", correlation, verdict=sentences, motion=motion)
     study.draw("video_rankings", video_figures.draw_rankings(correlation, motion))
     return sentences

@@ -171,26 +171,28 @@ def _scores(
 
 
 def correlations(replicates: Sequence[Mapping[int, Tensor]], truth: Tensor) -> dict[int, Estimate]:
-    """Spearman's correlation of each budget with the reference, mean over sets of draws and over queries, a
-    query being no candidate of its own.
+    """Spearman's correlation of each budget with the reference, mean over sets of draws and over queries."""
+    return {k: two_way(agreement([r[k] for r in replicates], truth)) for k in replicates[0]}
 
-    All queries of a set share its draws, so both vary: SE² = SE²_queries + SE²_sets, from the spread of the
-    means by query and by set; degrees of freedom by Satterthwaite's approximation.
-    """
+
+def agreement(replicates: Sequence[Tensor], truth: Tensor) -> Tensor:
+    """Spearman's correlation with the reference of each set of draws and query, [sets, queries]; a query is
+    no candidate of its own."""
     others = ~torch.eye(QUERIES, truth.shape[1], dtype=torch.bool)
 
     def correlation(scores: Tensor, q: int) -> float:
         return float(spearman(scores[q][others[q]], truth[q][others[q]]))
 
-    results = {}
-    for k in replicates[0]:
-        values = [[correlation(r[k], q) for q in range(QUERIES)] for r in replicates]
-        results[k] = _two_way(torch.tensor(values, dtype=torch.float64))
-    return results
+    values = [[correlation(scores, q) for q in range(QUERIES)] for scores in replicates]
+    return torch.tensor(values, dtype=torch.float64)
 
 
-def _two_way(values: Tensor) -> Estimate:
-    """Mean of values [sets, queries], both of them samples."""
+def two_way(values: Tensor) -> Estimate:
+    """Mean of values [sets, queries], both of them samples.
+
+    All queries of a set share its draws, so both vary: SE² = SE²_queries + SE²_sets, from the spread of the
+    means by query and by set; degrees of freedom by Satterthwaite's approximation.
+    """
     means = values.mean(0), values.mean(1)
     parts = [float(m.var()) / len(m) for m in means]
     square, mean = sum(parts), float(values.mean())

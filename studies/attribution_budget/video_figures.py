@@ -8,10 +8,9 @@ from itertools import product
 import pandas as pd
 from matplotlib.figure import Figure
 
-from carv_distill.data.clips.trajectories import MOTIONS
 from carv_distill.figures import BLUE, GREEN, GREY, ORANGE, RED, new_figure
 from studies.attribution_budget.video import DECIDING, NORMS, PAPER, PARAMETERS, TRAINED, WEIGHTS
-from studies.attribution_budget.video_rankings import TOP
+from studies.attribution_budget.video_motion import TOP, chance
 from studies.plots import draw_curve, plain_numbers
 from studies.study import Row
 
@@ -90,7 +89,7 @@ def draw_profile(rows: Sequence[Row]) -> Figure:
 
 def draw_rankings(correlation: Sequence[Row], motion: Sequence[Row]) -> Figure:
     """Rank correlation with the reference over K, and the share of the first clips with the query's motion;
-    95 % over queries, on the left over sets of draws, too."""
+    95 %, on the left over queries and sets of draws, on the right by blocks of clips."""
     figure = new_figure(3.6)
     left, right = figure.subplots(1, 2)
     table = pd.DataFrame(correlation)
@@ -109,9 +108,9 @@ def draw_rankings(correlation: Sequence[Row], motion: Sequence[Row]) -> Figure:
     for weights, colour, shift in (("plain", GREY, -0.12), ("motion", BLUE, 0.12)):
         mine = shares[shares.weights == weights]
         places = [names.index(name) + shift for name in mine["queries"]]
-        ends = [mine.precision - mine.precision_low, mine.precision_high - mine.precision]
+        ends = [mine.precision - mine.by_blocks_low, mine.by_blocks_high - mine.precision]
         right.errorbar(places, mine.precision, ends, color=colour, fmt="o", capsize=3, label=TITLES[weights])
-    right.axhline(1 / len(MOTIONS), color=GREY, lw=1, ls=":", label="chance")
+    right.axhline(chance(int(shares.clips.iloc[0])), color=GREY, lw=1, ls=":", label="chance")
     right.set_xticks(range(len(names)), [f"{name}\nqueries" for name in names])
     right.set_xlim(-0.5, len(names) - 0.5)
     right.set_ylim(bottom=0)

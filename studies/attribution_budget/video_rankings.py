@@ -1,9 +1,8 @@
-"""Rankings of clips by a text-to-video teacher's gradients: how many draws they need, and whether the first
-clips move as the query does."""
+"""Rankings of clips by a text-to-video teacher's gradients: how many draws they need."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -13,24 +12,24 @@ from torch import Tensor
 
 from carv_distill.carv import Draws, NoiseLevelSampler, Proposal, stream
 from carv_distill.data.clips.rendered import ClipFacts, RenderedClips
-from carv_distill.data.clips.trajectories import MOTIONS
 from carv_distill.data.stored import spread
-from carv_distill.variance import Estimate, mean_estimate
-from studies.attribution_budget.draws import QUERIES, correlations
+from carv_distill.variance import Estimate
+from studies.attribution_budget import video
+from studies.attribution_budget.draws import QUERIES, agreement, two_way
 from studies.attribution_budget.video import feature_rows, model_of
 from studies.cached import Compute
-from studies.sentences import estimate, sentence
+from studies.sentences import estimate, sentence, show
 from studies.study import Row, columns
 
 SIZE = (17, 48, 48)
 """Frames, height and width of the clips that are ranked; see DESIGN.md."""
-FULL = SimpleNamespace(blocks=16, sets=5, reference=64)
-QUICK = SimpleNamespace(blocks=2, sets=2, reference=16)
-"""Blocks of seven clips, one of each motion; sets of draws; draws of the reference."""
+FULL = SimpleNamespace(blocks=16, sets=5, reference=64, clips=8, strata=64)
+QUICK = SimpleNamespace(blocks=2, sets=2, reference=16, clips=2, strata=4)
+"""Blocks of seven clips, one of each motion; sets of draws; draws of the reference; clips and strata of
+V_level/V_noise."""
 DRAWS = 16
 """Of the largest budget."""
 BUDGETS = (1, 2, 4, 8, 16)
-TOP = 10
 SAMPLERS = {
     "iid": NoiseLevelSampler(Proposal.uniform(), "iid"),
     "Strat": NoiseLevelSampler(Proposal.uniform(), "stratified"),
@@ -106,52 +105,72 @@ def cosines(features: Sequence[Tensor]) -> Tensor:
     return unit @ unit.T
 
 
-def correlation_rows(clips: Sequence[Ranked]) -> list[Row]:
-    """Rank correlation with the reference by arm and K, 11 queries from all motions."""
-    queries = spread(len(clips), QUERIES)
-    others = [i for i in range(len(clips)) if i not in queries]
-    order = [*queries, *others]
+def level_over_noise(
+    compute: Compute, o: SimpleNamespace, teacher: str, size: tuple[int, int, int], seed: int
+) -> Estimate:
+    """V_level/V_noise at this size in MOTIVE's setting, u uniform, as rankings draw levels."""
+    numbers = spread(len(video.model_of(teacher, size, "motion").training), o.clips)
+    calls = [partial(video.moments, teacher, size, "motion", n, seed, o.strata) for n in numbers]
+    return video.level_over_noise([found[video.MOTIVE[1:]] for found in compute(calls)])
 
-    def scores(features: Sequence[Tensor]) -> Tensor:
-        return cosines([features[i] for i in order])[:QUERIES]
 
-    truth = scores([c.reference for c in clips])
+class Rankings:
+    """Scores of all clips for QUERIES of them, which stand first."""
+
+    def __init__(self, clips: Sequence[Ranked]) -> None:
+        queries = spread(len(clips), QUERIES)
+        self.clips = [clips[i] for i in (*queries, *(i for i in range(len(clips)) if i not in queries))]
+
+    def scores(self, features: Sequence[Tensor]) -> Tensor:
+        """[QUERIES, n]."""
+        return cosines(features)[:QUERIES]
+
+    def by_set(self, arm: str, k: int) -> list[Tensor]:
+        """Of every set of draws of an arm."""
+        return [self.scores([c.by_set[arm, i, k] for c in self.clips]) for i in self.sets]
+
+    @property
+    def sets(self) -> list[int]:
+        """Numbers of the sets."""
+        return sorted({i for _, i, _ in self.clips[0].by_set})
+
+    @property
+    def reference(self) -> Tensor:
+        """Of the reference's draws."""
+        return self.scores([c.reference for c in self.clips])
+
+    def larger_reference(self, without: int, draws: int) -> Tensor:
+        """Of the reference's draws and those of all sets but one, whichever arm they are of."""
+        others = [i for i in self.sets if i != without]
+
+        def mean(c: Ranked) -> Tensor:
+            more = [c.by_set[arm, i, DRAWS] for arm in SAMPLERS for i in others]
+            return (draws * c.reference + DRAWS * sum(more)) / (draws + DRAWS * len(more))
+
+        return self.scores([mean(c) for c in self.clips])
+
+
+def correlation_rows(clips: Sequence[Ranked], draws: int) -> list[Row]:
+    """Rank correlation with the reference by arm and K, 11 queries; the same with a larger reference; and
+    less that of twice as many iid draws.
+
+    Args:
+        draws: of the reference.
+    """
+    ranks = Rankings(clips)
+    truth, larger = ranks.reference, [ranks.larger_reference(i, draws) for i in ranks.sets]
+    iid = {k: agreement(ranks.by_set("iid", k), truth) for k in BUDGETS}
     rows = []
-    for arm in SAMPLERS:
-        sets = sorted({i for a, i, _ in clips[0].by_set if a == arm})
-        budgets = sorted({k for a, _, k in clips[0].by_set if a == arm})
-        replicates = [{k: scores([c.by_set[arm, i, k] for c in clips]) for k in budgets} for i in sets]
-        for k, e in correlations(replicates, truth).items():
-            rows.append({"arm": arm, "K": k, **columns("correlation", e)})
+    for arm, k in ((arm, k) for arm in SAMPLERS for k in BUDGETS if k > 1 or arm != "pairs"):
+        scores = ranks.by_set(arm, k)
+        own = agreement(scores, truth)
+        beyond = torch.cat([agreement([s], t) for s, t in zip(scores, larger, strict=True)])
+        row: Row = {"arm": arm, "K": k, **columns("correlation", two_way(own))}
+        row |= columns("correlation_larger", two_way(beyond))
+        if 2 * k in iid:
+            row |= columns("over_twice_iid", two_way(own - iid[2 * k]))
+        rows.append(row)
     return rows
-
-
-def precisions(scores: Tensor, motion: Tensor) -> Tensor:
-    """Share of the first ten that have the query's motion, each clip a query and no candidate of its own,
-    [n]; scores [n, n]."""
-    alone = scores.masked_fill(torch.eye(len(scores), dtype=torch.bool), -torch.inf)
-    top = alone.topk(min(TOP, len(scores) - 1), dim=1).indices
-    return (motion[top] == motion[:, None]).double().mean(1)
-
-
-def motion_rows(measured: Mapping[str, Sequence[Ranked]], facts: ClipFacts) -> list[Row]:
-    """Precision of the first ten by motion: of all queries, and of those whose caption names it or does not;
-    plain, weighed by motion, and the difference. Intervals over queries, which share their candidates."""
-    found = {
-        w: precisions(cosines([c.reference for c in clips]), facts.motion) for w, clips in measured.items()
-    }
-    found["difference"] = found["motion"] - found["plain"]
-    groups = {"all": torch.ones_like(facts.named), "named": facts.named, "silent": ~facts.named}
-    return [
-        {"weights": w, "queries": name, "count": int(who.sum()), **columns("precision", _mean(values[who]))}
-        for w, values in found.items()
-        for name, who in groups.items()
-        if who.sum() > 1
-    ]
-
-
-def _mean(values: Tensor) -> Estimate:
-    return mean_estimate(values.tolist())
 
 
 def facts_of(o: SimpleNamespace, count: int, size: tuple[int, int, int]) -> ClipFacts:
@@ -160,17 +179,22 @@ def facts_of(o: SimpleNamespace, count: int, size: tuple[int, int, int]) -> Clip
     return clips.facts_of(torch.tensor(chosen_clips(o.blocks, count)))
 
 
-def verdict(correlation: Sequence[Row], motion: Sequence[Row]) -> list[str]:
-    """K from which rankings agree with the reference, and whether motion is found."""
-    first = []
-    for arm in SAMPLERS:
-        enough = [r["K"] for r in correlation if r["arm"] == arm and r["correlation"] >= 0.95]
-        first.append(f"{arm} {enough[0] if enough else f'none up to {DRAWS}'}")
-    at_4 = {r["arm"]: estimate(r, "correlation") for r in correlation if r["K"] == 4}
-    by_weights = {r["weights"]: estimate(r, "precision") for r in motion if r["queries"] == "all"}
-    chance = 1 / len(MOTIONS)
-    return [
-        sentence("Rank correlation with the reference at K = 4", at_4),
-        f"K from which it is 0.95: {'; '.join(first)}.",
-        sentence(f"Share of the first {TOP} with the query's motion (chance {chance:.2f})", by_weights),
-    ]
+def verdict(correlation: Sequence[Row], levels: Estimate) -> list[str]:
+    """K from which rankings agree with the reference, and whether half the draws of iid are enough."""
+    said = [f"V_level/V_noise at {SIZE[1]} pixels, u uniform: {show(levels)}."]
+    for name, what in (
+        ("correlation", "the reference"),
+        ("correlation_larger", "a reference of more draws, none of the set's own"),
+    ):
+        at_4 = {r["arm"]: estimate(r, name) for r in correlation if r["K"] == 4}
+        said.append(sentence(f"Rank correlation with {what} at K = 4", at_4))
+        first = []
+        for arm in SAMPLERS:
+            enough = [r["K"] for r in correlation if r["arm"] == arm and r[name] >= 0.95]
+            first.append(f"{arm} {enough[0] if enough else f'none up to {DRAWS}'}")
+        said.append(f"K from which it is 0.95: {'; '.join(first)}.")
+    for k in (4, 8):
+        rows = {r["arm"]: r for r in correlation if r["K"] == k and r["arm"] != "iid"}
+        found = {arm: estimate(r, "over_twice_iid") for arm, r in rows.items()}
+        said.append(sentence(f"Rank correlation at K = {k} less that of {2 * k} iid draws", found, 0))
+    return said

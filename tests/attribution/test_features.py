@@ -12,7 +12,7 @@ import torch
 
 from carv_distill.attribution import features
 from carv_distill.attribution.backward import BackwardGradients
-from carv_distill.attribution.features import FeatureJob, fill_store
+from carv_distill.attribution.features import FeatureJob, fill_store, pilot_pipeline
 from carv_distill.attribution.options import InfluenceOptions
 from carv_distill.attribution.projection import build_projector
 from carv_distill.attribution.samples import TrainingSet
@@ -33,6 +33,18 @@ def test_a_gradient_that_is_not_finite_is_named_and_what_is_in_the_store_stays(t
     with pytest.raises(UserError, match=r"^training sample 6: its gradient holds NaN or infinity$"):
         fill_store(InfluenceOptions(chunk=4), job, store, training_set(x), Processes())
     assert store.missing() == [1, 2]
+
+
+@pytest.mark.parametrize("normalise", ["mean", "draw"])
+def test_a_pilot_sees_what_the_store_will_hold(normalise: str) -> None:
+    """Two samples of other norms: their directions' are 1."""
+    x = torch.randn(2, 3, generator=stream("x"), dtype=torch.float64) * torch.tensor([[1.0], [5.0]])
+    options = InfluenceOptions(normalise=normalise)
+    pipeline = pilot_pipeline(options, linear_gradients(), training_set(x))
+    x, residual = pipeline(6, stream("pilot"))
+    eps = torch.randn(6, 3, generator=stream("eps"), dtype=torch.float64)
+    norms = residual(x, torch.full((6,), 0.5, dtype=torch.float64), eps, torch.arange(6)).norm(dim=1)
+    assert torch.allclose(norms, torch.ones_like(norms)) == (normalise == "draw")
 
 
 def backward_job(draws: int, normalise: bool = False) -> tuple[FeatureJob, TrainingSet]:

@@ -31,6 +31,27 @@ def test_a_pilots_gradient_that_is_not_finite_is_named() -> None:
         pilot_sampler(pipeline, 4, 0, torch.device("cpu"))
 
 
+def test_a_pilot_measures_what_is_averaged() -> None:
+    """Directions g/‖g‖, where each draw is divided by its norm; a gradient that is zero has none."""
+    gradients, projector = linear_gradients(), build_projector("none", 1)
+    u, index = torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64), torch.tensor([0, 1, 1])
+    eps = torch.randn(3, 3, generator=stream("directions"), dtype=torch.float64)
+    rows = []
+    for each in (False, True):
+        pipeline = attribution_pipeline(gradients, projector, SampleBatch(X), normalise_draws=each)
+        x, residual = pipeline(2, stream("two"))
+        rows.append(residual(x[index], u, eps, index))
+    plain, directions = rows
+    torch.testing.assert_close(directions, plain / plain.norm(dim=1, keepdim=True))
+    for p in gradients.loss.chosen.values():
+        p.data.zero_()
+    x, residual = attribution_pipeline(gradients, projector, SampleBatch(0 * X), normalise_draws=True)(
+        1, stream("one")
+    )
+    with pytest.raises(UserError, match=r"^sample \d: a draw's gradient is zero and cannot be normalised"):
+        residual(x, u[:1], 0 * eps[:1], index[:1])
+
+
 def test_features_do_not_depend_on_the_chunk() -> None:
     gradients, (x, labels) = unet_gradients(), batch(5)
     draws = draws_of((1, 8, 8))

@@ -26,6 +26,21 @@ def test_spearman_is_scipys_with_ties_too() -> None:
     assert spearman(torch.ones(5), torch.arange(5)).isnan()
 
 
+def test_what_is_left_out_does_not_count() -> None:
+    """Four queries, each of which is no candidate of its own, and one that is none at all: scipy's on the
+    others, ties and all; so is the agreement of rankings."""
+    g = stream("left out")
+    a = torch.randint(6, (5, 12), generator=g).double()
+    b = a + torch.randint(6, (5, 12), generator=g)
+    own = torch.eye(5, 12, dtype=torch.bool)
+    own[4] = False
+    expected = [float(spearmanr(x[~o], y[~o]).statistic) for x, y, o in zip(a, b, own, strict=True)]
+    left = [scores.masked_fill(own, -math.inf) for scores in (a, b)]
+    assert torch.allclose(spearman(*left), torch.tensor(expected, dtype=torch.float64))
+    (known,) = reliability(lambda keep: left[keep[0]], 2, 3)
+    assert known.between == pytest.approx(sum(expected) / 5)
+
+
 def test_reliability_predicts_the_agreement_of_more_draws() -> None:
     """Scores μ + noise/√groups for 4,000 samples: the reliability of one group is that of theory,
     1/(1 + s²), within 4 SE (1/√4000), and the prediction for two is what is measured with two."""

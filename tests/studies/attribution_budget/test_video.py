@@ -16,7 +16,7 @@ from carv_distill.attribution.loss import SampleLoss
 from carv_distill.attribution.projection import Layout, Projector, SumWithNorm, build_projector
 from carv_distill.teachers.schedule import FlowSchedule
 from studies.attribution_budget import video
-from studies.attribution_budget.strata import Moments
+from studies.attribution_budget.strata import PARTS, Moments
 from studies.cached import compute
 from studies.sentences import show_column
 from tests.helpers.tiny_pipelines import save_wan
@@ -48,19 +48,24 @@ def test_moments_of_a_clip_and_what_is_said(tmp_path: Path) -> None:
             torch.testing.assert_close(single.square, torch.ones(4).double(), rtol=0.2, atol=0)
             assert (pair.square <= single.square * 1.01).all()
     laws = video.laws_of(video.model_of(teacher, SIZE, "plain").schedule, 4)
-    rows = video.rows_of(measured, laws, 128)
+    finer = video.laws_of(video.model_of(teacher, SIZE, "plain").schedule, 4 * PARTS)
+    rows = video.rows_of(measured, laws, finer, 128)
     assert {(r["arm"], r["K"]) for r in rows} >= {("Strat", 4), ("IW pairs", 64)}
     assert {r["law"] for r in rows} == set(laws)
     assert len(video.profile_rows(measured, 128)) == 8 * 4
     said = video.verdict(rows, measured, laws)
     assert said[0].startswith("V_level/V_noise, t uniform: plain, raw, all ")
-    assert "at K = 64" in said[3]
+    assert said[1].startswith("Gate, motion, normalised, all: ")
+    assert [f"at K = {k}" in said[i] for i, k in ((2, 4), (3, 4), (4, 64), (5, 64))] == [True] * 4
+    assert [f"K = {k}, the arm that was chosen" in said[i] for i, k in ((6, 4), (7, 64))] == [True] * 2
     deciding = next(
         r for r in rows
         if (r["law"], r["arm"], r["K"]) == (video.DECIDING, "Strat", 4)
         and video.Setting(r["weights"], r["norms"], r["parameters"]) == video.MOTIVE
     )  # fmt: skip
-    assert f"Strat {show_column(deciding, 'ecm')}" in said[1]
+    assert f"Strat {show_column(deciding, 'ecm')}" in said[2]
+    met = "met" if deciding["ecm"] >= 2.44 and deciding["ecm_low"] >= 2 else "not met"
+    assert said[3].startswith(f"Strata at K = 4: {show_column(deciding, 'ecm')}, {met} (")
     again = video.measure(partial(compute, folder=tmp_path / "kept", workers=1), sizes, teacher, SIZE, 0)
     first, second = (m[video.Setting("plain", "raw", "all")][0][0] for m in (measured, again))
     assert isinstance(first, Moments)

@@ -42,10 +42,11 @@ def test_rankings_over_draws_and_shares_of_motion() -> None:
         for k in (2, 4)
     ]
     motion: list[Row] = [
-        {"weights": w, "queries": q, "precision": 0.3, "precision_low": 0.2, "precision_high": 0.5}
+        {"weights": w, "queries": q, "clips": 112, "precision": 0.3,
+         "by_blocks_low": 0.2, "by_blocks_high": 0.5}
         for w in ("plain", "motion", "difference")
         for q in ("all", "named", "silent")
-    ]
+    ]  # fmt: skip
     left, right = video_figures.draw_rankings(correlation, motion).axes
     assert {"iid", "Strat", "pairs"} <= set(left.get_legend_handles_labels()[1])
     assert {"plain loss", "weighed by motion", "chance"} == set(right.get_legend_handles_labels()[1])

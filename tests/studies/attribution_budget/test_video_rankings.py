@@ -12,13 +12,15 @@ import torch
 from carv_distill.data.clips.rendered import RenderedClips
 from carv_distill.data.clips.trajectories import MOTIONS
 from studies.attribution_budget import video, video_rankings
+from studies.attribution_budget.draws import QUERIES
 from studies.attribution_budget.video_rankings import (
     DRAWS,
     SAMPLERS,
+    Ranked,
+    Rankings,
     chosen_clips,
     cosines,
     kept,
-    precisions,
 )
 from tests.helpers.tiny_pipelines import save_wan
 
@@ -57,12 +59,19 @@ def test_pairs_of_the_sampler_are_neighbours() -> None:
     assert (draws.u[0, ::2] * DRAWS // 2).long().tolist() == list(range(DRAWS // 2))
 
 
-def test_precision_of_the_first_ten() -> None:
-    """Two groups of 11 whose scores are high within: all right; with scores of the other group: none."""
-    motion = torch.arange(2).repeat_interleave(11)
-    same = (motion[:, None] == motion).double()
-    assert precisions(same, motion).tolist() == [1.0] * 22
-    assert precisions(-same, motion).tolist() == [0.0] * 22
+def test_a_larger_reference_has_all_draws_but_the_set_s_own() -> None:
+    """Of features that are a set's number: 64 draws of the reference, 16 each of three arms of two sets."""
+    budgets = [(arm, i, DRAWS) for arm in SAMPLERS for i in range(3)]
+
+    def clip(scale: float) -> Ranked:
+        sets = {key: torch.tensor([scale, key[1] + 1.0]) for key in budgets}
+        return Ranked(torch.tensor([scale, 0.0]), sets)
+
+    ranks = Rankings([clip(1.0 + n) for n in range(12)])
+    for without, others in ((0, 2 + 3), (2, 1 + 2)):
+        mean = others * 3 * DRAWS / (64 + 6 * DRAWS)
+        expected = cosines([torch.tensor([c.reference[0], mean]) for c in ranks.clips])[:QUERIES]
+        torch.testing.assert_close(ranks.larger_reference(without, 64), expected)
 
 
 def test_rankings_and_what_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,11 +93,16 @@ def test_rankings_and_what_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     torch.testing.assert_close(
         cosines([c.reference for c in measured["motion"]]).diagonal(), torch.ones(14).double()
     )
-    rows = video_rankings.correlation_rows(measured["motion"])
+    rows = video_rankings.correlation_rows(measured["motion"], o.reference)
     assert {(r["arm"], r["K"]) for r in rows} >= {("iid", 1), ("Strat", 16), ("pairs", 2)}
     assert all(-1 <= r["correlation"] <= 1 for r in rows)
-    motion = video_rankings.motion_rows(measured, RenderedClips(14, 16, 5).facts)
-    assert {r["weights"] for r in motion} == {"plain", "motion", "difference"}
-    said = video_rankings.verdict(rows, motion)
-    assert len(said) == 3
-    assert "chance 0.14" in said[2]
+    assert all(-1 <= r["correlation_larger"] <= 1 for r in rows)
+    twice = {(r["arm"], r["K"]): r for r in rows}
+    difference = twice["Strat", 4]["correlation"] - twice["iid", 8]["correlation"]
+    assert twice["Strat", 4]["over_twice_iid"] == pytest.approx(difference)
+    assert "over_twice_iid" not in twice["Strat", DRAWS]
+    o = SimpleNamespace(clips=2, strata=4)
+    levels = video_rankings.level_over_noise(lambda calls: [c() for c in calls], o, teacher, SIZE, 0)
+    said = video_rankings.verdict(rows, levels)
+    assert len(said) == 7
+    assert said[0].startswith("V_level/V_noise at 48 pixels, u uniform: ")
