@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import statistics
@@ -20,6 +21,11 @@ from carv_distill.errors import UserError
 from carv_distill.files import write_json
 from studies.side_by_side import side_by_side
 
+FINISHED = "job.json"
+"""In a run's folder once it is trained and evaluated."""
+NON_FINITE = "non-finite"
+"""In the line with which a run ends whose loss or weights are NaN."""
+
 
 @dataclass(frozen=True)
 class TrainingRun:
@@ -33,9 +39,16 @@ class TrainingRun:
         return pd.DataFrame(read_metrics(folder / self.name / "metrics.csv"))
 
     def fid(self, folder: Path) -> float:
-        """Mean FID of its student over the evaluated ranges of seeds."""
+        """Mean FID of its student over the evaluated ranges of seeds; infinite of a run that ended in NaN."""
+        if self.diverged(folder):
+            return math.inf
         reports = json.loads((folder / self.name / "fid.json").read_text())
         return float(reports["student, 1 step"]["summary"]["fid"]["mean"])
+
+    def diverged(self, folder: Path) -> bool:
+        """Whether it ended in NaN, and was allowed to."""
+        finished = folder / self.name / FINISHED
+        return finished.is_file() and "diverged" in json.loads(finished.read_text())
 
     def levels(self, folder: Path) -> dict[str, float]:
         """What its FID lies between, as far as that was measured: those of the teacher and of the floor."""
@@ -65,6 +78,7 @@ def train_all(
     workers: int,
     ranges: int = 0,
     teacher: bool = False,
+    may_diverge: bool = False,
 ) -> None:
     """Trains and evaluates every run, `workers` at a time with one thread each; finished ones stay.
 
@@ -73,6 +87,7 @@ def train_all(
     Args:
         ranges: of seeds, over which evaluate.py measures the FID, into `fid.json`; none without.
         teacher: measure the FID of the teacher's own samples too.
+        may_diverge: a run that ends in NaN is finished, with an infinite FID; otherwise it ends the study.
 
     Raises:
         UserError: train.py is not in the current folder.
@@ -80,12 +95,16 @@ def train_all(
     if not Path("train.py").is_file():
         raise UserError("train.py: not in the current folder; start a study at the root of the repository")
     side_by_side(
-        [partial(_train, run, config, folder, ranges, teacher) for run in runs], workers, "threading"
+        [partial(_train, run, config, folder, ranges, teacher, may_diverge) for run in runs],
+        workers,
+        "threading",
     )
 
 
-def _train(run: TrainingRun, config: Path, folder: Path, ranges: int, teacher: bool) -> None:
-    path, finished = folder / run.name, folder / run.name / "job.json"
+def _train(
+    run: TrainingRun, config: Path, folder: Path, ranges: int, teacher: bool, may_diverge: bool
+) -> None:
+    path, finished = folder / run.name, folder / run.name / FINISHED
     if finished.is_file():
         if json.loads(finished.read_text())["words"] == list(run.words):
             return
@@ -94,7 +113,13 @@ def _train(run: TrainingRun, config: Path, folder: Path, ranges: int, teacher: b
         shutil.rmtree(path)  # ended before its first checkpoint
     resume = ["--resume"] if path.is_dir() else []
     words = [f"name={run.name}", f"folder={folder}", *run.words]
-    _python(run, "train.py", "--config", str(config), *words, *resume)
+    try:
+        _python(run, "train.py", "--config", str(config), *words, *resume)
+    except UserError as error:
+        if not (may_diverge and NON_FINITE in str(error)):
+            raise
+        write_json(finished, {"words": list(run.words), "diverged": str(error)})
+        return
     if ranges and not (path / "fid.json").is_file():
         alone = () if teacher else ("--no-teacher",)
         _python(run, "evaluate.py", "fid", "--run", str(path), "--ranges", str(ranges), *alone)

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carv_distill.command_line import whole_number
+from carv_distill.errors import UserError
 from studies.study import Study, run_study, study_parser
 
 if TYPE_CHECKING:
@@ -43,11 +44,14 @@ DATA = ("digits", "fashion")
 def run(study: Study, options: argparse.Namespace) -> None:
     """Of every data set that is asked for: pilot, all runs, tables, figure, conclusion."""
     from studies.dmd_gap.results import Results
-    from studies.dmd_gap.settings import SETTINGS
+    from studies.dmd_gap.settings import SETTINGS, require_teacher
 
-    for name in options.data:
-        setting = SETTINGS[name].quick if study.quick else SETTINGS[name]
-        count = 2 if study.quick else options.seeds or setting.seeds
+    wanted = [SETTINGS[name].quick if study.quick else SETTINGS[name] for name in options.data]
+    if not options.stored:
+        for setting in wanted:
+            require_teacher(setting)
+    for setting in wanted:
+        count = setting.seeds if study.quick else options.seeds or setting.seeds
         study.seeds = [options.seed + i for i in range(count)]
         if options.stored:
             results = Results.load(setting, study.folder)
@@ -59,7 +63,7 @@ def run(study: Study, options: argparse.Namespace) -> None:
 
 def _trained(study: Study, setting: Setting, parts: Sequence[str], workers: int) -> Results:
     from studies.dmd_gap import table
-    from studies.dmd_gap.arms import REUSE, STATES, Arm, make_arms
+    from studies.dmd_gap.arms import REUSE, STATES, Arm, make_arms, seeds_of
     from studies.dmd_gap.pilot import levels, pilot
     from studies.dmd_gap.results import Results
     from studies.runs import train_all
@@ -72,11 +76,18 @@ def _trained(study: Study, setting: Setting, parts: Sequence[str], workers: int)
     def kept(arm: Arm, seed: int) -> int:
         return STATES if (arm.name, seed) == (REUSE, study.seeds[0]) else 1
 
-    by_seed = [arm.run(seed, kept=kept(arm, seed)) for seed in study.seeds for arm in arms]
+    first, count = study.seeds[0], max(len(study.seeds), setting.deciding)
+    seeds = seeds_of(arms, study.seeds, range(first, first + count))
+    by_seed = [
+        arm.run(seed, kept=kept(arm, seed))
+        for seed in range(first, first + count)
+        for arm in arms
+        if seed in seeds[arm.name]
+    ]
     train_all(by_seed, setting.config, study.runs, workers, setting.ranges)
-    metrics = table.read_runs(arms, study.seeds, study.runs)
-    finals = {arm.name: [arm.run(seed).fid(study.runs) for seed in study.seeds] for arm in arms}
-    runs, traces = table.run_rows(arms, metrics, finals, study.seeds), table.trace_rows(metrics)
+    metrics = table.read_runs(arms, seeds, study.runs)
+    finals = {arm.name: [arm.run(seed).fid(study.runs) for seed in seeds[arm.name]] for arm in arms}
+    runs, traces = table.run_rows(arms, metrics, finals, seeds), table.trace_rows(metrics)
     study.write(f"{setting.name}_runs", runs)
     study.write(f"{setting.name}_traces", traces)
     if "why" in parts:
@@ -84,7 +95,7 @@ def _trained(study: Study, setting: Setting, parts: Sequence[str], workers: int)
         place = study.runs / looked_into.run(study.seeds[0]).name
         _states(study, setting, place, looked_into.updates, workers)
     if "rule" in parts:
-        _rule(study, setting, plan, workers)
+        _rule(study, setting, plan, beside, workers)
     return Results(arms, runs, traces, beside)
 
 
@@ -96,9 +107,15 @@ def _states(study: Study, setting: Setting, run: Path, updates: int, workers: in
     study.write(f"{setting.name}_states", rows)
 
 
-def _rule(study: Study, setting: Setting, plan: Plan, workers: int) -> None:
+def _rule(study: Study, setting: Setting, plan: Plan, levels: dict[str, float], workers: int) -> None:
     from studies.dmd_gap import rule
+    from studies.dmd_gap.table import floor_of
 
+    fitted = study.folder / "digits_rule.json"
+    if not setting.own_factors and not fitted.is_file():
+        raise UserError(
+            f"--part: the rule is fitted on digits, and {fitted} is not there; --data digits first"
+        )
     sets = {setting.name: rule.pairs_on(setting, plan)}
     if setting.own_factors:
         sets["text_to_image"] = rule.pairs_of_prompts(16 if study.quick else None)
@@ -106,11 +123,12 @@ def _rule(study: Study, setting: Setting, plan: Plan, workers: int) -> None:
     for name, pairs in sets.items():
         wanted = pairs[:2] if study.quick else pairs
         rule.train(wanted, seeds, study.runs, workers)
-        study.write(f"{name}_rule", rule.measure(wanted, seeds, study.runs))
+        floor = floor_of(levels) if name == setting.name else None
+        study.write(f"{name}_rule", rule.measure(wanted, seeds, study.runs, workers, floor))
     known = [json.loads(path.read_text())["rows"] for path in sorted(study.folder.glob("*_rule.json"))]
-    border, rows = rule.judge([row for of_data in known for row in of_data])
-    said = rule.sentences(border, rows)
-    study.write("rule", rows, border=border, conclusion=said)
+    borders, rows = rule.judge([row for of_data in known for row in of_data])
+    said = rule.sentences(borders, rows)
+    study.write("rule", rows, borders=borders, conclusion=said)
     print("\n".join(said))
 
 
@@ -121,7 +139,7 @@ def _conclude(study: Study, setting: Setting, results: Results) -> None:
     rows = table.arm_rows(results.arms, results.traces, results.finals)
     differences = table.difference_rows(results.arms, results.finals)
     width = table.band(results.finals)
-    said = table.sentences(rows, differences, width)
+    said = table.sentences(rows, differences, width, table.floor_of(results.levels))
     study.write(
         setting.name, rows, conclusion=said, differences=differences, band=width, levels=results.levels
     )

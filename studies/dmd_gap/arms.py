@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from studies.dmd_gap.settings import Setting
@@ -12,6 +13,7 @@ STATES = 8
 UPSTREAM, DRAWS = 8, 16
 BASE, LONGER = "(8,1) iid", "(8,1) iid, equal seconds"
 REUSE, STRATA, BEST = "(8,16) iid", "(8,16) stratified", "(8,16) best"
+DECIDING = (STRATA, LONGER)
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Plan:
     """Seconds of an update at (R′,1)."""
     less: float
     """Seconds of an update at (R″,1)."""
+    best: float
+    """Seconds of an update of the best arm."""
     base_factor: float = 1.0
     """Of the configuration's learning rate, for (8,1)."""
     reuse_factor: float = 1.0
@@ -72,6 +76,8 @@ class Arm:
     """Of the configuration's learning rate."""
     decays: bool = True
     """Whether its learning rate falls to zero at its end."""
+    traced: bool = True
+    """Whether its FID is measured on the way."""
 
     def run(self, seed: int, *more: str, kept: int = 1) -> TrainingRun:
         """Its training with one seed; `kept` checkpoints stay, spread over it."""
@@ -83,7 +89,7 @@ class Arm:
             f"trainer.max_steps={self.updates}",
             f"dmd.lr_decay={self.setting.decay if self.decays else 'none'}",
             f"variance.every={every}",
-            f"fid.every={every}",
+            f"fid.every={every if self.traced else 0}",
             "preview.every=0",
             "checkpoint.keep_best=0",
             f"checkpoint.every={every}",
@@ -91,6 +97,11 @@ class Arm:
             f"seed={seed}",
         )
         return TrainingRun(f"{self.setting.name}-{plain_name(self.name)}-seed{seed}", (*words, *more))
+
+
+def seeds_of(arms: Sequence[Arm], seeds: Sequence[int], deciding: Sequence[int]) -> dict[str, Sequence[int]]:
+    """Arm → its seeds: more of them in the pair that decides."""
+    return {arm.name: deciding if arm.name in DECIDING else seeds for arm in arms}
 
 
 def estimator_words(r: int, k: int, strategy: str, *more: str) -> tuple[str, ...]:
@@ -108,7 +119,7 @@ def make_arms(setting: Setting, plan: Plan) -> list[Arm]:
         Arm(LONGER, setting, single, plan.longer, plan.base, plan.base_factor),
         Arm(REUSE, setting, estimator_words(r, k, "iid"), *reuse),
         Arm(STRATA, setting, estimator_words(r, k, "stratified"), *reuse),
-        Arm(BEST, setting, estimator_words(r, k, "nested", *best), *reuse),
+        Arm(BEST, setting, estimator_words(r, k, "nested", *best), u, plan.best, plan.reuse_factor),
         Arm(
             plan.more_name,
             setting,

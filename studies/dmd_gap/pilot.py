@@ -1,7 +1,7 @@
 """The pilot: how long to train, at what rates, and which R costs or scatters as (8,16) does.
 
-On seeds that the study does not use. Prices stay in `<data>-prices.json`, so that a study that goes on has
-the same arms.
+On seeds that the study does not use, and on a machine without other work. Prices stay in
+`<data>-prices.json`, so that a study that goes on has the same arms.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from pathlib import Path
 
 from carv_distill.carv import stream
 from carv_distill.errors import UserError
-from carv_distill.variance import NoiseParity, StageTimer, VarianceBudget
+from carv_distill.variance import NoiseParity, VarianceBudget
 from studies.cached import once
 from studies.dmd_gap.arms import (
+    BASE,
+    BEST,
     DRAWS,
     LONGER,
     REUSE,
@@ -31,9 +33,11 @@ from studies.dmd_gap.arms import (
 )
 from studies.dmd_gap.settings import Setting
 from studies.gradient import load_gradient, one_thread, price
-from studies.runs import TrainingRun, train_all
+from studies.runs import TrainingRun, seconds_per_update, train_all
 from studies.study import Row
 
+TIMED = 96
+"""Updates of a training that is timed."""
 SAME = 1.05
 """Two FIDs within this factor count as alike."""
 
@@ -52,7 +56,9 @@ def pilot(setting: Setting, folder: Path, workers: int, digits: Path) -> tuple[P
     updates = choose_length(fids)
     rows: list[Row] = [{"what": "updates", "updates": n, "fid": fid} for n, fid in fids.items()]
     run = folder / length_run(setting, updates, setting.pilot_seeds[0]).name
-    plan = once(folder / f"{setting.name}-prices.json", Plan, lambda: make_plan(run, updates))
+    plan = once(
+        folder / f"{setting.name}-prices.json", Plan, lambda: make_plan(setting, run, updates, folder)
+    )
     if chosen is None:
         tried = try_rates(setting, plan, folder, workers)
         for arm, of_factor in tried.items():
@@ -91,9 +97,9 @@ def choose_length(fids: Mapping[int, float]) -> int:
     return lengths[-1]
 
 
-def make_plan(run: Path, updates: int) -> Plan:
-    """Prices on one thread at the end of the pilot's run, the parity of its noise there, and the parts of the
-    variance after a quarter of it."""
+def make_plan(setting: Setting, run: Path, updates: int, folder: Path) -> Plan:
+    """R′ by the prices of gradients on one thread at the end of the pilot's run, R″ by the parts of the
+    variance after a quarter of it, the parity of its noise, and the seconds of an update of every arm."""
     gradient = load_gradient(run)
     key = stream("parity", gradient.step)
     parity = NoiseParity.measure(gradient.pipeline, gradient.parameters, key, upstreams=48, draws=16)
@@ -102,14 +108,33 @@ def make_plan(run: Path, updates: int) -> Plan:
         return price(gradient, upstream, draws, repeats=20)(upstream, draws)
 
     with one_thread():
-        timer = StageTimer()
-        for _ in range(2):
-            gradient.time_other(timer)
-        other, reuse = timer.median("other"), seconds(UPSTREAM, DRAWS)
+        reuse = seconds(UPSTREAM, DRAWS)
         upstream = equal_upstream(reuse, lambda r: seconds(r, 1), UPSTREAM, UPSTREAM * (DRAWS + 1))
-        equal = equal_variance(run, updates // 4)
-        base, more, less = (other + seconds(r, 1) for r in (UPSTREAM, upstream, equal))
-    return Plan(updates, upstream, equal, parity.gate(), base, other + reuse, more, less)
+    equal = equal_variance(run, updates // 4)
+    return timed(setting, Plan(updates, upstream, equal, parity.gate(), *[math.nan] * 5), folder)
+
+
+def timed(setting: Setting, plan: Plan, folder: Path) -> Plan:
+    """With the seconds of an update of each arm, all that a training does included but the measurements:
+    medians of short trainings, one after the other."""
+    arms = {arm.name: arm for arm in make_arms(setting, replace(plan, base=1.0, reuse=1.0))}
+
+    def seconds(name: str) -> float:
+        short = replace(arms[name], name=f"pilot seconds {name}", updates=TIMED, traced=False)
+        words = ("variance.every=0", "trainer.log_every=8", f"checkpoint.every={TIMED}")
+        run = short.run(setting.pilot_seeds[0], *words)
+        train_all([run], setting.config, folder, workers=1)
+        return seconds_per_update(run.metrics(folder))
+
+    more = seconds(plan.more_name)
+    return replace(
+        plan,
+        base=seconds(BASE),
+        reuse=seconds(REUSE),
+        more=more,
+        less=seconds(plan.equal_name) if plan.equal_name in arms else more,
+        best=seconds(BEST),
+    )
 
 
 def equal_upstream(wanted: float, seconds: Callable[[int], float], low: int, high: int) -> int:
@@ -146,7 +171,7 @@ def try_rates(setting: Setting, plan: Plan, folder: Path, workers: int) -> dict[
         for name in (LONGER, REUSE, plan.more_name)
     }
     every = [run for of_arm in runs.values() for of_factor in of_arm.values() for run in of_factor]
-    train_all(every, setting.config, folder, workers, setting.ranges)
+    train_all(every, setting.config, folder, workers, setting.ranges, may_diverge=True)
     return {
         name: {f: statistics.fmean(run.fid(folder) for run in of) for f, of in of_arm.items()}
         for name, of_arm in runs.items()

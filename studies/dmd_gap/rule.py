@@ -4,6 +4,8 @@
 
 the noise of an update's gradient that is left after the student's average, over its signal, median over the
 states of a run. Quality is to follow where N is above c; c is fitted on digits, and held to other data.
+Beside it N* = V/(H |E g*|²) at the end of one run, with the gradient of a fake score that has caught up: the
+run's own |E g|² may be mostly the fake score's error of the moment.
 """
 
 from __future__ import annotations
@@ -12,19 +14,28 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
 
+from studies.cached import compute
 from studies.dmd_gap.arms import BASE, STRATA, Arm, Plan, estimator_words, make_arms
 from studies.dmd_gap.settings import DIGITS, TEXT_TO_IMAGE, Setting
+from studies.dmd_gap.states import measure_lag
+from studies.dmd_gap.table import COSTS, FOLLOWS, NO_BETTER, outcome
 from studies.intervals import paired_differences
 from studies.runs import train_all
 from studies.sentences import decimals
 from studies.study import Row, columns
 
-SEEDS = (0, 1, 2)
+SEEDS = (0, 1, 2, 3, 4, 5)
+NOISES = {"noise_left": "N", "noise_exact": "N*"}
+FOLLOWED = {FOLLOWS: True, COSTS: False, NO_BETTER: False}
+"""Of outcomes that are resolved."""
+PAIRS = 32
+"""Of gradients, for |E g*|²."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,7 @@ def pair(setting: Setting, upstream: int, draws: int, updates: int, decays: bool
     name = f"{setting.name}, R = {upstream}, {updates} updates, {end}"
     single, many = estimator_words(upstream, 1, "iid"), estimator_words(upstream, draws, "stratified")
     noisy, quiet = (
-        Arm(f"rule {name} {what}", setting, words, updates, math.nan, factor, decays)
+        Arm(f"rule {name} {what}", setting, words, updates, math.nan, factor, decays, traced=False)
         for what, words in (("noisy", single), ("quiet", many))
     )
     return Pair(name, noisy, quiet)
@@ -55,7 +66,7 @@ def pair(setting: Setting, upstream: int, draws: int, updates: int, decays: bool
 
 def pairs_on(setting: Setting, plan: Plan) -> list[Pair]:
     """At the end and after a quarter at a constant rate, on digits also at R = 2 and 32. At R = 8 the end is
-    that of the study's own arms."""
+    that of the study's own arms, each at its own rate; all others share the baseline's."""
     u, factor, k = plan.updates, plan.base_factor, 16
     own = {arm.name: arm for arm in make_arms(setting, plan)}
     found = [
@@ -82,20 +93,39 @@ def train(pairs: Iterable[Pair], seeds: Sequence[int], folder: Path, workers: in
         train_all(runs, each.setting.config, folder, workers, each.setting.ranges)
 
 
-def measure(pairs: Iterable[Pair], seeds: Sequence[int], folder: Path) -> list[Row]:
-    """A row for each: N of the noisy runs, and the difference of FID at equal updates, paired over seeds."""
+def measure(
+    pairs: Iterable[Pair], seeds: Sequence[int], folder: Path, workers: int, floor: float | None
+) -> list[Row]:
+    """A row for each: N and N* of the noisy runs, the difference of FID at equal updates, paired over seeds,
+    and whether quality followed: true, false, or none where that is not resolved.
+
+    Args:
+        floor: FID of real pictures; None where that is not known.
+    """
+    pairs = list(pairs)
+    first = [(each.noisy.run(seeds[0]).name, each.noisy.updates) for each in pairs]
+    lags = compute(
+        [partial(measure_lag, folder / name, step, PAIRS) for name, step in first], folder / "cache", workers
+    )
     rows = []
-    for each in pairs:
+    for each, lag in zip(pairs, lags, strict=True):
         fids = {
             name: [arm.run(seed).fid(folder) for seed in seeds]
             for name, arm in (("quiet", each.quiet), ("noisy", each.noisy))
         }
         found = paired_differences(fids, [("quiet", "noisy")])["quiet", "noisy"]
-        noise = statistics.median(
-            noise_left(each.noisy.run(seed).metrics(folder), each.setting.ema) for seed in seeds
-        )
-        row: Row = {"setting": each.name, "data": each.setting.name, "noise_left": noise}
-        rows.append(row | columns("difference", found) | {"followed": found.high < 0})
+        noisy, ema = fids["noisy"], each.setting.ema
+        metrics = [each.noisy.run(seed).metrics(folder) for seed in seeds]
+        variance = metrics[0]["variance/carv/total"].dropna().iloc[-1]
+        said = outcome(found, 2 * statistics.stdev(noisy), statistics.fmean(noisy), floor)
+        row: Row = {
+            "setting": each.name,
+            "data": each.setting.name,
+            "noise_left": statistics.median(noise_left(m, ema) for m in metrics),
+            "noise_exact": float(variance) * (1 - ema) / max(lag.signal.value, 1e-12),
+        }
+        row |= columns("difference", found) | columns("exact_signal", lag.signal)
+        rows.append(row | {"outcome": said, "followed": FOLLOWED.get(said)})
     return rows
 
 
@@ -107,37 +137,60 @@ def noise_left(metrics: pd.DataFrame, ema: float) -> float:
     return float((measured["variance/carv/total"] * (1 - ema) / signal).median())
 
 
-def fit(rows: Sequence[Mapping[str, float]]) -> float:
+def fit(rows: Sequence[Row], noise: str = "noise_left") -> float | None:
     """c: the geometric middle between two neighbours in N that has the fewest misses; the middle one of
-    several such."""
-    values = sorted(row["noise_left"] for row in rows)
-    ends = [values[0] / 2, *values, values[-1] * 2]
-    candidates = [math.sqrt(a * b) for a, b in pairwise(ends)]
-    misses = [sum((row["noise_left"] > c) != row["followed"] for row in rows) for c in candidates]
+    several such. None where it does no better than "always" or "never", as where all settings are alike."""
+    rows = [row for row in rows if row["followed"] is not None]
+    values = sorted(row[noise] for row in rows)
+    candidates = [math.sqrt(a * b) for a, b in pairwise(values)]
+    misses = [sum((row[noise] > c) != row["followed"] for row in rows) for c in candidates]
+    follow = sum(row["followed"] for row in rows)
+    if not misses or min(misses) >= min(follow, len(rows) - follow):
+        return None
     best = [c for c, m in zip(candidates, misses, strict=True) if m == min(misses)]
     return best[(len(best) - 1) // 2]
 
 
-def judge(rows: Sequence[Row]) -> tuple[float, list[Row]]:
-    """c by digits, and all rows with what the rule says of each."""
-    c = fit([row for row in rows if row["data"] == DIGITS.name])
-    judged = [row | {"predicted": row["noise_left"] > c} for row in rows]
-    return c, [row | {"held": row["predicted"] == row["followed"]} for row in judged]
+def judge(rows: Sequence[Row]) -> tuple[dict[str, float | None], list[Row]]:
+    """c by digits for both noises, and all rows with what each rule says of them and whether that holds; none
+    where there is no c, or a setting is not resolved."""
+    digits = [row for row in rows if row["data"] == DIGITS.name]
+    borders = {noise: fit(digits, noise) for noise in NOISES}
+    judged = []
+    for row in rows:
+        told: Row = {}
+        for noise, c in borders.items():
+            predicted = None if c is None else row[noise] > c
+            known = predicted is not None and row["followed"] is not None
+            told |= {f"{noise}_predicts": predicted}
+            told |= {f"{noise}_holds": predicted == row["followed"] if known else None}
+        judged.append(row | told)
+    return borders, judged
 
 
-def sentences(c: float, rows: Sequence[Row]) -> list[str]:
-    """The rule with its hits, where it was fitted and elsewhere."""
-    said = [f"Quality is to follow a lower variance where the noise left after averaging is above {c:.3g}."]
-    for where, chosen in (
-        ("Fitted on digits", [row for row in rows if row["data"] == DIGITS.name]),
-        ("Held to other data", [row for row in rows if row["data"] != DIGITS.name]),
-    ):
-        if chosen:
-            said.append(f"{where}: it holds for {sum(row['held'] for row in chosen)} of {len(chosen)}.")
+def sentences(borders: Mapping[str, float | None], rows: Sequence[Row]) -> list[str]:
+    """The rules with their hits where they were fitted and elsewhere, beside those of always and never."""
+    said = []
+    for noise, name in NOISES.items():
+        c = borders[noise]
+        if c is None:
+            said.append(f"By {name}: no border does better on digits than always or never; it says nothing.")
+            continue
+        said.append(f"By {name}: quality is to follow a lower variance where it is above {c:.3g}.")
+        for where, own in (("Fitted on digits", True), ("Held to other data", False)):
+            known = [
+                row for row in rows
+                if (row["data"] == DIGITS.name) == own and row["followed"] is not None
+            ]  # fmt: skip
+            held, follow = sum(row[f"{noise}_holds"] for row in known), sum(row["followed"] for row in known)
+            said.append(
+                f"{where}: it holds for {held} of {len(known)} that are resolved (always: {follow}, never: "
+                f"{len(known) - follow})."
+            )
     for row in rows:
         d = decimals(row["difference_low"], row["difference_high"])
         ends = f"[{row['difference_low']:.{d}f}, {row['difference_high']:.{d}f}]"
-        fid = f"difference of FID {row['difference']:.{d}f} {ends}"
-        words = ("follows" if row["followed"] else "does not follow", "hit" if row["held"] else "miss")
-        said.append(f"{row['setting']}: N = {row['noise_left']:.3g}, {fid}, {words[0]}: {words[1]}.")
+        fid = f"difference of FID {row['difference']:.{d}f} {ends}, {row['outcome']}"
+        noises = ", ".join(f"{name} = {row[noise]:.3g}" for noise, name in NOISES.items())
+        said.append(f"{row['setting']}: {noises}; {fid}.")
     return said

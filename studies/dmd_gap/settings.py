@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from carv_distill.distillation.options import DMDConfig
+from carv_distill.errors import UserError
+from carv_distill.tasks import load_config
+
 FACTORS = (1.0, 0.5, 2.0)
 """Of the configuration's learning rate, that the pilot tries."""
 
@@ -20,9 +24,11 @@ class Setting:
     rate: float
     """The student's learning rate in the configuration."""
     lengths: tuple[int, ...]
-    """Updates that the pilot tries, ascending."""
+    """Updates that the pilot tries, ascending; multiples of 32, so that a quarter has eight states, too."""
     pilot_seeds: tuple[int, ...]
     seeds: int
+    deciding: int
+    """Seeds of the two arms that are compared to decide."""
     ranges: int
     """Of seeds, over which the final FID is a mean."""
     own_factors: bool = True
@@ -38,7 +44,8 @@ class Setting:
     @property
     def quick(self) -> Setting:
         """To try it: minutes."""
-        return replace(self, lengths=(40,), pilot_seeds=self.pilot_seeds[:1], ranges=1, factors=(1.0,))
+        one = self.pilot_seeds[:1]
+        return replace(self, lengths=(64,), pilot_seeds=one, seeds=2, deciding=2, ranges=1, factors=(1.0,))
 
 
 DIGITS = Setting(
@@ -46,9 +53,10 @@ DIGITS = Setting(
     config=Path("configs/dmd_carv.yaml"),
     words=("fid.labels=turn",),  # steadier: arms are compared with each other
     rate=6.0e-4,
-    lengths=(500, 1000, 2000),
+    lengths=(256, 512, 1024),
     pilot_seeds=(100, 101),
     seeds=6,
+    deciding=12,
     ranges=5,
 )
 FASHION = Setting(
@@ -56,9 +64,10 @@ FASHION = Setting(
     config=Path("configs/fashion/dmd_carv.yaml"),
     words=(),
     rate=3.0e-4,
-    lengths=(500, 1000),
+    lengths=(256, 512),
     pilot_seeds=(100,),
     seeds=4,
+    deciding=8,
     ranges=1,
     own_factors=False,
     ema=0.99,
@@ -71,7 +80,8 @@ TEXT_TO_IMAGE = Setting(
     rate=1.0e-4,
     lengths=(160,),
     pilot_seeds=(),
-    seeds=3,
+    seeds=6,
+    deciding=6,
     ranges=1,
     own_factors=False,
     decay="both",
@@ -79,3 +89,19 @@ TEXT_TO_IMAGE = Setting(
 )
 """For the rule alone."""
 SETTINGS = {setting.name: setting for setting in (DIGITS, FASHION)}
+
+
+def require_teacher(setting: Setting) -> None:
+    """That what its students learn from, and what they are judged by, is there, before hours of another set.
+
+    Raises:
+        UserError: with the file that is not.
+    """
+    config = load_config(setting.config, setting.words)
+    assert isinstance(config, DMDConfig)
+    needed = [config.teacher.path, *(path for path in (config.fid.weights, config.fid.reference) if path)]
+    for path in needed:
+        if not Path(path).exists():
+            raise UserError(
+                f"--data: {setting.name} needs {path}, which is not there (docs/data.md makes it)"
+            )

@@ -27,6 +27,7 @@ from carv_distill.tasks import open_run
 from carv_distill.teachers.condition import Cond
 from carv_distill.teachers.denoiser import NetworkDenoiser, denoised_difference, denoising_loss
 from carv_distill.variance import Estimate, PairedVariance, measure_pairs
+from carv_distill.variance.estimate import normal_quantile
 from studies.cached import compute
 from studies.study import Row, columns
 
@@ -45,23 +46,27 @@ class Scores:
     """Variances over draws with the samples fixed, of means over K draws, in the space of x."""
 
     teacher: Estimate
-    """Of the teacher's score (D − x_t)/σ², as σ² times it."""
+    """Of the teacher's score (D − x_t)/σ², as σ² times it: mostly of ε itself, where σ is large."""
     difference: Estimate
     """Of σ² times the difference of the scores, D_fake − D_teacher."""
 
 
 @dataclass(frozen=True)
 class Lag:
-    """What the fake score's error does to the expected gradient."""
+    """What the fake score's error does to the expected gradient: its lag, and its own noise of the moment.
+
+    With two copies that have caught up on other samples, g₁ and g₂ in its place, so that a copy's own error
+    does not count.
+    """
 
     error: Estimate
-    """|E g − E g*|², g* with the copy that has caught up."""
+    """⟨E g − E g₁, E g − E g₂⟩."""
     signal: Estimate
-    """|E g*|²."""
+    """⟨E g₁, E g₂⟩ = |E g*|²."""
     loss: float
     """The fake score's loss as the run has it."""
     refined: float
-    """That of the copy."""
+    """The mean of the copies'."""
 
 
 def config_of(run: Path) -> DMDConfig:
@@ -111,25 +116,40 @@ def measure_scores(run: Path, step: int, estimator: str, pairs: int) -> Scores:
 
 
 def measure_lag(run: Path, step: int, pairs: int) -> Lag:
-    """Trains a copy of the fake score on the frozen student; pairs of (8,16) stratified measure what it
-    changes."""
+    """Trains two copies of the fake score on the frozen student; pairs of (8,16) stratified measure what they
+    change."""
     module = open_state(run, step)
-    objective, refined = module.objective, refine(module)
+    objective, copies = module.objective, [refine(module, name) for name in ("first", "second")]
     draws, sampler = sampler_of("(8,16) stratified")
 
-    def exact(x: Tensor, sigma: Tensor, eps: Tensor, cond: Cond) -> Tensor:
-        return dmd_residual(refined, objective.teacher, x, sigma, eps, cond)
-
-    def error(x: Tensor, sigma: Tensor, eps: Tensor, cond: Cond) -> Tensor:
-        behind = dmd_residual(objective.fake, objective.teacher, x, sigma, eps, cond)
-        return behind - exact(x, sigma, eps, cond)
+    def gradient(fake: NetworkDenoiser) -> Call:
+        return lambda x, sigma, eps, cond: dmd_residual(fake, objective.teacher, x, sigma, eps, cond)
 
     def squared(call: Call) -> Estimate:
         pipeline, parameters = pipeline_of(objective, call), list(objective.student_parameters)
         return measure_pairs(pipeline, parameters, sampler, UPSTREAM, draws, pairs).squared_norm()
 
-    losses = (compared_loss(objective, fake) for fake in (objective.fake, refined))
-    return Lag(squared(error), squared(exact), *losses)
+    first, second = (gradient(fake) for fake in copies)
+    own = gradient(objective.fake)
+
+    def inner(a: Call, b: Call) -> Estimate:
+        """⟨E a, E b⟩ = |E (a + b)/2|² − |E (a − b)/2|²; as if of other draws, which is the wide side."""
+        plus, minus = (squared(_half(a, b, sign)) for sign in (1, -1))
+        value, se = plus.value - minus.value, math.hypot(plus.se, minus.se)
+        half = normal_quantile(0.975) * se
+        return Estimate(value, se, value - half, value + half)
+
+    losses = [compared_loss(objective, fake) for fake in (objective.fake, *copies)]
+    error = inner(_less(own, first), _less(own, second))
+    return Lag(error, inner(first, second), losses[0], statistics.fmean(losses[1:]))
+
+
+def _half(a: Call, b: Call, sign: int) -> Call:
+    return lambda *about: (a(*about) + sign * b(*about)) / 2
+
+
+def _less(a: Call, b: Call) -> Call:
+    return lambda *about: a(*about) - b(*about)
 
 
 def pipeline_of(
@@ -153,8 +173,9 @@ def pipeline_of(
     return pipeline
 
 
-def refine(module: DMDModule) -> NetworkDenoiser:
-    """A copy of the fake score that has learned from the frozen student for REFINE more updates."""
+def refine(module: DMDModule, name: str) -> NetworkDenoiser:
+    """A copy of the fake score that has learned from the frozen student for REFINE more updates, by streams
+    of its name."""
     objective, o = module.objective, module.options
     refined = copy.deepcopy(objective.fake)
     betas = o.beta1, o.beta2
@@ -163,7 +184,7 @@ def refine(module: DMDModule) -> NetworkDenoiser:
         for group in adam.param_groups:
             group["lr"] = o.fake_lr * (1 + math.cos(math.pi * number / REFINE)) / 2
         adam.zero_grad()
-        loss_of(objective, refined, "refine", number).backward()
+        loss_of(objective, refined, f"refine {name}", number).backward()
         adam.step()
     return refined
 

@@ -6,19 +6,21 @@ import csv
 import json
 from pathlib import Path
 
-from studies.dmd_gap.arms import LONGER, REUSE, STATES, STRATA, Arm, Plan, make_arms
+from studies.dmd_gap.arms import LONGER, REUSE, STATES, STRATA, Arm, Plan, make_arms, seeds_of
 from studies.dmd_gap.settings import DIGITS, Setting
 
-PLAN = Plan(400, 40, 22, "antithetic", base=0.2, reuse=0.3, more=0.3, less=0.25, base_factor=0.5)
-SEEDS = [0, 1, 2]
+PLAN = Plan(400, 40, 22, "antithetic", base=0.2, reuse=0.3, more=0.3, less=0.25, best=0.4, base_factor=0.5)
+SEEDS, MORE = [0, 1, 2], [0, 1, 2, 3]
+"""Of all arms, and of the two that decide."""
 PARTS = ("total", "within", "between", "squared_norm")
 
 
 def final(arm: Arm, seed: int) -> float:
-    """The longer baseline ends at 1 + seed/10, (8,16) stratified 0.02 ± 0.01 below it, all others at 2."""
+    """The longer baseline ends at 1 + seed/10, (8,16) stratified 0.03, 0.02, 0.01 and 0.02 below it,
+    all others at 2."""
     if arm.name == LONGER:
         return 1 + seed / 10
-    return 1 + seed / 10 - 0.02 + 0.01 * (seed - 1) if arm.name == STRATA else 2.0
+    return 1 + seed / 10 - (0.03, 0.02, 0.01, 0.02)[seed] if arm.name == STRATA else 2.0
 
 
 def make_runs(folder: Path, setting: Setting = DIGITS, plan: Plan = PLAN) -> list[Arm]:
@@ -26,7 +28,7 @@ def make_runs(folder: Path, setting: Setting = DIGITS, plan: Plan = PLAN) -> lis
     arms = make_arms(setting, plan)
     for i, arm in enumerate(arms):
         every = arm.updates // STATES
-        for seed in SEEDS:
+        for seed in seeds_of(arms, SEEDS, MORE)[arm.name]:
             run = folder / arm.run(seed).name
             run.mkdir(parents=True)
             rows = []

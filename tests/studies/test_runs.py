@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -61,3 +62,26 @@ def test_an_unfinished_run_goes_on_and_a_finished_one_is_kept(
         [TrainingRun("cut", ("a=2",))], Path("c.yaml"), tmp_path, 1, ranges=3
     )  # other words: it goes on, and is evaluated anew
     assert [c[1] for c in calls] == ["train.py", "evaluate.py"]
+
+
+def test_a_run_that_ends_in_nan_may_be_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where that is allowed, once; another fault ends the study all the same."""
+    calls, fault = [], "non-finite loss of the student network at step 7"
+
+    def fail(run: TrainingRun, *words: str) -> None:
+        calls.append(run.name)
+        (tmp_path / run.name).mkdir(exist_ok=True)
+        raise UserError(f"run {run.name}: {fault}")
+
+    monkeypatch.setattr(runs, "_python", fail)
+    fast = TrainingRun("fast", ("a=1",))
+    for _ in range(2):
+        train_all([fast], CONFIG, tmp_path, 1, may_diverge=True)
+    assert calls == ["fast"]
+    assert fast.fid(tmp_path) == math.inf
+    other = TrainingRun("other", ())
+    with pytest.raises(UserError, match="run other: non-finite"):
+        train_all([other], CONFIG, tmp_path, 1)
+    fault = "no space left on device"
+    with pytest.raises(UserError, match="run other: no space"):
+        train_all([other], CONFIG, tmp_path, 1, may_diverge=True)

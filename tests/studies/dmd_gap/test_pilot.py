@@ -6,10 +6,12 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from carv_distill.errors import UserError
-from studies.dmd_gap.arms import REUSE, Plan, make_arms
+from studies.dmd_gap import pilot
+from studies.dmd_gap.arms import REUSE, STATES, Plan, make_arms
 from studies.dmd_gap.pilot import (
     choose_factor,
     choose_length,
@@ -18,7 +20,8 @@ from studies.dmd_gap.pilot import (
     length_run,
     rate_run,
 )
-from studies.dmd_gap.settings import DIGITS, FASHION
+from studies.dmd_gap.settings import DIGITS, FASHION, TEXT_TO_IMAGE, Setting
+from studies.runs import TrainingRun
 from tests.helpers.gap_runs import PLAN
 
 
@@ -81,7 +84,41 @@ def test_arms_have_their_lengths_and_rates() -> None:
     assert {"dmd.lr_decay=student", "trainer.max_steps=600", "fid.every=75", "seed=3"} <= set(run.words)
     assert "dmd.student_lr=0.0003" in run.words
     assert "estimator.noise=antithetic" in arms[4].estimator
+    assert arms[4].seconds == 0.4
     assert len(make_arms(FASHION, PLAN)) == 6
+
+
+@pytest.mark.parametrize("setting", [DIGITS, FASHION, TEXT_TO_IMAGE, DIGITS.quick, FASHION.quick])
+def test_the_states_that_are_named_are_kept(setting: Setting) -> None:
+    """Of every length, and of a quarter of it: eight checkpoints, of which one is at an eighth, a quarter
+    and a half."""
+    for length in setting.lengths:
+        for updates in (length, length // 4):
+            every = updates // STATES
+            kept = [*range(every, updates + 1, every)]
+            assert len(kept) == STATES
+            assert {updates // 8, updates // 4, updates // 2, updates} <= set(kept)
+
+
+def test_every_arm_is_timed_by_a_training_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By logged seconds: one second for each of R, one at a time, without measurements."""
+    trained: list[TrainingRun] = []
+
+    def train(runs: list[TrainingRun], config: Path, folder: Path, workers: int) -> None:
+        assert (len(runs), workers) == (1, 1)
+        trained.extend(runs)
+
+    def metrics(run: TrainingRun, folder: Path) -> pd.DataFrame:
+        upstream = next(int(w.split("=")[1]) for w in run.words if w.startswith("estimator.upstream="))
+        step = range(0, 97, 8)
+        return pd.DataFrame({"step": step, "seconds": [s * upstream for s in step]})
+
+    monkeypatch.setattr(pilot, "train_all", train)
+    monkeypatch.setattr(TrainingRun, "metrics", metrics)
+    plan = pilot.timed(DIGITS, PLAN, tmp_path)
+    assert (plan.base, plan.reuse, plan.more, plan.less, plan.best) == (8, 8, 40, 22, 8)
+    assert all({"trainer.max_steps=96", "fid.every=0", "seed=100"} <= set(run.words) for run in trained)
+    assert all(run.words.index("variance.every=0") > run.words.index("variance.every=12") for run in trained)
 
 
 def test_fashion_takes_the_factors_of_digits(tmp_path: Path) -> None:

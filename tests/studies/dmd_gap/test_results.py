@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from studies.dmd_gap import table
+from studies.dmd_gap import pilot, table
 from studies.dmd_gap.__main__ import main
-from tests.helpers.gap_runs import PLAN, SEEDS, make_runs
+from studies.dmd_gap.arms import seeds_of
+from studies.dmd_gap.settings import FASHION, SETTINGS
+from tests.helpers.gap_runs import MORE, PLAN, SEEDS, make_runs
 
 
 def test_the_tables_come_again_from_the_results(tmp_path: Path) -> None:
     """`--stored` concludes the same from `digits_{pilot,runs,traces}.json`, as often as it is called."""
     arms = make_runs(tmp_path / "runs")
-    metrics = table.read_runs(arms, SEEDS, tmp_path / "runs")
-    finals = {arm.name: [arm.run(seed).fid(tmp_path / "runs") for seed in SEEDS] for arm in arms}
+    seeds = seeds_of(arms, SEEDS, MORE)
+    metrics = table.read_runs(arms, seeds, tmp_path / "runs")
+    finals = {arm.name: [arm.run(seed).fid(tmp_path / "runs") for seed in seeds[arm.name]] for arm in arms}
     folder = tmp_path / "dmd_gap"
     folder.mkdir()
     stored = {
         "pilot": {"plan": asdict(PLAN), "levels": {"floor": 0.5}, "rows": []},
-        "runs": {"rows": table.run_rows(arms, metrics, finals, SEEDS)},
+        "runs": {"rows": table.run_rows(arms, metrics, finals, seeds)},
         "traces": {"rows": table.trace_rows(metrics)},
     }
     for part, content in stored.items():
@@ -33,8 +36,8 @@ def test_the_tables_come_again_from_the_results(tmp_path: Path) -> None:
         again = json.loads((folder / "digits.json").read_text())
         for row, other in zip(rows, again["rows"], strict=True):
             assert row == pytest.approx(other)
-        assert again["seeds"] == SEEDS
-        assert again["conclusion"][0].endswith("the paper's finding.")
+        assert again["seeds"] == MORE
+        assert again["conclusion"][0].endswith("Quality follows variance here.")
         assert again["levels"] == {"floor": 0.5}
     assert (folder / "digits.png").is_file()
 
@@ -42,3 +45,13 @@ def test_the_tables_come_again_from_the_results(tmp_path: Path) -> None:
 def test_results_that_are_not_there_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--stored", "--out", str(tmp_path)]) == 2
     assert "digits_pilot.json: no such results; run the study without --stored" in capsys.readouterr().err
+
+
+def test_what_a_data_set_needs_is_missed_before_hours_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pilot, "pilot", lambda *_: pytest.fail("begun"))
+    missing = replace(FASHION, words=("teacher.path=checkpoints/not-there",))
+    monkeypatch.setitem(SETTINGS, "fashion", missing)
+    assert main(["--data", "digits", "fashion", "--out", str(tmp_path), "--runs", str(tmp_path)]) == 2
+    assert "--data: fashion needs checkpoints/not-there, which is not there" in capsys.readouterr().err

@@ -12,14 +12,16 @@ from studies.dmd_gap.settings import DIGITS, FASHION
 from tests.helpers.gap_runs import PLAN
 
 
-def row(data: str, noise: float, followed: bool) -> dict[str, object]:
+def row(data: str, noise: float, followed: bool | None) -> dict[str, object]:
     low, high = (-0.3, -0.1) if followed else (-0.1, 0.1)
     difference = {"difference": (low + high) / 2, "difference_low": low, "difference_high": high}
     return {
         "setting": f"{data} {noise}",
         "data": data,
         "noise_left": noise,
+        "noise_exact": 10 * noise,
         **difference,
+        "outcome": "follows" if followed else "no better",
         "followed": followed,
     }
 
@@ -40,30 +42,53 @@ def test_the_noise_left_is_that_of_the_average() -> None:
     ("points", "c"),
     [
         ([(0.1, False), (0.4, False), (1.6, True), (9.0, True)], 0.8),
-        ([(0.1, False), (0.4, True), (1.6, False), (9.0, True), (10.0, True)], 3.794733),
-        ([(1.0, True), (4.0, True)], 0.7071068),
+        ([(0.1, False), (0.4, True), (1.6, False), (9.0, True), (10.0, True)], None),
+        ([(0.1, False), (0.4, None), (1.6, True)], 0.4),
     ],
 )
-def test_the_border_has_the_fewest_misses(points: list[tuple[float, bool]], c: float) -> None:
-    """In the second case some settings that followed have less noise than one that did not."""
+def test_the_border_has_the_fewest_misses(points: list[tuple[float, bool | None]], c: float | None) -> None:
+    """In the second case some settings that followed have less noise than one that did not; what is not
+    resolved does not count."""
+    known = [(noise, followed) for noise, followed in points if followed is not None]
+    found = rule.fit([row("digits", noise, followed) for noise, followed in points])
+    assert found is not None
+    assert c is None or found == pytest.approx(c)
+    misses = sum((noise > found) != followed for noise, followed in known)
+    least = min(sum((noise > b) != followed for noise, followed in known) for b in (0.2, 0.4, 0.8, 3.8, 9.5))
+    assert misses == least
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        [(1.0, True), (4.0, True)],
+        [(1.0, False), (4.0, False)],
+        [(1.0, True), (4.0, False)],
+        [(1.0, None), (4.0, None)],
+        [],
+    ],
+)
+def test_a_border_that_says_nothing_is_none(points: list[tuple[float, bool | None]]) -> None:
+    """All alike, the wrong way round, nothing resolved: always or never is as good."""
     rows = [row("digits", noise, followed) for noise, followed in points]
-    found = rule.fit(rows)  # type: ignore[arg-type]
-    misses = sum((noise > found) != followed for noise, followed in points)
-    assert misses == min(
-        sum((noise > b) != followed for noise, followed in points) for b in (0.01, 0.2, 0.8, 3.8, 9.5, 100.0)
-    )
-    if misses == 0:
-        assert found == pytest.approx(c, rel=1e-5)
+    assert rule.fit(rows) is None
+    borders, judged = rule.judge(rows)
+    assert rule.sentences(borders, judged)[0].startswith("By N: no border does better on digits than always")
+    assert all(r["noise_left_holds"] is None for r in judged)
 
 
 def test_the_rule_is_fitted_on_digits_alone() -> None:
     rows = [row("digits", 0.1, False), row("digits", 1.6, True), row("fashion", 0.2, True)]
-    c, judged = rule.judge(rows)
-    assert c == pytest.approx(0.4)
-    assert [r["held"] for r in judged] == [True, True, False]
-    said = rule.sentences(c, judged)
-    assert said[1:3] == ["Fitted on digits: it holds for 2 of 2.", "Held to other data: it holds for 0 of 1."]
-    assert said[-1].endswith("difference of FID -0.20 [-0.30, -0.10], follows: miss.")
+    borders, judged = rule.judge([*rows, row("fashion", 3.0, None)])
+    assert borders == {"noise_left": pytest.approx(0.4), "noise_exact": pytest.approx(4)}
+    assert [r["noise_left_holds"] for r in judged] == [True, True, False, None]
+    assert [r["noise_left_predicts"] for r in judged] == [False, True, False, True]
+    said = rule.sentences(borders, judged)
+    assert said[1:3] == [
+        "Fitted on digits: it holds for 2 of 2 that are resolved (always: 1, never: 1).",
+        "Held to other data: it holds for 0 of 1 that are resolved (always: 1, never: 0).",
+    ]
+    assert said[-2].endswith("N = 0.2, N* = 2; difference of FID -0.20 [-0.30, -0.10], follows.")
 
 
 def test_pairs_share_everything_but_their_draws(tmp_path: Path) -> None:

@@ -42,6 +42,8 @@ def test_a_copy_that_learned_has_the_lower_loss(run: Path, monkeypatch: pytest.M
     lag = states.measure_lag(run, 2, 3)
     assert lag.refined < lag.loss
     assert lag.error.value != 0
+    first, second = (states.refine(module, name) for name in ("first", "second"))
+    assert any(not torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(before, module.objective.fake.parameters(), strict=True))
 
 

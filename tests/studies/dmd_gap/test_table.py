@@ -10,17 +10,18 @@ import pytest
 
 from carv_distill.variance import Estimate
 from studies.dmd_gap import table
-from studies.dmd_gap.arms import BASE, LONGER, REUSE, STRATA
+from studies.dmd_gap.arms import BASE, LONGER, REUSE, STRATA, seeds_of
 from studies.dmd_gap.figures import draw_gap
-from tests.helpers.gap_runs import PLAN, SEEDS, final, make_runs
+from tests.helpers.gap_runs import MORE, PLAN, SEEDS, final, make_runs
 
 
 @pytest.fixture
 def study(tmp_path: Path) -> tuple[list, list, dict, pd.DataFrame]:
     """Arms, traces, finals, metrics."""
     arms = make_runs(tmp_path)
-    metrics = table.read_runs(arms, SEEDS, tmp_path)
-    finals = {arm.name: [arm.run(seed).fid(tmp_path) for seed in SEEDS] for arm in arms}
+    seeds = seeds_of(arms, SEEDS, MORE)
+    metrics = table.read_runs(arms, seeds, tmp_path)
+    finals = {arm.name: [arm.run(seed).fid(tmp_path) for seed in seeds[arm.name]] for arm in arms}
     return arms, table.trace_rows(metrics), finals, metrics
 
 
@@ -35,58 +36,65 @@ def test_variances_are_those_of_the_baseline_over_each(study) -> None:
     assert "total_ratio" not in rows[LONGER]
     assert rows[LONGER]["updates"] == 600 == PLAN.longer
     assert rows[LONGER]["factor"] == rows[BASE]["factor"] == 0.5
-    assert rows[LONGER]["fid"] == pytest.approx(1.1)
+    assert rows[LONGER]["fid"] == pytest.approx(1.15)
 
 
 def test_the_deciding_pair_has_an_interval_of_its_own(study) -> None:
-    """−0.03, −0.02, −0.01: Student's with two degrees of freedom, t = 4.3027; with eight others it would be
-    wider."""
+    """−0.03, −0.02, −0.01, −0.02: Student's with three degrees of freedom, t = 3.1824; the others are of
+    three seeds, with eight beside them."""
     arms, _, finals, _ = study
     deciding, *beside = table.difference_rows(arms, finals)
     assert (deciding["arm"], deciding["against"]) == (STRATA, LONGER)
     assert deciding["difference"] == pytest.approx(-0.02)
-    half = 4.3027 * 0.01 / math.sqrt(3)
+    half = 3.1824 * math.sqrt(0.0002 / 3) / 2
     assert deciding["difference_high"] == pytest.approx(-0.02 + half, abs=1e-6)
-    pairs = {(row["arm"], row["against"]) for row in beside}
-    assert ("(22,1) iid", REUSE) in pairs
-    assert ("(40,1) iid", STRATA) in pairs
-    assert (STRATA, BASE) in pairs
+    pairs = {(row["arm"], row["against"]): row for row in beside}
+    assert {("(22,1) iid", REUSE), ("(40,1) iid", STRATA), (STRATA, BASE)} <= set(pairs)
     assert len(pairs) == 9
+    assert pairs[REUSE, LONGER]["difference"] == pytest.approx(2 - 1.1)
 
 
 def test_the_band_is_two_deviations_of_the_baseline(study) -> None:
     _, _, finals, _ = study
-    assert table.band(finals) == pytest.approx(0.2)
+    assert table.band(finals) == pytest.approx(2 * math.sqrt(0.05 / 3))
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "said"),
+    ("low", "high", "floor", "said"),
     [
-        (-0.4, -0.1, "Quality follows variance here."),
-        (0.1, 0.4, "The quieter gradient costs quality here."),
-        (-0.1, 0.15, "Less variance and no better FID: the paper's finding."),
-        (-0.4, 0.2, "Not resolved: a difference under 0.300 could not have been seen."),
-        (-0.1, 0.3, "Not resolved: a difference under 0.200 could not have been seen."),
+        (-0.4, -0.1, 0.9, "Quality follows variance here."),
+        (0.1, 0.4, 0.9, "The quieter gradient costs quality here."),
+        (-0.1, 0.15, 0.5, "Less variance and no better FID: the paper's finding."),
+        (-0.1, 0.15, None, "Less variance and no better FID: the paper's finding."),
+        (-0.1, 0.15, 0.81, "Its band reaches the floor, 0.810: a better one could not be seen."),
+        (-0.4, 0.2, 0.5, "Not resolved: a difference of 0.300 would have been seen half the time."),
+        (-0.1, 0.3, 0.5, "Not resolved: a difference of 0.200 would have been seen half the time."),
     ],
 )
-def test_the_conclusion_is_the_design_s(low: float, high: float, said: str) -> None:
-    """With a band of ± 0.2."""
+def test_the_conclusion_is_the_design_s(low: float, high: float, floor: float | None, said: str) -> None:
+    """With a baseline at 1 and a band of ± 0.2."""
     difference = Estimate((low + high) / 2, 0.1, low, high)
-    assert table.conclusion(difference, 0.2).endswith(said)
+    assert table.conclusion(difference, 0.2, 1.0, floor).endswith(said)
+
+
+def test_the_floor_is_that_of_real_pictures() -> None:
+    assert table.floor_of({"teacher, Heun 18": 0.6, "floor": 0.5}) == 0.5
+    assert table.floor_of({"floor, real pictures to test by": 0.4}) == 0.4
+    assert table.floor_of({"teacher, Heun 18": 0.6}) is None
 
 
 def test_every_comparison_is_said(study) -> None:
     arms, traces, finals, metrics = study
     rows, differences = table.arm_rows(arms, traces, finals), table.difference_rows(arms, finals)
-    said = table.sentences(rows, differences, table.band(finals))
-    assert said[0].startswith(f"{STRATA} against {LONGER}: FID -0.020 [-0.045, 0.005]")
-    assert said[0].endswith("the paper's finding.")
+    said = table.sentences(rows, differences, table.band(finals), 0.5)
+    assert said[0].startswith(f"{STRATA} against {LONGER}: FID -0.020 [-0.033, -0.007]")
+    assert said[0].endswith("Quality follows variance here.")
     assert f"{REUSE}, variance of {BASE} over its own: in total 4.000 [4.000, 4.000]" in said[1]
     assert len(said) == 1 + 5 + 9
     assert said[-1] == f"(22,1) iid against {REUSE}: FID 0.000 [0.000, 0.000], not resolved."
-    runs = table.run_rows(arms, metrics, finals, SEEDS)
+    runs = table.run_rows(arms, metrics, finals, seeds_of(arms, SEEDS, MORE))
     assert runs[0] == {"arm": BASE, "seed": 0, "fid": 2.0, "seconds": pytest.approx(1.0)}
-    assert runs[5]["fid"] == final(arms[1], 2)
+    assert runs[6] == {"arm": LONGER, "seed": 3, "fid": final(arms[1], 3), "seconds": pytest.approx(2.0)}
     figure = draw_gap(traces, runs, 0.2, {"teacher, Heun 18": 0.6, "floor": 0.5})
     assert len(figure.axes) == 3
 
