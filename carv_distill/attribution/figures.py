@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from textwrap import wrap
 
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from carv_distill.data.sets import to_uint8
 from carv_distill.figures import BLUE, GREY, RED, new_figure, save_figure
-from carv_distill.variance.report import number
+from carv_distill.variance.table import with_half_width
 
 from .measure import InfluenceResult
 from .reliability import check_fit
@@ -62,8 +61,8 @@ def top_figure(result: InfluenceResult, count: int) -> Figure:
         row = [(queries.pictures[q], _caption(queries.title(q), BOLD, 1.2 * column - GAP))]
         pictures = training.pictures(torch.tensor(top))
         for n, picture in zip(top, pictures, strict=True):
-            score, half = number(scores[q, n].item()), half_width[q, n].item()
-            error = "" if math.isnan(half) else f"± {number(half)}"
+            score, half = with_half_width(scores[q, n].item(), half_width[q, n].item())
+            error = f"± {half}" if half else ""
             row.append((picture, _caption(training.words[n], PLAIN, column - GAP, score, error)))
         rows.append(row)
     lines = max(caption.count("\n") + 1 for row in rows for _, caption in row)

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from carv_distill.variance import Table, number
+from carv_distill.variance.table import with_half_width
 
 from .advice import AGREED, agreement, verdict
 from .measure import InfluenceResult
@@ -31,9 +32,9 @@ def influence_table(result: InfluenceResult, count: int) -> Table:
         cells = []
         for n in top[q].tolist():
             half = ranking.half_width[q, n].item()
-            error = "" if math.isnan(half) else f"\n± {number(half)}"
-            score = number(ranking.scores[q, n].item())
-            cells.append(f"{result.training.names[n]} ({result.training.words[n]})\n{score}{error}")
+            score, error = with_half_width(ranking.scores[q, n].item(), half)
+            more = f"\n± {error}" if error else ""
+            cells.append(f"{result.training.names[n]} ({result.training.words[n]})\n{score}{more}")
         rows.append((result.queries.title(q), *cells))
     known = not ranking.half_width.isnan().any()
     error = (

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from markupsafe import Markup
+
+from carv_distill.variance.table import with_half_width
 
 from . import blocks
 from .files import ResultFiles
@@ -94,4 +97,5 @@ def _votes(votes: Mapping[str, Any], queries: int, draws: float | None) -> Marku
 
 def _half_width(each: Mapping[str, Any]) -> str:
     half = each.get("half_width")
-    return shown(each["score"]) + (f" ± {shown(half)}" if half is not None else "")
+    score, error = with_half_width(each["score"], math.nan if half is None else half)
+    return f"{score} ± {error}" if error else score

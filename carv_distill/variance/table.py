@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,6 +42,15 @@ class Table:
 def number(value: float) -> str:
     """Three digits, or a whole number."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def with_half_width(value: float, half: float) -> tuple[str, str]:
+    """A value and half of its interval with the same decimals, two digits of the half: ("0.340", "0.084"); as
+    by :func:`number`, and without a half, where that is not known or would take more than six of them."""
+    places = 1 - math.floor(math.log10(half)) if 0 < half < math.inf else 7
+    if places > 6:
+        return number(value), "" if math.isnan(half) else number(half)
+    return f"{value:,.{max(places, 0)}f}", f"{half:,.{max(places, 0)}f}"
 
 
 def with_interval(e: Estimate, form: str | None = None) -> str:

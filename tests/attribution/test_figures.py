@@ -74,7 +74,7 @@ def test_scores_have_their_errors_below_them_and_the_picture_says_what_these_are
     known = Ranking(scores, torch.tensor([[1.25, 0.031]]), [], torch.tensor([-1]))
     figure = top_figure(InfluenceResult("m", training, queries, known, Path(), Path()), 2)
     captions = [axes.get_xlabel() for axes in figure.axes]
-    assert captions == ["#0 (3)", "a red cube,\nside view  99.6\n± 1.25", "7  0.5\n± 0.031"]
+    assert captions == ["#0 (3)", "a red cube,\nside view  99.6\n± 1.2", "7  0.500\n± 0.031"]
     assert figure.get_supxlabel().endswith("its score ± half the 95 % interval over the draws")
 
 

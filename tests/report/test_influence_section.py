@@ -34,7 +34,7 @@ def said_of(folder: Path, **more: Any) -> str:
 def test_scores_of_influence_have_their_intervals(tmp_path: Path) -> None:
     """The conclusion comes first; a picture that is not there any more is said."""
     said = words_of(influence(ResultFiles(tmp_path, {"influence": RANKED}, [])))
-    assert said.index("agrees with itself") < said.index("0.5 ± 0.125") < said.index("Two rankings")
+    assert said.index("agrees with itself") < said.index("0.50 ± 0.12") < said.index("Two rankings")
     assert "0.4 ±" not in said
     assert "#3 <b>" in said
     assert "not there any more" in said

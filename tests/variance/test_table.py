@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 from carv_distill.variance import Estimate, Table, estimate_dict, with_interval
+from carv_distill.variance.table import with_half_width
 
 
 def test_columns_are_as_wide_as_their_cells() -> None:
@@ -35,3 +38,19 @@ def test_numbers_with_intervals() -> None:
     assert with_interval(Estimate(1.0, 0, 1.0, 1.0), ".2f") == "1.00"
     assert with_interval(Estimate(math.nan, math.nan, math.nan, math.nan), ".3g") == "nan"
     assert estimate_dict(Estimate(1.0, 0.1, 0.8, 1.2)) == {"value": 1.0, "interval": [0.8, 1.2]}
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "shown"),
+    [
+        (0.34, 0.0838, ("0.340", "0.084")),
+        (0.7, 0.04, ("0.700", "0.040")),
+        (1234.5, 67.8, ("1,234", "68")),
+        (-3.21e-9, 4.5e-10, ("-3.21e-09", "4.5e-10")),
+        (0.5, math.nan, ("0.5", "")),
+        (0.5, 0.0, ("0.5", "0")),
+        (0.5, math.inf, ("0.5", "inf")),
+    ],
+)
+def test_a_score_has_the_digits_of_its_interval(value: float, half: float, shown: tuple[str, str]) -> None:
+    assert with_half_width(value, half) == shown
