@@ -12,6 +12,16 @@ from .page import Section
 
 LARGEST = 2_000_000
 """Bytes of a mesh that the page takes in, at most."""
+AMBIENT = 0.35
+"""Share of the viewer's light that comes from everywhere; the rest comes from where one looks from."""
+LOOK = f"""
+if (THREE.sRGBEncoding) renderer.outputEncoding = THREE.sRGBEncoding;
+tracklight.intensity = {1 - AMBIENT};
+scene.add(new THREE.AmbientLight(0xffffff, {AMBIENT}));
+"""
+"""What makes the viewer show colours as they are where the surface faces it. Its three.js (r140) reckons in
+linear light, as glTF has it, and would write that on the screen, which shows sRGB: 0.21 for 0.5, and so
+nearly black. From r152 on three.js encodes by itself."""
 
 
 def object_section(run: RunFiles) -> Section | None:
@@ -61,4 +71,6 @@ def viewer(glb: bytes) -> list[Markup]:
         "watertight": "yes" if whole.is_watertight else "no",
     }
 
-    return [blocks.frame(scene_to_html(scene), "The object as a mesh; drag to turn it"), blocks.facts(facts)]
+    page, _, end = scene_to_html(scene).rpartition("</body>")
+    lit = f"{page}<script>{LOOK}</script></body>{end}"
+    return [blocks.frame(lit, "The object as a mesh; drag to turn it"), blocks.facts(facts)]

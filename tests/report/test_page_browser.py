@@ -18,7 +18,7 @@ from PIL import Image
 
 from carv_distill.report.write import write_report
 from carv_distill.tasks import load_config
-from carv_distill.text_to_3d.mesh_files import coloured_files
+from carv_distill.text_to_3d.mesh_files import coloured_files, linear_bytes
 from carv_distill.text_to_3d.task import SDS
 from tests.helpers.runs import as_run
 from tests.helpers.small import ROOT
@@ -101,6 +101,20 @@ def test_the_object_turns(browser: Any, page_file: Path) -> None:
     page.mouse.up()
     page.wait_for_timeout(800)
     assert view.screenshot() != before
+
+
+def test_a_face_in_front_has_its_own_colour(browser: Any, page_file: Path) -> None:
+    """sRGB of c + 0.65 · 0.04 · π D V, D = 1/π and V = 1/4: what a dielectric of roughness 1 reflects of the
+    light in front of it (glTF 2.0, B.3), on top of its colour c of linear light."""
+    page, _ = opened(browser, page_file, viewport={"width": 900, "height": 700})
+    view = page.locator("iframe")
+    view.scroll_into_view_if_needed()
+    page.wait_for_timeout(1500)
+    with Image.open(io.BytesIO(view.screenshot())) as picture:
+        seen = np.asarray(picture.convert("RGB"))
+    light = linear_bytes(np.array([[30, 120, 60, 255]], np.uint8))[0, :3] / 255 + 0.65 * 0.04 / 4
+    expected = 255 * (1.055 * light ** (1 / 2.4) - 0.055)
+    assert np.abs(seen[seen.shape[0] // 2, seen.shape[1] // 2] - expected).max() < 2.5
 
 
 def test_the_explorer_follows_its_sliders(browser: Any, page_file: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from scipy.optimize import brentq
 
 from benchmarks.measure import peak_bytes
 from carv_distill.geometry.solids import SOLIDS, Solid, ball, cube, torus
@@ -43,7 +44,8 @@ def test_the_mesh_of_a_ball_is_a_closed_ball_of_its_colour() -> None:
 
 
 def test_the_mesh_of_a_gaussian_is_the_surface_of_its_fog() -> None:
-    """σ(r) = −ln(1 − o)/(√(2π) s) exp(−r²/2s²) crosses ln 2/(0.1 · 1.6) at r = s √(2 ln(σ(0)/level))."""
+    """σ(r) = Li_½(o exp(−r²/2s²))/(√(2π) s) crosses ln 2/(0.1 · 1.6) where z + z²/√2 + z³/√3 + … of
+    z = o exp(−r²/2s²) is √(2π) s ln 2/0.16 = 1.629…, at z = 0.70846…"""
     scene = build_scene(SceneOptions(kind="gaussians", gaussians=GaussianOptions(1)))
     with torch.no_grad():
         scene.means[:] = torch.tensor([0.1, -0.2, 0.3])
@@ -53,8 +55,9 @@ def test_the_mesh_of_a_gaussian_is_the_surface_of_its_fog() -> None:
     mesh = extract_mesh(scene, 64)
     assert mesh is not None
     assert mesh.is_watertight
-    peak = np.log1p(np.exp(6.0)) / (np.sqrt(2 * np.pi) * 0.15)
-    radius = 0.15 * np.sqrt(2 * np.log(peak / (np.log(2) / 0.16)))
+    n = np.arange(1, 400)
+    z = brentq(lambda z: (z**n / np.sqrt(n)).sum() - np.sqrt(2 * np.pi) * 0.15 * np.log(2) / 0.16, 0, 0.9)
+    radius = 0.15 * np.sqrt(2 * np.log(1 / (1 + np.exp(-6.0)) / z))
     assert mesh.volume == pytest.approx(4 / 3 * np.pi * radius**3, rel=0.02)
     assert mesh.vertices.mean(0) == pytest.approx([0.1, -0.2, 0.3], abs=0.01)
     assert colours_at(scene, mesh.vertices).mean(0) == pytest.approx([250, 128, 128], abs=1)

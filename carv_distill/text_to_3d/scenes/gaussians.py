@@ -23,12 +23,13 @@ from carv_distill.text_to_3d.rendering import (
     splat,
 )
 
+from .fog import half_polylogarithm
 from .scene import RADIUS, Scene
 
 OPACITY = 0.1
 """That Gaussians start with."""
 REACH = 5.0
-"""Standard deviations after which a Gaussian ends in the fog: at 4e-6 of its density."""
+"""Standard deviations after which a Gaussian ends in the fog, where exp(−½ 5²) is 4e-6."""
 POINTS_AT_ONCE, PAIRS_AT_ONCE = 1024, 2**22
 """Of points, and of points with Gaussians."""
 PAIR_BYTES, GAUSSIAN_BYTES = 32, 256
@@ -119,11 +120,11 @@ class GaussianScene(Scene):
     def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Density and colour of the Gaussians as a fog,
 
-            σ(p) = Σ_i σ_i(p),    σ_i(p) = −ln(1 − o_i) / (√(2π) s̄_i) · exp(−½ (p − μ_i)ᵀ Σ_i⁻¹ (p − μ_i)),
+            σ(p) = Σ_i σ_i(p),    σ_i(p) = Li_½(o_i exp(−½ (p − μ_i)ᵀ Σ_i⁻¹ (p − μ_i))) / (√(2π) s̄_i),
 
-        with s̄ the geometric mean of the scales, and colour Σ_i σ_i c_i / σ. A ray through the middle of a
-        round Gaussian loses the share o of its light, as it does to its splat, so that one level of density
-        is a surface for Gaussians and fields alike.
+        with s̄ the geometric mean of the scales, and colour Σ_i σ_i c_i / σ. Any ray loses as much light to a
+        round Gaussian as it does to its splat (see :func:`~.fog.half_polylogarithm`), so that one level of
+        density is a surface for Gaussians and fields alike.
         """
         g = self.gaussians
         turn = rotations(g.quaternions)
@@ -131,14 +132,14 @@ class GaussianScene(Scene):
         whiten = (turn / g.scales[:, None, :]).mT
         offset = (whiten @ g.means[:, :, None]).squeeze(-1)
         spread = self.log_scales.mean(-1).exp() * math.sqrt(2 * math.pi)
-        peak = -torch.log1p(-g.opacity.clamp(max=ALPHA_MAX)) / spread
+        opacity = g.opacity.clamp(max=ALPHA_MAX)
         reach = REACH * (turn * g.scales[:, None, :]).norm(dim=-1)
         densities, colours = [], []
         for part in points.split(self._points_at_once):
             near = ((g.means > part.amin(0) - reach) & (g.means < part.amax(0) + reach)).all(-1)
             axes = zip(whiten[near].unbind(1), offset[near].unbind(1), strict=True)
             squared = torch.stack([(part @ along.T - place).square() for along, place in axes]).sum(0)
-            each = peak[near] * torch.exp(-0.5 * squared)
+            each = half_polylogarithm(opacity[near] * torch.exp(-0.5 * squared)) / spread[near]
             densities.append(each.sum(-1))
             colours.append(each @ g.colour[near] / densities[-1].clamp(min=1e-12)[:, None])
         return torch.cat(densities), torch.cat(colours)

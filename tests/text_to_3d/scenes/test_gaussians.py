@@ -42,6 +42,23 @@ def test_they_start_as_a_grey_translucent_ball() -> None:
     assert torch.allclose(seen.image, (1 - 0.5 * seen.opacity).expand(1, 3, 16, 16), atol=1e-5)
 
 
+@pytest.mark.parametrize("opacity", [0.3, 0.73, 0.98])
+def test_its_fog_looks_like_its_splat(opacity: float) -> None:
+    """A round Gaussian of 12 pixels: every pixel has the opacity o exp(−Δ²/2s²) in both, but for the pixel's
+    own filter of 0.3 pixel² and for the perspective within it, 1 % each."""
+    scene = scene_of()
+    with torch.no_grad():
+        scene.means.zero_()
+        scene.log_scales[:] = math.log(0.02)
+        scene.opacity_logits[:] = math.log(opacity / (1 - opacity))
+    camera = Cameras(*(torch.tensor([v]) for v in (0.4, 0.3, 2.0, math.radians(3.0))))
+    splatted = scene.render(camera, 64, 1).opacity.detach()
+    marched = march(scene, 0.2, camera, 64, 512).opacity.detach()
+    assert splatted.max() == pytest.approx(opacity, rel=1e-2)
+    assert splatted.min() < 0.05
+    assert (marched - splatted).abs().max() < 0.02 * opacity
+
+
 @pytest.mark.parametrize("azimuth", [0.0, 1.0])
 def test_its_fog_takes_the_light_that_its_splat_takes(azimuth: float) -> None:
     """Through the middle of a round Gaussian of opacity o, rays lose the share o in both."""
@@ -67,15 +84,16 @@ def test_density_and_colour_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
         scene.colour_logits[:] = torch.tensor([[2.0, 0, 0], [0, -2.0, 0]])
     points = torch.tensor([[0.0, 0.3, 0.0], [0.1, 0.0, 0.0], [0.2, 0.0, 0.4]]).double()
     opacity = scene.opacity_logits.sigmoid()
-    peak = -(1 - opacity).log() / math.sqrt(2 * math.pi) / torch.tensor([0.003 ** (1 / 3), 0.2]).double()
+    spread = math.sqrt(2 * math.pi) * torch.tensor([0.003 ** (1 / 3), 0.2]).double()
     exponents = torch.tensor([[1.0, 0.13 / 0.04], [1.0, 0.01 / 0.04], [4.0 + 16, 0.16 / 0.04]]).double()
-    each = peak * torch.exp(-exponents / 2)
+    z, n = opacity * torch.exp(-exponents / 2), torch.arange(1, 60).double()
+    each = (z[..., None] ** n / n.sqrt()).sum(-1) / spread
     colour = each @ scene.colour_logits.sigmoid() / each.sum(1, keepdim=True)
     for at_once in (1024, 2, 1):
         monkeypatch.setattr(gaussians, "POINTS_AT_ONCE", at_once)
         found = scene(points)
-        torch.testing.assert_close(found[0], each.sum(1))
-        torch.testing.assert_close(found[1], colour)
+        torch.testing.assert_close(found[0], each.sum(1), rtol=5e-7, atol=0)
+        torch.testing.assert_close(found[1], colour, rtol=5e-7, atol=0)
 
 
 @pytest.mark.parametrize("count", [1, 5, 9])
