@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .memory import mesh_bytes, points_at_once
 from .options import FACES, MEMORY, PART
+from .progress import progress
 from .scenes import Scene
 
 log = logging.getLogger(__name__)
@@ -66,18 +67,28 @@ def _on_grid(scene: Scene, resolution: int, at_once: int) -> np.ndarray:
     like, n = next(scene.parameters()), resolution
     line = torch.linspace(-scene.extent, scene.extent, n, device=like.device, dtype=like.dtype)
     density = np.zeros((n + 2,) * 3, np.float32)
-    for planes in torch.arange(n).split(max(1, at_once // n**2)):
-        points = torch.stack(torch.meshgrid(line[planes], line, line, indexing="ij"), -1).view(-1, 3)
-        seen = torch.cat([scene(p)[0] for p in points.split(at_once)]).view(-1, n, n)
-        density[planes.numpy() + 1, 1:-1, 1:-1] = seen.float().cpu().numpy()
+    with progress("mesh", n) as advance:
+        for planes in torch.arange(n).split(max(1, at_once // n**2)):
+            points = torch.stack(torch.meshgrid(line[planes], line, line, indexing="ij"), -1).view(-1, 3)
+            seen = torch.cat([scene(p)[0] for p in points.split(at_once)]).view(-1, n, n)
+            density[planes.numpy() + 1, 1:-1, 1:-1] = seen.float().cpu().numpy()
+            advance(len(planes))
     return density
 
 
 @torch.no_grad()
-def colours_at(scene: Scene, points: np.ndarray, memory: float = MEMORY) -> np.ndarray:
-    """The scene's colours, sRGB as in pictures, as bytes; [n, 3] → [n, 3]."""
+def colours_at(scene: Scene, points: np.ndarray, memory: float = MEMORY, name: str = "colours") -> np.ndarray:
+    """The scene's colours, sRGB as in pictures, as bytes; [n, 3] → [n, 3].
+
+    Args:
+        name: of this work, for the one who waits.
+    """
     at: Tensor = torch.from_numpy(np.array(points)).to(next(scene.parameters()))
-    colours = [scene(p)[1].float().cpu() for p in at.split(points_at_once(scene, memory))]
+    colours = []
+    with progress(name, len(at)) as advance:
+        for part in at.split(points_at_once(scene, memory)):
+            colours.append(scene(part)[1].float().cpu())
+            advance(len(part))
     seen: np.ndarray = (torch.cat(colours) * 255).round().to(torch.uint8).numpy()
     return seen
 
