@@ -1,4 +1,5 @@
-"""The surface of a scene: closed, of one body where the scene is, of few faces."""
+"""The surface of a scene: closed, as even as the scene's grid is fine, of one body where the scene is, of few
+faces."""
 
 from __future__ import annotations
 
@@ -15,12 +16,18 @@ from torch import Tensor
 
 from .memory import mesh_bytes, points_at_once
 from .options import FACES, MEMORY, PART
+from .progress import progress
 from .scenes import Scene
 
 log = logging.getLogger(__name__)
 
 OPAQUE = 0.5
 """The surface is where a stretch of a tenth of the cube's side lets half of the light through."""
+EVENNESS = 0.75
+"""Standard deviation of the Gaussian in the filter that takes from the density what is finer than the field's
+own grid, in cells of that grid. A wall of one cell stays a wall, as it would up to 0.95 where the points of
+the mesh were dense.
+"""
 ROUNDS = 8
 """Of decimation: one leaves the edges that cannot go, the next takes others for them."""
 
@@ -40,11 +47,13 @@ def extract_mesh(
     Source: Lorensen & Cline 1987 (marching cubes).
     """
     density = _on_grid(scene, resolution, points_at_once(scene, memory, mesh_bytes(resolution)))
-    level = -math.log(OPAQUE) / (0.2 * scene.extent)
+    level, spacing = -math.log(OPAQUE) / (0.2 * scene.extent), 2 * scene.extent / (resolution - 1)
+    _fill_cavities(density, level)
+    if scene.finest:
+        _even_out(density, level, EVENNESS * scene.finest / spacing)
+        _fill_cavities(density, level)  # whose way out has closed
     if not density.min() < level < density.max():
         return None
-    _fill_cavities(density, level)
-    spacing = 2 * scene.extent / (resolution - 1)
     vertices, triangles, _, _ = marching_cubes(density, level, spacing=(spacing,) * 3)
     # Marching cubes orders faces towards greater density, meshes are seen from outside.
     mesh = welded(vertices - scene.extent - spacing, triangles[:, ::-1])
@@ -58,18 +67,28 @@ def _on_grid(scene: Scene, resolution: int, at_once: int) -> np.ndarray:
     like, n = next(scene.parameters()), resolution
     line = torch.linspace(-scene.extent, scene.extent, n, device=like.device, dtype=like.dtype)
     density = np.zeros((n + 2,) * 3, np.float32)
-    for planes in torch.arange(n).split(max(1, at_once // n**2)):
-        points = torch.stack(torch.meshgrid(line[planes], line, line, indexing="ij"), -1).view(-1, 3)
-        seen = torch.cat([scene(p)[0] for p in points.split(at_once)]).view(-1, n, n)
-        density[planes.numpy() + 1, 1:-1, 1:-1] = seen.float().cpu().numpy()
+    with progress("mesh", n) as advance:
+        for planes in torch.arange(n).split(max(1, at_once // n**2)):
+            points = torch.stack(torch.meshgrid(line[planes], line, line, indexing="ij"), -1).view(-1, 3)
+            seen = torch.cat([scene(p)[0] for p in points.split(at_once)]).view(-1, n, n)
+            density[planes.numpy() + 1, 1:-1, 1:-1] = seen.float().cpu().numpy()
+            advance(len(planes))
     return density
 
 
 @torch.no_grad()
-def colours_at(scene: Scene, points: np.ndarray, memory: float = MEMORY) -> np.ndarray:
-    """The scene's colours, sRGB as in pictures, as bytes; [n, 3] → [n, 3]."""
+def colours_at(scene: Scene, points: np.ndarray, memory: float = MEMORY, name: str = "colours") -> np.ndarray:
+    """The scene's colours, sRGB as in pictures, as bytes; [n, 3] → [n, 3].
+
+    Args:
+        name: of this work, for the one who waits.
+    """
     at: Tensor = torch.from_numpy(np.array(points)).to(next(scene.parameters()))
-    colours = [scene(p)[1].float().cpu() for p in at.split(points_at_once(scene, memory))]
+    colours = []
+    with progress(name, len(at)) as advance:
+        for part in at.split(points_at_once(scene, memory)):
+            colours.append(scene(part)[1].float().cpu())
+            advance(len(part))
     seen: np.ndarray = (torch.cat(colours) * 255).round().to(torch.uint8).numpy()
     return seen
 
@@ -78,6 +97,28 @@ def _fill_cavities(density: np.ndarray, level: float) -> None:
     """Makes solid what is empty and has no way out, in place: no one sees it."""
     empty, _ = ndimage.label(~(density > level))
     density[(empty != empty[0, 0, 0]) & (empty != 0)] = 2 * level
+
+
+def _even_out(density: np.ndarray, level: float, deviation: float) -> None:
+    """Convolves min(density, 2 level) with 2 G − G ∗ G, in place, G a Gaussian.
+
+    Voxels learn one by one, from renders that are no finer than they: what is noise in their values is steps
+    and dents on the surface. As the density reaches as far below the level as above it, 0 and 2 level, a flat
+    wall stays where it is however dense the object is; as the filter has no second moment, a bent one does
+    but for terms of deviation⁴, where G alone would shrink a ball of the radius ρ by deviation²/ρ.
+
+    Args:
+        deviation: standard deviation of G, in points of the grid.
+
+    Source: Taubin 1995 (smoothing without shrinkage: a step and its undoing), here of the field, so that the
+    number of holes may change with what is too fine to be known.
+    """
+    inner = density[1:-1, 1:-1, 1:-1]
+    np.minimum(inner, 2 * level, out=inner)
+    ndimage.gaussian_filter(inner, deviation, output=inner, mode="constant")
+    twice = ndimage.gaussian_filter(inner, deviation, mode="constant")
+    inner *= 2
+    inner -= twice
 
 
 def without_floaters(mesh: trimesh.Trimesh, part: float) -> trimesh.Trimesh:

@@ -110,7 +110,7 @@ def baked(scene: Scene, mesh: trimesh.Trimesh, atlas: Atlas, memory: float = MEM
         raise AtlasError("no texel is on a face")
     points = np.einsum("nk,nkd->nd", weight, mesh.vertices[atlas.source[atlas.faces[face]]])
     picture = np.zeros((atlas.height * atlas.width, 3), np.uint8)
-    picture[number] = colours_at(scene, points, memory)
+    picture[number] = colours_at(scene, points, memory, "texture")
     bare = np.ones((atlas.height, atlas.width), bool)
     bare.flat[number] = False
     row, column = ndimage.distance_transform_edt(bare, return_distances=False, return_indices=True)

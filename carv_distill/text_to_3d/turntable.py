@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,10 +18,9 @@ from carv_distill.geometry.camera import Cameras
 
 from .memory import SEARCH, most_cells, points_at_once, rows_at_once
 from .options import MEMORY, SHOWN, SceneOptions
+from .progress import progress
 from .rendering import AT_ONCE, CELL_BYTES, OccupancyGrid, Rendered, background_colours, over
 from .scenes import GaussianScene, Scene
-
-log = logging.getLogger(__name__)
 
 VIEWS, ELEVATIONS = 8, (15.0, 60.0)
 """Of the sheet: so many around, from each of these, degrees."""
@@ -33,8 +30,6 @@ SHARE = 8
 """Of a film's points, those that go into the search for empty space: at most one in so many."""
 COARSEST, PLENTY = 16, 80
 """Cells along one side: the fewest that are worth while, and as many as save most of what can be saved."""
-PATIENCE = 30.0
-"""Seconds between two lines on how far a video is."""
 
 
 def turntable(count: int, elevation: float = 15.0, distance: float = 1.75, fov: float = 55.0) -> Cameras:
@@ -146,15 +141,13 @@ def write_turntable(
     left = memory if cells is None else (1 - SEARCH) * memory
     shown = frames(scene, turntable(count), size, samples, shade, left, cells)
     sheet = views(scene, min(size, LARGEST_VIEW), samples, background, left, cells)
-    said = time.monotonic()
     try:
         with updated_folder(folder) as scratch:
-            with film(scratch / "turntable.mp4", size, size, fps) as write:
-                for number, frame in enumerate(shown):
+            video = scratch / "turntable.mp4"
+            with film(video, size, size, fps) as write, progress("turntable", count) as advance:
+                for frame in shown:
                     write(to_uint8(2 * frame - 1))
-                    if time.monotonic() - said > PATIENCE:
-                        log.info("turntable: %d of %d frames", number + 1, count)
-                        said = time.monotonic()
+                    advance(1)
             save_grid(sheet, scratch / "views.png", columns=VIEWS)
     except OSError as error:
         raise UserError(f"{folder / 'turntable.mp4'} could not be written ({one_line(error)})") from error
@@ -170,8 +163,12 @@ def views(
 ) -> Tensor:
     """Views around from each elevation, bytes [n, 3, S, S]: all on white and then all on grey, or all on the
     background that is given."""
-    around = [turntable(VIEWS, elevation) for elevation in ELEVATIONS]
-    seen = [s for c in around for s in renders(scene, c, size, samples, "black", memory, occupied)]
+    seen = []
+    with progress("views", VIEWS * len(ELEVATIONS)) as advance:
+        for around in (turntable(VIEWS, elevation) for elevation in ELEVATIONS):
+            for one in renders(scene, around, size, samples, "black", memory, occupied):
+                seen.append(one)
+                advance(1)
     shades = ("white", "grey") if background is None else (background,)
     behind = [background_colours(shade, 1, None, seen[0].image)[..., None, None] for shade in shades]
     shown = [over(s, colour).image for colour in behind for s in seen]

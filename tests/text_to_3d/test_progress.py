@@ -1,0 +1,67 @@
+"""How far an export is."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from carv_distill.geometry.solids import ball
+from carv_distill.text_to_3d import progress as progress_module
+from carv_distill.text_to_3d.mesh_files import write_mesh
+from carv_distill.text_to_3d.options import ExportOptions, SceneOptions
+from carv_distill.text_to_3d.progress import progress
+from carv_distill.text_to_3d.turntable import write_turntable
+from tests.helpers.solid_scenes import SolidScene
+
+
+def export(folder: Path) -> None:
+    """A small one."""
+    scene = SolidScene(ball)
+    write_mesh(folder, scene, ExportOptions(mesh=24, faces=500, texture=64))
+    write_turntable(folder, scene, SceneOptions(samples=8), count=9, size=16)
+
+
+def test_what_is_soon_over_says_nothing_in_a_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with caplog.at_level(logging.INFO):
+        export(tmp_path)
+    assert not caplog.messages
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_long_export_says_how_far_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each part of it, up to its end."""
+    monkeypatch.setattr(progress_module, "PATIENCE", -1.0)
+    with caplog.at_level(logging.INFO):
+        export(tmp_path)
+    last = dict(message.split(": ") for message in caplog.messages)
+    assert list(last) == ["mesh", "colours", "texture", "views", "turntable"]
+    assert {name: last[name] for name in ("mesh", "views", "turntable")} == {
+        "mesh": "24 of 24",
+        "views": "16 of 16",
+        "turntable": "9 of 9",
+    }
+    for done, total in (last[name].split(" of ") for name in ("colours", "texture")):
+        assert done == total
+
+
+def test_a_terminal_has_a_bar_on_standard_error(
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # by which rich takes anything for a terminal
+    monkeypatch.setattr(progress_module, "PATIENCE", -1.0)
+    with caplog.at_level(logging.INFO), progress("mesh", 3) as advance:
+        advance(1)
+        advance(2)
+    out, error = capsys.readouterr()
+    assert not out
+    assert "mesh" in error
+    assert "3/3" in error
+    assert not caplog.messages
