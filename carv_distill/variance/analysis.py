@@ -209,7 +209,5 @@ def _check(
     timer, base = StageTimer(g.device), c.base
     time_stages(g.sample, g.parameters, sampler, a.upstream, a.draws, timer, chunk=g.chunk)
     seconds = c.cost.other + CostModel.measured(timer)(a.upstream, a.draws)
-    total = measure_pairs(
-        g.sample, g.parameters, sampler, a.upstream, a.draws, pairs, seed, g.chunk
-    ).total()
+    total = measure_pairs(g.sample, g.parameters, sampler, a.upstream, a.draws, pairs, seed, g.chunk).total()
     return Check(total, seconds, ecm(base.total, c.cost(base.upstream, base.draws), total, seconds))
