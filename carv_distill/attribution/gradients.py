@@ -147,6 +147,10 @@ def attribution_pipeline(
     """Attribution as what :mod:`carv_distill.variance` measures: the upstream draw is a training sample; the
     residual of a draw is its parameter gradient, projected to [n, m]; there are no parameters behind it.
 
+    Samples are picked with replacement, as independent upstream draws are: the variance between them is then
+    that over the batch. Out of a batch of hardly more than are picked some come twice; to take each once,
+    make a pipeline of each, ``batch[i : i + 1]``.
+
     Args:
         projector: keeps squared norms in expectation; all variances are of what it makes.
         batch: the training set, or some of it.

@@ -91,9 +91,9 @@ class Check:
     total: Estimate
     """Variance of the gradient, measured anew."""
     seconds: float
-    """Of an iteration, timed anew."""
+    """Of an iteration, its gradient timed anew."""
     ecm: Estimate
-    """Of the iteration, against the comparison's baseline."""
+    """Of the iteration, against the comparison's baseline, which shares no random stream with it."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def analyse(
     """Budget, costs, profile over noise levels, parity of the noise, all arms at all K, and the advice.
 
     The pilots (profile and parity) have random streams of their own, so that the proposals do not know the
-    draws they are judged on.
+    draws they are judged on; so has the check of the advice, as the advice is the best of what was compared.
 
     Args:
         upstream, draws: R and all K of the comparison.
@@ -192,18 +192,22 @@ def analyse(
     best = max(advice, key=lambda arm: advice[arm].ecm)
     sampler = next(arm.sampler for arm in arms if arm.name == best)
     begin(f"check of the advice: {best}, R = {advice[best].upstream}, K = {advice[best].draws}")
-    check = _check(comparison, advice[best], sampler, g, pairs)
+    check = _check(comparison, advice[best], sampler, g, pairs, own("check").initial_seed())
     proposals = {"importance": importance, "Neyman": neyman}
     setting = (g.arm, g.upstream, g.draws)
     return Analysis(g.step, setting, comparison, profile, parity, noise, proposals, advice, check)
 
 
-def _check(c: Comparison, a: Advice, sampler: NoiseLevelSampler, g: MeasuredGradient, pairs: int) -> Check:
-    """Measures variance and seconds at the advised R and K."""
+def _check(
+    c: Comparison, a: Advice, sampler: NoiseLevelSampler, g: MeasuredGradient, pairs: int, seed: int
+) -> Check:
+    """Measures variance and seconds at the advised R and K.
+
+    Args:
+        seed: of its streams; with that of the comparison a setting that was compared would repeat.
+    """
     timer, base = StageTimer(g.device), c.base
     time_stages(g.sample, g.parameters, sampler, a.upstream, a.draws, timer, chunk=g.chunk)
     seconds = c.cost.other + CostModel.measured(timer)(a.upstream, a.draws)
-    total = measure_pairs(
-        g.sample, g.parameters, sampler, a.upstream, a.draws, pairs, g.seed, g.chunk
-    ).total()
+    total = measure_pairs(g.sample, g.parameters, sampler, a.upstream, a.draws, pairs, seed, g.chunk).total()
     return Check(total, seconds, ecm(base.total, c.cost(base.upstream, base.draws), total, seconds))

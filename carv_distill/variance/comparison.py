@@ -141,6 +141,11 @@ class Comparison:
         The jackknife over pairs of the logarithm, as in :func:`paired_ratio`: without the i-th pair V_between
         and every V_within(K) are means of the others, and V(R, K) is made of them as of all. Seconds count as
         known, and what lies between measured K as interpolated rightly.
+
+        The best of many choices by few pairs looks better than it is, the more so the heavier the tails of
+        the terms: in a simulation of five samplers and 16 pairs by 0.5 and 3 % on average for Gaussian
+        gradients of 30 and 6 effective dimensions, and by 7 % for 30 with log-normal scales (σ = 0.4). The
+        interval covered 94 to 95 % all the same. An analysis' check is free of it.
         """
         count, base = len(self.base.between.terms), self.base
 

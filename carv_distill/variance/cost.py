@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections import defaultdict
@@ -170,16 +171,20 @@ def ecm(
 
 
 def largest_ecm(between: float, within: float, cost: CostModel, draws: int = 1) -> float:
-    """What no (R, K) with iid draws exceeds, against K = `draws` and without `other`:
+    """What no (R, K) with iid draws exceeds, against K = `draws` and without `other`: the greatest over whole
+    k ≥ 1 of
 
-    (V_B + V_W/K)(c_u + K c_d) / (√(c_u V_B) + √(c_d V_W))².
+        (V_B + V_W/K)(c_u + K c_d) / ((V_B + V_W/k)(c_u + k c_d)),
+
+    at :func:`best_whole_draws`; where that is infinite, its limit (V_W/K)(c_u + K c_d) / (V_W c_d).
 
     Args:
         between, within: V_B and V_W of one sample and one draw; a negative estimate counts as zero.
     """
     between, within = max(between, 0.0), max(within, 0.0)
-    bound = ((cost.sample * between) ** 0.5 + (cost.draw * within) ** 0.5) ** 2
-    return (between + within / draws) * (cost.sample + draws * cost.draw) / bound
+    best = best_whole_draws(between, within, cost)
+    least = within * cost.draw if math.isinf(best) else _price(between, within, cost, best)
+    return _price(between, within, cost, draws) / least
 
 
 def best_draws(between: float, within: float, cost: CostModel) -> float:
@@ -188,3 +193,18 @@ def best_draws(between: float, within: float, cost: CostModel) -> float:
     Twice as many draws cost at most 12.5 % more variance × cost.
     """
     return (cost.sample * within / (cost.draw * between)) ** 0.5 if between > 0 else float("inf")
+
+
+def best_whole_draws(between: float, within: float, cost: CostModel) -> float:
+    """The whole K ≥ 1 of least variance × cost, beside :func:`best_draws`, as that is convex in K; infinite
+    where nothing lies between samples."""
+    star = best_draws(between, max(within, 0.0), cost)
+    if math.isinf(star):
+        return star
+    below = max(math.floor(star), 1)
+    return min(below, below + 1, key=lambda k: _price(between, within, cost, k))
+
+
+def _price(between: float, within: float, cost: CostModel, draws: float) -> float:
+    """Variance × cost of K iid draws of one sample, without `other`."""
+    return (between + within / draws) * (cost.sample + draws * cost.draw)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .budget import VarianceBudget
-from .cost import CostModel, best_draws, largest_ecm
+from .cost import CostModel, best_whole_draws, largest_ecm
 from .estimate import Estimate, ratio
 from .table import with_interval
 
@@ -27,7 +27,7 @@ class Regime:
     """None where the part between upstream samples is not told from 0."""
     kappa: float
     gain: float
-    """The greatest ECM(K), over real K."""
+    """The greatest ECM(K), over whole K ≥ 1: at least 1."""
     draws: float
     """Where that is; infinite where nothing lies between upstream samples."""
 
@@ -40,12 +40,12 @@ class Regime:
             ratio(budget.within, budget.between) if seen else None,
             cost.kappa,
             largest_ecm(between, within, cost),
-            best_draws(between, within, cost),
+            best_whole_draws(between, within, cost),
         )
 
     def sentences(self) -> list[str]:
         """The place, the gain to expect, and what would move it."""
-        draws = f"about {max(self.draws, 1):.0f}" if self.draws != float("inf") else "as many as time allows"
+        draws = f"about {self.draws:.0f}" if self.draws != float("inf") else "as many as time allows"
         if self.within_over_between is None:
             share = "the variance between upstream samples is not told from 0"
         else:

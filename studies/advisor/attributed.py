@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -17,21 +19,21 @@ from carv_distill.attribution.vmapped import VmapGradients
 from carv_distill.carv import NoiseLevelSampler, Proposal, stream
 from carv_distill.data.clips.options import ClipOptions
 from carv_distill.data.options import DataOptions
-from carv_distill.variance import Estimate, Pipeline, measure_pairs, paired_ratio
+from carv_distill.variance import Estimate, Pipeline, estimate_gradient, paired_ratio, paired_variance
 from studies.advisor.cases import Prediction, Sizes
 
 DRAWS = 16
 PROJECTED = 8192
 ATTRIBUTED = ("attribution, images", "attribution, clips")
+TEACHERS = ("checkpoints/digits-teacher", "checkpoints/clips-teacher")
 CPU = torch.device("cpu")
 
 
 def model_of(name: str, size: tuple[int, int, int]) -> AttributedModel:
     """The teacher that ships, with its training set."""
     if name == ATTRIBUTED[0]:
-        return labelled_model("checkpoints/digits-teacher", DataOptions("digits"), "cpu")
-    clips = ClipOptions(size=size)
-    return prompted_model("checkpoints/clips-teacher", clips, "cpu", ModelOptions(workers=0))
+        return labelled_model(TEACHERS[0], DataOptions("digits"), "cpu")
+    return prompted_model(TEACHERS[1], ClipOptions(size=size), "cpu", ModelOptions(workers=0))
 
 
 def pipeline_of(model: AttributedModel, numbers: Tensor) -> Pipeline:
@@ -43,22 +45,39 @@ def pipeline_of(model: AttributedModel, numbers: Tensor) -> Pipeline:
 
 
 def predict(name: str, size: tuple[int, int, int], sizes: Sizes) -> Prediction:
-    """What the pilot chooses for K = 16 on a few samples, and what it is worth on others."""
+    """What the pilot chooses for K = 16, what it is worth on a few samples of its pool, and on others.
+
+    The pilot tries its samplers on random samples of the pool, as `evaluate.py influence` has it. The two
+    estimates take each sample once, with draws that are neither the pilot's nor each other's.
+    """
     model, few = model_of(name, size), sizes.samples
     order = torch.randperm(len(model.training), generator=stream("advisor", name))
-    tried, others = pipeline_of(model, order[:few]), pipeline_of(model, order[few : 4 * few])
-    sampler = pilot_sampler(tried, DRAWS, 0, CPU, samples=few)
-    predicted = worth(tried, sampler, few, seed=0)
-    measured = worth(others, sampler, 3 * few, seed=104729)
+    pool, others = order[: sizes.pool], order[sizes.pool : sizes.pool + 3 * few]
+    sampler = pilot_sampler(pipeline_of(model, pool), DRAWS, 0, CPU, samples=few)
+    predicted = worth([pipeline_of(model, n) for n in pool[:few].split(1)], sampler, "predicted")
+    measured = worth([pipeline_of(model, n) for n in others.split(1)], sampler, "measured")
     said = f"{sampler.strategy}, {sampler.noise} noises"
     values = predicted.value, measured.value
     return Prediction(said, (1, DRAWS), (1, DRAWS), predicted, measured, values, (1.0, 1.0))
 
 
-def worth(pipeline: Pipeline, sampler: NoiseLevelSampler, samples: int, seed: int) -> Estimate:
-    """Variance of iid draws over that of a sampler, K draws of so many samples, two sets of each."""
-    iid = NoiseLevelSampler(Proposal.uniform(), "iid")
-    there, here = (
-        measure_pairs(pipeline, (), s, 1, DRAWS, samples, seed, device=CPU).within() for s in (iid, sampler)
-    )
-    return paired_ratio(there, here)
+def worth(samples: Sequence[Pipeline], sampler: NoiseLevelSampler, name: str) -> Estimate:
+    """Variance of K iid draws over that of a sampler's, two sets of each at every sample.
+
+    Samples that are drawn with replacement out of so few would come twice, and an interval over them would
+    leave out how the others differ.
+
+    Args:
+        samples: a pipeline of each.
+        name: of the random streams.
+    """
+
+    def within(s: NoiseLevelSampler) -> Estimate:
+        def estimate(pair: int, half: int) -> Tensor:
+            same = stream("advisor", name, pair)
+            own = stream("advisor", name, pair, half, s.strategy, s.noise)
+            return estimate_gradient(samples[pair], (), s, 1, DRAWS, same, own)
+
+        return paired_variance(estimate, len(samples)).within()
+
+    return paired_ratio(within(NoiseLevelSampler(Proposal.uniform(), "iid")), within(sampler))

@@ -50,10 +50,13 @@ class Sizes:
     rounds: int = 20
     """Of its seconds."""
     samples: int = 12
-    """Training samples of attribution's pilot; three times as many others measure it anew."""
+    """Training samples of attribution's pilot, and of its prediction; three times as many others measure it
+    anew."""
+    pool: int = 64
+    """Training samples that the pilot picks from."""
 
 
-QUICK = Sizes((1, 2, 4), 4, 4, 6, 3, 3)
+QUICK = Sizes((1, 2, 4), 4, 4, 6, 3, 3, 6)
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,12 @@ class Prediction:
         down = math.hypot(math.log(m.value / m.low), math.log(p.high / p.value))
         value = m.value / p.value
         return Estimate(value, value * (up + down) / 4, value * math.exp(-down), value * math.exp(up))
+
+    @property
+    def half_width(self) -> float:
+        """Of the interval of :attr:`ratio`, as a factor: a hit says no more than that the two differ by less
+        than about this."""
+        return math.sqrt(self.ratio.high / self.ratio.low)
 
     @property
     def held(self) -> bool:

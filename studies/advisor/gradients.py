@@ -7,12 +7,12 @@ from pathlib import Path
 from carv_distill.carv import NoiseLevelSampler
 from carv_distill.variance import (
     CostModel,
+    Estimate,
     MeasuredGradient,
-    PairedVariance,
     StageTimer,
     analyse,
     measure_pairs,
-    ratio,
+    paired_ratio,
     scaled,
     standard_arms,
     time_stages,
@@ -34,10 +34,10 @@ def predict(run: Path, upstream: int, sizes: Sizes) -> Prediction:
         for arm, at in ((c.base.arm, base), (a.best, own))
     )
     seconds = [
-        c.cost.other + seconds_of(gradient, samplers[arm], *at, sizes.rounds)
+        seconds_of(gradient, samplers[arm], *at, sizes.rounds)
         for arm, at in ((c.base.arm, base), (a.best, own))
     ]
-    less = ratio(there.total(), here.total())
+    less = paired_ratio(there, here)
     price = c.cost(*own) / c.cost(*base), seconds[1] / seconds[0]
     return Prediction(
         sampler=a.best,
@@ -52,16 +52,19 @@ def predict(run: Path, upstream: int, sizes: Sizes) -> Prediction:
 
 def measure_anew(
     gradient: MeasuredGradient, sampler: NoiseLevelSampler, upstream: int, draws: int, pairs: int
-) -> PairedVariance:
-    """At (R, K), on streams that no analysis of the run has."""
+) -> Estimate:
+    """Total variance at (R, K), on streams that no analysis of the run has. Two settings have them in common,
+    pair by pair, as far as R goes: so their terms are paired."""
     seed = gradient.seed + 104729
-    return measure_pairs(gradient.sample, gradient.parameters, sampler, upstream, draws, pairs, seed)
+    return measure_pairs(gradient.sample, gradient.parameters, sampler, upstream, draws, pairs, seed).total()
 
 
 def seconds_of(
     gradient: MeasuredGradient, sampler: NoiseLevelSampler, upstream: int, draws: int, rounds: int
 ) -> float:
-    """Of one gradient at just this (R, K)."""
+    """Of an iteration at just this (R, K), with what it does besides its gradient."""
     timer = StageTimer(gradient.device)
+    with gradient.context():
+        gradient.time_other(timer)
     time_stages(gradient.sample, gradient.parameters, sampler, upstream, draws, timer, rounds)
     return CostModel.measured(timer)(upstream, draws)

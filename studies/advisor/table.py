@@ -34,7 +34,7 @@ def measure_all(folder: Path, quick: bool, workers: int) -> dict[str, Prediction
     }
     size = QUICK_SIZE if quick else SIZE
     calls |= {name: partial(attributed.predict, name, size, sizes) for name in attributed.ATTRIBUTED}
-    found: dict[str, Prediction] = compute(calls, folder / "cache", workers=1)
+    found: dict[str, Prediction] = compute(calls, folder / "cache", 1, list(map(Path, attributed.TEACHERS)))
     return found
 
 
@@ -45,7 +45,7 @@ def rows(found: Mapping[str, Prediction]) -> list[Row]:
         row: Row = {"pipeline": name, "sampler": p.sampler}
         row |= {"upstream": p.setting[0], "draws": p.setting[1]}
         row |= columns("predicted", p.predicted) | columns("measured", p.measured)
-        row |= columns("measured_over_predicted", p.ratio)
+        row |= columns("measured_over_predicted", p.ratio) | {"half_width": p.half_width}
         for what, (before, after) in {"variance": p.variance, "seconds": p.seconds}.items():
             row |= {f"{what}_predicted": before, f"{what}_measured": after}
         made.append(row | {"held": p.held})
@@ -61,8 +61,13 @@ def sentences(found: Mapping[str, Prediction]) -> list[str]:
     for name, p in found.items():
         at = f"{p.sampler} ({p.setting[0]}, {p.setting[1]}) against uniform ({p.base[0]}, {p.base[1]})"
         line = f"{name}: {at}, predicted {show(p.predicted)}, measured {show(p.measured)}"
-        said.append(f"{line}: {'hit' if p.held else miss(p)}.")
+        said.append(f"{line}: {hit(p) if p.held else miss(p)}.")
     return said
+
+
+def hit(p: Prediction) -> str:
+    """How near, and how far off would still be one."""
+    return f"hit, × {p.ratio.value:.2f}, where a miss by less than about × {p.half_width:.2f} is not seen"
 
 
 def miss(p: Prediction) -> str:

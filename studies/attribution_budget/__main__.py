@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 OF_CLIPS = ("video", "video-rankings")
 CLIPS_TEACHER = "checkpoints/clips-teacher"
+TEACHERS = ("checkpoints/digits-teacher", "checkpoints/shapes-teacher", CLIPS_TEACHER)
 
 
 def run(study: Study, options: argparse.Namespace) -> None:
@@ -52,7 +53,8 @@ def run(study: Study, options: argparse.Namespace) -> None:
     from studies.attribution_budget import dimension, draws, figures, retraining
     from studies.cached import compute
 
-    side_by_side = partial(compute, folder=study.runs / "cache", workers=options.workers)
+    teachers = [path for path in map(Path, TEACHERS) if path.is_dir()]
+    side_by_side = partial(compute, folder=study.runs / "cache", workers=options.workers, of=teachers)
     draws_sizes, mosaic_sizes, retraining_sizes = (
         part.QUICK if study.quick else part.FULL for part in (draws, dimension, retraining)
     )

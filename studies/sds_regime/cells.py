@@ -59,10 +59,14 @@ def training(prompt: str, seed: int, steps: int) -> TrainingRun:
     return TrainingRun(f"{plain_name(prompt)}-seed{seed}", (*words, *quiet))
 
 
+def run_of(folder: Path, cell: Cell) -> Path:
+    """The run that a cell is a state of."""
+    return folder / training(cell.prompt, cell.seed, 0).name
+
+
 def load(folder: Path, cell: Cell) -> MeasuredGradient:
     """The gradient of a cell."""
-    run = folder / training(cell.prompt, cell.seed, 0).name
-    return load_gradient(run, cell.step, partial(_apply, cell), cell.regularised)
+    return load_gradient(run_of(folder, cell), cell.step, partial(_apply, cell), cell.regularised)
 
 
 def _apply(cell: Cell, config: SDSConfig) -> None:
@@ -105,7 +109,8 @@ def measure_all(
 ) -> dict[Cell, VarianceBudget]:
     """All cells, kept."""
     calls = [partial(measure, folder, cell, renders) for cell in cells]
-    return dict(zip(cells, compute(calls, folder / "cache", workers), strict=True))
+    runs = [run_of(folder, cell) for cell in cells]
+    return dict(zip(cells, compute(calls, folder / "cache", workers, runs), strict=True))
 
 
 def within_over_between(b: VarianceBudget) -> Estimate | None:

@@ -24,7 +24,7 @@ from carv_distill.variance import (
 from studies.cached import compute, once
 from studies.intervals import independent_ratio, pooled_ratio
 from studies.sds_frontier.prices import measure_prices
-from studies.sds_regime.cells import Cell, load
+from studies.sds_regime.cells import Cell, load, run_of
 from studies.sentences import estimate, sentence, show
 from studies.study import Row, columns
 
@@ -67,7 +67,8 @@ def measure(folder: Path, cell: Cell, pairs: int) -> Comparison:
 def measure_all(folder: Path, cells: Sequence[Cell], pairs: int, workers: int) -> dict[Cell, Comparison]:
     """All cells, kept."""
     calls = [partial(measure, folder, cell, pairs) for cell in cells]
-    return dict(zip(cells, compute(calls, folder / "cache", workers), strict=True))
+    runs = [run_of(folder, cell) for cell in cells]
+    return dict(zip(cells, compute(calls, folder / "cache", workers, runs), strict=True))
 
 
 def confirm(folder: Path, cell: Cell, arms: Sequence[str], draws: int, pairs: int) -> dict[str, Estimate]:
@@ -96,7 +97,8 @@ def confirm_all(
 ) -> list[Row]:
     """Effective compute at K = 8 against uniform (1, 1) and (2, 1), from variances measured anew."""
     calls = [partial(confirm, folder, cell, arms, AT, pairs) for cell in cells]
-    again: list[dict[str, Estimate]] = compute(calls, folder / "cache", workers)
+    runs = [run_of(folder, cell) for cell in cells]
+    again: list[dict[str, Estimate]] = compute(calls, folder / "cache", workers, runs)
     rows = []
     for arm in arms:
         gain = independent_ratio([(found[BASE], found[arm]) for found in again])

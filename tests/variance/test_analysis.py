@@ -22,6 +22,8 @@ from carv_distill.variance import (
     analysis_tables,
     conclusions,
     estimate_gradient,
+    measure_pairs,
+    standard_arms,
 )
 from tests.helpers.linear_gaussian import LinearGaussian
 
@@ -79,6 +81,19 @@ def test_the_advice_is_told_beside_what_is_plain_and_what_was_predicted(analysis
     there = plain.variance(2, 1) * c.cost(2, 1) / (plain.variance(r, k) * c.cost(r, k))
     assert f"against 1 of uniform (2, 1), {there:.2f} of uniform draws at the same R and K and " in said
     assert f" for {best.variance:.3g} as predicted, " in said
+
+
+def test_the_check_shares_no_stream_with_the_comparison(analysis: Analysis) -> None:
+    """At the comparison's seed it would repeat a row, to the bit, where the advised (R, K) was compared."""
+    g, a = gradient_of(MODEL), analysis.advice[analysis.best]
+    arms = standard_arms(analysis.proposals["importance"], analysis.proposals["Neyman"], analysis.noise)
+    sampler = next(arm.sampler for arm in arms if arm.name == analysis.best)
+    compared = measure_pairs(g.sample, g.parameters, sampler, a.upstream, a.draws, 40, g.seed).total()
+    row = measure_pairs(g.sample, g.parameters, sampler, 2, 4, 40, g.seed).within()
+    assert row.value == analysis.comparison.row(analysis.best, 4).within.value  # so these are its streams
+    check = analysis.check.total
+    assert set(check.terms).isdisjoint(compared.terms)
+    assert abs(check.value - compared.value) < 4 * (check.se**2 + compared.se**2) ** 0.5
 
 
 def test_the_summary_fits_on_a_screen(analysis: Analysis) -> None:

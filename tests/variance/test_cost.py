@@ -99,22 +99,42 @@ def test_predicted_and_measured_ecm_agree() -> None:
         assert found.se < 0.1 * found.value
 
 
-def test_no_iid_choice_beats_the_largest_ecm_and_its_optimum_reaches_it() -> None:
+def test_no_iid_choice_beats_the_largest_ecm_and_a_whole_one_reaches_it() -> None:
+    """Over whole K ≥ 1; real K* < 1 would gain what no one can take. K = 1 is best where κ · W/B ≤ 2."""
     for between, within, kappa in itertools.product((0.2, 1, 5), (0.5, 3, 40), (0.3, 2, 20)):
         cost = CostModel.declared(kappa)
         base = (between + within) * cost(1, 1)
         bound = largest_ecm(between, within, cost)
-        star = best_draws(between, within, cost)
 
         def efficiency(
             k: float, base: float = base, b: float = between, w: float = within, c: float = kappa
         ) -> float:
             return base / ((b + w / k) * (c + k))
 
-        assert efficiency(star) == pytest.approx(bound, rel=1e-12)
+        assert max(efficiency(k) for k in range(1, 200)) == pytest.approx(bound, rel=1e-12)
+        assert (bound == 1) == (kappa * within / between <= 2)
         # against K = 3, which is efficiency(3) times better than K = 1
         assert largest_ecm(between, within, cost, 3) == pytest.approx(bound / efficiency(3), rel=1e-12)
-        assert all(efficiency(k) <= bound * (1 + 1e-12) for k in range(1, 200))
+        # real K is no worse, and (1 + W/B)(1 + κ)/(√(W/B) + √κ)² at K*
+        star, rho = best_draws(between, within, cost), within / between
+        closed = (1 + rho) * (1 + kappa) / (rho**0.5 + kappa**0.5) ** 2
+        assert efficiency(star) == pytest.approx(closed, rel=1e-12)
+        assert closed >= bound * (1 - 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("within", "kappa", "gain"),
+    [
+        (0.1, 0.1, 1.0),  # K* = 0.1, where the formula of real K says 3.0
+        (0.0, 4.0, 1.0),
+        (5.0, 0.0, 1.0),
+        (2.0, 1.0, 1.0),  # K = 1 and 2 are equal
+        (4.0, 4.0, 25 / 16),  # K* = 4
+        (3.0, 2.0, 4 * 3 / (2.5 * 4)),  # K* = 2.45: K = 2 and 3 are equal
+    ],
+)
+def test_the_largest_ecm_in_closed_form(within: float, kappa: float, gain: float) -> None:
+    assert largest_ecm(1.0, within, CostModel.declared(kappa)) == pytest.approx(gain, rel=1e-12)
 
 
 def test_a_negative_estimate_of_a_component_counts_as_zero() -> None:

@@ -34,12 +34,14 @@ def test_a_miss_says_by_which_factor() -> None:
     found = {"distillation, pixels": made_up(2.0, 2.1), "text-to-3D, voxels": made_up(2.0, 3.0)}
     said = sentences(found)
     assert said[0] == "Predicted and measured effective compute agree within their intervals on 1 of 2."
-    assert said[1].endswith("measured 2.10 [1.91, 2.31]: hit.")
+    seen = "hit, × 1.05, where a miss by less than about × 1.14 is not seen."  # exp(√2 ln 1.1)
+    assert said[1].endswith(f"measured 2.10 [1.91, 2.31]: {seen}")
     assert said[2].endswith("a miss, × 1.50, of which variance × 1.00 and seconds × 1.50.")
     small = sentences({"text-to-3D, voxels": made_up(2.0, 2.1, 1.01)})[1]
     assert "a small miss, × 1.05" in small
     table = rows(found)
     assert [row["held"] for row in table] == [True, False]
+    assert table[0]["half_width"] == pytest.approx(math.exp(math.sqrt(2) * math.log(1.1)))
     assert table[1]["seconds_measured"] == pytest.approx(2 / 3)
     assert len(draw(found).axes) == 1
 
