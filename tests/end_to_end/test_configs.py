@@ -36,6 +36,7 @@ STUDENT = [
 ]
 SMALL_VIEW = ["scene.size=8", "scene.resolution=8", "scene.samples=8", "scene.hash.log_size=4"]
 SMALL_OBJECT = [
+    "sds.prompt=a red torus",  # words that the small teachers know
     *SMALL_VIEW,
     "scene.hash.base_resolution=2",
     "scene.gaussians.count=30",
