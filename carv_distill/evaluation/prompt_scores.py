@@ -12,7 +12,7 @@ from rich.progress import Progress
 from carv_distill.data.captioned import CaptionedSet
 from carv_distill.data.sets import ImageSpec
 from carv_distill.processes import Processes
-from carv_distill.variance import Estimate, Table, mean_estimate
+from carv_distill.variance import Estimate, Table, mean_estimate, share_estimate
 
 from .clip import ClipFeatures
 from .generate import Sample, generated_features
@@ -85,8 +85,8 @@ class PromptScorer:
             return None
         assert p.recognition is not None
         score, recognised = p.recognition.each(features, p.numbers(seeds, self.labels))
-        means = (mean_estimate(values.double().tolist()) for values in (score, recognised))
-        return PromptScores(name, self.images, *means)
+        share = share_estimate(int(recognised.sum()), len(recognised))
+        return PromptScores(name, self.images, mean_estimate(score.double().tolist()), share)
 
 
 def prompt_table(runs: Sequence[tuple[str, Sequence[PromptScores]]], about: str) -> Table:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .estimate import paired_ratio as paired_ratio
     from .estimate import ratio as ratio
     from .estimate import scaled as scaled
+    from .estimate import share_estimate as share_estimate
     from .meter import PairedVariance as PairedVariance
     from .meter import VarianceMeter as VarianceMeter
     from .meter import paired_variance as paired_variance
@@ -58,7 +59,7 @@ else:
         budget="VarianceBudget",
         comparison="Arm ArmVariance Comparison compare measure_pairs standard_arms",
         cost="CostModel StageTimer best_draws ecm largest_ecm relative_efficiency time_stages",
-        estimate="Estimate mean_estimate paired_ratio ratio scaled",
+        estimate="Estimate mean_estimate paired_ratio ratio scaled share_estimate",
         meter="PairedVariance VarianceMeter paired_variance",
         parity="NoiseParity",
         pipeline="Pipeline estimate_gradient estimate_loss flat_gradient",

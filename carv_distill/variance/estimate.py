@@ -66,6 +66,24 @@ def mean_estimate(
     return Estimate(mean, se, low, high, tuple(terms))
 
 
+def share_estimate(hits: int, trials: int, level: float = 0.95) -> Estimate:
+    """Share of independent trials that are hits, p = h/n, with its standard error and Wilson's interval, which
+    lies in [0, 1] and is no point where all or none are hits.
+
+    Raises:
+        ValueError: no trials.
+
+    Source: Wilson (1927), Probable inference, the law of succession, and statistical inference, JASA 22(158).
+    """
+    require_at_least(1, trials=trials)
+    p, z = hits / trials, normal_quantile((1 + level) / 2)
+    shrunk = z * z / trials
+    middle = (p + shrunk / 2) / (1 + shrunk)
+    half = math.sqrt(p * (1 - p) * shrunk + shrunk * shrunk / 4) / (1 + shrunk)
+    se = math.sqrt(p * (1 - p) / trials)
+    return Estimate(p, se, max(middle - half, 0.0), min(middle + half, 1.0))
+
+
 def ratio(a: Estimate, b: Estimate, level: float = 0.95) -> Estimate:
     """a/b, b > 0, of independent estimates; not a number where b is 0. Where the intervals of both lie above
     zero, so does that of the ratio, which is made of them on the logarithmic scale; otherwise it is

@@ -6,9 +6,18 @@ import math
 
 import pytest
 import torch
+from scipy.stats import binomtest
 
 from carv_distill.carv import stream
-from carv_distill.variance import Estimate, VarianceMeter, mean_estimate, paired_ratio, ratio, scaled
+from carv_distill.variance import (
+    Estimate,
+    VarianceMeter,
+    mean_estimate,
+    paired_ratio,
+    ratio,
+    scaled,
+    share_estimate,
+)
 from carv_distill.variance.estimate import t_quantile
 
 
@@ -20,6 +29,21 @@ def test_a_mean_has_students_interval() -> None:
     assert math.isnan(mean_estimate([1.0]).se)
     with pytest.raises(ValueError, match="at least one term"):
         mean_estimate([])
+
+
+@pytest.mark.parametrize(("hits", "trials"), [(0, 12), (12, 12), (7, 12), (480, 500)])
+def test_a_share_has_wilsons_interval(hits: int, trials: int) -> None:
+    """As SciPy computes it; it stays in [0, 1], and says something of shares of 0 and 1."""
+    e = share_estimate(hits, trials)
+    low, high = binomtest(hits, trials).proportion_ci(method="wilson")
+    assert (e.value, e.se) == (hits / trials, pytest.approx(math.sqrt(e.value * (1 - e.value) / trials)))
+    assert (e.low, e.high) == (pytest.approx(low, abs=1e-12), pytest.approx(high, abs=1e-12))
+    assert 0 <= e.low < e.high <= 1
+
+
+def test_a_share_of_no_trials_is_refused() -> None:
+    with pytest.raises(ValueError, match="trials must be at least 1"):
+        share_estimate(0, 0)
 
 
 def test_skewed_terms_have_halls_interval() -> None:
