@@ -5,12 +5,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torchvision.utils import make_grid
 
 from carv_distill.data.sets import to_uint8
 from carv_distill.files import atomic_file
+
+DESCRIPTION = "Description"
+"""A PNG's keyword for text on what it shows."""
 
 
 def save_grid(images: Tensor, path: Path | str, columns: int, scale: int = 1) -> None:
@@ -31,7 +35,8 @@ def save_grid(images: Tensor, path: Path | str, columns: int, scale: int = 1) ->
 
 
 def save_captioned_grid(images: Tensor, captions: Sequence[str], path: Path | str, side: int = 128) -> None:
-    """Write images as a PNG, atomically: a column for each caption, which stands above it.
+    """Write images as a PNG, atomically: a column for each caption, which stands above it and in the PNG's
+    description.
 
     Args:
         images: [rows · columns, C, H, W] in [-1, 1], C = 1 or 3, row by row. Or bytes.
@@ -50,13 +55,14 @@ def save_captioned_grid(images: Tensor, captions: Sequence[str], path: Path | st
     for column, text in enumerate(lines):
         draw.multiline_text((column * width + 4, 2), "\n".join(text), fill="black", font=font, spacing=3)
     with atomic_file(path) as file:
-        picture.save(file, format="PNG")
+        picture.save(file, format="PNG", pnginfo=_described(captions))
 
 
 def save_clip_sheet(
     clips: Tensor, captions: Sequence[str], path: Path | str, columns: int = 8, side: int = 64
 ) -> None:
-    """Write clips as a PNG, atomically: a row for each, its caption and then its frames in order.
+    """Write clips as a PNG, atomically: a row for each, its caption and then its frames in order; captions
+    stand in the PNG's description, too.
 
     Args:
         clips: uint8 [n, F, 3, H, W], or in [-1, 1].
@@ -78,12 +84,27 @@ def save_clip_sheet(
     for row, text in enumerate(lines):
         draw.multiline_text((4, row * height + 4), text, fill="black", font=font, spacing=3)
     with atomic_file(path) as file:
-        picture.save(file, format="PNG", optimize=True)
+        picture.save(file, format="PNG", optimize=True, pnginfo=_described(captions))
+
+
+def captions_of(path: Path | str) -> list[str]:
+    """Of a grid that was written here: each whole, in order; none of another file."""
+    try:
+        with Image.open(path) as picture:
+            return str(picture.info.get(DESCRIPTION, "")).splitlines()
+    except UnidentifiedImageError:
+        return []
 
 
 def _bytes(images: Tensor) -> Tensor:
     pixels = images.detach().cpu()
     return pixels if pixels.dtype == torch.uint8 else to_uint8(pixels)
+
+
+def _described(captions: Sequence[str]) -> PngInfo:
+    info = PngInfo()
+    info.add_itxt(DESCRIPTION, "\n".join(" ".join(caption.split()) for caption in captions))
+    return info
 
 
 def _lines(caption: str, letters: int, most: int) -> list[str]:

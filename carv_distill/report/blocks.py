@@ -148,15 +148,16 @@ def _is_narrow(png: bytes) -> bool:
     return int.from_bytes(png[16:20]) <= PAGE
 
 
-def slider(pictures: Mapping[str, bytes], alt: str) -> Markup:
+def slider(pictures: Mapping[str, bytes], alt: str, words: bool = False) -> Markup:
     """PNGs over time: the last one, and a slider to the others.
 
     Args:
         pictures: label → PNG, in order.
+        words: they have words in them, and are not shrunk: they scroll.
     """
     frames = [{"label": label, "address": data_uri(png, "image/png")} for label, png in pictures.items()]
     pixels = all(_is_narrow(png) for png in pictures.values())
-    return _block("slider", frames=frames, alt=alt, pixels=pixels)
+    return _block("slider", frames=frames, alt=alt, pixels=pixels, words=words)
 
 
 def video(mp4: bytes, alt: str) -> Markup:

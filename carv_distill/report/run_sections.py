@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from carv_distill.engine.task import PageWords
+from carv_distill.evaluation.grids import captions_of
 from carv_distill.screen import duration
 
 from . import blocks, charts
@@ -207,7 +208,11 @@ def samples(runs: Sequence[RunFiles], words: PageWords) -> Section | None:
         if len(runs) > 1:
             pictures = dict([list(pictures.items())[-1]])
         said = words.shown if len(runs) == 1 else f"{run.name}: {words.shown}"
-        found.append(blocks.slider(pictures, said))
+        captions = captions_of(grids[chosen[-1]])
+        found.append(blocks.slider(pictures, said, words=bool(captions)))
+        if captions:
+            rows = [[f"{number}.", caption] for number, caption in enumerate(captions, 1)]
+            found.append(blocks.folded(blocks.table(["", "prompt"], rows), "the prompts, in order"))
     return Section(words.pictures, found) if found else None
 
 

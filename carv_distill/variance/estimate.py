@@ -67,7 +67,7 @@ def mean_estimate(
 
 
 def share_estimate(hits: int, trials: int, level: float = 0.95) -> Estimate:
-    """Share of independent trials that are hits, p = h/n, with its standard error and Wilson's interval, which
+    """Share of independent trials that are hits, p = h/n, with its standard error and Wilson's interval: it
     lies in [0, 1] and is no point where all or none are hits.
 
     Raises:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from carv_distill.evaluation.grids import save_clip_sheet, save_grid
+from carv_distill.evaluation.grids import captions_of, save_captioned_grid, save_clip_sheet, save_grid
 
 
 def test_grid_places_and_magnifies_images(tmp_path: Path) -> None:
@@ -56,3 +56,15 @@ def test_a_sheet_takes_clips_of_floats(tmp_path: Path) -> None:
     picture = np.asarray(Image.open(tmp_path / "sheet.png"))
     assert picture.shape[0] == 64 + 4
     assert picture[30, -30].tolist() == [255] * 3
+
+
+def test_a_grid_knows_its_captions(tmp_path: Path) -> None:
+    """Whole, also those that are cut above their column; of a grid without, and of no picture, none."""
+    captions = ["a red cube, " + "very " * 40 + "large", "een 7 in ’t groen\nen geel"]
+    whole = [captions[0], "een 7 in ’t groen en geel"]
+    save_captioned_grid(torch.zeros(4, 3, 16, 16), captions, tmp_path / "captioned.png")
+    save_clip_sheet(torch.zeros(2, 3, 3, 16, 16), captions, tmp_path / "sheet.png")
+    save_grid(torch.zeros(4, 3, 16, 16), tmp_path / "grid.png", columns=2)
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    found = [captions_of(tmp_path / f"{name}.png") for name in ("captioned", "sheet", "grid", "broken")]
+    assert found == [whole, whole, [], []]

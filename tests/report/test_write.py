@@ -9,11 +9,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from carv_distill.commands.evaluate import main as evaluate
 from carv_distill.engine.environment import LAYOUT
 from carv_distill.errors import UserError
+from carv_distill.evaluation.grids import save_captioned_grid
 from carv_distill.report.run_sections import BYTES, SHOWN, chosen_grids
 from carv_distill.report.write import keep_report, write_report
 from carv_distill.tasks import load_config
@@ -260,3 +262,17 @@ def test_results_of_another_version_do_not_end_a_run(
     (run / f"{name}.json").write_text(json.dumps(content))
     assert keep_report(run) is None
     assert "report.html is not written" in caplog.text
+
+
+def test_prompts_above_samples_can_be_read(tmp_path: Path) -> None:
+    """A grid with captions scrolls instead of being shrunk, and its prompts stand below it, escaped."""
+    run = make_run(tmp_path)
+    captions = ["a red <b>cube</b>", "a blue torus"]
+    save_captioned_grid(torch.zeros(4, 3, 16, 16), captions, run / "samples/000200.png")
+    page = written(run)
+    assert 'class="slider words whole"' in page
+    assert "<b>" not in page
+    assert "the prompts, in order prompt 1. a red <b>cube</b> 2. a blue torus" in plain_words(page)
+    shutil.copy(run / "samples/000000.png", run / "samples/000200.png")
+    assert 'class="slider"' in (page := written(run))
+    assert "prompts, in order" not in page
