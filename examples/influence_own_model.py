@@ -14,15 +14,15 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from carv_distill.attribution.batch import SampleBatch
-from carv_distill.attribution.draws import shared_draws
-from carv_distill.attribution.gradients import attribution_pipeline, sample_features
-from carv_distill.attribution.loss import SampleLoss
-from carv_distill.attribution.pilot import pilot_sampler
-from carv_distill.attribution.projection import build_projector
-from carv_distill.attribution.reliability import half_width
-from carv_distill.attribution.scores import GroupProducts
-from carv_distill.attribution.vmapped import VmapGradients
+from carv_distill.attribution.features.draws import shared_draws
+from carv_distill.attribution.features.pilot import pilot_sampler
+from carv_distill.attribution.gradients.loss import SampleLoss
+from carv_distill.attribution.gradients.projection import build_projector
+from carv_distill.attribution.gradients.sample_gradients import attribution_pipeline, sample_features
+from carv_distill.attribution.gradients.vmapped import VmapGradients
+from carv_distill.attribution.ranking.reliability import half_width
+from carv_distill.attribution.ranking.scores import GroupProducts
+from carv_distill.attribution.samples.batch import SampleBatch
 from carv_distill.carv import stream
 from carv_distill.teachers.denoiser import NetworkDenoiser, denoising_losses
 from carv_distill.teachers.parametrisation import EDMPreconditioning

@@ -11,18 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from carv_distill.attribution.features.preparation import fill_store, prepare_features
+from carv_distill.attribution.features.store import FeatureStore
+from carv_distill.attribution.models.attributed import AttributedModel, load_model
+from carv_distill.attribution.ranking.ranking import Ranking, rank
+from carv_distill.attribution.samples.sets import Samples, TrainingSet
 from carv_distill.data.stored import spread
 from carv_distill.engine.task import TrainedModel
 from carv_distill.errors import UserError
 from carv_distill.processes import Processes
 
-from .features import fill_store, prepare_features
-from .models import AttributedModel, load_model
 from .options import InfluenceOptions
 from .queries import read_queries
-from .ranking import Ranking, rank
-from .samples import Samples, TrainingSet
-from .store import FeatureStore
 
 log = logging.getLogger(__name__)
 

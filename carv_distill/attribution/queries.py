@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from carv_distill.attribution.models.attributed import AttributedModel
+from carv_distill.attribution.samples.sets import Samples
 from carv_distill.errors import UserError, named_as
-
-from .models import AttributedModel
-from .samples import Samples
 
 ALLOWED = "samples:8, data:3,14, prompt:TEXT, a folder, zip or shards, or an .npz"
 ARRAYS = ".npz"

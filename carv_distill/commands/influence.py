@@ -53,10 +53,15 @@ def trained_model(o: InfluenceOptions, runs: list[Path], step: int | None) -> Tr
 
 
 def _measure(options: InfluenceCommandOptions, runs: list[Path], device: str) -> Measurement | None:
-    from carv_distill.attribution.advice import verdict
-    from carv_distill.attribution.figures import draw_influence
     from carv_distill.attribution.measure import measure_influence
-    from carv_distill.attribution.report import conclusions, influence_dict, influence_table, voted_table
+    from carv_distill.attribution.report.advice import verdict
+    from carv_distill.attribution.report.figures import draw_influence
+    from carv_distill.attribution.report.report import (
+        conclusions,
+        influence_dict,
+        influence_table,
+        voted_table,
+    )
 
     o = options
     folder = o.out.with_suffix("") if o.out else Path(runs[0] if runs else _place(o) or "", "influence")

@@ -15,7 +15,7 @@ from .command import Command, CommonOptions, Measurement
 from .influence import trained_model
 
 if TYPE_CHECKING:
-    from carv_distill.attribution.outcomes import Outcomes
+    from carv_distill.attribution.retrained.outcomes import Outcomes
 
 LEAST = 4
 """Models of parts of the data for a correlation."""
@@ -37,7 +37,7 @@ class RetrainedOptions(CommonOptions):
 
 
 def _outcomes(o: RetrainedOptions, device: str) -> Outcomes:
-    from carv_distill.attribution.outcomes import measure_outcomes
+    from carv_distill.attribution.retrained.outcomes import measure_outcomes
 
     content = read_json(o.influence)
     asked: Any = content.get("options")
@@ -57,7 +57,7 @@ def _outcomes(o: RetrainedOptions, device: str) -> Outcomes:
 
 
 def _lds(o: RetrainedOptions, runs: list[Path], device: str) -> Measurement:
-    from carv_distill.attribution.retrained import lds_over
+    from carv_distill.attribution.retrained.lds import lds_over
 
     found = _outcomes(o, device)
     if len(found.models) < LEAST:
@@ -73,7 +73,7 @@ def _lds(o: RetrainedOptions, runs: list[Path], device: str) -> Measurement:
 
 
 def _remove(o: RetrainedOptions, runs: list[Path], device: str) -> Measurement:
-    from carv_distill.attribution.retrained import removal
+    from carv_distill.attribution.retrained.lds import removal
 
     found = _outcomes(o, device)
     of_query = {

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from carv_distill.attribution.backward import BackwardGradients
-from carv_distill.attribution.gradients import attribution_pipeline
-from carv_distill.attribution.loss import SampleLoss
-from carv_distill.attribution.models import AttributedModel, labelled_model
+from carv_distill.attribution.features.pilot import pilot_sampler
+from carv_distill.attribution.gradients.backward import BackwardGradients
+from carv_distill.attribution.gradients.loss import SampleLoss
+from carv_distill.attribution.gradients.projection import build_projector
+from carv_distill.attribution.gradients.sample_gradients import attribution_pipeline
+from carv_distill.attribution.gradients.vmapped import VmapGradients
+from carv_distill.attribution.models.attributed import AttributedModel, labelled_model
+from carv_distill.attribution.models.prompted import prompted_model
 from carv_distill.attribution.options import ModelOptions
-from carv_distill.attribution.pilot import pilot_sampler
-from carv_distill.attribution.projection import build_projector
-from carv_distill.attribution.prompted import prompted_model
-from carv_distill.attribution.vmapped import VmapGradients
 from carv_distill.carv import NoiseLevelSampler, Proposal, stream
 from carv_distill.data.clips.options import ClipOptions
 from carv_distill.data.options import DataOptions

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from carv_distill.attribution.draws import fixed_grid
-from carv_distill.attribution.gradients import SampleGradients, attribution_pipeline
-from carv_distill.attribution.loss import SampleLoss
-from carv_distill.attribution.models import AttributedModel, labelled_model
+from carv_distill.attribution.features.draws import fixed_grid
+from carv_distill.attribution.features.pilot import sampler_dict, sampler_from_dict
+from carv_distill.attribution.gradients.loss import SampleLoss
+from carv_distill.attribution.gradients.projection import build_projector
+from carv_distill.attribution.gradients.sample_gradients import SampleGradients, attribution_pipeline
+from carv_distill.attribution.gradients.vmapped import VmapGradients
+from carv_distill.attribution.models.attributed import AttributedModel, labelled_model
+from carv_distill.attribution.models.prompted import prompted_model
 from carv_distill.attribution.options import ModelOptions
-from carv_distill.attribution.pilot import sampler_dict, sampler_from_dict
-from carv_distill.attribution.projection import build_projector
-from carv_distill.attribution.prompted import prompted_model
-from carv_distill.attribution.vmapped import VmapGradients
 from carv_distill.carv import Draws, NoiseLevelSampler, Proposal, stream
 from carv_distill.data.options import DataOptions
 from carv_distill.teachers.denoiser import NetworkDenoiser

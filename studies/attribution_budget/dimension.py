@@ -16,9 +16,9 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor
 
-from carv_distill.attribution.batch import SampleBatch
-from carv_distill.attribution.gradients import attribution_pipeline
-from carv_distill.attribution.projection import build_projector
+from carv_distill.attribution.gradients.projection import build_projector
+from carv_distill.attribution.gradients.sample_gradients import attribution_pipeline
+from carv_distill.attribution.samples.batch import SampleBatch
 from carv_distill.carv import Draws, NoiseLevelSampler, Proposal, stream
 from carv_distill.data.images import load_images
 from carv_distill.teachers.denoiser import NetworkDenoiser, denoising_loss

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from carv_distill.attribution.gradients import sample_features
-from carv_distill.attribution.projection import build_projector
-from carv_distill.attribution.reliability import spearman
-from carv_distill.attribution.scores import GroupProducts
+from carv_distill.attribution.gradients.projection import build_projector
+from carv_distill.attribution.gradients.sample_gradients import sample_features
+from carv_distill.attribution.ranking.reliability import spearman
+from carv_distill.attribution.ranking.scores import GroupProducts
 from carv_distill.carv import stream
 from carv_distill.variance import (
     Estimate,

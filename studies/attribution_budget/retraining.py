@@ -13,12 +13,12 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from carv_distill.attribution.batch import SampleBatch
-from carv_distill.attribution.gradients import sample_features
-from carv_distill.attribution.loss import SampleLoss
-from carv_distill.attribution.projection import build_projector
-from carv_distill.attribution.retrained import lds_over
-from carv_distill.attribution.scores import GroupProducts, TrakScores
+from carv_distill.attribution.gradients.loss import SampleLoss
+from carv_distill.attribution.gradients.projection import build_projector
+from carv_distill.attribution.gradients.sample_gradients import sample_features
+from carv_distill.attribution.ranking.scores import GroupProducts, TrakScores
+from carv_distill.attribution.retrained.lds import lds_over
+from carv_distill.attribution.samples.batch import SampleBatch
 from carv_distill.carv import NoiseLevelSampler, Proposal, stream
 from carv_distill.data.images import load_images
 from carv_distill.data.sets import LabelledImages

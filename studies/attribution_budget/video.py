@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from carv_distill.attribution.backward import BackwardGradients
-from carv_distill.attribution.batch import SampleBatch
-from carv_distill.attribution.loss import SampleLoss
-from carv_distill.attribution.models import AttributedModel
+from carv_distill.attribution.gradients.backward import BackwardGradients
+from carv_distill.attribution.gradients.loss import SampleLoss
+from carv_distill.attribution.gradients.parameters import matching
+from carv_distill.attribution.gradients.projection import Sum, SumWithNorm, build_projector
+from carv_distill.attribution.models.attributed import AttributedModel
+from carv_distill.attribution.models.prompted import prompted_model
 from carv_distill.attribution.options import ModelOptions
-from carv_distill.attribution.parameters import matching
-from carv_distill.attribution.projection import Sum, SumWithNorm, build_projector
-from carv_distill.attribution.prompted import prompted_model
+from carv_distill.attribution.samples.batch import SampleBatch
 from carv_distill.carv import stream
 from carv_distill.data.clips.options import ClipOptions
 from carv_distill.data.stored import spread

@@ -13,18 +13,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from carv_distill.attribution import prompted
-from carv_distill.attribution.advice import verdict
-from carv_distill.attribution.batch import SampleBatch
-from carv_distill.attribution.draws import shared_draws
-from carv_distill.attribution.figures import draw_influence
-from carv_distill.attribution.loss import SampleLoss
+from carv_distill.attribution.features.draws import shared_draws
+from carv_distill.attribution.features.pilot import sampler_from_dict
+from carv_distill.attribution.gradients.loss import SampleLoss
+from carv_distill.attribution.gradients.vmapped import VmapGradients
 from carv_distill.attribution.measure import InfluenceResult, measure_influence
-from carv_distill.attribution.models import load_model
+from carv_distill.attribution.models import prompted
+from carv_distill.attribution.models.attributed import load_model
 from carv_distill.attribution.options import InfluenceOptions
-from carv_distill.attribution.pilot import sampler_from_dict
-from carv_distill.attribution.report import conclusions, influence_dict, influence_table
-from carv_distill.attribution.vmapped import VmapGradients
+from carv_distill.attribution.report.advice import verdict
+from carv_distill.attribution.report.figures import draw_influence
+from carv_distill.attribution.report.report import conclusions, influence_dict, influence_table
+from carv_distill.attribution.samples.batch import SampleBatch
 from carv_distill.carv import Draws, NoiseLevelSampler
 from carv_distill.data.images import load_images
 from carv_distill.data.options import DataOptions

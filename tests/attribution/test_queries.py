@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from carv_distill.attribution.models import load_model
+from carv_distill.attribution.models.attributed import load_model
 from carv_distill.attribution.queries import read_queries
 from carv_distill.data.images import load_images
 from carv_distill.data.stored import load_stored_images

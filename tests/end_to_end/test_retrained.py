@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from carv_distill.attribution.batch import SampleBatch
-from carv_distill.attribution.loss import SampleLoss
+from carv_distill.attribution.gradients.loss import SampleLoss
+from carv_distill.attribution.samples.batch import SampleBatch
 from carv_distill.carv import NoiseLevelSampler, Proposal, stream
 from carv_distill.data.images import load_images
 from carv_distill.teachers.teacher import load_teacher

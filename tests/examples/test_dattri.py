@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from carv_distill.attribution.projection import Adapted, Projector
-from carv_distill.attribution.scores import GroupProducts, TrakScores
+from carv_distill.attribution.gradients.projection import Adapted, Projector
+from carv_distill.attribution.ranking.scores import GroupProducts, TrakScores
 from carv_distill.variance import CountSketch
 from tests.helpers.attributed_network import Network, drawn, losses, own_features, pictures
 from tests.helpers.examples import load

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from carv_distill.attribution.projection import Adapted
-from carv_distill.attribution.scores import TrakScores
+from carv_distill.attribution.gradients.projection import Adapted
+from carv_distill.attribution.ranking.scores import TrakScores
 from carv_distill.carv import Draws
 from tests.helpers.attributed_network import Network, drawn, losses, own_features, pictures
 from tests.helpers.examples import load

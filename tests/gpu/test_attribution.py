@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from carv_distill.attribution.backward import BackwardGradients
-from carv_distill.attribution.batch import SampleBatch
-from carv_distill.attribution.chunks import find_chunk
-from carv_distill.attribution.draws import shared_draws
-from carv_distill.attribution.gradients import sample_features
-from carv_distill.attribution.loss import SampleLoss
-from carv_distill.attribution.projection import build_projector
-from carv_distill.attribution.vmapped import VmapGradients
+from carv_distill.attribution.features.chunks import find_chunk
+from carv_distill.attribution.features.draws import shared_draws
+from carv_distill.attribution.gradients.backward import BackwardGradients
+from carv_distill.attribution.gradients.loss import SampleLoss
+from carv_distill.attribution.gradients.projection import build_projector
+from carv_distill.attribution.gradients.sample_gradients import sample_features
+from carv_distill.attribution.gradients.vmapped import VmapGradients
+from carv_distill.attribution.samples.batch import SampleBatch
 from carv_distill.carv import Draws, NoiseLevelSampler, Proposal, stream
 from carv_distill.data.images import load_images
 from carv_distill.teachers.pipelines.teacher import load_text_teacher

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from carv_distill.attribution import models
-from carv_distill.attribution.batch import SampleBatch
-from carv_distill.attribution.samples import Samples, TrainingSet, held
+from carv_distill.attribution.models import attributed
+from carv_distill.attribution.samples.batch import SampleBatch
+from carv_distill.attribution.samples.sets import Samples, TrainingSet, held
 from carv_distill.data.images import load_images
 from carv_distill.data.options import DataOptions
 from carv_distill.data.sets import LabelledImages
@@ -31,7 +31,7 @@ def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(data, LabelledImages)
         return LabelledImages(data.images[:FEW], data.labels[:FEW], data.spec)
 
-    monkeypatch.setattr(models, "load_images", few)
+    monkeypatch.setattr(attributed, "load_images", few)
 
 
 def training_set(x: Tensor, words: Sequence[str] = ()) -> TrainingSet:

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from carv_distill.attribution.batch import SampleBatch
-from carv_distill.attribution.loss import SampleLoss
-from carv_distill.attribution.projection import NoProjector, Projector
-from carv_distill.attribution.vmapped import VmapGradients
+from carv_distill.attribution.gradients.loss import SampleLoss
+from carv_distill.attribution.gradients.projection import NoProjector, Projector
+from carv_distill.attribution.gradients.vmapped import VmapGradients
+from carv_distill.attribution.samples.batch import SampleBatch
 from carv_distill.carv import Draws, NoiseLevelSampler, Proposal, stream
 from carv_distill.teachers.denoiser import NetworkDenoiser
 from carv_distill.teachers.parametrisation import EDMPreconditioning

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from carv_distill.attribution.gradients import SampleGradients
-from carv_distill.attribution.loss import SampleLoss
-from carv_distill.attribution.vmapped import VmapGradients
+from carv_distill.attribution.gradients.loss import SampleLoss
+from carv_distill.attribution.gradients.sample_gradients import SampleGradients
+from carv_distill.attribution.gradients.vmapped import VmapGradients
 from carv_distill.teachers.denoiser import NetworkDenoiser
 from carv_distill.teachers.parametrisation import Coefficients
 from carv_distill.teachers.schedule import EDMSchedule

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from carv_distill.attribution.loss import SampleLoss
-from carv_distill.attribution.vmapped import VmapGradients
+from carv_distill.attribution.gradients.loss import SampleLoss
+from carv_distill.attribution.gradients.vmapped import VmapGradients
 from carv_distill.carv import Draws, NoiseLevelSampler, Proposal, stream
 from carv_distill.teachers.denoiser import NetworkDenoiser
 from carv_distill.teachers.network import UNetNetwork

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from carv_distill.attribution.models import load_model
+from carv_distill.attribution.models.attributed import load_model
 from carv_distill.attribution.options import InfluenceOptions, ModelOptions
 from carv_distill.attribution.training_data import named_model
 from carv_distill.data.options import DataOptions

@@ -7,7 +7,7 @@ import statistics
 import pytest
 import torch
 
-from carv_distill.attribution.retrained import lds, lds_over
+from carv_distill.attribution.retrained.lds import lds, lds_over
 from carv_distill.carv import stream
 from carv_distill.variance.estimate import t_quantile
 from studies.attribution_budget import retraining

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from carv_distill.attribution.backward import BackwardGradients
-from carv_distill.attribution.loss import SampleLoss
-from carv_distill.attribution.projection import Layout, Projector, SumWithNorm, build_projector
+from carv_distill.attribution.gradients.backward import BackwardGradients
+from carv_distill.attribution.gradients.loss import SampleLoss
+from carv_distill.attribution.gradients.projection import Layout, Projector, SumWithNorm, build_projector
 from carv_distill.teachers.schedule import FlowSchedule
 from studies.attribution_budget import video
 from studies.attribution_budget.strata import PARTS, Moments

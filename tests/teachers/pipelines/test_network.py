@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from carv_distill.attribution.batch import SampleBatch
-from carv_distill.attribution.loss import SampleLoss
-from carv_distill.attribution.vmapped import VmapGradients
+from carv_distill.attribution.gradients.loss import SampleLoss
+from carv_distill.attribution.gradients.vmapped import VmapGradients
+from carv_distill.attribution.samples.batch import SampleBatch
 from carv_distill.carv import Draws, stream
 from carv_distill.teachers.denoiser import denoised_difference, denoising_losses
 from carv_distill.teachers.network import recorded

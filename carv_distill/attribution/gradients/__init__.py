@@ -1,0 +1,1 @@
+"""Gradients of the samples' loss, projected as they arrive: two back ends with the same features."""

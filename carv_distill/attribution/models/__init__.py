@@ -1,0 +1,1 @@
+"""The model that is attributed, with the data that it learned from."""

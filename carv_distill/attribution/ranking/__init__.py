@@ -1,0 +1,1 @@
+"""From features to scores and rankings, and how well these are known."""

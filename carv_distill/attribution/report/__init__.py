@@ -1,0 +1,1 @@
+"""What a ranking is shown as: sentences, tables, pictures, a film."""

@@ -1,0 +1,1 @@
+"""What scores are worth, by models that were trained anew on parts of the training set."""

@@ -1,0 +1,56 @@
+"""Models that were trained anew, from a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from carv_distill.attribution.retrained.models import predicted_outcomes, read_models
+from carv_distill.errors import UserError
+
+
+def test_a_line_for_each_model(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "some.txt").write_text("0 4")
+    file = tmp_path / "models.jsonl"
+    lines = [{"model": "a", "with": [1, 2]}, {"model": "a", "without": "some.txt", "query": 1}]
+    file.write_text("\n\n".join(map(json.dumps, lines)))
+    first, second = read_models(file, 5, 2)
+    assert (first.folder, first.without, first.query) == (tmp_path / "a", {0, 3, 4}, None)
+    assert (second.without, second.query) == ({0, 4}, 1)
+    scores = torch.tensor([[1.0, 2, 4, 8, 16], [float("nan"), 1, 1, 1, 1]])
+    predicted = predicted_outcomes(scores, torch.arange(5), [first, second])
+    assert predicted.tolist() == [[6, 14], [2, 3]]
+    part = predicted_outcomes(scores[:, 2:], torch.arange(2, 5), [first, second])
+    assert part[0].tolist() == [4, 12]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", "line 1 is not JSON"),
+        ('{"model": 3, "with": [1]}', 'line 1 is no {"model"'),
+        ('{"model": "a", "with": [1], "wihtout": [2]}', 'line 1 is no {"model"'),
+        ('{"model": "a"}', "give either with or without"),
+        ('{"model": "b", "with": [1]}', "line 1: b is no folder"),
+        ('{"model": "a", "with": [5]}', "with: .* no list of numbers from 0 to 4"),
+        ('{"model": "a", "with": "none.txt"}', "with: none.txt cannot be read"),
+        ('{"model": "a", "with": [1], "query": 2}', "query 2 is no number from 0 to 1"),
+        ("", "names no model"),
+    ],
+)
+def test_what_is_none_is_one_line(tmp_path: Path, line: str, said: str) -> None:
+    (tmp_path / "a").mkdir()
+    file = tmp_path / "models.jsonl"
+    file.write_text(line)
+    with pytest.raises(UserError, match=rf"^--models: .*{said}"):
+        read_models(file, 5, 2)
+
+
+def test_a_file_in_another_encoding_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "models.jsonl").write_bytes(b"\xff\xfe{")
+    with pytest.raises(UserError, match=r"^--models: .*models.jsonl is not UTF-8"):
+        read_models(tmp_path / "models.jsonl", 5, 2)
