@@ -32,9 +32,9 @@ from carv_distill.tasks import load_config
 from carv_distill.teachers.pipelines.stable_diffusion import save_latent_teacher
 from carv_distill.teachers.prompts import word_tokenizer
 from carv_distill.text_to_3d.module import SDSModule
+from carv_distill.text_to_3d.object.turntable import write_turntable
 from carv_distill.text_to_3d.options import SDSConfig
 from carv_distill.text_to_3d.preparation import build_module
-from carv_distill.text_to_3d.turntable import write_turntable
 from carv_distill.variance import CostModel, StageTimer, time_stages
 
 GIB, WARM_UP = 2**30, 3

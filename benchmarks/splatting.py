@@ -25,9 +25,9 @@ from benchmarks.measure import ratio_of
 from benchmarks.report import options
 from carv_distill.engine.console import quiet_libraries
 from carv_distill.tasks import load_config
+from carv_distill.text_to_3d.object.turntable import turntable
 from carv_distill.text_to_3d.options import GaussianOptions, SDSConfig
 from carv_distill.text_to_3d.scenes import GaussianScene, Scene, build_scene
-from carv_distill.text_to_3d.turntable import turntable
 from carv_distill.variance import Table
 
 COUNT, SIZE, WARM_UP = 10_000, 128, 2

@@ -19,8 +19,8 @@ from carv_distill.data.digits import load_digits_images
 from carv_distill.data.sets import to_uint8
 from carv_distill.figures import new_figure, save_figure
 from carv_distill.files import read_json
+from carv_distill.text_to_3d.object.turntable import pictures, turntable
 from carv_distill.text_to_3d.scene_files import load_scene
-from carv_distill.text_to_3d.turntable import pictures, turntable
 
 COLUMNS, ROWS = 5, 4
 TOP = 4

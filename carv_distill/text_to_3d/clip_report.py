@@ -19,10 +19,10 @@ from carv_distill.figures import draw_line, new_figure, save_figure, use_whole_n
 from carv_distill.geometry.solids import SOLIDS, trace
 from carv_distill.variance import Estimate, Table, estimate_dict, mean_estimate, with_interval
 
+from .object.turntable import pictures, turntable
 from .options import SDSConfig
 from .scene_files import load_scene
 from .schedules import last_stage
-from .turntable import pictures, turntable
 
 NONE = "–"
 """Of a prompt that names no solid that we can render."""

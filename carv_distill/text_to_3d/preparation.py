@@ -31,10 +31,11 @@ from carv_distill.variance import MeasuredGradient, StageTimer
 
 from .cameras import build_cameras
 from .guidance.timesteps import AnnealedSampler
-from .memory import check_memory
-from .mesh_files import write_mesh
 from .module import SDSModule
-from .object_card import object_card
+from .object.card import object_card
+from .object.memory import check_memory
+from .object.mesh_files import write_mesh
+from .object.turntable import ELEVATIONS, LARGEST_VIEW, VIEWS, pictures, turntable, write_turntable
 from .objective import SDSObjective
 from .options import ClipOptions, SceneOptions, SDSConfig
 from .prompts import check_prompts
@@ -42,7 +43,6 @@ from .rendering import choose_backend
 from .scenes import GaussianScene, Scene, build_scene
 from .schedules import last_stage
 from .start import start_from
-from .turntable import ELEVATIONS, LARGEST_VIEW, VIEWS, pictures, turntable, write_turntable
 
 log = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ from carv_distill.digests import check_digests
 from carv_distill.errors import UserError
 from carv_distill.files import saved_folder, write_json
 
+from .object.splat_files import write_gaussians
 from .options import DensifyOptions, GaussianOptions, HashOptions, SceneOptions
 from .rendering_options import BackgroundOptions, OccupancyOptions, ShadingOptions
 from .scenes import GaussianScene, Scene, build_scene
-from .splat_files import write_gaussians
 
 PARTS: dict[str, Callable[..., Any]] = {
     "shading": ShadingOptions,

@@ -15,13 +15,13 @@ from torch import Tensor
 from carv_distill.carv import stream
 from carv_distill.errors import UserError
 
-from .memory import points_at_once
+from .object.memory import points_at_once
+from .object.ply import read_ply
+from .object.splat_files import NEEDED, PAINT, PLACE, colour_logits, columns, read_gaussians
 from .options import MEMORY, GaussianOptions
-from .ply import read_ply
 from .scene_files import load_scene
 from .scenes import GaussianScene, Scene
 from .scenes.gaussians import OPACITY
-from .splat_files import NEEDED, PAINT, PLACE, colour_logits, columns, read_gaussians
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from carv_distill.geometry.solids import SOLIDS, trace
 from carv_distill.teacher_training.networks import build_scheduler
 from carv_distill.teachers.schedule import VPSchedule
 from carv_distill.text_to_3d.guidance.timesteps import TimestepRange, timestep_weight
+from carv_distill.text_to_3d.object.turntable import turntable
 from carv_distill.text_to_3d.options import SDSOptions
 from carv_distill.text_to_3d.scenes import VoxelScene
-from carv_distill.text_to_3d.turntable import turntable
 
 SIZE = 24
 """Pixels, voxels and points on a ray."""

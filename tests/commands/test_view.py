@@ -21,8 +21,8 @@ from PIL import Image
 from carv_distill.commands.view import main, page
 from carv_distill.engine.lock import LOCK
 from carv_distill.tasks import load_config, open_run
+from carv_distill.text_to_3d.object.turntable import turntable
 from carv_distill.text_to_3d.scenes import VoxelScene, build_scene
-from carv_distill.text_to_3d.turntable import turntable
 from carv_distill.text_to_3d.viewer.cameras import BrowserCamera, frusta
 from carv_distill.text_to_3d.viewer.pictures import FieldPainter
 from tests.helpers.runs import as_run

@@ -19,8 +19,8 @@ from carv_distill.errors import UserError
 from carv_distill.tasks import load_config, open_run, train
 from carv_distill.teachers import prompts
 from carv_distill.text_to_3d.clip_report import clip_table, draw_clip, measure_clip
+from carv_distill.text_to_3d.object.ply import read_ply
 from carv_distill.text_to_3d.options import SDSConfig
-from carv_distill.text_to_3d.ply import read_ply
 from carv_distill.text_to_3d.scene_files import load_scene
 from carv_distill.text_to_3d.scenes import HashScene, build_scene
 from carv_distill.variance import MeasuredGradient, StageTimer, analyse

@@ -14,7 +14,7 @@ from carv_distill.data.solids import combinations, labelled_solids, object_promp
 from carv_distill.errors import UserError
 from carv_distill.evaluation.clip import ClipFeatures, ClipScorer
 from carv_distill.evaluation.features import load_extractor
-from carv_distill.text_to_3d.turntable import turntable
+from carv_distill.text_to_3d.object.turntable import turntable
 
 MODEL = Path("checkpoints/shapes-teacher/clip")
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from carv_distill.report.object_section import viewer
-from carv_distill.text_to_3d.mesh_files import coloured_files
+from carv_distill.text_to_3d.object.mesh_files import coloured_files
 from tests.helpers.glb import glb_tree
 
 trimesh = pytest.importorskip("trimesh")

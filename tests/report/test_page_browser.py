@@ -18,7 +18,7 @@ from PIL import Image
 
 from carv_distill.report.write import write_report
 from carv_distill.tasks import load_config
-from carv_distill.text_to_3d.mesh_files import coloured_files, linear_bytes
+from carv_distill.text_to_3d.object.mesh_files import coloured_files, linear_bytes
 from carv_distill.text_to_3d.task import SDS
 from tests.helpers.runs import as_run
 from tests.helpers.small import ROOT

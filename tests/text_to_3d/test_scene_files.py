@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from carv_distill.errors import UserError
+from carv_distill.text_to_3d.object.ply import read_ply
+from carv_distill.text_to_3d.object.turntable import pictures, turntable
 from carv_distill.text_to_3d.options import SCENES, DensifyOptions, GaussianOptions, HashOptions, SceneOptions
-from carv_distill.text_to_3d.ply import read_ply
 from carv_distill.text_to_3d.scene_files import load_scene, save_scene
 from carv_distill.text_to_3d.scenes import GaussianScene, build_scene
-from carv_distill.text_to_3d.turntable import pictures, turntable
 
 VIEW = SceneOptions(resolution=24, size=16, samples=24)
 

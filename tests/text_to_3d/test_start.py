@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from carv_distill.errors import UserError
+from carv_distill.text_to_3d.object.ply import write_ply
+from carv_distill.text_to_3d.object.splat_files import write_gaussians
 from carv_distill.text_to_3d.options import DensifyOptions, GaussianOptions, HashOptions, SceneOptions
-from carv_distill.text_to_3d.ply import write_ply
 from carv_distill.text_to_3d.scene_files import save_scene
 from carv_distill.text_to_3d.scenes import GaussianScene, VoxelScene, build_scene
-from carv_distill.text_to_3d.splat_files import write_gaussians
 from carv_distill.text_to_3d.start import start_from
 
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from carv_distill.data.sets import to_uint8
-from carv_distill.text_to_3d.memory import rows_at_once
+from carv_distill.text_to_3d.object.memory import rows_at_once
+from carv_distill.text_to_3d.object.turntable import occupied_cells
 from carv_distill.text_to_3d.options import SceneOptions
 from carv_distill.text_to_3d.rendering import Field, march_rays
 from carv_distill.text_to_3d.scenes import Scene
-from carv_distill.text_to_3d.turntable import occupied_cells
 
 from .cameras import BrowserCamera
 

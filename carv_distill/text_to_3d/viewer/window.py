@@ -12,8 +12,8 @@ from torch import Tensor
 from carv_distill.errors import UserError
 from carv_distill.figures import BLUE, ORANGE
 from carv_distill.geometry.camera import Cameras
+from carv_distill.text_to_3d.object.turntable import turntable
 from carv_distill.text_to_3d.rendering import Gaussians, rotations
-from carv_distill.text_to_3d.turntable import turntable
 
 from .cameras import BrowserCamera, frusta
 from .pictures import FieldPainter, Picture

@@ -11,8 +11,8 @@ import torch
 
 from carv_distill.carv import stream
 from carv_distill.geometry.camera import Cameras
-from carv_distill.text_to_3d.mesh import extract_mesh
 from carv_distill.text_to_3d.module import SDSModule
+from carv_distill.text_to_3d.object.mesh import extract_mesh
 from carv_distill.text_to_3d.options import GaussianOptions, SDSOptions
 from carv_distill.text_to_3d.rendering import march
 from carv_distill.text_to_3d.scenes import GaussianScene, gaussians

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from carv_distill.data.sets import to_uint8
+from carv_distill.text_to_3d.object.turntable import pictures, turntable
 from carv_distill.text_to_3d.options import MEMORY, SceneOptions
 from carv_distill.text_to_3d.scenes import Scene, build_scene
-from carv_distill.text_to_3d.turntable import pictures, turntable
 from carv_distill.text_to_3d.viewer.cameras import BrowserCamera, frusta
 from carv_distill.text_to_3d.viewer.pictures import FAR, LEAST, FieldPainter
 from tests.helpers.solid_scenes import SolidScene, ball_at

@@ -17,7 +17,7 @@ import xatlas
 from PIL import Image
 
 from carv_distill.geometry.solids import ball, cube, torus
-from carv_distill.text_to_3d.mesh_files import COLOURED, TEXTURED, linear_bytes, write_mesh
+from carv_distill.text_to_3d.object.mesh_files import COLOURED, TEXTURED, linear_bytes, write_mesh
 from carv_distill.text_to_3d.options import ExportOptions, SceneOptions
 from carv_distill.text_to_3d.scenes import Scene, build_scene
 from tests.helpers.glb import glb_tree

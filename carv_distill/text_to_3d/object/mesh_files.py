@@ -10,10 +10,10 @@ import numpy as np
 import trimesh
 
 from carv_distill.files import saved_folder
+from carv_distill.text_to_3d.options import ExportOptions
+from carv_distill.text_to_3d.scenes import Scene
 
 from .mesh import colours_at, extract_mesh
-from .options import ExportOptions
-from .scenes import Scene
 from .texture import AtlasError, textured
 
 log = logging.getLogger(__name__)

@@ -14,11 +14,8 @@ from torch import Tensor
 from benchmarks.measure import peak_bytes
 from carv_distill.data.sets import to_uint8
 from carv_distill.errors import UserError
-from carv_distill.text_to_3d.memory import GIB, SEARCH, rows_at_once
-from carv_distill.text_to_3d.options import GaussianOptions, HashOptions, SceneOptions
-from carv_distill.text_to_3d.rendering import OccupancyGrid
-from carv_distill.text_to_3d.scenes import Scene, build_scene
-from carv_distill.text_to_3d.turntable import (
+from carv_distill.text_to_3d.object.memory import GIB, SEARCH, rows_at_once
+from carv_distill.text_to_3d.object.turntable import (
     frames,
     occupied_cells,
     pictures,
@@ -26,6 +23,9 @@ from carv_distill.text_to_3d.turntable import (
     views,
     write_turntable,
 )
+from carv_distill.text_to_3d.options import GaussianOptions, HashOptions, SceneOptions
+from carv_distill.text_to_3d.rendering import OccupancyGrid
+from carv_distill.text_to_3d.scenes import Scene, build_scene
 
 VIEW = SceneOptions(resolution=24, size=16, samples=24)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from carv_distill.text_to_3d.ply import PlyError, read_ply, write_ply
+from carv_distill.text_to_3d.object.ply import PlyError, read_ply, write_ply
 
 HEAD = b"ply\nformat ascii 1.0\nelement vertex 2\nproperty float x\nproperty uchar red\nend_header\n"
 

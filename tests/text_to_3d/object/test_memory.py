@@ -9,7 +9,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from carv_distill.errors import UserError
-from carv_distill.text_to_3d.memory import check_memory, points_at_once, rows_at_once
+from carv_distill.text_to_3d.object.memory import check_memory, points_at_once, rows_at_once
 from carv_distill.text_to_3d.options import ExportOptions, GaussianOptions, SceneOptions
 from carv_distill.text_to_3d.scenes import build_scene
 

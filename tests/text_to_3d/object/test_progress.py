@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from carv_distill.geometry.solids import ball
-from carv_distill.text_to_3d import progress as progress_module
-from carv_distill.text_to_3d.mesh_files import write_mesh
+from carv_distill.text_to_3d.object import progress as progress_module
+from carv_distill.text_to_3d.object.mesh_files import write_mesh
+from carv_distill.text_to_3d.object.progress import progress
+from carv_distill.text_to_3d.object.turntable import write_turntable
 from carv_distill.text_to_3d.options import ExportOptions, SceneOptions
-from carv_distill.text_to_3d.progress import progress
-from carv_distill.text_to_3d.turntable import write_turntable
 from tests.helpers.solid_scenes import SolidScene
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from carv_distill.errors import UserError
-
-from .options import ExportOptions
-from .rendering import CELL_BYTES
-from .scenes import Scene
+from carv_distill.text_to_3d.options import ExportOptions
+from carv_distill.text_to_3d.rendering import CELL_BYTES
+from carv_distill.text_to_3d.scenes import Scene
 
 GIB = 2**30
 PIXEL_BYTES = 160

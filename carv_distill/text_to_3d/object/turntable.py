@@ -15,12 +15,19 @@ from carv_distill.errors import UserError, one_line
 from carv_distill.evaluation.grids import save_grid
 from carv_distill.files import updated_folder
 from carv_distill.geometry.camera import Cameras
+from carv_distill.text_to_3d.options import MEMORY, SHOWN, SceneOptions
+from carv_distill.text_to_3d.rendering import (
+    AT_ONCE,
+    CELL_BYTES,
+    OccupancyGrid,
+    Rendered,
+    background_colours,
+    over,
+)
+from carv_distill.text_to_3d.scenes import GaussianScene, Scene
 
 from .memory import SEARCH, most_cells, points_at_once, rows_at_once
-from .options import MEMORY, SHOWN, SceneOptions
 from .progress import progress
-from .rendering import AT_ONCE, CELL_BYTES, OccupancyGrid, Rendered, background_colours, over
-from .scenes import GaussianScene, Scene
 
 VIEWS, ELEVATIONS = 8, (15.0, 60.0)
 """Of the sheet: so many around, from each of these, degrees."""

@@ -14,8 +14,8 @@ from scipy.optimize import brentq
 
 from benchmarks.measure import peak_bytes
 from carv_distill.geometry.solids import SOLIDS, Solid, ball, cube, torus
-from carv_distill.text_to_3d import mesh as mesh_module
-from carv_distill.text_to_3d.mesh import colours_at, decimated, extract_mesh, without_floaters
+from carv_distill.text_to_3d.object import mesh as mesh_module
+from carv_distill.text_to_3d.object.mesh import colours_at, decimated, extract_mesh, without_floaters
 from carv_distill.text_to_3d.options import GaussianOptions, HashOptions, SceneOptions
 from carv_distill.text_to_3d.scenes import VoxelScene, build_scene
 from carv_distill.text_to_3d.scenes.scene import blob

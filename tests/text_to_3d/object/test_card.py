@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import ModelCard
 
 from carv_distill.tasks import load_config
-from carv_distill.text_to_3d.object_card import object_card
+from carv_distill.text_to_3d.object.card import object_card
 from carv_distill.text_to_3d.options import SDSConfig
 
 

@@ -11,9 +11,10 @@ import xatlas
 from PIL import Image
 from scipy import ndimage
 
+from carv_distill.text_to_3d.options import MEMORY
+from carv_distill.text_to_3d.scenes import Scene
+
 from .mesh import colours_at
-from .options import MEMORY
-from .scenes import Scene
 
 PADDING = 2
 """Texels between two charts, which bilinear look-ups mix."""

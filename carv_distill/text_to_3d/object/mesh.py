@@ -14,10 +14,11 @@ from scipy import ndimage
 from skimage.measure import marching_cubes
 from torch import Tensor
 
+from carv_distill.text_to_3d.options import FACES, MEMORY, PART
+from carv_distill.text_to_3d.scenes import Scene
+
 from .memory import mesh_bytes, points_at_once
-from .options import FACES, MEMORY, PART
 from .progress import progress
-from .scenes import Scene
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from carv_distill.engine.metrics import read_metrics
 from carv_distill.model_card import card_head, table_rows
-
-from .options import SDSConfig
+from carv_distill.text_to_3d.options import SDSConfig
 
 FILES = {
     "turntable.mp4": "a film, once around",

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from carv_distill.carv import stream
 from carv_distill.errors import UserError
+from carv_distill.text_to_3d.object.ply import read_ply, write_ply
+from carv_distill.text_to_3d.object.splat_files import LAYOUT, read_gaussians, write_gaussians
+from carv_distill.text_to_3d.object.turntable import pictures, turntable
 from carv_distill.text_to_3d.options import GaussianOptions
-from carv_distill.text_to_3d.ply import read_ply, write_ply
 from carv_distill.text_to_3d.scenes import GaussianScene
-from carv_distill.text_to_3d.splat_files import LAYOUT, read_gaussians, write_gaussians
-from carv_distill.text_to_3d.turntable import pictures, turntable
 
 
 def scene_of(count: int = 20) -> GaussianScene:

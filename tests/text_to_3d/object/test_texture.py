@@ -7,9 +7,9 @@ import pytest
 import trimesh
 
 from carv_distill.geometry.solids import SOLIDS, ball
-from carv_distill.text_to_3d import texture
-from carv_distill.text_to_3d.mesh import extract_mesh
-from carv_distill.text_to_3d.texture import Atlas, AtlasError, baked, texels, unwrapped
+from carv_distill.text_to_3d.object import texture
+from carv_distill.text_to_3d.object.mesh import extract_mesh
+from carv_distill.text_to_3d.object.texture import Atlas, AtlasError, baked, texels, unwrapped
 from tests.helpers.solid_scenes import SolidScene
 
 

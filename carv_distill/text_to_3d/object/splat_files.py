@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from carv_distill.errors import UserError
+from carv_distill.text_to_3d.scenes import GaussianScene
 
 from .ply import read_ply, write_ply
-from .scenes import GaussianScene
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""What a scene becomes: a mesh with colours and texture, splats, views from all sides."""
