@@ -7,7 +7,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -54,12 +54,27 @@ def require_replaceable(path: Path) -> None:
         raise UserError(f"{path} is a device or a pipe, which is not replaced; name a file")
 
 
-def require_destination(path: Path, key: str) -> None:
-    """Makes the folder of a file to be, and sees that the file can be written there.
+@contextmanager
+def destination(path: Path, key: str) -> Iterator[None]:
+    """Makes the folder of a file to be, and sees that it can be written there, before the body writes it.
+    If the body ends by a UserError, folders that were made for it and hold nothing are removed.
 
     Raises:
         UserError: naming the `key` that the path was given by.
     """
+    parent = Path(os.path.realpath(path)).parent
+    made = [folder for folder in (parent, *parent.parents) if not os.path.exists(folder)]
+    try:
+        _require_writable(path, key)
+        yield
+    except UserError:
+        for folder in made:
+            with suppress(OSError):  # it was not made, or holds something by now
+                folder.rmdir()
+        raise
+
+
+def _require_writable(path: Path, key: str) -> None:
     try:
         target = Path(os.path.realpath(path))
         require_replaceable(target)

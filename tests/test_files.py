@@ -9,8 +9,8 @@ import pytest
 from carv_distill.errors import UserError
 from carv_distill.files import (
     atomic_file,
+    destination,
     read_json,
-    require_destination,
     write_json,
     write_text,
 )
@@ -86,8 +86,9 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
 
 def test_a_destination_is_looked_at_before_the_work(tmp_path: Path) -> None:
     """Its folder is made; what cannot be is one line with the option."""
-    require_destination(tmp_path / "new/deep/a.json", "--out")
-    assert list((tmp_path / "new/deep").iterdir()) == []
+    with destination(tmp_path / "new/deep/a.json", "--out"):
+        assert list((tmp_path / "new/deep").iterdir()) == []
+    assert (tmp_path / "new/deep").is_dir()
     (tmp_path / "file").touch()
     for place, why in (
         (tmp_path, "is a folder"),
@@ -96,8 +97,25 @@ def test_a_destination_is_looked_at_before_the_work(tmp_path: Path) -> None:
         (tmp_path / ("x" * 300) / "a.json", "cannot be written"),
         (Path("/proc/nowhere/a.json"), "cannot be written"),
     ):
-        with pytest.raises(UserError, match=f"^--out: .*{why}"):
-            require_destination(place, "--out")
+        with pytest.raises(UserError, match=f"^--out: .*{why}"), destination(place, "--out"):
+            pass
+
+
+def test_a_refusal_leaves_no_empty_folder(tmp_path: Path) -> None:
+    """Folders made for a result go again where nothing came of it; those that hold something stay."""
+
+    def refused(place: str, store: str) -> None:
+        with destination(tmp_path / place, "--out"):
+            if store:
+                (tmp_path / store).touch()
+            raise UserError("no")
+
+    (tmp_path / "there").mkdir()
+    for place, store in (("new/deep/a.json", ""), ("there/a.json", ""), ("there/new/a.json", "there/new/b")):
+        with pytest.raises(UserError, match="no"):
+            refused(place, store)
+        assert [path.name for path in (tmp_path / "there").iterdir()] == (["new"] if store else [])
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from carv_distill.engine.environment import changed_contents
 from carv_distill.engine.folder import newest_run, open_run, trained_by
 from carv_distill.engine.task import Task
 from carv_distill.errors import UserError
-from carv_distill.files import require_destination, write_json, write_text
+from carv_distill.files import destination, write_json, write_text
 from carv_distill.options import one_of, option
 from carv_distill.tasks import TASKS
 
@@ -133,17 +134,18 @@ def measure(
     for run in runs:
         _, config = command.open(run, options)  # says so where it is not a run's folder
         changed += [(key, run) for key in changed_contents(run, config)]
-    for place in dict.fromkeys((out, getattr(options, "out", None))):
-        if place is not None:
-            require_destination(place, "--out")
     trained = {"run": str(runs[0]), "trained": trained_by(runs[0])} if runs else {}
 
-    for key, run in changed:
-        log.warning("%s has other content than the one that %s was started with", key, run)
-    log.info("loading torch …")
-    device = chosen_device(options)  # after all that can be wrong before it
-    quiet_libraries()
-    measurement = command.measure(options, runs, device)
+    with ExitStack() as places:
+        for place in dict.fromkeys((out, getattr(options, "out", None))):
+            if place is not None:
+                places.enter_context(destination(place, "--out"))
+        for key, run in changed:
+            log.warning("%s has other content than the one that %s was started with", key, run)
+        log.info("loading torch …")
+        device = chosen_device(options)  # after all that can be wrong before it
+        quiet_libraries()
+        measurement = command.measure(options, runs, device)
     if measurement is None:
         return
     try:

@@ -13,8 +13,8 @@ from .charts import CONFIG, Spec, drawn
 
 PLACES = (1, 2, 4, 8, 16, 32, 64)
 COLOURS = {0.25: "#b3541e", 0.5: "#e0ab80", 1: "#efeae4", 2: "#8db6dd", 4: "#1f5fa8"}
-"""Of effective compute: orange loses, blue pays."""
-MEANINGS = {0.25: "0.25 or less: loses", 0.5: "0.5", 1: "1: as good", 2: "2", 4: "4 or more: pays"}
+"""Of effective compute: orange is less, blue more."""
+MEANINGS = {0.25: "0.25 or less", 0.5: "0.5", 1: "1: as good", 2: "2", 4: "4 or more"}
 STEPS = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
 """Of a slider, within a power of ten."""
 _DARK = "datum.worth > 2.6 || datum.worth < 0.36"

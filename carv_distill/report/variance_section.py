@@ -33,8 +33,9 @@ def variance(run: RunFiles, words: PageWords) -> Section | None:
     if cost.get("draw") and value_of(budget.get("between")) is not None:
         own = a.get("own") or {}
         base = int(rows[0]["upstream"]) if rows else 1
+        place = a.get("within_over_between")
         parts += _explorer(
-            cost, budget, base, (own["upstream"], own["draws"]) if own else None, words.upstream
+            cost, budget, place, base, (own["upstream"], own["draws"]) if own else None, words.upstream
         )
     return Section("Variance", parts)
 
@@ -70,11 +71,16 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 def _explorer(
     cost: Mapping[str, Any],
     budget: Mapping[str, Any],
+    place: Mapping[str, Any] | None,
     base: int,
     own: tuple[int, int] | None,
     upstream: str,
 ) -> list[Markup]:
-    """Sliders where the run is; where the variance between samples is not seen, at the most it can be."""
+    """Sliders where the run is; where the variance between samples is not seen, at the most it can be.
+
+    Args:
+        place: W/B with its interval, where it was told from infinity.
+    """
     within, between = budget.get("within") or {"value": 0.0}, budget["between"]
     low, high = ends_of(between)
     most = between["value"] if between["value"] > 0 else high
@@ -85,7 +91,12 @@ def _explorer(
     ratio = max(within["value"], 0.0) / most
     ends = [max(end, 0.0) for end in ends_of(within)]
     ratios = ends[0] / high, ends[1] / low if low > 0 else math.inf
-    said = "Where reuse pays: move the sliders, which at first stand where this run is."
+    if place is not None:
+        ratios = max(ends_of(place)[0], 0.0), ends_of(place)[1]
+    said = (
+        "What each (R, K) is worth by independent draws; strata and importance come on top of it. Move the "
+        "sliders, which at first stand where this run is. Reuse pays where a row rises to the right."
+    )
     if between["value"] <= 0:
         said += f" No variance between {upstream}s was seen: W/B is the least that it can be, or beyond."
     elif ratios[1] < math.inf:
@@ -98,5 +109,5 @@ def _explorer(
     other = cost.get("other", 0.0) / cost["draw"]
     return [
         blocks.text(said),
-        explorer(cost["kappa"], ratio, other, base, finite, own, upstream),
+        explorer(cost["kappa"], ratio, other, own[0] if own else base, finite, own, upstream),
     ]

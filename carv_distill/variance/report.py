@@ -190,11 +190,16 @@ def conclusions(a: Analysis) -> list[str]:
     arm, r, k = a.setting
     cost = price(base.arm, base.upstream, base.draws)
     own, plain = (cost / price(*at) for at in (a.setting, (base.arm, best.upstream, best.draws)))
-    of_plain = "" if a.best == base.arm else f", {plain:.2f} of {base.arm} draws at the same R and K"
+    beside = f" {a.predicted.value / own:.2f} × that of the run's own ({r}, {k}) {arm}"
+    if a.best != base.arm:
+        beside += (
+            f", and {a.predicted.value / plain:.2f} × that of {base.arm} draws at the same R and K, which is "
+            "what the sampler gives"
+        )
     sentences.append(
-        f"Use R = {best.upstream}, K = {best.draws} with {a.best}: predicted ECM "
-        f"{with_interval(a.predicted, '.2f')}, against 1 of {base.arm} ({base.upstream}, {base.draws})"
-        f"{of_plain} and {own:.2f} of the run's own ({r}, {k}) {arm}."
+        f"Use R = {best.upstream}, K = {best.draws} with {a.best}: predicted effective compute{beside}. In "
+        f"ECM, against {base.arm} ({base.upstream}, {base.draws}): {with_interval(a.predicted, '.2f')}, the "
+        f"run's own {own:.2f}, {base.arm} draws at the same R and K {plain:.2f}."
     )
     check = a.check
     sentences.append(
@@ -232,12 +237,14 @@ def analysis_dict(a: Analysis) -> dict[str, Any]:
         for row in c.rows
     ]
     between, within = c.budget.between.value, c.budget.within.value
+    place = Regime.of(c.budget, c.cost).within_over_between
     return {
         "step": a.step,
         "own": {"sampler": arm, "upstream": r, "draws": k},
         "budget": {name: estimate_dict(getattr(c.budget, name)) for name in parts},
         "cost": asdict(c.cost) | {"kappa": c.cost.kappa},
         "rows": rows,
+        "within_over_between": None if place is None else estimate_dict(place),
         "best_draws_iid": best_draws(between, within, c.cost) if between > 0 else None,
         "largest_ecm_iid": largest_ecm(between, within, c.cost),
         "advice": {name: asdict(advice) for name, advice in a.advice.items()},

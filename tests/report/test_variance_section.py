@@ -56,6 +56,8 @@ def test_the_slider_stands_at_the_run_and_covers_its_interval() -> None:
     assert values[0] <= 2.0
     assert values[-1] >= 2000  # of 80,000, no more than a hundredfold
     assert "Its W/B lies between 2 and 80,000." in said_of(a)
+    a["within_over_between"] = {"value": 20.0, "interval": [5.0, 90.0]}
+    assert "Its W/B lies between 5 and 90." in said_of(a)  # as the conclusions say it
 
 
 @pytest.mark.parametrize("value", [0.5, -1.0])

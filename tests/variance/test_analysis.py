@@ -63,8 +63,9 @@ def test_tables_and_json_hold_the_numbers(analysis: Analysis) -> None:
     assert max(len(line) for table in tables for line in str(table).splitlines()) <= 80
     content = json.loads(json.dumps(analysis_dict(analysis)))
     assert list(content) == [
-        *("step", "own", "budget", "cost", "rows", "best_draws_iid", "largest_ecm_iid", "advice", "advised"),
-        *("predicted", "check", "largest_reduction", "noise", "noise_factors", "proposals", "conclusions"),
+        *("step", "own", "budget", "cost", "rows", "within_over_between", "best_draws_iid"),
+        *("largest_ecm_iid", "advice", "advised", "predicted", "check", "largest_reduction", "noise"),
+        *("noise_factors", "proposals", "conclusions"),
     ]
     assert content["own"] == {"sampler": "Strat", "upstream": 2, "draws": 4}
     assert content["rows"][3]["ecm"]["value"] == analysis.comparison.ecm(analysis.comparison.rows[3]).value
@@ -79,7 +80,11 @@ def test_the_advice_is_told_beside_what_is_plain_and_what_was_predicted(analysis
     assert analysis.best != "uniform"
     plain, r, k = c.within_model("uniform"), best.upstream, best.draws
     there = plain.variance(2, 1) * c.cost(2, 1) / (plain.variance(r, k) * c.cost(r, k))
-    assert f"against 1 of uniform (2, 1), {there:.2f} of uniform draws at the same R and K and " in said
+    assert f"uniform draws at the same R and K {there:.2f}." in said
+    assert f"{analysis.predicted.value / there:.2f} × that of uniform draws at the same R and K, " in said
+    arm, r, k = analysis.setting
+    own = plain.variance(2, 1) * c.cost(2, 1) / (c.within_model(arm).variance(r, k) * c.cost(r, k))
+    assert f"compute {analysis.predicted.value / own:.2f} × that of the run's own ({r}, {k}) {arm}" in said
     assert f" for {best.variance:.3g} as predicted, " in said
 
 
