@@ -40,7 +40,7 @@ def draw_gains(rows: Sequence[Row]) -> Figure:
     table = pd.DataFrame(rows)
     law = table.arm.map(lambda arm: TRAINED if arm in OWN_LAW else DECIDING)
     table = table[(table.law == law) & (table.parameters == PARAMETERS[0])]
-    figure = new_figure(6.2)
+    figure = new_figure(6.6)
     axes = figure.subplots(2, 2, sharex=True, sharey=True)
     for ax, (weights, norms) in zip(axes.flat, product(WEIGHTS, NORMS), strict=True):
         mine = table[(table.weights == weights) & (table.norms == norms)]
@@ -63,7 +63,7 @@ def draw_gains(rows: Sequence[Row]) -> Figure:
         ax.set_xlabel("K, draws of each clip")
     for ax in axes[:, 0]:
         ax.set_ylabel("effective compute against iid")
-    axes[0, 0].legend(fontsize=7, framealpha=0.9, ncols=2)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize=8, ncols=5, loc="outside upper center")
     return figure
 
 
@@ -79,11 +79,14 @@ def draw_profile(rows: Sequence[Row]) -> Figure:
         ax.plot(mine.u, mine.of_mean, color=BLUE, lw=1.2, ls="--", label="‖E g‖² at the level")
         ax.set_title(f"{TITLES[weights]},\n{TITLES[norms]}", fontsize=8)
         ax.set_xlabel("u, small to large noise", fontsize=8)
-        ax.set_ylim(bottom=min(0, float(mine.of_mean.min())))
+        if norms == "raw":  # of which a few levels have most
+            ax.set_yscale("log")
+        else:
+            ax.set_ylim(bottom=0)
         ax.tick_params(labelsize=7)
         ax.grid(alpha=0.25)
     axes[0].set_ylabel("of the mean of E‖g‖²")
-    axes[0].legend(fontsize=7, framealpha=0.9)
+    figure.legend(*axes[0].get_legend_handles_labels(), fontsize=8, ncols=2, loc="outside upper center")
     return figure
 
 
