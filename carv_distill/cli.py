@@ -6,11 +6,24 @@ import sys
 
 from carv_distill.command_line import Parser
 
+COMMANDS = ("train", "evaluate", "view", "push", "convert")
+HELP = """Trains and measures with frozen diffusion teachers.
+
+carv-distill train --config dmd_carv       a student, an object or a teacher, as a configuration describes it
+carv-distill evaluate fid                  FID, CLIP score, variance, influence, a page: of the newest run
+carv-distill view --run runs/sds_carv      an object in the browser, while it learns and afterwards
+carv-distill push --run RUN --to user/name what a run made to the Hugging Face hub
+carv-distill convert network.pkl folder    an EDM network as a folder that diffusers reads
+
+Each has a --help of its own. `python -m carv_distill` is the same."""
+
 
 def main() -> int:
     """Hands the words after the first one to their command; the exit status."""
-    parser = Parser("Trains and measures with frozen diffusion teachers.\n\ncarv-distill train --help")
-    parser.add_argument("command", choices=("train", "evaluate", "view", "push", "convert"))
+    parser = Parser(HELP, prog="carv-distill")
+    parser.add_argument("command", choices=COMMANDS)
+    if len(sys.argv) < 2:
+        parser.error(f"which command? {', '.join(COMMANDS)}; carv-distill --help says what each does")
     command = parser.parse_args(sys.argv[1:2]).command
     if command == "train":
         from carv_distill.commands.train import main as run

@@ -49,7 +49,8 @@ def test_text_arrives_as_typed() -> None:
         (["variance", "--draws", "4", "0"], "argument --draws: '0' is not a whole number from 1 on"),
         (["influence", "--damping", "nan"], "argument --damping: 'nan' is not a number from 0 on"),
         (["reference"], "the following arguments are required: --data"),
-        (["influence", "--query", "data:3"], "unrecognized arguments: --query data:3"),
+        (["influence", "--query", "data:3"], "--query: no option of evaluate.py influence; evaluate.py infl"),
+        (["--pairs", "4"], "--pairs: no option of evaluate.py fid; of variance"),
         (["influence", "--draws", "5"], "--draws: 5 is no multiple of --groups, 8"),
     ],
 )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from dataclasses import fields
 
 from carv_distill.command_line import Parser, add_options, options_of, run_command, spin_briefly
 
 from .clip import CLIP
-from .command import measure
+from .command import Command, measure
 from .export import EXPORT
 from .fid import FID
 from .influence import INFLUENCE
@@ -51,9 +53,28 @@ def main(words: list[str] | None = None) -> int:
     for command in COMMANDS.values():
         add_options(commands.add_parser(command.name, help=command.help), command.options)
     plain = words[:1] in ([], ["-h"], ["--help"]) or not words[0].startswith("-")
-    arguments = parser.parse_args(words if words and plain else ["fid", *words])
+    words = words if words and plain else ["fid", *words]
+    if (typed := COMMANDS.get(words[0])) and (unknown := _unknown(words, typed)):
+        parser.error(unknown)
+    arguments = parser.parse_args(words)
     command = COMMANDS[arguments.command]
     spin_briefly()
     return run_command(
         lambda: measure(command, options_of(command.options, arguments), renew_page), command.interrupted
     )
+
+
+def _unknown(words: list[str], command: Command) -> str:
+    """That a command does not take an option that was typed, and which ones do."""
+    for word in words:
+        name = re.sub("^--(no-)?", "", word.split("=")[0]).replace("-", "_")
+        if not word.startswith("--") or name in {"", "help", *_names(command)}:
+            continue
+        able = [c.name for c in COMMANDS.values() if name in _names(c)]
+        of = f"; of {' and '.join(able)}" if able else f"; evaluate.py {command.name} --help has all"
+        return f"{word}: no option of evaluate.py {command.name}{of}"
+    return ""
+
+
+def _names(command: Command) -> set[str]:
+    return {spec.name for spec in fields(command.options)}

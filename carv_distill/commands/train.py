@@ -30,6 +30,7 @@ FIGURES = {
     "clip/score": ("CLIP score", "{:.1f}"),
 }
 """Metrics that a finished run shows beside its FID, with their names and formats."""
+OPTIONS = ("--config", "--resume", "--requeue", "--env", "--help", "--")
 NEXT = 3
 """Commands that it names, at most."""
 HELP = """Trains what a configuration describes.
@@ -60,9 +61,15 @@ def main(words: list[str] | None = None) -> int:
         "--env", action="store_true", help="replace ${oc.env:NAME} by the environment variable NAME"
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any field, as estimator.draws=16")
-    for word in sys.argv[1:] if words is None else words:
+    typed = sys.argv[1:] if words is None else words
+    for word in typed:
         if re.fullmatch(r"--\w+(\.\w+)+=.*", word, re.DOTALL):
             parser.error(f"{word}: values are given without dashes, as {word.lstrip('-')}")
+        if word.startswith("--") and word.split("=")[0] not in OPTIONS:
+            parser.error(f"{word}: no option of training; values are words, as estimator.draws=16")
+    if not any(word.startswith(("--config", "--help", "-h")) for word in typed):
+        named = next((word for word in typed if word.endswith((".yaml", ".yml"))), "configs/dmd_carv.yaml")
+        parser.error(f"a configuration is missing; name one, as --config {named}")
     arguments = parser.parse_intermixed_args(words)
     return run_command(lambda: _train(arguments))
 

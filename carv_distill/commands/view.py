@@ -50,7 +50,7 @@ class ViewOptions(PlaceOptions):
 
 def main(words: list[str] | None = None) -> int:
     """Reads the words of a command line and shows the run; the exit status."""
-    parser = Parser(HELP)
+    parser = Parser(HELP, prog="carv-distill view")
     add_options(parser, ViewOptions)
     arguments = parser.parse_args(words)
     spin_briefly()

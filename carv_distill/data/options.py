@@ -157,8 +157,8 @@ class DataOptions:
     split: str = one_of(("train", "test"), "train")
     """Which part of cifar10 or fashion_mnist."""
     labels: bool = True
-    """images: taken from a dataset.json beside them, {"labels": [["a/img0.png", 3], ...]}. Without: labels
-    are ignored, all is unconditional."""
+    """images: taken from a dataset.json beside them, {"labels": [["a/img0.png", 3], ...]}, or by a folder
+    for each class. Without: labels are ignored, all is unconditional."""
     convert: str = one_of(("none", "rgb"), "none")
     """images: rgb makes three channels of whatever a file holds: grey thrice, what is transparent over white,
     CMYK without colour profiles, 16 bits as their upper 8. none refuses what is not grey or colour of 8 bits,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
+import posixpath
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,8 @@ from carv_distill.errors import UserError, shown
 from .pictures import CHANNELS, open_picture, upright_picture
 from .sets import ImageSpec, from_uint8
 from .storage import INDEX, PICTURES, FolderFiles, Storage, ZipFiles, path_key
+
+log = logging.getLogger(__name__)
 
 LOOKED_AT = 64
 """Images that are read when a set is opened, so that most faults are found before a run."""
@@ -67,7 +72,8 @@ def load_stored_images(
     their names.
 
     `dataset.json` beside them holds ``{"labels": [["00000/img00000000.png", 6], …]}``, or null for images
-    without labels. Some images of all parts of the set are read here, the others as they are wanted.
+    without labels. Where there is none, folders of classes are numbered by :func:`class_folders`. Some images
+    of all parts of the set are read here, the others as they are wanted.
 
     Args:
         labels: without them `dataset.json` is not read.
@@ -109,15 +115,42 @@ def _where(storage: Storage, number: int) -> str:
     return f"{storage.path}: {storage.name(number)}"
 
 
+def class_folders(storage: Storage) -> tuple[list[str], list[int]] | None:
+    """Names of the folders that images lie in, one for each class, and each image's number among them: in the
+    order of the names, of numbers by their size. None where they do not lie so: an image beside the folders,
+    a single folder, or parts of a large set as EDM's `dataset_tool.py` numbers them, 00000, 00001, …
+    """
+    places = [posixpath.dirname(storage.key(i)) for i in range(len(storage))]
+    above = posixpath.commonpath(places) if all(places) else ""
+    of = [place.removeprefix(above).strip("/").split("/")[0] for place in places]
+    found = set(of)
+    if "" in found or len(found) < 2 or all(re.fullmatch(r"\d{5}", name) for name in found):
+        return None
+    decimal = all(name.isdecimal() for name in found)
+    names = sorted(found, key=(lambda name: (int(name), name)) if decimal else None)
+    number = {name: i for i, name in enumerate(names)}
+    return names, [number[name] for name in of]
+
+
+def _numbered(names: list[str], most: int = 10) -> str:
+    shown_names = ", ".join(f"{i} {name}" for i, name in enumerate(names[:most]))
+    return shown_names + (f", … {len(names) - 1} {names[-1]}" if len(names) > most else "")
+
+
 def _read_labels(storage: Storage, every_label: bool) -> list[int] | None:
     """N labels in 0 … n−1, each of which is there if that is asked; None where the file says that there are
     none."""
     where, content = f"{storage.path}: {INDEX}", storage.read_index()
     if content is None:
+        if every_label and not storage.other_index and (folders := class_folders(storage)):
+            names, numbers = folders
+            log.info("labels of %s by folder: %s", storage.path, _numbered(names))
+            return numbers
         there = f" (there is {storage.other_index})" if storage.other_index else ""
+        remedy = "a folder for each class does, too; a run takes the images without by data.labels=false"
         raise UserError(
-            f'{where} is missing{there}, and with it the labels, as {{"labels": [["a.png", 3], ...]}}; a run '
-            "takes the images without by data.labels=false"
+            f'{where} is missing{there}, and with it the labels, as {{"labels": [["a.png", 3], ...]}}; '
+            + (remedy if every_label else "they are the numbers of the training set's classes")
         )
     by_name: dict[str, object] = {}
     try:

@@ -44,3 +44,8 @@ def test_what_is_measured_is_no_step_until_the_product_is_another(tmp_path: Path
     (tmp_path / "variance.json").write_text("{")
     write_json(tmp_path / "summary.json", {"last": {}, "product_step": 8})
     assert names() == ["fid", "variance", "influence"]
+
+
+def test_a_run_without_fid_is_not_told_to_measure_one() -> None:
+    loaded = load_config("dmd_carv", ["fid.every=0"])
+    assert [*next_steps(TASKS["dmd"], loaded, Path("runs/x"))] == ["variance", "influence"]

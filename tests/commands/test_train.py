@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from carv_distill.commands.train import closing, show
+from carv_distill.commands.train import closing, main, show
 from carv_distill.files import write_json
 from carv_distill.tasks import TASKS, load_config
 
@@ -66,3 +66,23 @@ def test_on_a_terminal_it_stands_between_two_lines(
     first, *inner, last = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out).splitlines()
     assert set(first.strip()) == set(last.strip()) == {"─"}
     assert "".join(line.strip() for line in inner).replace(" ", "") == text.replace("\n", "").replace(" ", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "a configuration is missing; name one, as --config configs/dmd_carv.yaml"),
+        (
+            ["configs/sds_carv.yaml"],
+            "a configuration is missing; name one, as --config configs/sds_carv.yaml",
+        ),
+        (["--config", "a", "--draws", "4"], "--draws: no option of training; values are words, as "),
+        (["--config", "a", "--estimator.draws=4"], "--estimator.draws=4: values are given without dashes"),
+    ],
+)
+def test_words_that_do_not_fit_say_what_is_meant(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    assert capsys.readouterr().err.startswith(f"error: {said}")

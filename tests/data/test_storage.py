@@ -17,6 +17,7 @@ import torch
 
 from carv_distill.data.images import load_images
 from carv_distill.data.sets import ImageSet
+from carv_distill.data.stored import load_stored_images
 from carv_distill.errors import UserError
 from tests.helpers.image_files import Files, as_folder, as_zip, pictures, png, stored
 
@@ -251,3 +252,45 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(f"{path}/a.png")
     with pytest.raises(UserError, match=r"a\.png: cannot be read \(it is no file\)"):
         load_images(stored(path, labels=False))
+
+
+@BOTH
+@pytest.mark.parametrize("top", ["", "pets/"])
+def test_folders_of_classes_are_labels(
+    write: Write, top: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the order of their names, wherever they lie, and said so; numbers by their size."""
+    names = [f"{top}{name}" for name in ("dog/b.png", "cat/a.png", "cat/more/a.png", "emu/x.png")]
+    with caplog.at_level("INFO"):
+        data = load_images(stored(write(tmp_path, named(*names))))
+    assert labels_of(data) == [0, 0, 1, 2]  # in the order of the files' names
+    assert data.spec.classes == 3
+    assert "by folder: 0 cat, 1 dog, 2 emu" in caplog.text
+    numbers = [f"{top}{n}/a.png" for n in (0, 2, 10)]
+    (tmp_path / "numbers").mkdir()
+    assert sorted(labels_of(load_images(stored(write(tmp_path / "numbers", named(*numbers)))))) == [0, 1, 2]
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("cat/a.png", "cat/b.png"),
+        ("cat/a.png", "dog/b.png", "c.png"),
+        ("00000/a.png", "00001/b.png"),
+        ("pets/cat/a.png", "pets/dog/b.png", "pets/c.png"),
+    ],
+)
+def test_folders_that_are_no_classes_are_refused(
+    write: Write, names: tuple[str, ...], tmp_path: Path
+) -> None:
+    """One alone, images beside them, and the numbered parts of a large set, whose index is lost."""
+    with pytest.raises(UserError, match=r"dataset\.json is missing.*a folder for each class"):
+        load_images(stored(write(tmp_path, named(*names))))
+
+
+def test_folders_of_queries_name_no_classes(tmp_path: Path) -> None:
+    """Some of the training set's folders would be numbered as others."""
+    place = as_folder(tmp_path, named("dog/b.png", "emu/a.png"))
+    with pytest.raises(UserError, match="they are the numbers of the training set's classes"):
+        load_stored_images(str(place), every_label=False)

@@ -103,7 +103,7 @@ def test_what_cannot_be_measured_is_one_line_and_exit_status_2(tmp_path: Path) -
         (("--pairs", "1"), "--pairs: '1' is not a whole number from 3 on"),
         (("--samples", "1"), "--samples: '1' is not"),
         (("--draws", "4", "0"), "--draws: '0' is not"),
-        (("--pair", "4"), "unrecognized arguments: --pair"),
+        (("--pair", "4"), "--pair: no option of evaluate.py variance"),
         (("--upstream", "0"), "--upstream: '0' is not"),
     ):
         done = run("evaluate.py", "variance", "--run", str(tmp_path), *words)

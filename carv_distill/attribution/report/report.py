@@ -111,7 +111,8 @@ def _reliability(result: InfluenceResult) -> list[str]:
     if not math.isfinite(needed):
         return [*said, "The two do not agree at all: nothing can be read from this ranking (more --draws)."]
     if needed <= about["draws"]:
-        return [*said, f"For {WANTED:g} with that one about {math.ceil(needed)} draws are enough."]
+        more = "" if last.between >= AGREED else f"; that halves agree to {AGREED}, as below, asks more"
+        return [*said, f"For {WANTED:g} with that one about {math.ceil(needed)} draws are enough{more}."]
     poor = " Until then little can be read from it." if max(last.between, last.top) < POOR else ""
     return [*said, f"For {WANTED:g} with that one it takes about {math.ceil(needed)} draws.{poor}"]
 

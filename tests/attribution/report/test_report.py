@@ -49,7 +49,10 @@ def test_a_ranking_that_can_be_read_is_said_to_be_known() -> None:
     assert "For 0.95 with that one it takes about 19 draws." in text
     assert "WARNING" not in text
     assert "keeps an error" not in text
-    assert "For 0.95 with that one about 19 draws are enough." in conclusions(result(FITS, draws=32))
+    enough = "For 0.95 with that one about 19 draws are enough"
+    assert f"{enough}; that halves agree to 0.9, as below, asks more." in conclusions(result(FITS, draws=32))
+    agreed = [*FITS[:2], Reliability(8, 0.92, 0.8)]
+    assert "For 0.95 with that one about 7 draws are enough." in conclusions(result(agreed, draws=32))
 
 
 def test_a_formula_that_misses_its_points_is_a_warning_in_text_and_json() -> None:

@@ -1,0 +1,27 @@
+"""The console command."""
+
+from __future__ import annotations
+
+import pytest
+
+from carv_distill.cli import COMMANDS, main
+
+
+def test_every_command_has_a_line_of_help(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["__main__.py", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    said = capsys.readouterr().out
+    assert said.startswith("usage: carv-distill ")
+    assert all(f"\ncarv-distill {name} " in said for name in COMMANDS)
+
+
+def test_without_a_command_they_are_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["carv-distill"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert capsys.readouterr().err.startswith("error: which command? train, evaluate, view, push, convert;")
