@@ -73,4 +73,7 @@ def viewer(glb: bytes) -> list[Markup]:
 
     page, _, end = scene_to_html(scene).rpartition("</body>")
     lit = f"{page}<script>{LOOK}</script></body>{end}"
-    return [blocks.frame(lit, "The object as a mesh; drag to turn it"), blocks.facts(facts)]
+    return [
+        blocks.frame(lit, "The object as a mesh, once it has loaded: drag to turn it"),
+        blocks.facts(facts),
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from types import ModuleType
 
@@ -29,6 +30,32 @@ def _video_model(config: VideoTeacherConfig, run: Path, step: int | None) -> Tra
     return TrainedModel(run / "teacher", clips)
 
 
+DISTILLATIONS = {
+    "digits": "configs/dmd_carv.yaml",
+    "solids": "configs/solids/dmd_carv.yaml",
+    "fashion_mnist": "configs/fashion/dmd_carv.yaml",
+    "cifar10": "configs/cifar10/dmd_carv.yaml",
+}
+"""Configurations that distil a teacher of a data set; for own images that of digits is changed."""
+
+
+def _distil(config: TeacherConfig, run: Path) -> dict[str, str]:
+    data, known = config.data, DISTILLATIONS.get(config.data.name)
+    values = {"teacher.path": run / "teacher", "name": f"{config.name}_student"}
+    if data.path is not None:
+        values["data.path"] = data.path
+    if known is None:
+        values |= {"data.name": data.name, "data.labels": str(data.labels).lower(), "fid.every": 0}
+        values |= {"data.convert": data.convert} if data.convert != "none" else {}
+    words = [shlex.quote(f"{key}={value}") for key, value in values.items()]
+    return {"distil": " ".join([f"python train.py --config {known or DISTILLATIONS['digits']}", *words])}
+
+
+def _make_object(config: TextTeacherConfig, run: Path) -> dict[str, str]:
+    words = (shlex.quote(f"teacher.path={run / 'teacher'}"), "sds.prompt='a red torus'")
+    return {"object": " ".join(["python train.py --config configs/sds_carv.yaml", *words])}
+
+
 TEACHER = Task(
     name="teacher",
     config=TeacherConfig,
@@ -40,6 +67,7 @@ TEACHER = Task(
     generators=lambda config, run, device, own: _preparation().image_generators(config, run, device),
     model=lambda config, run, step: _preparation().image_model(config, run, step),
     model_at_steps=True,
+    further=_distil,
     words=PageWords("Training of a teacher"),
 )
 TEXT_TEACHER = Task(
@@ -51,6 +79,7 @@ TEXT_TEACHER = Task(
     out_of_memory="a smaller training.batch",
     check=lambda config: config.data.require_prompted(),
     model=_text_model,
+    further=_make_object,
     words=PageWords("Training of a text-to-image teacher"),
 )
 PIXEL_TEACHER = Task(

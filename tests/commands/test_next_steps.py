@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,6 @@ from carv_distill.tasks import TASKS, load_config
     [
         ("dmd_carv", ["fid", "variance", "influence"]),
         ("sds_carv", ["view", "clip", "variance"]),
-        ("teacher_digits", ["fid", "influence"]),
         ("teacher_clips", ["influence"]),
     ],
 )
@@ -28,6 +29,34 @@ def test_a_run_s_own_commands_and_no_others(config: str, names: list[str]) -> No
         "'runs/with a blank'"
         for name in names
     }
+
+
+@pytest.mark.parametrize(
+    ("config", "words", "begins", "names"),
+    [
+        ("teacher_digits", [], "configs/dmd_carv.yaml", ["distil", "fid", "influence"]),
+        ("fashion/teacher", [], "configs/fashion/dmd_carv.yaml", ["distil", "fid", "influence"]),
+        (
+            "teacher_digits",
+            ["data.name=images", "data.path=my pictures", "data.labels=false", "fid.every=0"],
+            "configs/dmd_carv.yaml",
+            ["distil", "influence"],
+        ),
+        ("teacher_shapes", [], "configs/sds_carv.yaml", ["object", "influence"]),
+    ],
+)
+def test_a_teacher_goes_on_to_teach(config: str, words: list[str], begins: str, names: list[str]) -> None:
+    """By a command that is understood, with the teacher's own data."""
+    loaded = load_config(config, words)
+    steps = next_steps(TASKS[loaded.task], loaded, Path("runs/with a blank"))
+    assert [*steps] == names
+    door, script, option, place, *values = shlex.split(steps[names[0]])
+    assert (door, script, option, place) == ("python", "train.py", "--config", begins)
+    student = load_config(place, values)
+    assert student.teacher.path == "runs/with a blank/teacher"
+    if names[0] == "distil":
+        assert replace(student.data, name="") == replace(loaded.data, name="", flip=student.data.flip)
+        assert student.data.name == loaded.data.name
 
 
 def test_what_is_measured_is_no_step_until_the_product_is_another(tmp_path: Path) -> None:
