@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from dataclasses import fields
 
@@ -67,14 +66,15 @@ def main(words: list[str] | None = None) -> int:
 def _unknown(words: list[str], command: Command) -> str:
     """That a command does not take an option that was typed, and which ones do."""
     for word in words:
-        name = re.sub("^--(no-)?", "", word.split("=")[0]).replace("-", "_")
-        if not word.startswith("--") or name in {"", "help", *_names(command)}:
+        flag = word.split("=")[0]
+        if not flag.startswith("--") or flag in {"--", "--help", *_flags(command)}:
             continue
-        able = [c.name for c in COMMANDS.values() if name in _names(c)]
+        able = [c.name for c in COMMANDS.values() if flag in _flags(c)]
         of = f"; of {' and '.join(able)}" if able else f"; evaluate.py {command.name} --help has all"
         return f"{word}: no option of evaluate.py {command.name}{of}"
     return ""
 
 
-def _names(command: Command) -> set[str]:
-    return {spec.name for spec in fields(command.options)}
+def _flags(command: Command) -> set[str]:
+    names = [spec.name.replace("_", "-") for spec in fields(command.options)]
+    return {f"--{no}{name}" for name in names for no in ("", "no-")}

@@ -178,7 +178,7 @@ def test_the_newest_run_with_prompts_is_measured(folder: Path, labelled: Path, t
 
 
 def test_a_students_run_says_what_is_next(folder: Path, tmp_path: Path) -> None:
-    config = load_config("text_to_image/dmd_shapes", words(folder))
+    config = load_config("text_to_image/dmd_shapes", words(folder, "fid.every=10"))
     write_json(tmp_path / "summary.json", {"last": {}})
     lines = closing(TASKS["dmd"], config, tmp_path, 1.0).splitlines()
     assert lines[2:4] == [f"next: python evaluate.py {name} --run {tmp_path}" for name in ("fid", "clip")]
