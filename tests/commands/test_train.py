@@ -47,7 +47,8 @@ def test_a_run_ends_with_figures_paths_and_what_is_next(
         "sds": ("-m carv_distill view", "evaluate.py clip", "evaluate.py variance"),
         "text_teacher": ("evaluate.py influence",),
     }
-    assert lines[3:] == [f"next: python {command} --run {tmp_path}" for command in commands[task]]
+    measure = [f"next: python {command} --run {tmp_path}" for command in commands[task]]
+    assert lines[3:] == [f"next: {line}" for line in TASKS[task].further(config, tmp_path).values()] + measure
     (tmp_path / "report.html").touch()
     again = closing(TASKS[task], config, tmp_path, 75.2).splitlines()
     assert again == [*lines[:2], f"report: {tmp_path}/report.html", *lines[2:]]
