@@ -44,6 +44,7 @@ OPTIONS = InfluenceOptions(
     draws=4,
     groups=2,
     projection="none",
+    strategy="stratified",
     proposal="uniform",
     noise="iid",
     chunk=32,

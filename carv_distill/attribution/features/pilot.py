@@ -12,6 +12,11 @@ from carv_distill.attribution.options import AUTO, INDEPENDENT, PROPOSALS
 from carv_distill.carv import NOISES, STRATEGIES, NoiseLevelSampler, Proposal, stream
 from carv_distill.variance import NoiseLevelProfile, Pipeline, measure_pairs
 
+FEW = 8
+"""Draws up to which one shift for all strata is tried beside a shift each. With more, strata are so narrow
+that it matters little where in one a draw lies, and a shift each has up to K times less variance where the
+mean over ε falls or rises all the way."""
+
 
 def pilot_sampler(
     pipeline: Pipeline,
@@ -29,9 +34,10 @@ def pilot_sampler(
     """Of the samplers that are left to it, the one whose mean over K draws had the least variance, at
     `samples` training samples with two independent sets of draws each.
 
-    Left to it, levels are stratified or paired (with antithetic noises, K even), the proposal uniform or
-    q ∝ √E‖g‖² (`importance`), noises iid or antithetic. Which is best depends on K, on how much of the
-    variance is the level's, and on the parity in ε of what is the noise's.
+    Left to it, levels are stratified, systematic (K ≤ 8) or paired (with antithetic noises, K even), the
+    proposal uniform or q ∝ √E‖g‖² (`importance`), noises iid or antithetic. Which is best depends on K, on
+    how much of the variance is the level's, on whether the mean over ε has a peak over the levels, and on
+    the parity in ε of what is the noise's.
 
     Its random streams are its own: the draws that are to be used are not known to it.
 
@@ -44,7 +50,7 @@ def pilot_sampler(
         proposal: uniform | importance | neyman (by the variance over ε alone, the limit of many strata) |
             auto.
         samples, bins: training samples and bins of u. Cost: 2 · samples · bins draws for a proposal, and
-            2 · samples · K for every sampler that is tried, up to six.
+            2 · samples · K for every sampler that is tried: up to ten, six where K > 8.
         defensive: share of the prior in the proposal.
 
     Raises:
@@ -90,7 +96,8 @@ def pilot_sampler(
 def _plans(strategy: str, noise: str, draws: int) -> list[tuple[str, str]]:
     """(strategy, noise) that are to be tried; pairs only of opposite noises."""
     even = draws > 1 and draws % 2 == 0
-    strategies = [strategy] if strategy != AUTO else ["stratified", *(["paired"] if even else [])]
+    shifted = ["systematic"] if 1 < draws <= FEW else []
+    strategies = [strategy] if strategy != AUTO else ["stratified", *shifted, *(["paired"] if even else [])]
     noises = [noise] if noise != AUTO else ["iid", *(["antithetic"] if draws > 1 else [])]
     plans = list(product(strategies, noises))
     sensible = [(s, n) for s, n in plans if not STRATEGIES[s].even_draws or NOISES[n].even_draws]
