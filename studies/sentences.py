@@ -9,10 +9,21 @@ from typing import Any
 from carv_distill.variance import Estimate
 
 
+DIGITS = 5
+"""Significant digits of a number at most, however narrow its interval is."""
+
+
 def decimals(low: float, high: float) -> int:
-    """Of a number with this interval: two significant digits of the interval's half width."""
-    half = (high - low) / 2
-    return max(0, 1 - math.floor(math.log10(half))) if half > 0 else 3
+    """Of a number with this interval: two significant digits of the interval's half width, but no more than
+    DIGITS of the number itself."""
+    half, size = (high - low) / 2, max(abs(low), abs(high))
+    if half <= 0:
+        return 3
+    return max(0, min(1 - _exponent(half), DIGITS - 1 - _exponent(size)))
+
+
+def _exponent(x: float) -> int:
+    return math.floor(math.log10(x))
 
 
 def show(e: Estimate) -> str:
