@@ -8,7 +8,6 @@ from typing import Any
 
 from carv_distill.variance import Estimate
 
-
 DIGITS = 5
 """Significant digits of a number at most, however narrow its interval is."""
 

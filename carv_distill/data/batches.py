@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
+from types import FrameType
 from typing import Any, Protocol
 
 import torch
@@ -92,9 +94,22 @@ def _loader(images: BatchSet, sampler: Iterable[Tensor], workers: int) -> DataLo
         sampler=sampler,
         batch_size=None,
         collate_fn=_unchanged,
+        worker_init_fn=_leave_signals_to_parent,
         num_workers=workers if images.decodes else 0,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def _leave_signals_to_parent(worker: int) -> None:
+    """A scheduler or terminal signals all processes of a run; its main one finishes the update, for which it
+    needs this one. A second SIGTERM ends it: one is multiprocessing's own, as the program ends."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end_at_the_next)
+
+
+def _end_at_the_next(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
 
 
 def _unchanged(item: Any) -> Any:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from itertools import islice
+from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -57,3 +62,29 @@ def test_a_mistake_in_a_worker_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"{LAST} is no whole image") as caught:
         next(iter(loader))
     assert "\n" not in str(caught.value)
+
+
+def test_workers_go_on_after_a_signal_to_all_processes_of_a_run(tmp_path: Path) -> None:
+    """One of each kind; a second SIGTERM ends them."""
+    data = load_images(stored(as_folder(tmp_path, pictures())))
+    alone = list(islice(step_loader(data, 8, 0, "k", [0], 0, 0), 12))
+    before = set(active_children())
+    others = iter(step_loader(data, 8, 0, "k", [0], 0, 2))
+    found = [next(others)]
+    workers = set(active_children()) - before
+    assert len(workers) == 2
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        for worker in workers:
+            assert worker.pid is not None
+            os.kill(worker.pid, number)
+    time.sleep(0.2)
+    found += islice(others, 11)
+    assert all(torch.equal(x, y) for (x, _), (y, _) in zip(alone, found, strict=True))
+    assert all(worker.is_alive() for worker in workers)
+
+    def end(worker: BaseProcess) -> None:
+        worker.terminate()
+        worker.join(5)
+
+    with pytest.raises(RuntimeError, match="killed by signal: Terminated"):
+        end(workers.pop())
