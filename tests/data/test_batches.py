@@ -84,7 +84,7 @@ def test_workers_go_on_after_a_signal_to_all_processes_of_a_run(tmp_path: Path) 
 
     def end(worker: BaseProcess) -> None:
         worker.terminate()
-        worker.join(5)
+        time.sleep(5)  # until the loader is told
 
     with pytest.raises(RuntimeError, match="killed by signal: Terminated"):
         end(workers.pop())
