@@ -55,7 +55,8 @@ def variance_vs_compute(c: Comparison) -> Figure:
 
 
 def ecm_frontier(c: Comparison) -> Figure:
-    """ECM over K for every sampler; bands are 95 % intervals, the dotted line bounds iid draws at any K."""
+    """ECM of the gradient over K of every sampler; bands are 95 % intervals, the dotted line bounds iid draws
+    at any K."""
     figure, axes = _axes()
     for arm, colour in zip(c.arms(), COLOURS, strict=False):
         rows = [r for r in c.rows if r.arm == arm]
@@ -68,7 +69,7 @@ def ecm_frontier(c: Comparison) -> Figure:
     axes.axhline(bound, color="0.4", ls=":", label="bound of iid draws, any K")
     axes.set(
         xlabel="K, draws per upstream sample",
-        ylabel=f"ECM against ({c.base.upstream}, {c.base.draws}) {c.base.arm}",
+        ylabel=f"ECM of the gradient against ({c.base.upstream}, {c.base.draws}) {c.base.arm}",
     )
     figure = _finish(figure, axes)
     axes.set_xticks(sorted({r.draws for r in c.rows}))

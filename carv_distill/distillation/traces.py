@@ -77,6 +77,7 @@ def draw_run(run: Path, module: DMDModule) -> None:
     """The figure of what metrics.csv holds."""
     e = module.estimator
     iid, own = f"({e.upstream}, 1) iid", f"({e.upstream}, {e.draws}) {e.sampler.strategy}"
+    own = own if own == iid else f"CARV {own}"
     draw_traces(read_metrics(run / "metrics.csv"), run / "figures", own, iid)
 
 

@@ -74,7 +74,7 @@ def _largest_draws(c: Comparison) -> Table:
     ]
     return Table(
         f"Variance of the gradient, R = {c.base.upstream}, and what it is worth",
-        ("sampler", "K", "total", "upstream fixed", "ECM"),
+        ("sampler", "K", "total", "upstream fixed", "ECM of the iteration"),
         rows,
         "Intervals: 95 %, nominal. Upstream fixed: the part that comes from noise levels and noises.",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -35,8 +36,8 @@ def lds_over(predicted: Sequence[Tensor], losses: Tensor, base: Sequence[Tensor]
     Its interval is over models and sets: se² = se²_models + s²_sets/S, the first by the jackknife over the
     models of the mean over the sets, as all queries share the models and are no independent measurements; s
     the standard deviation over the S sets, left out for a single one. Student's t with Welch and
-    Satterthwaite's degrees of freedom. What models and sets do jointly is in both terms, so it errs to the
-    wide side.
+    Satterthwaite's degrees of freedom, cut where no such score, or difference, can lie. What models and sets
+    do jointly is in both terms, so it errs to the wide side.
 
     Args:
         predicted, base: of each set of draws, [Q, M].
@@ -54,7 +55,9 @@ def lds_over(predicted: Sequence[Tensor], losses: Tensor, base: Sequence[Tensor]
     draws = statistics.variance(values) / sets if sets > 1 else 0.0
     parts = models**2 / (n - 1) + (draws**2 / (sets - 1) if sets > 1 else 0.0)
     freedom = (models + draws) ** 2 / parts if parts else n - 1
-    return student(statistics.fmean(values), math.sqrt(models + draws), freedom)
+    found = student(statistics.fmean(values), math.sqrt(models + draws), freedom)
+    most = 1 if base is None else 2
+    return replace(found, low=max(found.low, -most), high=min(found.high, most))
 
 
 def removal(without_top: Sequence[Sequence[float]], without_others: Sequence[Sequence[float]]) -> Estimate:
