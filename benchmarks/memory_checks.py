@@ -19,8 +19,8 @@ from torch.optim import AdamW, Optimizer
 from benchmarks.measure import bare_fit, peak_bytes
 from benchmarks.published_networks import Published, adapted_layers
 from benchmarks.updates import build
-from carv_distill.distillation.footprint import adapter_count, footprints, parameter_count
-from carv_distill.distillation.memory import Calls, Plan
+from carv_distill.distillation.memory.footprint import adapter_count, footprints, parameter_count
+from carv_distill.distillation.memory.needs import Calls, Plan
 from carv_distill.distillation.module import DMDModule
 from carv_distill.engine.optimisation import ParameterVector, frozen_copy
 from carv_distill.files import read_json

@@ -29,13 +29,13 @@ from benchmarks.memory_checks import (
 )
 from benchmarks.published_networks import PUBLISHED, Published
 from carv_distill.command_line import Parser, whole_number
-from carv_distill.distillation.footprint import (
+from carv_distill.distillation.memory.footprint import (
     Footprint,
     footprints,
     parameter_count,
     without_memory,
 )
-from carv_distill.distillation.memory import GIB, Calls, Need, Plan
+from carv_distill.distillation.memory.needs import GIB, Calls, Need, Plan
 from carv_distill.engine.console import quiet_libraries
 from carv_distill.files import read_json, write_json
 

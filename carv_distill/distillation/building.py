@@ -32,13 +32,13 @@ from carv_distill.teachers.schedule import DiscreteSchedule
 from carv_distill.teachers.teacher import load_teacher
 
 from .conditions import Labels, Prompts, number_prompts
-from .export import ImageProduct, Product
+from .export.image_student import ImageProduct, Product
+from .export.text_student import TextProduct
 from .module import DMDModule, RealImages
 from .networks import labelled_networks, prompted_networks, timestep_of
 from .objective import DMDObjective
 from .options import DMDConfig
 from .real_latents import RealLatents
-from .text_export import TextProduct
 
 log = logging.getLogger(__name__)
 

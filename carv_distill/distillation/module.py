@@ -23,7 +23,7 @@ from carv_distill.teachers.adapters import whole_network
 from carv_distill.teachers.network import RawNetwork
 
 from .averages import average_decays, networks_beside
-from .export import Product
+from .export.image_student import Product
 from .objective import DMDObjective, Samples, draw, real_parts
 from .optimisers import make_optimisers, set_learning_rates
 

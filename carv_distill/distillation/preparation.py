@@ -24,15 +24,15 @@ from carv_distill.variance import MeasuredGradient
 
 from .building import build_module, is_prompted, load_data
 from .conditions import Prompts
+from .export.text_student import TextProduct
 from .gradient import gradient_of
-from .memory import free_memory, require_memory
+from .memory.needs import free_memory, require_memory
+from .memory.plan import plan_of
 from .module import DMDModule
 from .optimisers import adamw_8bit_class
 from .options import DMDConfig
-from .plan import plan_of
 from .real_latents import RealLatents
 from .start import start_from
-from .text_export import TextProduct
 from .traces import TraceFigure, VarianceTrace, draw_run
 
 

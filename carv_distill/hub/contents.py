@@ -112,7 +112,9 @@ def _is_own_code(product: Path, name: str) -> bool:
     Raises:
         UserError: it has the name of one and other content.
     """
-    from carv_distill.distillation.export import CODE  # diffusers, which most products do without
+    from carv_distill.distillation.export.image_student import (
+        CODE,  # diffusers, which most products do without
+    )
 
     own = next((text for place, text in CODE.items() if Path(name).match(place)), None)
     if own is None:

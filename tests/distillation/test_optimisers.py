@@ -13,7 +13,7 @@ from torch.optim import AdamW
 
 from carv_distill.commands.train import main
 from carv_distill.distillation import optimisers
-from carv_distill.distillation.memory import MOMENTS
+from carv_distill.distillation.memory.needs import MOMENTS
 from carv_distill.distillation.optimisers import BLOCK, make_optimisers, set_learning_rates
 from carv_distill.distillation.options import DMDConfig, DMDOptions
 from carv_distill.engine.optimisation import ParameterVector

@@ -13,11 +13,11 @@ from lightning.pytorch import Trainer
 
 from carv_distill.carv import NoiseLevelSampler, Proposal
 from carv_distill.distillation.conditions import Labels
-from carv_distill.distillation.export import ImageProduct
+from carv_distill.distillation.export.image_student import ImageProduct
+from carv_distill.distillation.export.one_step_pipeline import OneStepPipeline
 from carv_distill.distillation.module import DMDModule
 from carv_distill.distillation.networks import labelled_networks
 from carv_distill.distillation.objective import DMDObjective
-from carv_distill.distillation.one_step_pipeline import OneStepPipeline
 from carv_distill.distillation.options import DMDOptions
 from carv_distill.engine.estimator import Estimator
 from carv_distill.teachers.parametrisation import EpsPreconditioning

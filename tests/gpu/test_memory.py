@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from carv_distill.distillation import preparation
-from carv_distill.distillation.memory import free_memory
+from carv_distill.distillation.memory.needs import free_memory
 from carv_distill.distillation.optimisers import make_optimisers
 from carv_distill.distillation.options import DMDConfig, DMDOptions
 from carv_distill.engine import averages

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from carv_distill.distillation.export import save_student, student_card
+from carv_distill.distillation.export.image_student import save_student, student_card
 from carv_distill.tasks import load_config
 from carv_distill.teachers.schedule import EDMSchedule
 from carv_distill.teachers.teacher import edm_scheduler_config, raw_network

@@ -8,7 +8,7 @@ from typing import Any
 from carv_distill.model_card import THIS_FOLDER, card_head, table_rows
 from carv_distill.teachers.pipelines.family import Family
 
-from .export import TAGS
+from .image_student import TAGS
 
 _CARD = """\
 {head}

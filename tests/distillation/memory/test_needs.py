@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from carv_distill.distillation.footprint import Bytes, Footprint
-from carv_distill.distillation.memory import GIB, LEVERS, Calls, Need, Plan, require_memory, savings
+from carv_distill.distillation.memory.footprint import Bytes, Footprint
+from carv_distill.distillation.memory.needs import GIB, LEVERS, Calls, Need, Plan, require_memory, savings
 from carv_distill.errors import UserError
 
 SD15, SDXL = 859_520_964, 2_567_463_684

@@ -18,7 +18,7 @@ from benchmarks.published_networks import (
     Published,
     adapted_layers,
 )
-from carv_distill.distillation.footprint import (
+from carv_distill.distillation.memory.footprint import (
     Bytes,
     LiveBytes,
     adapter_count,

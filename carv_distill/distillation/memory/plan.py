@@ -7,19 +7,19 @@ from contextlib import suppress
 import torch
 from torch import Tensor, nn
 
+from carv_distill.distillation.building import is_prompted
+from carv_distill.distillation.conditions import Prompts
+from carv_distill.distillation.module import DMDModule
+from carv_distill.distillation.objective import DMDObjective
+from carv_distill.distillation.options import DMDConfig
 from carv_distill.engine.devices import precision_of
 from carv_distill.engine.sharding import largest_joined
 from carv_distill.errors import UserError
 from carv_distill.teachers.adapters import matching_layers
 from carv_distill.teachers.denoiser import GuidedDenoiser
 
-from .building import is_prompted
-from .conditions import Prompts
 from .footprint import Bytes, Footprint, adapter_count, footprints, parameter_count, training_peak
-from .memory import MOMENTS, Calls, Plan
-from .module import DMDModule
-from .objective import DMDObjective
-from .options import DMDConfig
+from .needs import MOMENTS, Calls, Plan
 
 
 def plan_of(config: DMDConfig, module: DMDModule, processes: int, exact: bool = True) -> Plan:

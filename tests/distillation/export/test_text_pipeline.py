@@ -16,8 +16,8 @@ from torch import Tensor
 from transformers import T5EncoderModel
 
 from carv_distill.carv import stream
-from carv_distill.distillation.pipeline_card import text_student_card
-from carv_distill.distillation.pipeline_export import save_text_student
+from carv_distill.distillation.export.text_card import text_student_card
+from carv_distill.distillation.export.text_pipeline import save_text_student
 from carv_distill.errors import UserError
 from carv_distill.teachers.denoiser import NetworkDenoiser
 from carv_distill.teachers.pipelines.network import PromptNetwork

@@ -14,11 +14,11 @@ from torch import nn
 from carv_distill.commands.train import main
 from carv_distill.distillation import preparation
 from carv_distill.distillation.building import build_module, load_data
-from carv_distill.distillation.footprint import parameter_count
-from carv_distill.distillation.memory import GIB, MOMENTS, Plan
+from carv_distill.distillation.memory.footprint import parameter_count
+from carv_distill.distillation.memory.needs import GIB, MOMENTS, Plan
+from carv_distill.distillation.memory.plan import plan_of
 from carv_distill.distillation.module import DMDModule
 from carv_distill.distillation.options import DMDConfig
-from carv_distill.distillation.plan import plan_of
 from carv_distill.tasks import load_config
 from tests.helpers.small import SMALL
 from tests.helpers.tiny_prompted import save_prompted, words

@@ -13,8 +13,8 @@ from carv_distill.teachers.pipelines.folder import PipelineFolder
 from carv_distill.teachers.pipelines.network import PromptNetwork
 
 from .adapter_files import save_adapter
-from .pipeline_card import text_student_card
-from .pipeline_export import one_step_scheduler, save_text_student
+from .text_card import text_student_card
+from .text_pipeline import one_step_scheduler, save_text_student
 
 LORA = "lora"
 """Sub-folder of a student for its adapter."""

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from carv_distill.data.images import load_images
 from carv_distill.distillation.building import build_module
-from carv_distill.distillation.export import save_student, student_card
-from carv_distill.distillation.one_step_pipeline import OneStepPipeline
+from carv_distill.distillation.export.image_student import save_student, student_card
+from carv_distill.distillation.export.one_step_pipeline import OneStepPipeline
 from carv_distill.distillation.options import DMDConfig
 from carv_distill.errors import UserError
 from carv_distill.teachers.schedule import EDMSchedule

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from huggingface_hub import ModelCard
 
-from carv_distill.distillation.pipeline_card import text_student_card
+from carv_distill.distillation.export.text_card import text_student_card
 from carv_distill.teachers.pipelines.stable_diffusion import STABLE_DIFFUSION
 
 

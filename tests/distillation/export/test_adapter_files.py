@@ -13,7 +13,7 @@ from peft import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from carv_distill.distillation.adapter_files import WEIGHTS, load_adapter, save_adapter
+from carv_distill.distillation.export.adapter_files import WEIGHTS, load_adapter, save_adapter
 from carv_distill.errors import UserError
 from carv_distill.teachers.adapters import SharedNetwork
 from carv_distill.teachers.low_rank import PROJECTIONS

@@ -1,0 +1,1 @@
+"""What a distillation takes of a GPU's memory, known before it begins."""
