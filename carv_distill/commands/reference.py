@@ -63,14 +63,12 @@ class ReferenceOptions(CommonOptions):
 
 
 def _measure(options: ReferenceOptions, runs: list[Path], device: str) -> Measurement | None:
-    from rich.console import Console
-    from rich.progress import Progress
-
     from carv_distill.data.images import load_data
     from carv_distill.evaluation.features import load_extractor
     from carv_distill.evaluation.fid import FeatureStatistics, HeldOut, frechet_distance
     from carv_distill.evaluation.reference import Reference
     from carv_distill.processes import Processes
+    from carv_distill.progress import progress
 
     o, out = options, options.out
     assert out is not None
@@ -81,16 +79,15 @@ def _measure(options: ReferenceOptions, runs: list[Path], device: str) -> Measur
     if not extractor.takes(data.spec):
         raise UserError(f"--features: {o.features} does not take the images of {data.spec.name}")
     test = None if o.source.test_half is None else load_data(o.source.test_half)
-    with Progress(console=Console(stderr=True), disable=processes.rank > 0) as bar:
 
-        def statistics_of(images: ImageSet, name: str) -> FeatureStatistics:
-            task = bar.add_task(name, total=len(images))
+    def statistics_of(images: ImageSet, name: str) -> FeatureStatistics:
+        with progress(name, len(images), processes.rank == 0) as advance:
             return Reference.from_set(
-                images, extractor, processes, o.workers, lambda n: bar.advance(task, n), most_features=0
+                images, extractor, processes, o.workers, advance, most_features=0
             ).statistics
 
-        statistics = statistics_of(data, data.spec.name)
-        of_test = None if test is None else statistics_of(test, f"{data.spec.name}, to test by")
+    statistics = statistics_of(data, data.spec.name)
+    of_test = None if test is None else statistics_of(test, f"{data.spec.name}, to test by")
     if processes.rank:
         return None
     shown = [f"statistics of {len(data):,} images, {extractor.name} features: {out}"]

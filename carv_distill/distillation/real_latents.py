@@ -8,13 +8,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 
 from carv_distill.data.batches import Batch, step_loader
 from carv_distill.data.captioned import CaptionedSet
 from carv_distill.data.latents import BATCH, CachedLatents, LatentCache
+from carv_distill.progress import progress
 from carv_distill.teachers.pipelines.codecs import ImageLatents
 
 log = logging.getLogger(__name__)
@@ -72,12 +71,8 @@ class RealLatents:
             return codec.posterior(images.to(device))
 
         # of several processes the first alone says what is done
-        quiet = not log.isEnabledFor(logging.INFO)
-        with Progress(console=Console(stderr=True), disable=quiet) as bar:
-            task = bar.add_task("latents", total=missing)
-            self.cache.fill(
-                self.data, encode, self.workers, lambda count: bar.advance(task, count), min(rows, BATCH)
-            )
+        with progress("latents", missing, log.isEnabledFor(logging.INFO)) as advance:
+            self.cache.fill(self.data, encode, self.workers, advance, min(rows, BATCH))
         codec.to(home)
 
     def __call__(self, shares: Sequence[int], start: int) -> Iterable[Batch]:

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress
-
 from carv_distill.data.captioned import CaptionedSet
 from carv_distill.data.sets import ImageSpec
 from carv_distill.processes import Processes
+from carv_distill.progress import progress
 from carv_distill.variance import Estimate, Table, mean_estimate, share_estimate
 
 from .clip import ClipFeatures
@@ -69,15 +67,14 @@ class PromptScorer:
 
     def _scores(self, name: str, sample: Sample) -> PromptScores | None:
         p, seeds = self.prompted, range(self.images)
-        with Progress(console=Console(stderr=True), disable=self.processes.rank > 0) as bar:
-            task = bar.add_task(name, total=self.images)
+        with progress(name, self.images, self.processes.rank == 0) as advance:
             features = generated_features(
                 sample,
                 seeds,
                 p.spec(self.spec),
                 self.extractor,
                 processes=self.processes,
-                progress=lambda count: bar.advance(task, count),
+                progress=advance,
                 labels=self.labels,
                 latent=p.latent,
             )

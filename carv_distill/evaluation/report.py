@@ -7,12 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from carv_distill.data.sets import ImageSpec
 from carv_distill.errors import UserError
 from carv_distill.processes import Processes
+from carv_distill.progress import progress as counting
 from carv_distill.variance import Table
 
 from .features import FeatureExtractor
@@ -133,19 +131,17 @@ def evaluate_generator(
     p, latent = processes or Processes(), None
     if prompted is not None:
         sample, spec, latent = prompted.sample(sample), prompted.spec(spec), prompted.latent
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     scores = []
-    with Progress(*columns, console=Console(stderr=True), disable=not progress or p.rank > 0) as bar:
-        task = bar.add_task(name, total=ranges * images)
+    with counting(name, ranges * images, progress and p.rank == 0) as advance:
         for start in range(0, ranges * images, images):
             end = start + images
 
-            def advance(count: int, end: int = end) -> None:
-                bar.update(task, completed=min(bar.tasks[0].completed + count, end))
+            def of_range(count: int, end: int = end) -> None:
+                advance(min(count, end - advance.done))  # batches are whole
 
             seeds = range(start, end)
             features = generated_features(
-                sample, seeds, spec, extractor, batch_size, p, advance, labels, latent
+                sample, seeds, spec, extractor, batch_size, p, of_range, labels, latent
             )
             measured = None
             if p.rank == 0:
@@ -157,7 +153,7 @@ def evaluate_generator(
             metrics = p.tell(measured)
             assert metrics is not None
             scores.append(metrics)
-            bar.update(task, description=f"{name}  FID {summarise(scores)['fid'].mean:.2f}")
+            advance.say(f"{name}  FID {summarise(scores)['fid'].mean:.2f}")
     limits = tuple((i * images, (i + 1) * images - 1) for i in range(ranges))
     about = extractor.name, extractor.fingerprint, reference.name, labels
     return Report(name, limits, tuple(scores), *about, "captions" if prompted else "labels")

@@ -23,9 +23,11 @@ from carv_distill.data.images import load_images
 from carv_distill.data.options import DataOptions
 from carv_distill.data.sets import ImageSet, Some, to_uint8
 from carv_distill.digests import DIGESTS, digest_lines
+from carv_distill.engine.console import show_messages
 from carv_distill.errors import UserError, named_as
 from carv_distill.evaluation.classifier import COMMAND, WEIGHTS, Classifier
 from carv_distill.files import atomic_file, write_json, write_text
+from carv_distill.progress import progress
 
 BATCH = 256
 """Images whose logits are computed at a time."""
@@ -153,14 +155,17 @@ def train_classifier(
     optimizer = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=0.01)
     steps = epochs * -(-len(train) // batch)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(epochs):
-        for rows in torch.randperm(len(train), generator=generator).split(batch):
-            images, labels = _pixels(train, rows)
-            loss = F.cross_entropy(network(random_shift(images, generator)), labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+    with progress("pictures", epochs * len(train)) as advance:
+        for epoch in range(epochs):
+            for rows in torch.randperm(len(train), generator=generator).split(batch):
+                images, labels = _pixels(train, rows)
+                loss = F.cross_entropy(network(random_shift(images, generator)), labels)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                advance(len(rows))
+            advance.say(f"pictures, loss {loss.item():.3f} at the end of epoch {epoch + 1}")
     network.eval().requires_grad_(False)
     right = 0
     for rows in torch.arange(len(held_out)).split(BATCH):
@@ -241,6 +246,7 @@ def main(words: list[str] | None = None) -> int:
     for key, kind in (("epochs", int), ("batch", int), ("lr", float)):
         parser.add_argument(f"--{key}", type=kind, help="default: the data set's own")
     options = vars(parser.parse_args(words))
+    show_messages()
     return run_command(lambda: write_features(**options))
 
 

@@ -205,8 +205,12 @@ def test_too_small_arguments_are_named(
 
 
 def test_progress_bar_counts_the_images(
-    digits_features: ClassifierFeatures, reference: Reference, capsys: pytest.CaptureFixture[str]
+    digits_features: ClassifierFeatures,
+    reference: Reference,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # by which rich takes anything for a terminal
     evaluate_generator(
         blurred,
         DIGITS,

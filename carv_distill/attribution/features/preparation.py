@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from carv_distill.attribution.gradients.backends import build_gradients
@@ -33,6 +29,7 @@ from carv_distill.data.stored import spread
 from carv_distill.errors import UserError, one_line
 from carv_distill.files import write_json
 from carv_distill.processes import Processes
+from carv_distill.progress import progress
 from carv_distill.variance import Pipeline
 
 from .chunks import find_chunk
@@ -137,7 +134,8 @@ def fill_store(
         if o.chunk is None:
             job = replace(job, chunk=_chunk(job, training, BLOCK if missing else 8))
         begun = time.perf_counter()
-        with _progress(sum(part.stop - part.start for part in parts), processes.rank) as advance:
+        count = sum(part.stop - part.start for part in parts)
+        with progress("training samples", count, processes.rank == 0 and count > 0) as advance:
             for block, part in zip(missing, parts, strict=True):
                 rows = []
                 for start in range(part.start, part.stop, job.samples_at_once):
@@ -265,15 +263,3 @@ def _draws_at_once(one: FeatureJob, sample: SampleBatch) -> int:
 
     device = one.gradients.loss.layout.device
     return find_chunk(work, sample.x.nbytes, group.u.shape[1], device, "draws")
-
-
-@contextmanager
-def _progress(total: int, rank: int) -> Iterator[Callable[[int], None]]:
-    """A bar over this process's samples, on the first process; nothing where all is there already."""
-    if rank or not total:
-        yield lambda count: None
-        return
-    columns = (TextColumn("training samples"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda count: bar.advance(task, count)

@@ -8,12 +8,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 
 from carv_distill.data.batches import BatchSet
 from carv_distill.data.latents import BATCH, LatentCache
+from carv_distill.progress import progress
 from carv_distill.teachers.pipelines.codecs import Codec
 
 from .motion import Motion
@@ -87,17 +86,8 @@ class EncodedSet:
             log.info("latents: encoding %d of %d into %s", missing, len(self.data), cache.folder)
             rows = self.codec.rows(torch.empty(1, *self.shape, device="meta"))
             # of several processes the first alone says what is done
-            quiet = not log.isEnabledFor(logging.INFO)
-            with Progress(console=Console(stderr=True), disable=quiet) as bar:
-                task = bar.add_task("latents", total=missing)
-                cache.fill(
-                    self.data,
-                    self._kept,
-                    self.workers,
-                    lambda count: bar.advance(task, count),
-                    min(rows, BATCH),
-                    wanted,
-                )
+            with progress("latents", missing, log.isEnabledFor(logging.INFO)) as advance:
+                cache.fill(self.data, self._kept, self.workers, advance, min(rows, BATCH), wanted)
         self._there.update(wanted)
 
     def _kept(self, pictures: Tensor) -> list[Tensor]:

@@ -14,11 +14,11 @@ from scipy import ndimage
 from skimage.measure import marching_cubes
 from torch import Tensor
 
+from carv_distill.progress import progress
 from carv_distill.text_to_3d.options import FACES, MEMORY, PART
 from carv_distill.text_to_3d.scenes import Scene
 
 from .memory import mesh_bytes, points_at_once
-from .progress import progress
 
 log = logging.getLogger(__name__)
 

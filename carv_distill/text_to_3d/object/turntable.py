@@ -15,6 +15,7 @@ from carv_distill.errors import UserError, one_line
 from carv_distill.evaluation.grids import save_grid
 from carv_distill.files import updated_folder
 from carv_distill.geometry.camera import Cameras
+from carv_distill.progress import progress
 from carv_distill.text_to_3d.options import MEMORY, SHOWN, SceneOptions
 from carv_distill.text_to_3d.rendering import (
     AT_ONCE,
@@ -27,7 +28,6 @@ from carv_distill.text_to_3d.rendering import (
 from carv_distill.text_to_3d.scenes import GaussianScene, Scene
 
 from .memory import SEARCH, most_cells, points_at_once, rows_at_once
-from .progress import progress
 
 VIEWS, ELEVATIONS = 8, (15.0, 60.0)
 """Of the sheet: so many around, from each of these, degrees."""

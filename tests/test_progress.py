@@ -1,4 +1,4 @@
-"""How far an export is."""
+"""How far a piece of work is."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from carv_distill import progress as progress_module
 from carv_distill.geometry.solids import ball
-from carv_distill.text_to_3d.object import progress as progress_module
+from carv_distill.progress import progress
 from carv_distill.text_to_3d.object.mesh_files import write_mesh
-from carv_distill.text_to_3d.object.progress import progress
 from carv_distill.text_to_3d.object.turntable import write_turntable
 from carv_distill.text_to_3d.options import ExportOptions, SceneOptions
 from tests.helpers.solid_scenes import SolidScene
@@ -39,7 +39,8 @@ def test_a_long_export_says_how_far_it_is(
     monkeypatch.setattr(progress_module, "PATIENCE", -1.0)
     with caplog.at_level(logging.INFO):
         export(tmp_path)
-    last = dict(message.split(": ") for message in caplog.messages)
+    assert all(" · " in message and message.endswith(" left") for message in caplog.messages)
+    last = dict(message.partition(" · ")[0].split(": ") for message in caplog.messages)
     assert list(last) == ["mesh", "colours", "texture", "views", "turntable"]
     assert {name: last[name] for name in ("mesh", "views", "turntable")} == {
         "mesh": "24 of 24",
@@ -64,4 +65,22 @@ def test_a_terminal_has_a_bar_on_standard_error(
     assert not out
     assert "mesh" in error
     assert "3/3" in error
+    assert not caplog.messages
+
+
+def test_elsewhere_a_line_says_what_matters_and_what_is_left(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress_module, "PATIENCE", -1.0)
+    with caplog.at_level(logging.INFO), progress("student", 4) as advance:
+        advance.say("student  FID 1.25")
+        advance(3)
+        advance(3)  # a last batch that is whole
+    assert [message.partition(" · ")[0] for message in caplog.messages] == [
+        "student  FID 1.25: 3 of 4",
+        "student  FID 1.25: 4 of 4",
+    ]
+    caplog.clear()
+    with caplog.at_level(logging.INFO), progress("student", 4, shown=False) as advance:
+        advance(4)
     assert not caplog.messages
