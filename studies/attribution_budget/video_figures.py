@@ -110,6 +110,8 @@ def draw_rankings(correlation: Sequence[Row], motion: Sequence[Row]) -> Figure:
     names = [*shares["queries"].unique()]
     for weights, colour, shift in (("plain", GREY, -0.12), ("motion", BLUE, 0.12)):
         mine = shares[shares.weights == weights]
+        if mine.empty:
+            continue
         places = [names.index(name) + shift for name in mine["queries"]]
         ends = [mine.precision - mine.by_blocks_low, mine.by_blocks_high - mine.precision]
         right.errorbar(places, mine.precision, ends, color=colour, fmt="o", capsize=3, label=TITLES[weights])

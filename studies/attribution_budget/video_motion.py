@@ -79,7 +79,7 @@ def motion_rows(measured: Mapping[str, Sequence[Ranked]], facts: ClipFacts, seed
         return precisions(scores[weights][numbers][:, numbers], facts.motion[numbers])
 
     rows = []
-    for w in (*measured, "difference"):
+    for w in (*measured, *(["difference"] if "plain" in measured else [])):
         for name, who in ((name, who) for name, who in groups.items() if who.sum() > 1):
 
             def mean(numbers: Tensor, w: str = w, who: Tensor = who) -> float:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import torch
@@ -21,15 +20,47 @@ from studies.cached import Compute
 from studies.sentences import estimate, sentence, show
 from studies.study import Row, columns
 
-SIZE = (17, 48, 48)
-"""Frames, height and width of the clips that are ranked; see DESIGN.md."""
-FULL = SimpleNamespace(blocks=16, sets=5, reference=64, clips=8, strata=64)
-QUICK = SimpleNamespace(blocks=2, sets=2, reference=16, clips=2, strata=4)
-"""Blocks of seven clips, one of each motion; sets of draws; draws of the reference; clips and strata of
-V_level/V_noise."""
-DRAWS = 16
-"""Of the largest budget."""
-BUDGETS = (1, 2, 4, 8, 16)
+
+class Plan(NamedTuple):
+    """Which clips are ranked, and by which draws; see DESIGN.md."""
+
+    size: tuple[int, int, int]
+    """Frames, height and width."""
+    blocks: int
+    """Of seven clips, one of each motion."""
+    sets: int
+    """Of draws."""
+    draws: Mapping[str, int]
+    """Of a set, by arm; its budgets are the powers of two up to there."""
+    reference: int
+    """Draws of a reference of its own; 0: the reference of a set are the draws of all others."""
+    plain: bool = True
+    """Whether the reference is drawn for the plain loss, too."""
+    clips: int = 8
+    strata: int = 64
+    """Of V_level/V_noise."""
+
+    @property
+    def budgets(self) -> list[tuple[str, int]]:
+        """Arms and K."""
+        return [
+            (arm, 2**i)
+            for arm, most in self.draws.items()
+            for i in range(most.bit_length())
+            if i or arm != "pairs"
+        ]
+
+
+SMALL, REGIME = "video_rankings", "video_rankings_regime"
+FULL = {
+    SMALL: Plan((17, 48, 48), 16, 5, {"iid": 16, "Strat": 16, "pairs": 16}, 64),
+    REGIME: Plan((17, 128, 128), 15, 4, {"iid": 8, "Strat": 4}, 0, plain=False, clips=4, strata=8),
+}
+QUICK = {
+    SMALL: Plan((17, 48, 48), 2, 2, {"iid": 16, "Strat": 16, "pairs": 16}, 16, clips=2, strata=4),
+    REGIME: Plan((17, 128, 128), 2, 2, {"iid": 2, "Strat": 2}, 0, plain=False, clips=1, strata=2),
+}
+"""By the name of the results."""
 SAMPLERS = {
     "iid": NoiseLevelSampler(Proposal.uniform(), "iid"),
     "Strat": NoiseLevelSampler(Proposal.uniform(), "stratified"),
@@ -50,23 +81,22 @@ def chosen_clips(blocks: int, count: int) -> list[int]:
     return [7 * block + i for block in spread(count // 7, blocks) for i in range(7)]
 
 
-def kept(arm: str, k: int, seed: int, number: int) -> list[int]:
-    """Which of an arm's DRAWS draws are one set of K: the first ones of iid draws; of strata one in each of K
+def kept(arm: str, most: int, k: int, seed: int, number: int) -> list[int]:
+    """Which of an arm's draws are one set of K: the first ones of iid draws; of strata one in each of K
     cells, at random, which is a draw uniform in the cell; of pairs one pair in each of K/2."""
     if arm == "iid":
         return list(range(k))
     size = 2 if arm == "pairs" else 1
-    cells, per_cell = k // size, DRAWS // k
+    cells, per_cell = k // size, most // k
     picked = torch.randint(per_cell, (cells,), generator=stream(seed, "video", "kept", arm, k, number))
     first = (torch.arange(cells) * per_cell + picked) * size
     return [int(i) + j for i in first for j in range(size)]
 
 
-def ranked(
-    teacher: str, size: tuple[int, int, int], weights: str, number: int, seed: int, sets: int, reference: int
-) -> Ranked:
-    """Of one training clip, by draws that all clips share; without sets, the reference alone."""
-    model = model_of(teacher, size, weights)
+def ranked(teacher: str, plan: Plan, weights: str, number: int, seed: int) -> Ranked:
+    """Of one training clip, by draws that all clips share; of the plain loss the reference alone. Without
+    draws of its own the reference is the mean of all."""
+    model = model_of(teacher, plan.size, weights)
     clip = model.training.batch(torch.tensor([number]))
 
     def rows(draws: Draws) -> Tensor:
@@ -75,25 +105,23 @@ def ranked(
     def drawn(arm: str, count: int, *key: int | str) -> Draws:
         return SAMPLERS[arm].draw(1, count, model.training.shape, stream(seed, "video", "ranking", *key))
 
-    by_set = {}
-    for i in range(sets):
-        for arm in SAMPLERS:
-            own = rows(drawn(arm, DRAWS, arm, i))
-            for k in BUDGETS:
-                if k > 1 or arm != "pairs":
-                    by_set[arm, i, k] = own[kept(arm, k, seed, i)].mean(0)
-    return Ranked(rows(drawn("Strat", reference, "reference")).mean(0), by_set)
+    by_set: dict[tuple[str, int, int], Tensor] = {}
+    every: list[Tensor] = []
+    for i in range(plan.sets if weights == "motion" else 0):
+        of_arm = {arm: rows(drawn(arm, most, arm, i)) for arm, most in plan.draws.items()}
+        every += of_arm.values()
+        for arm, k in plan.budgets:
+            by_set[arm, i, k] = of_arm[arm][kept(arm, plan.draws[arm], k, seed, i)].mean(0)
+    own = rows(drawn("Strat", plan.reference, "reference")) if plan.reference else torch.cat(every)
+    return Ranked(own.mean(0), by_set)
 
 
-def measure(
-    compute: Compute, o: SimpleNamespace, teacher: str, size: tuple[int, int, int], seed: int
-) -> dict[str, list[Ranked]]:
+def measure(compute: Compute, plan: Plan, teacher: str, seed: int) -> dict[str, list[Ranked]]:
     """Of every chosen clip, weighed by motion, and with the reference's draws alone plain."""
-    numbers = chosen_clips(o.blocks, len(model_of(teacher, size, "motion").training))
-    sets = {"motion": o.sets, "plain": 0}
+    numbers = chosen_clips(plan.blocks, len(model_of(teacher, plan.size, "motion").training))
     calls = {
-        w: [partial(ranked, teacher, size, w, n, seed, s, o.reference) for n in numbers]
-        for w, s in sets.items()
+        w: [partial(ranked, teacher, plan, w, n, seed) for n in numbers]
+        for w in ("motion", *(["plain"] if plan.plain else []))
     }
     results: dict[str, list[Ranked]] = compute(calls)
     return results
@@ -105,19 +133,18 @@ def cosines(features: Sequence[Tensor]) -> Tensor:
     return unit @ unit.T
 
 
-def level_over_noise(
-    compute: Compute, o: SimpleNamespace, teacher: str, size: tuple[int, int, int], seed: int
-) -> Estimate:
+def level_over_noise(compute: Compute, plan: Plan, teacher: str, seed: int) -> Estimate:
     """V_level/V_noise at this size in MOTIVE's setting, u uniform, as rankings draw levels."""
-    numbers = spread(len(video.model_of(teacher, size, "motion").training), o.clips)
-    calls = [partial(video.moments, teacher, size, "motion", n, seed, o.strata) for n in numbers]
+    numbers = spread(len(video.model_of(teacher, plan.size, "motion").training), plan.clips)
+    calls = [partial(video.moments, teacher, plan.size, "motion", n, seed, plan.strata) for n in numbers]
     return video.level_over_noise([found[video.MOTIVE[1:]] for found in compute(calls)])
 
 
 class Rankings:
     """Scores of all clips for QUERIES of them, which stand first."""
 
-    def __init__(self, clips: Sequence[Ranked]) -> None:
+    def __init__(self, clips: Sequence[Ranked], plan: Plan) -> None:
+        self.plan = plan
         queries = spread(len(clips), QUERIES)
         self.clips = [clips[i] for i in (*queries, *(i for i in range(len(clips)) if i not in queries))]
 
@@ -127,74 +154,75 @@ class Rankings:
 
     def by_set(self, arm: str, k: int) -> list[Tensor]:
         """Of every set of draws of an arm."""
-        return [self.scores([c.by_set[arm, i, k] for c in self.clips]) for i in self.sets]
+        return [self.scores([c.by_set[arm, i, k] for c in self.clips]) for i in range(self.plan.sets)]
 
     @property
-    def sets(self) -> list[int]:
-        """Numbers of the sets."""
-        return sorted({i for _, i, _ in self.clips[0].by_set})
+    def references(self) -> list[Tensor]:
+        """For each set: of the reference's own draws, or of those of all other sets."""
+        if not self.plan.reference:
+            return [self.larger_reference(i) for i in range(self.plan.sets)]
+        return [self.scores([c.reference for c in self.clips])] * self.plan.sets
 
-    @property
-    def reference(self) -> Tensor:
-        """Of the reference's draws."""
-        return self.scores([c.reference for c in self.clips])
-
-    def larger_reference(self, without: int, draws: int) -> Tensor:
+    def larger_reference(self, without: int) -> Tensor:
         """Of the reference's draws and those of all sets but one, whichever arm they are of."""
-        others = [i for i in self.sets if i != without]
+        own, others = self.plan.reference, [i for i in range(self.plan.sets) if i != without]
 
         def mean(c: Ranked) -> Tensor:
-            more = [c.by_set[arm, i, DRAWS] for arm in SAMPLERS for i in others]
-            return (draws * c.reference + DRAWS * sum(more)) / (draws + DRAWS * len(more))
+            more = [(most, c.by_set[arm, i, most]) for arm, most in self.plan.draws.items() for i in others]
+            total = own * c.reference + sum(most * feature for most, feature in more)
+            return total / (own + sum(most for most, _ in more))
 
         return self.scores([mean(c) for c in self.clips])
 
 
-def correlation_rows(clips: Sequence[Ranked], draws: int) -> list[Row]:
-    """Rank correlation with the reference by arm and K, 11 queries; the same with a larger reference; and
-    less that of twice as many iid draws.
+def correlation_rows(clips: Sequence[Ranked], plan: Plan) -> list[Row]:
+    """Rank correlation with the reference by arm and K, 11 queries; the same with a larger reference, where
+    it has draws of its own; less that of as many iid draws, and of twice as many."""
+    ranks = Rankings(clips, plan)
+    larger = [ranks.larger_reference(i) for i in range(plan.sets)] if plan.reference else None
 
-    Args:
-        draws: of the reference.
-    """
-    ranks = Rankings(clips)
-    truth, larger = ranks.reference, [ranks.larger_reference(i, draws) for i in ranks.sets]
-    iid = {k: agreement(ranks.by_set("iid", k), truth) for k in BUDGETS}
+    def agreements(arm: str, k: int, truths: Sequence[Tensor]) -> Tensor:
+        pairs = zip(ranks.by_set(arm, k), truths, strict=True)
+        return torch.cat([agreement([scores], truth) for scores, truth in pairs])
+
+    found = {(arm, k): agreements(arm, k, ranks.references) for arm, k in plan.budgets}
     rows = []
-    for arm, k in ((arm, k) for arm in SAMPLERS for k in BUDGETS if k > 1 or arm != "pairs"):
-        scores = ranks.by_set(arm, k)
-        own = agreement(scores, truth)
-        beyond = torch.cat([agreement([s], t) for s, t in zip(scores, larger, strict=True)])
+    for (arm, k), own in found.items():
         row: Row = {"arm": arm, "K": k, **columns("correlation", two_way(own))}
-        row |= columns("correlation_larger", two_way(beyond))
-        if 2 * k in iid:
-            row |= columns("over_twice_iid", two_way(own - iid[2 * k]))
+        if larger is not None:
+            row |= columns("correlation_larger", two_way(agreements(arm, k, larger)))
+        for name, times in (("over_iid", 1), ("over_twice_iid", 2)):
+            if ("iid", times * k) in found and (arm, times) != ("iid", 1):
+                row |= columns(name, two_way(own - found["iid", times * k]))
         rows.append(row)
     return rows
 
 
-def facts_of(o: SimpleNamespace, count: int, size: tuple[int, int, int]) -> ClipFacts:
+def facts_of(plan: Plan, count: int) -> ClipFacts:
     """What the chosen clips show."""
-    clips = RenderedClips(count, size[1], size[0])
-    return clips.facts_of(torch.tensor(chosen_clips(o.blocks, count)))
+    clips = RenderedClips(count, plan.size[1], plan.size[0])
+    return clips.facts_of(torch.tensor(chosen_clips(plan.blocks, count)))
 
 
-def verdict(correlation: Sequence[Row], levels: Estimate) -> list[str]:
+def verdict(correlation: Sequence[Row], levels: Estimate, plan: Plan) -> list[str]:
     """K from which rankings agree with the reference, and whether half the draws of iid are enough."""
-    said = [f"V_level/V_noise at {SIZE[1]} pixels, u uniform: {show(levels)}."]
-    for name, what in (
-        ("correlation", "the reference"),
-        ("correlation_larger", "a reference of more draws, none of the set's own"),
-    ):
+    said = [f"V_level/V_noise at {plan.size[1]} pixels, u uniform: {show(levels)}."]
+    references = {"correlation": "the reference" if plan.reference else "the draws of all other sets"}
+    if plan.reference:
+        references["correlation_larger"] = "a reference of more draws, none of the set's own"
+    for name, what in references.items():
         at_4 = {r["arm"]: estimate(r, name) for r in correlation if r["K"] == 4}
         said.append(sentence(f"Rank correlation with {what} at K = 4", at_4))
         first = []
-        for arm in SAMPLERS:
+        for arm, most in plan.draws.items():
             enough = [r["K"] for r in correlation if r["arm"] == arm and r[name] >= 0.95]
-            first.append(f"{arm} {enough[0] if enough else f'none up to {DRAWS}'}")
+            first.append(f"{arm} {enough[0] if enough else f'none up to {most}'}")
         said.append(f"K from which it is 0.95: {'; '.join(first)}.")
-    for k in (4, 8):
-        rows = {r["arm"]: r for r in correlation if r["K"] == k and r["arm"] != "iid"}
-        found = {arm: estimate(r, "over_twice_iid") for arm, r in rows.items()}
-        said.append(sentence(f"Rank correlation at K = {k} less that of {2 * k} iid draws", found, 0))
+    for name, times in (("over_iid", 1), ("over_twice_iid", 2)):
+        for k in (2, 4, 8):
+            rows = [r for r in correlation if r["K"] == k and r["arm"] != "iid" and name in r]
+            found = {r["arm"]: estimate(r, name) for r in rows}
+            if found:
+                what = f"Rank correlation at K = {k} less that of {times * k} iid draws"
+                said.append(sentence(what, found, 0))
     return said

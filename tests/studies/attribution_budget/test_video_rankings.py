@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,8 +13,8 @@ from carv_distill.data.clips.trajectories import MOTIONS
 from studies.attribution_budget import video, video_rankings
 from studies.attribution_budget.draws import QUERIES
 from studies.attribution_budget.video_rankings import (
-    DRAWS,
     SAMPLERS,
+    Plan,
     Ranked,
     Rankings,
     chosen_clips,
@@ -24,7 +23,8 @@ from studies.attribution_budget.video_rankings import (
 )
 from tests.helpers.tiny_pipelines import save_wan
 
-SIZE = (5, 16, 16)
+DRAWS = 16
+PLAN = Plan((5, 16, 16), 2, 2, dict.fromkeys(SAMPLERS, DRAWS), 16, clips=2, strata=4)
 
 
 def test_chosen_clips_have_every_motion_alike() -> None:
@@ -38,13 +38,13 @@ def test_chosen_clips_have_every_motion_alike() -> None:
 def test_kept_draws_are_a_set_of_the_arm(k: int) -> None:
     """Strata: one in each of K cells, every place as often as another (800 sets, 4 SE); pairs stay together;
     iid: the first ones."""
-    assert kept("iid", k, 0, 3) == list(range(k))
+    assert kept("iid", DRAWS, k, 0, 3) == list(range(k))
     counts = torch.zeros(DRAWS)
     for number in range(800):
-        own = kept("Strat", k, 0, number)
+        own = kept("Strat", DRAWS, k, 0, number)
         assert [i * k // DRAWS for i in own] == list(range(k))
         counts[own] += 1
-        pairs = kept("pairs", k, 0, number)
+        pairs = kept("pairs", DRAWS, k, 0, number)
         assert [b - a for a, b in zip(pairs[::2], pairs[1::2], strict=True)] == [1] * (k // 2)
         assert [i * k // (2 * DRAWS) for i in pairs[::2]] == list(range(k // 2))
     share = k / DRAWS
@@ -67,11 +67,14 @@ def test_a_larger_reference_has_all_draws_but_the_set_s_own() -> None:
         sets = {key: torch.tensor([scale, key[1] + 1.0]) for key in budgets}
         return Ranked(torch.tensor([scale, 0.0]), sets)
 
-    ranks = Rankings([clip(1.0 + n) for n in range(12)])
-    for without, others in ((0, 2 + 3), (2, 1 + 2)):
-        mean = others * 3 * DRAWS / (64 + 6 * DRAWS)
-        expected = cosines([torch.tensor([c.reference[0], mean]) for c in ranks.clips])[:QUERIES]
-        torch.testing.assert_close(ranks.larger_reference(without, 64), expected)
+    for own in (64, 0):
+        plan = PLAN._replace(sets=3, reference=own)
+        ranks = Rankings([clip(1.0 + n) for n in range(12)], plan)
+        for without, others in ((0, 2 + 3), (2, 1 + 2)):
+            mean = others * 3 * DRAWS / (own + 6 * DRAWS)
+            expected = cosines([torch.tensor([c.reference[0], mean]) for c in ranks.clips])[:QUERIES]
+            torch.testing.assert_close(ranks.larger_reference(without), expected)
+            assert torch.equal(ranks.references[without], expected) == (not own)
 
 
 def test_rankings_and_what_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,14 +89,13 @@ def test_rankings_and_what_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def here(calls: Any) -> Any:
         return {name: [call() for call in row] for name, row in calls.items()}
 
-    o = SimpleNamespace(blocks=2, sets=2, reference=16)
-    measured = video_rankings.measure(here, o, teacher, SIZE, 0)
+    measured = video_rankings.measure(here, PLAN, teacher, 0)
     assert [len(clips) for clips in measured.values()] == [14, 14]
     assert not measured["plain"][0].by_set
     torch.testing.assert_close(
         cosines([c.reference for c in measured["motion"]]).diagonal(), torch.ones(14).double()
     )
-    rows = video_rankings.correlation_rows(measured["motion"], o.reference)
+    rows = video_rankings.correlation_rows(measured["motion"], PLAN)
     assert {(r["arm"], r["K"]) for r in rows} >= {("iid", 1), ("Strat", 16), ("pairs", 2)}
     assert all(-1 <= r["correlation"] <= 1 for r in rows)
     assert all(-1 <= r["correlation_larger"] <= 1 for r in rows)
@@ -101,8 +103,17 @@ def test_rankings_and_what_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     difference = twice["Strat", 4]["correlation"] - twice["iid", 8]["correlation"]
     assert twice["Strat", 4]["over_twice_iid"] == pytest.approx(difference)
     assert "over_twice_iid" not in twice["Strat", DRAWS]
-    o = SimpleNamespace(clips=2, strata=4)
-    levels = video_rankings.level_over_noise(lambda calls: [c() for c in calls], o, teacher, SIZE, 0)
-    said = video_rankings.verdict(rows, levels)
-    assert len(said) == 7
-    assert said[0].startswith("V_level/V_noise at 48 pixels, u uniform: ")
+    levels = video_rankings.level_over_noise(lambda calls: [c() for c in calls], PLAN, teacher, 0)
+    said = video_rankings.verdict(rows, levels, PLAN)
+    assert len(said) == 11
+    assert said[0].startswith("V_level/V_noise at 16 pixels, u uniform: ")
+
+    few = PLAN._replace(draws={"iid": 4, "Strat": 2}, reference=0, plain=False)
+    measured = video_rankings.measure(here, few, teacher, 0)
+    assert list(measured) == ["motion"]
+    rows = video_rankings.correlation_rows(measured["motion"], few)
+    budgets = [("iid", 1), ("iid", 2), ("iid", 4), ("Strat", 1), ("Strat", 2)]
+    assert [(r["arm"], r["K"]) for r in rows] == budgets == few.budgets
+    assert not any("correlation_larger" in r for r in rows)
+    assert all(-1 <= r["correlation"] <= 1 for r in rows)
+    assert "the draws of all other sets" in video_rankings.verdict(rows, levels, few)[1]
