@@ -16,7 +16,7 @@ def decimals(low: float, high: float) -> int:
     """Of a number with this interval: two significant digits of the interval's half width, but no more than
     DIGITS of the number itself."""
     half, size = (high - low) / 2, max(abs(low), abs(high))
-    if half <= 0:
+    if not half > 0:  # nor NaN
         return 3
     return max(0, min(1 - _exponent(half), DIGITS - 1 - _exponent(size)))
 

@@ -13,6 +13,7 @@ def test_a_number_is_shown_to_two_digits_of_its_half_width() -> None:
     assert show(Estimate(1234.5678, 1, 1222.2, 1246.9)) == "1,235 [1,222, 1,247]"
     assert show(Estimate(1.0000008, 0, 0.9999969, 1.0000047)) == "1.0000 [1.0000, 1.0000]"
     assert show(Estimate(0.00012, 0, 0.00011, 0.00013)) == "0.000120 [0.000110, 0.000130]"
+    assert show(Estimate(*[math.nan] * 4)) == "nan [nan, nan]"
     assert show(Estimate(0.5, 0, 0.5, 0.5)) == "0.500 [0.500, 0.500]"
 
 

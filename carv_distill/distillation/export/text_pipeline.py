@@ -47,7 +47,7 @@ def save_text_student(
     averages: Iterable[tuple[str, PromptNetwork]] = (),
 ) -> None:
     """Writes a whole pipeline: of latents z one step, `num_inference_steps=1`, makes x̂ = D.of_noise(z, σ_τ,
-    condition); the page of :func:`~.pipeline_card.text_student_card` says with which arguments.
+    condition); the page of :func:`~.text_card.text_student_card` says with which arguments.
 
     Everything but network and scheduler is the teacher's: files that are read there, never pickles or code;
     linked where the file system allows it, as an encoder may have 10 GB. Every further average is a pipeline
