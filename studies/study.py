@@ -190,7 +190,7 @@ def machine() -> Row:
         "cpu": next(named, platform.processor() or platform.machine()),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "os": platform.platform(),
+        "os": f"{platform.system()} {platform.machine()}, {' '.join(platform.libc_ver())}",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "carv-distill": __version__,
