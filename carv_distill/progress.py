@@ -44,11 +44,11 @@ class Count:
 
 @contextmanager
 def progress(name: str, total: int, shown: bool = True) -> Iterator[Count]:
-    """Something to call with the number of parts that are done more: a bar on a terminal, elsewhere a line
-    now and then, of which what is soon over has none. Where it is not `shown`, as by all processes but the
-    first, it is silent."""
+    """Something to call with the number of parts that are done more: a bar on a terminal or in a notebook,
+    elsewhere a line now and then, of which what is soon over has none. Where it is not `shown`, as by all
+    processes but the first, it is silent."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    terminal = console.is_terminal
-    with Progress(*columns, console=console, disable=not (shown and terminal)) as bar:
-        yield Count(name, total, bar, lines=shown and not terminal)
+    moves = console.is_jupyter or (console.is_terminal and not console.is_dumb_terminal)
+    with Progress(*columns, console=console, disable=not (shown and moves)) as bar:
+        yield Count(name, total, bar, lines=shown and not moves)

@@ -57,6 +57,7 @@ def test_a_terminal_has_a_bar_on_standard_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # by which rich takes anything for a terminal
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(progress_module, "PATIENCE", -1.0)
     with caplog.at_level(logging.INFO), progress("mesh", 3) as advance:
         advance(1)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
-from types import FrameType
+from threading import Thread
 from typing import Any, Protocol
 
 import torch
@@ -102,14 +103,17 @@ def _loader(images: BatchSet, sampler: Iterable[Tensor], workers: int) -> DataLo
 
 def _leave_signals_to_parent(worker: int) -> None:
     """A scheduler or terminal signals all processes of a run; its main one finishes the update, for which it
-    needs this one. A second SIGTERM ends it: one is multiprocessing's own, as the program ends."""
+    needs this one. A second SIGTERM ends it: multiprocessing sends one as the program ends."""
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end_at_the_next)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    Thread(target=_end_at_the_second, daemon=True).start()  # a handler would wait for a decoder that hangs
 
 
-def _end_at_the_next(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_DFL)
+def _end_at_the_second() -> None:
+    for _ in range(2):
+        signal.sigwait({signal.SIGTERM})
+    os._exit(128 + signal.SIGTERM)
 
 
 def _unchanged(item: Any) -> Any:

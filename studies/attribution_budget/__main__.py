@@ -118,9 +118,14 @@ def run_rankings(study: Study, side_by_side: Compute, name: str, seed: int) -> l
     from studies.attribution_budget import video, video_figures, video_motion, video_rankings
 
     plan = (video_rankings.QUICK if study.quick else video_rankings.FULL)[name]
+    sizes = (video_rankings.QUICK_LEVELS if study.quick else video_rankings.LEVELS).get(name)
     ranked = video_rankings.measure(side_by_side, plan, CLIPS_TEACHER, seed)
     count = len(video.model_of(CLIPS_TEACHER, plan.size, "motion").training)
-    levels = video_rankings.level_over_noise(side_by_side, plan, CLIPS_TEACHER, seed)
+    levels = (
+        None
+        if sizes is None
+        else video_rankings.level_over_noise(side_by_side, plan, CLIPS_TEACHER, *sizes, seed)
+    )
     correlation = video_rankings.correlation_rows(ranked["motion"], plan)
     motion = video_motion.motion_rows(ranked, video_rankings.facts_of(plan, count), seed)
     sentences = video_rankings.verdict(correlation, levels, plan) + video_motion.verdict(motion)

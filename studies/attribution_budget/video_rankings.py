@@ -36,9 +36,6 @@ class Plan(NamedTuple):
     """Draws of a reference of its own; 0: the reference of a set are the draws of all others."""
     plain: bool = True
     """Whether the reference is drawn for the plain loss, too."""
-    clips: int = 8
-    strata: int = 64
-    """Of V_level/V_noise."""
 
     @property
     def budgets(self) -> list[tuple[str, int]]:
@@ -54,13 +51,16 @@ class Plan(NamedTuple):
 SMALL, REGIME = "video_rankings", "video_rankings_regime"
 FULL = {
     SMALL: Plan((17, 48, 48), 16, 5, {"iid": 16, "Strat": 16, "pairs": 16}, 64),
-    REGIME: Plan((17, 128, 128), 15, 4, {"iid": 8, "Strat": 4}, 0, plain=False, clips=4, strata=8),
+    REGIME: Plan((17, 128, 128), 15, 4, {"iid": 8, "Strat": 4}, 0, plain=False),
 }
 QUICK = {
-    SMALL: Plan((17, 48, 48), 2, 2, {"iid": 16, "Strat": 16, "pairs": 16}, 16, clips=2, strata=4),
-    REGIME: Plan((17, 128, 128), 2, 2, {"iid": 2, "Strat": 2}, 0, plain=False, clips=1, strata=2),
+    SMALL: Plan((17, 48, 48), 2, 2, {"iid": 16, "Strat": 16, "pairs": 16}, 16),
+    REGIME: Plan((17, 128, 128), 2, 2, {"iid": 4, "Strat": 2}, 0, plain=False),
 }
 """By the name of the results."""
+LEVELS = {SMALL: (8, 64)}
+"""Clips and strata of V_level/V_noise where this part measures it; in the regime the part `video` does."""
+QUICK_LEVELS = {SMALL: (2, 4)}
 SAMPLERS = {
     "iid": NoiseLevelSampler(Proposal.uniform(), "iid"),
     "Strat": NoiseLevelSampler(Proposal.uniform(), "stratified"),
@@ -133,10 +133,12 @@ def cosines(features: Sequence[Tensor]) -> Tensor:
     return unit @ unit.T
 
 
-def level_over_noise(compute: Compute, plan: Plan, teacher: str, seed: int) -> Estimate:
+def level_over_noise(
+    compute: Compute, plan: Plan, teacher: str, clips: int, strata: int, seed: int
+) -> Estimate:
     """V_level/V_noise at this size in MOTIVE's setting, u uniform, as rankings draw levels."""
-    numbers = spread(len(video.model_of(teacher, plan.size, "motion").training), plan.clips)
-    calls = [partial(video.moments, teacher, plan.size, "motion", n, seed, plan.strata) for n in numbers]
+    numbers = spread(len(video.model_of(teacher, plan.size, "motion").training), clips)
+    calls = [partial(video.moments, teacher, plan.size, "motion", n, seed, strata) for n in numbers]
     return video.level_over_noise([found[video.MOTIVE[1:]] for found in compute(calls)])
 
 
@@ -204,15 +206,17 @@ def facts_of(plan: Plan, count: int) -> ClipFacts:
     return clips.facts_of(torch.tensor(chosen_clips(plan.blocks, count)))
 
 
-def verdict(correlation: Sequence[Row], levels: Estimate, plan: Plan) -> list[str]:
+def verdict(correlation: Sequence[Row], levels: Estimate | None, plan: Plan) -> list[str]:
     """K from which rankings agree with the reference, and whether half the draws of iid are enough."""
-    said = [f"V_level/V_noise at {plan.size[1]} pixels, u uniform: {show(levels)}."]
+    known = "as the part `video` has it" if levels is None else show(levels)
+    said = [f"V_level/V_noise at {plan.size[1]} pixels, u uniform: {known}."]
     references = {"correlation": "the reference" if plan.reference else "the draws of all other sets"}
     if plan.reference:
         references["correlation_larger"] = "a reference of more draws, none of the set's own"
     for name, what in references.items():
         at_4 = {r["arm"]: estimate(r, name) for r in correlation if r["K"] == 4}
-        said.append(sentence(f"Rank correlation with {what} at K = 4", at_4))
+        if at_4:
+            said.append(sentence(f"Rank correlation with {what} at K = 4", at_4))
         first = []
         for arm, most in plan.draws.items():
             enough = [r["K"] for r in correlation if r["arm"] == arm and r[name] >= 0.95]

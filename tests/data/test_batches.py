@@ -86,5 +86,5 @@ def test_workers_go_on_after_a_signal_to_all_processes_of_a_run(tmp_path: Path) 
         worker.terminate()
         time.sleep(5)  # until the loader is told
 
-    with pytest.raises(RuntimeError, match="killed by signal: Terminated"):
+    with pytest.raises(RuntimeError, match="exited unexpectedly with exit code 143"):
         end(workers.pop())

@@ -211,6 +211,7 @@ def test_progress_bar_counts_the_images(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # by which rich takes anything for a terminal
+    monkeypatch.setenv("TERM", "xterm")
     evaluate_generator(
         blurred,
         DIGITS,

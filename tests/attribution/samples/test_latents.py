@@ -74,6 +74,7 @@ def test_one_process_of_several_shows_a_bar(
 ) -> None:
     """The others log warnings alone."""
     monkeypatch.setenv("FORCE_COLOR", "1")  # by which rich takes anything for a terminal
+    monkeypatch.setenv("TERM", "xterm")
     teacher = load_text_teacher(save_wan(tmp_path / "wan"), (5, 16, 16))
     made = EncodedSet(CLIPS, teacher.codec, teacher.shape, None, tmp_path / "cache", "k", "cpu", 0)
     with caplog.at_level(level, "carv_distill"):

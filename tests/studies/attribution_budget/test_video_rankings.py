@@ -24,7 +24,7 @@ from studies.attribution_budget.video_rankings import (
 from tests.helpers.tiny_pipelines import save_wan
 
 DRAWS = 16
-PLAN = Plan((5, 16, 16), 2, 2, dict.fromkeys(SAMPLERS, DRAWS), 16, clips=2, strata=4)
+PLAN = Plan((5, 16, 16), 2, 2, dict.fromkeys(SAMPLERS, DRAWS), 16)
 
 
 def test_chosen_clips_have_every_motion_alike() -> None:
@@ -103,7 +103,7 @@ def test_rankings_and_what_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     difference = twice["Strat", 4]["correlation"] - twice["iid", 8]["correlation"]
     assert twice["Strat", 4]["over_twice_iid"] == pytest.approx(difference)
     assert "over_twice_iid" not in twice["Strat", DRAWS]
-    levels = video_rankings.level_over_noise(lambda calls: [c() for c in calls], PLAN, teacher, 0)
+    levels = video_rankings.level_over_noise(lambda calls: [c() for c in calls], PLAN, teacher, 2, 4, 0)
     said = video_rankings.verdict(rows, levels, PLAN)
     assert len(said) == 11
     assert said[0].startswith("V_level/V_noise at 16 pixels, u uniform: ")
@@ -116,4 +116,6 @@ def test_rankings_and_what_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [(r["arm"], r["K"]) for r in rows] == budgets == few.budgets
     assert not any("correlation_larger" in r for r in rows)
     assert all(-1 <= r["correlation"] <= 1 for r in rows)
-    assert "the draws of all other sets" in video_rankings.verdict(rows, levels, few)[1]
+    said = video_rankings.verdict(rows, None, few)
+    assert said[0] == "V_level/V_noise at 16 pixels, u uniform: as the part `video` has it."
+    assert "the draws of all other sets" in said[1]
