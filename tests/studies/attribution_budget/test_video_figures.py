@@ -50,3 +50,6 @@ def test_rankings_over_draws_and_shares_of_motion() -> None:
     left, right = video_figures.draw_rankings(correlation, motion).axes
     assert {"iid", "Strat", "pairs"} <= set(left.get_legend_handles_labels()[1])
     assert {"plain loss", "weighed by motion", "chance"} == set(right.get_legend_handles_labels()[1])
+    alone = [row for row in motion if row["weights"] == "motion"]
+    _, right = video_figures.draw_rankings(correlation, alone).axes
+    assert {"weighed by motion", "chance"} == set(right.get_legend_handles_labels()[1])

@@ -85,3 +85,6 @@ def test_rows_and_what_is_said() -> None:
     said = verdict(rows)
     assert said[0].startswith("Share of the first 10 with the query's motion (chance 0.111), queries: all")
     assert said[-1].startswith("P of as many by chance: motion 0.0005; plain ")
+    alone = motion_rows({"motion": clips["motion"]}, facts, 0)
+    assert alone == [row for row in rows if row["weights"] == "motion"]
+    assert not any("plain" in sentence for sentence in verdict(alone))
