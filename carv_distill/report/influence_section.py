@@ -85,10 +85,13 @@ def _sample(each: Mapping[str, Any]) -> str:
 def _votes(votes: Mapping[str, Any], queries: int, draws: float | None) -> Markup:
     """One ranking for all queries, and how two by so many draws each agree."""
     rows = [
-        [f"{rank}.", _sample(each), f"{each['votes']} of {queries}", shown(each["mean"])]
+        [f"{rank}.", _sample(each), f"by {each['votes']} of {queries}", shown(each["mean"])]
         for rank, each in enumerate(votes["top"], 1)
     ]
-    note = f"Each query votes for its first {votes['each']}; among equal votes the mean score decides."
+    note = (
+        f"By so many queries, each of which votes for its first {votes['each']}; among equal votes the mean "
+        "score decides."
+    )
     if draws is not None and votes.get("between") is not None:
         note += f" Two such rankings, by {draws:g} draws each, correlate to {votes['between']:.3f}."
     head = ["rank", "training sample", "votes", "mean score"]

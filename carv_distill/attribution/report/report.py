@@ -59,8 +59,8 @@ def voted_table(result: InfluenceResult, count: int) -> Table | None:
     known = result.ranking.reliability
     count = min(count, len(result.training))
     cells = [
-        f"{result.training.names[n]} ({result.training.words[n]})\n{votes.counts[n]} "
-        f"vote{'s' if votes.counts[n] != 1 else ''}\nmean {number(votes.mean[n].item())}"
+        f"{result.training.names[n]} ({result.training.words[n]})\n"
+        f"by {votes.counts[n]} of {len(result.queries)}\nmean {number(votes.mean[n].item())}"
         for n in votes.order[:count].tolist()
     ]
     agree = ""
@@ -70,7 +70,8 @@ def voted_table(result: InfluenceResult, count: int) -> Table | None:
         f"For all {len(result.queries)} queries, by votes, the first {count}",
         ("queries", *(f"{i + 1}." for i in range(count))),
         [("all", *cells)],
-        f"Each query votes for its first {votes.each}; among equal votes the mean score decides.{agree}",
+        f"By so many queries, each of which votes for its first {votes.each}; among equal votes the mean "
+        f"score decides.{agree}",
     )
 
 
