@@ -45,7 +45,8 @@ class Setting:
     def quick(self) -> Setting:
         """To try it: minutes."""
         one = self.pilot_seeds[:1]
-        return replace(self, lengths=(64,), pilot_seeds=one, seeds=2, deciding=2, ranges=1, factors=(1.0,))
+        short = replace(self, lengths=(64,), pilot_seeds=one, seeds=2, deciding=2, ranges=1, factors=(1.0,))
+        return replace(short, words=(*self.words, "trainer.log_every=2"))  # seconds between two measurements
 
 
 DIGITS = Setting(
