@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from carv_distill.distillation.options import DMDConfig
 from carv_distill.errors import UserError
+from carv_distill.tasks import load_config
 from studies.dmd_gap import pilot
 from studies.dmd_gap.arms import REUSE, STATES, Plan, make_arms
 from studies.dmd_gap.pilot import (
@@ -21,7 +23,7 @@ from studies.dmd_gap.pilot import (
     rate_run,
 )
 from studies.dmd_gap.settings import DIGITS, FASHION, TEXT_TO_IMAGE, Setting
-from studies.runs import TrainingRun
+from studies.runs import TrainingRun, seconds_per_update
 from tests.helpers.gap_runs import PLAN
 
 
@@ -98,6 +100,20 @@ def test_the_states_that_are_named_are_kept(setting: Setting) -> None:
             kept = [*range(every, updates + 1, every)]
             assert len(kept) == STATES
             assert {updates // 8, updates // 4, updates // 2, updates} <= set(kept)
+
+
+@pytest.mark.parametrize("setting", [DIGITS, FASHION, DIGITS.quick, FASHION.quick])
+def test_seconds_of_an_update_can_be_told_from_what_every_arm_logs(setting: Setting) -> None:
+    """A second each, and ten for a measurement."""
+    for arm in (arm for n in setting.lengths for arm in make_arms(setting, replace(PLAN, updates=n))):
+        config = load_config(setting.config, arm.run(0).words)
+        assert isinstance(config, DMDConfig)
+        every, log_every = config.variance.every, config.trainer.log_every
+        steps = [n for n in range(1, arm.updates + 1) if n % every == 0 or n % log_every == 0]
+        measured = [0.5 if n % every == 0 else None for n in steps]
+        seconds = [n + 10.0 * ((n - 1) // every) for n in steps]
+        rows = {"step": steps, "seconds": seconds, "fid/fid": measured, "variance/carv/total": measured}
+        assert seconds_per_update(pd.DataFrame(rows)) == 1
 
 
 def test_every_arm_is_timed_by_a_training_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
