@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from safetensors.torch import load_file
 from scipy import ndimage
 
 from carv_distill.data.images import load_images
 from carv_distill.data.sets import to_uint8
 from carv_distill.data.solids import COLOURS, combinations, object_prompt, view_prompt
 from carv_distill.data.wild import WILD, prompt_of, wild_solids
-from carv_distill.evaluation.classifier import ClassifierFeatures
+from carv_distill.evaluation.classifier import Classifier, ClassifierFeatures
 from carv_distill.evaluation.clip import ClipScorer
 from carv_distill.evaluation.fid import FeatureStatistics, frechet_distance
 from carv_distill.evaluation.generate import generate_uint8
@@ -28,6 +29,7 @@ from tests.helpers.small import ROOT
 SHAPES, VIEWED = ROOT / "checkpoints/shapes-teacher", ROOT / "checkpoints/views-teacher"
 WILD_TEACHER = ROOT / "checkpoints/wild-teacher"
 CLIPS_TEACHER = ROOT / "checkpoints/clips-teacher"
+FASHION, FASHION_FEATURES = (ROOT / f"checkpoints/fashion-{part}" for part in ("teacher", "features"))
 TEACHER, FEATURES = ROOT / "checkpoints/digits-teacher", ROOT / "checkpoints/digits-features"
 
 
@@ -36,10 +38,11 @@ def size(folder: Path) -> int:
 
 
 def test_they_are_small() -> None:
-    """Six megabytes of digits, seven of shapes, eight of them with views from above, thirteen of wild solids,
-    four of clips; all together forty at most."""
+    """Six megabytes of digits, six of clothes, seven of shapes, eight of them with views from above, thirteen
+    of wild solids, four of clips; all together forty at most."""
     assert size(CLIPS_TEACHER) < 4_000_000
     assert size(TEACHER) + size(FEATURES) < 6_000_000
+    assert size(FASHION) + size(FASHION_FEATURES) < 6_000_000
     assert size(SHAPES) < 7_000_000
     assert size(VIEWED) < 8_000_000
     assert size(ROOT / "checkpoints") < 40_000_000
@@ -128,6 +131,20 @@ def test_the_teacher_knows_the_class_means_at_high_noise() -> None:
         error = teacher.denoiser(x_t, sigma, data.labels) - exact(x_t, sigma, data.labels)
         means = torch.stack([error[data.labels == c].mean(0) for c in range(10)])
         assert means.square().mean().sqrt() < 0.05
+
+
+def test_the_teacher_of_clothes_draws_what_it_is_told() -> None:
+    """The classifier, right on 0.94 of the pictures to test by, tells 0.84 of 100 samples in 12 Heun steps;
+    chance is 0.1. No file of the data set is read."""
+    teacher = load_teacher(FASHION)
+    assert sum(p.numel() for p in teacher.network.parameters()) == 1_768_721
+    told = Classifier.of(load_file(FASHION_FEATURES / "model.safetensors")).eval()
+    labels = torch.arange(10).repeat(5)
+    z = torch.randn(len(labels), 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        x = heun_sample(teacher.denoiser, teacher.schedule, z, labels, 12)
+        right = told(to_uint8(x).float()).argmax(1) == labels
+    assert right.float().mean() > 0.7
 
 
 def test_heun_samples_have_the_fid_of_the_card_within_its_noise() -> None:
