@@ -113,8 +113,9 @@ def draw_rankings(correlation: Sequence[Row], motion: Sequence[Row]) -> Figure:
         if mine.empty:
             continue
         places = [names.index(name) + shift for name in mine["queries"]]
-        ends = [mine.precision - mine.by_blocks_low, mine.by_blocks_high - mine.precision]
-        right.errorbar(places, mine.precision, ends, color=colour, fmt="o", capsize=3, label=TITLES[weights])
+        share = mine.by_blocks
+        ends = [share - mine.by_blocks_low, mine.by_blocks_high - share]
+        right.errorbar(places, share, ends, color=colour, fmt="o", capsize=3, label=TITLES[weights])
     right.axhline(chance(int(shares.clips.iloc[0])), color=GREY, lw=1, ls=":", label="chance")
     right.set_xticks(range(len(names)), [f"{name}\nqueries" for name in names])
     right.set_xlim(-0.5, len(names) - 0.5)

@@ -42,7 +42,7 @@ def test_rankings_over_draws_and_shares_of_motion() -> None:
         for k in (2, 4)
     ]
     motion: list[Row] = [
-        {"weights": w, "queries": q, "clips": 112, "precision": 0.3,
+        {"weights": w, "queries": q, "clips": 112, "by_blocks": 0.3,
          "by_blocks_low": 0.2, "by_blocks_high": 0.5}
         for w in ("plain", "motion", "difference")
         for q in ("all", "named", "silent")
