@@ -33,7 +33,7 @@ class Plan(NamedTuple):
     draws: Mapping[str, int]
     """Of a set, by arm; its budgets are the powers of two up to there."""
     reference: int
-    """Draws of a reference of its own; 0: the reference of a set are the draws of all others."""
+    """Draws of a reference of its own; 0: a set's reference is the draws of all others."""
     plain: bool = True
     """Whether the reference is drawn for the plain loss, too."""
 
