@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from carv_distill.data.options import DataOptions
 from carv_distill.engine.options import ImageConfig, PreviewOptions, RunConfig
-from carv_distill.options import as_in, at_least, between, more_than, section
+from carv_distill.options import as_in, at_least, between, more_than, place, section
 
 
 @dataclass
@@ -22,6 +22,9 @@ class PretrainOptions:
     """Channels of one attention head."""
     label_dropout: float = between(0, 1, 0.1)
     """Share of labels replaced by the null label, for classifier-free guidance."""
+    start: str | None = place(None, hub=True, resume=True, begin=True)
+    """A teacher's folder, or hub id, of the same sizes, whose weights the training starts from: more steps of
+    it, or other data; empty: from random ones. A resumed run needs it no more."""
     sigma_min: float = more_than(0, 0.002)
     sigma_max: float = more_than(0, 80.0)
     rho: float = more_than(0, 7.0)

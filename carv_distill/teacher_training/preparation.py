@@ -39,6 +39,7 @@ from .options import (
     VideoTeacherConfig,
 )
 from .pixel_networks import build_pixel_networks
+from .start import start_from
 from .video_networks import build_video_networks
 
 LENGTH = 10
@@ -65,7 +66,11 @@ def prepare_images(config: TeacherConfig, device: str, world_size: int) -> Prepa
         grid = SampleGrid.of_labels(folder / "samples", config.preview.every, spec.classes, spec.shape)
         return [*([FIDTrace(fid)] if fid else []), grid]
 
-    return Prepared(module, callbacks, PretrainModule.save, shown={"fid": config.fid.shown})
+    def begin() -> None:
+        if config.training.start is not None:
+            start_from(module, config.training.start)
+
+    return Prepared(module, callbacks, PretrainModule.save, begin=begin, shown={"fid": config.fid.shown})
 
 
 def prepare_text(config: TextTeacherConfig, device: str, world_size: int) -> Prepared:

@@ -1,0 +1,63 @@
+"""A training that starts from the weights of a teacher that there is."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+from carv_distill.errors import UserError, shown
+from carv_distill.teachers.teacher import Teacher, load_teacher
+
+from .image_module import PretrainModule
+
+log = logging.getLogger(__name__)
+
+
+def start_from(module: PretrainModule, place: str) -> None:
+    """Puts the network that learns and its average where a teacher's folder (or hub id) has its weights.
+
+    The optimiser, warm-up and decay begin anew; noise levels and data are the configuration's.
+
+    Raises:
+        UserError: it cannot be read, is of another parametrisation (σ_d weighs skip and network), or of other
+            sizes or labels.
+    """
+    given = load_teacher(place)
+    _require_same(module, given, place)
+    state = given.network.state_dict()
+    for denoiser in (module.denoiser, module.ema):
+        denoiser.network.load_state_dict(state)
+    log.info("the network starts as in %s", place)
+
+
+def _require_same(module: PretrainModule, given: Teacher, place: str) -> None:
+    wanted, found = module.denoiser.precondition, given.denoiser.precondition
+    if wanted != found:
+        raise UserError(
+            f"training.start: {place} is of {_short(found)}, and this training of {_short(wanted)} "
+            "(training.sigma_data)"
+        )
+    learned: Any = module.denoiser.network
+    ours, theirs = _sizes(learned), _sizes(given.network)
+    for key in sorted(ours.keys() | theirs.keys()):
+        if ours.get(key) != theirs.get(key):
+            raise UserError(
+                f"training.start: {place} is another network: its {key} is {shown(theirs.get(key))}, and "
+                f"this training's {shown(ours.get(key))}; they follow from the data and from "
+                "training.channels, layers and head_channels"
+            )
+
+
+def _sizes(network: Any) -> dict[str, Any]:
+    """Of the network's configuration what makes it, as its file would have it."""
+    content = {key: value for key, value in network.config.items() if not key.startswith("_")}
+    sizes: dict[str, Any] = json.loads(json.dumps(content, default=str))
+    return sizes | {"class": type(network.model).__name__}
+
+
+def _short(precondition: object) -> str:
+    """Its class, and σ_d where it has one."""
+    sigma_data = getattr(precondition, "sigma_data", None)
+    of = "" if sigma_data is None else f" with sigma_data {sigma_data:g}"
+    return f"{type(precondition).__name__}{of}"

@@ -1,0 +1,103 @@
+"""A training that starts from a teacher's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from carv_distill.data.images import load_images
+from carv_distill.errors import UserError
+from carv_distill.tasks import load_config, train
+from carv_distill.teacher_training.image_module import PretrainModule, build_teacher
+from carv_distill.teacher_training.options import PretrainOptions
+from carv_distill.teacher_training.start import start_from
+from carv_distill.teachers.schedule import EDMSchedule
+from carv_distill.teachers.teacher import edm_scheduler_config, load_teacher, save_teacher
+from tests.helpers.small import ROOT
+from tests.helpers.tiny_unet import tiny_unet
+
+SHIPPED = ROOT / "checkpoints/digits-teacher"
+SMALL: dict[str, Any] = {"channels": [8, 16], "head_channels": 8}
+STILL = ("training.learning_rate=1e-30", "trainer.max_steps=1", "checkpoint.every=1")
+Words = tuple[str, ...]
+
+
+def trained(folder: Path, *words: str, resume: bool = False) -> Path:
+    common = ("trainer.accelerator=cpu", "trainer.log_every=1", "training.batch=8", "fid.every=0")
+    config = load_config(ROOT / "configs/teacher_digits.yaml", [f"folder={folder}", *common, *words])
+    return train(config, resume=resume)
+
+
+def weights(run: Path, step: int) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = torch.load(
+        run / f"checkpoints/newest-step={step}.ckpt", weights_only=True
+    )["state_dict"]
+    return state
+
+
+def module_of(**options: Any) -> PretrainModule:
+    o = PretrainOptions(**options)
+    return PretrainModule(build_teacher(o, 1, 8, 10), load_images("digits"), o, 1, 0)
+
+
+def test_network_and_average_start_where_the_shipped_teacher_is(tmp_path: Path) -> None:
+    """At a rate of nearly nothing both stay what they were; the shipped teacher's sizes are its config's."""
+    run = trained(tmp_path, f"training.start={SHIPPED}", *STILL)
+    before, after = load_teacher(SHIPPED).network.state_dict(), weights(run, 1)
+    for prefix in ("denoiser", "ema"):
+        for key, value in before.items():
+            assert torch.equal(after[f"{prefix}.network.{key}"], value), key
+    assert "loss/teacher" in (run / "metrics.csv").read_text("utf-8")
+
+
+def test_it_resumes_to_the_bit_without_the_teacher_it_started_from(tmp_path: Path) -> None:
+    options = (f"training.start={SHIPPED}", "checkpoint.every=1")
+    whole = weights(trained(tmp_path, "name=whole", "trainer.max_steps=3", *options), 3)
+    cut = trained(tmp_path, "name=cut", "trainer.max_steps=3", *options)
+    (cut / "checkpoints/newest-step=3.ckpt").unlink()
+    gone = ("training.start=/gone", "checkpoint.every=1")
+    resumed = weights(trained(tmp_path, "name=cut", "trainer.max_steps=3", *gone, resume=True), 3)
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def unlabelled(folder: Path) -> Path:
+    save_teacher(folder, tiny_unet(labels=None), edm_scheduler_config(EDMSchedule(), 0.5), "")
+    return folder
+
+
+def own(folder: Path) -> Path:
+    module_of(**SMALL).save(folder, 0)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "said"),
+    [
+        (own, SMALL | {"sigma_data": 0.25}, r"EDMPreconditioning with sigma_data 0\.5, and this .* 0\.25"),
+        (own, SMALL | {"channels": [8, 8]}, r"its block_out_channels is \[8, 16\], .*training's \[8, 8\]"),
+        (own, SMALL | {"head_channels": 16}, "its attention_head_dim is 8, and this training's 16"),
+        (unlabelled, SMALL, "is another network: its "),
+    ],
+)
+def test_a_teacher_of_another_kind_is_one_line(
+    tmp_path: Path, make: Callable[[Path], Path], options: dict[str, Any], said: str
+) -> None:
+    """Heads alone change no shape: those weights would load, and mean something else."""
+    place = make(tmp_path / "teacher")
+    module = module_of(**options)
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    with pytest.raises(UserError, match=said) as caught:
+        start_from(module, str(place))
+    assert str(caught.value).startswith(f"training.start: {place}")
+    assert "\n" not in str(caught.value)
+    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+
+
+def test_a_place_that_is_not_there_is_found_before_torch_loads() -> None:
+    with pytest.raises(UserError, match=r"training\.start: .*nowhere"):
+        load_config(ROOT / "configs/teacher_digits.yaml", ["training.start=./nowhere"], complete=True)
