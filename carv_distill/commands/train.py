@@ -28,6 +28,8 @@ FIGURES = {
     "fid/precision": ("precision", "{:.2f}"),
     "fid/recall": ("recall", "{:.2f}"),
     "clip/score": ("CLIP score", "{:.1f}"),
+    "variance/carv/total": ("variance", "{:.3g}"),
+    "variance/iid/total": ("(R,1) iid", "{:.3g}"),
 }
 """Metrics that a finished run shows beside its FID, with their names and formats."""
 OPTIONS = ("--config", "--resume", "--requeue", "--env", "--help", "--")

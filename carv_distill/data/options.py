@@ -196,6 +196,13 @@ class DataOptions:
             raise UserError(f"data.path: data.name: {self.name} {data.needs}")
         return place
 
+    @property
+    def found(self) -> bool:
+        """Whether there is something where its files are looked for; of a set without files there is."""
+        data: DataSet[Any] = {**DATA_SETS, **CAPTIONED}[self.name]
+        place = self.path or data.installed
+        return data.needs is None or (place is not None and Path(place).exists())
+
     def require_labelled(self, images: bool = True) -> None:
         """That it is a set of labelled images, with a path where it needs one; whether files are installed is
         seen when they are read.

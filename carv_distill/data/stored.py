@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 LOOKED_AT = 64
 """Images that are read when a set is opened, so that most faults are found before a run."""
 
+PARTS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
+"""Names of folders that hold parts of a data set, in small letters."""
+
 
 class StoredImages:
     """An :class:`~.sets.ImageSet` of files; each is held against `spec` when it is read.
@@ -132,6 +135,15 @@ def class_folders(storage: Storage) -> tuple[list[str], list[int]] | None:
     return names, [number[name] for name in of]
 
 
+def _refuse_parts(storage: Storage, names: list[str]) -> None:
+    """Folders of the parts of a set would be taken for its classes."""
+    if {name.lower() for name in names} <= PARTS:
+        raise UserError(
+            f"{storage.path} holds {', '.join(names)}, which are parts of a data set and no classes; give "
+            "the folder of one of them, or data.labels=false for all its pictures without labels"
+        )
+
+
 def _numbered(names: list[str], most: int = 10) -> str:
     shown_names = ", ".join(f"{i} {name}" for i, name in enumerate(names[:most]))
     return shown_names + (f", … {len(names) - 1} {names[-1]}" if len(names) > most else "")
@@ -144,6 +156,7 @@ def _read_labels(storage: Storage, every_label: bool) -> list[int] | None:
     if content is None:
         if every_label and not storage.other_index and (folders := class_folders(storage)):
             names, numbers = folders
+            _refuse_parts(storage, names)
             log.info("labels of %s by folder: %s", storage.path, _numbered(names))
             return numbers
         there = f" (there is {storage.other_index})" if storage.other_index else ""

@@ -6,7 +6,7 @@ from pathlib import Path
 from shlex import quote
 from types import ModuleType
 
-from carv_distill.data.options import CAPTIONED, PROMPTED
+from carv_distill.data.options import CAPTIONED, DATA_SETS, PROMPTED
 from carv_distill.engine.folder import CONFIG
 from carv_distill.engine.task import Generator, PageWords, Task, TrainedModel
 from carv_distill.errors import UserError
@@ -123,10 +123,14 @@ def _model(config: DMDConfig, run: Path, step: int | None) -> TrainedModel:
 
 
 def _no_model(config: DMDConfig) -> str:
-    """Of a text-to-image student, with a command for its teacher."""
+    """Of a text-to-image student, with a command for its teacher; and where the pictures that the teacher
+    learned from are not here, which a student's training does without."""
     teacher, data = Path(config.teacher.path), config.data
     if data.name not in CAPTIONED:
-        return ""
+        if config.needs_images or data.found:
+            return ""
+        needs = DATA_SETS[data.name].needs
+        return f"the pictures that its teacher learned from are not here: {data.name} {needs}"
     if data.name in PROMPTED and (teacher.parent / CONFIG).is_file():  # that run says what it learned from
         known = f"--run {quote(str(teacher.parent))}"
     else:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from carv_distill.commands.influence import INFLUENCE, InfluenceCommandOptions
 from carv_distill.commands.next_steps import next_steps
 from carv_distill.files import write_json
 from carv_distill.tasks import TASKS, load_config
@@ -78,3 +79,15 @@ def test_what_is_measured_is_no_step_until_the_product_is_another(tmp_path: Path
 def test_a_run_without_fid_is_not_told_to_measure_one() -> None:
     loaded = load_config("dmd_carv", ["fid.every=0"])
     assert [*next_steps(TASKS["dmd"], loaded, Path("runs/x"))] == ["variance", "influence"]
+
+
+def test_a_student_that_needed_no_pictures_is_ranked_where_they_are(tmp_path: Path) -> None:
+    for place, names in (
+        (tmp_path / "gone", ["fid", "variance"]),
+        (tmp_path, ["fid", "variance", "influence"]),
+    ):
+        loaded = load_config("fashion/dmd_carv", [f"data.path={place}"])
+        assert [*next_steps(TASKS["dmd"], loaded, Path("runs/x"))] == names
+    loaded = load_config("fashion/dmd_carv", [f"data.path={tmp_path}/gone"])
+    said = INFLUENCE.refusal(TASKS["dmd"], loaded, InfluenceCommandOptions())
+    assert said.startswith("the pictures that its teacher learned from are not here: fashion_mnist needs")

@@ -12,6 +12,9 @@ from carv_distill.files import write_json
 from carv_distill.tasks import TASKS, load_config
 
 
+ENDS = ("", "_low", "_high")
+
+
 @pytest.mark.parametrize(
     ("task", "last", "said"),
     [
@@ -25,6 +28,14 @@ from carv_distill.tasks import TASKS, load_config
             "sds",
             {"clip/score": 91.46, "clip/score_low": 90.96, "clip/score_high": 92.04},
             ["done in 75 s: {run} · CLIP score 91.5 [91.0, 92.0]", "object: {run}/object"],
+        ),
+        (
+            "dmd",
+            {f"variance/{arm}/total{end}": v for arm, v in (("carv", 0.5), ("iid", 2.0)) for end in ENDS},
+            [
+                "done in 75 s: {run} · variance 0.5 [0.5, 0.5] · (R,1) iid 2 [2, 2]",
+                "student: {run}/student",
+            ],
         ),
         ("text_teacher", {"loss/vae": None}, ["done in 75 s: {run}", "teacher: {run}/teacher"]),
     ],

@@ -289,6 +289,23 @@ def test_folders_that_are_no_classes_are_refused(
         load_images(stored(write(tmp_path, named(*names))))
 
 
+@BOTH
+@pytest.mark.parametrize("parts", [("train", "test"), ("Test", "Train", "val")])
+def test_parts_of_a_data_set_are_no_classes(write: Write, parts: tuple[str, ...], tmp_path: Path) -> None:
+    """Where they hold folders of classes, too; without labels they are one set. A class may have such a name
+    beside others."""
+    names = [f"{part}/{name}.png" for part in parts for name in ("cat/a", "dog/b")]
+    place = write(tmp_path, named(*names))
+    with pytest.raises(UserError, match=r"are parts of a data set and no classes; .*data\.labels=false"):
+        load_images(stored(place))
+    assert len(load_images(stored(place, labels=False))) == len(names)
+    (tmp_path / "trains").mkdir()
+    assert labels_of(load_images(stored(write(tmp_path / "trains", named("bus/a.png", "train/b.png"))))) == [
+        0,
+        1,
+    ]
+
+
 def test_folders_of_queries_name_no_classes(tmp_path: Path) -> None:
     """Some of the training set's folders would be numbered as others."""
     place = as_folder(tmp_path, named("dog/b.png", "emu/a.png"))
