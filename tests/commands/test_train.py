@@ -11,7 +11,6 @@ from carv_distill.commands.train import closing, main, show
 from carv_distill.files import write_json
 from carv_distill.tasks import TASKS, load_config
 
-
 ENDS = ("", "_low", "_high")
 
 
