@@ -35,7 +35,8 @@ def test_scores_of_sixteen_draws_vary_less(run: Path) -> None:
 
 def test_a_copy_that_learned_has_the_lower_loss(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the run's own fake score stays as it is. After two updates it is far behind."""
-    monkeypatch.setattr(states, "REFINE", 30)
+    monkeypatch.setattr(states, "REFINE", 24)
+    monkeypatch.setattr(states, "BATCH", 2)
     module = states.open_state(run, 2)
     before = [p.clone() for p in module.objective.fake.parameters()]
     monkeypatch.setattr(states, "open_state", lambda *_: module)
@@ -50,6 +51,7 @@ def test_a_copy_that_learned_has_the_lower_loss(run: Path, monkeypatch: pytest.M
 def test_without_a_lag_there_is_no_error(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy that learned nothing changes nothing, to the last bit."""
     monkeypatch.setattr(states, "REFINE", 0)
+    monkeypatch.setattr(states, "BATCH", 2)
     lag = states.measure_lag(run, 2, 3)
     assert lag.error.value == 0
     assert lag.loss == lag.refined
