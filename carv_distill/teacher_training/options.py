@@ -23,8 +23,9 @@ class PretrainOptions:
     label_dropout: float = between(0, 1, 0.1)
     """Share of labels replaced by the null label, for classifier-free guidance."""
     start: str | None = place(None, hub=True, resume=True, begin=True)
-    """A teacher's folder, or hub id, of the same sizes, whose weights the training starts from: more steps of
-    it, or other data; empty: from random ones. A resumed run needs it no more."""
+    """The folder of a teacher of the same sizes, or of the run that made it, or a hub id: the training starts
+    from these weights, for more steps or other data; empty: from random ones. A resumed run needs it no
+    more."""
     sigma_min: float = more_than(0, 0.002)
     sigma_max: float = more_than(0, 80.0)
     rho: float = more_than(0, 7.0)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
-from carv_distill.errors import UserError, shown
+from carv_distill.errors import UserError, named_as, shown
 from carv_distill.teachers.teacher import Teacher, load_teacher
 
 from .image_module import PretrainModule
@@ -15,15 +16,21 @@ log = logging.getLogger(__name__)
 
 
 def start_from(module: PretrainModule, place: str) -> None:
-    """Puts the network that learns and its average where a teacher's folder (or hub id) has its weights.
+    """Puts the network that learns and its average where a teacher has its weights.
 
     The optimiser, warm-up and decay begin anew; noise levels and data are the configuration's.
+
+    Args:
+        place: a teacher's folder, the folder of the run that made it, or a hub id.
 
     Raises:
         UserError: it cannot be read, is of another parametrisation (σ_d weighs skip and network), or of other
             sizes or labels.
     """
-    given = load_teacher(place)
+    folder = Path(place, "teacher")  # of a run
+    place = str(folder) if folder.is_dir() else place
+    with named_as({"teacher.path": "training.start"}):
+        given = load_teacher(place)
     _require_same(module, given, place)
     state = given.network.state_dict()
     for denoiser in (module.denoiser, module.ema):

@@ -55,7 +55,9 @@ def test_network_and_average_start_where_the_shipped_teacher_is(tmp_path: Path) 
 
 
 def test_it_resumes_to_the_bit_without_the_teacher_it_started_from(tmp_path: Path) -> None:
-    options = (f"training.start={SHIPPED}", "checkpoint.every=1")
+    """The first one starts from the folder of the run that made its teacher."""
+    made = trained(tmp_path, "name=made", f"training.start={SHIPPED}", "trainer.max_steps=1")
+    options = (f"training.start={made}", "checkpoint.every=1")
     whole = weights(trained(tmp_path, "name=whole", "trainer.max_steps=3", *options), 3)
     cut = trained(tmp_path, "name=cut", "trainer.max_steps=3", *options)
     (cut / "checkpoints/newest-step=3.ckpt").unlink()
@@ -96,6 +98,13 @@ def test_a_teacher_of_another_kind_is_one_line(
     assert str(caught.value).startswith(f"training.start: {place}")
     assert "\n" not in str(caught.value)
     assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+
+
+def test_a_checkpoint_is_no_teacher(tmp_path: Path) -> None:
+    place = tmp_path / "last.ckpt"
+    place.touch()
+    with pytest.raises(UserError, match=r"^training\.start: .*last\.ckpt is not a folder, nor a hub id"):
+        start_from(module_of(**SMALL), str(place))
 
 
 def test_a_place_that_is_not_there_is_found_before_torch_loads() -> None:
