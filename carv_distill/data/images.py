@@ -78,7 +78,7 @@ def check_fit(teacher: Teacher, spec: ImageSpec, path: str) -> None:
             f"teacher.path: {path} makes {teacher.channels}×{teacher.size}×{teacher.size} images, but data "
             f"{spec.name} has {spec.channels}×{spec.size}×{spec.size}"
         )
-    if teacher.labels and not spec.classes:
+    if teacher.labels > 1 and not spec.classes:  # of one, the null label, all images are
         raise UserError(
             f"teacher.path: {path} has {teacher.labels} class embeddings, but the images of {spec.name} have "
             "no labels (data.labels: false, or null in dataset.json); an unconditional teacher fits"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from carv_distill.data.images import load_images
+from carv_distill.data.images import check_fit, load_images
+from carv_distill.distillation.options import DMDConfig
 from carv_distill.engine.metrics import read_metrics
 from carv_distill.errors import UserError
 from carv_distill.tasks import load_config, train
@@ -135,3 +137,19 @@ def test_sizes_and_levels_that_cannot_be_are_one_line(changes: dict[str, Any], m
     with pytest.raises(UserError, match=message) as caught:
         build_teacher(options, 1, 8, 10)
     assert "\n" not in str(caught.value)
+
+
+def test_a_teacher_of_pictures_without_labels_goes_on_to_teach(tmp_path: Path) -> None:
+    """Its one embedding is the null label, which all its pictures have."""
+    data = ("data.name=images", f"data.path={as_zip(tmp_path, pictures())}", "data.labels=false")
+    run = train(small_config(tmp_path, *data, "data.workers=0", "trainer.max_steps=1", "training.batch=2"))
+    teacher = load_teacher(run / "teacher")
+    assert teacher.labels == 1
+    config = load_config(
+        ROOT / "configs/dmd_carv.yaml", [*data, f"teacher.path={run}/teacher", "fid.every=0"]
+    )
+    assert isinstance(config, DMDConfig)
+    spec = load_images(config.data).spec
+    check_fit(teacher, spec, config.teacher.path)
+    with pytest.raises(UserError, match="an unconditional teacher fits"):
+        check_fit(load_teacher(ROOT / "checkpoints/digits-teacher"), replace(spec, channels=1), "digits")
