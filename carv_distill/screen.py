@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 _REORDERING = set(map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]))
@@ -29,6 +32,15 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def typed(command: Sequence[object]) -> str:
+    """A process's words as one types them: sys.argv names the script without the interpreter."""
+    program, *words = map(str, command)
+    name = Path(program).name
+    if name == "__main__.py":
+        return shlex.join(["python", "-m", "carv_distill", *words])
+    return shlex.join([*(["python"] if name.endswith(".py") else []), name, *words])
 
 
 class Screen:

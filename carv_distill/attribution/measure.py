@@ -33,7 +33,9 @@ class InfluenceResult:
 
     model: str
     training: TrainingSet
-    """Those that are ranked."""
+    """Those that are ranked,"""
+    samples: int
+    """of so many."""
     queries: Samples
     ranking: Ranking
     scores: Path
@@ -101,7 +103,9 @@ def measure_influence(
     ranking.save(path)
     timed = [store.seconds for store in stores]
     seconds = None if None in timed else sum(t for t in timed if t is not None) / processes.world_size
-    return InfluenceResult(model.name, ranked, queries, ranking, path, root, model.student, seconds)
+    return InfluenceResult(
+        model.name, ranked, len(model.training), queries, ranking, path, root, model.student, seconds
+    )
 
 
 def ranked_set(model: AttributedModel, o: InfluenceOptions) -> TrainingSet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,8 @@ def _measure(options: InfluenceCommandOptions, runs: list[Path], device: str) ->
     tables = (influence_table(measured, count), voted_table(measured, count))
     said = [*(f"{table}\n" for table in tables if table), *conclusions(measured)]
     shown = [*said, *(f"drawn: {path}" for path in drawn)]
-    result = influence_dict(measured, o.top) | {"options": o.of_samples()}
-    return Measurement([*shown, f"scores: {measured.scores}"], result, verdict=verdict(measured))
+    result = influence_dict(measured, o.top, sys.argv) | {"options": o.of_samples()}
+    return Measurement([*shown, f"scores: {measured.scores}"], result, verdict=verdict(measured, sys.argv))
 
 
 def _place(o: InfluenceCommandOptions) -> Path | None:

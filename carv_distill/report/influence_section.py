@@ -25,7 +25,10 @@ def influence(of: ResultFiles) -> Section | None:
     if not a:
         return None
     score = str(a.get("score") or a.get("about", {}).get("score") or "cosine")
-    parts: list[Markup] = [blocks.text(line) for line in a.get("conclusions", [])[-1:]]
+    said = [line.partition("\n") for line in a.get("conclusions", [])]
+    parts: list[Markup] = []
+    for line, _, command in said[-1:]:
+        parts += [blocks.text(line), *([blocks.commands([command])] if command else [])]
     parts.append(blocks.facts(_facts(a, score)))
     png = of.bytes_of("influence", f"{score}.png")
     if png is not None:
@@ -53,16 +56,18 @@ def influence(of: ResultFiles) -> Section | None:
     draws = of.bytes_of("influence", f"{score}_draws.png")
     if draws is not None:
         parts.append(blocks.image(draws, "Agreement of rankings over the draws of each sample", words=True))
-    parts += [blocks.text(line) for line in a.get("conclusions", [])[:-1]]
+    parts += [blocks.text(line) for line, _, _ in said[:-1]]
     return Section("Influence", parts)
 
 
 def _facts(a: Mapping[str, Any], score: str) -> dict[str, object]:
     """Whose ranking it is, as far as the result says so."""
     of, about = a.get("options") or {}, a.get("about") or {}
+    ranked = a.get("ranked")
     known = {
         "model": a.get("model"),
         "training set": of.get("data"),
+        "training samples ranked": None if ranked is None else f"{ranked:,} of {a['samples']:,}",
         "queries": of.get("queries"),
         "score": score,
         "draws of each sample": about.get("draws"),
@@ -85,13 +90,10 @@ def _sample(each: Mapping[str, Any]) -> str:
 def _votes(votes: Mapping[str, Any], queries: int, draws: float | None) -> Markup:
     """One ranking for all queries, and how two by so many draws each agree."""
     rows = [
-        [f"{rank}.", _sample(each), f"by {each['votes']} of {queries}", shown(each["mean"])]
+        [f"{rank}.", _sample(each), f"{each['votes']} of {queries}", shown(each["mean"])]
         for rank, each in enumerate(votes["top"], 1)
     ]
-    note = (
-        f"By so many queries, each of which votes for its first {votes['each']}; among equal votes the mean "
-        "score decides."
-    )
+    note = f"Each query votes for its first {votes['each']}; among equal votes the mean score decides."
     if draws is not None and votes.get("between") is not None:
         note += f" Two such rankings, by {draws:g} draws each, correlate to {votes['between']:.3f}."
     head = ["rank", "training sample", "votes", "mean score"]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
 from carv_distill.engine.task import PageWords
 from carv_distill.evaluation.grids import captions_of
-from carv_distill.screen import duration
+from carv_distill.screen import duration, typed
 
 from . import blocks, charts
 from .files import ResultFiles, RunFiles
@@ -108,15 +107,6 @@ def _facts(run: RunFiles, words: PageWords) -> dict[str, object]:
         "torch": packages.get("torch", "?"),
         "commit": str(commit)[:12] if commit else "unknown",
     }
-
-
-def typed(command: Sequence[object]) -> str:
-    """A process's words as one types them: sys.argv names the script without the interpreter."""
-    program, *words = map(str, command)
-    name = Path(program).name
-    if name == "__main__.py":
-        return shlex.join(["python", "-m", "carv_distill", *words])
-    return shlex.join([*(["python"] if name.endswith(".py") else []), name, *words])
 
 
 def made_by(of: ResultFiles) -> Section | None:

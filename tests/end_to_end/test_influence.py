@@ -77,7 +77,7 @@ def test_a_teacher_s_results_have_a_folder_of_their_own(tmp_path: Path) -> None:
     *_, written, page, last = done.stdout.splitlines()
     assert written.startswith("written to ")
     assert page == f"a page to open: {folder / 'report.html'}"
-    assert last.startswith("NOT KNOWN")  # two groups, and debiased scores
+    assert last.startswith("Whether the ranking agrees")  # two groups, and debiased scores
     done = run("evaluate.py", "fid", "--runs", str(tmp_path / "runs"))
     assert done.returncode == 2
     assert "holds no run" in done.stderr or "no run" in done.stderr

@@ -62,8 +62,8 @@ def test_the_ranking_for_all_queries_is_there(tmp_path: Path) -> None:
         "top": [{"train": 7, "name": "#7", "about": "a 3", "votes": 2, "mean": -0.25}],
     }
     said = said_of(tmp_path, votes=votes, reliability=[{"draws": 4}, {"draws": 8}])
-    assert "1. #7 (a 3) by 2 of 1 -0.25" in said
-    assert "each of which votes for its first 13" in said
+    assert "1. #7 (a 3) 2 of 1 -0.25" in said
+    assert "Each query votes for its first 13" in said
     assert "by 8 draws each, correlate to 0.507." in said
     assert "votes" not in said_of(tmp_path, votes=None)
 

@@ -26,6 +26,10 @@ class Votes:
         by_mean = self.mean.argsort(descending=True, stable=True)
         return by_mean[self.counts[by_mean].argsort(descending=True, stable=True)]
 
+    def first(self, count: int) -> list[int]:
+        """The first of that order, at most so many, and only those that have a vote."""
+        return self.order[: min(count, int((self.counts > 0).sum()))].tolist()
+
     @property
     def ranks(self) -> Tensor:
         """Place of each training sample in that order from its end, int64 [N]: the first has N − 1."""

@@ -1,14 +1,14 @@
-"""The last line of `evaluate.py influence`: whether the ranking agrees with itself, or what to change."""
+"""The end of `evaluate.py influence`: how far a ranking agrees with itself, and the command for more."""
 
 from __future__ import annotations
 
 import math
-import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from carv_distill.attribution.measure import InfluenceResult
 from carv_distill.attribution.ranking.reliability import Reliability, check_fit
-from carv_distill.screen import duration
+from carv_distill.screen import duration, typed
 
 AGREED = 0.9
 """Spearman's correlation of the rankings by two halves of the draws from which on they are said to agree."""
@@ -64,26 +64,50 @@ def draws_for(part: Reliability, draws: int, groups: int, between: float = AGREE
     return max(1, math.ceil(needed / step - 1e-9)) * step
 
 
-def verdict(result: InfluenceResult) -> str:
-    """In one line."""
+def words_for(measured: float) -> str:
+    """How far rankings agree that correlate so, in words."""
+    levels = ((AGREED, "agrees"), (0.8, "nearly agrees"), (0.5, "agrees in part"))
+    return next((words for least, words in levels if measured >= least), "does not agree")
+
+
+def measured_words(result: InfluenceResult) -> str:
+    """What was measured of two rankings by parts of the draws; empty with too few groups for any."""
     found = agreement(result)
     if found is None:
-        return "NOT KNOWN whether the ranking agrees with another by other draws: --groups 8 tells."
-    about = result.ranking.about
-    parts = "halves" if 2 * found.part == about["draws"] else "parts"
-    measured = f"{parts} of {found.part:g} draws each correlate to {found.measured:.3f}"
+        return ""
+    parts = "halves" if 2 * found.part == result.ranking.about["draws"] else "parts"
+    return f"{parts} of {found.part:g} draws each correlate to {found.measured:.3f}"
+
+
+def verdict(result: InfluenceResult, command: Sequence[str]) -> str:
+    """In one line; where more draws are wanted, the command for them follows on a second one, to be copied.
+
+    Args:
+        command: the words of this one, sys.argv.
+    """
+    found = agreement(result)
+    if found is None:
+        return "Whether the ranking agrees with another by other draws is not known: --groups 8 tells."
+    said = f"The ranking {words_for(found.measured)} with itself: {measured_words(result)}"
     if found.agrees:
-        return f"The ranking agrees with itself: {measured}, {AGREED} or more."
+        return f"{said}, {AGREED} or more."
     if found.draws is None:
-        return (
-            f"The ranking DOES NOT AGREE with itself: {measured}, from which no number of --draws follows; "
-            "try another --score or --normalise."
-        )
+        return f"{said}, from which no number of --draws follows; try another --score or --normalise."
     fit = check_fit(result.ranking.reliability)
-    place = f"{result.store}".removesuffix(f"-{about['draws']}") + f"-{found.draws}"
     doubt = ", a guess, as the formula misses (see WARNING)" if fit is not None and fit.misses else ""
-    time = "" if found.seconds is None else f", about {duration(found.seconds)} here"
-    return (
-        f"The ranking DOES NOT AGREE with itself: {measured}; for {AGREED} say the same with "
-        f"--draws {found.draws} --store {shlex.quote(place)}{time}{doubt}."
-    )
+    time = "" if found.seconds is None else f", about {duration(found.seconds)} here after the pilot"
+    place = f"{result.store}".removesuffix(f"-{result.ranking.about['draws']}") + f"-{found.draws}"
+    again = repeated(command, {"--draws": str(found.draws), "--store": place})
+    return f"{said}; {AGREED} takes about {found.draws} draws{time}{doubt}:\n{again}"
+
+
+def repeated(command: Sequence[str], options: Mapping[str, str]) -> str:
+    """A command as it is typed, with these options in the place of those that it has of their names."""
+    kept: list[str] = []
+    words = iter(command)
+    for word in words:
+        if word in options:
+            next(words, None)
+        elif word.split("=")[0] not in options:
+            kept.append(word)
+    return typed([*kept, *(word for option in options.items() for word in option)])

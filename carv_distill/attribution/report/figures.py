@@ -18,7 +18,8 @@ from carv_distill.data.sets import to_uint8
 from carv_distill.figures import BLUE, GREY, RED, new_figure, save_figure
 from carv_distill.variance.table import with_half_width
 
-from .report import WANTED, limit_of
+from .advice import AGREED, draws_for, measured_words
+from .report import limit_of, ranked_words
 
 COLUMN = 0.85
 """Least inches of a training sample with its caption; with more of them the picture grows wider."""
@@ -69,7 +70,7 @@ def top_figure(result: InfluenceResult, count: int) -> Figure:
     tall = rows[0][0][0]
     shape = tall.shape[-2] / (tall.shape[-1] * (SHOWN if clips else 1))
     height = 1.18 * column * shape + 0.13 * max(0, lines - 2) + (0.3 if clips else 0)
-    figure = new_figure((0.7 if clips else 0.4) + height * len(rows), column * (count + 1.2))
+    figure = new_figure((0.85 if clips else 0.55) + height * len(rows), column * (count + 1.2))
     grid = figure.subplots(
         len(rows), count + 1, squeeze=False, gridspec_kw={"width_ratios": [1.2, *[1] * count]}
     )
@@ -83,7 +84,9 @@ def top_figure(result: InfluenceResult, count: int) -> Figure:
         below = f"{SHOWN} frames of each, from first to last; {below}"
     if not half_width.isnan().any():
         below += " ± half the 95 % interval over the draws"
-    figure.supxlabel(below, fontsize=8)
+    measured = measured_words(result)
+    trust = f": {measured}" if measured else ""
+    figure.supxlabel(f"{below}\n{ranked_words(result)} ranked{trust}", fontsize=8)
     return figure
 
 
@@ -134,13 +137,14 @@ def _draw_reliability(result: InfluenceResult, path: Path) -> None:
     axes = figure.add_subplot()
     last = known[-1]
     if last.between > 0:  # else nothing follows for other numbers of draws
-        needed = last.needed(WANTED)
+        needed = draws_for(last, draws, result.ranking.about["groups"]) or draws
         end = max(4 * draws, min(2 * needed, 64 * draws))
         places = [known[0].draws * (end / known[0].draws) ** (i / 60) for i in range(61)]
         curve = [last.predicted(p) for p in places]
         limit = f"with {limit_of(result.ranking.about)}"
         axes.plot(places, [r.with_mean for r in curve], color=BLUE, label=limit)
         axes.plot(places, [r.between for r in curve], color=GREY, ls="--", label="of two rankings, predicted")
+        axes.axhline(AGREED, color="0.7", lw=0.8, label=f"wanted of halves, {AGREED}")
     axes.errorbar(
         [r.draws for r in known],
         [r.between for r in known],

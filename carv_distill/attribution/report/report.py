@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from textwrap import fill
 from typing import Any
 
 from carv_distill.attribution.measure import InfluenceResult
@@ -18,24 +19,20 @@ from .advice import AGREED, agreement, verdict
 POOR = 0.5
 """Agreement of two rankings, whole and at their heads, below which the reader is warned."""
 LIMITS = "All this is about the noise of the draws, not about whether such scores tell what shaped a sample."
-WANTED = 0.95
-"""Rank correlation with the limit, for the number of draws that is named."""
+NAME = 36
+"""Letters of a sample's name and words in a line of a table."""
 
 
 def influence_table(result: InfluenceResult, count: int) -> Table:
     """The most influential samples of each query with their scores, and how well these are known."""
-    count = min(count, len(result.training))
-    ranking, top = result.ranking, result.ranking.top(count)
-    about = ranking.about
+    ranking, top = result.ranking, result.ranking.top(min(count, len(result.training)))
     rows = []
     for q in range(len(result.queries)):
-        cells = []
-        for n in top[q].tolist():
-            half = ranking.half_width[q, n].item()
-            score, error = with_half_width(ranking.scores[q, n].item(), half)
-            more = f"\n± {error}" if error else ""
-            cells.append(f"{result.training.names[n]} ({result.training.words[n]})\n{score}{more}")
-        rows.append((result.queries.title(q), *cells))
+        query = fill(result.queries.title(q), NAME)
+        for place, n in enumerate(top[q].tolist(), 1):
+            score, half = with_half_width(ranking.scores[q, n].item(), ranking.half_width[q, n].item())
+            error = f" ± {half}" if half else ""
+            rows.append((query if place == 1 else "", f"{place}.", _sample(result, n), f"{score}{error}"))
     known = not ranking.half_width.isnan().any()
     error = (
         "±: half of the score's 95 % interval over the draws. Where intervals overlap the order is not known."
@@ -44,11 +41,24 @@ def influence_table(result: InfluenceResult, count: int) -> Table:
     )
     model = f"the teacher {result.model}" if result.student else result.model
     return Table(
-        f"Most influential training samples of {model}, {about['score']}, the first {count}",
-        ("query", *(f"{i + 1}." for i in range(count))),
+        f"Most influential of {ranked_words(result)} of {model}, by {ranking.about['score']}",
+        ("query", "", "training sample", "score"),
         rows,
         f"{error} A training sample is no candidate of its own.",
     )
+
+
+def ranked_words(result: InfluenceResult) -> str:
+    """How many training samples are ranked, and of how many."""
+    ranked = len(result.training)
+    of = "the " if ranked == result.samples else f"{ranked:,} of the "
+    return f"{of}{result.samples:,} training samples"
+
+
+def _sample(result: InfluenceResult, n: int) -> str:
+    """Name and words of a training sample, in lines."""
+    name, words = result.training.names[n], result.training.words[n]
+    return fill(f"{name} ({words})" if words else name, NAME)
 
 
 def voted_table(result: InfluenceResult, count: int) -> Table | None:
@@ -57,21 +67,19 @@ def voted_table(result: InfluenceResult, count: int) -> Table | None:
     if votes is None:
         return None
     known = result.ranking.reliability
-    count = min(count, len(result.training))
-    cells = [
-        f"{result.training.names[n]} ({result.training.words[n]})\n"
-        f"by {votes.counts[n]} of {len(result.queries)}\nmean {number(votes.mean[n].item())}"
-        for n in votes.order[:count].tolist()
+    rows = [
+        (f"{place}.", _sample(result, n), f"{votes.counts[n]} of {len(result.queries)}", number(mean))
+        for place, n in enumerate(votes.first(count), 1)
+        for mean in [votes.mean[n].item()]
     ]
     agree = ""
     if known:
         agree = f" Two such rankings, by {known[-1].draws} draws each, correlate to {known[-1].voted:.3f}."
     return Table(
-        f"For all {len(result.queries)} queries, by votes, the first {count}",
-        ("queries", *(f"{i + 1}." for i in range(count))),
-        [("all", *cells)],
-        f"By so many queries, each of which votes for its first {votes.each}; among equal votes the mean "
-        f"score decides.{agree}",
+        f"For all {len(result.queries)} queries, by votes",
+        ("", "training sample", "votes", "mean score"),
+        rows,
+        f"Each query votes for its first {votes.each}; among equal votes the mean score decides.{agree}",
     )
 
 
@@ -98,7 +106,7 @@ def conclusions(result: InfluenceResult) -> list[str]:
 def _reliability(result: InfluenceResult) -> list[str]:
     about, last = result.ranking.about, result.ranking.reliability[-1]
     said = [
-        f"Two rankings of the {len(result.training)} training samples, each by its own {last.draws} draws, "
+        f"Two rankings of {ranked_words(result)}, each by its own {last.draws} draws, "
         f"correlate to {last.between:.3f} (Spearman, mean over queries) and share {last.top:.0%} of their "
         f"first {TOP}. So this ranking, by {about['draws']} draws, should correlate to about "
         f"{last.predicted(about['draws']).with_mean:.3f} with {limit_of(about)}."
@@ -108,14 +116,11 @@ def _reliability(result: InfluenceResult) -> list[str]:
             "That average keeps an error which no number of such rankings shows: noise that a query and a "
             "training sample share, as they share their draws."
         )
-    needed = last.needed(WANTED)
-    if not math.isfinite(needed):
+    if last.between <= 0:
         return [*said, "The two do not agree at all: nothing can be read from this ranking (more --draws)."]
-    if needed <= about["draws"]:
-        more = "" if last.between >= AGREED else f"; that halves agree to {AGREED}, as below, asks more"
-        return [*said, f"For {WANTED:g} with that one about {math.ceil(needed)} draws are enough{more}."]
-    poor = " Until then little can be read from it." if max(last.between, last.top) < POOR else ""
-    return [*said, f"For {WANTED:g} with that one it takes about {math.ceil(needed)} draws.{poor}"]
+    if max(last.between, last.top) < POOR:
+        said.append("Little can be read from such a ranking.")
+    return said
 
 
 def _fit(ranking: Ranking) -> list[str]:
@@ -128,19 +133,23 @@ def _fit(ranking: Ranking) -> list[str]:
         ]
     if not fit.misses:
         return []
-    needed = sorted(r.needed(WANTED) for r in ranking.reliability)
+    needed = sorted(2 * r.needed(math.sqrt(AGREED)) for r in ranking.reliability)  # with AGREED by halves
     low, high = (f"{math.ceil(n)}" if math.isfinite(n) else "any number" for n in (needed[0], needed[-1]))
     return [
         "WARNING: the formula for more draws (Spearman, Brown 1910) does not fit what was measured: from the "
         f"agreement by {fit.source} draws it predicts {fit.predicted:.3f} by {fit.draws}, but "
         f"{fit.measured:.3f} was measured (95 % interval of the difference: ± {number(fit.half_width)}). So "
-        "do not rely on what is said above of other numbers of draws than were compared: from one measured "
-        f"point to another the draws needed for {WANTED:g} go from {low} to {high}."
+        "do not rely on what is said of other numbers of draws than were compared: from one measured point "
+        f"to another the --draws whose halves correlate to {AGREED} go from {low} to {high}."
     ]
 
 
-def influence_dict(result: InfluenceResult, count: int) -> dict[str, Any]:
-    """The same for JSON; all scores are in their own file."""
+def influence_dict(result: InfluenceResult, count: int, command: Sequence[str]) -> dict[str, Any]:
+    """The same for JSON; all scores are in their own file.
+
+    Args:
+        command: see :func:`~.advice.verdict`.
+    """
     ranking, count = result.ranking, min(count, len(result.training))
     top = ranking.top(count)
     queries = [
@@ -168,7 +177,6 @@ def influence_dict(result: InfluenceResult, count: int) -> dict[str, Any]:
             "between": r.between,
             "top": r.top,
             "with_mean": r.with_mean,
-            "needed": n if math.isfinite(n := r.needed(WANTED)) else None,
         }
         for r in ranking.reliability
     ]
@@ -176,6 +184,8 @@ def influence_dict(result: InfluenceResult, count: int) -> dict[str, Any]:
     return {
         "model": result.model,
         "student": None if result.student is None else str(result.student),
+        "ranked": len(result.training),
+        "samples": result.samples,
         "about": dict(ranking.about),
         "scores": str(result.scores),
         "reliability": known,
@@ -183,7 +193,7 @@ def influence_dict(result: InfluenceResult, count: int) -> dict[str, Any]:
         "queries": queries,
         "votes": _voted(result, count),
         "agreement": None if (found := agreement(result)) is None else asdict(found) | {"wanted": AGREED},
-        "conclusions": [*conclusions(result), verdict(result)],
+        "conclusions": [*conclusions(result), verdict(result, command)],
     }
 
 
@@ -200,7 +210,7 @@ def _voted(result: InfluenceResult, count: int) -> dict[str, Any] | None:
             "votes": int(votes.counts[n]),
             "mean": votes.mean[n].item(),
         }
-        for n in votes.order[:count].tolist()
+        for n in votes.first(count)
     ]
     known = result.ranking.reliability
     return {"each": votes.each, "between": known[-1].voted if known else None, "top": top}

@@ -1,4 +1,4 @@
-"""The last line: whether a ranking agrees with itself, or the draws with which it should."""
+"""The end: how far a ranking agrees with itself, and the command with which it should."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from carv_distill.attribution.measure import InfluenceResult
 from carv_distill.attribution.ranking.ranking import Ranking
 from carv_distill.attribution.ranking.reliability import Reliability, reliability
-from carv_distill.attribution.report.advice import AGREED, agreement, draws_for, verdict
+from carv_distill.attribution.report.advice import AGREED, agreement, draws_for, repeated, verdict, words_for
 from carv_distill.carv import stream
 from tests.helpers.attributed import samples, training_set
 
@@ -26,11 +26,14 @@ def result(
     known = [Reliability(draws // 2, between)]
     ranking = Ranking(scores, torch.full_like(scores, 0.25), known, torch.tensor([-1]), about)
     training, query = training_set(x), samples(x[:1])
-    return InfluenceResult("m", training, query, ranking, Path("s.npz"), Path(store), seconds=seconds)
+    return InfluenceResult("m", training, 3, query, ranking, Path("s.npz"), Path(store), seconds=seconds)
+
+
+COMMAND = ["evaluate.py", "influence", "--draws", "48", "--queries", "a b"]
 
 
 def test_a_ranking_that_agrees_is_said_to() -> None:
-    assert verdict(result(0.9)) == (
+    assert verdict(result(0.9), COMMAND) == (
         "The ranking agrees with itself: halves of 24 draws each correlate to 0.900, 0.9 or more."
     )
     found = agreement(result(0.96))
@@ -38,17 +41,30 @@ def test_a_ranking_that_agrees_is_said_to() -> None:
     assert found.agrees
 
 
-def test_below_it_one_line_names_the_draws_their_store_and_their_time() -> None:
+def test_below_it_one_line_names_the_draws_and_their_time_and_another_is_the_command() -> None:
     """ρ = 0.8 asks for 0.9 · 0.2/(0.8 · 0.1) = 2.25 times 48 draws, 108; groups of six are even, so the next
     multiple of 16, 112; by 48 in 300 s that takes 700 s."""
-    assert verdict(result(0.8)) == (
-        "The ranking DOES NOT AGREE with itself: halves of 24 draws each correlate to 0.800; for 0.9 say the "
-        "same with --draws 112 --store r/store-112, about 12 min here."
+    assert verdict(result(0.8), COMMAND) == (
+        "The ranking nearly agrees with itself: halves of 24 draws each correlate to 0.800; 0.9 takes about "
+        "112 draws, about 12 min here after the pilot:\n"
+        "python evaluate.py influence --queries 'a b' --draws 112 --store r/store-112"
     )
-    assert "--store r/store-112." in verdict(result(0.8, seconds=None))
-    assert "--store 'my runs/store-112', about" in verdict(result(0.8, store="my runs/store-48"))
-    assert "0.899" in verdict(result(0.8994))
-    assert "--draws 64 " in verdict(result(0.8994))
+    assert "112 draws:\n" in verdict(result(0.8, seconds=None), COMMAND)
+    assert verdict(result(0.8, store="my runs/store-48"), COMMAND).endswith("--store 'my runs/store-112'")
+    assert "0.899" in verdict(result(0.8994), COMMAND)
+    assert "--draws 64 " in verdict(result(0.8994), COMMAND)
+
+
+def test_one_scale_of_words() -> None:
+    found = [words_for(measured) for measured in (0.9, 0.8994, 0.8, 0.7, 0.5, 0.49, -0.1)]
+    assert found == ["agrees", *["nearly agrees"] * 2, *["agrees in part"] * 2, *["does not agree"] * 2]
+
+
+def test_a_command_is_repeated_with_other_options() -> None:
+    given = ["/a/evaluate.py", "influence", "--store=x", "--parameters", "a*", "b", "--draws=8", "--top", "3"]
+    assert repeated(given, {"--draws": "16", "--store": "y"}) == (
+        "python evaluate.py influence --parameters 'a*' b --top 3 --draws 16 --store y"
+    )
 
 
 @pytest.mark.parametrize(
@@ -63,18 +79,18 @@ def test_draws_are_whole_groups(between: float, draws: int, groups: int, wanted:
 def test_parts_that_are_no_halves_keep_their_share() -> None:
     """Two of five groups: their draws grow as all do."""
     few = replace(result(0.0, 25, 5).ranking, reliability=[Reliability(10, 0.8)])
-    said = verdict(replace(result(0.0, 25, 5), ranking=few))
+    said = verdict(replace(result(0.0, 25, 5), ranking=few), COMMAND)
     assert "parts of 10 draws each correlate to 0.800" in said
     assert "--draws 60 " in said  # 2.25 · 25 = 56.25
 
 
 def test_where_nothing_agrees_no_number_follows() -> None:
-    said = verdict(result(-0.02))
-    assert "DOES NOT AGREE" in said
+    said = verdict(result(-0.02), COMMAND)
+    assert "does not agree" in said
     assert "no number of --draws follows" in said
     assert "\n" not in said
     nothing = replace(result(0.5).ranking, reliability=[])
-    assert "--groups 8" in verdict(replace(result(0.5), ranking=nothing))
+    assert "--groups 8" in verdict(replace(result(0.5), ranking=nothing), COMMAND)
     assert agreement(replace(result(0.5), ranking=nothing)) is None
 
 
@@ -82,8 +98,8 @@ def test_a_formula_that_misses_makes_it_a_guess() -> None:
     steady = tuple(0.3 + d for d in (0.01, -0.01) * 4)
     known = [Reliability(2, 0.3, 0.5, steady), Reliability(6, 0.75, 0.6, (0.75,) * 8), Reliability(8, 0.8)]
     missed = replace(result(0.0, 16).ranking, reliability=known)
-    said = verdict(replace(result(0.0, 16), ranking=missed))
-    assert said.endswith("a guess, as the formula misses (see WARNING).")
+    said = verdict(replace(result(0.0, 16), ranking=missed), COMMAND)
+    assert "draws, about 15 min here after the pilot, a guess, as the formula misses (see WARNING):\n" in said
 
 
 def test_with_the_draws_that_are_named_the_ranking_agrees() -> None:

@@ -41,7 +41,7 @@ def test_captions_do_not_overlap(count: int, half: float) -> None:
     queries, training = queries_of(list(PROMPTS)), training_of([PROMPTS[i % 5] for i in range(24)])
     scores = torch.linspace(-2e6, 2e6, 5 * 24, dtype=torch.float64).view(5, 24)
     influence = Ranking(scores, torch.full_like(scores, half), [], torch.full((5,), -1))
-    figure = top_figure(InfluenceResult("m", training, queries, influence, Path(), Path()), count)
+    figure = top_figure(InfluenceResult("m", training, 999, queries, influence, Path(), Path()), count)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     whole, renderer = figure.bbox, canvas.get_renderer()
@@ -64,7 +64,7 @@ def test_short_captions_hold_the_score_on_their_last_line() -> None:
     queries, training = queries_of(["3"]), training_of(["a red cube, side view", "7"])
     scores = torch.tensor([[99.64, 0.5]], dtype=torch.float64)
     influence = Ranking(scores, torch.full_like(scores, torch.nan), [], torch.tensor([-1]))
-    figure = top_figure(InfluenceResult("m", training, queries, influence, Path(), Path()), 2)
+    figure = top_figure(InfluenceResult("m", training, 999, queries, influence, Path(), Path()), 2)
     assert [axes.get_xlabel() for axes in figure.axes] == ["#0 (3)", "a red cube,\nside view  99.6", "7  0.5"]
 
 
@@ -72,10 +72,15 @@ def test_scores_have_their_errors_below_them_and_the_picture_says_what_these_are
     queries, training = queries_of(["3"]), training_of(["a red cube, side view", "7"])
     scores = torch.tensor([[99.64, 0.5]], dtype=torch.float64)
     known = Ranking(scores, torch.tensor([[1.25, 0.031]]), [], torch.tensor([-1]))
-    figure = top_figure(InfluenceResult("m", training, queries, known, Path(), Path()), 2)
+    figure = top_figure(InfluenceResult("m", training, 999, queries, known, Path(), Path()), 2)
     captions = [axes.get_xlabel() for axes in figure.axes]
     assert captions == ["#0 (3)", "a red cube,\nside view  99.6\n± 1.2", "7  0.500\n± 0.031"]
-    assert figure.get_supxlabel().endswith("its score ± half the 95 % interval over the draws")
+    below = "its score ± half the 95 % interval over the draws\n2 of the 999 training samples ranked"
+    assert figure.get_supxlabel().endswith(below)  # of no groups that could be held against others
+    about, agreed = {"draws": 8, "groups": 8, "debias": True}, [Reliability(4, 0.8)]
+    known = Ranking(scores, torch.tensor([[1.25, 0.031]]), agreed, torch.tensor([-1]), about)
+    figure = top_figure(InfluenceResult("m", training, 999, queries, known, Path(), Path()), 2)
+    assert figure.get_supxlabel().endswith("ranked: halves of 4 draws each correlate to 0.800")
 
 
 @pytest.mark.parametrize(
@@ -95,7 +100,7 @@ def test_the_axis_of_agreement_holds_the_points_and_their_intervals(
     ranking = Ranking(scores, torch.full_like(scores, math.nan), known, torch.tensor([-1]), about)
     drawn: list[Figure] = []
     monkeypatch.setattr(figures, "save_figure", lambda figure, path: drawn.append(figure))
-    result = InfluenceResult("m", training_of(["0"] * 3), queries_of(["0"]), ranking, Path(), Path())
+    result = InfluenceResult("m", training_of(["0"] * 3), 999, queries_of(["0"]), ranking, Path(), Path())
     draw_influence(result, 2, tmp_path)
     (axes,) = drawn[-1].axes
     bottom, top = axes.get_ylim()

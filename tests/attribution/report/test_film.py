@@ -36,7 +36,7 @@ def test_the_film_has_every_query_with_its_first_clips(tmp_path: Path) -> None:
     queries, training = samples(clips[:2], ["a", "b"]), training_set(clips, ["x"] * 5)
     scores = torch.tensor([[0.0, 0.5, 0.1, 0.9, 0.2]] * 2, dtype=torch.float64)
     ranking = Ranking(scores, torch.full_like(scores, math.nan), [], torch.full((2,), -1))
-    save_film(InfluenceResult("m", training, queries, ranking, Path(), Path()), 2, tmp_path / "c.mp4")
+    save_film(InfluenceResult("m", training, 999, queries, ranking, Path(), Path()), 2, tmp_path / "c.mp4")
     with av.open(str(tmp_path / "c.mp4")) as container:
         frames = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
     assert len(frames) == 3 * 9
