@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from carv_distill.attribution.features.preparation import fill_store, prepare_features
+from carv_distill.attribution.features.preparation import fill_store, prepare_features, require_store
 from carv_distill.attribution.features.store import FeatureStore
 from carv_distill.attribution.models.attributed import AttributedModel, load_model
 from carv_distill.attribution.ranking.ranking import Ranking, rank
@@ -65,18 +65,20 @@ def measure_influence(
     device, root = str(processes.device), o.store or folder / "store"
     with processes.first():  # for the embeddings that the first process keeps
         model = load_model(trained(None), device, o)
-    queries = read_queries(o.queries, model)
     ranked = ranked_set(model, o)
+    places = {step: root if step is None else root / f"step={step}" for step in o.checkpoints or (None,)}
+    for place in places.values():
+        require_store(o, ranked, place)
+    queries = read_queries(o.queries, model)
     ranked.encode(torch.arange(len(ranked)))
     _require_votes(o.votes, len(queries), len(ranked))
     features: list[Tensor] = []
     stores: list[FeatureStore] = []
     rates: list[float] = []
     about: list[dict[str, Any]] = []
-    for number, step in enumerate(o.checkpoints or (None,)):
-        place = root
+    for number, (step, place) in enumerate(places.items()):
         if step is not None:
-            checkpoint, place = trained(step), root / f"step={step}"
+            checkpoint = trained(step)
             model = load_model(checkpoint, device, o)
             rates.append(_rate(checkpoint, step))
         job, store, made_with = prepare_features(o, model, ranked, place, device, number, processes)
@@ -109,10 +111,19 @@ def measure_influence(
 
 
 def ranked_set(model: AttributedModel, o: InfluenceOptions) -> TrainingSet:
-    """What is ranked of a model's training set: all, or some from all parts of it."""
+    """What is ranked of a model's training set: all, or some from all parts of it.
+
+    Raises:
+        UserError: it has fewer than are asked for.
+    """
     whole = model.training
-    if o.among is None or o.among >= len(whole):
+    if o.among is None or o.among == len(whole):
         return whole
+    if o.among > len(whole):
+        raise UserError(
+            f"--among: {o.among:,} of the {len(whole):,} training samples of {model.name} (allowed: 1 to "
+            f"{len(whole):,}; without it all are ranked)"
+        )
     return whole.some(spread(len(whole), o.among))
 
 

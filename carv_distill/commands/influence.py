@@ -31,6 +31,7 @@ TYPED = {
     "teacher.size": "--resolution",
     "data.path": "--data",
     "frames": "--resolution",
+    "size": "--resolution",
     "data.name": "--data",
     "data.size": "--data",
     "prompts.cache": "--cache",

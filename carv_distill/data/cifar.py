@@ -10,7 +10,9 @@ from carv_distill.errors import UserError
 
 from .sets import ImageSpec, LabelledImages
 
-CIFAR10 = ImageSpec("cifar10", channels=3, size=32, classes=10)
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+"""By label, as the files' batches.meta has them."""
+CIFAR10 = ImageSpec("cifar10", channels=3, size=32, classes=len(CLASSES), names=CLASSES)
 
 
 def load_cifar10_images(root: str, split: str = "train") -> LabelledImages:

@@ -11,7 +11,6 @@ from carv_distill.errors import UserError
 from .idx import read_idx
 from .sets import ImageSpec, LabelledImages
 
-FASHION_MNIST = ImageSpec("fashion_mnist", channels=1, size=32, classes=10)
 CLASSES = (
     "T-shirt/top",
     "Trouser",
@@ -25,6 +24,7 @@ CLASSES = (
     "Ankle boot",
 )
 """By label."""
+FASHION_MNIST = ImageSpec("fashion_mnist", channels=1, size=32, classes=len(CLASSES), names=CLASSES)
 LAYOUTS = ("", "FashionMNIST/raw", "usr/share/datasets/fashion-mnist")
 """Where files lie below a folder: in it, where torchvision puts them, and in Debian's package unpacked."""
 SIDE = 28

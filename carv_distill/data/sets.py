@@ -21,6 +21,13 @@ class ImageSpec:
     """H = W in pixels."""
     classes: int
     """Number of labels, 0..classes-1; 0 means that the images carry no label."""
+    names: tuple[str, ...] = ()
+    """Of the classes, where the data tell them."""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What the classes are called: their names, or without them their numbers."""
+        return self.names or tuple(map(str, range(self.classes)))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -129,7 +136,7 @@ class Unlabelled(_Derived):
 
     @property
     def spec(self) -> ImageSpec:
-        return replace(self.plain.spec, classes=0)
+        return replace(self.plain.spec, classes=0, names=())
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         images, labels = self.plain.batch(indices)

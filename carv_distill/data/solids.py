@@ -43,7 +43,7 @@ def labelled_solids(views: int = 64) -> LabelledImages:
             cameras = CAMERAS.sample(views, stream("solids", colour, solid))
             images.append(picture(colour, solid, cameras, SIZE))
             labels += [label] * views
-    spec = ImageSpec("solids", channels=3, size=SIZE, classes=len(SOLIDS))
+    spec = ImageSpec("solids", channels=3, size=SIZE, classes=len(SOLIDS), names=tuple(SOLIDS))
     return LabelledImages(torch.cat(images), torch.tensor(labels), spec)
 
 

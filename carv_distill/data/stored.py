@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import posixpath
-import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from carv_distill.errors import UserError, shown
+from carv_distill.errors import UserError
 
+from .labels import Labels, read_known_labels, read_labels
 from .pictures import CHANNELS, open_picture, upright_picture
 from .sets import ImageSpec, from_uint8
-from .storage import INDEX, PICTURES, FolderFiles, Storage, ZipFiles, path_key
-
-log = logging.getLogger(__name__)
+from .storage import PICTURES, FolderFiles, Storage, ZipFiles
 
 LOOKED_AT = 64
 """Images that are read when a set is opened, so that most faults are found before a run."""
-
-PARTS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
-"""Names of folders that hold parts of a data set, in small letters."""
 
 
 class StoredImages:
@@ -69,19 +62,20 @@ class StoredImages:
 
 
 def load_stored_images(
-    path: str, labels: bool = True, convert: str = "none", every_label: bool = True
+    path: str, labels: bool = True, convert: str = "none", classes: Sequence[str] | None = None
 ) -> StoredImages:
     """The pictures (:data:`~.storage.PICTURES`) of a folder, nested or not, or of a zip, in the order of
     their names.
 
     `dataset.json` beside them holds ``{"labels": [["00000/img00000000.png", 6], …]}``, or null for images
-    without labels. Where there is none, folders of classes are numbered by :func:`class_folders`. Some images
-    of all parts of the set are read here, the others as they are wanted.
+    without labels. Where there is none, folders are the classes; see :mod:`.labels`. Some images of all parts
+    of the set are read here, the others as they are wanted.
 
     Args:
         labels: without them `dataset.json` is not read.
         convert: see :func:`~.pictures.upright_picture`.
-        every_label: refuse labels that are left out, which in a training set is a mistake.
+        classes: of the training set that these images are not part of, but lie beside: their labels are some
+            of its.
 
     Raises:
         UserError: nothing there, no images in it, or images that are not square, alike, and grey or RGB.
@@ -100,13 +94,20 @@ def load_stored_images(
     if width != height:
         raise UserError(f"{where} is {width}×{height}; images must be square")
     channels = CHANNELS[upright_picture(picture, where, convert).mode]
-    numbers, classes = torch.zeros(len(storage), dtype=torch.int64), 0
-    if labels and (in_index := _read_labels(storage, every_label)):
-        numbers, classes = torch.tensor(in_index), max(in_index) + 1
-    found = StoredImages(storage, numbers, ImageSpec(place.stem, channels, width, classes), convert)
+    given = _labels(storage, classes) if labels else None
+    numbers = torch.zeros(len(storage), dtype=torch.int64) if given is None else torch.tensor(given.numbers)
+    count, names = (0, ()) if given is None else (int(numbers.max()) + 1, given.names)
+    found = StoredImages(storage, numbers, ImageSpec(place.stem, channels, width, count, names), convert)
     for number in spread(len(storage)):
         found.pixels(number)
     return found
+
+
+def _labels(storage: Storage, classes: Sequence[str] | None) -> Labels | None:
+    if classes is None:
+        return read_labels(storage)
+    numbers = read_known_labels(storage, classes)
+    return None if numbers is None else Labels(numbers, tuple(classes))
 
 
 def spread(count: int, most: int = LOOKED_AT) -> list[int]:
@@ -116,81 +117,3 @@ def spread(count: int, most: int = LOOKED_AT) -> list[int]:
 
 def _where(storage: Storage, number: int) -> str:
     return f"{storage.path}: {storage.name(number)}"
-
-
-def class_folders(storage: Storage) -> tuple[list[str], list[int]] | None:
-    """Names of the folders that images lie in, one for each class, and each image's number among them: in the
-    order of the names, of numbers by their size. None where they do not lie so: an image beside the folders,
-    a single folder, or parts of a large set as EDM's `dataset_tool.py` numbers them, 00000, 00001, …
-    """
-    places = [posixpath.dirname(storage.key(i)) for i in range(len(storage))]
-    above = posixpath.commonpath(places) if all(places) else ""
-    of = [place.removeprefix(above).strip("/").split("/")[0] for place in places]
-    found = set(of)
-    if "" in found or len(found) < 2 or all(re.fullmatch(r"\d{5}", name) for name in found):
-        return None
-    decimal = all(name.isdecimal() for name in found)
-    names = sorted(found, key=(lambda name: (int(name), name)) if decimal else None)
-    number = {name: i for i, name in enumerate(names)}
-    return names, [number[name] for name in of]
-
-
-def _refuse_parts(storage: Storage, names: list[str]) -> None:
-    """Folders of the parts of a set would be taken for its classes."""
-    if {name.lower() for name in names} <= PARTS:
-        raise UserError(
-            f"{storage.path} holds {', '.join(names)}, which are parts of a data set and no classes; give "
-            "the folder of one of them, or data.labels=false for all its pictures without labels"
-        )
-
-
-def _numbered(names: list[str], most: int = 10) -> str:
-    shown_names = ", ".join(f"{i} {name}" for i, name in enumerate(names[:most]))
-    return shown_names + (f", … {len(names) - 1} {names[-1]}" if len(names) > most else "")
-
-
-def _read_labels(storage: Storage, every_label: bool) -> list[int] | None:
-    """N labels in 0 … n−1, each of which is there if that is asked; None where the file says that there are
-    none."""
-    where, content = f"{storage.path}: {INDEX}", storage.read_index()
-    if content is None:
-        if every_label and not storage.other_index and (folders := class_folders(storage)):
-            names, numbers = folders
-            _refuse_parts(storage, names)
-            log.info("labels of %s by folder: %s", storage.path, _numbered(names))
-            return numbers
-        there = f" (there is {storage.other_index})" if storage.other_index else ""
-        remedy = "a folder for each class does, too; a run takes the images without by data.labels=false"
-        raise UserError(
-            f'{where} is missing{there}, and with it the labels, as {{"labels": [["a.png", 3], ...]}}; '
-            + (remedy if every_label else "they are the numbers of the training set's classes")
-        )
-    by_name: dict[str, object] = {}
-    try:
-        entries = json.loads(content)["labels"]
-        for name, label in [] if entries is None else entries:
-            if (key := path_key(name)) in by_name:
-                raise UserError(f"{where} lists {name} twice; each image has one label")
-            by_name[key] = label
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f'{where} is not {{"labels": [["image.png", 0], …]}} or null') from error
-    if entries is None:
-        return None
-    numbers = []
-    for i in range(len(storage)):
-        label = by_name.get(storage.key(i))
-        if label is None:
-            raise UserError(f"{where} has no label for {storage.name(i)}")
-        if type(label) is not int or label < 0:
-            found = shown(label)
-            raise UserError(
-                f"{where} has the label {found} for {storage.name(i)}; whole numbers from 0 are allowed"
-            )
-        numbers.append(label)
-    largest = max(numbers)
-    unused = set(range(min(largest + 1, len(numbers) + 1))).difference(numbers)
-    if every_label and unused:
-        raise UserError(
-            f"{where} has labels up to {largest}, but no image with label {min(unused)}; they must be 0 … n−1"
-        )
-    return numbers

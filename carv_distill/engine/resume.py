@@ -76,7 +76,8 @@ def require_same(task: Task, config: RunConfig, folder: Path) -> None:
     if differing:
         first = differing[0]
         others = f" (other values differ too: {', '.join(differing[1:])})" if differing[1:] else ""
-        raise UserError(_differs(first, before[first], folder, now[first], others))
+        start = next((key for key, spec, *_ in leaves(config) if spec.metadata.get("begin")), None)
+        raise UserError(_differs(first, before[first], folder, now[first], others, start))
 
 
 def _require_content(key: str, value: Any, before: str, now: str | None, folder: Path) -> None:
@@ -100,11 +101,20 @@ def _same_place(before: str | None, now: str | None) -> bool:
     return new.exists() and old.parts[-2:] == new.parts[-2:]
 
 
-def _differs(key: str, before: Any, folder: Path, now: Any, others: str = "") -> str:
-    why = " (its learning rates decay over that many)" if key == "trainer.max_steps" else ""
+def _differs(
+    key: str, before: Any, folder: Path, now: Any, others: str = "", start: str | None = None
+) -> str:
+    """That a resumed run has another value; `start`: the option that says what a new one begins with."""
+    said = f"--resume: {key} was {before!r} in {folder}"
+    if key == "trainer.max_steps":
+        beginning = "" if start is None else f"; {start} says with what it begins"
+        return (
+            f"{said}, over which its learning rates decay, now {now!r}{others}; say {key}={before} to finish "
+            f"that run, or give another name to start a new one{beginning}"
+        )
     return (
-        f"--resume: {key} was {before!r} in {folder}{why}, now {now!r}{others}; a resumed run keeps its "
-        "values: say them again (or give another name to start a new one)"
+        f"{said}, now {now!r}{others}; a resumed run keeps its values: say them again (or give another name "
+        "to start a new one)"
     )
 
 

@@ -14,6 +14,23 @@ from .image_module import PretrainModule
 
 log = logging.getLogger(__name__)
 
+_SAME = "take the one that it was trained with"
+OF_DATA = {
+    "num_class_embeds": (
+        "number of labels, the null label included,",
+        "these data have other classes, or none, and a teacher goes on with as many as it has",
+    ),
+    "in_channels": ("number of colours", "data.convert=rgb makes three of grey"),
+    "sample_size": ("side in pixels", "the pictures must be of its size"),
+}
+"""Of a network's configuration what follows from the data, in a user's words, and what can be done."""
+OPTIONS = {
+    "block_out_channels": ("channels", f"training.channels: {_SAME}"),
+    "layers_per_block": ("layers", f"training.layers: {_SAME}"),
+    "attention_head_dim": ("channels of a head", f"training.head_channels: {_SAME}"),
+}
+"""And what follows from options, likewise."""
+
 
 def start_from(module: PretrainModule, place: str) -> None:
     """Puts the network that learns and its average where a teacher has its weights.
@@ -46,13 +63,13 @@ def _require_same(module: PretrainModule, given: Teacher, place: str) -> None:
             "(training.sigma_data)"
         )
     learned: Any = module.denoiser.network
-    ours, theirs = _sizes(learned), _sizes(given.network)
-    for key in sorted(ours.keys() | theirs.keys()):
-        if ours.get(key) != theirs.get(key):
+    own, other = _sizes(learned), _sizes(given.network)
+    for key in sorted(own.keys() | other.keys(), key=lambda key: (key not in OF_DATA, key)):
+        if own.get(key) != other.get(key):
+            what, remedy = {**OF_DATA, **OPTIONS}.get(key, (key, "the two are of different kinds"))
             raise UserError(
-                f"training.start: {place} is another network: its {key} is {shown(theirs.get(key))}, and "
-                f"this training's {shown(ours.get(key))}; they follow from the data and from "
-                "training.channels, layers and head_channels"
+                f"training.start: {place} is another network: its {what} is {shown(other.get(key))}, and "
+                f"this training's {shown(own.get(key))}; {remedy}"
             )
 
 

@@ -66,6 +66,14 @@ def local_folder(path: str, patterns: Sequence[str] = ("*.json", "*.safetensors"
         ) from error
 
 
+def model_inside(folder: Path) -> str:
+    """For a message: where a folder that is no model's has one below it, as a run's does; else empty."""
+    for name in ("teacher", "student"):
+        if any((folder / name / file).is_file() for file in ("config.json", "model_index.json")):
+            return f"; {folder / name} is one"
+    return ""
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file.
 

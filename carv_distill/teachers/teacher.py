@@ -18,7 +18,7 @@ from carv_distill.files import updated_folder
 from .denoiser import GuidedDenoiser, NetworkDenoiser
 from .edm.networks import DhariwalUNet, SongUNet
 from .edm.unet import EDMNetwork
-from .folder import local_folder, read_json
+from .folder import local_folder, model_inside, read_json
 from .network import ImageNetwork, UNetNetwork
 from .schedule import EDMSchedule, LogNormalSchedule, NoiseSchedule
 from .scheduler import SCHEDULER, parametrisation, read_scheduler
@@ -31,6 +31,8 @@ NETWORKS: dict[str, tuple[type[ModelMixin], type[ImageNetwork]]] = {
     "DhariwalUNet": (DhariwalUNet, EDMNetwork),
 }
 """The networks of a teacher of images with their face, by the `_class_name` in their `config.json`."""
+PIPELINE = "model_index.json"
+"""Which pipeline of diffusers a folder is of."""
 TRAINING = "training.json"
 """What a teacher learned from: noise levels ln σ ~ N(p_mean, p_std²), as EDM has them; or which of
 the rendered `clips` or `shapes`."""
@@ -100,6 +102,7 @@ def load_teacher(path: str | Path) -> Teacher:
     folder = local_folder(str(path))
     unet_folder = folder / "unet" if (folder / "unet").is_dir() else folder
     scheduler_folder = folder / "scheduler" if (folder / "scheduler").is_dir() else folder
+    _refuse_others(folder, unet_folder)
     about = read_json(unet_folder / "config.json")
     name = about.get("_class_name", UNet2DModel.__name__)
     config = read_scheduler(scheduler_folder)
@@ -124,6 +127,23 @@ def load_teacher(path: str | Path) -> Teacher:
     shape = teacher.channels, teacher.size, teacher.size
     try_denoiser(denoiser, schedule, shape, label, str(unet_folder))
     return teacher
+
+
+def _refuse_others(folder: Path, network: Path) -> None:
+    """A run's folder, and a pipeline of another kind by its class, rather than by what they lack of an image
+    teacher."""
+    index, config = folder / PIPELINE, network / "config.json"
+    if not index.is_file():
+        if not config.is_file() and (inside := model_inside(folder)):
+            raise UserError(f"teacher.path: {folder} is no teacher's folder{inside}")
+        return
+    if not config.is_file() or read_json(config).get("_class_name", UNet2DModel.__name__) not in NETWORKS:
+        name = shown(read_json(index).get("_class_name"))
+        raise UserError(
+            f"teacher.path: {folder} is a {name}; pictures with labels, or with neither labels nor captions, "
+            f"go with a teacher of one network ({', '.join(NETWORKS)}) and its scheduler, and this one, if "
+            "prompts condition it, with pictures or clips with captions"
+        )
 
 
 def _training_levels(file: Path, schedule: NoiseSchedule) -> LogNormalSchedule | None:

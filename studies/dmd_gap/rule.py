@@ -23,7 +23,7 @@ import pandas as pd
 from studies.cached import compute
 from studies.dmd_gap.arms import BASE, STRATA, Arm, Plan, estimator_words, make_arms
 from studies.dmd_gap.settings import DIGITS, TEXT_TO_IMAGE, Setting
-from studies.dmd_gap.states import measure_lag
+from studies.dmd_gap.states import REFINE, measure_lag
 from studies.dmd_gap.table import COSTS, FOLLOWS, NO_BETTER, outcome
 from studies.intervals import paired_differences
 from studies.runs import train_all
@@ -94,18 +94,26 @@ def train(pairs: Iterable[Pair], seeds: Sequence[int], folder: Path, workers: in
 
 
 def measure(
-    pairs: Iterable[Pair], seeds: Sequence[int], folder: Path, workers: int, floor: float | None
+    pairs: Iterable[Pair],
+    seeds: Sequence[int],
+    folder: Path,
+    workers: int,
+    floor: float | None,
+    refine: int = REFINE,
 ) -> list[Row]:
     """A row for each: N and N* of the noisy runs, the difference of FID at equal updates, paired over seeds,
     and whether quality followed: true, false, or none where that is not resolved.
 
     Args:
         floor: FID of real pictures; None where that is not known.
+        refine: see :func:`~.states.measure_lag`.
     """
     pairs = list(pairs)
     first = [(each.noisy.run(seeds[0]).name, each.noisy.updates) for each in pairs]
     lags = compute(
-        [partial(measure_lag, folder / name, step, PAIRS) for name, step in first], folder / "cache", workers
+        [partial(measure_lag, folder / name, step, PAIRS, refine) for name, step in first],
+        folder / "cache",
+        workers,
     )
     rows = []
     for each, lag in zip(pairs, lags, strict=True):

@@ -36,6 +36,8 @@ ESTIMATORS = {"(8,1) iid": (1, "iid"), "(8,16) iid": (16, "iid"), "(8,16) strati
 UPSTREAM = 8
 REFINE, BATCH = 400, 8
 """Updates of the copy of the fake score, of so many times the run's own batch; half a cosine to zero."""
+QUICK_REFINE = 20
+"""Of a trial, whose lag says nothing."""
 CPU = torch.device("cpu")
 Call = Callable[[Tensor, Tensor, Tensor, Cond], Tensor]
 """(x, σ, ε, condition) → a residual, shape of x."""
@@ -115,11 +117,11 @@ def measure_scores(run: Path, step: int, estimator: str, pairs: int) -> Scores:
     return Scores(within(score), within(difference))
 
 
-def measure_lag(run: Path, step: int, pairs: int) -> Lag:
+def measure_lag(run: Path, step: int, pairs: int, refine: int = REFINE) -> Lag:
     """Trains two copies of the fake score on the frozen student; pairs of (8,16) stratified measure what they
     change."""
     module = open_state(run, step)
-    objective, copies = module.objective, [refine(module, name) for name in ("first", "second")]
+    objective, copies = module.objective, [refined(module, name, refine) for name in ("first", "second")]
     draws, sampler = sampler_of("(8,16) stratified")
 
     def gradient(fake: NetworkDenoiser) -> Call:
@@ -173,20 +175,20 @@ def pipeline_of(
     return pipeline
 
 
-def refine(module: DMDModule, name: str) -> NetworkDenoiser:
-    """A copy of the fake score that has learned from the frozen student for REFINE more updates, by streams
+def refined(module: DMDModule, name: str, updates: int) -> NetworkDenoiser:
+    """A copy of the fake score that has learned from the frozen student for so many more updates, by streams
     of its name."""
     objective, o = module.objective, module.options
-    refined = copy.deepcopy(objective.fake)
+    fake = copy.deepcopy(objective.fake)
     betas = o.beta1, o.beta2
-    adam = torch.optim.AdamW(refined.parameters(), o.fake_lr, betas, weight_decay=o.weight_decay)
-    for number in range(REFINE):
+    adam = torch.optim.AdamW(fake.parameters(), o.fake_lr, betas, weight_decay=o.weight_decay)
+    for number in range(updates):
         for group in adam.param_groups:
-            group["lr"] = o.fake_lr * (1 + math.cos(math.pi * number / REFINE)) / 2
+            group["lr"] = o.fake_lr * (1 + math.cos(math.pi * number / updates)) / 2
         adam.zero_grad()
-        loss_of(objective, refined, f"refine {name}", number).backward()
+        loss_of(objective, fake, f"refine {name}", number).backward()
         adam.step()
-    return refined
+    return fake
 
 
 def loss_of(objective: DMDObjective, fake: NetworkDenoiser, name: str, number: int) -> Tensor:
@@ -207,11 +209,13 @@ def compared_loss(objective: DMDObjective, fake: NetworkDenoiser) -> float:
     return statistics.fmean(loss_of(objective, fake, "compare", number).item() for number in range(16))
 
 
-def measure_states(run: Path, steps: Sequence[int], pairs: int, folder: Path, workers: int) -> list[Row]:
+def measure_states(
+    run: Path, steps: Sequence[int], pairs: int, folder: Path, workers: int, refine: int = REFINE
+) -> list[Row]:
     """A row for each state and estimator."""
     calls = {
         step: {
-            "lag": partial(measure_lag, run, step, pairs),
+            "lag": partial(measure_lag, run, step, pairs, refine),
             "gradient": {e: partial(measure_gradient, run, step, e, pairs) for e in ESTIMATORS},
             "scores": {e: partial(measure_scores, run, step, e, pairs) for e in ESTIMATORS},
         }

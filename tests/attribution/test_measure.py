@@ -99,7 +99,7 @@ def test_cosines_of_mean_gradients(tmp_path: Path, teacher: TrainedModel) -> Non
     drawn = draw_influence(result, 5, tmp_path / "out")
     assert [p.name for p in drawn] == ["cosine.png"]
     assert all(p.stat().st_size > 5000 for p in drawn)
-    assert "Most influential training samples" in str(influence_table(result, 3))
+    assert "Most influential of the 70 training samples" in str(influence_table(result, 3))
     assert conclusions(result) == []  # two groups: none to hold against the other two
     assert verdict(result, []).startswith("Whether the ranking agrees")
     assert result.seconds is not None
@@ -113,7 +113,7 @@ def test_cosines_of_mean_gradients(tmp_path: Path, teacher: TrainedModel) -> Non
     assert torch.allclose(biased.ranking.scores[~own], naive[~own], atol=1e-6)
     assert [p.name for p in draw_influence(biased, 5, tmp_path / "out")] == ["cosine.png", "cosine_draws.png"]
     assert "keeps an error" in conclusions(biased)[1]
-    assert " 2 draws each correlate to " in verdict(biased)
+    assert " 2 draws each correlate to " in verdict(biased, [])
     for options, said in (
         (replace(OPTIONS, votes=FEW), f"^--votes: {FEW} of {FEW} training samples .*1 to {FEW - 1}"),
         (replace(OPTIONS, votes=3, queries="data:3"), "^--votes: 3 is for several queries, found one"),
@@ -141,24 +141,28 @@ def test_a_stopped_job_goes_on_and_another_set_up_is_refused(tmp_path: Path, tea
     np.testing.assert_allclose(np.load(block), content, rtol=1e-4, atol=1e-5 * np.abs(content).max())
 
     changes: list[tuple[dict[str, Any], str]] = [
-        ({"seed": 1}, "projection"),
-        ({"draws": 8}, "draws"),
-        ({"parameters": ("*conv_in*",)}, "parameters"),
-        ({"noise": "iid"}, "draws"),
-        ({"projection": "rademacher"}, "projection"),
-        ({"precision": "bf16"}, "precision"),
+        ({"seed": 1}, "--seed 0"),
+        ({"draws": 8}, "--draws 4"),
+        ({"parameters": ("*conv_in*",)}, "another --parameters"),
+        ({"noise": "iid"}, '--noise "auto"'),
+        ({"projection": "rademacher"}, '--projection "countsketch"'),
+        ({"precision": "bf16"}, '--precision "fp32"'),
     ]
     for change, name in changes:
-        with pytest.raises(UserError, match=rf"store: made with {name} .*--store"):
+        with pytest.raises(UserError, match=rf"store: made with {name}.*--store"):
             measured(teacher, replace(sketched, **change), tmp_path / "out")
-    with pytest.raises(UserError, match=r"store: made with model .*--store"):
+    with pytest.raises(UserError, match="store: made with --among 70, asked for now is 8; give"):
+        measured(teacher, replace(sketched, among=8), tmp_path / "out")
+    with pytest.raises(UserError, match=r"^--among: 71 of the 70 training samples .*allowed: 1 to 70"):
+        measured(teacher, replace(sketched, among=71), tmp_path / "new")
+    with pytest.raises(UserError, match=r"store: made with another --teacher or --run .*--store"):
         measured(tiny_teacher(tmp_path, 1), sketched, tmp_path / "out")
     measured(teacher, sketched, tmp_path / "out")
     manifest = tmp_path / "out/store/store.json"
     before_names = json.loads(manifest.read_text())
     del before_names["fingerprint"]["projection"]["by"]  # as of features of whole gradients
     manifest.write_text(json.dumps(before_names))
-    with pytest.raises(UserError, match=r"store: made with projection .*--store"):
+    with pytest.raises(UserError, match=r"store: made with another way to project .*--store"):
         measured(teacher, sketched, tmp_path / "out")
 
 

@@ -92,3 +92,19 @@ def test_queries_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     labels = {"labels": [["a.png", 1], ["b/c.png", 0]]}
     (tmp_path / "mine/dataset.json").write_text(json.dumps(labels))
     assert titles(str(tmp_path / "mine")) == ["a.png (1)", "b/c.png (0)"]
+
+
+def test_a_folder_of_each_class_is_numbered_as_in_the_training_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of digits the classes are called by their numbers."""
+    few_digits(monkeypatch)
+    model = load_model(tiny_teacher(tmp_path), "cpu")
+    for name in ("asked/7/a.png", "asked/2/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 200).save(tmp_path / name)
+    assert read_queries(str(tmp_path / "asked"), model).words == ["2", "7"]
+    assert read_queries(str(tmp_path / "asked/7"), model).words == ["7"]
+    (tmp_path / "asked/2").rename(tmp_path / "asked/two")
+    with pytest.raises(UserError, match=r"--queries: .*b\.png lies in none of them \(0, 1, 2, 3, 4, … 9\)"):
+        read_queries(str(tmp_path / "asked"), model)

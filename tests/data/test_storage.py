@@ -17,7 +17,6 @@ import torch
 
 from carv_distill.data.images import load_images
 from carv_distill.data.sets import ImageSet
-from carv_distill.data.stored import load_stored_images
 from carv_distill.errors import UserError
 from tests.helpers.image_files import Files, as_folder, as_zip, pictures, png, stored
 
@@ -264,7 +263,7 @@ def test_folders_of_classes_are_labels(
     with caplog.at_level("INFO"):
         data = load_images(stored(write(tmp_path, named(*names))))
     assert labels_of(data) == [0, 0, 1, 2]  # in the order of the files' names
-    assert data.spec.classes == 3
+    assert (data.spec.classes, data.spec.names) == (3, ("cat", "dog", "emu"))
     assert "by folder: 0 cat, 1 dog, 2 emu" in caplog.text
     numbers = [f"{top}{n}/a.png" for n in (0, 2, 10)]
     (tmp_path / "numbers").mkdir()
@@ -304,10 +303,3 @@ def test_parts_of_a_data_set_are_no_classes(write: Write, parts: tuple[str, ...]
         0,
         1,
     ]
-
-
-def test_folders_of_queries_name_no_classes(tmp_path: Path) -> None:
-    """Some of the training set's folders would be numbered as others."""
-    place = as_folder(tmp_path, named("dog/b.png", "emu/a.png"))
-    with pytest.raises(UserError, match="they are the numbers of the training set's classes"):
-        load_stored_images(str(place), every_label=False)

@@ -105,7 +105,8 @@ def test_a_length_that_rates_decay_over_says_why_it_stays(small_config: MakeConf
     words = ("dmd.lr_decay=student", "trainer.max_steps=2")
     train(small_config(*words))
     with pytest.raises(
-        UserError, match=r"trainer.max_steps was 2 in .* \(its learning rates decay over that many\)"
+        UserError,
+        match=r"max_steps was 2 in .*over which its learning rates decay, now 4; .*one; dmd\.start says",
     ):
         run_to_resume(small_config(*words, "trainer.max_steps=4"))
 

@@ -81,9 +81,21 @@ def own(folder: Path) -> Path:
     ("make", "options", "said"),
     [
         (own, SMALL | {"sigma_data": 0.25}, r"EDMPreconditioning with sigma_data 0\.5, and this .* 0\.25"),
-        (own, SMALL | {"channels": [8, 8]}, r"its block_out_channels is \[8, 16\], .*training's \[8, 8\]"),
-        (own, SMALL | {"head_channels": 16}, "its attention_head_dim is 8, and this training's 16"),
-        (unlabelled, SMALL, "is another network: its "),
+        (
+            own,
+            SMALL | {"channels": [8, 8]},
+            r"its channels is \[8, 16\], .*'s \[8, 8\]; training\.channels: take",
+        ),
+        (
+            own,
+            SMALL | {"head_channels": 16},
+            r"its channels of a head is 8, and .* 16; training\.head_channels: take",
+        ),
+        (
+            unlabelled,
+            SMALL,
+            "its number of labels, the null label included, is None, and this training's 11; ",
+        ),
     ],
 )
 def test_a_teacher_of_another_kind_is_one_line(

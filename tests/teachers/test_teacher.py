@@ -302,3 +302,21 @@ def test_levels_of_the_training_are_kept(tmp_path: Path) -> None:
         (tmp_path / "t/training.json").write_text(content)
         with pytest.raises(UserError, match=rf"training.json.* {said}"):
             load_teacher(tmp_path / "t")
+
+
+@pytest.mark.parametrize("network", [None, "UNet2DConditionModel"])
+def test_a_pipeline_of_another_kind_is_named_by_its_class(network: str | None, tmp_path: Path) -> None:
+    """Its own files are whole: what an image teacher would have is not missing in it."""
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "model_index.json").write_text('{"_class_name": "WanPipeline"}')
+    if network:
+        (tmp_path / "unet/config.json").write_text(json.dumps({"_class_name": network}))
+    said = refusal(tmp_path)
+    assert said.startswith(f"teacher.path: {tmp_path} is a 'WanPipeline'; pictures with labels, or with")
+
+
+def test_of_a_run_the_teacher_in_it_is_named(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "runs/mine"
+    run.mkdir(parents=True)
+    folder.rename(run / "teacher")
+    assert refusal(run) == f"teacher.path: {run} is no teacher's folder; {run / 'teacher'} is one"

@@ -35,7 +35,7 @@ from carv_distill.variance import Pipeline
 from .chunks import find_chunk
 from .draws import shared_draws
 from .pilot import pilot_sampler, sampler_dict, sampler_from_dict
-from .store import FeatureStore
+from .store import FeatureStore, require_alike
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +113,26 @@ def prepare_features(
     job = FeatureJob(gradients, projector, draws, o.chunk or 1, o.normalise == "draw", model_id)
     used = {"strategy": sampler.strategy, "noise": sampler.noise}
     return job, store, {"sampler": used, "dimension": dimension, "made with": about}
+
+
+def require_store(o: InfluenceOptions, training: TrainingSet, place: Path) -> None:
+    """That the store in a folder, if there is one, is of as many samples and draws as are asked for, before
+    anything is encoded or generated; :func:`prepare_features` holds it against all the rest.
+
+    Raises:
+        UserError: it is not.
+    """
+    wanted = {
+        "samples": len(training),
+        "groups": o.groups,
+        "fingerprint": {"data": training.digest, "draws": _draws(o), "normalise": o.normalise},
+    }
+    require_alike(place, wanted, whole=False)
+
+
+def _draws(o: InfluenceOptions) -> dict[str, Any]:
+    names = ("draws", "strategy", "proposal", "noise", "seed")
+    return {name: getattr(o, name) for name in names}
 
 
 def fill_store(
@@ -222,13 +242,7 @@ def _fingerprint(
         "data": made[1],
         "parameters": digest([], " ".join(gradients.loss.chosen)),
         "projection": projection,
-        "draws": {
-            "draws": o.draws,
-            "strategy": o.strategy,
-            "proposal": o.proposal,
-            "noise": o.noise,
-            "seed": o.seed,
-        },
+        "draws": _draws(o),
         "sampler": digest([sampler.proposal.mass], f"{sampler.strategy} {sampler.noise}"),
         "loss": digest([sigma, *model.denoiser.precondition(sigma)], "" if o.output == "loss" else o.output),
         "normalise": o.normalise,

@@ -21,6 +21,20 @@ log = logging.getLogger(__name__)
 MANIFEST, SECONDS = "store.json", "seconds.json"
 REMEDY = "give another folder with --store, or remove this one"
 
+FLAGS = {
+    "samples": "--among",
+    "model": "--teacher or --run",
+    "projection.kind": "--projection",
+    "projection.number": "--checkpoints",
+    "projection.drawn on": "--device",
+    "projection.by": "way to project",
+    "sampler": "--strategy, --proposal or --noise",
+    "loss": "--output or levels of the training",
+}
+"""What a user calls an entry of a manifest, where it is not --entry."""
+DIGESTED = ("model", "data", "parameters", "sampler", "loss", "projection.by")
+"""Entries that say nothing by themselves."""
+
 Fingerprint = Mapping[str, str | int | float | list[Any] | dict[str, Any] | None]
 
 
@@ -73,15 +87,7 @@ class FeatureStore:
                 raise UserError(f"{self.folder}: not a folder; give another with --store") from None
         except OSError as error:
             raise UserError(f"{self.folder}: could not be written ({error.strerror})") from error
-        there, wanted = _entries(self.folder, _read(path)), _entries(self.folder, text)
-        unlike = [key for key in {**there, **wanted} if there.get(key) != wanted.get(key)]
-        if unlike:
-            first, *others = unlike
-            more = f"; unlike are also {', '.join(name for _, name in others)}" if others else ""
-            raise UserError(
-                f"{self.folder}: made with {first[1]} {there.get(first, 'absent')}, asked for now is "
-                f"{wanted.get(first, 'absent')}{more}; {REMEDY}"
-            )
+        require_alike(self.folder, json.loads(text))
 
     def rows(self, block: int) -> slice:
         """The samples of a block; the last may have fewer."""
@@ -197,6 +203,37 @@ class FeatureStore:
         return None
 
 
+def require_alike(folder: Path, wanted: Mapping[str, Any], whole: bool = True) -> None:
+    """UserError unless the store in a folder, if there is one, was made as is wanted, by options if they say
+    how.
+
+    Args:
+        wanted: a manifest.
+        whole: nothing but that is allowed; else it is a part of one, for what is known before the rest.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return
+    there, now = _entries(folder, _read(path)), _entries(folder, json.dumps(wanted))
+    known = {**now, **there} if whole else now
+    unlike = [key for key in known if there.get(key) != now.get(key)]
+    if "samples" in unlike:  # of which the digest of the data says the same once more
+        unlike = [key for key in unlike if key != "fingerprint.data"]
+    if unlike:
+        first, *others = unlike
+        name = _flag(first)
+        said = f"{name} {there.get(first, 'absent')}, asked for now is {now.get(first, 'absent')}"
+        if first.removeprefix("fingerprint.") in DIGESTED:
+            said = f"another {name} than is asked for now"
+        more = f"; unlike are also {', '.join(map(_flag, others))}" if others else ""
+        raise UserError(f"{folder}: made with {said}{more}; {REMEDY}")
+
+
+def _flag(key: str) -> str:
+    name = key.removeprefix("fingerprint.")
+    return FLAGS.get(name, f"--{name.rpartition('.')[2]}")
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
@@ -204,15 +241,21 @@ def _read(path: Path) -> str:
         raise UserError(f"{path}: cannot be read ({error})") from error
 
 
-def _entries(folder: Path, text: str) -> dict[tuple[str, str], str]:
-    """What a manifest holds as JSON, under its section and name: a fingerprint may have a size as well."""
+def _entries(folder: Path, text: str) -> dict[str, str]:
+    """What a manifest holds, each number or text by its path in it, as JSON."""
     try:
         content = json.loads(text)
-        sections = {"fingerprint": content.pop("fingerprint"), "store": content}
-        entries = [(section, key, value) for section, part in sections.items() for key, value in part.items()]
+        _ = content["fingerprint"].items()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / MANIFEST}: not the manifest of a store of features; {REMEDY}") from error
-    return {
-        (section, key): json.dumps(value, sort_keys=True, ensure_ascii=False)
-        for section, key, value in entries
-    }
+    entries: dict[str, str] = {}
+
+    def add(part: Mapping[str, Any], prefix: str) -> None:
+        for key, value in part.items():
+            if isinstance(value, dict):
+                add(value, f"{prefix}{key}.")
+            else:
+                entries[f"{prefix}{key}"] = json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+    add(content, "")
+    return entries

@@ -17,7 +17,7 @@ from carv_distill.attribution.samples.sets import Samples, TrainingSet, held, na
 from carv_distill.data.clips.options import ClipOptions
 from carv_distill.data.images import check_fit, load_images
 from carv_distill.data.options import CAPTIONED, DataOptions
-from carv_distill.data.sets import ImageSet, in_memory, originals
+from carv_distill.data.sets import ImageSet, ImageSpec, in_memory, originals
 from carv_distill.data.stored import load_stored_images
 from carv_distill.engine.folder import product_of
 from carv_distill.engine.task import TrainedModel
@@ -89,13 +89,16 @@ def labelled_model(
         levels: of its training loss; by default those that its folder says, else its own schedule, uniform
             in u.
     """
-    teacher, images = load_teacher(path), originals(load_images(data))
+    teacher = load_teacher(path)
+    if data.name == "images" and teacher.labels <= 1:  # labels say nothing to it, and may be none
+        data = replace(data, labels=False)
+    images = originals(load_images(data))
     check_fit(teacher, images.spec, str(path))
     denoiser = teacher.denoiser.to(device)
     spec = images.spec
 
     def prepare(pictures: Tensor, labels: list[Any]) -> Samples:
-        return _labelled(pictures, torch.as_tensor(labels, dtype=torch.long), teacher)
+        return _labelled(pictures, torch.as_tensor(labels, dtype=torch.long), teacher, spec)
 
     def generate(labels: Sequence[Any]) -> Samples:
         number = torch.as_tensor(labels, dtype=torch.long)
@@ -104,7 +107,7 @@ def labelled_model(
         return prepare(pictures.cpu(), number.tolist())
 
     def read(folder: Path) -> tuple[Tensor, list[Any], list[str]]:
-        found = load_stored_images(str(folder), labels=bool(teacher.labels), every_label=False)
+        found = load_stored_images(str(folder), labels=bool(spec.classes), classes=spec.words)
         if found.spec.shape != spec.shape:
             raise UserError(
                 f"--queries: {folder} has images {list(found.spec.shape)}, the model's are {list(spec.shape)}"
@@ -139,15 +142,15 @@ def architecture(config: Mapping[str, Any]) -> str:
     return json.dumps(plain, sort_keys=True, default=str)
 
 
-def _labelled(pictures: Tensor, labels: Tensor, teacher: Teacher) -> Samples:
-    words = [str(n) for n in labels.tolist()]
+def _labelled(pictures: Tensor, labels: Tensor, teacher: Teacher, spec: ImageSpec) -> Samples:
+    words = [spec.words[n] if spec.classes else "" for n in labels.tolist()]
     return Samples(pictures, words, SampleBatch(pictures, labels if teacher.labels else None))
 
 
 def _training(images: ImageSet, teacher: Teacher) -> TrainingSet:
     """All of it in memory: what such a teacher learned from is small beside its features."""
     whole = in_memory(images)
-    return held(_labelled(whole.images, whole.labels, teacher), names_of(images))
+    return held(_labelled(whole.images, whole.labels, teacher, images.spec), names_of(images))
 
 
 def _student(folder: Path, model: AttributedModel, device: str) -> Callable[[Sequence[Any]], Samples]:

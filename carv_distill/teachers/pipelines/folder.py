@@ -15,7 +15,7 @@ from transformers.utils import is_sentencepiece_available
 
 from carv_distill.digests import DIGESTS, content_digest
 from carv_distill.errors import UserError, shown
-from carv_distill.teachers.folder import local_folder, read_json, reading, refuse_code
+from carv_distill.teachers.folder import local_folder, model_inside, read_json, reading, refuse_code
 from carv_distill.teachers.weights import read_network
 
 from .encoder import PromptEncoder
@@ -104,7 +104,7 @@ def find_pipeline(path: str | Path) -> PipelineFolder:
     if not index_file.is_file():
         raise UserError(
             f"teacher.path: {path} has no {INDEX}; it must be the folder of a pipeline, one of "
-            f"{', '.join(FAMILIES)}"
+            f"{', '.join(FAMILIES)}{model_inside(index_file.parent)}"
         )
     index = read_json(index_file)
     name = index.get("_class_name")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from carv_distill.attribution.features.store import FeatureStore
+from carv_distill.attribution.features.store import DIGESTED, FLAGS, FeatureStore, require_alike
 from carv_distill.carv import stream
 from carv_distill.errors import UserError
 from tests.helpers.small import largest_file
@@ -83,9 +83,14 @@ def test_another_set_up_is_refused(tmp_path: Path, key: str) -> None:
         other, found, asked = {key: 99}, {"samples": 10, "groups": 2, "size": 5, "block": 4}[key], 99
     with pytest.raises(UserError) as caught:
         opened(tmp_path, **other)
-    words = str(caught.value)
-    assert f"{tmp_path / 'store'}: made with {key} {found}" in words
-    assert f"asked for now is {asked}; give another folder with --store, or remove this one" in words
+    words, name = str(caught.value), FLAGS.get(key, f"--{key}")
+    assert words.startswith(f"{tmp_path / 'store'}: made with ")
+    if key in DIGESTED:
+        assert f"another {name} than is asked for now; give" in words
+    else:
+        assert f"{name} {found}" in words or key == "projection"
+        assert key == "projection" or f"asked for now is {asked}; give" in words
+    assert words.endswith("; give another folder with --store, or remove this one")
     assert "\n" not in words
     assert opened(tmp_path).missing() == [0, 1, 2]
 
@@ -94,9 +99,28 @@ def test_all_that_differs_is_named(tmp_path: Path) -> None:
     """Also an entry that one of the two lacks, and one with the name of a size."""
     opened(tmp_path, fingerprint={"model": "a", "loss": 1, "size": 7})
     with pytest.raises(
-        UserError, match=r"made with loss 1, asked for now is absent; unlike are also size, block; give"
+        UserError,
+        match=r"made with --block 4, asked for now is 5; unlike are also --size, --output or levels",
     ):
         opened(tmp_path, fingerprint={"size": 8, "model": "a"}, block=5)
+
+
+def test_a_part_that_is_known_before_the_rest_is_held_against_a_store(tmp_path: Path) -> None:
+    """Nothing is made; other samples are other data, which is not said twice; of the draws what differs."""
+    place = tmp_path / "store"
+    draws = {"draws": 8, "noise": "iid"}
+    require_alike(place, {"samples": 3, "fingerprint": {}}, whole=False)
+    assert not place.exists()
+    opened(tmp_path, fingerprint={**FINGERPRINT, "draws": draws})
+    require_alike(place, {"samples": 10, "fingerprint": {"data": "digits", "draws": draws}}, whole=False)
+    others: list[tuple[dict[str, Any], str]] = [
+        ({"samples": 5, "fingerprint": {"data": "x"}}, "made with --among 10, asked for now is 5; give"),
+        ({"fingerprint": {"data": "x"}}, "made with another --data than is asked for now; give"),
+        ({"fingerprint": {"draws": draws | {"draws": 9}}}, "made with --draws 8, asked for now is 9; give"),
+    ]
+    for wanted, said in others:
+        with pytest.raises(UserError, match=said):
+            require_alike(place, wanted, whole=False)
 
 
 def test_a_manifest_that_is_none_is_refused(tmp_path: Path) -> None:

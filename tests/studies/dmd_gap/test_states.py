@@ -35,24 +35,22 @@ def test_scores_of_sixteen_draws_vary_less(run: Path) -> None:
 
 def test_a_copy_that_learned_has_the_lower_loss(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the run's own fake score stays as it is. After two updates it is far behind."""
-    monkeypatch.setattr(states, "REFINE", 24)
     monkeypatch.setattr(states, "BATCH", 2)
     module = states.open_state(run, 2)
     before = [p.clone() for p in module.objective.fake.parameters()]
     monkeypatch.setattr(states, "open_state", lambda *_: module)
-    lag = states.measure_lag(run, 2, 3)
+    lag = states.measure_lag(run, 2, 3, 24)
     assert lag.refined < lag.loss
     assert lag.error.value != 0
-    first, second = (states.refine(module, name) for name in ("first", "second"))
+    first, second = (states.refined(module, name, 24) for name in ("first", "second"))
     assert any(not torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(before, module.objective.fake.parameters(), strict=True))
 
 
 def test_without_a_lag_there_is_no_error(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy that learned nothing changes nothing, to the last bit."""
-    monkeypatch.setattr(states, "REFINE", 0)
     monkeypatch.setattr(states, "BATCH", 2)
-    lag = states.measure_lag(run, 2, 3)
+    lag = states.measure_lag(run, 2, 3, 0)
     assert lag.error.value == 0
     assert lag.loss == lag.refined
 
