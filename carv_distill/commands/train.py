@@ -29,7 +29,7 @@ FIGURES = {
     "fid/recall": ("recall", "{:.2f}"),
     "clip/score": ("CLIP score", "{:.1f}"),
     "variance/carv/total": ("variance", "{:.3g}"),
-    "variance/iid/total": ("(R,1) iid", "{:.3g}"),
+    "variance/iid/total": ("of one iid draw a sample", "{:.3g}"),
 }
 """Metrics that a finished run shows beside its FID, with their names and formats."""
 OPTIONS = ("--config", "--resume", "--requeue", "--env", "--help", "--")
