@@ -57,7 +57,11 @@ def prepare(config: DMDConfig, device: str, world_size: int) -> Prepared:
         if isinstance(real, RealLatents) and isinstance(codec, ImageLatents):
             real.fill(codec, own_device(device))
 
-    shown = {"fid": config.fid.shown, "variance/carv": "variance {:.3g}", "variance/iid": "of one iid draw a sample {:.3g}"}
+    shown = {
+        "fid": config.fid.shown,
+        "variance/carv": "variance {:.3g}",
+        "variance/iid": "of one iid draw a sample {:.3g}",
+    }
 
     def finish(trained: DMDModule, folder: Path) -> None:
         draw_run(folder, trained)
