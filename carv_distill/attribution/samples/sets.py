@@ -10,6 +10,7 @@ from torch import Tensor
 
 from carv_distill.data.batches import BatchSet
 from carv_distill.data.captioned import CaptionedFiles
+from carv_distill.data.sets import Some, Unlabelled
 from carv_distill.data.stored import StoredImages
 
 from .batch import SampleBatch
@@ -86,9 +87,18 @@ class TrainingSet:
 
 def names_of(data: BatchSet) -> list[str]:
     """Of each sample: its file's, or #3."""
+    return _files_of(data) or [f"#{number}" for number in range(len(data))]
+
+
+def _files_of(data: BatchSet) -> list[str]:
+    """Empty where they have none."""
     if isinstance(data, StoredImages | CaptionedFiles):
         return [data.storage.name(number) for number in range(len(data))]
-    return [f"#{number}" for number in range(len(data))]
+    if isinstance(data, Unlabelled):
+        return _files_of(data.plain)
+    if isinstance(data, Some) and (files := _files_of(data.plain)):
+        return [files[number] for number in data.numbers.tolist()]
+    return []
 
 
 def held(samples: Samples, names: Sequence[str]) -> TrainingSet:

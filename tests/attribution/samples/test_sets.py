@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-import torch
+from pathlib import Path
 
+import torch
+from PIL import Image
+
+from carv_distill.attribution.samples.sets import names_of
+from carv_distill.data.sets import LabelledImages, Some, Unlabelled
+from carv_distill.data.stored import load_stored_images
 from tests.helpers.attributed import training_set
 
 X = torch.arange(24.0).view(8, 1, 1, 3)
@@ -29,3 +35,15 @@ def test_the_digest_is_of_what_is_in_it() -> None:
     }  # fmt: skip
     assert len(digests) == 4
     assert whole.some([0, 1]).digest == whole.some([0, 1]).digest
+
+
+def test_names_are_those_of_files_whatever_is_made_of_a_set(tmp_path: Path) -> None:
+    """Also without its labels, and of a part of it; what has no files has numbers."""
+    for name in ("a/x.png", "b/y.png", "b/z.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (8, 8)).save(tmp_path / name)
+    images = load_stored_images(str(tmp_path))
+    assert names_of(images) == ["a/x.png", "b/y.png", "b/z.png"]
+    assert names_of(Unlabelled(Some(images, torch.tensor([2, 0])))) == ["b/z.png", "a/x.png"]
+    plain = LabelledImages(torch.zeros(3, 1, 8, 8), torch.zeros(3, dtype=torch.long), images.spec)
+    assert names_of(Some(plain, torch.tensor([2, 0]))) == ["#0", "#1"]
