@@ -88,3 +88,9 @@ def check_fit(teacher: Teacher, spec: ImageSpec, path: str) -> None:
             f"teacher.path: {path} has {teacher.labels} class embeddings, but data {spec.name} has "
             f"{spec.classes} classes (allowed: 0, {spec.classes}, or {spec.classes + 1} with a null label)"
         )
+    if spec.classes and teacher.classes and spec.names and teacher.classes != spec.names:
+        theirs, own = ", ".join(teacher.classes), ", ".join(spec.names)
+        raise UserError(
+            f"teacher.path: {path} learned the classes {theirs}, in this order, but data {spec.name} "
+            f"has {own}"
+        )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from carv_distill.errors import UserError, shown
 
@@ -15,8 +17,11 @@ from .storage import INDEX, Storage, path_key
 
 log = logging.getLogger(__name__)
 
-PARTS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
-"""Names of folders that hold parts of a data set, in small letters."""
+PARTS = {
+    *("train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"),
+    *("unlabeled", "unlabelled", "extra"),
+}
+"""Folders that hold parts of a data set, in small letters, without "set", "images" or "data" behind."""
 FORM = '{"labels": [["a.png", 3], …]}'
 """Of a `dataset.json`."""
 
@@ -41,6 +46,7 @@ def read_labels(storage: Storage) -> Labels | None:
         if not storage.other_index and (found := class_folders(storage)):
             _refuse_parts(storage, found.names)
             log.info("labels of %s by folder: %s", storage.path, _numbered(found.names))
+            _warn_of_numbers(storage, found.names)
             return found
         raise UserError(
             f"{_lacks(storage)}, as {FORM}; a folder for each class does, too{_five_digits(storage)}; in a "
@@ -58,7 +64,7 @@ def read_labels(storage: Storage) -> Labels | None:
     return Labels(numbers)
 
 
-def read_known_labels(storage: Storage, classes: Sequence[str]) -> list[int] | None:
+def read_known_labels(storage: Storage, classes: Sequence[str]) -> list[int]:
     """Of images beside a training set: any of its labels, which are left out as one likes. Without a
     `dataset.json` an image's class is the name of the folder that it lies in, or of one above it; the whole
     set may be such a folder.
@@ -71,11 +77,15 @@ def read_known_labels(storage: Storage, classes: Sequence[str]) -> list[int] | N
     """
     content = storage.read_index()
     if content is not None:
-        return _in_index(storage, content)
+        numbers = _in_index(storage, content)
+        if numbers is None:
+            raise UserError(f"{_index(storage)} says that there are no labels; {FORM} is wanted")
+        return numbers
     number, labels = {path_key(name): n for n, name in enumerate(classes)}, []
+    place = Path(os.path.abspath(storage.path))
+    own = path_key(place.name if place.is_dir() else place.stem)
     for i in range(len(storage)):
-        above = [storage.path.resolve().stem, *posixpath.dirname(storage.key(i)).split("/")]
-        label = next((number[name] for name in reversed(above) if name in number), None)
+        label = _nearest([own, *posixpath.dirname(storage.key(i)).split("/")], number)
         if storage.other_index or label is None:
             known = ", ".join(classes[:5]) + (f", … {classes[-1]}" if len(classes) > 5 else "")
             raise UserError(
@@ -84,6 +94,15 @@ def read_known_labels(storage: Storage, classes: Sequence[str]) -> list[int] | N
             )
         labels.append(label)
     return labels
+
+
+def _nearest(above: Sequence[str], number: Mapping[str, int]) -> int | None:
+    """The class that the nearest of these folders is called as; a class T-shirt/top is two of them."""
+    for end in range(len(above), 0, -1):
+        for start in range(end):
+            if (name := "/".join(above[start:end])) in number:
+                return number[name]
+    return None
 
 
 def class_folders(storage: Storage) -> Labels | None:
@@ -120,11 +139,23 @@ def _five_digits(storage: Storage) -> str:
 
 def _refuse_parts(storage: Storage, names: Sequence[str]) -> None:
     """Folders of the parts of a set would be taken for its classes."""
-    if {name.lower() for name in names} <= PARTS:
+    parts = [name for name in names if re.sub(r"[ _-]?(set|images|data)$", "", name.lower()) in PARTS]
+    if len(parts) >= 2 or parts == list(names):
         raise UserError(
-            f"data.path: {storage.path} holds {', '.join(names)}, which are parts of a data set and no "
+            f"data.path: {storage.path} holds {', '.join(parts)}, which are parts of a data set and no "
             "classes; give the folder of one of them (in a configuration data.labels=false takes all its "
             "pictures without labels)"
+        )
+
+
+def _warn_of_numbers(storage: Storage, names: Sequence[str]) -> None:
+    """Other programs number such folders otherwise, as 1, 10, 2."""
+    if all(name.isdecimal() for name in names) and [int(name) for name in names] != list(range(len(names))):
+        log.warning(
+            "%s: folders called by numbers are classes in the order of their size, the first of them 0; a "
+            "teacher from elsewhere may have others (a %s says which)",
+            storage.path,
+            INDEX,
         )
 
 

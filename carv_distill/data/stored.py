@@ -106,8 +106,7 @@ def load_stored_images(
 def _labels(storage: Storage, classes: Sequence[str] | None) -> Labels | None:
     if classes is None:
         return read_labels(storage)
-    numbers = read_known_labels(storage, classes)
-    return None if numbers is None else Labels(numbers, tuple(classes))
+    return Labels(read_known_labels(storage, classes), tuple(classes))
 
 
 def spread(count: int, most: int = LOOKED_AT) -> list[int]:

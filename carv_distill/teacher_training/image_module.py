@@ -157,7 +157,8 @@ class PretrainModule(RunModule):
 
     def save(self, folder: Path, step: int) -> None:
         """The averaged teacher after a step as a diffusers folder."""
-        save_teacher(folder, self.ema.network, self.scheduler_config, self._card(step), self.levels)
+        network, names = self.ema.network, self.data.spec.names
+        save_teacher(folder, network, self.scheduler_config, self._card(step), self.levels, names)
 
     def _card(self, step: int) -> str:
         network: Any = self.ema.network

@@ -18,7 +18,7 @@ _SAME = "take the one that it was trained with"
 OF_DATA = {
     "num_class_embeds": (
         "number of labels, the null label included,",
-        "these data have other classes, or none, and a teacher goes on with as many as it has",
+        "these data have another number of classes, and a teacher goes on with as many as it has",
     ),
     "in_channels": ("number of colours", "data.convert=rgb makes three of grey"),
     "sample_size": ("side in pixels", "the pictures must be of its size"),
@@ -71,6 +71,12 @@ def _require_same(module: PretrainModule, given: Teacher, place: str) -> None:
                 f"training.start: {place} is another network: its {what} is {shown(other.get(key))}, and "
                 f"this training's {shown(own.get(key))}; {remedy}"
             )
+    names = module.data.spec.names
+    if given.classes and names and given.classes != names:
+        raise UserError(
+            f"training.start: {place} learned the classes {', '.join(given.classes)}, in this order, and "
+            f"these data have {', '.join(names)}"
+        )
 
 
 def _sizes(network: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from diffusers import EDMEulerScheduler, ModelMixin, UNet2DModel
 from safetensors import SafetensorError
 
 from carv_distill.errors import UserError, one_line, shown
-from carv_distill.files import updated_folder
+from carv_distill.files import updated_folder, write_json
 
 from .denoiser import GuidedDenoiser, NetworkDenoiser
 from .edm.networks import DhariwalUNet, SongUNet
@@ -34,8 +35,8 @@ NETWORKS: dict[str, tuple[type[ModelMixin], type[ImageNetwork]]] = {
 PIPELINE = "model_index.json"
 """Which pipeline of diffusers a folder is of."""
 TRAINING = "training.json"
-"""What a teacher learned from: noise levels ln σ ~ N(p_mean, p_std²), as EDM has them; or which of
-the rendered `clips` or `shapes`."""
+"""What a teacher learned from: noise levels ln σ ~ N(p_mean, p_std²), as EDM has them, and the names of
+`classes`; or which of the rendered `clips` or `shapes`."""
 
 
 @dataclass
@@ -47,7 +48,9 @@ class Teacher:
     scheduler_config: dict[str, Any]
     """The scheduler's diffusers configuration, with which a student is saved too."""
     levels: LogNormalSchedule | None = None
-    """Noise levels of its training, where the folder says them."""
+    """Noise levels of its training, where the folder says them,"""
+    classes: tuple[str, ...] = ()
+    """and what its labels 0, 1, … are called."""
 
     @property
     def network(self) -> ImageNetwork:
@@ -122,7 +125,8 @@ def load_teacher(path: str | Path) -> Teacher:
         )
     schedule, precondition = parametrisation(config, scheduler_folder)
     denoiser = NetworkDenoiser(raw_network(unet), precondition).requires_grad_(False).eval()
-    teacher = Teacher(denoiser, schedule, config, _training_levels(folder / TRAINING, schedule))
+    levels, classes = _training(folder / TRAINING, schedule)
+    teacher = Teacher(denoiser, schedule, config, levels, classes)
     label = torch.tensor([teacher.labels - 1]) if teacher.labels else None
     shape = teacher.channels, teacher.size, teacher.size
     try_denoiser(denoiser, schedule, shape, label, str(unet_folder))
@@ -146,11 +150,19 @@ def _refuse_others(folder: Path, network: Path) -> None:
         )
 
 
-def _training_levels(file: Path, schedule: NoiseSchedule) -> LogNormalSchedule | None:
-    """ln σ ~ N(p_mean, p_std²) within the schedule's ends."""
-    if not file.is_file() or not isinstance(schedule, EDMSchedule):
-        return None
+def _training(file: Path, schedule: NoiseSchedule) -> tuple[LogNormalSchedule | None, tuple[str, ...]]:
+    """ln σ ~ N(p_mean, p_std²) within the schedule's ends; names of classes."""
+    if not file.is_file():
+        return None, ()
     content = read_json(file)
+    classes = content.get("classes", [])
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise UserError(f"{file}: classes is {shown(classes)}; a list of names is wanted")
+    levels = _levels(file, content, schedule) if isinstance(schedule, EDMSchedule) else None
+    return levels, tuple(classes)
+
+
+def _levels(file: Path, content: dict[str, Any], schedule: EDMSchedule) -> LogNormalSchedule:
     try:
         mean, std = float(content["p_mean"]), float(content["p_std"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -182,12 +194,13 @@ def save_teacher(
     scheduler_config: dict[str, Any],
     card: str,
     levels: LogNormalSchedule | None = None,
+    classes: Sequence[str] = (),
 ) -> None:
     """Writes `config.json`, safetensors, `scheduler_config.json` and a model card, each file atomically.
 
     Args:
         network: one of :data:`NETWORKS`, or the raw network around it.
-        levels: of its training, kept in :data:`TRAINING`.
+        levels, classes: of its training, kept in :data:`TRAINING`.
 
     Raises:
         UserError: a file could not be written; those that were there before stay.
@@ -200,8 +213,9 @@ def save_teacher(
             (scratch / SCHEDULER).write_text(text)
             (scratch / "README.md").write_text(card)
             if levels is not None:
-                content = json.dumps({"p_mean": levels.mean, "p_std": levels.std}, indent=2)
-                (scratch / TRAINING).write_text(content + "\n")
+                about: dict[str, Any] = {"p_mean": levels.mean, "p_std": levels.std}
+                about |= {"classes": list(classes)} if classes else {}
+                write_json(scratch / TRAINING, about)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{folder}: could not be written ({one_line(error)})") from error
 

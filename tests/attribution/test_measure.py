@@ -151,7 +151,7 @@ def test_a_stopped_job_goes_on_and_another_set_up_is_refused(tmp_path: Path, tea
     for change, name in changes:
         with pytest.raises(UserError, match=rf"store: made with {name}.*--store"):
             measured(teacher, replace(sketched, **change), tmp_path / "out")
-    with pytest.raises(UserError, match="store: made with --among 70, asked for now is 8; give"):
+    with pytest.raises(UserError, match="store: made with --among or --data 70, asked for now is 8; give"):
         measured(teacher, replace(sketched, among=8), tmp_path / "out")
     with pytest.raises(UserError, match=r"^--among: 71 of the 70 training samples .*allowed: 1 to 70"):
         measured(teacher, replace(sketched, among=71), tmp_path / "new")

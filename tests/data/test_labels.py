@@ -55,6 +55,41 @@ def test_what_lies_in_no_class_is_named_with_the_classes(names: list[str], lost:
         labels(tmp_path / "a", tuple("0123456789"))
 
 
+def test_a_folder_is_a_class_by_its_whole_name(tmp_path: Path) -> None:
+    """Dots, accents as macOS writes them, a link to it, and a name that is two folders."""
+    assert labels(folder(tmp_path / "1.5", "x.png"), ("1", "1.5")) == [1]
+    with pytest.raises(UserError, match="lies in none"):
+        labels(folder(tmp_path / "cat.new", "x.png"))
+    assert labels(folder(tmp_path / "cafe\u0301", "x.png"), ("tea", "caf\u00e9")) == [1]
+    (tmp_path / "emu").symlink_to(folder(tmp_path / "elsewhere", "x.png"), target_is_directory=True)
+    assert labels(tmp_path / "emu") == [2]
+    assert labels(folder(tmp_path / "a", "T-shirt/top/x.png"), ("Shirt", "T-shirt/top")) == [1]
+
+
+def test_an_index_that_says_there_are_none_is_no_label_0(tmp_path: Path) -> None:
+    place = folder(tmp_path / "a", "x.png")
+    (place / "dataset.json").write_text('{"labels": null}')
+    with pytest.raises(UserError, match="says that there are no labels"):
+        labels(place)
+    assert load_stored_images(str(place)).spec.classes == 0
+
+
+@pytest.mark.parametrize(
+    "parts", [("training_set", "test_set"), ("train", "test", "unlabeled"), ("Train Images", "bus", "val")]
+)
+def test_parts_of_a_set_by_longer_names(parts: tuple[str, ...], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="are parts of a data set and no classes"):
+        load_stored_images(str(folder(tmp_path / "a", *(f"{part}/x.png" for part in parts))))
+
+
+def test_folders_of_numbers_with_gaps_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A teacher from elsewhere may take 10 for class 1, as it comes before 2 in the alphabet, or for 10."""
+    load_stored_images(str(folder(tmp_path / "a", "0/x.png", "1/x.png")))
+    assert "in the order of their size" not in caplog.text
+    load_stored_images(str(folder(tmp_path / "b", "1/x.png", "2/x.png", "10/x.png")))
+    assert "in the order of their size, the first of them 0" in caplog.text
+
+
 def test_an_index_elsewhere_is_not_passed_over(tmp_path: Path) -> None:
     place = folder(tmp_path / "a", "dog/x.png", "emu/y.png")
     (place / "dog/dataset.json").write_text('{"labels": [["x.png", 0]]}')

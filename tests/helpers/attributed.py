@@ -13,7 +13,7 @@ from carv_distill.attribution.samples.batch import SampleBatch
 from carv_distill.attribution.samples.sets import Samples, TrainingSet, held
 from carv_distill.data.images import load_images
 from carv_distill.data.options import DataOptions
-from carv_distill.data.sets import LabelledImages
+from carv_distill.data.sets import LabelledImages, in_memory
 from carv_distill.engine.task import TrainedModel
 from carv_distill.teachers.schedule import EDMSchedule
 from carv_distill.teachers.teacher import edm_scheduler_config, save_teacher
@@ -27,8 +27,7 @@ def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The training set is the first 70 digits."""
 
     def few(options: DataOptions) -> LabelledImages:
-        data = load_images(options)
-        assert isinstance(data, LabelledImages)
+        data = in_memory(load_images(options))
         return LabelledImages(data.images[:FEW], data.labels[:FEW], data.spec)
 
     monkeypatch.setattr(attributed, "load_images", few)

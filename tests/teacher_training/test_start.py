@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from carv_distill.data.images import load_images
+from carv_distill.data.sets import ImageSet, LabelledImages, in_memory
 from carv_distill.errors import UserError
 from carv_distill.tasks import load_config, train
 from carv_distill.teacher_training.image_module import PretrainModule, build_teacher
@@ -122,3 +124,19 @@ def test_a_checkpoint_is_no_teacher(tmp_path: Path) -> None:
 def test_a_place_that_is_not_there_is_found_before_torch_loads() -> None:
     with pytest.raises(UserError, match=r"training\.start: .*nowhere"):
         load_config(ROOT / "configs/teacher_digits.yaml", ["training.start=./nowhere"], complete=True)
+
+
+def test_classes_of_other_names_are_others(tmp_path: Path) -> None:
+    """Though there are as many: each would begin as another one."""
+    module = module_of(**SMALL)
+    module.data = named(module.data, "ABCDEFGHIJ")
+    module.save(tmp_path / "teacher", 0)
+    start_from(module, str(tmp_path / "teacher"))
+    module.data = named(module.data, "BACDEFGHIJ")
+    with pytest.raises(UserError, match=r"^training\.start: .* learned the classes A, B, .* have B, A, C"):
+        start_from(module, str(tmp_path / "teacher"))
+
+
+def named(data: ImageSet, names: str) -> LabelledImages:
+    whole = in_memory(data)
+    return replace(whole, spec=replace(whole.spec, names=tuple(names)))

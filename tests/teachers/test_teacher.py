@@ -297,6 +297,7 @@ def test_levels_of_the_training_are_kept(tmp_path: Path) -> None:
         ('{"p_mean": "x", "p_std": 1}', "p_mean and p_std must be numbers"),
         (f'{{"p_mean": 1{"0" * 400}, "p_std": 1}}', "p_mean and p_std must be numbers"),
         ('{"p_mean": 1, "p_std": 0}', "p_std above 0"),
+        ('{"p_mean": 1, "p_std": 1, "classes": "cat"}', "classes is 'cat'; a list of names"),
         ("[1]", "is not a JSON object"),
     ):
         (tmp_path / "t/training.json").write_text(content)
@@ -320,3 +321,12 @@ def test_of_a_run_the_teacher_in_it_is_named(folder: Path, tmp_path: Path) -> No
     run.mkdir(parents=True)
     folder.rename(run / "teacher")
     assert refusal(run) == f"teacher.path: {run} is no teacher's folder; {run / 'teacher'} is one"
+
+
+def test_names_of_classes_are_kept(tmp_path: Path) -> None:
+    schedule = EDMSchedule(0.05, 5.0)
+    levels, config = LogNormalSchedule(0.0, 1.0, 0.05, 5.0), edm_scheduler_config(schedule, 0.5)
+    save_teacher(tmp_path / "a", tiny_unet(labels=3), config, "", levels, ("cat", "dog"))
+    assert load_teacher(tmp_path / "a").classes == ("cat", "dog")
+    save_teacher(tmp_path / "b", tiny_unet(labels=3), config, "", levels)
+    assert load_teacher(tmp_path / "b").classes == ()

@@ -22,7 +22,7 @@ MANIFEST, SECONDS = "store.json", "seconds.json"
 REMEDY = "give another folder with --store, or remove this one"
 
 FLAGS = {
-    "samples": "--among",
+    "samples": "--among or --data",
     "model": "--teacher or --run",
     "projection.kind": "--projection",
     "projection.number": "--checkpoints",

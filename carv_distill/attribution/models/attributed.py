@@ -90,7 +90,7 @@ def labelled_model(
             in u.
     """
     teacher = load_teacher(path)
-    if data.name == "images" and teacher.labels <= 1:  # labels say nothing to it, and may be none
+    if teacher.labels <= 1:  # labels say nothing to it, and may be none
         data = replace(data, labels=False)
     images = originals(load_images(data))
     check_fit(teacher, images.spec, str(path))

@@ -39,25 +39,26 @@ def agreement(result: InfluenceResult) -> Agreement | None:
     if not known:
         return None
     last = known[-1]
-    draws = draws_for(last, about["draws"], about["groups"])
+    draws = draws_for(last, about["draws"], about["groups"], last.draws / about["draws"])
     seconds = None if draws is None or result.seconds is None else result.seconds * draws / about["draws"]
     return Agreement(last.between, last.draws, draws, seconds)
 
 
-def draws_for(part: Reliability, draws: int, groups: int, between: float = AGREED) -> int | None:
-    """Draws K' such that rankings by parts of them, the same share as was compared, correlate to `between`:
-    with ρ now, by Spearman and Brown,
+def draws_for(
+    part: Reliability, draws: int, groups: int, share: float, between: float = AGREED
+) -> int | None:
+    """Draws K' such that rankings by parts of them, K'·`share` each, correlate to `between`: with ρ of parts
+    of k draws now, by Spearman and Brown,
 
-        K' = K ρ' (1 − ρ) / (ρ (1 − ρ')),    ρ' = `between`,
+        K' = k ρ' (1 − ρ) / (ρ (1 − ρ')) / `share`,    ρ' = `between`,
 
     up to the next multiple of the groups, with an even number of draws in each where it is even now, as pairs
     of draws need it. None if ρ ≤ 0.
 
     Args:
-        part: of a share of the draws.
         draws, groups: K and G.
     """
-    needed = part.needed(math.sqrt(between)) * draws / part.draws
+    needed = part.needed(math.sqrt(between)) / share
     if not math.isfinite(needed):
         return None
     step = groups if draws // groups % 2 else 2 * groups
@@ -70,12 +71,17 @@ def words_for(measured: float) -> str:
     return next((words for least, words in levels if measured >= least), "does not agree")
 
 
+def parts_word(part: float, draws: int) -> str:
+    """What rankings by so many of the draws are called."""
+    return "halves" if 2 * part == draws else "parts"
+
+
 def measured_words(result: InfluenceResult) -> str:
     """What was measured of two rankings by parts of the draws; empty with too few groups for any."""
     found = agreement(result)
     if found is None:
         return ""
-    parts = "halves" if 2 * found.part == result.ranking.about["draws"] else "parts"
+    parts = parts_word(found.part, result.ranking.about["draws"])
     return f"{parts} of {found.part:g} draws each correlate to {found.measured:.3f}"
 
 
@@ -92,7 +98,9 @@ def verdict(result: InfluenceResult, command: Sequence[str]) -> str:
     if found.agrees:
         return f"{said}, {AGREED} or more."
     if found.draws is None:
-        return f"{said}, from which no number of --draws follows; try another --score or --normalise."
+        return (
+            f"{said}: nothing can be read from it. More --draws, or another --score or --normalise, may help."
+        )
     fit = check_fit(result.ranking.reliability)
     doubt = ", a guess, as the formula misses (see WARNING)" if fit is not None and fit.misses else ""
     time = "" if found.seconds is None else f", about {duration(found.seconds)} here after the pilot"

@@ -18,7 +18,7 @@ from carv_distill.data.sets import to_uint8
 from carv_distill.figures import BLUE, GREY, RED, new_figure, save_figure
 from carv_distill.variance.table import with_half_width
 
-from .advice import AGREED, draws_for, measured_words
+from .advice import AGREED, draws_for, measured_words, parts_word
 from .report import limit_of, ranked_words
 
 COLUMN = 0.85
@@ -137,14 +137,16 @@ def _draw_reliability(result: InfluenceResult, path: Path) -> None:
     axes = figure.add_subplot()
     last = known[-1]
     if last.between > 0:  # else nothing follows for other numbers of draws
-        needed = draws_for(last, draws, result.ranking.about["groups"]) or draws
+        needed = draws_for(last, draws, result.ranking.about["groups"], last.draws / draws) or draws
         end = max(4 * draws, min(2 * needed, 64 * draws))
         places = [known[0].draws * (end / known[0].draws) ** (i / 60) for i in range(61)]
         curve = [last.predicted(p) for p in places]
         limit = f"with {limit_of(result.ranking.about)}"
         axes.plot(places, [r.with_mean for r in curve], color=BLUE, label=limit)
         axes.plot(places, [r.between for r in curve], color=GREY, ls="--", label="of two rankings, predicted")
-        axes.axhline(AGREED, color="0.7", lw=0.8, label=f"wanted of halves, {AGREED}")
+        axes.axhline(
+            AGREED, color="0.7", lw=0.8, label=f"wanted of {parts_word(last.draws, draws)}, {AGREED}"
+        )
     axes.errorbar(
         [r.draws for r in known],
         [r.between for r in known],

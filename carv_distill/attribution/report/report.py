@@ -14,7 +14,7 @@ from carv_distill.attribution.ranking.reliability import TOP, check_fit
 from carv_distill.variance import Table, number
 from carv_distill.variance.table import with_half_width
 
-from .advice import AGREED, agreement, verdict
+from .advice import AGREED, agreement, draws_for, parts_word, verdict
 
 POOR = 0.5
 """Agreement of two rankings, whole and at their heads, below which the reader is warned."""
@@ -108,16 +108,19 @@ def _reliability(result: InfluenceResult) -> list[str]:
     said = [
         f"Two rankings of {ranked_words(result)}, each by its own {last.draws} draws, "
         f"correlate to {last.between:.3f} (Spearman, mean over queries) and share {last.top:.0%} of their "
-        f"first {TOP}. So this ranking, by {about['draws']} draws, should correlate to about "
-        f"{last.predicted(about['draws']).with_mean:.3f} with {limit_of(about)}."
+        f"first {TOP}."
     ]
+    if last.between <= 0:
+        return said
+    said[0] += (
+        f" So this ranking, by {about['draws']} draws, should correlate to about "
+        f"{last.predicted(about['draws']).with_mean:.3f} with {limit_of(about)}."
+    )
     if not about["debias"]:
         said.append(
             "That average keeps an error which no number of such rankings shows: noise that a query and a "
             "training sample share, as they share their draws."
         )
-    if last.between <= 0:
-        return [*said, "The two do not agree at all: nothing can be read from this ranking (more --draws)."]
     if max(last.between, last.top) < POOR:
         said.append("Little can be read from such a ranking.")
     return said
@@ -133,14 +136,18 @@ def _fit(ranking: Ranking) -> list[str]:
         ]
     if not fit.misses:
         return []
-    needed = sorted(2 * r.needed(math.sqrt(AGREED)) for r in ranking.reliability)  # with AGREED by halves
-    low, high = (f"{math.ceil(n)}" if math.isfinite(n) else "any number" for n in (needed[0], needed[-1]))
+    draws, groups, largest = ranking.about["draws"], ranking.about["groups"], ranking.reliability[-1].draws
+    wanted = [draws_for(r, draws, groups, largest / draws) for r in ranking.reliability]
+    known = sorted(n for n in wanted if n is not None)
+    ends = (known[:1], known[-1:] if None not in wanted else [])
+    low, high = (f"{end[0]}" if end else "any number" for end in ends)
     return [
         "WARNING: the formula for more draws (Spearman, Brown 1910) does not fit what was measured: from the "
         f"agreement by {fit.source} draws it predicts {fit.predicted:.3f} by {fit.draws}, but "
         f"{fit.measured:.3f} was measured (95 % interval of the difference: ± {number(fit.half_width)}). So "
         "do not rely on what is said of other numbers of draws than were compared: from one measured point "
-        f"to another the --draws whose halves correlate to {AGREED} go from {low} to {high}."
+        f"to another the --draws whose {parts_word(largest, draws)} correlate to {AGREED} go from {low} to "
+        f"{high}."
     ]
 
 

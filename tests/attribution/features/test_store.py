@@ -114,7 +114,10 @@ def test_a_part_that_is_known_before_the_rest_is_held_against_a_store(tmp_path: 
     opened(tmp_path, fingerprint={**FINGERPRINT, "draws": draws})
     require_alike(place, {"samples": 10, "fingerprint": {"data": "digits", "draws": draws}}, whole=False)
     others: list[tuple[dict[str, Any], str]] = [
-        ({"samples": 5, "fingerprint": {"data": "x"}}, "made with --among 10, asked for now is 5; give"),
+        (
+            {"samples": 5, "fingerprint": {"data": "x"}},
+            "made with --among or --data 10, asked for now is 5; give",
+        ),
         ({"fingerprint": {"data": "x"}}, "made with another --data than is asked for now; give"),
         ({"fingerprint": {"draws": draws | {"draws": 9}}}, "made with --draws 8, asked for now is 9; give"),
     ]

@@ -73,7 +73,7 @@ def test_a_command_is_repeated_with_other_options() -> None:
 )
 def test_draws_are_whole_groups(between: float, draws: int, groups: int, wanted: int) -> None:
     """At least 36, 54, 432, 3888 and 9, in multiples of the groups, of twice them where each is even."""
-    assert draws_for(Reliability(draws // 2, between), draws, groups) == wanted
+    assert draws_for(Reliability(draws // 2, between), draws, groups, 0.5) == wanted
 
 
 def test_parts_that_are_no_halves_keep_their_share() -> None:
@@ -87,7 +87,7 @@ def test_parts_that_are_no_halves_keep_their_share() -> None:
 def test_where_nothing_agrees_no_number_follows() -> None:
     said = verdict(result(-0.02), COMMAND)
     assert "does not agree" in said
-    assert "no number of --draws follows" in said
+    assert "nothing can be read from it. More --draws, or another" in said
     assert "\n" not in said
     nothing = replace(result(0.5).ranking, reliability=[])
     assert "--groups 8" in verdict(replace(result(0.5), ranking=nothing), COMMAND)
@@ -114,7 +114,7 @@ def test_with_the_draws_that_are_named_the_ranking_agrees() -> None:
 
     now = halves(16)
     assert now.draws == 8
-    wanted = draws_for(now, 16, 8)
+    wanted = draws_for(now, 16, 8, 0.5)
     assert wanted is not None
     assert now.between < 0.6
     assert halves(wanted).between == pytest.approx(AGREED, abs=0.012)

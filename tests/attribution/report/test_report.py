@@ -54,11 +54,11 @@ def test_a_ranking_that_can_be_read_is_said_to_be_known() -> None:
 
 def test_a_formula_that_misses_its_points_is_a_warning_in_text_and_json() -> None:
     """From 0.75 by 6 draws it predicts 0.5 by 2, where 0.3 was measured: halves of 18 draws or of 42
-    correlate to 0.9."""
+    correlate to 0.9, of whole pairs in each of 8 groups 48 and 96 in all."""
     text = " ".join(conclusions(result(MISSES)))
     assert "WARNING: the formula for more draws (Spearman, Brown 1910) does not fit" in text
     assert "by 6 draws it predicts 0.500 by 2, but 0.300 was measured" in text
-    assert "the --draws whose halves correlate to 0.9 go from 36 to 84." in text
+    assert "the --draws whose halves correlate to 0.9 go from 48 to 96." in text
     content = json.loads(json.dumps(influence_dict(result(MISSES), 3, []), allow_nan=False))
     assert content["fit"]["misses"] is True
     assert (content["fit"]["measured"], content["fit"]["predicted"]) == (0.3, pytest.approx(0.5))
@@ -69,7 +69,10 @@ def test_what_was_not_tested_and_what_cannot_be_read_are_said() -> None:
     assert "was not tested" in conclusions(result(FITS[2:]))[-2]
     assert influence_dict(result(FITS[2:]), 3, [])["fit"] is None
     none = [Reliability(8, -0.1, 0.0)]
-    assert "nothing can be read from this ranking" in " ".join(conclusions(result(none)))
+    said = " ".join(conclusions(result(none)))  # what a formula makes of it is no prediction
+    assert "correlate to -0.100" in said
+    assert "should correlate" not in said
+    conclusions(result([Reliability(8, -1.0, 0.0)]))  # a pole of the formula
     assert "Little can be read from such a ranking." in " ".join(
         conclusions(result([Reliability(8, 0.2, 0.1)]))
     )
