@@ -100,17 +100,17 @@ def _trained(study: Study, setting: Setting, parts: Sequence[str], workers: int)
 
 
 def _states(study: Study, setting: Setting, run: Path, updates: int, workers: int) -> None:
-    from studies.dmd_gap.states import QUICK_REFINE, REFINE, measure_states
+    from studies.dmd_gap.states import QUICK_PAIRS, QUICK_REFINE, REFINE, measure_states
 
     steps = [updates // 8, updates // 4, updates // 2, updates]
-    pairs, refine = (4, QUICK_REFINE) if study.quick else (64, REFINE)
+    pairs, refine = (QUICK_PAIRS, QUICK_REFINE) if study.quick else (64, REFINE)
     rows = measure_states(run, steps, pairs, study.runs, workers, refine)
     study.write(f"{setting.name}_states", rows)
 
 
 def _rule(study: Study, setting: Setting, plan: Plan, levels: dict[str, float], workers: int) -> None:
     from studies.dmd_gap import rule
-    from studies.dmd_gap.states import QUICK_REFINE, REFINE
+    from studies.dmd_gap.states import QUICK_PAIRS, QUICK_REFINE, REFINE
     from studies.dmd_gap.table import floor_of
 
     fitted = study.folder / "digits_rule.json"
@@ -122,12 +122,12 @@ def _rule(study: Study, setting: Setting, plan: Plan, levels: dict[str, float], 
     if setting.own_factors:
         sets["text_to_image"] = rule.pairs_of_prompts(16 if study.quick else None)
     seeds = rule.SEEDS[:2] if study.quick else rule.SEEDS
-    refine = QUICK_REFINE if study.quick else REFINE
+    effort = (QUICK_PAIRS, QUICK_REFINE) if study.quick else (rule.PAIRS, REFINE)
     for name, pairs in sets.items():
         wanted = pairs[:2] if study.quick else pairs
         rule.train(wanted, seeds, study.runs, workers)
         floor = floor_of(levels) if name == setting.name else None
-        study.write(f"{name}_rule", rule.measure(wanted, seeds, study.runs, workers, floor, refine))
+        study.write(f"{name}_rule", rule.measure(wanted, seeds, study.runs, workers, floor, *effort))
     known = [json.loads(path.read_text())["rows"] for path in sorted(study.folder.glob("*_rule.json"))]
     borders, rows = rule.judge([row for of_data in known for row in of_data])
     said = rule.sentences(borders, rows)

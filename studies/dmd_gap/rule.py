@@ -99,6 +99,7 @@ def measure(
     folder: Path,
     workers: int,
     floor: float | None,
+    gradients: int = PAIRS,
     refine: int = REFINE,
 ) -> list[Row]:
     """A row for each: N and N* of the noisy runs, the difference of FID at equal updates, paired over seeds,
@@ -106,12 +107,12 @@ def measure(
 
     Args:
         floor: FID of real pictures; None where that is not known.
-        refine: see :func:`~.states.measure_lag`.
+        gradients, refine: pairs of gradients and updates of a copy, for :func:`~.states.measure_lag`.
     """
     pairs = list(pairs)
     first = [(each.noisy.run(seeds[0]).name, each.noisy.updates) for each in pairs]
     lags = compute(
-        [partial(measure_lag, folder / name, step, PAIRS, refine) for name, step in first],
+        [partial(measure_lag, folder / name, step, gradients, refine) for name, step in first],
         folder / "cache",
         workers,
     )

@@ -36,8 +36,8 @@ ESTIMATORS = {"(8,1) iid": (1, "iid"), "(8,16) iid": (16, "iid"), "(8,16) strati
 UPSTREAM = 8
 REFINE, BATCH = 400, 8
 """Updates of the copy of the fake score, of so many times the run's own batch; half a cosine to zero."""
-QUICK_REFINE = 20
-"""Of a trial, whose lag says nothing."""
+QUICK_PAIRS, QUICK_REFINE = 4, 20
+"""Pairs of gradients and updates of the copy in a trial, which says nothing."""
 CPU = torch.device("cpu")
 Call = Callable[[Tensor, Tensor, Tensor, Cond], Tensor]
 """(x, σ, ε, condition) → a residual, shape of x."""
