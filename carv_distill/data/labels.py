@@ -45,7 +45,7 @@ def read_labels(storage: Storage) -> Labels | None:
     if content is None:
         if not storage.other_index and (found := class_folders(storage)):
             _refuse_parts(storage, found.names)
-            log.info("labels of %s by folder: %s", storage.path, _numbered(found.names))
+            log.info("labels of %s by folder: %s", storage.path, numbered(found.names))
             _warn_of_numbers(storage, found.names)
             return found
         raise UserError(
@@ -159,7 +159,8 @@ def _warn_of_numbers(storage: Storage, names: Sequence[str]) -> None:
         )
 
 
-def _numbered(names: Sequence[str], most: int = 10) -> str:
+def numbered(names: Sequence[str], most: int = 10) -> str:
+    """Classes with their numbers, as "0 cat, 1 dog", in a line."""
     shown_names = ", ".join(f"{i} {name}" for i, name in enumerate(names[:most]))
     return shown_names + (f", … {len(names) - 1} {names[-1]}" if len(names) > most else "")
 

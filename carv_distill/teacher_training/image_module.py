@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from carv_distill.carv import stream
 from carv_distill.data.batches import Batch, step_loader
+from carv_distill.data.labels import numbered
 from carv_distill.data.sets import ImageSet
 from carv_distill.engine.estimator import RunModule
 from carv_distill.engine.optimisation import ema_update, frozen_copy, ramped, warm_then_cosine
@@ -34,7 +35,7 @@ _CARD = """\
 
 # Diffusion teacher
 
-A denoiser of images of {shape} with {labels} labels, the last of which is "no label"; EDM's loss and
+A denoiser of images of {shape} with {labels} labels, the last of which is "no label"{classes}; EDM's loss and
 parametrisation, {step} steps, written by carv-distill.
 
 ```python
@@ -169,6 +170,7 @@ class PretrainModule(RunModule):
             shape=" × ".join(map(str, sides)),
             shape_of=", ".join(map(str, sides)),
             labels=config.num_class_embeds,
+            classes=f" (classes: {numbered(names)})" if (names := self.data.spec.names) else "",
             step=step,
             folder=THIS_FOLDER,
             as_teacher=AS_TEACHER,

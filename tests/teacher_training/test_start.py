@@ -131,6 +131,7 @@ def test_classes_of_other_names_are_others(tmp_path: Path) -> None:
     module = module_of(**SMALL)
     module.data = named(module.data, "ABCDEFGHIJ")
     module.save(tmp_path / "teacher", 0)
+    assert "(classes: 0 A, 1 B, 2 C, " in (tmp_path / "teacher/README.md").read_text()
     start_from(module, str(tmp_path / "teacher"))
     module.data = named(module.data, "BACDEFGHIJ")
     with pytest.raises(UserError, match=r"^training\.start: .* learned the classes A, B, .* have B, A, C"):
