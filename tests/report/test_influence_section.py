@@ -83,3 +83,15 @@ def test_the_page_of_results_without_a_run(tmp_path: Path) -> None:
     assert "python evaluate.py influence --teacher 'a teacher'" in plain_words(page)
     assert "lds.json" in page
     assert "<b>" not in page
+
+
+def test_the_command_for_more_draws_is_one_to_copy(tmp_path: Path) -> None:
+    """Below the verdict, not within its sentence; and how many samples are ranked of how many."""
+    command = "python evaluate.py influence --queries 'a b' --draws 48"
+    ranked = {"ranked": 24, "samples": 1000, "conclusions": ["It agrees in part:\n" + command]}
+    section = influence(ResultFiles(tmp_path, {"influence": RANKED | ranked}, []))
+    assert section is not None
+    verdict, block = map(str, section.blocks[:2])
+    assert "--draws" not in verdict
+    assert plain_words(block).endswith(command)
+    assert "training samples ranked 24 of 1,000" in words_of(section)
