@@ -63,7 +63,7 @@ def run(study: Study, options: argparse.Namespace) -> None:
 
 def _trained(study: Study, setting: Setting, parts: Sequence[str], workers: int) -> Results:
     from studies.dmd_gap import table
-    from studies.dmd_gap.arms import REUSE, STATES, Arm, make_arms, seeds_of
+    from studies.dmd_gap.arms import REUSE, make_arms, runs_by_seed, seeds_of
     from studies.dmd_gap.pilot import levels, pilot
     from studies.dmd_gap.results import Results
     from studies.runs import train_all
@@ -73,18 +73,9 @@ def _trained(study: Study, setting: Setting, parts: Sequence[str], workers: int)
     study.write(f"{setting.name}_pilot", tried, plan=asdict(plan), levels=beside)
     arms = make_arms(setting, plan)
 
-    def kept(arm: Arm, seed: int) -> int:
-        return STATES if (arm.name, seed) == (REUSE, study.seeds[0]) else 1
-
     first, count = study.seeds[0], max(len(study.seeds), setting.deciding)
     seeds = seeds_of(arms, study.seeds, range(first, first + count))
-    by_seed = [
-        arm.run(seed, kept=kept(arm, seed))
-        for seed in range(first, first + count)
-        for arm in arms
-        if seed in seeds[arm.name]
-    ]
-    train_all(by_seed, setting.config, study.runs, workers, setting.ranges)
+    train_all(runs_by_seed(arms, seeds, study.seeds), setting.config, study.runs, workers, setting.ranges)
     metrics = table.read_runs(arms, seeds, study.runs)
     finals = {arm.name: [arm.run(seed).fid(study.runs) for seed in seeds[arm.name]] for arm in arms}
     runs, traces = table.run_rows(arms, metrics, finals, seeds), table.trace_rows(metrics)

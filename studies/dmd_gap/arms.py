@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from studies.dmd_gap.settings import Setting
 from studies.runs import TrainingRun, plain_name
 
 STATES = 8
-"""Of a run, at which variance and FID are traced."""
+"""Of a run, at which variance is traced."""
 UPSTREAM, DRAWS = 8, 16
 BASE, LONGER = "(8,1) iid", "(8,1) iid, equal seconds"
 REUSE, STRATA, BEST = "(8,16) iid", "(8,16) stratified", "(8,16) best"
@@ -89,7 +89,7 @@ class Arm:
             f"trainer.max_steps={self.updates}",
             f"dmd.lr_decay={self.setting.decay if self.decays else 'none'}",
             f"variance.every={every}",
-            f"fid.every={every if self.traced else 0}",
+            f"fid.every={max(self.updates // self.setting.fid_states, 1) if self.traced else 0}",
             "preview.every=0",
             "checkpoint.keep_best=0",
             f"checkpoint.every={every}",
@@ -102,6 +102,29 @@ class Arm:
 def seeds_of(arms: Sequence[Arm], seeds: Sequence[int], deciding: Sequence[int]) -> dict[str, Sequence[int]]:
     """Arm → its seeds: more of them in the pair that decides."""
     return {arm.name: deciding if arm.name in DECIDING else seeds for arm in arms}
+
+
+def runs_by_seed(
+    arms: Sequence[Arm], seeds: Mapping[str, Sequence[int]], common: Sequence[int]
+) -> list[TrainingRun]:
+    """All arms of a seed, then those of the next.
+
+    The first run of (8,16) iid keeps the states that are looked into. FID is traced of the seeds that all
+    arms have, so that curves are means over the same.
+
+    Args:
+        seeds: of each arm.
+        common: those that all have, the first of all among them.
+    """
+    every = dict.fromkeys(seed for arm in arms for seed in seeds[arm.name])
+    return [
+        replace(arm, traced=seed in common).run(
+            seed, kept=STATES if (arm.name, seed) == (REUSE, common[0]) else 1
+        )
+        for seed in every
+        for arm in arms
+        if seed in seeds[arm.name]
+    ]
 
 
 def estimator_words(r: int, k: int, strategy: str, *more: str) -> tuple[str, ...]:

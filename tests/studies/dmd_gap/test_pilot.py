@@ -13,7 +13,7 @@ from carv_distill.distillation.options import DMDConfig
 from carv_distill.errors import UserError
 from carv_distill.tasks import load_config
 from studies.dmd_gap import pilot
-from studies.dmd_gap.arms import REUSE, STATES, Plan, make_arms
+from studies.dmd_gap.arms import REUSE, STATES, Plan, make_arms, runs_by_seed, seeds_of
 from studies.dmd_gap.pilot import (
     choose_factor,
     choose_length,
@@ -88,6 +88,19 @@ def test_arms_have_their_lengths_and_rates() -> None:
     assert "estimator.noise=antithetic" in arms[4].estimator
     assert arms[4].seconds == 0.4
     assert len(make_arms(FASHION, PLAN)) == 6
+
+
+def test_all_arms_of_a_seed_come_before_the_next() -> None:
+    """Further seeds are of the deciding pair alone, and have no FID on the way."""
+    arms = make_arms(FASHION, PLAN)
+    runs = runs_by_seed(arms, seeds_of(arms, (0, 1), range(4)), (0, 1))
+    of_seed = [int(run.name.rsplit("-seed")[1]) for run in runs]
+    assert of_seed == [0] * 6 + [1] * 6 + [2] * 2 + [3] * 2
+    traced = ["fid.every=0" not in run.words for run in runs]
+    assert traced == [seed < 2 for seed in of_seed]
+    assert {"fid.every=100", "variance.every=50"} <= set(runs[0].words)  # four FIDs, eight variances
+    kept = ["checkpoint.keep_newest=8" in run.words for run in runs]
+    assert kept == [run.name == "fashion-8-16--iid-seed0" for run in runs]
 
 
 @pytest.mark.parametrize("setting", [DIGITS, FASHION, TEXT_TO_IMAGE, DIGITS.quick, FASHION.quick])
