@@ -88,7 +88,7 @@ def place(
     hub: bool = False,
     resume: bool = False,
     content: bool = False,
-    begin: bool = False,
+    begin: str = "",
 ) -> Any:
     """A file or folder, looked for beside the configuration first, then in the working folder.
 
@@ -96,7 +96,7 @@ def place(
         hub: a model's id on the hub is allowed too.
         resume: as for :func:`at_least`.
         content: a run that goes on needs the same content, wherever it lies.
-        begin: only a run that begins needs it.
+        begin: only a run that begins needs it; says what begins with it, as "a student begins".
     """
     metadata = {"place": True, "hub": hub, "resume": resume, "content": content, "begin": begin}
     return field(default=default, metadata=metadata)

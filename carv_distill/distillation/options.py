@@ -90,7 +90,7 @@ class DMDOptions:
     """τ, the noise level that the student is told, as the teacher's timestep; empty: the last one. Of
     teachers with prompts alone, whose student sees z itself. Under ε-prediction the network's error is
     multiplied by the ratio of noise to signal there: DMD2's one-step SDXL has 399."""
-    start: str | None = place(None, resume=True, begin=True)
+    start: str | None = place(None, resume=True, begin="a student begins")
     """A run's folder (its newest checkpoint) or one of its checkpoints: student and fake score begin as they
     were there, as in DMD2's second phase; empty: as the teacher. A resumed run needs it no more."""
     optimiser: str = one_of(("adamw", "adamw_8bit"), "adamw")

@@ -76,7 +76,8 @@ def require_same(task: Task, config: RunConfig, folder: Path) -> None:
     if differing:
         first = differing[0]
         others = f" (other values differ too: {', '.join(differing[1:])})" if differing[1:] else ""
-        start = next((key for key, spec, *_ in leaves(config) if spec.metadata.get("begin")), None)
+        begins = ((key, spec.metadata.get("begin")) for key, spec, *_ in leaves(config))
+        start = next((f"{key} says with what {who}" for key, who in begins if who), None)
         raise UserError(_differs(first, before[first], folder, now[first], others, start))
 
 
@@ -104,10 +105,10 @@ def _same_place(before: str | None, now: str | None) -> bool:
 def _differs(
     key: str, before: Any, folder: Path, now: Any, others: str = "", start: str | None = None
 ) -> str:
-    """That a resumed run has another value; `start`: the option that says what a new one begins with."""
+    """That a resumed run has another value; `start`: which option says what a new one begins with."""
     said = f"--resume: {key} was {before!r} in {folder}"
     if key == "trainer.max_steps":
-        beginning = "" if start is None else f"; {start} says with what it begins"
+        beginning = "" if start is None else f"; {start}"
         return (
             f"{said}, over which its learning rates decay, now {now!r}{others}; say {key}={before} to finish "
             f"that run, or give another name to start a new one{beginning}"

@@ -22,7 +22,7 @@ class PretrainOptions:
     """Channels of one attention head."""
     label_dropout: float = between(0, 1, 0.1)
     """Share of labels replaced by the null label, for classifier-free guidance."""
-    start: str | None = place(None, hub=True, resume=True, begin=True)
+    start: str | None = place(None, hub=True, resume=True, begin="a teacher begins")
     """The folder of a teacher of the same sizes, or of the run that made it, or a hub id: the training starts
     from these weights, for more steps or other data; empty: from random ones. A resumed run needs it no
     more."""

@@ -90,7 +90,7 @@ class GaussianOptions:
     backend: str = one_of(BACKENDS, "auto")
     """What splats them: torch runs anywhere; gsplat needs a CUDA device and the extra of its name; auto takes
     gsplat where it can run."""
-    start: str | None = place(None, resume=True, begin=True)
+    start: str | None = place(None, resume=True, begin="Gaussians begin")
     """What they begin as: a .ply, of Gaussians (the 3DGS layout) or of points with x y z and, if there are,
     red green blue; or a finished run's object/, whose voxels or hash grid are sampled by density. y is up.
     Empty: a grey ball."""
