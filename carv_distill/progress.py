@@ -49,6 +49,11 @@ def progress(name: str, total: int, shown: bool = True) -> Iterator[Count]:
     processes but the first, it is silent."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    moves = console.is_jupyter or (console.is_terminal and not console.is_dumb_terminal)
-    with Progress(*columns, console=console, disable=not (shown and moves)) as bar:
-        yield Count(name, total, bar, lines=shown and not moves)
+    moving = moves(console)
+    with Progress(*columns, console=console, disable=not (shown and moving)) as bar:
+        yield Count(name, total, bar, lines=shown and not moving)
+
+
+def moves(console: Console) -> bool:
+    """Whether a bar can move there: on a terminal and in a notebook; a file has lines instead."""
+    return console.is_jupyter or (console.is_terminal and not console.is_dumb_terminal)

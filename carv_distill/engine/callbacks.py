@@ -19,6 +19,7 @@ from torch import Tensor
 
 from carv_distill.errors import UserError
 from carv_distill.evaluation.grids import save_grid
+from carv_distill.progress import moves
 from carv_distill.screen import duration
 
 from .estimator import RunModule
@@ -231,7 +232,9 @@ class ProgressLine(Callback):
             TextColumn("{task.fields[figures]}"),
             TimeLeft(),
         )
-        self.progress = Progress(*columns, console=Console(stderr=True))
+        console = Console(stderr=True)
+        self.moves = moves(console)
+        self.progress = Progress(*columns, console=console, disable=not self.moves)
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
@@ -255,7 +258,7 @@ class ProgressLine(Callback):
         if figures:
             task.fields["figures"] = " · ".join(figures)
         silent = time.perf_counter() > self.latest_line + SILENCE
-        if not self.progress.console.is_terminal and (step % max(last // 20, 1) == 0 or silent):
+        if not self.moves and (step % max(last // 20, 1) == 0 or silent):
             self.latest_line = time.perf_counter()
             left = f"{duration(seconds)} left" if (seconds := seconds_left(task)) else ""
             parts = (f"update {step} of {last}", task.fields["figures"], left)

@@ -27,8 +27,10 @@ def test_the_time_left_is_of_all_updates_so_far() -> None:
     assert seconds_left(task) == pytest.approx(400)
 
 
-def test_a_figure_that_is_measured_now_and_then_has_its_update(caplog: pytest.LogCaptureFixture) -> None:
-    """A loss is of the update that is shown, an FID stays what it was."""
+def test_a_figure_that_is_measured_now_and_then_has_its_update(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A loss is of the update that is shown, an FID stays what it was. In a file lines stand for the bar."""
     trainer: Any = SimpleNamespace(max_steps=4, global_step=0, is_global_zero=True)
     line = ProgressLine({"loss": "loss {:.1f}", "fid": "FID {:.2f}"}, every=1)
     line.on_train_start(trainer, None)
@@ -45,3 +47,4 @@ def test_a_figure_that_is_measured_now_and_then_has_its_update(caplog: pytest.Lo
         ["loss 0.3", "FID 2.50"],
         ["loss 0.4", "FID 2.50 at update 3"],
     ]
+    assert capsys.readouterr().err == ""
