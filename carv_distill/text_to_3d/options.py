@@ -257,7 +257,7 @@ class ClipOptions:
 
     every: int = at_least(0, 50)
     """Steps between two measurements; 0 turns it off."""
-    model: str = place("checkpoints/shapes-teacher/clip", hub=True)
+    model: str = place("checkpoints/views-teacher/clip", hub=True)
     """Folder or hub id of a CLIPModel with its processor."""
     views: int = at_least(2, 12)
     """Cameras once around the object."""
