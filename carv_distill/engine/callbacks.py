@@ -219,11 +219,12 @@ class ProgressLine(Callback):
 
     Args:
         shown: names in `trainer.callback_metrics`, with their format.
-        every: steps between two looks at them.
+        periods: numbers of updates at whose multiples it looks at them: those of the log, and of all that
+            measures.
     """
 
-    def __init__(self, shown: dict[str, str], every: int) -> None:
-        self.shown, self.every = shown, every
+    def __init__(self, shown: dict[str, str], *periods: int) -> None:
+        self.shown, self.due = shown, Periodic(*periods)
         self.seen: dict[str, tuple[float, int]] = {}
         columns = (
             TextColumn("{task.description}"),
@@ -251,7 +252,7 @@ class ProgressLine(Callback):
     @rank_zero_only
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         step, last = trainer.global_step, trainer.max_steps
-        metrics = trainer.callback_metrics if step % self.every == 0 else {}
+        metrics = trainer.callback_metrics if self.due.is_due(trainer) else {}
         figures = [self._figure(name, float(metrics[name]), step) for name in self.shown if name in metrics]
         self.progress.update(self.task, completed=step)
         task = self.progress.tasks[self.task]

@@ -242,7 +242,7 @@ def _callbacks(
         StopOnNonFinite(log_every, config.checkpoint.every, *waits),
         StepLog(log_every),
         *own,
-        ProgressLine(prepared.shown, log_every),
+        ProgressLine(prepared.shown, log_every, *waits),
         checkpoints,
     ]
 
