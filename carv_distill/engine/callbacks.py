@@ -212,7 +212,7 @@ def seconds_left(task: Task) -> float | None:
     return task.elapsed / done * (task.total - task.completed)
 
 
-class ProgressLine(Callback):
+class ProgressLine(Periodic):
     """A bar with the updates done, the latest figures and the time left; twenty lines where that is no
     terminal. (Lightning's bars count the batches of an epoch, of which ours have no end, and say nothing in
     a redirected log.)
@@ -224,7 +224,8 @@ class ProgressLine(Callback):
     """
 
     def __init__(self, shown: dict[str, str], *periods: int) -> None:
-        self.shown, self.due = shown, Periodic(*periods)
+        super().__init__(*periods)
+        self.shown = shown
         self.seen: dict[str, tuple[float, int]] = {}
         columns = (
             TextColumn("{task.description}"),
@@ -252,7 +253,7 @@ class ProgressLine(Callback):
     @rank_zero_only
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         step, last = trainer.global_step, trainer.max_steps
-        metrics = trainer.callback_metrics if self.due.is_due(trainer) else {}
+        metrics = trainer.callback_metrics if self.is_due(trainer) else {}
         figures = [self._figure(name, float(metrics[name]), step) for name in self.shown if name in metrics]
         self.progress.update(self.task, completed=step)
         task = self.progress.tasks[self.task]

@@ -19,9 +19,11 @@ from carv_distill.evaluation.classifier import Classifier, ClassifierFeatures
 from carv_distill.evaluation.clip import ClipScorer
 from carv_distill.evaluation.fid import FeatureStatistics, frechet_distance
 from carv_distill.evaluation.generate import generate_uint8
+from carv_distill.tasks import load_config
 from carv_distill.teachers.pipelines.teacher import load_text_teacher
 from carv_distill.teachers.sampler import ddim_sample, heun_sample
 from carv_distill.teachers.teacher import load_teacher
+from carv_distill.text_to_3d.options import ClipOptions, SDSConfig
 from tests.helpers.exact import EmpiricalDenoiser
 from tests.helpers.features import extract_features
 from tests.helpers.small import ROOT
@@ -145,6 +147,23 @@ def test_the_teacher_of_clothes_draws_what_it_is_told() -> None:
         x = heun_sample(teacher.denoiser, teacher.schedule, z, labels, 12)
         right = told(to_uint8(x).float()).argmax(1) == labels
     assert right.float().mean() > 0.7
+
+
+def test_the_card_has_the_fid_of_the_stored_results() -> None:
+    """Those that README and the page of results show, labels at random."""
+    stored = json.loads((ROOT / "results/digits/fid.json").read_text())["teacher, Heun 18"]["summary"]
+    mean = {name: f"{score['mean']:.2f}" for name, score in stored.items()}
+    said = f"**FID {mean['fid']} ± {stored['fid']['std']:.2f}**, "
+    said += f"precision {mean['precision']}, recall {mean['recall']}"
+    assert said in (TEACHER / "README.md").read_text()
+
+
+def test_objects_are_judged_by_the_model_beside_the_default_teacher() -> None:
+    """Where a file names none, as in the shipped one."""
+    config = load_config(ROOT / "configs/sds_carv.yaml", ())
+    assert isinstance(config, SDSConfig)
+    assert Path(config.clip.model) == Path(config.teacher.path) / "clip"
+    assert ROOT / ClipOptions().model == ROOT / config.clip.model
 
 
 def test_heun_samples_have_the_fid_of_the_card_within_its_noise() -> None:

@@ -106,7 +106,8 @@ def test_a_length_that_rates_decay_over_says_why_it_stays(small_config: MakeConf
     train(small_config(*words))
     with pytest.raises(
         UserError,
-        match=r"max_steps was 2 in .*over which its learning rates decay, now 4; .*one; dmd\.start says",
+        match=r"max_steps was 2 in .*over which its learning rates decay, now 4; .*one; dmd\.start says with "
+        "what a student begins$",
     ):
         run_to_resume(small_config(*words, "trainer.max_steps=4"))
 
