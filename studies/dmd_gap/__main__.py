@@ -13,8 +13,8 @@ still falls, each estimator's learning rate, and which R costs what (8,16) costs
     (R'',1) iid          the total variance of (8,16), all of it within the samples (digits)
 
 The part `why` then looks into four states of one run: variances as the paper splits them, signal and noise,
-and how far the fake score lags behind (`<data>_states.json`); `rule` tests whether a run's own budget says if
-quality would follow (`rule.json`).
+and how far the fake score lags behind (`<data>_states.json` and `.png`); `rule` tests whether a run's own
+budget says if quality would follow (`rule.json`).
 
 The paper (arXiv 2605.21489, one-step distillation) finds 16 and 32 times less variance and no better FID.
 """
@@ -128,7 +128,7 @@ def _rule(study: Study, setting: Setting, plan: Plan, levels: dict[str, float], 
 
 def _conclude(study: Study, setting: Setting, results: Results) -> None:
     from studies.dmd_gap import table
-    from studies.dmd_gap.figures import draw_gap
+    from studies.dmd_gap.figures import draw_gap, draw_states
 
     rows = table.arm_rows(results.arms, results.traces, results.finals)
     differences = table.difference_rows(results.arms, results.finals)
@@ -138,6 +138,9 @@ def _conclude(study: Study, setting: Setting, results: Results) -> None:
         setting.name, rows, conclusion=said, differences=differences, band=width, levels=results.levels
     )
     study.draw(setting.name, draw_gap(results.traces, results.runs, width, results.levels))
+    states = study.folder / f"{setting.name}_states.json"
+    if states.is_file():
+        study.draw(states.stem, draw_states(json.loads(states.read_text())["rows"]))
     print("\n".join([setting.name, *said]))
 
 
