@@ -52,8 +52,9 @@ class FIDCommandOptions(RunOptions):
 def _measure(options: FIDCommandOptions, runs: list[Path], device: str) -> Measurement | None:
     from carv_distill.data.images import load_data
     from carv_distill.evaluation.prompted import captioned_setup
+    from carv_distill.evaluation.quality_table import floor_summary, report_table
     from carv_distill.evaluation.reference import FIDSetup
-    from carv_distill.evaluation.report import evaluate_generator, floor_summary, report_table
+    from carv_distill.evaluation.report import evaluate_generator
     from carv_distill.processes import Processes
 
     (run,) = runs

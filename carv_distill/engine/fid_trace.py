@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
+from carv_distill.evaluation.copies import copied_share
 from carv_distill.evaluation.fid import FeatureStatistics, frechet_distance, precision_recall
 from carv_distill.evaluation.generate import generated_features
 from carv_distill.evaluation.prompted import Prompted
@@ -18,7 +19,7 @@ from .callbacks import Periodic, write_metrics
 
 
 class FIDTrace(Periodic):
-    """FID, precision and recall of the averaged network before the first update, every few
+    """FID, precision, recall and copies of the averaged network before the first update, every few
     updates and after the last one.
 
     Image i has seed i at every measurement, so the curve moves by training alone. All processes make and
@@ -66,8 +67,10 @@ class FIDTrace(Periodic):
         fid = frechet_distance(FeatureStatistics.from_features(features), self.reference.statistics)
         if self.reference.features is None:
             return {"fid/fid": fid}
-        precision, recall = precision_recall(features.double(), self.reference.features.double())
+        generated, reference = features.double(), self.reference.features.double()
+        precision, recall = precision_recall(generated, reference)
         scores = {"fid/fid": fid, "fid/precision": precision, "fid/recall": recall}
+        scores["fid/copied"] = copied_share(generated, reference)
         if self.prompted is not None and self.prompted.recognition is not None:
             numbers = self.prompted.numbers(range(len(features)), self.fid.options.labels)
             clip, recognised = self.prompted.recognition.scores(features, numbers)

@@ -1,4 +1,4 @@
-"""Metrics between two sets of features: Fréchet distance, KID, precision and recall.
+"""Metrics between two sets of features: Fréchet distance, KID, precision, recall and copies.
 
 KID, precision and recall are torch-fidelity's. The Fréchet distance is ours: torch-fidelity and torchmetrics
 take the root of a product that is not symmetric, and singular where there are fewer images than features.
@@ -19,6 +19,8 @@ from torch import Tensor
 
 from carv_distill.errors import UserError, shown
 from carv_distill.files import atomic_file
+
+from .copies import copied_share
 
 NEIGHBOURS = 3
 KID_SUBSET_SIZE = 1000
@@ -185,6 +187,9 @@ class Metrics:
     """Share of reference images within the generated manifold, 0..1."""
     images: int
     """Number of generated images."""
+    copied: float | None = None
+    """Share of generated images nearer to one of the reference than 95 % of those are to any other of them,
+    0..1; 0.05 by chance."""
     clip: float | None = None
     """CLIP score, 100 max(cos, 0), of images with prompts."""
     recognised: float | None = None
@@ -251,9 +256,10 @@ def compute_metrics(
             raise UserError("reference: found neither features nor statistics; the metrics need one of them")
         reference_statistics = FeatureStatistics.from_features(reference_features)
     fid = frechet_distance(FeatureStatistics.from_features(generated_features), reference_statistics)
-    kid = precision = recall = None
+    kid = precision = recall = copied = None
     if reference_features is not None:
         generated_features, reference_features = generated_features.double(), reference_features.double()
         kid = kernel_distance(generated_features, reference_features, kid_subsets)
         precision, recall = precision_recall(generated_features, reference_features)
-    return Metrics(fid, kid, precision, recall, len(generated_features))
+        copied = copied_share(generated_features, reference_features)
+    return Metrics(fid, kid, precision, recall, len(generated_features), copied)

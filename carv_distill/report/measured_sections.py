@@ -16,6 +16,7 @@ _QUALITY = {
     "kid": "KID",
     "precision": "precision",
     "recall": "recall",
+    "copied": "copied",
     "clip": "CLIP score",
     "recognised": "prompts recognised",
 }
@@ -36,7 +37,12 @@ def quality(runs: Sequence[RunFiles]) -> Section | None:
         return None
     head = {key: name for key, name in _QUALITY.items() if any(key in of for of in rows.values())}
     cells = [[name, *(_spread(of.get(key)) for key in head)] for name, of in rows.items()]
-    notes = ["FID and KID: lower is better; all others: higher."]
+    notes = ["FID and KID: lower is better; precision, recall and what is said of prompts: higher."]
+    if "copied" in head:
+        notes.append(
+            "Copied: share nearer to an image of the reference than 95 % of those are to any other of them; "
+            "0.05 by chance, 1 where they are repeated."
+        )
     if any(name.endswith(FLOOR) for name in rows):
         notes.append("The floor is what a perfect generator would score, with as many images.")
     if any(NOTHING in row for row in cells):

@@ -27,6 +27,7 @@ TRACED = {
     "fid/recognised": "prompts recognised",
     "fid/precision": "precision",
     "fid/recall": "recall",
+    "fid/copied": "copied (0.05 by chance)",
 }
 """Metrics that have a chart of their own."""
 

@@ -11,6 +11,7 @@ from carv_distill.data.digits import load_digits_images
 from carv_distill.data.sets import to_uint8
 from carv_distill.errors import UserError
 from carv_distill.evaluation.classifier import ClassifierFeatures
+from carv_distill.evaluation.copies import copied_share
 from carv_distill.evaluation.fid import (
     FeatureStatistics,
     compute_metrics,
@@ -187,7 +188,8 @@ def test_compute_metrics_with_features_and_with_statistics_alone() -> None:
     assert full.images == alone.images == 60
     assert full.kid == kernel_distance(generated, reference)
     assert (full.precision, full.recall) == precision_recall(generated, reference)
-    assert (alone.kid, alone.precision, alone.recall) == (None, None, None)
+    assert full.copied == copied_share(generated, reference)
+    assert (alone.kid, alone.precision, alone.recall, alone.copied) == (None, None, None, None)
 
 
 def test_compute_metrics_refuses_too_little() -> None:

@@ -15,8 +15,9 @@ from carv_distill.evaluation.fid import FeatureStatistics, compute_metrics, frec
 from carv_distill.evaluation.floor import Floor, NoFloor, measure_floor, rendered_floor
 from carv_distill.evaluation.generate import image_latents
 from carv_distill.evaluation.prompted import Prompted
+from carv_distill.evaluation.quality_table import report_table
 from carv_distill.evaluation.reference import Reference
-from carv_distill.evaluation.report import Report, report_table
+from carv_distill.evaluation.report import Report
 
 CLASSES, DIM = 5, 6
 CENTRES = 3 * torch.randn(CLASSES, DIM, generator=stream("floor", "centres"), dtype=torch.float64)
