@@ -23,7 +23,7 @@ COMMANDS = {
 }
 HELP = """Measures a run: the newest one, unless --run names another.
 
-python evaluate.py                                    FID, KID, precision and recall of the student
+python evaluate.py                                    FID, KID, precision, recall, copies: of the student
 python evaluate.py fid --run runs/dmd_carv --out fid.json
 python evaluate.py fid --features inception --weights inception.pth --reference cifar10.npz --images 50000
 python evaluate.py reference --data cifar10 --path data --out cifar10-32x32.npz    statistics for --reference

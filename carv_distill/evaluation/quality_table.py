@@ -96,8 +96,8 @@ def _explained(
     said = [*sorted(settings), "±: standard deviation over ranges; least FID: of one range, as published."]
     if any("copied" in r.summary() for r in reports):
         said.append(
-            f"Copied: share nearer to an image of the reference than {100 * (1 - CHANCE):.0f} % of those are to any "
-            f"other of them; {CHANCE:g} by chance, 1 where they are repeated."
+            f"Copied: share nearer to an image of the reference than {100 * (1 - CHANCE):.0f} % of those are "
+            f"to any other of them; {CHANCE:g} by chance, 1 where they are repeated."
         )
     if as_trained and len(reports[0].metrics) > 1:
         said.append(

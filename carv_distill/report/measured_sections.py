@@ -25,8 +25,8 @@ FLOOR = "floor: real images"
 
 
 def quality(runs: Sequence[RunFiles]) -> Section | None:
-    """FID, KID, precision and recall of a run's samples, its teacher's and the floor; with prompts their CLIP
-    scores."""
+    """FID, KID, precision, recall and copies of a run's samples, its teacher's and the floor; with prompts
+    their CLIP scores."""
     rows: dict[str, Mapping[str, Any]] = {}
     for run in runs:
         for name, report in run.measured.get("fid", {}).items():
