@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 FIGURES = {
     "fid/precision": ("precision", "{:.2f}"),
     "fid/recall": ("recall", "{:.2f}"),
+    "fid/copied": ("copied", "{:.2f} (chance: 0.05)"),
     "clip/score": ("CLIP score", "{:.1f}"),
     "variance/carv/total": ("variance", "{:.3g}"),
     "variance/iid/total": ("of one iid draw a sample", "{:.3g}"),

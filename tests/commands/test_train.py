@@ -19,8 +19,11 @@ ENDS = ("", "_low", "_high")
     [
         (
             "dmd",
-            {"step": 4, "fid/fid": 0.4911, "fid/recall": 0.79},
-            ["done in 75 s: {run} · FID 0.49 of 1,797 images · recall 0.79", "student: {run}/student"],
+            {"step": 4, "fid/fid": 0.4911, "fid/recall": 0.79, "fid/copied": 0.061},
+            [
+                "done in 75 s: {run} · FID 0.49 of 1,797 images · recall 0.79 · copied 0.06 (chance: 0.05)",
+                "student: {run}/student",
+            ],
         ),
         ("sds", {"clip/score": 91.46}, ["done in 75 s: {run} · CLIP score 91.5", "object: {run}/object"]),
         (
