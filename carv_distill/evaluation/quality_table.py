@@ -11,7 +11,7 @@ from carv_distill.variance import Table
 from .copies import CHANCE
 from .fid import KID_SUBSET_SIZE, HeldOut
 from .floor import Floor, NoFloor
-from .report import METRICS, PROMPTED, Report, Summary, summarise
+from .report import METRICS, Report, Summary, summarise
 
 NAMES, FORMS = {"clip": "CLIP"}, {"clip": ".1f"}
 """How a table calls a metric and writes it, where not by its key and with two decimals."""
@@ -23,8 +23,8 @@ FEW = 10_000
 def report_table(
     reports: Iterable[Report], floor: Floor | HeldOut | NoFloor | None = None, as_trained: bool = False
 ) -> Table:
-    """A column per report and one for the floor: of each metric mean ± standard deviation over the seed
-    ranges, and FID's minimum.
+    """A column per report and one for the floor: of each metric that is known of any, mean ± standard
+    deviation over the seed ranges, and FID's minimum.
 
     Args:
         as_trained: the first report is of what a run trained, in the setting of the run's own FIDs.
@@ -38,13 +38,13 @@ def report_table(
         least.append("–")
     summaries = [summary for _, summary in columns]
     kid = KIDUnit.of([abs(s["kid"].mean) for s in summaries if "kid" in s])
-    shares = [key for key in METRICS[2:] if key not in PROMPTED or any(key in s for s in summaries)]
-    rows = [
-        ("FID", *(_cell(s["fid"], ".2f") for s in summaries)),
-        ("least FID", *least),
-        (kid.header, *(_cell(s.get("kid"), f".{kid.digits}f", kid.factor) for s in summaries)),
-        *((NAMES.get(k, k), *(_cell(s.get(k), FORMS.get(k, ".2f")) for s in summaries)) for k in shares),
-    ]
+    rows = [("FID", *(_cell(s["fid"], ".2f") for s in summaries)), ("least FID", *least)]
+    if any("kid" in s for s in summaries):
+        rows.append((kid.header, *(_cell(s.get("kid"), f".{kid.digits}f", kid.factor) for s in summaries)))
+    for key in METRICS[2:]:
+        if any(key in s for s in summaries):
+            cells = (_cell(s.get(key), FORMS.get(key, ".2f")) for s in summaries)
+            rows.append((NAMES.get(key, key), *cells))
     headers = ("", *(name.replace(", ", ",\n").replace(": ", ":\n") for name, _ in columns))
     return Table("Sample quality", headers, rows, " ".join(_explained(reports, floor, as_trained)))
 
