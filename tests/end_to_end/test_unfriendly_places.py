@@ -74,7 +74,7 @@ def test_a_measurement_is_kept_whatever_becomes_of_the_screen(end: str, run: Pat
 def test_a_screen_of_ascii_shows_what_it_can(run: Path) -> None:
     done = shell(f"{sys.executable} {FID} {run}", PYTHONIOENCODING="ascii", LC_ALL="C", PYTHONUTF8="0")
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
-    assert "student, 1 step" in done.stdout
+    assert "student," in done.stdout
     assert (run / "fid.json").is_file()
 
 
