@@ -35,9 +35,11 @@ def film(
     content = io.BytesIO()
     try:
         with av.open(content, "w", format="mp4") as container:
-            stream = container.add_stream(
-                "libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": str(crf)}
-            )
+            # x264's code for AVX-512 reads memory that nothing has written: the same frames would now and
+            # then be another file (seen in films of 16 to 64 pixels). Its plain C does not.
+            options = {"crf": str(crf), "x264-params": "asm=0"}
+            rate = Fraction(fps).limit_denominator(1001)
+            stream = container.add_stream("libx264", rate=rate, options=options)
             # With more threads x264 decides otherwise: the file would depend on the machine's cores.
             stream.codec_context.thread_count = 1
             stream.width, stream.height, stream.pix_fmt = width + columns, height + rows, "yuv420p"

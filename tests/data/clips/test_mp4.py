@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -39,6 +42,21 @@ def test_a_rendered_clip_keeps_its_look(tmp_path: Path) -> None:
     for frame, picture in zip(clip, pictures, strict=True):
         shown = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).view(64, 64, 3)
         assert (shown.permute(2, 0, 1).float() - frame.float()).abs().mean() < 8
+
+
+def test_the_same_frames_are_the_same_file(tmp_path: Path) -> None:
+    """Whatever lies in the memory that the encoder gets, which glibc here fills with one byte or another; on
+    a processor with AVX-512 x264's usual code makes two files of these frames."""
+    smooth = torch.rand(8, 3, 4, 4, generator=torch.Generator().manual_seed(3))
+    frames = torch.nn.functional.interpolate(smooth, (64, 64), mode="bilinear").mul(60).add(100).byte()
+    torch.save(frames, tmp_path / "frames.pt")
+    written = (
+        "import torch; from carv_distill.data.clips.mp4 import save_clip; save_clip(torch.load('frames.pt'), "
+    )
+    for byte in ("17", "90"):
+        words = [sys.executable, "-c", f"{written}'{byte}.mp4', 20)"]
+        subprocess.run(words, cwd=tmp_path, env={**os.environ, "MALLOC_PERTURB_": byte}, check=True)
+    assert (tmp_path / "17.mp4").read_bytes() == (tmp_path / "90.mp4").read_bytes()
 
 
 def test_a_film_that_is_broken_off_is_none(tmp_path: Path) -> None:
