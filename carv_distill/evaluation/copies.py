@@ -9,6 +9,11 @@ from torch import Tensor
 
 CHANCE = 0.05
 """Share of new images of the reference's own distribution that count as copies."""
+EXPLAINED = (
+    f"Copied: share nearer to an image of the reference than {100 * (1 - CHANCE):.0f} % of those are to any "
+    f"other of them; {CHANCE:g} by chance, 1 where they are repeated."
+)
+"""Below a table."""
 ROUNDING = 1e-5
 """Of a distance beside the largest feature vector: several times that of a network in float32."""
 ROWS = 1024

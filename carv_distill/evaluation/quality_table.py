@@ -8,7 +8,7 @@ from typing import Self
 
 from carv_distill.variance import Table
 
-from .copies import CHANCE
+from .copies import EXPLAINED
 from .fid import KID_SUBSET_SIZE, HeldOut
 from .floor import Floor, NoFloor
 from .report import METRICS, Report, Summary, summarise
@@ -95,10 +95,7 @@ def _explained(
     }
     said = [*sorted(settings), "±: standard deviation over ranges; least FID: of one range, as published."]
     if any("copied" in r.summary() for r in reports):
-        said.append(
-            f"Copied: share nearer to an image of the reference than {100 * (1 - CHANCE):.0f} % of those are "
-            f"to any other of them; {CHANCE:g} by chance, 1 where they are repeated."
-        )
+        said.append(EXPLAINED)
     if as_trained and len(reports[0].metrics) > 1:
         said.append(
             f"FIDs during training are of the first range alone: {reports[0].metrics[0].fid:.2f} for the "

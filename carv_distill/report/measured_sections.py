@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from carv_distill.evaluation.copies import EXPLAINED
+
 from . import blocks
 from .files import ResultFiles, RunFiles
 from .intervals import interval, shown
@@ -39,10 +41,7 @@ def quality(runs: Sequence[RunFiles]) -> Section | None:
     cells = [[name, *(_spread(of.get(key)) for key in head)] for name, of in rows.items()]
     notes = ["FID and KID: lower is better; precision, recall and what is said of prompts: higher."]
     if "copied" in head:
-        notes.append(
-            "Copied: share nearer to an image of the reference than 95 % of those are to any other of them; "
-            "0.05 by chance, 1 where they are repeated."
-        )
+        notes.append(EXPLAINED)
     if any(name.endswith(FLOOR) for name in rows):
         notes.append("The floor is what a perfect generator would score, with as many images.")
     if any(NOTHING in row for row in cells):

@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from carv_distill.engine.task import PageWords
+from carv_distill.evaluation.copies import CHANCE
 from carv_distill.evaluation.grids import captions_of
 from carv_distill.screen import duration, typed
 
@@ -27,7 +28,7 @@ TRACED = {
     "fid/recognised": "prompts recognised",
     "fid/precision": "precision",
     "fid/recall": "recall",
-    "fid/copied": "copied (0.05 by chance)",
+    "fid/copied": f"copied ({CHANCE:g} by chance)",
 }
 """Metrics that have a chart of their own."""
 
