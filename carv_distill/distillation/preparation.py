@@ -17,6 +17,7 @@ from carv_distill.engine.fid_trace import FIDTrace
 from carv_distill.engine.metrics import read_metrics
 from carv_distill.engine.sample_grid import SampleGrid
 from carv_distill.engine.task import Prepared
+from carv_distill.evaluation import copies
 from carv_distill.evaluation.prompted import Prompted, captioned_setup
 from carv_distill.evaluation.reference import FIDSetup
 from carv_distill.teachers.pipelines.codecs import ImageLatents
@@ -130,9 +131,9 @@ def student_figures(config: DMDConfig, metrics: Path, step: int) -> dict[str, st
         last, o = measured[-1], config.fid
         setting = f"{o.images:,} images, {o.features} features, at update {last['step']:.0f}"
         figures["FID"] = f"{last['fid/fid']:.2f} ({setting})"
-        for name in ("precision", "recall"):
-            if f"fid/{name}" in last:
-                figures[name] = round(last[f"fid/{name}"], 3)
+        for key, name in (("precision", "precision"), ("recall", "recall"), ("copied", copies.NAME)):
+            if f"fid/{key}" in last:
+                figures[name] = round(last[f"fid/{key}"], 3)
     return figures
 
 

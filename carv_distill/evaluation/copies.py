@@ -14,6 +14,8 @@ EXPLAINED = (
     f"other of them; {CHANCE:g} by chance, 1 where they are repeated."
 )
 """Below a table."""
+NAME = f"copied, {CHANCE:g} by chance"
+"""On a card, where nothing explains it."""
 ROUNDING = 1e-5
 """Of a distance beside the largest feature vector: several times that of a network in float32."""
 ROWS = 1024

@@ -10,11 +10,12 @@ from typing import Any
 from huggingface_hub import EvalResult
 
 from carv_distill.errors import UserError
+from carv_distill.evaluation import copies
 from carv_distill.report.files import RunFiles
 
 log = logging.getLogger(__name__)
 
-METRICS = {"fid": "FID", "kid": "KID", "precision": "precision", "recall": "recall"}
+METRICS = {"fid": "FID", "kid": "KID", "precision": "precision", "recall": "recall", "copied": copies.NAME}
 """Of samples, as the hub calls them and as they are written."""
 CLIP = "clip_score", "CLIP score"
 PROMPTS = "prompts"

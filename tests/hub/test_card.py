@@ -44,13 +44,15 @@ def test_the_page_becomes_a_card(tmp_path: Path) -> None:
     assert data["tags"] == ["one-step", "distillation", "dmd", "carv-distill"]
     assert data["license"] == "apache-2.0"
     assert "base_model" not in data
-    fid, recall = card.data.eval_results
+    fid, recall, copied = card.data.eval_results
     assert (fid.metric_value, fid.metric_name, recall.metric_value) == (3.25, "FID", 0.5)
+    assert (copied.metric_type, copied.metric_value) == ("copied", 0.06)
     assert card.data.model_name == "digits"
     assert 'folder = "ada/digits"\npipeline = DiffusionPipeline.from_pretrained(folder, trust' in text
     assert "path/to/this/folder" not in text
     assert "![Samples at the end of the run](samples.png)" in text
     assert "| FID | 3.25 ± 0.5 |" in text
+    assert "| copied, 0.05 by chance | 0.06 ± 0.01 |" in text
     assert text.count("seeds 0 to 3593") == 1
     assert "| training | 40 s |" in text
     assert text.count("| R | 4 |") == 1

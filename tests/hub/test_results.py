@@ -16,7 +16,7 @@ from tests.helpers.pushed import fid_json, run_with_student
 
 def test_the_first_generator_of_a_measurement_is_the_product(tmp_path: Path) -> None:
     fid_json(run := run_with_student(tmp_path))
-    fid, recall = results_of(RunFiles.read(run), 4)
+    fid, recall, copied = results_of(RunFiles.read(run), 4)
     assert (fid.name, fid.value, fid.text, fid.data, fid.traced) == (
         "FID",
         3.25,
@@ -26,6 +26,7 @@ def test_the_first_generator_of_a_measurement_is_the_product(tmp_path: Path) -> 
     )
     assert fid.setting == "2 × 1,797 images, seeds 0 to 3593, digits features, ± over the ranges of seeds"
     assert (recall.name, recall.text) == ("recall", "0.5 ± 0.01")
+    assert (copied.name, copied.text) == ("copied, 0.05 by chance", "0.06 ± 0.01")
     found = fid.to_eval("unconditional-image-generation")
     assert (found.metric_type, found.metric_value, found.dataset_type) == ("fid", 3.25, "digits")
     assert found.metric_args == {"value": "3.25 ± 0.5", "setting": fid.setting}
