@@ -34,7 +34,6 @@ from carv_distill.errors import UserError
 from studies.study import Study, run_study, study_parser
 
 if TYPE_CHECKING:
-    from studies.dmd_gap.arms import Plan
     from studies.dmd_gap.results import Results
     from studies.dmd_gap.settings import Setting
 
@@ -42,7 +41,8 @@ DATA = ("digits", "fashion")
 
 
 def run(study: Study, options: argparse.Namespace) -> None:
-    """Of every data set that is asked for: pilot, all runs, tables, figure, conclusion."""
+    """Of every data set that is asked for: pilot, all runs, tables, figure, conclusion; then the parts that
+    look further, whose hours cost none of these."""
     from studies.dmd_gap.results import Results
     from studies.dmd_gap.settings import SETTINGS, require_teacher
 
@@ -50,6 +50,8 @@ def run(study: Study, options: argparse.Namespace) -> None:
     if not options.stored:
         for setting in wanted:
             require_teacher(setting)
+        if "rule" in options.part:
+            _require_rule(study.folder, wanted)
     for setting in wanted:
         count = setting.seeds if study.quick else options.seeds or setting.seeds
         study.seeds = [options.seed + i for i in range(count)]
@@ -57,13 +59,17 @@ def run(study: Study, options: argparse.Namespace) -> None:
             results = Results.load(setting, study.folder)
             study.seeds = results.seeds
         else:
-            results = _trained(study, setting, options.part, options.workers)
+            results = _trained(study, setting, options.workers)
         _conclude(study, setting, results)
+        if "why" in options.part:
+            _states(study, setting, results, options.workers, options.stored)
+        if "rule" in options.part and not options.stored:
+            _rule(study, setting, results, options.workers)
 
 
-def _trained(study: Study, setting: Setting, parts: Sequence[str], workers: int) -> Results:
+def _trained(study: Study, setting: Setting, workers: int) -> Results:
     from studies.dmd_gap import table
-    from studies.dmd_gap.arms import REUSE, make_arms, runs_by_seed, seeds_of
+    from studies.dmd_gap.arms import make_arms, runs_by_seed, seeds_of
     from studies.dmd_gap.pilot import levels, pilot
     from studies.dmd_gap.results import Results
     from studies.runs import train_all
@@ -81,35 +87,43 @@ def _trained(study: Study, setting: Setting, parts: Sequence[str], workers: int)
     runs, traces = table.run_rows(arms, metrics, finals, seeds), table.trace_rows(metrics)
     study.write(f"{setting.name}_runs", runs)
     study.write(f"{setting.name}_traces", traces)
-    if "why" in parts:
-        looked_into = next(arm for arm in arms if arm.name == REUSE)
-        place = study.runs / looked_into.run(study.seeds[0]).name
-        _states(study, setting, place, looked_into.updates, workers)
-    if "rule" in parts:
-        _rule(study, setting, plan, beside, workers)
-    return Results(arms, runs, traces, beside)
+    return Results(plan, arms, runs, traces, beside)
 
 
-def _states(study: Study, setting: Setting, run: Path, updates: int, workers: int) -> None:
+def _states(study: Study, setting: Setting, results: Results, workers: int, stored: bool) -> None:
+    """Of the arm that reuses, first seed; the figure alone where the results are `stored`."""
+    from studies.dmd_gap.arms import REUSE
+    from studies.dmd_gap.figures import draw_states
     from studies.dmd_gap.states import QUICK_PAIRS, QUICK_REFINE, REFINE, measure_states
 
-    steps = [updates // 8, updates // 4, updates // 2, updates]
-    pairs, refine = (QUICK_PAIRS, QUICK_REFINE) if study.quick else (64, REFINE)
-    rows = measure_states(run, steps, pairs, study.runs, workers, refine)
-    study.write(f"{setting.name}_states", rows)
+    name = f"{setting.name}_states"
+    file = study.folder / f"{name}.json"
+    if not stored:
+        arm = next(arm for arm in results.arms if arm.name == REUSE)
+        steps = [arm.updates // 8, arm.updates // 4, arm.updates // 2, arm.updates]
+        pairs, refine = (QUICK_PAIRS, QUICK_REFINE) if study.quick else (64, REFINE)
+        run = study.runs / arm.run(study.seeds[0]).name
+        study.write(name, measure_states(run, steps, pairs, study.runs, workers, refine))
+    if file.is_file():
+        study.draw(name, draw_states(json.loads(file.read_text())["rows"]))
 
 
-def _rule(study: Study, setting: Setting, plan: Plan, levels: dict[str, float], workers: int) -> None:
+def _require_rule(folder: Path, wanted: Sequence[Setting]) -> None:
+    """What is held to a rule takes one that is fitted: of digits, now or before."""
+    held, fitted = [s.name for s in wanted if not s.own_factors], folder / "digits_rule.json"
+    if held and wanted[0].name != "digits" and not fitted.is_file():
+        raise UserError(
+            f"--part rule: {held[0]} is held to the rule of digits, and {fitted} is not there; "
+            "--data digits fashion makes it first, --part arms why leaves the rule out"
+        )
+
+
+def _rule(study: Study, setting: Setting, results: Results, workers: int) -> None:
     from studies.dmd_gap import rule
     from studies.dmd_gap.states import QUICK_PAIRS, QUICK_REFINE, REFINE
     from studies.dmd_gap.table import floor_of
 
-    fitted = study.folder / "digits_rule.json"
-    if not setting.own_factors and not fitted.is_file():
-        raise UserError(
-            f"--part: the rule is fitted on digits, and {fitted} is not there; --data digits first"
-        )
-    sets = {setting.name: rule.pairs_on(setting, plan)}
+    sets = {setting.name: rule.pairs_on(setting, results.plan)}
     if setting.own_factors:
         sets["text_to_image"] = rule.pairs_of_prompts(16 if study.quick else None)
     seeds = rule.SEEDS[:2] if study.quick else rule.SEEDS
@@ -117,7 +131,7 @@ def _rule(study: Study, setting: Setting, plan: Plan, levels: dict[str, float], 
     for name, pairs in sets.items():
         wanted = pairs[:2] if study.quick else pairs
         rule.train(wanted, seeds, study.runs, workers)
-        floor = floor_of(levels) if name == setting.name else None
+        floor = floor_of(results.levels) if name == setting.name else None
         study.write(f"{name}_rule", rule.measure(wanted, seeds, study.runs, workers, floor, *effort))
     known = [json.loads(path.read_text())["rows"] for path in sorted(study.folder.glob("*_rule.json"))]
     borders, rows = rule.judge([row for of_data in known for row in of_data])
@@ -128,7 +142,7 @@ def _rule(study: Study, setting: Setting, plan: Plan, levels: dict[str, float], 
 
 def _conclude(study: Study, setting: Setting, results: Results) -> None:
     from studies.dmd_gap import table
-    from studies.dmd_gap.figures import draw_gap, draw_states
+    from studies.dmd_gap.figures import draw_gap
 
     rows = table.arm_rows(results.arms, results.traces, results.finals)
     differences = table.difference_rows(results.arms, results.finals)
@@ -138,9 +152,6 @@ def _conclude(study: Study, setting: Setting, results: Results) -> None:
         setting.name, rows, conclusion=said, differences=differences, band=width, levels=results.levels
     )
     study.draw(setting.name, draw_gap(results.traces, results.runs, width, results.levels))
-    states = study.folder / f"{setting.name}_states.json"
-    if states.is_file():
-        study.draw(states.stem, draw_states(json.loads(states.read_text())["rows"]))
     print("\n".join([setting.name, *said]))
 
 

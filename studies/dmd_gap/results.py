@@ -17,6 +17,7 @@ from studies.study import Row
 class Results:
     """Of all runs of a data set."""
 
+    plan: Plan
     arms: Sequence[Arm]
     runs: Sequence[Row]
     """As :func:`~studies.dmd_gap.table.run_rows` has them."""
@@ -49,4 +50,5 @@ class Results:
                 raise UserError(f"{path}: no such results; run the study without --stored")
             parts.append(json.loads(path.read_text()))
         pilot, runs, traces = parts
-        return cls(make_arms(setting, Plan(**pilot["plan"])), runs["rows"], traces["rows"], pilot["levels"])
+        plan = Plan(**pilot["plan"])
+        return cls(plan, make_arms(setting, plan), runs["rows"], traces["rows"], pilot["levels"])

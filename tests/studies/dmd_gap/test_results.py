@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from carv_distill.errors import UserError
 from studies.dmd_gap import pilot, table
 from studies.dmd_gap.__main__ import main
 from studies.dmd_gap.arms import seeds_of
@@ -55,3 +56,19 @@ def test_what_a_data_set_needs_is_missed_before_hours_of_another(
     monkeypatch.setitem(SETTINGS, "fashion", missing)
     assert main(["--data", "digits", "fashion", "--out", str(tmp_path), "--runs", str(tmp_path)]) == 2
     assert "--data: fashion needs checkpoints/not-there, which is not there" in capsys.readouterr().err
+
+
+def test_fashion_is_held_to_a_rule_that_is_there_before_its_hours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not needed where digits come first, or where the rule is left out."""
+    monkeypatch.setattr(pilot, "pilot", lambda *_: (_ for _ in ()).throw(UserError("begun")))
+    words = ["--out", str(tmp_path), "--runs", str(tmp_path)]
+    assert main(["--data", "fashion", *words]) == 2
+    said = capsys.readouterr().err
+    assert "fashion is held to the rule of digits" in said
+    assert "digits_rule.json is not there" in said
+    for more in (["--part", "arms", "why"], []):
+        data = ["fashion"] if more else ["digits", "fashion"]
+        assert main(["--data", *data, *more, *words]) == 2
+        assert "begun" in capsys.readouterr().err
