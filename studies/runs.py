@@ -90,7 +90,8 @@ def train_all(
         may_diverge: a run that ends in NaN is finished, with an infinite FID; otherwise it ends the study.
 
     Raises:
-        UserError: train.py is not in the current folder.
+        UserError: train.py is not in the current folder, or a run is to go on with other words and has no
+            checkpoint left.
     """
     if not Path("train.py").is_file():
         raise UserError("train.py: not in the current folder; start a study at the root of the repository")
@@ -106,8 +107,13 @@ def _train(
 ) -> None:
     path, finished = folder / run.name, folder / run.name / FINISHED
     if finished.is_file():
-        if json.loads(finished.read_text())["words"] == list(run.words):
+        if _trains(json.loads(finished.read_text())["words"]) == _trains(run.words):
             return
+        if not any((path / "checkpoints").glob("*.ckpt")):
+            raise UserError(
+                f"{path} was trained with other words and has no checkpoint to go on from; "
+                "remove it to train it anew, or --runs names another folder"
+            )
         (path / "fid.json").unlink(missing_ok=True)  # was of the shorter run
     if path.is_dir() and not any((path / "checkpoints").glob("*.ckpt")):
         shutil.rmtree(path)  # ended before its first checkpoint
@@ -124,6 +130,11 @@ def _train(
         alone = () if teacher else ("--no-teacher",)
         _python(run, "evaluate.py", "fid", "--run", str(path), "--ranges", str(ranges), *alone)
     write_json(finished, {"words": list(run.words)})
+
+
+def _trains(words: Sequence[str]) -> list[str]:
+    """All that a training depends on: not what it keeps on the way."""
+    return [word for word in words if not word.startswith("checkpoint.")]
 
 
 def _python(run: TrainingRun, *words: str) -> None:

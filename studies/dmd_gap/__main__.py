@@ -25,7 +25,6 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,41 +52,23 @@ def run(study: Study, options: argparse.Namespace) -> None:
         if "rule" in options.part:
             _require_rule(study.folder, wanted)
     for setting in wanted:
-        count = setting.seeds if study.quick else options.seeds or setting.seeds
-        study.seeds = [options.seed + i for i in range(count)]
         if options.stored:
             results = Results.load(setting, study.folder)
-            study.seeds = results.seeds
         else:
-            results = _trained(study, setting, options.workers)
+            seeds, deciding = (setting.seeds, setting.deciding)
+            if not study.quick:
+                seeds, deciding = options.seeds or seeds, options.deciding or deciding
+            first = options.seed
+            common, pair = range(first, first + seeds), range(first, first + max(seeds, deciding))
+            results = Results.train(study, setting, common, pair, options.workers)
+        study.seeds = results.seeds
         _conclude(study, setting, results)
         if "why" in options.part:
             _states(study, setting, results, options.workers, options.stored)
         if "rule" in options.part and not options.stored:
             _rule(study, setting, results, options.workers)
-
-
-def _trained(study: Study, setting: Setting, workers: int) -> Results:
-    from studies.dmd_gap import table
-    from studies.dmd_gap.arms import make_arms, runs_by_seed, seeds_of
-    from studies.dmd_gap.pilot import levels, pilot
-    from studies.dmd_gap.results import Results
-    from studies.runs import train_all
-
-    plan, tried = pilot(setting, study.runs, workers, study.folder / "digits_pilot.json")
-    beside = levels(setting, study.runs)
-    study.write(f"{setting.name}_pilot", tried, plan=asdict(plan), levels=beside)
-    arms = make_arms(setting, plan)
-
-    first, count = study.seeds[0], max(len(study.seeds), setting.deciding)
-    seeds = seeds_of(arms, study.seeds, range(first, first + count))
-    train_all(runs_by_seed(arms, seeds, study.seeds), setting.config, study.runs, workers, setting.ranges)
-    metrics = table.read_runs(arms, seeds, study.runs)
-    finals = {arm.name: [arm.run(seed).fid(study.runs) for seed in seeds[arm.name]] for arm in arms}
-    runs, traces = table.run_rows(arms, metrics, finals, seeds), table.trace_rows(metrics)
-    study.write(f"{setting.name}_runs", runs)
-    study.write(f"{setting.name}_traces", traces)
-    return Results(plan, arms, runs, traces, beside)
+    if options.stored and any(study.folder.glob("*_rule.json")):
+        _judge(study)
 
 
 def _states(study: Study, setting: Setting, results: Results, workers: int, stored: bool) -> None:
@@ -102,7 +83,7 @@ def _states(study: Study, setting: Setting, results: Results, workers: int, stor
         arm = next(arm for arm in results.arms if arm.name == REUSE)
         steps = [arm.updates // 8, arm.updates // 4, arm.updates // 2, arm.updates]
         pairs, refine = (QUICK_PAIRS, QUICK_REFINE) if study.quick else (64, REFINE)
-        run = study.runs / arm.run(study.seeds[0]).name
+        run = study.runs / arm.run(results.common[0]).name
         study.write(name, measure_states(run, steps, pairs, study.runs, workers, refine))
     if file.is_file():
         study.draw(name, draw_states(json.loads(file.read_text())["rows"]))
@@ -123,7 +104,7 @@ def _rule(study: Study, setting: Setting, results: Results, workers: int) -> Non
     from studies.dmd_gap.states import QUICK_PAIRS, QUICK_REFINE, REFINE
     from studies.dmd_gap.table import floor_of
 
-    sets = {setting.name: rule.pairs_on(setting, results.plan)}
+    sets = {setting.name: rule.pairs_on(setting, results.plan, results.arms)}
     if setting.own_factors:
         sets["text_to_image"] = rule.pairs_of_prompts(16 if study.quick else None)
     seeds = rule.SEEDS[:2] if study.quick else rule.SEEDS
@@ -133,6 +114,13 @@ def _rule(study: Study, setting: Setting, results: Results, workers: int) -> Non
         rule.train(wanted, seeds, study.runs, workers)
         floor = floor_of(results.levels) if name == setting.name else None
         study.write(f"{name}_rule", rule.measure(wanted, seeds, study.runs, workers, floor, *effort))
+    _judge(study)
+
+
+def _judge(study: Study) -> None:
+    """Every data set's settings by the rule that is fitted on digits."""
+    from studies.dmd_gap import rule
+
     known = [json.loads(path.read_text())["rows"] for path in sorted(study.folder.glob("*_rule.json"))]
     borders, rows = rule.judge([row for of_data in known for row in of_data])
     said = rule.sentences(borders, rows)
@@ -147,7 +135,7 @@ def _conclude(study: Study, setting: Setting, results: Results) -> None:
     rows = table.arm_rows(results.arms, results.traces, results.finals)
     differences = table.difference_rows(results.arms, results.finals)
     width = table.band(results.finals)
-    said = table.sentences(rows, differences, width, table.floor_of(results.levels))
+    said = [*table.sentences(rows, differences, width, results.levels), *results.left_out]
     study.write(
         setting.name, rows, conclusion=said, differences=differences, band=width, levels=results.levels
     )
@@ -161,6 +149,7 @@ def main(words: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--data", choices=DATA, nargs="+", default=("digits",), help="default: digits")
     add("--seeds", type=whole_number(2), help="of trainings, without --quick (digits 6, fashion 4)")
+    add("--deciding", type=whole_number(2), help="of the pair that decides (digits 12, fashion 8)")
     add("--stored", action="store_true", help="tables and figure anew from the results; no training")
     return run_study("dmd_gap", parser, run, words)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from studies.dmd_gap.settings import Setting
@@ -76,12 +76,13 @@ class Arm:
     """Of the configuration's learning rate."""
     decays: bool = True
     """Whether its learning rate falls to zero at its end."""
-    traced: bool = True
-    """Whether its FID is measured on the way."""
+    traced: Collection[int] | None = None
+    """Seeds whose FID is measured on the way; None: of all."""
 
     def run(self, seed: int, *more: str, kept: int = 1) -> TrainingRun:
         """Its training with one seed; `kept` checkpoints stay, spread over it."""
         every = max(self.updates // STATES, 1)
+        traced = self.traced is None or seed in self.traced
         words = (
             *self.setting.words,
             *self.estimator,
@@ -89,7 +90,7 @@ class Arm:
             f"trainer.max_steps={self.updates}",
             f"dmd.lr_decay={self.setting.decay if self.decays else 'none'}",
             f"variance.every={every}",
-            f"fid.every={max(self.updates // self.setting.fid_states, 1) if self.traced else 0}",
+            f"fid.every={max(self.updates // self.setting.fid_states, 1) if traced else 0}",
             "preview.every=0",
             "checkpoint.keep_best=0",
             f"checkpoint.every={every}",
@@ -109,8 +110,8 @@ def runs_by_seed(
 ) -> list[TrainingRun]:
     """All arms of a seed, then those of the next.
 
-    The first run of (8,16) iid keeps the states that are looked into. FID is traced of the seeds that all
-    arms have, so that curves are means over the same.
+    The first run of (8,16) iid keeps the states that are looked into, and as many more, as each interruption
+    leaves a checkpoint of its own.
 
     Args:
         seeds: of each arm.
@@ -118,9 +119,7 @@ def runs_by_seed(
     """
     every = dict.fromkeys(seed for arm in arms for seed in seeds[arm.name])
     return [
-        replace(arm, traced=seed in common).run(
-            seed, kept=STATES if (arm.name, seed) == (REUSE, common[0]) else 1
-        )
+        arm.run(seed, kept=2 * STATES if (arm.name, seed) == (REUSE, common[0]) else 1)
         for seed in every
         for arm in arms
         if seed in seeds[arm.name]
@@ -132,8 +131,13 @@ def estimator_words(r: int, k: int, strategy: str, *more: str) -> tuple[str, ...
     return (f"estimator.upstream={r}", f"estimator.draws={k}", f"estimator.strategy={strategy}", *more)
 
 
-def make_arms(setting: Setting, plan: Plan) -> list[Arm]:
-    """The baseline at both lengths first, then all others."""
+def make_arms(setting: Setting, plan: Plan, traced: Collection[int] | None = None) -> list[Arm]:
+    """The baseline at both lengths first, then all others.
+
+    Args:
+        traced: seeds whose FID is measured on the way, those that all arms have: curves are means over the
+            same. None: of all.
+    """
     r, k, u = UPSTREAM, DRAWS, plan.updates
     best = (f"estimator.noise={plan.noise}", "estimator.proposal=adaptive", "estimator.statistic=neyman")
     single, reuse = estimator_words(r, 1, "iid"), (u, plan.reuse, plan.reuse_factor)
@@ -155,4 +159,4 @@ def make_arms(setting: Setting, plan: Plan) -> list[Arm]:
     if setting.equal_variance and plan.equal != plan.upstream:
         words = estimator_words(plan.equal, 1, "iid")
         arms.append(Arm(plan.equal_name, setting, words, u, plan.less, plan.reuse_factor))
-    return arms
+    return [replace(arm, traced=traced) for arm in arms]

@@ -36,13 +36,15 @@ def draw_gap(traces: Sequence[Row], runs: Sequence[Row], width: float, levels: M
     updates and over seconds. Below: the final FID of every seed, its mean and 95 % interval, and the band of
     the baseline; lines for what else was measured (`levels`, as the teacher's FID and the floor).
 
-    Curves are means over seeds (of the logarithm), bands their 95 % intervals; those of FID are of the
-    baseline alone, as all arms have theirs below.
+    Curves are means over the seeds that all arms have (of the logarithm), bands their 95 % intervals; those
+    of FID are of the baseline alone, as all arms have theirs below, with all their seeds.
     """
     figure = new_figure(10)
     places = figure.subplot_mosaic([["total", "within"], ["updates", "seconds"], ["ends", "ends"]])
     table = pd.DataFrame(traces)
     names = list(dict.fromkeys(table.arm))
+    common = set.intersection(*(set(of.seed) for _, of in table.groupby("arm")))
+    table = table[table.seed.isin(common)]
     for arm, colour, marker in zip(names, COLOURS, MARKERS, strict=False):
         mine, style = table[table.arm == arm], f"{marker}-"
         if arm != LONGER:
@@ -79,7 +81,8 @@ def _ends(
         axes.errorbar([place + 0.15], [mean.value], ends, color=colour, marker=marker, ms=5, lw=1.5)
     for style, (name, level) in zip(("k--", "k:"), levels.items(), strict=False):
         shown += axes.plot([-0.5, len(names) - 0.5], [level, level], style, lw=1, label=name)
-    axes.set_xticks(range(len(names)), [name.replace(", ", ",\n") for name in names], fontsize=7)
+    counts = [f"{name}\n{(table.arm == name).sum()} seeds".replace(", ", ",\n") for name in names]
+    axes.set_xticks(range(len(names)), counts, fontsize=7)
     axes.set(ylabel="final FID of the student")
     axes.grid(alpha=0.25, axis="y")
     axes.legend(handles=shown, frameon=False, fontsize=7)
@@ -108,8 +111,9 @@ def _logarithmic(axes: Axes) -> None:
 
 def draw_states(rows: Sequence[Row]) -> Figure:
     """Above: how many times lower each of the four variances is at (8,16) than at (8,1), on the same states.
-    Below: what is left of the gradient's variance after the student's average, over its signal, where that
-    is above 0; and the fake score's error beside the variance of one update.
+    Below: what is left of the gradient's variance after the student's average, over its signal, open markers
+    a lower bound where the signal is not told from 0; and the same without the division, beside the fake
+    score's error and the signal without it.
 
     Args:
         rows: as :func:`~studies.dmd_gap.states.measure_states` has them.
@@ -128,14 +132,20 @@ def draw_states(rows: Sequence[Row]) -> Figure:
     left, error = axes[1]
     for arm, (colour, marker) in OF_STATES.items():
         own = of[arm].loc[steps]
-        told = own.noise_after_averaging.where(own.signal > 0)
-        left.plot(steps, told, f"{marker}-", color=colour, label=arm, ms=4)
-        error.plot(steps, own.total, f"{marker}-", color=colour, label=f"variance, {arm}", ms=4)
+        left.plot(steps, own.noise_left, f"{marker}-", color=colour, label=arm, ms=4)
+        least = own.noise_left.where(own.noise_left_least.astype(bool))
+        left.plot(steps, least, "^", color="white", mec=colour, ms=9, zorder=0.5)
+        error.plot(steps, own.total / own.horizon, f"{marker}-", color=colour, label=f"V/H, {arm}", ms=4)
     lag = of[BASE].loc[steps]
-    error.plot(steps, lag.lag, "v-", color=RED, label="|error of the fake score|²", ms=4)
-    draw_band(error, steps, lag.lag_low.tolist(), lag.lag_high.tolist(), RED)
+    for name, colour, label in (
+        ("lag", RED, "|error of the fake score|²"),
+        ("exact_signal", GREEN, "|E g*|², without it"),
+    ):
+        low, high = (lag[f"{name}_{end}"].tolist() for end in ("low", "high"))
+        error.plot(steps, lag[name], "v-", color=colour, label=label, ms=4)
+        draw_band(error, steps, low, high, colour)
     left.set(ylabel="noise left after averaging, V/(H |E g|²)")
-    error.set(ylabel="of the gradient, squared")
+    error.set(ylabel="of the averaged gradient, squared")
     for place in axes.flat:
         _logarithmic(place)
         use_powers(place, steps)

@@ -71,7 +71,7 @@ def pilot(setting: Setting, folder: Path, workers: int, digits: Path) -> tuple[P
 def length_run(setting: Setting, updates: int, seed: int) -> TrainingRun:
     """(8,16) iid at the configuration's rates for so many updates."""
     arm = Arm(f"pilot {updates}", setting, estimator_words(UPSTREAM, DRAWS, "iid"), updates, math.nan, 1.0)
-    return arm.run(seed, kept=STATES)
+    return arm.run(seed, kept=2 * STATES)
 
 
 def try_lengths(setting: Setting, folder: Path, workers: int) -> dict[int, float]:
@@ -120,7 +120,7 @@ def timed(setting: Setting, plan: Plan, folder: Path) -> Plan:
     arms = {arm.name: arm for arm in make_arms(setting, replace(plan, base=1.0, reuse=1.0))}
 
     def seconds(name: str) -> float:
-        short = replace(arms[name], name=f"pilot seconds {name}", updates=TIMED, traced=False)
+        short = replace(arms[name], name=f"pilot seconds {name}", updates=TIMED, traced=())
         words = ("variance.every=0", "trainer.log_every=8", f"checkpoint.every={TIMED}")
         run = short.run(setting.pilot_seeds[0], *words)
         train_all([run], setting.config, folder, workers=1)

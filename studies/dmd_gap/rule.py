@@ -1,11 +1,9 @@
 """A rule that says from a run's own budget whether quality would follow a lower variance, and its test.
 
-    N = V/(H |E g|²),    H = 1/(1 − ema),
-
-the noise of an update's gradient that is left after the student's average, over its signal, median over the
-states of a run. Quality is to follow where N is above c; c is fitted on digits, and held to other data.
-Beside it N* = V/(H |E g*|²) at the end of one run, with the gradient of a fake score that has caught up: the
-run's own |E g|² may be mostly the fake score's error of the moment.
+N, the noise of an update's gradient that is left after the student's average, over its signal, median over
+the states of training (:mod:`~studies.dmd_gap.noise`). Quality is to follow where N is above c; c is fitted
+on digits, and held to other data. Beside it N* = V/(H |E g*|²) at the end of one run, with the gradient of a
+fake score that has caught up: the run's own |E g|² may be mostly the fake score's error of the moment.
 """
 
 from __future__ import annotations
@@ -18,20 +16,22 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-import pandas as pd
-
+from carv_distill.errors import UserError
 from studies.cached import compute
-from studies.dmd_gap.arms import BASE, STRATA, Arm, Plan, estimator_words, make_arms
-from studies.dmd_gap.settings import DIGITS, TEXT_TO_IMAGE, Setting
-from studies.dmd_gap.states import REFINE, measure_lag
+from studies.dmd_gap.arms import BASE, STRATA, Arm, Plan, estimator_words
+from studies.dmd_gap.noise import horizon, noise_left, noise_of_runs
+from studies.dmd_gap.settings import DIGITS, TEXT_TO_IMAGE, Setting, options_of
+from studies.dmd_gap.states import REFINE, Lag, measure_lag
 from studies.dmd_gap.table import COSTS, FOLLOWS, NO_BETTER, outcome
 from studies.intervals import paired_differences
-from studies.runs import train_all
-from studies.sentences import decimals
+from studies.runs import FINISHED, train_all
+from studies.sentences import estimate, show
 from studies.study import Row, columns
 
 SEEDS = (0, 1, 2, 3, 4, 5)
 NOISES = {"noise_left": "N", "noise_exact": "N*"}
+DIVERGED = "diverged"
+"""The outcome where a training ended in NaN; as all that is not resolved, it counts nowhere."""
 FOLLOWED = {FOLLOWS: True, COSTS: False, NO_BETTER: False}
 """Of outcomes that are resolved."""
 PAIRS = 32
@@ -45,6 +45,8 @@ class Pair:
     name: str
     noisy: Arm
     quiet: Arm
+    upstream: int
+    """R of both."""
 
     @property
     def setting(self) -> Setting:
@@ -58,19 +60,19 @@ def pair(setting: Setting, upstream: int, draws: int, updates: int, decays: bool
     name = f"{setting.name}, R = {upstream}, {updates} updates, {end}"
     single, many = estimator_words(upstream, 1, "iid"), estimator_words(upstream, draws, "stratified")
     noisy, quiet = (
-        Arm(f"rule {name} {what}", setting, words, updates, math.nan, factor, decays, traced=False)
+        Arm(f"rule {name} {what}", setting, words, updates, math.nan, factor, decays, traced=())
         for what, words in (("noisy", single), ("quiet", many))
     )
-    return Pair(name, noisy, quiet)
+    return Pair(name, noisy, quiet, upstream)
 
 
-def pairs_on(setting: Setting, plan: Plan) -> list[Pair]:
+def pairs_on(setting: Setting, plan: Plan, arms: Iterable[Arm]) -> list[Pair]:
     """At the end and after a quarter at a constant rate, on digits also at R = 2 and 32. At R = 8 the end is
     that of the study's own arms, each at its own rate; all others share the baseline's."""
     u, factor, k = plan.updates, plan.base_factor, 16
-    own = {arm.name: arm for arm in make_arms(setting, plan)}
+    own = {arm.name: arm for arm in arms}
     found = [
-        Pair(f"{setting.name}, R = 8, {u} updates, to the end", own[BASE], own[STRATA]),
+        Pair(f"{setting.name}, R = 8, {u} updates, to the end", own[BASE], own[STRATA], 8),
         pair(setting, 8, k, u // 4, False, factor),
     ]
     for upstream in (2, 32) if setting == DIGITS else ():
@@ -87,10 +89,21 @@ def pairs_of_prompts(updates: int | None = None) -> list[Pair]:
 
 
 def train(pairs: Iterable[Pair], seeds: Sequence[int], folder: Path, workers: int) -> None:
-    """All runs of all pairs."""
+    """All runs of all pairs.
+
+    Raises:
+        UserError: a run that is measured at its end is there as a record without its last checkpoint.
+    """
+    pairs = list(pairs)
+    for each in pairs:
+        run = each.noisy.run(seeds[0])
+        path = folder / run.name
+        is_record = (path / FINISHED).is_file() and not any((path / "checkpoints").glob("*.ckpt"))
+        if is_record and not run.diverged(folder):
+            raise UserError(f"{path} has no checkpoint to look into; remove it to train it anew")
     for each in pairs:
         runs = [arm.run(seed) for seed in seeds for arm in (each.noisy, each.quiet)]
-        train_all(runs, each.setting.config, folder, workers, each.setting.ranges)
+        train_all(runs, each.setting.config, folder, workers, each.setting.ranges, may_diverge=True)
 
 
 def measure(
@@ -110,40 +123,39 @@ def measure(
         gradients, refine: pairs of gradients and updates of a copy, for :func:`~.states.measure_lag`.
     """
     pairs = list(pairs)
-    first = [(each.noisy.run(seeds[0]).name, each.noisy.updates) for each in pairs]
+    ended = {each.name: each.noisy.run(seeds[0]) for each in pairs}
+    looked_into = [each for each in pairs if not ended[each.name].diverged(folder)]
     lags = compute(
-        [partial(measure_lag, folder / name, step, gradients, refine) for name, step in first],
+        {
+            each.name: partial(
+                measure_lag, folder / ended[each.name].name, each.noisy.updates, gradients, refine
+            )
+            for each in looked_into
+        },
         folder / "cache",
         workers,
     )
-    rows = []
-    for each, lag in zip(pairs, lags, strict=True):
-        fids = {
-            name: [arm.run(seed).fid(folder) for seed in seeds]
-            for name, arm in (("quiet", each.quiet), ("noisy", each.noisy))
-        }
-        found = paired_differences(fids, [("quiet", "noisy")])["quiet", "noisy"]
-        noisy, ema = fids["noisy"], each.setting.ema
-        metrics = [each.noisy.run(seed).metrics(folder) for seed in seeds]
-        variance = metrics[0]["variance/carv/total"].dropna().iloc[-1]
-        said = outcome(found, 2 * statistics.stdev(noisy), statistics.fmean(noisy), floor)
-        row: Row = {
-            "setting": each.name,
-            "data": each.setting.name,
-            "noise_left": statistics.median(noise_left(m, ema) for m in metrics),
-            "noise_exact": float(variance) * (1 - ema) / max(lag.signal.value, 1e-12),
-        }
-        row |= columns("difference", found) | columns("exact_signal", lag.signal)
-        rows.append(row | {"outcome": said, "followed": FOLLOWED.get(said)})
-    return rows
+    return [_row(each, seeds, folder, floor, lags.get(each.name)) for each in pairs]
 
 
-def noise_left(metrics: pd.DataFrame, ema: float) -> float:
-    """N of a run, median over its measured states but the untrained one; where the signal is not told from
-    0, N is large and counts as such."""
-    measured = metrics[metrics.step > 0].dropna(subset="variance/carv/total")
-    signal = measured["variance/carv/squared_norm"].clip(lower=1e-12)
-    return float((measured["variance/carv/total"] * (1 - ema) / signal).median())
+def _row(each: Pair, seeds: Sequence[int], folder: Path, floor: float | None, lag: Lag | None) -> Row:
+    row: Row = {"setting": each.name, "data": each.setting.name}
+    runs = {
+        name: [arm.run(seed) for seed in seeds]
+        for name, arm in (("quiet", each.quiet), ("noisy", each.noisy))
+    }
+    if lag is None or any(run.diverged(folder) for of in runs.values() for run in of):
+        return row | {"outcome": DIVERGED, "followed": None}
+    fids = {name: [run.fid(folder) for run in of] for name, of in runs.items()}
+    found = paired_differences(fids, [("quiet", "noisy")])["quiet", "noisy"]
+    said = outcome(found, 2 * statistics.stdev(fids["noisy"]), statistics.fmean(fids["noisy"]), floor)
+    options, metrics = options_of(each.setting), [run.metrics(folder) for run in runs["noisy"]]
+    variance = float(metrics[0]["variance/carv/total"].dropna().iloc[-1])
+    exact = noise_left(variance, lag.signal, horizon(options, each.upstream, each.noisy.updates))
+    for name, noise in zip(NOISES, (noise_of_runs(metrics, options, each.upstream), exact), strict=True):
+        row |= {name: noise.value, f"{name}_least": noise.least}
+    row |= columns("difference", found) | columns("exact_signal", lag.signal)
+    return row | {"outcome": said, "followed": FOLLOWED.get(said)}
 
 
 def fit(rows: Sequence[Row], noise: str = "noise_left") -> float | None:
@@ -169,7 +181,7 @@ def judge(rows: Sequence[Row]) -> tuple[dict[str, float | None], list[Row]]:
     for row in rows:
         told: Row = {}
         for noise, c in borders.items():
-            predicted = None if c is None else row[noise] > c
+            predicted = None if c is None or noise not in row else row[noise] > c
             known = predicted is not None and row["followed"] is not None
             told |= {f"{noise}_predicts": predicted}
             told |= {f"{noise}_holds": predicted == row["followed"] if known else None}
@@ -197,9 +209,13 @@ def sentences(borders: Mapping[str, float | None], rows: Sequence[Row]) -> list[
                 f"{len(known) - follow})."
             )
     for row in rows:
-        d = decimals(row["difference_low"], row["difference_high"])
-        ends = f"[{row['difference_low']:.{d}f}, {row['difference_high']:.{d}f}]"
-        fid = f"difference of FID {row['difference']:.{d}f} {ends}, {row['outcome']}"
-        noises = ", ".join(f"{name} = {row[noise]:.3g}" for noise, name in NOISES.items())
+        if row["outcome"] == DIVERGED:
+            said.append(f"{row['setting']}: a training ended in NaN; it counts nowhere.")
+            continue
+        fid = f"difference of FID {show(estimate(row, 'difference'))}, {row['outcome']}"
+        noises = ", ".join(
+            f"{name} {'≥' if row[f'{noise}_least'] else '='} {row[noise]:.3g}"
+            for noise, name in NOISES.items()
+        )
         said.append(f"{row['setting']}: {noises}; {fid}.")
     return said

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from carv_distill.distillation.options import DMDConfig
+from carv_distill.distillation.options import DMDConfig, DMDOptions
 from carv_distill.errors import UserError
 from carv_distill.tasks import load_config
 
@@ -33,8 +33,6 @@ class Setting:
     """Of seeds, over which the final FID is a mean."""
     own_factors: bool = True
     """Whether its pilot tries learning rates; otherwise each arm takes its factor on digits."""
-    ema: float = 0.98
-    """Of the student's average, per update, in the configuration."""
     decay: str = "student"
     """Whose learning rate falls to zero."""
     equal_variance: bool = True
@@ -73,7 +71,6 @@ FASHION = Setting(
     deciding=8,
     ranges=1,
     own_factors=False,
-    ema=0.99,
     equal_variance=False,
     fid_states=4,  # 10,000 images take as long as 50 updates
 )
@@ -95,14 +92,25 @@ TEXT_TO_IMAGE = Setting(
 SETTINGS = {setting.name: setting for setting in (DIGITS, FASHION)}
 
 
+def config_of(setting: Setting) -> DMDConfig:
+    """Its configuration as every run of it begins."""
+    config = load_config(setting.config, setting.words)
+    assert isinstance(config, DMDConfig)
+    return config
+
+
+def options_of(setting: Setting) -> DMDOptions:
+    """Of its distillation."""
+    return config_of(setting).dmd
+
+
 def require_teacher(setting: Setting) -> None:
     """That what its students learn from, and what they are judged by, is there, before hours of another set.
 
     Raises:
         UserError: with the file that is not.
     """
-    config = load_config(setting.config, setting.words)
-    assert isinstance(config, DMDConfig)
+    config = config_of(setting)
     needed = [config.teacher.path, *(path for path in (config.fid.weights, config.fid.reference) if path)]
     for path in needed:
         if not Path(path).exists():

@@ -23,12 +23,15 @@ from carv_distill.distillation.module import DMDModule
 from carv_distill.distillation.objective import ALONE, DMDObjective, dmd_residual, draw
 from carv_distill.distillation.options import DMDConfig
 from carv_distill.engine.checkpoints import load_checkpoint
+from carv_distill.engine.folder import checkpoints_in
+from carv_distill.errors import UserError
 from carv_distill.tasks import open_run
 from carv_distill.teachers.condition import Cond
 from carv_distill.teachers.denoiser import NetworkDenoiser, denoised_difference, denoising_loss
 from carv_distill.variance import Estimate, PairedVariance, measure_pairs
 from carv_distill.variance.estimate import normal_quantile
 from studies.cached import compute
+from studies.dmd_gap.noise import horizon, noise_left
 from studies.study import Row, columns
 
 ESTIMATORS = {"(8,1) iid": (1, "iid"), "(8,16) iid": (16, "iid"), "(8,16) stratified": (16, "stratified")}
@@ -212,7 +215,16 @@ def compared_loss(objective: DMDObjective, fake: NetworkDenoiser) -> float:
 def measure_states(
     run: Path, steps: Sequence[int], pairs: int, folder: Path, workers: int, refine: int = REFINE
 ) -> list[Row]:
-    """A row for each state and estimator."""
+    """A row for each state and estimator.
+
+    Raises:
+        UserError: a state is not among the run's checkpoints.
+    """
+    missing = set(steps) - {step for _, step in checkpoints_in(run / "checkpoints")}
+    if missing:
+        raise UserError(
+            f"{run} has no checkpoint of update {min(missing)} to look into; remove it to train it anew"
+        )
     calls = {
         step: {
             "lag": partial(measure_lag, run, step, pairs, refine),
@@ -222,17 +234,19 @@ def measure_states(
         for step in steps
     }
     measured = compute(calls, folder / "cache", workers)
-    horizon = 1 / (1 - config_of(run).dmd.ema)
+    options = config_of(run).dmd
     return [
-        row_of(step, e, state["gradient"][e], state["scores"][e], state["lag"], horizon)
+        row_of(
+            step, e, state["gradient"][e], state["scores"][e], state["lag"], horizon(options, UPSTREAM, step)
+        )
         for step, state in measured.items()
         for e in ESTIMATORS
     ]
 
 
-def row_of(step: int, estimator: str, v: PairedVariance, scores: Scores, lag: Lag, horizon: float) -> Row:
+def row_of(step: int, estimator: str, v: PairedVariance, scores: Scores, lag: Lag, updates: float) -> Row:
     """What was measured, and what of it is left after averaging over so many updates."""
-    row: Row = {"step": step, "estimator": estimator, "horizon": horizon}
+    row: Row = {"step": step, "estimator": estimator, "horizon": updates}
     numbers: Mapping[str, Estimate] = {
         "total": v.total(),
         "within": v.within(),
@@ -245,5 +259,5 @@ def row_of(step: int, estimator: str, v: PairedVariance, scores: Scores, lag: La
     for name, number in numbers.items():
         row |= columns(name, number)
     row |= {"fake_loss": lag.loss, "refined_loss": lag.refined}
-    row["noise_after_averaging"] = row["total"] / (horizon * max(row["signal"], 1e-300))
-    return row
+    left = noise_left(v.total().value, v.squared_norm(), updates)
+    return row | {"noise_left": left.value, "noise_left_least": left.least}

@@ -139,13 +139,23 @@ def conclusion(difference: Estimate, width: float, base: float, floor: float | N
     )
 
 
+def room(base: float, width: float, levels: Mapping[str, float]) -> str:
+    """What the baseline's band lies above, and what it reaches."""
+    beside = ", ".join(
+        f"{name} {fid:.3f}" + (" (within its band)" if abs(fid - base) <= width else "")
+        for name, fid in levels.items()
+    )
+    return f"FID of {LONGER} {base:.3f} ± {width:.3f}; beside it: {beside}."
+
+
 def sentences(
-    rows: Sequence[Row], differences: Sequence[Row], width: float, floor: float | None
+    rows: Sequence[Row], differences: Sequence[Row], width: float, levels: Mapping[str, float]
 ) -> list[str]:
-    """The conclusion, the variances, and all that stands beside it."""
+    """The conclusion, what room there was for a better one, the variances, and all comparisons beside it."""
     deciding, *beside = differences
     base = next(row["fid"] for row in rows if row["arm"] == LONGER)
-    said = [conclusion(estimate(deciding, "difference"), width, base, floor)]
+    said = [conclusion(estimate(deciding, "difference"), width, base, floor_of(levels))]
+    said.append(room(base, width, levels))
     for row in rows:
         if "total_ratio" in row:
             ratios = {"in total": "total_ratio", "with the samples fixed": "within_ratio"}

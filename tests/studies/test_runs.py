@@ -62,6 +62,17 @@ def test_an_unfinished_run_goes_on_and_a_finished_one_is_kept(
         [TrainingRun("cut", ("a=2",))], Path("c.yaml"), tmp_path, 1, ranges=3
     )  # other words: it goes on, and is evaluated anew
     assert [c[1] for c in calls] == ["train.py", "evaluate.py"]
+    calls.clear()
+    train_all([TrainingRun("cut", ("a=2", "checkpoint.every=3"))], Path("c.yaml"), tmp_path, 1, ranges=3)
+    assert not calls  # what is kept on the way changes nothing
+
+
+def test_a_record_without_a_checkpoint_is_not_trained_over(tmp_path: Path) -> None:
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut/job.json").write_text('{"words": ["a=1"]}')
+    with pytest.raises(UserError, match="cut was trained with other words and has no checkpoint"):
+        train_all([TrainingRun("cut", ("a=2",))], CONFIG, tmp_path, 1)
+    assert (tmp_path / "cut/job.json").is_file()
 
 
 def test_a_run_that_ends_in_nan_may_be_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,21 +31,28 @@ def test_curves_are_means_over_seeds_and_every_arm_has_its_end(tmp_path: Path) -
             row["total"] for row in traces if (row["arm"], row["step"]) == (STRATA, step) and "total" in row
         ]
         assert value == pytest.approx(np.exp(np.mean(np.log(own))))
-    assert ends.get_xticklabels()[0].get_text() == BASE
+    assert ends.get_xticklabels()[0].get_text() == f"{BASE}\n3 seeds"
     assert [text.get_text() for text in ends.get_legend().get_texts()] == ["band of the baseline", "floor"]
 
 
-def test_states_show_ratios_and_leave_out_what_has_no_signal() -> None:
-    """Twice the variance is a curve at 2; a squared signal below 0 has no noise over it."""
+def test_states_show_ratios_bounds_and_errors() -> None:
+    """Twice the variance is a curve at 2; a bound has a marker of its own; V/H stands beside the errors."""
     rows = [
-        {"step": step, "estimator": name, "signal": signal, "noise_after_averaging": 0.1}
+        {"step": step, "estimator": name, "noise_left": 0.1, "noise_left_least": least, "horizon": 4.0}
         | dict.fromkeys(("total", "within", "difference", "teacher"), 2.0 if name == BASE else 1.0)
         | {"lag": 0.5, "lag_low": 0.4, "lag_high": 0.6}
+        | {"exact_signal": 3.0, "exact_signal_low": 2.0, "exact_signal_high": 4.0}
         for name in (BASE, REUSE, STRATA)
-        for step, signal in ((8, 1.0), (16, -1.0))
+        for step, least in ((8, False), (16, True))
     ]
     reuse, strata, left, error = draw_states(rows).axes
     for place in (reuse, strata):
         assert [line.get_ydata().tolist() for line in place.lines] == [[2.0, 2.0]] * 4
-    assert all(np.isnan(line.get_ydata()).tolist() == [False, True] for line in left.lines)
-    assert error.lines[-1].get_ydata().tolist() == [0.5, 0.5]
+    assert [np.isnan(line.get_ydata()).tolist() for line in left.lines] == [[False, False], [True, False]] * 3
+    assert [line.get_ydata().tolist() for line in error.lines] == [
+        [0.5, 0.5],  # the baseline's V/H
+        [0.25, 0.25],
+        [0.25, 0.25],
+        [0.5, 0.5],  # the fake score's error
+        [3.0, 3.0],
+    ]

@@ -92,14 +92,14 @@ def test_arms_have_their_lengths_and_rates() -> None:
 
 def test_all_arms_of_a_seed_come_before_the_next() -> None:
     """Further seeds are of the deciding pair alone, and have no FID on the way."""
-    arms = make_arms(FASHION, PLAN)
+    arms = make_arms(FASHION, PLAN, (0, 1))
     runs = runs_by_seed(arms, seeds_of(arms, (0, 1), range(4)), (0, 1))
     of_seed = [int(run.name.rsplit("-seed")[1]) for run in runs]
     assert of_seed == [0] * 6 + [1] * 6 + [2] * 2 + [3] * 2
     traced = ["fid.every=0" not in run.words for run in runs]
     assert traced == [seed < 2 for seed in of_seed]
     assert {"fid.every=100", "variance.every=50"} <= set(runs[0].words)  # four FIDs, eight variances
-    kept = ["checkpoint.keep_newest=8" in run.words for run in runs]
+    kept = ["checkpoint.keep_newest=16" in run.words for run in runs]
     assert kept == [run.name == "fashion-8-16--iid-seed0" for run in runs]
 
 

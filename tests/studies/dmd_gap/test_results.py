@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from carv_distill.errors import UserError
-from studies.dmd_gap import pilot, table
+from studies.dmd_gap import results, table
 from studies.dmd_gap.__main__ import main
 from studies.dmd_gap.arms import seeds_of
 from studies.dmd_gap.settings import FASHION, SETTINGS
@@ -51,7 +51,7 @@ def test_results_that_are_not_there_are_named(tmp_path: Path, capsys: pytest.Cap
 def test_what_a_data_set_needs_is_missed_before_hours_of_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(pilot, "pilot", lambda *_: pytest.fail("begun"))
+    monkeypatch.setattr(results, "pilot", lambda *_: pytest.fail("begun"))
     missing = replace(FASHION, words=("teacher.path=checkpoints/not-there",))
     monkeypatch.setitem(SETTINGS, "fashion", missing)
     assert main(["--data", "digits", "fashion", "--out", str(tmp_path), "--runs", str(tmp_path)]) == 2
@@ -62,7 +62,7 @@ def test_fashion_is_held_to_a_rule_that_is_there_before_its_hours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Not needed where digits come first, or where the rule is left out."""
-    monkeypatch.setattr(pilot, "pilot", lambda *_: (_ for _ in ()).throw(UserError("begun")))
+    monkeypatch.setattr(results, "pilot", lambda *_: (_ for _ in ()).throw(UserError("begun")))
     words = ["--out", str(tmp_path), "--runs", str(tmp_path)]
     assert main(["--data", "fashion", *words]) == 2
     said = capsys.readouterr().err

@@ -4,38 +4,31 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
+from carv_distill.errors import UserError
+from carv_distill.variance import Estimate
 from studies.dmd_gap import rule
+from studies.dmd_gap.arms import make_arms, runs_by_seed, seeds_of
 from studies.dmd_gap.settings import DIGITS, FASHION
+from studies.study import columns
 from tests.helpers.gap_runs import PLAN
 
 
 def row(data: str, noise: float, followed: bool | None) -> dict[str, object]:
     low, high = (-0.3, -0.1) if followed else (-0.1, 0.1)
-    difference = {"difference": (low + high) / 2, "difference_low": low, "difference_high": high}
+    difference = columns("difference", Estimate((low + high) / 2, 0.05, low, high))
     return {
         "setting": f"{data} {noise}",
         "data": data,
         "noise_left": noise,
         "noise_exact": 10 * noise,
+        "noise_left_least": False,
+        "noise_exact_least": noise < 0.3,
         **difference,
         "outcome": "follows" if followed else "no better",
         "followed": followed,
     }
-
-
-def test_the_noise_left_is_that_of_the_average() -> None:
-    """V/(H|Eg|²) with H = 50: 2, 4 and, without a signal that is seen, very much."""
-    metrics = pd.DataFrame(
-        {
-            "step": [0, 10, 15, 20, 30],
-            "variance/carv/total": [1e9, 100.0, None, 400.0, 100.0],
-            "variance/carv/squared_norm": [1.0, 1.0, None, 2.0, -3.0],
-        }
-    )
-    assert rule.noise_left(metrics, 0.98) == pytest.approx(4)
 
 
 @pytest.mark.parametrize(
@@ -88,13 +81,43 @@ def test_the_rule_is_fitted_on_digits_alone() -> None:
         "Fitted on digits: it holds for 2 of 2 that are resolved (always: 1, never: 1).",
         "Held to other data: it holds for 0 of 1 that are resolved (always: 1, never: 0).",
     ]
-    assert said[-2].endswith("N = 0.2, N* = 2; difference of FID -0.20 [-0.30, -0.10], follows.")
+    assert said[-2].endswith("N = 0.2, N* ≥ 2; difference of FID -0.20 [-0.30, -0.10], follows.")
+
+
+def test_what_ended_in_nan_counts_nowhere() -> None:
+    lost = {"setting": "digits, R = 2", "data": "digits", "outcome": rule.DIVERGED, "followed": None}
+    rows = [row("digits", 0.1, False), row("digits", 1.6, True)]
+    borders, judged = rule.judge([*rows, lost])
+    assert borders["noise_left"] == pytest.approx(0.4)
+    assert judged[-1]["noise_left_holds"] is None
+    assert rule.sentences(borders, judged)[-1] == (
+        "digits, R = 2: a training ended in NaN; it counts nowhere."
+    )
+
+
+def test_a_record_without_a_checkpoint_is_missed_before_the_trainings(tmp_path: Path) -> None:
+    (first, *_) = pairs = rule.pairs_on(DIGITS, PLAN, make_arms(DIGITS, PLAN))
+    folder = tmp_path / first.noisy.run(0).name
+    folder.mkdir()
+    (folder / "job.json").write_text("{}")
+    with pytest.raises(UserError, match=r"digits-8-1--iid-seed0 has no checkpoint to look into; remove it"):
+        rule.train(pairs, (0, 1), tmp_path, 1)
+
+
+def test_the_study_s_own_runs_are_asked_for_as_it_trained_them() -> None:
+    """Seeds beyond those of all arms have no FID on the way, here as there."""
+    arms = make_arms(FASHION, PLAN, range(4))
+    own = rule.pairs_on(FASHION, PLAN, arms)[0]
+    for seed in rule.SEEDS:
+        words = own.quiet.run(seed).words
+        assert ("fid.every=0" in words) == (seed >= 4)
+        assert words in {run.words for run in runs_by_seed(arms, seeds_of(arms, range(4), range(8)), (0,))}
 
 
 def test_pairs_share_everything_but_their_draws(tmp_path: Path) -> None:
-    pairs = rule.pairs_on(DIGITS, PLAN)
+    pairs = rule.pairs_on(DIGITS, PLAN, make_arms(DIGITS, PLAN))
     assert len(pairs) == 6
-    assert len(rule.pairs_on(FASHION, PLAN)) == 2
+    assert len(rule.pairs_on(FASHION, PLAN, make_arms(FASHION, PLAN))) == 2
     for pair in (*pairs, *rule.pairs_of_prompts()):
         noisy, quiet = (set(arm.run(0).words) for arm in (pair.noisy, pair.quiet))
         different = {word.split("=")[0] for word in noisy ^ quiet}

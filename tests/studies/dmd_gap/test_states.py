@@ -9,6 +9,7 @@ import torch
 
 from carv_distill.carv import stream
 from carv_distill.commands.train import main as train
+from carv_distill.errors import UserError
 from carv_distill.variance import mean_estimate
 from studies.dmd_gap import states
 from tests.helpers.small import ROOT, SMALL
@@ -55,6 +56,11 @@ def test_without_a_lag_there_is_no_error(run: Path, monkeypatch: pytest.MonkeyPa
     assert lag.loss == lag.refined
 
 
+def test_a_state_that_was_not_kept_is_named(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no checkpoint of update 5 to look into; remove it"):
+        states.measure_states(run, (2, 5), 4, tmp_path, 1)
+
+
 def test_the_signal_is_that_of_the_objective(run: Path) -> None:
     """The residual that is put together here is the objective's own."""
     objective = states.open_state(run, 2).objective
@@ -77,6 +83,9 @@ def test_a_row_says_what_is_left_after_averaging(run: Path) -> None:
     v = states.measure_gradient(run, 2, "(8,1) iid", 4)
     one = mean_estimate([1.0, 2.0, 3.0])
     row = states.row_of(2, "(8,1) iid", v, states.Scores(one, one), states.Lag(one, one, 2.0, 1.0), 50)
-    assert row["noise_after_averaging"] == pytest.approx(row["total"] / (50 * max(row["signal"], 1e-300)))
+    told = row["signal_low"] > 0
+    signal = row["signal"] if told else max(row["signal_high"], row["signal_se"])
+    assert row["noise_left"] == pytest.approx(row["total"] / (50 * signal))
+    assert row["noise_left_least"] == (not told)
     assert (row["lag"], row["exact_signal"], row["fake_loss"], row["refined_loss"]) == (2.0, 2.0, 2.0, 1.0)
     assert states.config_of(run).dmd.ema == 0.98

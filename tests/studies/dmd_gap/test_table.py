@@ -85,11 +85,15 @@ def test_the_floor_is_that_of_real_pictures() -> None:
 def test_every_comparison_is_said(study) -> None:
     arms, traces, finals, metrics = study
     rows, differences = table.arm_rows(arms, traces, finals), table.difference_rows(arms, finals)
-    said = table.sentences(rows, differences, table.band(finals), 0.5)
+    levels = {"teacher, Heun 18": 1.2, "floor": 0.5}
+    said = table.sentences(rows, differences, table.band(finals), levels)
     assert said[0].startswith(f"{STRATA} against {LONGER}: FID -0.020 [-0.033, -0.007]")
     assert said[0].endswith("Quality follows variance here.")
-    assert f"{REUSE}, variance of {BASE} over its own: in total 4.000 [4.000, 4.000]" in said[1]
-    assert len(said) == 1 + 5 + 9
+    assert said[1] == (
+        f"FID of {LONGER} 1.150 ± 0.258; beside it: teacher, Heun 18 1.200 (within its band), floor 0.500."
+    )
+    assert f"{REUSE}, variance of {BASE} over its own: in total 4.000 [4.000, 4.000]" in said[2]
+    assert len(said) == 2 + 5 + 9
     assert said[-1] == f"(22,1) iid against {REUSE}: FID 0.000 [0.000, 0.000], not resolved."
     runs = table.run_rows(arms, metrics, finals, seeds_of(arms, SEEDS, MORE))
     assert runs[0] == {"arm": BASE, "seed": 0, "fid": 2.0, "seconds": pytest.approx(1.0)}
