@@ -24,6 +24,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "dmd_carv"
 
 
+@pytest.fixture(autouse=True)
+def _few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two in an update, and the run's own batch for a copy: an eighth of the work."""
+    monkeypatch.setattr(states, "UPSTREAM", 2)
+    monkeypatch.setattr(states, "BATCH", 2)
+
+
 def test_scores_of_sixteen_draws_vary_less(run: Path) -> None:
     """With the samples fixed a mean of 16 iid draws has a sixteenth of the variance of one, here within 4
     standard errors of both, and the teacher's score varies more than the difference of scores."""
@@ -36,7 +43,6 @@ def test_scores_of_sixteen_draws_vary_less(run: Path) -> None:
 
 def test_a_copy_that_learned_has_the_lower_loss(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the run's own fake score stays as it is. After two updates it is far behind."""
-    monkeypatch.setattr(states, "BATCH", 2)
     module = states.open_state(run, 2)
     before = [p.clone() for p in module.objective.fake.parameters()]
     monkeypatch.setattr(states, "open_state", lambda *_: module)
@@ -48,9 +54,8 @@ def test_a_copy_that_learned_has_the_lower_loss(run: Path, monkeypatch: pytest.M
     assert all(torch.equal(a, b) for a, b in zip(before, module.objective.fake.parameters(), strict=True))
 
 
-def test_without_a_lag_there_is_no_error(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_lag_there_is_no_error(run: Path) -> None:
     """A copy that learned nothing changes nothing, to the last bit."""
-    monkeypatch.setattr(states, "BATCH", 2)
     lag = states.measure_lag(run, 2, 3, 0)
     assert lag.error.value == 0
     assert lag.loss == lag.refined
