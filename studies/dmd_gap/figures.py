@@ -151,5 +151,7 @@ def draw_states(rows: Sequence[Row]) -> Figure:
         use_powers(place, steps)
         place.set(xlabel="student updates")
     for place in (left, error):
-        place.legend(frameon=False, fontsize=7)
+        low, high = place.get_ylim()
+        place.set_ylim(low, high * (high / low) ** 0.35)  # room for the legend
+        place.legend(frameon=False, fontsize=7, loc="upper right", ncols=2)
     return figure
