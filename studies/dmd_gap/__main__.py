@@ -67,7 +67,7 @@ def run(study: Study, options: argparse.Namespace) -> None:
             _states(study, setting, results, options.workers, options.stored)
         if "rule" in options.part and not options.stored:
             _rule(study, setting, results, options.workers)
-    if options.stored and any(study.folder.glob("*_rule.json")):
+    if options.stored and "rule" in options.part and any(study.folder.glob("*_rule.json")):
         _judge(study)
 
 
@@ -108,6 +108,7 @@ def _rule(study: Study, setting: Setting, results: Results, workers: int) -> Non
     if setting.own_factors:
         sets["text_to_image"] = rule.pairs_of_prompts(16 if study.quick else None)
     seeds = rule.SEEDS[:2] if study.quick else rule.SEEDS
+    study.seeds = list(seeds)
     effort = (QUICK_PAIRS, QUICK_REFINE) if study.quick else (rule.PAIRS, REFINE)
     for name, pairs in sets.items():
         wanted = pairs[:2] if study.quick else pairs
@@ -121,8 +122,9 @@ def _judge(study: Study) -> None:
     """Every data set's settings by the rule that is fitted on digits."""
     from studies.dmd_gap import rule
 
-    known = [json.loads(path.read_text())["rows"] for path in sorted(study.folder.glob("*_rule.json"))]
-    borders, rows = rule.judge([row for of_data in known for row in of_data])
+    known = [json.loads(path.read_text()) for path in sorted(study.folder.glob("*_rule.json"))]
+    study.seeds = sorted({seed for of_data in known for seed in of_data["seeds"]})
+    borders, rows = rule.judge([row for of_data in known for row in of_data["rows"]])
     said = rule.sentences(borders, rows)
     study.write("rule", rows, borders=borders, conclusion=said)
     print("\n".join(said))

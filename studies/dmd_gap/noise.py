@@ -28,9 +28,6 @@ class NoiseLeft:
     least: bool
     """Whether N may be larger: the signal is not told from 0, and its upper end stands for it."""
 
-    def __str__(self) -> str:
-        return f"{'≥ ' if self.least else ''}{self.value:.3g}"
-
 
 def horizon(options: DMDOptions, samples: int, step: int) -> float:
     """H: about how many updates the student's average takes in after so many.
