@@ -64,6 +64,7 @@ class NoiseCoefficient(Learner):
     def _coefficients(self, like: Tensor) -> Tensor:
         if not self._sums.seen:
             return torch.ones(self._sums.bins, dtype=torch.float64, device=like.device)
+        self._sums.to(like.device)
         square = self._sums["square"]
         return torch.where(square > 0, self._sums["product"] / square.clamp(min=1e-300), 1.0)
 

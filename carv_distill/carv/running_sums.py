@@ -39,8 +39,13 @@ class RunningSums:
         return self.step is not None
 
     def __getitem__(self, name: str) -> Tensor:
-        """A sum by bin, [N], float64, on the device of the draws."""
+        """A sum by bin, [N], float64, where :meth:`to` or the latest draws put it."""
         return self._sums[name]
+
+    def to(self, device: torch.device) -> None:
+        """Moves the sums to the device of draws: loaded sums may lie where networks were before a trainer
+        moved them."""
+        self._sums = {name: sums.to(device) for name, sums in self._sums.items()}
 
     def refuse_present(self, step: int, what: str) -> None:
         """A step may use draws of earlier steps only.
@@ -83,6 +88,7 @@ class RunningSums:
             raise ValueError(f"step {step} was observed after step {self.step}")
         index, *values = rows.unbind(1)
         index = index.long()
+        self.to(index.device)
         if not self._sums:
             self._sums = {
                 n: torch.zeros(self.bins, dtype=torch.float64, device=index.device) for n in self.names

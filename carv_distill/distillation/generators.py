@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from math import isinf
 from pathlib import Path
 
 import torch
@@ -14,14 +13,14 @@ from carv_distill.engine.folder import product_of
 from carv_distill.engine.task import Generator
 from carv_distill.evaluation.generate import Sample
 from carv_distill.teachers.denoiser import NetworkDenoiser
+from carv_distill.teachers.origin import Origin
 from carv_distill.teachers.pipelines.teacher import TextTeacher, read_pipeline_network
-from carv_distill.teachers.sampler import ddim_sample, heun_sample
-from carv_distill.teachers.schedule import DiscreteSchedule
-from carv_distill.teachers.teacher import load_teacher
+from carv_distill.teachers.sampler import ddim_sample, sample, solver_of
+from carv_distill.teachers.teacher import load_schedule, load_teacher
 
 from .building import is_prompted, load_with_prompts, prompted_set
 from .conditions import Prompts
-from .networks import Origin, timestep_of
+from .networks import timestep_of
 from .options import DMDConfig
 
 
@@ -36,23 +35,19 @@ def generators(config: DMDConfig, run: Path, device: str, own: bool = False) -> 
 
 
 def _labelled(config: DMDConfig, run: Path, device: str) -> list[Generator]:
-    steps = config.fid.sampler_steps
+    steps, folder = config.fid.sampler_steps, product_of(run, "student")
 
     def student(average: str = ".") -> Sample:
-        network = load_teacher(product_of(run, "student") / average)
+        network = load_teacher(folder / average)
         network.denoiser.to(device)
-        top = network.schedule.sigma_max
-        origin = Origin(top, seen=isinf(top))
+        origin = Origin.of_images(network.schedule)
         return lambda z, labels: origin(network.denoiser, z, labels)
 
     def teacher() -> Sample:
         frozen = load_teacher(config.teacher.path)
         classes = load_images(config.data, wanted=False).spec.classes
         guided = frozen.guided(config.teacher.guidance, classes).to(device)
-        schedule = frozen.schedule
-        if isinstance(schedule, DiscreteSchedule) and isinf(schedule.sigma_max):
-            return lambda z, labels: ddim_sample(guided, schedule, z, labels, steps)
-        return lambda z, labels: heun_sample(guided, frozen.schedule, z, labels, steps)
+        return lambda z, labels: sample(guided, frozen.schedule, z, labels, steps)
 
     beside = [
         Generator(f"student, 1 step, average {decay:g}", partial(student, f"averages/{decay:g}"))
@@ -61,7 +56,7 @@ def _labelled(config: DMDConfig, run: Path, device: str) -> list[Generator]:
     return [
         Generator("student, 1 step", student),
         *beside,
-        Generator(f"teacher, Heun {steps}", teacher, teacher=True),
+        Generator(f"teacher, {solver_of(load_schedule(folder))} {steps}", teacher, teacher=True),
     ]
 
 
@@ -96,9 +91,9 @@ def _pictures(teacher: TextTeacher, conditions: Prompts, draw: Sample) -> Sample
     """Decoded, as many at a time as the codec takes."""
 
     @torch.no_grad()
-    def sample(z: Tensor, numbers: Tensor) -> Tensor:
+    def decoded(z: Tensor, numbers: Tensor) -> Tensor:
         rows = teacher.codec.rows(z)
         parts = zip(z.split(rows), numbers.split(rows), strict=True)
         return torch.cat([teacher.decode(draw(part, conditions(number))) for part, number in parts])
 
-    return sample
+    return decoded

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from torch import Tensor
 
 from carv_distill.engine.optimisation import frozen_copy
 from carv_distill.teachers.adapters import SharedNetwork
-from carv_distill.teachers.condition import Cond
 from carv_distill.teachers.denoiser import GuidedDenoiser, NetworkDenoiser
 from carv_distill.teachers.network import RawNetwork
+from carv_distill.teachers.origin import Origin
 from carv_distill.teachers.pipelines.network import PromptNetwork
 from carv_distill.teachers.pipelines.teacher import TextTeacher
 from carv_distill.teachers.precision import Bfloat16Network
@@ -22,23 +21,6 @@ from carv_distill.teachers.teacher import Teacher
 from .options import DMDOptions
 
 STUDENT, AVERAGE, FAKE = "student", "average", "fake"
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a one-step generator starts: x = D(σ z; σ), or, with `seen`, x̂ of a network that sees z itself.
-
-    The first is that of published generators of labelled images, whose σ is so large that the two are the
-    same to a thousandth. The second is finite at σ = ∞, and what stock samplers compute.
-    """
-
-    sigma: float
-    seen: bool
-
-    def __call__(self, student: NetworkDenoiser, z: Tensor, cond: Cond) -> Tensor:
-        """x of noise z [n, …]."""
-        sigma = z.new_full((z.shape[0],), self.sigma)
-        return student.of_noise(z, sigma, cond) if self.seen else student(self.sigma * z, sigma, cond)
 
 
 @dataclass(frozen=True)
@@ -68,8 +50,7 @@ def labelled_networks(teacher: Teacher, guidance: float, classes: int, bfloat16:
     guided, shape = teacher.guided(guidance, classes), teacher.network.shape
     if bfloat16:  # once student and fake score have their copies
         guided.network = Bfloat16Network(teacher.network)
-    top = teacher.schedule.sigma_max
-    origin = Origin(top, seen=top == float("inf"))
+    origin = Origin.of_images(teacher.schedule)
     return Networks(student, average, fake, guided, teacher.schedule, shape, origin)
 
 

@@ -60,9 +60,9 @@ class DMDObjective(nn.Module):
 
         g = 1/R Σ_r ∂x_r/∂θᵀ [1/K Σ_k ω_rk r(x_r, u_rk, ε_rk) + λ C·H·W ∂softplus(−h(x_t))/∂x_r],
 
-    with x_r the student's one step from noise z_r (:class:`~.networks.Origin`), the second term where there
-    is a discriminator h. A mean over a picture's entries, as other codes have it, is C·H·W times smaller.
-    All that is random is drawn from the streams that are handed in.
+    with x_r the student's one step from noise z_r (:mod:`~carv_distill.teachers.origin`), the second term
+    where there is a discriminator h. A mean over a picture's entries, as other codes have it, is C·H·W times
+    smaller. All that is random is drawn from the streams that are handed in.
 
     Args:
         networks: student, fake score, average and the frozen teacher.

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from math import isinf
+
 import torch
 from torch import Tensor
 
 from .condition import Cond
 from .denoiser import Denoiser, NetworkDenoiser
 from .schedule import DiscreteSchedule, NoiseSchedule
+
+
+def sample(
+    denoiser: NetworkDenoiser, schedule: NoiseSchedule, z: Tensor, cond: Cond = None, steps: int = 18
+) -> Tensor:
+    """By :func:`heun_sample`, or where the schedule begins at σ = ∞, at which only z itself is finite, by
+    :func:`ddim_sample`."""
+    if isinstance(schedule, DiscreteSchedule) and isinf(schedule.sigma_max):
+        return ddim_sample(denoiser, schedule, z, cond, steps)
+    return heun_sample(denoiser, schedule, z, cond, steps)
+
+
+def solver_of(schedule: NoiseSchedule) -> str:
+    """The name of what :func:`sample` integrates by."""
+    return "DDIM" if isinf(schedule.sigma_max) else "Heun"
 
 
 @torch.no_grad()

@@ -104,7 +104,7 @@ def load_teacher(path: str | Path) -> Teacher:
     """
     folder = local_folder(str(path))
     unet_folder = folder / "unet" if (folder / "unet").is_dir() else folder
-    scheduler_folder = folder / "scheduler" if (folder / "scheduler").is_dir() else folder
+    scheduler_folder = _scheduler_folder(folder)
     _refuse_others(folder, unet_folder)
     about = read_json(unet_folder / "config.json")
     name = about.get("_class_name", UNet2DModel.__name__)
@@ -131,6 +131,20 @@ def load_teacher(path: str | Path) -> Teacher:
     shape = teacher.channels, teacher.size, teacher.size
     try_denoiser(denoiser, schedule, shape, label, str(unet_folder))
     return teacher
+
+
+def load_schedule(folder: Path) -> NoiseSchedule:
+    """That of a folder that :func:`load_teacher` reads, without its weights.
+
+    Raises:
+        UserError: as there.
+    """
+    place = _scheduler_folder(folder)
+    return parametrisation(read_scheduler(place), place)[0]
+
+
+def _scheduler_folder(folder: Path) -> Path:
+    return folder / "scheduler" if (folder / "scheduler").is_dir() else folder
 
 
 def _refuse_others(folder: Path, network: Path) -> None:

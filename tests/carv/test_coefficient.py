@@ -97,3 +97,11 @@ def test_a_state_goes_on_to_the_bit() -> None:
     one.observe(0, u, 0.5 * eps + 0.1, eps)
     two.load_state_dict(one.state_dict())
     assert torch.equal(one.at(1, u), two.at(1, u))
+
+
+def test_a_loaded_coefficient_follows_the_draws_to_their_device() -> None:
+    one, two = NoiseCoefficient(3), NoiseCoefficient(3)
+    u, eps = torch.rand(9), torch.randn(9, 4)
+    one.observe(0, u, 0.5 * eps, eps)
+    two.load_state_dict(one.state_dict(), "cpu")
+    assert two.at(1, u.to("meta")).device.type == "meta"

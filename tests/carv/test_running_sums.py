@@ -51,6 +51,16 @@ def test_a_state_goes_on_to_the_bit_and_a_foreign_one_is_refused() -> None:
         RunningSums(2, ("a", "b"), 0.9).load_state_dict(one.state_dict())
 
 
+def test_loaded_sums_follow_the_draws_to_their_device() -> None:
+    """A checkpoint is loaded before a trainer moves the networks; a second device that every machine has."""
+    one, two = (RunningSums(3, ("a",), 0.9) for _ in range(2))
+    row = torch.tensor([[0.0, 1.0]], dtype=torch.float64)
+    one.add(1, row)
+    two.load_state_dict(one.state_dict(), "cpu")
+    two.add(2, row.to("meta"))
+    assert two["a"].device.type == "meta"
+
+
 @pytest.mark.parametrize(("bins", "decay"), [(0, 1.0), (1, 0.0), (1, 1.5)])
 def test_arguments_outside_their_range_are_refused(bins: int, decay: float) -> None:
     with pytest.raises(ValueError, match="must"):

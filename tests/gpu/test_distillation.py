@@ -77,8 +77,11 @@ def test_an_adaptive_proposal_observes_without_waiting(statistic: str) -> None:
         adaptive.proposal(3)
 
 
-def test_a_bf16_run_goes_through_and_resumes(small_config: MakeConfig) -> None:
+@pytest.mark.parametrize("proposal", ["uniform", "adaptive"])
+def test_a_bf16_run_goes_through_and_resumes(small_config: MakeConfig, proposal: str) -> None:
+    """With what an adaptive proposal has learned, too, which is loaded before the networks are moved."""
     words = (
+        f"estimator.proposal={proposal}",
         "trainer.accelerator=cuda",
         "fid.every=2",
         "fid.images=64",

@@ -82,6 +82,18 @@ def test_text_to_3d_in_bf16_goes_through(
     assert (folder / "object" / "turntable.mp4").is_file()
 
 
+def test_what_text_to_3d_learned_from_draws_resumes_on_the_device(
+    pipeline_folder: Path, tmp_path: Path
+) -> None:
+    """The learned coefficient and the adaptive proposal are loaded before the networks are moved."""
+    more = ("sds.coefficient=learned", "estimator.proposal=adaptive", "trainer.accelerator=cuda")
+    given = words(pipeline_folder, tmp_path, *more)
+    folder = train(load_config("configs/sds_carv.yaml", given))
+    longer = load_config("configs/sds_carv.yaml", [*given, "trainer.max_steps=9"])
+    assert train(longer, resume=True) == folder
+    assert read_metrics(folder / "metrics.csv")[-1]["step"] == 9
+
+
 def test_the_number_of_gaussians_changes_on_the_device(pipeline_folder: Path, tmp_path: Path) -> None:
     """By whichever splatter is there, in bf16; the last change is of the checkpoint's count, too."""
     more = ("scene.kind=gaussians", "scene.gaussians.count=50", "trainer.accelerator=cuda")

@@ -12,7 +12,7 @@ from carv_distill.teachers.parametrisation import (
     Preconditioning,
     VPreconditioning,
 )
-from carv_distill.teachers.sampler import ddim_sample, heun_sample
+from carv_distill.teachers.sampler import ddim_sample, heun_sample, sample, solver_of
 from carv_distill.teachers.schedule import DiscreteSchedule, EDMSchedule, FlowSchedule, VPSchedule
 from tests.helpers.exact import GaussianMixtureDenoiser
 
@@ -139,6 +139,9 @@ def test_ddim_follows_the_exact_flow(kind: str) -> None:
     assert errors[2] < 0.02
     one = ddim_sample(denoiser, schedule, z, None, 1)
     assert torch.equal(one, denoiser.of_noise(z, schedule.table[-1:].expand(50), None))
+    by, name = (ddim_sample, "DDIM") if kind in ("flow", "zero") else (heun_sample, "Heun")
+    assert torch.equal(sample(denoiser, schedule, z, None, 9), by(denoiser, schedule, z, None, 9))
+    assert solver_of(schedule) == name
 
 
 @pytest.mark.parametrize("steps", [0, 1001])

@@ -24,7 +24,8 @@ from carv_distill.engine.task import TrainedModel
 from carv_distill.errors import UserError
 from carv_distill.evaluation.generate import image_latents
 from carv_distill.teachers.denoiser import NetworkDenoiser
-from carv_distill.teachers.sampler import heun_sample
+from carv_distill.teachers.origin import Origin
+from carv_distill.teachers.sampler import sample
 from carv_distill.teachers.schedule import NoiseSchedule
 from carv_distill.teachers.teacher import Teacher, load_teacher
 
@@ -103,7 +104,7 @@ def labelled_model(
     def generate(labels: Sequence[Any]) -> Samples:
         number = torch.as_tensor(labels, dtype=torch.long)
         z, _ = image_latents(range(len(number)), spec.shape, 0)
-        pictures = heun_sample(denoiser, teacher.schedule, z.to(device), number.to(device))
+        pictures = sample(denoiser, teacher.schedule, z.to(device), number.to(device))
         return prepare(pictures.cpu(), number.tolist())
 
     def read(folder: Path) -> tuple[Tensor, list[Any], list[str]]:
@@ -160,11 +161,9 @@ def _student(folder: Path, model: AttributedModel, device: str) -> Callable[[Seq
     def generate(labels: Sequence[Any]) -> Samples:
         student = load_teacher(product_of(folder.parent, folder.name))
         student.denoiser.to(device)
-        top = student.schedule.sigma_max
         number = torch.as_tensor(labels, dtype=torch.long)
         z, _ = image_latents(range(len(number)), model.shape, 0)
-        z = z.to(device)
-        pictures = student.denoiser(top * z, z.new_full((len(z),), top), number.to(device))
+        pictures = Origin.of_images(student.schedule)(student.denoiser, z.to(device), number.to(device))
         return model.prepare(pictures.cpu(), number.tolist())
 
     return generate

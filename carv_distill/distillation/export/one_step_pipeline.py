@@ -1,7 +1,8 @@
 """A one-step generator for diffusers: x = D(σ_max z; σ_max, y) with z ~ N(0, I).
 
-D is the denoiser of `unet` under the parametrisation of `scheduler`: EDM's preconditioning, or ε-, v- or
-sample-prediction on betas. This file goes with the weights, and needs diffusers alone.
+D is the denoiser of `unet` under the parametrisation of `scheduler`: EDM's preconditioning, ε-, v- or
+sample-prediction on betas, or a flow's velocity; where σ_max = ∞ the network sees z itself. This file goes
+with the weights, and needs diffusers alone.
 """
 
 import torch
@@ -54,24 +55,30 @@ class OneStepPipeline(DiffusionPipeline):
 
     def denoise(self, z: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:
         """D(σ_max z; σ_max, labels): z [n, C, H, W], labels [n] or None → [n, C, H, W]."""
-        scheduler = self.scheduler
+        scheduler, config = self.scheduler, self.scheduler.config
         if hasattr(scheduler, "precondition_inputs"):
-            sigma = z.new_tensor([scheduler.config.sigma_max])
+            sigma = z.new_tensor([config.sigma_max])
             x = sigma * z
             raw = self._raw(
                 scheduler.precondition_inputs(x, sigma), scheduler.precondition_noise(sigma), labels
             )
             return scheduler.precondition_outputs(x, raw, sigma)
+        if config.get("use_flow_sigmas") or type(scheduler).__name__.startswith("FlowMatch"):
+            return z - self._raw(z, z.new_tensor([config.num_train_timesteps]), labels)
         signal = torch.cumprod(1 - scheduler.betas.double(), 0)[-1]
         alpha, noise = float(signal.sqrt()), float((1 - signal).sqrt())
         last = z.new_tensor([len(scheduler.betas) - 1])
         raw = self._raw(noise * z, last, labels)
-        prediction = scheduler.config.prediction_type
-        if prediction == "epsilon":
-            return (z - raw) * (noise / alpha)
-        if prediction == "v_prediction":
-            return alpha * noise * z - noise * raw
-        return raw
+        match config.prediction_type:
+            case "epsilon":
+                return (z - raw) * (noise / alpha)
+            case "v_prediction":
+                return alpha * noise * z - noise * raw
+            case "sample":
+                return raw
+        raise ValueError(
+            f"prediction_type {config.prediction_type!r} is not one of epsilon, v_prediction, sample"
+        )
 
     def _raw(self, scaled: torch.Tensor, level: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:
         """F in float32, whatever the network computes in."""

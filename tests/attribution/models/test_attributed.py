@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, SchedulerMixin
 from PIL import Image
 
 from carv_distill.attribution.models.attributed import load_model
 from carv_distill.attribution.queries import read_queries
 from carv_distill.data.options import DataOptions
+from carv_distill.distillation.generators import generators
 from carv_distill.distillation.options import DMDConfig
 from carv_distill.engine.task import TrainedModel
 from carv_distill.errors import UserError
@@ -38,6 +42,38 @@ def test_a_distillations_queries_are_its_students_samples(
     top = student.schedule.sigma_max
     sample = student.denoiser(top * z, torch.full((1,), top), torch.tensor([2]))
     assert torch.allclose(queries.batch.x[2:], sample, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        DDIMScheduler(
+            prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing"
+        ),
+        FlowMatchEulerDiscreteScheduler(shift=3.0),
+    ],
+)
+def test_levels_that_end_in_pure_noise_give_queries_of_teacher_and_student(
+    tmp_path: Path,
+    small_config: Callable[..., DMDConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    scheduler: SchedulerMixin,
+) -> None:
+    """σ = ∞, of zero terminal signal and of flow matching: ∞ times the noise would be no picture."""
+    few_digits(monkeypatch)
+    path = tmp_path / "t"
+    save_teacher(path, tiny_unet(labels=10), json.loads(scheduler.to_json_string()), "")
+    teacher = load_model(TrainedModel(path, DataOptions("digits")), "cpu")
+    assert teacher.generate(teacher.asked(3)).batch.x.isfinite().all()
+    config = small_config(f"teacher.path={path}", "trainer.max_steps=2")
+    run, model_of = train(config), TASKS["dmd"].model
+    assert model_of is not None
+    queries = load_model(model_of(config, run, None), "cpu").generate([0, 1, 2]).batch
+    student = load_teacher(run / "student")
+    z = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(2))
+    sample = student.denoiser.of_noise(z, torch.full((1,), math.inf), torch.tensor([2]))
+    torch.testing.assert_close(queries.x[2:], sample, rtol=0, atol=1e-5)
+    assert [g.name for g in generators(config, run, "cpu")] == ["student, 1 step", "teacher, DDIM 18"]
 
 
 def test_a_teacher_that_knows_no_labels_is_shown_none(

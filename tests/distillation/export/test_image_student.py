@@ -7,13 +7,21 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from diffusers import DDIMScheduler, DDPMScheduler, DiffusionPipeline, EDMEulerScheduler
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DiffusionPipeline,
+    EDMEulerScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
 from torch import Tensor
 
 from carv_distill.data.images import load_images
@@ -22,6 +30,7 @@ from carv_distill.distillation.export.image_student import save_student, student
 from carv_distill.distillation.export.one_step_pipeline import OneStepPipeline
 from carv_distill.distillation.options import DMDConfig
 from carv_distill.errors import UserError
+from carv_distill.teachers.origin import Origin
 from carv_distill.teachers.schedule import EDMSchedule
 from carv_distill.teachers.teacher import (
     Teacher,
@@ -86,8 +95,7 @@ def noise(teacher: Teacher, count: int = 2) -> Tensor:
 
 @torch.no_grad()
 def one_step(teacher: Teacher, z: Tensor, labels: Tensor | None) -> Tensor:
-    top = teacher.schedule.sigma_max
-    return teacher.denoiser(top * z, z.new_full((len(z),), top), labels)
+    return Origin.of_images(teacher.schedule)(teacher.denoiser, z, labels)
 
 
 def test_a_student_needs_only_diffusers(small_config: MakeConfig, tmp_path: Path) -> None:
@@ -150,11 +158,25 @@ def test_a_student_of_an_edm_network(name: str, tmp_path: Path, monkeypatch: pyt
     assert "carv-distill must be installed" in (folder / "README.md").read_text()
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
-@pytest.mark.parametrize("kind", [DDPMScheduler, DDIMScheduler])
-def test_schedulers_with_betas(kind: Any, prediction: str, tmp_path: Path) -> None:
-    """The pipeline's D at the last timestep is the denoiser's, for each prediction."""
-    config = json.loads(kind(prediction_type=prediction, beta_schedule="linear").to_json_string())
+ZERO_SIGNAL = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        *product(
+            (DDPMScheduler, DDIMScheduler),
+            [{"prediction_type": name} for name in ("epsilon", "v_prediction", "sample")],
+        ),
+        (DDIMScheduler, {"prediction_type": "v_prediction", **ZERO_SIGNAL}),
+        (DDPMScheduler, {"prediction_type": "sample", **ZERO_SIGNAL}),
+        (FlowMatchEulerDiscreteScheduler, {"shift": 3.0}),
+        (UniPCMultistepScheduler, {"prediction_type": "flow_prediction", "use_flow_sigmas": True}),
+    ],
+)
+def test_every_scheduler_of_a_teacher(kind: Any, settings: dict[str, Any], tmp_path: Path) -> None:
+    """The pipeline's x is the one that was trained, for each prediction, at σ = ∞ too."""
+    config = json.loads(kind(**settings).to_json_string())
     network = raw_network(tiny_unet(channels=3))
     save_student(tmp_path, network, config, student_card(network, 10, {}))
     teacher = load_teacher(tmp_path)
