@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from carv_distill.errors import UserError
 from carv_distill.options import at_least
 
 from .command import Command, Measurement, RunOptions
@@ -34,6 +35,11 @@ def _measure(options: VarianceCommandOptions, runs: list[Path], device: str) -> 
     task, config = VARIANCE.open(run, options)
     assert task.gradient is not None
     gradient = task.gradient(config, run, device, None)
+    if min(o.draws) > gradient.draws:
+        raise UserError(
+            f"--draws: {' '.join(map(str, o.draws))}; all are above the run's own K, whose variance must be "
+            f"known to say what is better: add {gradient.draws}"
+        )
     with float32_matmul(config.trainer):
         analysis = analyse(gradient, o.upstream, o.draws, o.pairs, o.samples)
     folder = o.out.with_suffix("") if o.out else run / "figures"

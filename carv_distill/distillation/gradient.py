@@ -80,6 +80,7 @@ def gradient_of(
         context=module.autocast,
         time_other=partial(time_other, module),
         learned=e.adaptive is not None,
+        shares=len(module.shares),
     )
 
 

@@ -6,7 +6,7 @@ import itertools
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ParamSpec
 
 import torch
@@ -57,6 +57,8 @@ class MeasuredGradient:
     """A proposal known without a pilot, given its defensive share."""
     learned: bool = False
     """Whether the sampler's proposal is learned from past draws."""
+    shares: int = 1
+    """How many batches of R samples an iteration accumulates, one after the other."""
 
     def sample(self, count: int, generator: torch.Generator) -> Upstream:
         """The pipeline with all forward passes under the context; backwards are outside, as in a training."""
@@ -103,6 +105,9 @@ class Analysis:
     step: int
     setting: tuple[str, int, int]
     """The gradient's own: the arm that samples like it, R and K."""
+    shares: int
+    """Batches of R samples that an iteration accumulates; costs, seconds and advice are of one of them, and
+    what an iteration does besides is shared out among them."""
     comparison: Comparison
     profile: NoiseLevelProfile
     parity: NoiseParity
@@ -142,15 +147,22 @@ def analyse(
     draws they are judged on; so has the check of the advice, as the advice is the best of what was compared.
 
     Args:
-        upstream, draws: R and all K of the comparison.
+        upstream, draws: R and all K of the comparison, the least of them at most the gradient's own.
         pairs: of gradients for each (arm, K), at least 3.
         budget_upstreams: upstream samples of budget and parity, at least 3.
         profile_bins, profile_upstreams: see :class:`NoiseLevelProfile`.
         defensive: share of the prior in the proposals.
         progress: told what begins.
+
+    Raises:
+        ValueError: an argument outside its range, before anything is measured.
     """
     require_at_least(1, upstream=upstream, draws=min(draws, default=0))
     require_at_least(3, pairs=pairs, budget_upstreams=budget_upstreams)
+    if min(draws) > gradient.draws:  # its own variance would not be known
+        raise ValueError(
+            f"draws must begin at the gradient's own K = {gradient.draws} or below, found {draws}"
+        )
     g, p = gradient, gradient.parameters
 
     def own(name: str) -> torch.Generator:
@@ -168,6 +180,7 @@ def analyse(
         g.time_other(timer)
     time_stages(g.sample, p, g.sampler, g.upstream, g.draws, timer, chunk=g.chunk)
     cost = CostModel.measured(timer)
+    cost = replace(cost, other=cost.other / g.shares)
     for name in timer.seconds:
         if timer.spread(name) > BUSY:
             log.warning(
@@ -195,7 +208,7 @@ def analyse(
     check = _check(comparison, advice[best], sampler, g, pairs, own("check").initial_seed())
     proposals = {"importance": importance, "Neyman": neyman}
     setting = (g.arm, g.upstream, g.draws)
-    return Analysis(g.step, setting, comparison, profile, parity, noise, proposals, advice, check)
+    return Analysis(g.step, setting, g.shares, comparison, profile, parity, noise, proposals, advice, check)
 
 
 def _check(

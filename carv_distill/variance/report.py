@@ -201,6 +201,11 @@ def conclusions(a: Analysis) -> list[str]:
         f"ECM, against {base.arm} ({base.upstream}, {base.draws}): {with_interval(a.predicted, '.2f')}, the "
         f"run's own {own:.2f}, {base.arm} draws at the same R and K {plain:.2f}."
     )
+    if a.shares > 1:
+        sentences.append(
+            f"An iteration accumulates {a.shares} such batches of R samples: R and seconds are of one, with "
+            "its share of what an iteration does besides."
+        )
     check = a.check
     sentences.append(
         f"Tried: variance {with_interval(check.total, '.3g')} for {best.variance:.3g} as predicted, "
@@ -240,7 +245,7 @@ def analysis_dict(a: Analysis) -> dict[str, Any]:
     place = Regime.of(c.budget, c.cost).within_over_between
     return {
         "step": a.step,
-        "own": {"sampler": arm, "upstream": r, "draws": k},
+        "own": {"sampler": arm, "upstream": r, "draws": k, "shares": a.shares},
         "budget": {name: estimate_dict(getattr(c.budget, name)) for name in parts},
         "cost": asdict(c.cost) | {"kappa": c.cost.kappa},
         "rows": rows,

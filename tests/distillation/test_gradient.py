@@ -102,3 +102,9 @@ def test_what_an_update_does_besides_is_timed_and_changes_nothing(
     assert len(timer.seconds["other"]) == 10
     assert timer.median("other") > 0
     assert all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
+
+
+def test_the_shares_of_a_larger_batch_are_told(small_config: MakeConfig) -> None:
+    """What an update does besides is timed of all its shares, its gradient of one."""
+    module = build(small_config("estimator.upstream=4", "dmd.global_batch=12"))
+    assert (gradient_of(module).upstream, gradient_of(module).shares) == (4, 3)

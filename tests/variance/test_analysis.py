@@ -67,7 +67,7 @@ def test_tables_and_json_hold_the_numbers(analysis: Analysis) -> None:
         *("largest_ecm_iid", "advice", "advised", "predicted", "check", "largest_reduction", "noise"),
         *("noise_factors", "proposals", "conclusions"),
     ]
-    assert content["own"] == {"sampler": "Strat", "upstream": 2, "draws": 4}
+    assert content["own"] == {"sampler": "Strat", "upstream": 2, "draws": 4, "shares": 1}
     assert content["rows"][3]["ecm"]["value"] == analysis.comparison.ecm(analysis.comparison.rows[3]).value
     assert content["conclusions"] == conclusions(analysis)
     assert content["conclusions"][-1].startswith("Its place: W/B = ")
@@ -223,3 +223,23 @@ def test_other_costs_are_timed() -> None:
     assert analysis.comparison.cost.other == 7.0
     assert max(rows[: 11 * 3]) == 3  # R·K = 8 in three calls, eleven rounds
     assert analysis.check.seconds > 7
+
+
+def test_of_several_shares_costs_are_of_one() -> None:
+    """What an iteration of four does besides is shared out, so that advice is for the seconds of one share."""
+
+    def time_other(timer: StageTimer) -> None:
+        timer.seconds["other"] = [8.0, 8.0]
+
+    analysis = analyse(replace(gradient_of(MODEL), shares=4, time_other=time_other), 1, (1,), 3, 3, 2, 2)
+    assert analysis.comparison.cost.other == 2.0
+    assert any("accumulates 4 such batches" in said for said in conclusions(analysis))
+    assert analysis_dict(analysis)["own"]["shares"] == 4
+
+
+def test_draws_that_all_lie_above_its_own_are_refused_before_anything_is_measured() -> None:
+    def never(timer: StageTimer) -> None:
+        raise AssertionError("measured")
+
+    with pytest.raises(ValueError, match="at the gradient's own K = 4 or below, found"):
+        analyse(replace(gradient_of(MODEL), time_other=never), 2, (5, 8), 3, 3)
