@@ -147,7 +147,8 @@ class AdaptiveProposal(Learner):
         order = (sample + u.double()).argsort()
         same = (sample[order].diff() == 0).double()
         apart = vectors[order].diff(dim=0).square().sum(1, dtype=torch.float64) / 2
-        apart = apart * same + 0 * square.sum()  # NaN goes on
+        square = square[order]
+        apart = apart * same + 0 * (square[:-1] + square[1:])  # NaN of either goes on
         ends = (order[:-1], order[1:])
         return torch.cat([self._sums.rows(index[end], weight=same, value=apart) for end in ends])
 

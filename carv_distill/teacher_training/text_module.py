@@ -19,6 +19,7 @@ from carv_distill.teachers.condition import Condition
 from carv_distill.teachers.denoiser import GuidedDenoiser, NetworkDenoiser, denoising_loss
 from carv_distill.teachers.parametrisation import EpsPreconditioning
 from carv_distill.teachers.pipelines.network import PromptUNet
+from carv_distill.teachers.precision import without_autocast
 from carv_distill.teachers.sampler import heun_sample
 from carv_distill.teachers.schedule import VPSchedule
 
@@ -129,9 +130,11 @@ class TextTeacherModule(RunModule):
     @torch.no_grad()
     def latents(self) -> tuple[Tensor, Tensor, Tensor]:
         """Mean and standard deviation of every picture's latents, and the factor that scales them to unit
-        variance; kept from when the autoencoder has learned."""
+        variance; kept from when the autoencoder has learned. In float32, whoever asks first: they are the
+        same before and after a resumption."""
         if self._latents is None:
-            posteriors = [self.vae.encode(part).latent_dist for part in self.images.split(256)]
+            with without_autocast(self.images):
+                posteriors = [self.vae.encode(part).latent_dist for part in self.images.split(256)]
             mean = torch.cat([p.mean for p in posteriors]).float()
             std = torch.cat([p.std for p in posteriors]).float()
             latents = mean, std, 1 / (mean.var() + std.square().mean()).sqrt()

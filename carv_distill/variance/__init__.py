@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .pipeline import flat_gradient as flat_gradient
     from .profile import NoiseLevelProfile as NoiseLevelProfile
     from .projection import CountSketch as CountSketch
+    from .regime import Regime as Regime
     from .report import analysis_dict as analysis_dict
     from .report import analysis_report as analysis_report
     from .report import analysis_summary as analysis_summary
@@ -65,6 +66,7 @@ else:
         pipeline="Pipeline estimate_gradient estimate_loss flat_gradient",
         profile="NoiseLevelProfile",
         projection="CountSketch",
+        regime="Regime",
         report="analysis_dict analysis_report analysis_summary analysis_tables conclusions",
         table="Table estimate_dict number with_interval",
     )

@@ -36,7 +36,8 @@ class VarianceBudget:
     within: Estimate
     """within_level + within_noise, with the interval of the sum."""
     total: Estimate
-    """The sum of all three."""
+    """The sum of all three. The i-th terms of `between`, `within` and `total` are of the same upstream
+    sample."""
     squared_norm: Estimate
     """‖E g‖²."""
     upstreams: int
@@ -83,9 +84,7 @@ class VarianceBudget:
         """
         require_at_least(2, upstreams=upstreams, levels=levels, noises=noises)
         proposal = proposal or Proposal.uniform()
-        terms: dict[str, list[float]] = {
-            name: [] for name in ("between", "level", "noise", "within", "total")
-        }
+        terms: dict[str, list[float]] = {name: [] for name in ("between", "level", "noise", "within")}
         dtype, buffer = torch.float64, None
         if parameters:
             dtype = torch.promote_types(parameters[0].dtype, torch.float32)
@@ -115,17 +114,18 @@ class VarianceBudget:
             contrast = means.update(mean)
             if done:
                 terms["between"].append(contrast - per_level.variance / levels)
-                terms["total"].append(terms["between"][-1] + noise + of_level)
             if progress is not None:
                 progress(done + 1)
         # the first sample has no contrast to others before it; its part of the mean is dealt over them
-        first = (terms["within"][0] - math.fsum(terms["within"][1:]) / (upstreams - 1)) / upstreams
+        own, *others = terms["within"]
+        within = [t + (own - math.fsum(others) / len(others)) / upstreams for t in others]
+        total = [sum(both) for both in zip(terms["between"], within, strict=True)]
         return cls(
             between=mean_estimate(terms["between"], level, skewed=True),
             within_level=mean_estimate(terms["level"], level, skewed=True),
             within_noise=mean_estimate(terms["noise"], level, positive=True, skewed=True),
-            within=mean_estimate(terms["within"], level, skewed=True),
-            total=mean_estimate([t + first for t in terms["total"]], level, positive=True, skewed=True),
+            within=mean_estimate(within, level, skewed=True),
+            total=mean_estimate(total, level, positive=True, skewed=True),
             squared_norm=means.squared_norm(level),
             upstreams=upstreams,
         )

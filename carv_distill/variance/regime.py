@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from .budget import VarianceBudget
 from .cost import CostModel, best_whole_draws, largest_ecm
-from .estimate import Estimate, ratio
+from .estimate import Estimate, paired_ratio
 from .table import with_interval
 
 PAYS = 1.5
@@ -24,7 +24,8 @@ class Regime:
     """
 
     within_over_between: Estimate | None
-    """None where the part between upstream samples is not told from 0."""
+    """Paired over upstream samples: what a sample adds to one it takes from the other. None where the part
+    between samples is not told from 0."""
     kappa: float
     gain: float
     """The greatest ECM(K), over whole K ≥ 1: at least 1."""
@@ -37,7 +38,7 @@ class Regime:
         between, within = budget.between.value, budget.within.value
         seen = budget.between.low > 0 and budget.within.value > 0
         return cls(
-            ratio(budget.within, budget.between) if seen else None,
+            paired_ratio(budget.within, budget.between) if seen else None,
             cost.kappa,
             largest_ecm(between, within, cost),
             best_whole_draws(between, within, cost),

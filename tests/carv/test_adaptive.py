@@ -290,6 +290,22 @@ def test_what_one_process_saw_amiss_all_find() -> None:
         adaptive.add(0, rows)
 
 
+@pytest.mark.parametrize("statistic", ["second_moment", "neyman"])
+def test_a_draw_that_is_not_finite_spoils_no_others(statistic: str) -> None:
+    """Where such draws are left out, all of other samples teach what they did."""
+    adaptive = AdaptiveProposal(4, statistic=statistic)
+    u, r = torch.rand(3, 4), torch.randn(3, 4, 5)
+    r[1, 2] = torch.inf
+    others = torch.tensor([0, 2])
+    rows = adaptive.rows(u, r)
+    kept = rows[rows.isfinite().all(1) & (rows[:, 1] > 0)]
+    wanted = adaptive.rows(u[others], r[others])
+    wanted = wanted[wanted[:, 1] > 0]
+    found = {tuple(row) for row in kept.tolist()}
+    assert {tuple(row) for row in wanted.tolist()} < found
+    assert not rows.isfinite().all()
+
+
 # ---------------------------------------------------------------- edges
 
 

@@ -63,6 +63,16 @@ def test_latents_have_unit_variance_and_are_kept_from_the_second_stage_on() -> N
     assert float((mean.var() + std.square().mean()).sqrt() * factor) == pytest.approx(1, rel=1e-5)
 
 
+def test_latents_are_in_full_precision_under_autocast() -> None:
+    """Whoever asks first: a training's step in bfloat16, or a preview of the run that was resumed."""
+    module = fit(make(), 6)
+    plain = module.latents()
+    module._latents = None
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = module.latents()
+    assert all(torch.equal(a, b) for a, b in zip(plain, mixed, strict=True))
+
+
 def test_what_is_saved_is_a_pipeline_and_a_clip_model(tmp_path: Path) -> None:
     module = fit(make(), 10)
     module.save(tmp_path / "teacher", module.global_step)

@@ -226,7 +226,7 @@ def test_other_costs_are_timed() -> None:
 
 
 def test_of_several_shares_costs_are_of_one() -> None:
-    """What an iteration of four does besides is shared out, so that advice is for the seconds of one share."""
+    """What an iteration of four does besides is shared out: advice is for the seconds of one share."""
 
     def time_other(timer: StageTimer) -> None:
         timer.seconds["other"] = [8.0, 8.0]

@@ -10,7 +10,8 @@ from carv_distill.variance.regime import Regime
 
 def budget(between: float, within: float, error: float = 0.01) -> VarianceBudget:
     def about(value: float) -> Estimate:
-        return Estimate(value, error, value - 2 * error, value + 2 * error)
+        terms = (value, value + error, value - error)
+        return Estimate(value, error, value - 2 * error, value + 2 * error, terms)
 
     parts = [about(between), about(within / 2), about(within / 2), about(within), about(between + within)]
     return VarianceBudget(*parts, about(1.0), upstreams=32)

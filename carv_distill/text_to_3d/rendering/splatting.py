@@ -35,9 +35,10 @@ def splat(
     Source: Zwicker et al. 2001 (EWA splatting); Kerbl et al. 2023, equations 2, 3 and 5, with the limits
     of gsplat's ``rasterize_mode="classic"``, but for its end of a pixel that 1e-4 of the light is left to.
     """
-    if choose_backend(backend, gaussians.means.device) == "gsplat":
-        return _by_gsplat(gaussians, cameras, size, behind)
-    return _by_torch(gaussians, cameras, size, behind)
+    device = gaussians.means.device
+    draw = _by_gsplat if choose_backend(backend, device) == "gsplat" else _by_torch
+    with torch.autocast(device.type, enabled=False):  # in half precision a Gaussian would move by pixels
+        return draw(gaussians, cameras, size, behind)
 
 
 def choose_backend(backend: str, device: torch.device | str) -> str:
@@ -95,10 +96,8 @@ def _by_gsplat(gaussians: Gaussians, cameras: Cameras, size: int, behind: Tensor
 
 
 def _by_torch(gaussians: Gaussians, cameras: Cameras, size: int, behind: Tensor) -> Rendered:
-    # In half precision a Gaussian would move by pixels.
-    with torch.autocast(gaussians.means.device.type, enabled=False):
-        seen = project(gaussians, cameras, size)
-        layers = torch.stack([_composite(gaussians, seen, i, size) for i in range(len(cameras))])
+    seen = project(gaussians, cameras, size)
+    layers = torch.stack([_composite(gaussians, seen, i, size) for i in range(len(cameras))])
     image, opacity = layers[:, :3], layers[:, 3:]
     image = image + (1 - opacity) * behind[:, :, None, None]
     return Rendered(image, opacity, Splats(seen.place, seen.visible(size)))

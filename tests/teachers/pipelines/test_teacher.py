@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,9 +15,11 @@ from safetensors.torch import load_file, save_file
 
 from carv_distill.errors import UserError
 from carv_distill.teachers.condition import Condition
+from carv_distill.teachers.denoiser import NetworkDenoiser
 from carv_distill.teachers.pipelines import folder as loading
 from carv_distill.teachers.pipelines.codecs import ImageLatents, Pixels
 from carv_distill.teachers.pipelines.teacher import load_text_teacher
+from carv_distill.teachers.trial import try_denoiser
 from tests.helpers.tiny_latent import save_tiny_pipeline
 from tests.helpers.tiny_pixel import save_tiny_if_pipeline
 
@@ -50,6 +53,27 @@ def rewrite(file: Path, **changes: object) -> None:
 def test_the_index_says_which_kind_it_is(folders: dict[str, Path]) -> None:
     assert isinstance(load_text_teacher(folders["sd"]).codec, ImageLatents)
     assert isinstance(load_text_teacher(folders["if"]).codec, Pixels)
+
+
+def test_a_teacher_in_float16_is_tried_in_float32_and_has_the_weights_of_its_files(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CPU, where it lies as it is tried, takes hundreds of times as long for convolutions in float16."""
+    tried: list[torch.dtype] = []
+
+    def noted(denoiser: NetworkDenoiser, *rest: Any) -> None:
+        tried.extend({p.dtype for p in denoiser.parameters()})
+        try_denoiser(denoiser, *rest)
+
+    monkeypatch.setattr("carv_distill.teachers.pipelines.teacher.try_denoiser", noted)
+    network = load_text_teacher(folders["sd"], dtype=torch.float16).network
+    assert tried == [torch.float32]
+    assert network.dtype == torch.float16
+    plain = UNet2DConditionModel.from_pretrained(folders["sd"] / "unet", torch_dtype=torch.float16)
+    for name, weights in network.model.state_dict().items():
+        last = name.startswith("conv_out.")  # computes in float32
+        assert weights.dtype == (torch.float32 if last else torch.float16)
+        assert torch.equal(weights.half(), plain.state_dict()[name])
 
 
 def test_of_a_hub_only_what_is_read_is_fetched(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import sys
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -24,6 +25,7 @@ from carv_distill.text_to_3d.rendering import (
     splat,
     splatting,
 )
+from carv_distill.text_to_3d.rendering.rendered import Rendered
 from carv_distill.text_to_3d.scenes import VoxelScene
 
 F64 = torch.float64
@@ -232,6 +234,23 @@ def test_what_cannot_be_seen_has_finite_gradients() -> None:
 
 def test_half_precision_around_it_changes_nothing() -> None:
     g, cameras, colour = some(dtype=torch.float32), views(dtype=torch.float32), behind(dtype=torch.float32)
+    plain = splat(g, cameras, 8, colour)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = splat(g, cameras, 8, colour)
+    assert torch.equal(plain.image, mixed.image)
+
+
+def test_half_precision_around_gsplat_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor what it is told of cameras, whose places are a product of matrices where they stand off the
+    sphere."""
+
+    def instead(g: Gaussians, cameras: Cameras, size: int, behind: Tensor) -> Rendered:
+        return Rendered(cameras.view_matrices(), torch.zeros(1), None)
+
+    monkeypatch.setattr(splatting, "choose_backend", lambda backend, device: "gsplat")
+    monkeypatch.setattr(splatting, "_by_gsplat", instead)
+    g, colour = some(dtype=torch.float32), behind(dtype=torch.float32)
+    cameras = replace(views(dtype=torch.float32), offset=torch.full((len(colour), 3), 0.123))
     plain = splat(g, cameras, 8, colour)
     with torch.autocast("cpu", torch.bfloat16):
         mixed = splat(g, cameras, 8, colour)
