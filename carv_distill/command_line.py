@@ -12,7 +12,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
-from carv_distill.errors import INTERRUPTED, StoppedError, UserError, one_line
+from carv_distill.errors import INTERRUPTED, StoppedError, UserError, lacks_memory, one_line
 from carv_distill.options import field_texts
 from carv_distill.screen import guard_streams, printable
 
@@ -168,6 +168,12 @@ def _outcome(work: Callable[[], None], interrupted: str) -> tuple[int, bool]:
     except OSError as error:
         where, why = error.filename or "writing", error.strerror or one_line(error)
         print(f"error: {printable(str(where))}: {why}", file=sys.stderr)
+        return 2, False
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
+            raise
+        why = printable(one_line(error))
+        print(f"error: out of memory ({why}); smaller batches take less", file=sys.stderr)
         return 2, False
     except KeyboardInterrupt as stop:
         print(str(stop) or interrupted, file=sys.stderr)

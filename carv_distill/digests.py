@@ -8,16 +8,30 @@ from functools import cache
 from pathlib import Path
 
 from carv_distill.errors import UserError, one_line
+from carv_distill.walk import walk
 
 WEIGHTS = "*.safetensors"
 DIGESTS = "SHA256SUMS"
 """The file beside weights that says what they are, as `sha256sum *.safetensors` writes it."""
+_LINKED: dict[tuple[int, ...], str] = {}
 _DIGEST_LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](.+)")
 
 
 def digest_lines(folder: Path) -> str:
     """`SHA256SUMS` beside the weights in a folder; ``sha256sum -c SHA256SUMS`` there checks it too."""
-    return "".join(f"{file_digest(file)}  {file.name}\n" for file in sorted(folder.glob(WEIGHTS)))
+    return "".join(f"{_of_weights(file)}  {file.name}\n" for file in sorted(folder.glob(WEIGHTS)))
+
+
+def _of_weights(file: Path) -> str:
+    """Of a link to a file that others have too, as a teacher's text models are in every product of a run:
+    read once, however often the product is written."""
+    about = file.stat()
+    if about.st_nlink == 1:
+        return file_digest(file)
+    key = (about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns)
+    if key not in _LINKED:
+        _LINKED[key] = file_digest(file)
+    return _LINKED[key]
 
 
 def check_digests(folder: Path) -> None:
@@ -53,8 +67,12 @@ def file_digest(file: Path) -> str:
 
 
 def content_digest(path: Path) -> str:
-    """SHA-256 of a file, or of a folder's files with their names, but for hidden ones, pages and digests."""
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    """SHA-256 of a file, or of a folder's files with their names, those of linked folders too, but for hidden
+    ones, pages and digests."""
+    files = [path]
+    if path.is_dir():
+        files = sorted(place / name for place, _, names in walk(path) for name in names)
+        files = [file for file in files if file.is_file()]
     files = [f for f in files if f.suffix != ".md" and f.name != DIGESTS]
     files = [f for f in files if not any(part.startswith(".") for part in f.relative_to(path).parts)]
     return _digest(path, tuple((f, f.stat().st_size, f.stat().st_mtime_ns) for f in files))

@@ -23,6 +23,22 @@ def one_line(error: BaseException, limit: int = 200) -> str:
     return start[: sentence + 1] if sentence > limit // 3 else f"{start.rpartition(' ')[0] or start} …"
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Whether something did not fit into the memory of a device or of the host."""
+    if isinstance(error, MemoryError):
+        return True
+    # torch has no class of its own for the host's memory, nor for sizes beyond what can be counted
+    words = (
+        "out of memory",
+        "not enough memory",
+        "can't allocate memory",
+        "Storage size calculation overflowed",
+        "Invalid size",
+    )
+    named = type(error).__name__ == "OutOfMemoryError"  # torch's, which is not loaded for this
+    return isinstance(error, RuntimeError) and (named or any(word in str(error) for word in words))
+
+
 def shown(value: object) -> str:
     """A value from outside as a message has it: short and on one line, whatever it is."""
     if isinstance(value, int) and abs(value) >> 4000:

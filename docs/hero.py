@@ -1,7 +1,10 @@
-"""The picture at the head of the README, from what its three commands leave:
+"""The picture at the head of the README, from what its commands leave:
 
-python docs/hero.py --student runs/dmd_carv/student --object runs/sds_carv --object runs/torus \
+python docs/hero.py --student runs/dmd_fashion_carv/student --object runs/sds_carv --object runs/torus \
     --influence runs/influence-checkpoints-digits-teacher-of-digits
+
+the last one by
+``evaluate.py influence --teacher checkpoints/digits-teacher --data digits --queries data:3,5,6,8``.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ def main() -> None:
     o = parser.parse_args()
     figure = new_figure(3.7, 12)
     left, middle, right = figure.subfigures(1, 3, squeeze=False, width_ratios=[1.0, 1.35, 1.25])[0]
-    show(left, student(o.student), "A one-step student", "digits by one network call, not 35")
+    show(left, student(o.student), "A one-step student", "clothes by one network call, not 35")
     names = [load_scene(run / "object")[2] for run in o.object]
     show(middle, objects(o.object), "3D objects from prompts", " · ".join(names))
     show(
@@ -59,7 +62,7 @@ def show(figure: SubFigure, grid: Tensor, title: str, below: str) -> None:
 
 
 def student(folder: Path) -> Tensor:
-    """The ten digits, each twice."""
+    """The ten classes, each twice."""
     pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
     labels = (torch.arange(COLUMNS * ROWS) % 10).tolist()
     x = pipeline(class_labels=labels, generator=torch.Generator().manual_seed(0), output_type="raw").images

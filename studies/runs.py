@@ -9,13 +9,16 @@ import shutil
 import statistics
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 import pandas as pd
 
+from carv_distill.engine.lock import owned
 from carv_distill.engine.metrics import read_metrics
 from carv_distill.errors import UserError
 from carv_distill.files import write_json
@@ -90,20 +93,66 @@ def train_all(
         may_diverge: a run that ends in NaN is finished, with an infinite FID; otherwise it ends the study.
 
     Raises:
-        UserError: train.py is not in the current folder, or a run is to go on with other words and has no
-            checkpoint left.
+        UserError: train.py is not in the current folder, a run is to go on with other words and has no
+            checkpoint left, or another process trains it.
     """
     if not Path("train.py").is_file():
         raise UserError("train.py: not in the current folder; start a study at the root of the repository")
-    side_by_side(
-        [partial(_train, run, config, folder, ranges, teacher, may_diverge) for run in runs],
-        workers,
-        "threading",
-    )
+    with Commands() as commands:
+        each = partial(_train, commands, config, folder, ranges, teacher, may_diverge)
+        side_by_side([partial(each, run) for run in runs], workers, "threading")
+
+
+class Commands:
+    """Commands that run side by side, of which none outlives the block: where one fails, the others are told
+    to stop, as trainings do that keep their state, and no more are started."""
+
+    def __init__(self) -> None:
+        self.running: set[subprocess.Popen[str]] = set()
+        self._over = False
+        self._change = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._change:
+            self._over = True
+        for process in list(self.running):
+            process.terminate()
+        for process in list(self.running):
+            process.wait()
+
+    def run(self, *words: str) -> tuple[int, str]:
+        """Exit status and standard error of Python with these words, on one thread.
+
+        Raises:
+            UserError: the block is over.
+        """
+        with self._change:
+            if self._over:
+                raise UserError("stopped, as another command failed")
+            process = subprocess.Popen(
+                [sys.executable, *words],
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            self.running.add(process)
+        _, error = process.communicate()
+        self.running.discard(process)
+        return process.returncode, error
 
 
 def _train(
-    run: TrainingRun, config: Path, folder: Path, ranges: int, teacher: bool, may_diverge: bool
+    commands: Commands,
+    config: Path,
+    folder: Path,
+    ranges: int,
+    teacher: bool,
+    may_diverge: bool,
+    run: TrainingRun,
 ) -> None:
     path, finished = folder / run.name, folder / run.name / FINISHED
     if finished.is_file():
@@ -116,11 +165,12 @@ def _train(
             )
         (path / "fid.json").unlink(missing_ok=True)  # was of the shorter run
     if path.is_dir() and not any((path / "checkpoints").glob("*.ckpt")):
-        shutil.rmtree(path)  # ended before its first checkpoint
+        with owned(path):  # ended before its first checkpoint, unless somebody trains it now
+            shutil.rmtree(path)
     resume = ["--resume"] if path.is_dir() else []
     words = [f"name={run.name}", f"folder={folder}", *run.words]
     try:
-        _python(run, "train.py", "--config", str(config), *words, *resume)
+        _python(commands, run, "train.py", "--config", str(config), *words, *resume)
     except UserError as error:
         if not (may_diverge and NON_FINITE in str(error)):
             raise
@@ -128,7 +178,7 @@ def _train(
         return
     if ranges and not (path / "fid.json").is_file():
         alone = () if teacher else ("--no-teacher",)
-        _python(run, "evaluate.py", "fid", "--run", str(path), "--ranges", str(ranges), *alone)
+        _python(commands, run, "evaluate.py", "fid", "--run", str(path), "--ranges", str(ranges), *alone)
     write_json(finished, {"words": list(run.words)})
 
 
@@ -137,11 +187,10 @@ def _trains(words: Sequence[str]) -> list[str]:
     return [word for word in words if not word.startswith("checkpoint.")]
 
 
-def _python(run: TrainingRun, *words: str) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True)
-    if ended.returncode:
-        last = (ended.stderr.strip().splitlines() or [f"exit status {ended.returncode}"])[-1]
+def _python(commands: Commands, run: TrainingRun, *words: str) -> None:
+    status, error = commands.run(*words)
+    if status:
+        last = (error.strip().splitlines() or [f"exit status {status}"])[-1]
         raise UserError(f"run {run.name}: {last.removeprefix('error: ')}")
 
 

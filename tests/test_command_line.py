@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from carv_distill.command_line import add_options, missing, options_of, run_command
 from carv_distill.commands.command import Command
@@ -100,9 +101,15 @@ def test_how_work_ends_is_its_status(capsys: pytest.CaptureFixture[str]) -> None
     assert ends(UserError("no such run")) == 2
     assert ends(OSError(28, "No space left on device", "scores.npz")) == 2
     assert ends(KeyboardInterrupt()) == 130
+    assert ends(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")) == 2
+    assert ends(MemoryError("Unable to allocate 1 TiB")) == 2
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        ends(RuntimeError("a fault of ours"))
     said = [
         "error: no such run",
         "error: scores.npz: No space left on device",
         "interrupted; the store stays",
+        "error: out of memory (CUDA out of memory. Tried to allocate 2 GiB); smaller batches take less",
+        "error: out of memory (Unable to allocate 1 TiB); smaller batches take less",
     ]
     assert capsys.readouterr().err.splitlines() == said

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from carv_distill.digests import DIGESTS, check_digests, content_digest
+from carv_distill.digests import DIGESTS, check_digests, content_digest, digest_lines, file_digest
 from carv_distill.errors import UserError
 from carv_distill.files import saved_folder, shipped
 
@@ -77,6 +77,38 @@ def test_the_shipped_weights_have_theirs() -> None:
     for folder in folders:
         assert (folder / DIGESTS).is_file(), folder
         check_digests(folder)
+
+
+def test_what_is_linked_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A teacher's gigabytes, which every product of a run has; a file of the product's own every time."""
+    (tmp_path / "teacher.safetensors").write_bytes(b"a")
+    folder = tmp_path / "product"
+    folder.mkdir()
+    (folder / "text.safetensors").hardlink_to(tmp_path / "teacher.safetensors")
+    (folder / "unet.safetensors").write_bytes(b"b")
+    plain = digest_lines(folder)
+    read: list[str] = []
+
+    def noted(file: Path) -> str:
+        read.append(file.name)
+        return file_digest(file)
+
+    monkeypatch.setattr("carv_distill.digests.file_digest", noted)
+    assert digest_lines(folder) == plain
+    assert read == ["unet.safetensors"]
+
+
+def test_a_folders_digest_is_of_what_is_linked_into_it(tmp_path: Path) -> None:
+    """As a teacher's weights are, to have them once; a link back to the folder itself ends."""
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet/w.safetensors").write_text("x")
+    folder = tmp_path / "teacher"
+    folder.mkdir()
+    (folder / "unet").symlink_to(tmp_path / "unet")
+    (folder / "unet/again").symlink_to(folder)
+    before = content_digest(folder)
+    (tmp_path / "unet/w.safetensors").write_text("other")
+    assert content_digest(folder) != before
 
 
 def test_a_folders_digest_is_of_its_content(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from carv_distill.errors import UserError, one_line
+from carv_distill.walk import walk
 
 
 @dataclass(frozen=True)
@@ -158,11 +159,11 @@ def _top(keys: set[str], indices: Sequence[str]) -> str:
 
 
 class FolderFiles(Storage):
-    """A folder, with all that is below it."""
+    """A folder, with all that is below it, linked folders too."""
 
     def __init__(self, path: Path, kind: FileKind = PICTURES) -> None:
         files = []
-        for folder, folders, names in os.walk(path):
+        for folder, folders, names in walk(path):
             folders[:] = [name for name in folders if not is_hidden(name)]
             place = os.path.relpath(folder, path).replace(os.sep, "/")
             files += [posixpath.normpath(f"{place}/{name}") for name in names if not is_hidden(name)]

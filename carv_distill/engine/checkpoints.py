@@ -154,9 +154,9 @@ def newest_checkpoint(folder: Path, values: Mapping[str, Any] | None = None) -> 
     Raises:
         UserError: the disk does not give one of them at present, or it is none of this run.
     """
-    whole = [(step, path) for path, step in checkpoints_in(folder) if _is_whole(path, step, values)]
-    step, path = max(whole, default=(0, folder))
-    return (path, step) if whole else None
+    # from the newest on, as each is read from end to end
+    by_step = sorted(checkpoints_in(folder), key=lambda of: (of[1], of[0]), reverse=True)
+    return next(((path, step) for path, step in by_step if _is_whole(path, step, values)), None)
 
 
 def _is_whole(path: Path, step: int, values: Mapping[str, Any] | None) -> bool:
@@ -209,13 +209,14 @@ def checkpoint_at(
     if not path.is_file():
         there = sorted({at for _, at in checkpoints_in(folder)})
         raise UserError(f"{folder} holds no checkpoint of step {step}; there are {there}")
+    if not _is_whole(path, step, values):
+        raise UserError(f"{path} is damaged")
     return path, step
 
 
-def read_checkpoint(
-    run: Path, config: RunConfig, device: str, step: int | None
-) -> tuple[dict[str, Any], int]:
-    """The content of a run's checkpoint (None: the newest), on a device, and its step.
+def read_checkpoint(run: Path, config: RunConfig, step: int | None) -> tuple[dict[str, Any], int]:
+    """The content of a run's checkpoint (None: the newest), and its step. Nothing of it is in memory before
+    it is taken: with all moments of the optimisers it has several times the bytes of the weights.
 
     Raises:
         UserError: there is none, it is damaged, or none of this configuration.
@@ -223,9 +224,7 @@ def read_checkpoint(
     require_layout(run, "--run")
     values = values_of(run, kept_values(config))
     path, step = checkpoint_at(run / "checkpoints", step, values)
-    if not _is_whole(path, step, values):
-        raise UserError(f"{path} is damaged")
-    content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     return content, step
 
 
@@ -237,7 +236,7 @@ def load_checkpoint(
     Args:
         config: of the module; where it is not the run's own, what is measured is not what was trained.
     """
-    checkpoint, step = read_checkpoint(run, config, device, step)
+    checkpoint, step = read_checkpoint(run, config, step)
     if precision_of(config.trainer, device) == "64-true":
         module.double()
     module.to(device)

@@ -79,6 +79,8 @@ def find_config(config: str | Path) -> Path:
     path = Path(config)
     if path.is_file():
         return path
+    if not path.name:
+        raise UserError(f"--config: {str(config)!r} names no file, nor a shipped configuration")
     name = path if path.suffix == ".yaml" else path.with_name(f"{path.name}.yaml")
     for candidate in (shipped("configs") / name, shipped("configs").parent / name):
         if candidate.is_file():

@@ -16,7 +16,12 @@ from carv_distill.screen import printable
 
 def is_main_process() -> bool:
     """Whether this is rank 0, by the launcher's environment; known before any process group is."""
-    ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"))
+    if rank := os.environ.get("RANK"):
+        return int(rank) == 0
+    # without a launcher Lightning has a node's number, and processes by their number on it
+    if int(os.environ.get("NODE_RANK") or os.environ.get("GROUP_RANK") or 0):
+        return False
+    ranks = (os.environ.get(name) for name in ("LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"))
     return int(next(filter(None, ranks), 0)) == 0
 
 

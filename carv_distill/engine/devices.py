@@ -45,6 +45,13 @@ def own_device(device: str) -> str:
     return f"cuda:{number % torch.cuda.device_count()}" if device == "cuda" else device
 
 
+def take_own_device(device: str) -> None:
+    """Makes :func:`own_device` the process's current GPU, before anything is put there: `cuda` alone is the
+    first one of all processes."""
+    if device == "cuda":
+        torch.cuda.set_device(own_device(device))
+
+
 def launched(options: TrainerOptions) -> tuple[int, int]:
     """(processes per node, nodes): as torchrun or srun launched us, else as the configuration says.
 
@@ -112,17 +119,3 @@ def use_threads(wanted: int | None, device: str, before: int | None = None) -> N
     torch.set_num_threads(wanted or before or torch.get_num_threads())
     unset = "as in the attempt before" if before else "trainer.threads changes it"
     log.info("CPU threads: %d (%s)", torch.get_num_threads(), "trainer.threads" if wanted else unset)
-
-
-def lacks_memory(error: BaseException) -> bool:
-    """Whether something did not fit into the memory of a device or of the host."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    # torch has no class of its own for the host's memory, nor for sizes beyond what can be counted
-    words = (
-        "not enough memory",
-        "can't allocate memory",
-        "Storage size calculation overflowed",
-        "Invalid size",
-    )
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
@@ -24,20 +24,60 @@ from torch import Tensor
 import carv_distill
 from carv_distill.errors import INTERRUPTED, PREEMPTED, StoppedError, UserError
 
+from .callbacks import StopOnNonFinite
 from .checkpoints import Checkpoints
 from .lightning_private import leave_signals_alone
 
 log = logging.getLogger(__name__)
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
-"""What schedulers send ahead of the end (SLURM's `--signal` lets one choose), a terminal that closes, and
-Ctrl-C."""
+SCHEDULERS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+"""What schedulers send ahead of the end (SLURM's `--signal` lets one choose), and a terminal that closes."""
+SIGNALS = (*SCHEDULERS, signal.SIGINT)
+"""And Ctrl-C."""
 BEAT = 2.0
 """Seconds between two signs of life."""
 GRACE = 5.0
 """Seconds that a process has to stop by itself before it is stopped."""
 LOST = 3
 """Exit status of a process that was stopped."""
+
+
+@contextmanager
+def stop_at_once(kept: str) -> Iterator[None]:
+    """A block outside of the updates, as long as it may take, that a scheduler's signal ends at once: files
+    are written whole or not at all.
+
+    Args:
+        kept: what the message says of the work so far.
+
+    Raises:
+        StoppedError: one of `SIGNALS` came, but for Ctrl-C, which is Python's own.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        raise StoppedError(f"{name} received outside of the updates; {kept}", PREEMPTED, together=False)
+
+    with _handled(SCHEDULERS, stop):
+        yield
+
+
+Handler = Callable[[int, FrameType | None], None]
+
+
+@contextmanager
+def _handled(signals: Sequence[signal.Signals], handler: Handler) -> Iterator[None]:
+    """A block with a handler of signals, where this is the thread that has them."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        # what is ignored from the start stays so: SIGHUP under nohup, SIGINT in a script's background
+        heard = [s for s in signals if signal.getsignal(s) != signal.SIG_IGN]
+        before = {s: signal.signal(s, handler) for s in heard}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 class Watchdog(Callback):
@@ -112,14 +152,18 @@ class Interruption(Callback):
 
     Whether any process got one is answered by a reduction on the CPU that runs beside the next update: the
     device is not waited for, and every process reads the same answer at the same update. A second Ctrl-C
-    leaves at once.
+    leaves at once, and so does any signal after the last update, while what comes after it is made.
+
+    Args:
+        healthy: looks at losses and weights before they are kept, which on a GPU it does not at every update.
     """
 
-    def __init__(self, checkpoints: Checkpoints) -> None:
-        self.checkpoints = checkpoints
+    def __init__(self, checkpoints: Checkpoints, healthy: StopOnNonFinite) -> None:
+        self.checkpoints, self.healthy = checkpoints, healthy
         self.received: signal.Signals | None = None
         """The first one."""
         self._interrupted = False
+        self._finished = False
         self._step = 0
         self._group: Any = None
         self._exchange: tuple[Tensor, Any] | None = None
@@ -128,16 +172,8 @@ class Interruption(Callback):
     def listening(self, trainer: Trainer) -> Iterator[None]:
         """Takes note of the signals, from before the first measurement on."""
         leave_signals_alone(trainer)
-        before = {}
-        if threading.current_thread() is threading.main_thread():
-            # what is ignored from the start stays so: SIGHUP under nohup, SIGINT in a script's background
-            heard = [s for s in SIGNALS if signal.getsignal(s) != signal.SIG_IGN]
-            before = {s: signal.signal(s, self._on_signal) for s in heard}
-        try:
+        with _handled(SIGNALS, self._on_signal):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._step = trainer.global_step
@@ -147,7 +183,9 @@ class Interruption(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         self._step = step = trainer.global_step
         status = self._status_of_all()
-        if status and step < trainer.max_steps:
+        self._finished = step >= trainer.max_steps
+        if status:
+            self.healthy.act(trainer, pl_module)
             self.checkpoints.keep_newest(trainer)
             name = "another process was told to stop"
             if self.received is not None:
@@ -159,6 +197,11 @@ class Interruption(Callback):
             self._exchange[1].wait()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._finished:  # no update follows at whose end it would be seen
+            by_hand = number == signal.SIGINT
+            name = "interrupted" if by_hand else f"{signal.Signals(number).name} received"
+            what = f"{name} after the last update, which is kept; --resume makes what comes after it"
+            raise StoppedError(what, INTERRUPTED if by_hand else PREEMPTED, together=False)
         if number == signal.SIGINT and self._interrupted:
             last = self.checkpoints.folder / "last.ckpt"
             rest = (

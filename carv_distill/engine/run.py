@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import Strategy
 
-from carv_distill.errors import UserError
+from carv_distill.errors import UserError, lacks_memory
 from carv_distill.files import write_json
 
 from .callbacks import Export, Periodic, ProgressLine, StepLog, StopOnNonFinite
@@ -22,12 +22,12 @@ from .config import flat
 from .console import is_main_process
 from .devices import (
     float32_matmul,
-    lacks_memory,
     launched,
     precision_of,
     require_processes,
     resolve_device,
     scheduler_plugins,
+    take_own_device,
     use_threads,
 )
 from .environment import NAME as ENVIRONMENT
@@ -41,7 +41,7 @@ from .folder import (
     remove_leftovers,
     write_config,
 )
-from .interruptions import Interruption, Watchdog, code_digest, lost_message
+from .interruptions import Interruption, Watchdog, code_digest, lost_message, stop_at_once
 from .lock import owned
 from .loggers import Results, build_loggers, log_config, log_results, require_loggers
 from .metrics import read_metrics
@@ -79,19 +79,14 @@ def execute(
     require_processes(config.trainer)
     require_loggers(config.trainer)
     use_threads(config.trainer.threads, device, _threads_before(config, resume or requeue))
-    try:
-        prepared = task.prepare(config, device, devices * nodes)
-    except (MemoryError, RuntimeError) as error:
-        if not lacks_memory(error):
-            raise
-        raise UserError(
-            f"what is to be trained does not fit into memory; {task.out_of_memory} takes less"
-        ) from error
+    take_own_device(device)
     begins = not (resume or (requeue and _has_checkpoints(config)))
-    if begins:
-        prepared.require()
-        prepared.begin()
-    prepared.ready()
+    with _enough_memory(task), stop_at_once("what was prepared is kept"):
+        prepared = task.prepare(config, device, devices * nodes)
+        if begins:
+            prepared.require()
+            prepared.begin()
+        prepared.ready()
     shares = devices * nodes * prepared.accumulate
     with ExitStack() as stack:
         # not before: embeddings of prompts are kept for runs of every precision
@@ -104,11 +99,24 @@ def execute(
             _fit(task, config, prepared, folder, checkpoint, shares, beside)
         elif is_main_process():
             log.info("it has all of its %d updates; what comes after them is made", checkpoint[1])
-            export(task, config, prepared, folder, device)
+            with _enough_memory(task), stop_at_once("--resume makes it"):
+                export(task, config, prepared, folder, device)
             _log_again(task, config, folder, checkpoint[1])
         if is_main_process():
             write_summary(folder)
     return folder
+
+
+@contextmanager
+def _enough_memory(task: Task) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
+            raise
+        raise UserError(
+            f"what is to be trained does not fit into memory; {task.out_of_memory} takes less"
+        ) from error
 
 
 def export(
@@ -149,12 +157,20 @@ def _fit(
         prepared.module.double()  # before Lightning would: a checkpoint is read into it as it was written
     watchdog = Watchdog(_program(config, step), config.trainer.patience)
     checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint, kept_values(config))
-    interruption = Interruption(checkpoints)
+    measuring = prepared.callbacks(folder)
+    # where something is measured the host waits for the device anyway
+    waits = [
+        period for callback in measuring if isinstance(callback, Periodic) for period in callback.periods
+    ]
+    log_every = config.trainer.log_every
+    healthy = StopOnNonFinite(log_every, config.checkpoint.every, *waits)
+    shown = [StepLog(log_every), *measuring, ProgressLine(prepared.shown, log_every, *waits)]
+    interruption = Interruption(checkpoints, healthy)
     make = partial(_make, task, config, prepared, folder)
     product = Export(config.checkpoint.every, make, prepared.gather)
     results = Results(folder, task.product, task.media)
-    own = _callbacks(config, folder, prepared, checkpoints)
-    callbacks = [watchdog, *own, product, results, *beside, interruption]
+    # in this order: what measures comes before what shows and keeps
+    callbacks = [watchdog, healthy, *shown, checkpoints, product, results, *beside, interruption]
     trainer = build_trainer(config, folder, callbacks, step, prepared.strategy)
     if trainer.is_global_zero:
         write_config(folder, config)
@@ -163,8 +179,8 @@ def _fit(
     try:
         with interruption.listening(trainer):
             trainer.fit(prepared.module, ckpt_path=checkpoint[0] if checkpoint else None, weights_only=True)
-    except RuntimeError as error:
-        if watchdog.is_lost():
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and watchdog.is_lost():
             raise UserError(lost_message(config.trainer.patience)) from error
         if lacks_memory(error):
             raise UserError(
@@ -229,22 +245,6 @@ def write_summary(folder: Path, product: int | None = None) -> None:
         result["best_fid"] = {"fid": best["fid/fid"], "step": best["step"]}
     result["product_step"] = product_step(folder) if product is None else product
     write_json(path, result)
-
-
-def _callbacks(
-    config: RunConfig, folder: Path, prepared: Prepared, checkpoints: Checkpoints
-) -> list[Callback]:
-    log_every, own = config.trainer.log_every, prepared.callbacks(folder)
-    # where something is measured the host waits for the device anyway
-    waits = [period for callback in own if isinstance(callback, Periodic) for period in callback.periods]
-    # In this order: what measures comes before what shows and keeps.
-    return [
-        StopOnNonFinite(log_every, config.checkpoint.every, *waits),
-        StepLog(log_every),
-        *own,
-        ProgressLine(prepared.shown, log_every, *waits),
-        checkpoints,
-    ]
 
 
 def _program(config: RunConfig, step: int) -> dict[str, Any]:

@@ -54,11 +54,12 @@ def curves(points: Sequence[Mapping[str, Any]], y: str, alt: str, logarithmic: b
     """
     rows = thinned([p for p in points if math.isfinite(p["value"])])
     names = list(dict.fromkeys(row["curve"] for row in rows))
+    looks = [look(number) for number in range(len(names))]
     colour: Spec = {
         "field": "curve", "type": "nominal", "title": None, "sort": names,
-        "scale": {"domain": names, "range": COLOURS[: len(names)]},
+        "scale": {"domain": names, "range": [colour for colour, _ in looks]},
     }  # fmt: skip
-    shape: Spec = colour | {"scale": {"domain": names, "range": SHAPES[: len(names)]}}
+    shape: Spec = colour | {"scale": {"domain": names, "range": [shape for _, shape in looks]}}
     kind: Spec = {"type": "log"} if logarithmic else {"zero": False}
     scale = kind | {"nice": False, "padding": MARGIN}
     x: Spec = {
@@ -109,8 +110,14 @@ def curves(points: Sequence[Mapping[str, Any]], y: str, alt: str, logarithmic: b
         "transform": [{"calculate": "over == 'seconds' ? datum.seconds : datum.step", "as": "x"}],
         "layer": [*([band] if known else []), line, dots],
     }
-    marks = [Mark(*each) for each in zip(names, COLOURS, SHAPES, strict=False)]
+    marks = [Mark(name, *each) for name, each in zip(names, looks, strict=True)]
     return drawn(spec, alt, () if names == [ALONE] else marks)
+
+
+def look(number: int) -> tuple[str, str]:
+    """Colour and shape of a curve: after the last colour the first comes again, with another shape."""
+    turn = number // len(COLOURS)
+    return COLOURS[number % len(COLOURS)], SHAPES[(number + turn) % len(SHAPES)]
 
 
 def thinned(points: Sequence[Mapping[str, Any]], most: int = POINTS) -> list[Spec]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from carv_distill.engine.task import PageWords
@@ -14,6 +15,7 @@ from . import NAME
 from . import influence_section as ranked
 from . import measured_sections as measured
 from . import run_sections as of_runs
+from .blocks import missing
 from .files import ResultFiles, RunFiles
 from .object_section import object_section
 from .page import Section, page
@@ -77,28 +79,42 @@ def results(of: ResultFiles) -> str:
 
 def report(runs: Sequence[RunFiles], steps: Mapping[str, str] = NO_STEPS, words: PageWords = NO_WORDS) -> str:
     """The page."""
+    about, samples = partial(of_runs.about, runs, words, steps), partial(of_runs.samples, runs, words)
+    curves, quality = partial(of_runs.curves, runs, words), partial(measured.quality, runs)
+    settings = partial(of_runs.settings, runs)
     if len(runs) == 1:
         (run,) = runs
         title, lead = run.name, of_runs.heading(run, words)
-        parts: list[Section | None] = [
-            object_section(run),
-            of_runs.samples(runs, words),
-            of_runs.about(runs, words, steps),
-            of_runs.curves(runs, words),
-            measured.quality(runs),
-            measured.clip(run),
-            variance(run, words),
-            ranked.influence(run),
-            measured.retrained(run),
-            of_runs.settings(runs),
-        ]
+        parts: dict[str, Callable[[], Section | None]] = {
+            "Object": partial(object_section, run),
+            "Samples": samples,
+            "What was run": about,
+            "Curves": curves,
+            "Quality of samples": quality,
+            "CLIP score": partial(measured.clip, run),
+            "Variance": partial(variance, run, words),
+            "Influence": partial(ranked.influence, run),
+            "Scores against models trained anew": partial(measured.retrained, run),
+            "Settings": settings,
+        }
     else:
         title, lead = f"{len(runs)} runs side by side", ", ".join(run.name for run in runs)
-        parts = [
-            of_runs.about(runs, words, steps),
-            of_runs.samples(runs, words),
-            of_runs.curves(runs, words),
-            measured.quality(runs),
-            of_runs.settings(runs),
-        ]
-    return page(title, lead, [section for section in parts if section is not None])
+        parts = {
+            "What was run": about,
+            "Samples": samples,
+            "Curves": curves,
+            "Quality of samples": quality,
+            "Settings that differ": settings,
+        }
+    made = [_made(name, make) for name, make in parts.items()]
+    return page(title, lead, [section for section in made if section is not None])
+
+
+def _made(title: str, make: Callable[[], Section | None]) -> Section | None:
+    """A section, or why there is none: the others do not depend on it."""
+    try:
+        return make()
+    except READING_FAILS as error:
+        log.warning("the page's section %s is left out: %s: %s", title, type(error).__name__, one_line(error))
+        why = f"What this section shows is not as this version writes it ({type(error).__name__}: {error})."
+        return Section(title, [missing(why)])

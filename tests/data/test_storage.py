@@ -253,6 +253,16 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
         load_images(stored(path, labels=False))
 
 
+def test_a_linked_folder_is_a_class_as_others_are(tmp_path: Path) -> None:
+    """Sets are put together by links; a link to a folder above is passed over."""
+    folder = Path(as_folder(tmp_path, named("set/dog/b.png", "set/bird/a.png", "cats/c.png"))) / "set"
+    (folder / "cat").symlink_to(folder.parent / "cats")
+    (folder / "cat/loop").symlink_to(folder)
+    data = load_images(stored(str(folder)))
+    assert data.spec.names == ("bird", "cat", "dog")
+    assert labels_of(data) == [0, 1, 2]
+
+
 @BOTH
 @pytest.mark.parametrize("top", ["", "pets/"])
 def test_folders_of_classes_are_labels(

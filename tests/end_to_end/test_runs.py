@@ -22,8 +22,10 @@ from diffusers import UNet2DModel
 
 from carv_distill.distillation.module import DMDModule
 from carv_distill.distillation.options import DMDConfig
+from carv_distill.engine.callbacks import Export
 from carv_distill.engine.checkpoints import newest_checkpoint
 from carv_distill.engine.fid_trace import FIDTrace
+from carv_distill.engine.folder import product_step
 from carv_distill.engine.metrics import read_metrics
 from carv_distill.errors import StoppedError, UserError
 from carv_distill.tasks import load_config, open_run, train
@@ -354,6 +356,25 @@ def test_resume_after_kill_9_is_exact_to_the_bit(small_config: MakeConfig, tmp_p
     assert status == 0, output
     config = small_config("name=whole", *words[len(SMALL) :])
     assert_same_run(train(config), tmp_path / "killed", 30)
+
+
+def test_a_signal_after_the_last_update_ends_what_comes_after_it(
+    small_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A film or a mesh may take longer than a scheduler waits; a requeued run makes it."""
+    monkeypatch.setattr(
+        Export, "on_train_end", lambda self, trainer, module: os.kill(os.getpid(), signal.SIGTERM)
+    )
+    config = small_config("trainer.max_steps=2", "checkpoint.every=2")
+    with pytest.raises(
+        StoppedError, match="SIGTERM received after the last update, which is kept"
+    ) as stopped:
+        train(config)
+    assert stopped.value.status == 75
+    monkeypatch.undo()
+    folder = train(config, requeue=True)
+    assert product_step(folder) == 2
+    assert (folder / "student/model_index.json").is_file()
 
 
 def test_a_signal_before_the_first_update_is_not_lost(

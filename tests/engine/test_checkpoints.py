@@ -42,6 +42,13 @@ def test_the_newest_whole_checkpoint_is_chosen(tmp_path: Path, caplog: pytest.Lo
         writer.save_checkpoint(content(step), path)
     (tmp_path / "last.ckpt").symlink_to("gone.ckpt")
     assert newest_checkpoint(tmp_path) == (paths[40], 40)
+    for step in (10, 20, 30):  # those below it are not read: each may have gigabytes
+        paths[step].rename(paths[step].with_suffix(".kept"))
+        paths[step].write_bytes(b"damaged")
+    assert newest_checkpoint(tmp_path) == (paths[40], 40)
+    assert not caplog.text
+    for step in (10, 20, 30):
+        paths[step].with_suffix(".kept").rename(paths[step])
     whole = paths[40].read_bytes()
     paths[40].write_bytes(whole[: len(whole) // 2])
     flipped = bytearray(paths[30].read_bytes())

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from carv_distill.distillation.options import DMDConfig
-from carv_distill.engine.config import to_dict
+from carv_distill.engine.config import find_config, to_dict
 from carv_distill.errors import UserError
 from carv_distill.tasks import config_from_dict, load_config
 from carv_distill.teacher_training.options import TeacherConfig
@@ -79,6 +79,13 @@ def test_a_bad_file_is_one_line(tmp_path: Path, text: str, message: str) -> None
 def test_a_name_stays_in_its_folder(name: str) -> None:
     with pytest.raises(UserError, match="is not a plain name"):
         load_config("configs/dmd_carv.yaml", [f"name={name}"])
+
+
+@pytest.mark.parametrize("name", ["", ".", "/"])
+def test_no_file_at_all_is_a_line(name: str) -> None:
+    """As a variable of a job script that was never set."""
+    with pytest.raises(UserError, match=r"--config: .* names no file, nor a shipped configuration"):
+        find_config(name)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from carv_distill.distillation.module import DMDModule
 from carv_distill.distillation.options import DMDConfig
-from carv_distill.engine.devices import float32_matmul, own_device
+from carv_distill.engine.devices import float32_matmul, own_device, take_own_device
 from carv_distill.engine.options import TrainerOptions
 from carv_distill.errors import UserError
 from carv_distill.tasks import train
@@ -79,4 +79,9 @@ def test_of_several_gpus_it_is_that_of_its_number(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     assert own_device("cuda") == device
+    taken: list[str] = []
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    take_own_device("cuda")
+    take_own_device("cpu")
+    assert taken == [device]
     assert own_device("cpu") == "cpu"

@@ -1,16 +1,66 @@
-"""Processes of one run are the same program."""
+"""What ends a run early."""
 
 from __future__ import annotations
 
-import pytest
+import os
+import signal
+from types import SimpleNamespace
+from typing import Any
 
-from carv_distill.engine.interruptions import check_equal
-from carv_distill.errors import UserError
+import pytest
+import torch
+
+from carv_distill.engine.callbacks import StopOnNonFinite
+from carv_distill.engine.interruptions import Interruption, check_equal, stop_at_once
+from carv_distill.errors import PREEMPTED, StoppedError, UserError
 
 
 def test_what_differs_is_named() -> None:
+    """Processes of one run are the same program."""
     check_equal([{"a": 1, "b": 2}] * 3)
     with pytest.raises(UserError, match="b: process 2 has 3, process 0 has 2"):
         check_equal([{"a": 1, "b": 2}] * 2 + [{"a": 1, "b": 3}])
     with pytest.raises(UserError, match="c: process 1 has 1, process 0 has None"):
         check_equal([{}, {"c": 1}])
+
+
+def test_a_signal_outside_of_the_updates_ends_the_work_at_once() -> None:
+    """With the status by which job scripts start a run again; Ctrl-C stays Python's."""
+    before = signal.getsignal(signal.SIGTERM)
+    with (
+        pytest.raises(StoppedError, match="SIGTERM received outside of the updates; half is kept") as stopped,
+        stop_at_once("half is kept"),
+    ):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert str(stopped.value).endswith("of the updates; half is kept")
+    assert stopped.value.status == PREEMPTED
+    assert signal.getsignal(signal.SIGTERM) is before
+    interrupt = signal.getsignal(signal.SIGINT)
+    with stop_at_once("half is kept"):
+        assert signal.getsignal(signal.SIGINT) is interrupt
+
+
+def test_on_a_gpu_a_signal_does_not_keep_what_is_not_finite() -> None:
+    """There losses are looked at now and then: between two looks all of it may be NaN."""
+    kept: list[int] = []
+    checkpoints: Any = SimpleNamespace(keep_newest=lambda trainer: kept.append(trainer.global_step))
+    trainer: Any = SimpleNamespace(global_step=507, max_steps=1000, world_size=1)
+    module: Any = SimpleNamespace(
+        latest_losses={"student": torch.tensor(torch.nan)},
+        device=torch.device("cuda"),
+        parameters=lambda: [torch.ones(1, requires_grad=True)],
+        check=lambda: None,
+    )
+    healthy = StopOnNonFinite(100)
+    interruption = Interruption(checkpoints, healthy)
+    healthy.on_train_batch_end(trainer, module)
+    interruption.received = signal.SIGTERM
+    with pytest.raises(UserError, match="non-finite loss of the student network at step 507"):
+        interruption.on_train_batch_end(trainer, module)
+    assert not kept
+    healthy.first_bad.clear()
+    module.latest_losses["student"] = torch.tensor(1.0)
+    healthy.on_train_batch_end(trainer, module)
+    with pytest.raises(StoppedError, match="SIGTERM received; update 507 is kept"):
+        interruption.on_train_batch_end(trainer, module)
+    assert kept == [507]

@@ -11,25 +11,8 @@ import pytest
 
 from carv_distill.engine.lock import owned
 from carv_distill.errors import UserError
+from tests.helpers.locks import HOLD, hold
 from tests.helpers.small import ROOT
-
-HOLD = """
-import sys
-from pathlib import Path
-from carv_distill.engine.lock import owned
-with owned(Path(sys.argv[1])):
-    print("owned", flush=True)
-    sys.stdin.read()
-"""
-
-
-def hold(folder: Path) -> subprocess.Popen[str]:
-    """A process that owns the folder until its input ends."""
-    words = [sys.executable, "-c", HOLD, str(folder)]
-    process = subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "owned\n"
-    return process
 
 
 def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:

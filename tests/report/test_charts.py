@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from carv_distill.report.charts import COLOURS, SHAPES, curves, thinned
+from carv_distill.report.charts import COLOURS, SHAPES, curves, look, thinned
 
 
 def points(count: int, curve: str = "a", **more: float) -> list[dict[str, Any]]:
@@ -48,6 +48,16 @@ def test_a_value_that_is_no_number_is_left_out(value: float) -> None:
     rows = [*points(3), {"curve": "a", "step": 9, "seconds": 9.0, "value": value}]
     (content,) = re.findall(r"application/json\">(.*?)</script>", curves(rows, "loss", "Losses"), re.DOTALL)
     assert len(json.loads(content)["data"]["values"]) == 3
+
+
+def test_no_two_curves_look_alike() -> None:
+    """Of more than there are colours, too, and the legend has all of them."""
+    looks = [look(number) for number in range(len(COLOURS) * len(SHAPES))]
+    assert len(set(looks)) == len(looks)
+    names = [f"curve {number}" for number in range(9)]
+    points = [{"curve": name, "step": s, "seconds": s, "value": 1.0 + s} for name in names for s in (0, 1)]
+    page = str(curves(points, "FID", "nine"))
+    assert all(page.count(name) > 1 for name in names)
 
 
 def test_the_legend_is_the_page_s_own() -> None:

@@ -255,13 +255,17 @@ def test_what_keeps_the_page_from_being_written_does_not_end_a_run(
         ("influence", {"queries": 5}),
     ],
 )
-def test_results_of_another_version_do_not_end_a_run(
+def test_results_of_another_version_cost_their_section_alone(
     name: str, content: object, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = make_run(tmp_path)
     (run / f"{name}.json").write_text(json.dumps(content))
-    assert keep_report(run) is None
-    assert "report.html is not written" in caplog.text
+    place = keep_report(run)
+    assert place is not None
+    assert "is left out: " in caplog.text
+    page = place.read_text()
+    assert page.count("is not as this version writes it") == 1
+    assert "<h2>Curves" in page or ">Curves</h2>" in page
 
 
 def test_prompts_above_samples_can_be_read(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +12,8 @@ import pytest
 
 from carv_distill.errors import UserError
 from studies import runs
-from studies.runs import TrainingRun, seconds_per_update, train_all
+from studies.runs import Commands, TrainingRun, seconds_per_update, train_all
+from tests.helpers.locks import hold
 
 CONFIG = Path("configs/dmd_carv.yaml")
 
@@ -42,7 +45,7 @@ def test_an_unfinished_run_goes_on_and_a_finished_one_is_kept(
 ) -> None:
     """What is called: train.py anew, with --resume where there is a checkpoint; evaluate.py once."""
     calls: list[tuple[str, ...]] = []
-    monkeypatch.setattr(runs, "_python", lambda run, *words: calls.append((run.name, *words)))
+    monkeypatch.setattr(runs, "_python", lambda commands, run, *words: calls.append((run.name, *words)))
     for name, content in (("fresh", ()), ("cut", ("newest-step=2.ckpt",)), ("empty", ())):
         if name != "fresh":
             (tmp_path / name / "checkpoints").mkdir(parents=True)
@@ -75,11 +78,36 @@ def test_a_record_without_a_checkpoint_is_not_trained_over(tmp_path: Path) -> No
     assert (tmp_path / "cut/job.json").is_file()
 
 
+def test_a_run_that_is_being_trained_is_not_removed(tmp_path: Path) -> None:
+    """By another study, say, and without a checkpoint so far."""
+    (tmp_path / "busy").mkdir()
+    (tmp_path / "busy/metrics.csv").write_text("step\n")
+    other = hold(tmp_path / "busy")
+    with pytest.raises(UserError, match=r"busy is in use: another"):
+        train_all([TrainingRun("busy", ("a=1",))], CONFIG, tmp_path, 1)
+    other.communicate()
+    assert (tmp_path / "busy/metrics.csv").is_file()
+
+
+def test_no_command_outlives_one_that_failed() -> None:
+    """It is told to stop, and keeps what it has; none is started after it."""
+    begin = time.monotonic()
+    with Commands() as commands:
+        other = threading.Thread(target=commands.run, args=("-c", "import time; time.sleep(60)"))
+        other.start()
+        while not commands.running:
+            time.sleep(0.01)
+    other.join()
+    assert time.monotonic() - begin < 30
+    with pytest.raises(UserError, match="stopped, as another"):
+        commands.run("-c", "")
+
+
 def test_a_run_that_ends_in_nan_may_be_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where that is allowed, once; another fault ends the study all the same."""
     calls, fault = [], "non-finite loss of the student network at step 7"
 
-    def fail(run: TrainingRun, *words: str) -> None:
+    def fail(commands: Commands, run: TrainingRun, *words: str) -> None:
         calls.append(run.name)
         (tmp_path / run.name).mkdir(exist_ok=True)
         raise UserError(f"run {run.name}: {fault}")

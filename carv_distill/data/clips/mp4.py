@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from carv_distill.errors import one_line
+from carv_distill.files import atomic_file
 
 
 @contextmanager
@@ -55,7 +56,8 @@ def film(
             container.mux(stream.encode())
     except av.FFmpegError as error:
         raise OSError(f"the encoder failed: {one_line(error)}") from error
-    Path(path).write_bytes(content.getvalue())
+    with atomic_file(path) as file:
+        file.write(content.getvalue())
 
 
 def save_clip(clip: Tensor, path: Path | str, fps: float = 8, crf: int = 18) -> None:

@@ -37,7 +37,7 @@ def load_state(run: Path, config: SDSConfig, device: str) -> State:
     if not checkpoints_in(run / "checkpoints"):
         scene, _, _ = load_scene(run / "object")
         return State(scene.to(device), product_step(run) or 0)
-    content, step = read_checkpoint(run, config, device, None)
+    content, step = read_checkpoint(run, config, None)
     values = {
         name.removeprefix(SCENE): value
         for name, value in content["state_dict"].items()

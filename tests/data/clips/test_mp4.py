@@ -85,5 +85,6 @@ def test_a_frame_of_another_shape_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_place_that_takes_no_file_is_an_oserror(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="no"), film(tmp_path / "none" / "x.mp4", 16, 16) as write:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"), film(tmp_path / "file" / "x.mp4", 16, 16) as write:
         write(torch.zeros(3, 16, 16, dtype=torch.uint8))
