@@ -36,16 +36,16 @@ def main() -> None:
     parser.add_argument("--object", type=Path, action="append", required=True)
     parser.add_argument("--influence", type=Path, required=True)
     o = parser.parse_args()
-    figure = new_figure(3.7, 12)
+    figure = new_figure(3.45, 12)
     left, middle, right = figure.subfigures(1, 3, squeeze=False, width_ratios=[1.0, 1.35, 1.25])[0]
-    show(left, student(o.student), "A one-step student", "clothes by one network call, not 35")
+    show(left, student(o.student), "A one-step student", "Fashion-MNIST, 1 network call instead of 35")
     names = [load_scene(run / "object")[2] for run in o.object]
-    show(middle, objects(o.object), "3D objects from prompts", " · ".join(names))
+    show(middle, objects(o.object), "3D objects from prompts", f"{', '.join(names)}: from 15°, from 60°")
     show(
         right,
         ranked(o.influence),
         "Training samples that shaped one",
-        "left the sample, then its first four",
+        "left: the query; right: the four that count most",
     )
     save_figure(figure, Path(__file__).with_name("hero.png"))
 
@@ -53,6 +53,7 @@ def main() -> None:
 def show(figure: SubFigure, grid: Tensor, title: str, below: str) -> None:
     """A grid [3, H, W] in [−1, 1] with a title above and words below."""
     axes = figure.subplots()
+    axes.set_anchor("N")
     axes.imshow(to_uint8(grid).permute(1, 2, 0).numpy(), interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])
