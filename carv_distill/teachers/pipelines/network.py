@@ -44,9 +44,10 @@ class PromptNetwork(RawNetwork):
     def cast(self, dtype: torch.dtype) -> Self:
         """Gives the weights another precision, but for the last layer's and those that the model's class
         keeps in float32."""
-        keep = (self.last, *(self.model._keep_in_fp32_modules or ()))
+        keep = self.model._keep_in_fp32_modules or ()
         for name, parameter in self.model.named_parameters():
-            if not any(part in keep for part in name.split(".")):
+            # the last layer by its whole name: Flux's blocks have a proj_out each
+            if not name.startswith(f"{self.last}.") and not any(part in keep for part in name.split(".")):
                 parameter.data = parameter.data.to(dtype)
         self.dtype = self.model.dtype
         return self

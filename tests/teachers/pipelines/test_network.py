@@ -57,6 +57,16 @@ def test_features_are_pictures_with_a_gradient(name: str, teacher_of: TeacherOf)
         assert (g.flatten(1).norm(dim=1) > 0).all()
 
 
+@pytest.mark.parametrize("name", [*EVERY])
+def test_all_but_the_last_layer_is_cast(name: str, teacher_of: TeacherOf) -> None:
+    """And what the model's class keeps; layers of the last one's name inside of blocks are as others."""
+    network = copy.deepcopy(teacher_of(name).network).cast(torch.bfloat16)
+    kept = network.model._keep_in_fp32_modules or ()
+    for parameter_name, parameter in network.model.named_parameters():
+        whole = parameter_name.startswith(f"{network.last}.") or set(parameter_name.split(".")) & set(kept)
+        assert parameter.dtype == (torch.float32 if whole else torch.bfloat16), parameter_name
+
+
 def test_features_of_a_transformer_are_of_its_depths(teacher_of: TeacherOf) -> None:
     """After a half, three quarters, a quarter and all of four blocks, patches in their places."""
     network = teacher_of("sd3").network

@@ -163,7 +163,7 @@ def test_an_interrupted_video_keeps_the_one_before(tmp_path: Path, monkeypatch: 
     def full(*_: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr("carv_distill.data.clips.mp4.atomic_file", full)
     with pytest.raises(UserError, match=r"turntable\.mp4 could not be written \(no space left\)"):
         write_turntable(tmp_path, build_scene(VIEW), VIEW, count=8, size=16)
     assert (tmp_path / "turntable.mp4").read_bytes() == b"before"
