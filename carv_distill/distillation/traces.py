@@ -82,12 +82,12 @@ def draw_run(run: Path, module: DMDModule) -> None:
 
 
 def draw_traces(rows: Sequence[Row], folder: Path, carv: str, iid: str) -> None:
-    """Variance of the student's gradient (left axis) and FID (right axis) over student updates, as
-    `variance_vs_fid.png`; where only one of the two was measured, as `variance.png` or `fid.png`.
+    """Variance of the student's gradient, in total and with the upstream held fixed, and FID, side by side
+    over student updates, as `variance_vs_fid.png`; where only one of the two was measured, as `variance.png`
+    or `fid.png`.
 
-    Solid: total variance; dashed: the upstream held fixed; bands: 95 % intervals. Without two measurements of
-    one of them there is no curve, and nothing is drawn. `carv` and `iid`: what the legend calls the
-    configured estimator and its baseline.
+    Bands: 95 % intervals. Without two measurements of one of them there is no curve, and nothing is drawn.
+    `carv` and `iid`: what the legend calls the configured estimator and its baseline.
     """
     fid = [(r["step"], r["fid/fid"]) for r in rows if "fid/fid" in r and r["step"] > 0]
     measured = [r for r in rows if "variance/carv/total" in r]
@@ -96,28 +96,25 @@ def draw_traces(rows: Sequence[Row], folder: Path, carv: str, iid: str) -> None:
     name = "variance_vs_fid.png" if fid and measured else "fid.png" if fid else "variance.png"
     for earlier in FIGURES - {name}:  # of when the other was not measured yet
         (folder / earlier).unlink(missing_ok=True)
-    figure = new_figure()
-    first = figure.add_subplot()
-    drawn = [first]
-    if measured:
-        for arm, colour, label in (("iid", ORANGE, iid), ("carv", BLUE, carv)):
-            draw_line(first, measured, "step", f"variance/{arm}/total", colour, f"{label}: total")
-            part = f"{label}: upstream fixed"
-            draw_line(first, measured, "step", f"variance/{arm}/within", colour, part, "--")
-        first.set(ylabel="variance of the student's gradient (trace)")
-    if fid:
-        if measured:
-            drawn.append(first.twinx())
-        drawn[-1].plot(*zip(*fid, strict=True), color=GREY, marker="o", ms=3.5, lw=1.5, label="FID")
-        drawn[-1].set(ylabel="FID of the one-step student")
-    for axes in drawn:
-        axes.set_yscale("log")
+    parts = {"total": "variance of the gradient, in total", "within": "… with the upstream held fixed"}
+    titles = [*(parts.values() if measured else ()), *(["FID of the one-step student"] if fid else ())]
+    figure = new_figure(3.6, 4 * len(titles))
+    every = figure.subplots(1, len(titles), sharex=True, squeeze=False)[0]
+    for axes, title in zip(every, titles, strict=True):
+        axes.set_title(title, fontsize=10)
+        axes.set(xlabel="student updates", yscale="log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
-    first.set(xlabel="student updates")
-    use_whole_numbers(first)
-    first.grid(alpha=0.25)
-    handles = [line for axes in drawn for line in axes.get_legend_handles_labels()[0]]
-    figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False)
+        use_whole_numbers(axes)
+        axes.grid(alpha=0.25)
+    for part, axes in zip(parts if measured else (), every, strict=False):
+        draw_line(axes, measured, "step", f"variance/iid/{part}", ORANGE, iid, "--")
+        draw_line(axes, measured, "step", f"variance/carv/{part}", BLUE, carv)
+        axes.sharey(every[0])
+    if fid:
+        every[-1].plot(*zip(*fid, strict=True), color=GREY, marker="o", ms=3.5, lw=1.5)
+    if measured:
+        handles = every[0].get_legend_handles_labels()[0]
+        figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
     save_figure(figure, folder / name)
