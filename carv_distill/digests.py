@@ -14,6 +14,7 @@ WEIGHTS = "*.safetensors"
 DIGESTS = "SHA256SUMS"
 """The file beside weights that says what they are, as `sha256sum *.safetensors` writes it."""
 _LINKED: dict[tuple[int, ...], str] = {}
+"""Digests of linked weights that this process has read, by device, inode, bytes and time."""
 _DIGEST_LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](.+)")
 
 

@@ -24,6 +24,7 @@ _QUALITY = {
 }
 _PICTURES = ("clip", "recognised")
 FLOOR = "floor: real images"
+RETRAINED = "Scores against models trained anew"
 
 
 def quality(runs: Sequence[RunFiles]) -> Section | None:
@@ -93,9 +94,7 @@ def retrained(of: ResultFiles) -> Section | None:
     if not rows:
         return None
     caption = "By evaluate.py lds and remove, 95 % intervals"
-    return Section(
-        "Scores against models trained anew", [blocks.table(["check", "value", "models"], rows, caption)]
-    )
+    return Section(RETRAINED, [blocks.table(["check", "value", "models"], rows, caption)])
 
 
 def _of_models(a: Mapping[str, Any], key: str) -> list[str]:

@@ -17,6 +17,7 @@ from . import measured_sections as measured
 from . import run_sections as of_runs
 from .blocks import missing
 from .files import ResultFiles, RunFiles
+from .measured_sections import RETRAINED
 from .object_section import object_section
 from .page import Section, page
 from .variance_section import variance
@@ -70,7 +71,12 @@ def _kept(place: Path, write: Callable[[], None]) -> Path | None:
 
 def results(of: ResultFiles) -> str:
     """The page of what was measured without a run."""
-    found = [ranked.influence(of), measured.retrained(of), of_runs.made_by(of)]
+    parts = {
+        "Influence": partial(ranked.influence, of),
+        RETRAINED: partial(measured.retrained, of),
+        "How it was measured": partial(of_runs.made_by, of),
+    }
+    found = [_made(name, make) for name, make in parts.items()]
     model = of.measured.get("influence", {}).get("model")
     lead = "What evaluate.py measured of a teacher that is given without a run"
     lead += f": how training samples of {model} influence given ones." if model else "."
@@ -94,7 +100,7 @@ def report(runs: Sequence[RunFiles], steps: Mapping[str, str] = NO_STEPS, words:
             "CLIP score": partial(measured.clip, run),
             "Variance": partial(variance, run, words),
             "Influence": partial(ranked.influence, run),
-            "Scores against models trained anew": partial(measured.retrained, run),
+            RETRAINED: partial(measured.retrained, run),
             "Settings": settings,
         }
     else:
@@ -115,6 +121,7 @@ def _made(title: str, make: Callable[[], Section | None]) -> Section | None:
     try:
         return make()
     except READING_FAILS as error:
-        log.warning("the page's section %s is left out: %s: %s", title, type(error).__name__, one_line(error))
-        why = f"What this section shows is not as this version writes it ({type(error).__name__}: {error})."
+        fault = f"{type(error).__name__}: {one_line(error)}"
+        log.warning("the page's section %s is left out: %s", title, fault)
+        why = f"What this section shows is not as this version writes it ({fault})."
         return Section(title, [missing(why)])

@@ -358,13 +358,16 @@ def test_resume_after_kill_9_is_exact_to_the_bit(small_config: MakeConfig, tmp_p
     assert_same_run(train(config), tmp_path / "killed", 30)
 
 
+def terminate(*_: object) -> None:
+    """In the place of a callback's method: a scheduler's signal while it is at work."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def test_a_signal_after_the_last_update_ends_what_comes_after_it(
     small_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A film or a mesh may take longer than a scheduler waits; a requeued run makes it."""
-    monkeypatch.setattr(
-        Export, "on_train_end", lambda self, trainer, module: os.kill(os.getpid(), signal.SIGTERM)
-    )
+    monkeypatch.setattr(Export, "on_train_end", terminate)
     config = small_config("trainer.max_steps=2", "checkpoint.every=2")
     with pytest.raises(
         StoppedError, match="SIGTERM received after the last update, which is kept"
@@ -381,9 +384,7 @@ def test_a_signal_before_the_first_update_is_not_lost(
     small_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SIGTERM while the first FID is measured: the first update is made, kept, and the run leaves."""
-    monkeypatch.setattr(
-        FIDTrace, "on_train_start", lambda self, trainer, module: os.kill(os.getpid(), signal.SIGTERM)
-    )
+    monkeypatch.setattr(FIDTrace, "on_train_start", terminate)
     config = small_config("fid.every=6", "fid.images=16")
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(StoppedError, match="SIGTERM received; update 1 is kept"):
