@@ -1,6 +1,6 @@
 """Variance of the student's gradient against FID: does a quieter gradient end in a better student?
 
-    python -m studies.dmd_gap [--data digits fashion] [--quick] [--workers 2]
+    python -m studies.dmd_gap [--data digits fashion text_to_image] [--quick] [--workers 2]
 
 Design, committed before the first run: `studies/dmd_gap/DESIGN.md`. A pilot on other seeds finds how long FID
 still falls, each estimator's learning rate, and which R costs what (8,16) costs; then, the same seeds in all:
@@ -14,7 +14,7 @@ still falls, each estimator's learning rate, and which R costs what (8,16) costs
 
 The part `why` then looks into four states of one run: variances as the paper splits them, signal and noise,
 and how far the fake score lags behind (`<data>_states.json` and `.png`); `rule` tests whether a run's own
-budget says if quality would follow (`rule.json`).
+budget says if quality would follow (`rule.json`): `text_to_image` is trained for it alone.
 
 The paper (arXiv 2605.21489, one-step distillation) finds 16 and 32 times less variance and no better FID.
 """
@@ -34,16 +34,16 @@ from studies.study import Study, run_study, study_parser
 
 if TYPE_CHECKING:
     from studies.dmd_gap.results import Results
+    from studies.dmd_gap.rule import Pair
     from studies.dmd_gap.settings import Setting
 
-DATA = ("digits", "fashion")
+DATA = ("digits", "fashion", "text_to_image")
 
 
 def run(study: Study, options: argparse.Namespace) -> None:
     """Of every data set that is asked for: pilot, all runs, tables, figure, conclusion; then the parts that
     look further, whose hours cost none of these."""
-    from studies.dmd_gap.results import Results
-    from studies.dmd_gap.settings import SETTINGS, require_teacher
+    from studies.dmd_gap.settings import SETTINGS, TEXT_TO_IMAGE, require_teacher
 
     wanted = [SETTINGS[name].quick if study.quick else SETTINGS[name] for name in options.data]
     if not options.stored:
@@ -52,23 +52,33 @@ def run(study: Study, options: argparse.Namespace) -> None:
         if "rule" in options.part:
             _require_rule(study.folder, wanted)
     for setting in wanted:
-        if options.stored:
-            results = Results.load(setting, study.folder)
-        else:
-            seeds, deciding = (setting.seeds, setting.deciding)
-            if not study.quick:
-                seeds, deciding = options.seeds or seeds, options.deciding or deciding
-            first = options.seed
-            common, pair = range(first, first + seeds), range(first, first + max(seeds, deciding))
-            results = Results.train(study, setting, common, pair, options.workers)
-        study.seeds = results.seeds
-        _conclude(study, setting, results)
-        if "why" in options.part:
-            _states(study, setting, results, options.workers, options.stored)
-        if "rule" in options.part and not options.stored:
-            _rule(study, setting, results, options.workers)
+        if setting.name != TEXT_TO_IMAGE.name:
+            _look_into(study, setting, options)
+        elif "rule" in options.part and not options.stored:
+            _rule_on_prompts(study, setting, options.workers)
     if options.stored and "rule" in options.part and any(study.folder.glob("*_rule.json")):
         _judge(study)
+
+
+def _look_into(study: Study, setting: Setting, options: argparse.Namespace) -> None:
+    """One data set's arms, and the parts that go beyond them."""
+    from studies.dmd_gap.results import Results
+
+    if options.stored:
+        results = Results.load(setting, study.folder)
+    else:
+        seeds, deciding = (setting.seeds, setting.deciding)
+        if not study.quick:
+            seeds, deciding = options.seeds or seeds, options.deciding or deciding
+        first = options.seed
+        common, pair = range(first, first + seeds), range(first, first + max(seeds, deciding))
+        results = Results.train(study, setting, common, pair, options.workers)
+    study.seeds = results.seeds
+    _conclude(study, setting, results)
+    if "why" in options.part:
+        _states(study, setting, results, options.workers, options.stored)
+    if "rule" in options.part and not options.stored:
+        _rule_on_arms(study, setting, results, options.workers)
 
 
 def _states(study: Study, setting: Setting, results: Results, workers: int, stored: bool) -> None:
@@ -99,22 +109,30 @@ def _require_rule(folder: Path, wanted: Sequence[Setting]) -> None:
         )
 
 
-def _rule(study: Study, setting: Setting, results: Results, workers: int) -> None:
+def _rule_on_arms(study: Study, setting: Setting, results: Results, workers: int) -> None:
     from studies.dmd_gap import rule
-    from studies.dmd_gap.states import QUICK_PAIRS, QUICK_REFINE, REFINE
     from studies.dmd_gap.table import floor_of
 
-    sets = {setting.name: rule.pairs_on(setting, results.plan, results.arms)}
-    if setting.own_factors:
-        sets["text_to_image"] = rule.pairs_of_prompts(16 if study.quick else None)
+    pairs = rule.pairs_on(setting, results.plan, results.arms)
+    _rule(study, setting, pairs[:2] if study.quick else pairs, floor_of(results.levels), workers)
+
+
+def _rule_on_prompts(study: Study, setting: Setting, workers: int) -> None:
+    from studies.dmd_gap import rule
+
+    _rule(study, setting, rule.pairs_of_prompts(16 if study.quick else None), None, workers)
+
+
+def _rule(study: Study, setting: Setting, pairs: Sequence[Pair], floor: float | None, workers: int) -> None:
+    """A data set's settings, trained and measured, into `<data>_rule.json`; and all that are known judged."""
+    from studies.dmd_gap import rule
+    from studies.dmd_gap.states import QUICK_PAIRS, QUICK_REFINE, REFINE
+
     seeds = rule.SEEDS[:2] if study.quick else rule.SEEDS
     study.seeds = list(seeds)
     effort = (QUICK_PAIRS, QUICK_REFINE) if study.quick else (rule.PAIRS, REFINE)
-    for name, pairs in sets.items():
-        wanted = pairs[:2] if study.quick else pairs
-        rule.train(wanted, seeds, study.runs, workers)
-        floor = floor_of(results.levels) if name == setting.name else None
-        study.write(f"{name}_rule", rule.measure(wanted, seeds, study.runs, workers, floor, *effort))
+    rule.train(pairs, seeds, study.runs, workers)
+    study.write(f"{setting.name}_rule", rule.measure(pairs, seeds, study.runs, workers, floor, *effort))
     _judge(study)
 
 

@@ -89,7 +89,7 @@ TEXT_TO_IMAGE = Setting(
     equal_variance=False,
 )
 """For the rule alone."""
-SETTINGS = {setting.name: setting for setting in (DIGITS, FASHION)}
+SETTINGS = {setting.name: setting for setting in (DIGITS, FASHION, TEXT_TO_IMAGE)}
 
 
 def config_of(setting: Setting) -> DMDConfig:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from carv_distill.errors import UserError
-from studies.dmd_gap import results, table
+from carv_distill.files import read_json, write_json
+from studies.dmd_gap import results, rule, table
 from studies.dmd_gap.__main__ import main
 from studies.dmd_gap.arms import seeds_of
 from studies.dmd_gap.settings import FASHION, SETTINGS
@@ -64,11 +65,35 @@ def test_fashion_is_held_to_a_rule_that_is_there_before_its_hours(
     """Not needed where digits come first, or where the rule is left out."""
     monkeypatch.setattr(results, "pilot", lambda *_: (_ for _ in ()).throw(UserError("begun")))
     words = ["--out", str(tmp_path), "--runs", str(tmp_path)]
-    assert main(["--data", "fashion", *words]) == 2
-    said = capsys.readouterr().err
-    assert "fashion is held to the rule of digits" in said
-    assert "digits_rule.json is not there" in said
+    for data in ("fashion", "text_to_image"):
+        assert main(["--data", data, *words]) == 2
+        said = capsys.readouterr().err
+        assert f"{data} is held to the rule of digits" in said
+        assert "digits_rule.json is not there" in said
     for more in (["--part", "arms", "why"], []):
         data = ["fashion"] if more else ["digits", "fashion"]
         assert main(["--data", *data, *more, *words]) == 2
         assert "begun" in capsys.readouterr().err
+
+
+def test_prompts_are_trained_for_the_rule_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No pilot, no arms: two estimators, held to the border that digits have."""
+    known = {"setting": "a", "data": "digits", "noise_left": 1.0, "noise_exact": 1.0, "outcome": "followed"}
+    known |= {"noise_left_least": False, "noise_exact_least": False, "followed": True}
+    known |= {"difference": -1.0, "difference_se": 0.2, "difference_low": -2.0, "difference_high": -0.5}
+    found = known | {"setting": "shapes", "data": "text_to_image"}
+    trained: list[rule.Pair] = []
+    monkeypatch.setattr(rule, "train", lambda pairs, *_: trained.extend(pairs))
+    monkeypatch.setattr(rule, "measure", lambda *_: [found])
+    folder = tmp_path / "dmd_gap"
+    write_json(folder / "digits_rule.json", {"seeds": [0], "rows": [known]})
+    words = ["--data", "text_to_image", "--out", str(tmp_path), "--runs", str(tmp_path)]
+    assert main([*words, "--part", "arms", "why"]) == 0
+    assert not trained
+    assert main(words) == 0
+    assert [pair.name for pair in trained] == ["text_to_image, R = 12, 160 updates, to the end"]
+    judged = read_json(folder / "rule.json")
+    assert [row["setting"] for row in judged["rows"]] == ["a", "shapes"]
+    assert "shapes: N = 1" in capsys.readouterr().out
