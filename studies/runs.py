@@ -21,11 +21,9 @@ import pandas as pd
 from carv_distill.engine.lock import owned
 from carv_distill.engine.metrics import read_metrics
 from carv_distill.errors import UserError
-from carv_distill.files import write_json
+from studies.finished import FINISHED, difference, finish, made_of
 from studies.side_by_side import side_by_side
 
-FINISHED = "job.json"
-"""In a run's folder once it is trained and evaluated."""
 NON_FINITE = "non-finite"
 """In the line with which a run ends whose loss or weights are NaN."""
 
@@ -93,8 +91,8 @@ def train_all(
         may_diverge: a run that ends in NaN is finished, with an infinite FID; otherwise it ends the study.
 
     Raises:
-        UserError: train.py is not in the current folder, a run is to go on with other words and has no
-            checkpoint left, or another process trains it.
+        UserError: train.py is not in the current folder, a finished run is of other words, another
+            configuration or teacher and has no checkpoint left, or another process trains it.
     """
     if not Path("train.py").is_file():
         raise UserError("train.py: not in the current folder; start a study at the root of the repository")
@@ -154,13 +152,14 @@ def _train(
     may_diverge: bool,
     run: TrainingRun,
 ) -> None:
-    path, finished = folder / run.name, folder / run.name / FINISHED
-    if finished.is_file():
-        if _trains(json.loads(finished.read_text())["words"]) == _trains(run.words):
+    path, made = folder / run.name, made_of(config, run.words)
+    if (path / FINISHED).is_file():
+        differs = difference(path, run.words, made, ranges)
+        if differs is None:
             return
         if not any((path / "checkpoints").glob("*.ckpt")):
             raise UserError(
-                f"{path} was trained with other words and has no checkpoint to go on from; "
+                f"{path} {differs} and has no checkpoint to go on from; "
                 "remove it to train it anew, or --runs names another folder"
             )
         (path / "fid.json").unlink(missing_ok=True)  # was of the shorter run
@@ -174,17 +173,12 @@ def _train(
     except UserError as error:
         if not (may_diverge and NON_FINITE in str(error)):
             raise
-        write_json(finished, {"words": list(run.words), "diverged": str(error)})
+        finish(path, run.words, made, ranges, diverged=str(error))
         return
     if ranges and not (path / "fid.json").is_file():
         alone = () if teacher else ("--no-teacher",)
         _python(commands, run, "evaluate.py", "fid", "--run", str(path), "--ranges", str(ranges), *alone)
-    write_json(finished, {"words": list(run.words)})
-
-
-def _trains(words: Sequence[str]) -> list[str]:
-    """All that a training depends on: not what it keeps on the way."""
-    return [word for word in words if not word.startswith("checkpoint.")]
+    finish(path, run.words, made, ranges)
 
 
 def _python(commands: Commands, run: TrainingRun, *words: str) -> None:

@@ -23,8 +23,9 @@ from studies.dmd_gap.noise import horizon, noise_left, noise_of_runs
 from studies.dmd_gap.settings import DIGITS, TEXT_TO_IMAGE, Setting, options_of
 from studies.dmd_gap.states import REFINE, Lag, measure_lag
 from studies.dmd_gap.table import COSTS, FOLLOWS, NO_BETTER, outcome
+from studies.finished import FINISHED
 from studies.intervals import paired_differences
-from studies.runs import FINISHED, train_all
+from studies.runs import train_all
 from studies.sentences import estimate, show
 from studies.study import Row, columns
 

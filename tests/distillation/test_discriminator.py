@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from carv_distill.carv import stream
+from carv_distill.carv import stream, surrogate
 from carv_distill.data.images import load_images
 from carv_distill.distillation.building import build_module
 from carv_distill.distillation.discriminator import (
@@ -284,3 +284,77 @@ def test_the_penalty_is_the_squared_change_under_a_little_noise(small_config: Ma
     found = torch.stack(changes).detach()
     exact = gradient.square().flatten(1).sum(1).mean()
     assert (found.mean() - exact).abs() < 4 * found.std() / 8
+
+
+def clone(g: torch.Generator) -> torch.Generator:
+    """One that draws the same from here on."""
+    return torch.Generator().set_state(g.get_state())
+
+
+def test_the_discriminators_loss_in_logits() -> None:
+    """−log(1 − D) of what is generated and −log D of what is real, D = 1/(1 + e^(−h)), float64."""
+    generated, real = (torch.randn(5, 2, generator=stream(name), dtype=torch.float64) for name in "ab")
+
+    def right(h: Tensor) -> Tensor:
+        return 1 / (1 + torch.exp(-h))
+
+    expected = -torch.log(1 - right(generated)).mean() - torch.log(right(real)).mean()
+    torch.testing.assert_close(discriminator_loss(generated, real), expected, rtol=0, atol=1e-14)
+    assert discriminator_loss(torch.tensor(-3.0), torch.tensor(3.0)) < 0.1
+    assert discriminator_loss(torch.tensor(3.0), torch.tensor(-3.0)) > 6
+
+
+@pytest.mark.parametrize("words", [GAN, FASTGEN])
+def test_what_is_added_to_the_students_loss(small_config: MakeConfig, words: tuple[str, ...]) -> None:
+    """student_weight · C·H·W · (−log D), as the matching term is a sum over a picture's entries where the
+    published settings have their mean: by the student's gradient, float64, 1e-10."""
+    module = build(small_config(*words)).double()
+    o, head = module.objective, module.objective.discriminator
+    assert head is not None
+    g = stream("upstream")
+    upstream = o.pipeline()(4, g)
+    assert upstream.push is not None
+    again = clone(g)
+    found = torch.autograd.grad(
+        surrogate(upstream.x, upstream.push(g)), o.student_parameters, retain_graph=True
+    )
+    _, labels = o.upstream_noise(4, stream("upstream"))
+    drawn = o.fake_sampler.draw(4, 1, upstream.x.shape[1:], again, 0, 1, dtype=upstream.x.dtype)
+    h = head.logits(o.read, upstream.x, o.schedule.sigma(drawn.u[:, 0]), drawn.eps[:, 0], labels)
+    loss = 0.5 * (1 * 8 * 8) * torch.log1p(torch.exp(-h)).mean()
+    expected = torch.autograd.grad(loss, o.student_parameters)
+    for a, b in zip(expected, found, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
+    assert max(float(a.abs().max()) for a in expected) > 1e-4
+
+
+@pytest.mark.parametrize("words", [R1, (*FASTGEN, "dmd.gan.r1_weight=10", "dmd.gan.r1_noise=0.2")])
+def test_what_is_added_to_the_fake_scores_loss(small_config: MakeConfig, words: tuple[str, ...]) -> None:
+    """fake_weight (log(1 + e^h) of samples + log(1 + e^−h) of real ones) + r1_weight (h(real + s ε) −
+    h(real))², means of all, beside the denoising loss: float64, 1e-12, with each draw written out."""
+    module = build(small_config(*words)).double()
+    o, head, (share,) = module.objective, module.objective.discriminator, module.shares
+    assert head is not None
+    (x, labels), (real, of_real) = o.student_samples(stream("samples")), o.student_samples(stream("real"))
+    real = real + 1.0  # tell-tale: the two may not be taken for each other
+    own, shared = stream("own"), stream("shared")
+    plain = o.fake_loss(share, (x, labels), own, shared)
+    streams = clone(own), clone(shared)
+
+    def level(of: Tensor) -> tuple[Tensor, Tensor]:
+        drawn = o.fake_sampler.draw(
+            len(of), 1, of.shape[1:], streams[0], share.index, share.count, shared=streams[1], dtype=of.dtype
+        )
+        return o.schedule.sigma(drawn.u[:, 0]), drawn.eps[:, 0]
+
+    of_samples = head.logits(o.read, x, *level(x), labels)
+    sigma, eps = level(real)
+    h = head.logits(o.read, real, sigma, eps, of_real)
+    near = torch.randn(real.shape, generator=streams[0], dtype=real.dtype)
+    moved = head.logits(o.read, real + 0.2 * near, sigma, eps, of_real)
+    told_apart = torch.log1p(torch.exp(of_samples)).mean() + torch.log1p(torch.exp(-h)).mean()
+    expected = plain + 0.1 * told_apart + 10 * ((moved - h) ** 2).mean()
+    found = o.fake_loss(share, (x, labels), stream("own"), stream("shared"), (real, of_real))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    assert (of_samples.mean() - h.mean()).detach().abs() > 1e-4
+    assert (moved - h).detach().square().mean() > 1e-6

@@ -46,27 +46,26 @@ def test_an_unfinished_run_goes_on_and_a_finished_one_is_kept(
     """What is called: train.py anew, with --resume where there is a checkpoint; evaluate.py once."""
     calls: list[tuple[str, ...]] = []
     monkeypatch.setattr(runs, "_python", lambda commands, run, *words: calls.append((run.name, *words)))
+    (config := tmp_path / "c.yaml").write_text("a: 0\n")
     for name, content in (("fresh", ()), ("cut", ("newest-step=2.ckpt",)), ("empty", ())):
         if name != "fresh":
             (tmp_path / name / "checkpoints").mkdir(parents=True)
         for file in content:
             (tmp_path / name / "checkpoints" / file).touch()
     (tmp_path / "cut/fid.json").touch()
-    train_all(
-        [TrainingRun(n, ("a=1",)) for n in ("fresh", "cut", "empty")], Path("c.yaml"), tmp_path, 1, ranges=3
-    )
+    train_all([TrainingRun(n, ("a=1",)) for n in ("fresh", "cut", "empty")], config, tmp_path, 1, ranges=3)
     resumed = {c[0]: "--resume" in c for c in calls if c[1] == "train.py"}
     assert resumed == {"fresh": False, "cut": True, "empty": False}
     assert [c[0] for c in calls if c[1] == "evaluate.py"] == ["fresh", "empty"]
     calls.clear()
-    train_all([TrainingRun(n, ("a=1",)) for n in ("fresh", "cut")], Path("c.yaml"), tmp_path, 1, ranges=3)
+    train_all([TrainingRun(n, ("a=1",)) for n in ("fresh", "cut")], config, tmp_path, 1, ranges=3)
     assert not calls
     train_all(
-        [TrainingRun("cut", ("a=2",))], Path("c.yaml"), tmp_path, 1, ranges=3
+        [TrainingRun("cut", ("a=2",))], config, tmp_path, 1, ranges=3
     )  # other words: it goes on, and is evaluated anew
     assert [c[1] for c in calls] == ["train.py", "evaluate.py"]
     calls.clear()
-    train_all([TrainingRun("cut", ("a=2", "checkpoint.every=3"))], Path("c.yaml"), tmp_path, 1, ranges=3)
+    train_all([TrainingRun("cut", ("a=2", "checkpoint.every=3"))], config, tmp_path, 1, ranges=3)
     assert not calls  # what is kept on the way changes nothing
 
 
