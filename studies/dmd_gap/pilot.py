@@ -49,16 +49,19 @@ def pilot(setting: Setting, folder: Path, workers: int, digits: Path) -> tuple[P
         digits: what the pilot on digits left, whose rates other data sets take.
 
     Raises:
-        UserError: these are wanted and not there.
+        UserError: these are wanted and not there, or the prices are of another length.
     """
     chosen = None if setting.own_factors else factors_on_digits(digits)
     fids = try_lengths(setting, folder, workers)
     updates = choose_length(fids)
     rows: list[Row] = [{"what": "updates", "updates": n, "fid": fid} for n, fid in fids.items()]
     run = folder / length_run(setting, updates, setting.pilot_seeds[0]).name
-    plan = once(
-        folder / f"{setting.name}-prices.json", Plan, lambda: make_plan(setting, run, updates, folder)
-    )
+    prices = folder / f"{setting.name}-prices.json"
+    plan = once(prices, Plan, lambda: make_plan(setting, run, updates, folder))
+    if plan.updates != updates:
+        raise UserError(
+            f"{prices}: of trainings of {plan.updates} updates, now {updates}; remove it to time them anew"
+        )
     if chosen is None:
         tried = try_rates(setting, plan, folder, workers)
         for arm, of_factor in tried.items():

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
 from carv_distill.distillation.options import DMDConfig
 from carv_distill.errors import UserError
+from carv_distill.files import write_json
 from carv_distill.tasks import load_config
+from carv_distill.variance import VarianceBudget, mean_estimate
 from studies.dmd_gap import pilot
 from studies.dmd_gap.arms import REUSE, STATES, Plan, make_arms, runs_by_seed, seeds_of
 from studies.dmd_gap.pilot import (
@@ -32,6 +35,7 @@ from tests.helpers.gap_runs import PLAN
     [
         ({500: 1.04, 1000: 1.0, 2000: 0.5}, 500),
         ({500: 2.0, 1000: 1.04, 2000: 1.0}, 1000),
+        ({500: 1.06, 1000: 1.0, 2000: 1.0}, 1000),
         ({2000: 1.0, 500: 2.0, 1000: 1.5}, 2000),
         ({40: 7.0}, 40),
     ],
@@ -60,6 +64,35 @@ def test_equal_seconds_by_bisection() -> None:
     """The largest R within the seconds, whatever their form: here a call costs 1 and a sample 1/2."""
     for wanted, upstream in ((10.0, 18), (10.4, 18), (10.5, 19), (0.0, 8), (1e3, 136)):
         assert equal_upstream(wanted, lambda r: 1 + r / 2, 8, 136) == upstream
+
+
+@pytest.mark.parametrize(("between", "within", "equal"), [(1.0, 4.0, 32), (5.0, 5.0, 15), (0.0, 1.0, 128)])
+def test_single_draws_of_the_variance_of_sixteen(
+    monkeypatch: pytest.MonkeyPatch, between: float, within: float, equal: int
+) -> None:
+    """R″ = 8 (B + W)/(B + W/16), at the state that is asked for: (R″,1) scatters as (8,16) does."""
+    asked: list[object] = []
+    found = SimpleNamespace(pipeline=None, parameters=[])
+    monkeypatch.setattr(pilot, "load_gradient", lambda run, step: asked.append((run, step)) or found)
+    parts = {
+        name: mean_estimate([value, value]) for name, value in (("between", between), ("within", within))
+    }
+    none, total = mean_estimate([0.0, 0.0]), mean_estimate([between + within] * 2)
+    budget = VarianceBudget(
+        **parts, within_level=none, within_noise=none, total=total, squared_norm=none, upstreams=2
+    )
+    monkeypatch.setattr(VarianceBudget, "measure", lambda *_, **__: budget)
+    assert pilot.equal_variance(Path("run"), 64) == equal
+    assert asked == [(Path("run"), 64)]
+    assert (between + within) / equal == pytest.approx((between + within / 16) / 8, rel=0.04)
+
+
+def test_prices_of_another_length_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have the length of the longer baseline in them."""
+    monkeypatch.setattr(pilot, "try_lengths", lambda *_: {256: 2.0, 512: 1.5, 1024: 1.0})
+    write_json(tmp_path / "digits-prices.json", asdict(replace(PLAN, updates=512)))
+    with pytest.raises(UserError, match=r"digits-prices\.json: of trainings of 512 updates, now 1024"):
+        pilot.pilot(DIGITS, tmp_path, 1, tmp_path / "digits_pilot.json")
 
 
 def test_runs_of_the_pilot_are_shared_where_they_are_the_same() -> None:

@@ -38,6 +38,17 @@ def test_variances_are_those_of_the_baseline_over_each(study) -> None:
     assert rows[LONGER]["fid"] == pytest.approx(1.15)
 
 
+def test_the_seconds_of_a_trace_are_those_that_the_pilot_timed(study) -> None:
+    """Updates times the seconds of one of the arm's: not what a busy machine took."""
+    arms, traces, *_ = study
+    for arm in arms:
+        own = [row for row in traces if row["arm"] == arm.name]
+        assert {row["seed"] for row in own} == set(MORE if arm.name in (STRATA, LONGER) else SEEDS)
+        assert all(row["seconds"] == pytest.approx(row["step"] * arm.seconds) for row in own)
+    longest = max(row["seconds"] for row in traces if row["arm"] == LONGER)
+    assert longest == pytest.approx(600 * 0.2) == pytest.approx(400 * 0.3)
+
+
 def test_the_deciding_pair_has_an_interval_of_its_own(study) -> None:
     """−0.03, −0.02, −0.01, −0.02: Student's with three degrees of freedom, t = 3.1824; the others are of
     three seeds, with eight beside them."""

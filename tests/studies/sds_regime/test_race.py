@@ -49,6 +49,9 @@ def test_an_arm_that_rises_twice_as_fast_needs_half_the_seconds() -> None:
     said = "\n".join(race.verdict(rows))
     assert "the deciding comparison" in said
     assert f"{race.RACERS[3].name}, 1.00 of the price of an update: on that plateau after never" in said
+    cheaper = PRICES.step(1, 1) / PRICES.step(4, 1)
+    assert cheaper < 0.9
+    assert f"(1,1) uniform, {cheaper:.2f} of the price of an update: on that plateau after 1.0" in said
     assert len(draw_race(points).axes) == 2
     assert [row["seeds"] for row in rows] == [3, 3, 1, 1, 1]
 
