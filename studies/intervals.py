@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from carv_distill.variance import Estimate
 from carv_distill.variance.estimate import normal_quantile, student
@@ -112,11 +112,17 @@ def independent_ratio(pairs: Pairs, level: float = 0.95) -> Estimate:
     return exponential(Estimate(mean, se, mean - half, mean + half))
 
 
-def resolved_ratio(pairs: Pairs) -> Estimate | None:
-    """:func:`independent_ratio`; None where a mean is not told from 0, as a ratio to it then says nothing."""
+def resolved_ratio(
+    pairs: Pairs, ratio_of: Callable[[Pairs], Estimate] = independent_ratio
+) -> Estimate | None:
+    """A ratio over states; None where a mean is not told from 0, as a ratio to it then says nothing.
+
+    Args:
+        ratio_of: :func:`pooled_ratio` where states share their random numbers.
+    """
     if any(e.low <= 0 for pair in pairs for e in pair):
         return None
-    return independent_ratio(pairs)
+    return ratio_of(pairs)
 
 
 def least_ratio(pairs: Pairs) -> float:

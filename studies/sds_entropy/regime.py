@@ -11,7 +11,7 @@ from pathlib import Path
 from carv_distill.carv import stream
 from carv_distill.variance import CostModel, VarianceBudget, mean_estimate
 from studies.cached import compute
-from studies.intervals import exponential, resolved_ratio
+from studies.intervals import exponential, pooled_ratio, resolved_ratio
 from studies.sds_entropy.gaussian import GaussianTeacher, train
 from studies.sentences import estimate, show, show_column
 from studies.study import Row, columns
@@ -71,12 +71,13 @@ def races(
 
 
 def regime_rows(measured: Mapping[float, Sequence[VarianceBudget]]) -> list[Row]:
-    """By spread: W/B (geometric mean over objects and states, errors independent; none where a B is not told
-    from 0), the greatest effective compute of (1, K) at κ = 4 and its K."""
+    """By spread: W/B (geometric mean over objects and states, which share their random numbers; none where a
+    B is not told from 0), the greatest effective compute of (1, K) at κ = 4 and its K."""
     cost, rows = CostModel.declared(KAPPA), []
     for spread, found in measured.items():
         row: Row = {"spread": spread}
-        if (place := resolved_ratio([(b.within, b.between) for b in found])) is not None:
+        pairs = [(b.within, b.between) for b in found]
+        if (place := resolved_ratio(pairs, pooled_ratio)) is not None:
             row |= columns("within_over_between", place)
         worth = {k: statistics.geometric_mean(_worth(b, cost, k) for b in found) for k in DRAWS}
         best = max(worth, key=lambda k: worth[k])

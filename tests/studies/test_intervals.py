@@ -17,6 +17,7 @@ from studies.intervals import (
     paired_differences,
     pooled_mean,
     pooled_ratio,
+    resolved_ratio,
 )
 
 
@@ -121,6 +122,14 @@ def test_states_that_are_copies_are_no_more_than_one() -> None:
     pair = states(np.random.default_rng(1), 1, 0.0)
     one, six = pooled_ratio(pair), pooled_ratio(6 * pair)
     assert (six.value, six.low, six.high) == pytest.approx((one.value, one.low, one.high))
+
+
+def test_a_ratio_to_what_is_not_told_from_zero_is_none() -> None:
+    pairs = 3 * states(np.random.default_rng(1), 1, 0.0)
+    assert resolved_ratio(pairs) == independent_ratio(pairs)
+    assert resolved_ratio(pairs, pooled_ratio) == pooled_ratio(pairs)
+    for ratio_of in (independent_ratio, pooled_ratio):
+        assert resolved_ratio([*pairs, (pairs[0][0], mean_estimate([-1.0, 2.0, 1.0]))], ratio_of) is None
 
 
 def test_a_mean_below_zero_is_no_ratio_of_logarithms() -> None:

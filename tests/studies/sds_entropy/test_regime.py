@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
-from carv_distill.variance import Estimate, VarianceBudget
+from carv_distill.variance import Estimate, VarianceBudget, mean_estimate
 from studies.sds_entropy.figures import draw_regime
 from studies.sds_entropy.regime import ARMS, KAPPA, quality_rows, regime_rows, sentences
 
 
-def budget(between: float, within: float, error: float = 0.05) -> VarianceBudget:
+def budget(between: float, within: float, error: float = 0.05, seed: int = 0) -> VarianceBudget:
+    """Of 120 samples, each part with this relative error of its own."""
+    g = np.random.default_rng(seed)
+
     def about(value: float) -> Estimate:
-        return Estimate(value, error * value, value * (1 - 2 * error), value * (1 + 2 * error))
+        terms = g.standard_normal(120)
+        spread = error * np.sqrt(120) / terms.std(ddof=1)
+        return mean_estimate((value * (1 + spread * (terms - terms.mean()))).tolist())
 
     halves = about(within / 2), about(within / 2)
     return VarianceBudget(about(between), *halves, about(within), about(between + within), about(0.1), 120)
@@ -30,6 +36,17 @@ def test_the_regime_is_that_of_the_formula() -> None:
     assert large["ecm_8"] == pytest.approx(21 * 5 / ((1 + 20 / 8) * 12), abs=1e-3)
     assert small["best_draws"] == 2
     assert large["best_draws"] == 8
+
+
+def test_objects_that_share_their_random_numbers_are_no_more_than_one() -> None:
+    """√2 · 5 % of the ratio of one; two that are measured apart would have half as much."""
+    one, same, apart = regime_rows(
+        {0.1: [budget(1, 2)], 0.2: [budget(1, 2), budget(2, 4)], 0.3: [budget(1, 2), budget(1, 2, seed=1)]}
+    )
+    (of_one, of_same, of_two) = (row["within_over_between_se"] for row in (one, same, apart))
+    assert of_one == pytest.approx(2 * 0.05 * math.sqrt(2), rel=0.2)
+    assert of_same == pytest.approx(of_one, rel=0.02)
+    assert of_two == pytest.approx(of_one / math.sqrt(2), rel=0.25)
 
 
 def test_a_part_that_is_not_told_from_zero_makes_no_ratio() -> None:
