@@ -14,11 +14,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from carv_distill.files import read_json
 from studies.study import Row, Study, run_study, study_parser
 
 
 def run(study: Study, options: argparse.Namespace) -> None:
-    """Both parts, or the one asked for."""
+    """Both parts, or the one asked for, beside what the other left."""
     from studies.sds_entropy import figures, regime
 
     found, raced = list[Row](), list[Row]()
@@ -29,6 +30,8 @@ def run(study: Study, options: argparse.Namespace) -> None:
         steps = 60 if study.quick else options.updates
         raced = regime.quality_rows(regime.races(steps, study.seeds, spreads, study.runs, options.workers))
         study.write("quality", raced)
+    elif (path := study.folder / "quality.json").is_file():
+        raced = read_json(path)["rows"]
     if found:
         sentences = regime.sentences(found, raced)
         study.write("regime", found, verdict=sentences)

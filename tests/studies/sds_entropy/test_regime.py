@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
+from carv_distill.files import read_json, write_json
 from carv_distill.variance import Estimate, VarianceBudget, mean_estimate
+from studies.sds_entropy import figures, regime
+from studies.sds_entropy.__main__ import main
 from studies.sds_entropy.figures import draw_regime
 from studies.sds_entropy.regime import ARMS, KAPPA, quality_rows, regime_rows, sentences
 
@@ -75,3 +80,15 @@ def test_errors_are_compared_in_pairs_over_the_last_third() -> None:
     assert "(1,1) over (4,1) 0.2929" in said  # what contradicts a story about reuse stands beside it
     figure = draw_regime(regime, rows)
     assert all(math.isfinite(v) for line in figure.axes[2].lines for v in line.get_ydata())
+
+
+def test_one_part_stands_beside_what_the_other_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"spread": 0.9, "arm": "(1,16)", "error": 1.0}]
+    rows[0] |= {"over_4_1": 0.8, "over_4_1_se": 0.05, "over_4_1_low": 0.7, "over_4_1_high": 0.9}
+    write_json(tmp_path / "sds_entropy/quality.json", {"rows": rows})
+    monkeypatch.setattr(regime, "budgets", lambda *_: {0.9: [budget(1, 20)]})
+    monkeypatch.setattr(figures, "draw_regime", lambda *_: Figure())
+    assert main(["--part", "regime", "--out", str(tmp_path), "--runs", str(tmp_path)]) == 0
+    (said,) = read_json(tmp_path / "sds_entropy/regime.json")["verdict"]
+    assert "W/B 20" in said
+    assert "error of (1,16) over (4,1) 0.80 [0.70, 0.90]" in said
