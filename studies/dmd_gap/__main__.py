@@ -93,7 +93,8 @@ def _states(study: Study, setting: Setting, results: Results, workers: int, stor
         arm = next(arm for arm in results.arms if arm.name == REUSE)
         steps = [arm.updates // 8, arm.updates // 4, arm.updates // 2, arm.updates]
         pairs, refine = (QUICK_PAIRS, QUICK_REFINE) if study.quick else (64, REFINE)
-        run = study.runs / arm.run(results.common[0]).name
+        study.seeds = results.common[:1]
+        run = study.runs / arm.run(study.seeds[0]).name
         study.write(name, measure_states(run, steps, pairs, study.runs, workers, refine))
     if file.is_file():
         study.draw(name, draw_states(json.loads(file.read_text())["rows"]))

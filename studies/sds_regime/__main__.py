@@ -102,6 +102,7 @@ def run_measurements(study: Study, options: argparse.Namespace) -> None:
         study.draw("gate", figures.draw_gate(measured))
         print("\n".join(sentences))
     if "worth" in options.part:
+        study.seeds = study.seeds[:1]
         late = steps[-1:] if study.quick else worth.STEPS
         states = [cells.Cell(p, study.seeds[0], t) for p in prompts for t in late]
         compared = worth.measure_all(study.runs, states, 4 if study.quick else 32, options.workers)
@@ -117,6 +118,7 @@ def run_measurements(study: Study, options: argparse.Namespace) -> None:
         study.draw("worth", figures.draw_worth(rows))
         print("\n".join(sentences))
     if "cameras" in options.part:
+        study.seeds = study.seeds[:1]
         wide = cells.camera_cells(prompts, study.seeds[0], cells.MAPPED)
         near = [cells.Cell(p, study.seeds[0], cells.MAPPED) for p in prompts]
         mapped = cells.measure_all(study.runs, [*near, *wide], renders, options.workers)
