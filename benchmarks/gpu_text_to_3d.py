@@ -25,7 +25,7 @@ from lightning.pytorch import Trainer
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from carv_distill.carv import Chunk
-from carv_distill.command_line import Parser, whole_number
+from carv_distill.command_line import Extend, Parser, whole_number
 from carv_distill.engine.console import quiet_libraries
 from carv_distill.files import write_json
 from carv_distill.tasks import load_config
@@ -224,7 +224,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=whole_number(1), default=10)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--small", action="store_true")
-    parser.add_argument("--scenes", choices=SCENES, nargs="+", default=list(SCENES))
+    parser.add_argument("--scenes", choices=SCENES, nargs="+", action=Extend, default=tuple(SCENES))
     return parser.parse_args()
 
 

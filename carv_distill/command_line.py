@@ -45,6 +45,22 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {printable(message)}\n")
 
 
+class Extend(argparse.Action):
+    """Keeps all values of an option that takes several, however often it is given: `--run a --run b` is
+    `--run a b`. argparse on its own drops the first."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        before = getattr(namespace, self.dest)
+        given = before if isinstance(before, list) else []  # a default is a tuple, or None
+        setattr(namespace, self.dest, [*given, *values])
+
+
 def add_options(parser: argparse.ArgumentParser, kind: type) -> None:
     """An option for every field of a dataclass: its default, its limits, and the text below it as help.
 
@@ -69,7 +85,8 @@ def add_options(parser: argparse.ArgumentParser, kind: type) -> None:
             plain = spec.default if isinstance(spec.default, tuple) else [spec.default]
             shared["help"] += f" ({' '.join(map(str, plain))})"
         if get_origin(value) is tuple:
-            shared["nargs"], value = "+", get_args(value)[0]
+            shared |= {"nargs": "+", "action": Extend}
+            value = get_args(value)[0]
         shared["type"], shared["metavar"] = _reader(value, limits), limits.get("metavar")
         parser.add_argument(flag, choices=limits.get("choices"), **shared)
 

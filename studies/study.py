@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carv_distill import __version__
-from carv_distill.command_line import Parser, run_command, whole_number
+from carv_distill.command_line import Extend, Parser, run_command, whole_number
 from carv_distill.errors import UserError
 from carv_distill.files import write_json, write_text
 from carv_distill.provenance import git_state
@@ -59,7 +59,7 @@ def study_parser(
     add("--seed", type=whole_number(0), default=0, help="of every random number (0)")
     if parts:
         usual = f"default: {', '.join(parts)}" if more else "default: all"
-        add("--part", choices=(*parts, *more), nargs="+", default=parts, help=usual)
+        add("--part", choices=(*parts, *more), nargs="+", action=Extend, default=tuple(parts), help=usual)
     if trains:
         add("--workers", type=whole_number(1), default=2, help="side by side, one thread each (2)")
         add("--runs", type=Path, default=Path("runs/studies"), help="where runs and cached results are kept")

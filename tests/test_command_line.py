@@ -41,6 +41,15 @@ def test_text_arrives_as_typed() -> None:
     assert (str(parsed.out), values["parameters"]) == ("007.json", ("a", "b*"))
 
 
+def test_an_option_of_several_values_takes_all_it_is_given() -> None:
+    """However often: none is dropped without a word, and a default is not among them."""
+    parser = argparse.ArgumentParser()
+    add_options(parser, COMMANDS["clip"].options)
+    words = ["--run", "a", "--views", "3", "--run", "b", "c"]
+    parsed = options_of(COMMANDS["clip"].options, parser.parse_args(words))
+    assert vars(parsed)["run"] == (Path("a"), Path("b"), Path("c"))
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

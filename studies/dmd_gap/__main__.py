@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from carv_distill.command_line import whole_number
+from carv_distill.command_line import Extend, whole_number
 from carv_distill.errors import UserError
 from studies.study import Study, run_study, study_parser
 
@@ -168,7 +168,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """The study from its command line."""
     parser = study_parser(__doc__, parts=("arms", "why", "rule"), trains=True)
     add = parser.add_argument
-    add("--data", choices=DATA, nargs="+", default=("digits",), help="default: digits")
+    add("--data", choices=DATA, nargs="+", action=Extend, default=("digits",), help="default: digits")
     add("--seeds", type=whole_number(2), help="of trainings, without --quick (digits 6, fashion 4)")
     add("--deciding", type=whole_number(2), help="of the pair that decides (digits 12, fashion 8)")
     add("--stored", action="store_true", help="tables and figure anew from the results; no training")

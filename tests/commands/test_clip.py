@@ -18,6 +18,9 @@ from carv_distill.distillation.options import DMDConfig
 from carv_distill.errors import UserError
 from carv_distill.files import read_json, write_json
 from carv_distill.tasks import TASKS, load_config, train
+from carv_distill.text_to_3d.options import SceneOptions
+from carv_distill.text_to_3d.scene_files import save_scene
+from carv_distill.text_to_3d.scenes import build_scene
 from tests.helpers.runs import CLIP as MODEL
 from tests.helpers.runs import as_run
 from tests.helpers.tiny_latent import save_tiny_pipeline
@@ -186,3 +189,12 @@ def test_a_students_run_says_what_is_next(folder: Path, tmp_path: Path) -> None:
     config = load_config("text_to_image/dmd_shapes", alone)
     lines = closing(TASKS["dmd"], config, tmp_path, 1.0).splitlines()
     assert lines[2] == f"next: python evaluate.py clip --run {tmp_path}"  # FID needs images
+
+
+def test_objects_and_students_are_measured_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    student = as_run(load_config("text_to_image/dmd_shapes", [f"folder={tmp_path}"]))
+    thing = as_run(load_config("sds_carv", [f"folder={tmp_path}"]))
+    view = SceneOptions(resolution=16)
+    save_scene(thing / "object", build_scene(view), view, "a red torus", 1)
+    assert main(["clip", "--run", str(student), str(thing), "--out", str(tmp_path / "clip.json")]) == 2
+    assert "objects and students are measured apart; give runs of one task" in capsys.readouterr().err

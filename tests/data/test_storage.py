@@ -158,6 +158,22 @@ def test_one_name_twice_in_a_zip_is_refused(tmp_path: Path) -> None:
         load_images(stored(str(tmp_path / "z.zip"), labels=False))
 
 
+@pytest.mark.parametrize("way", ["encrypted", "another method"])
+def test_a_zip_that_nothing_here_can_read_is_refused(tmp_path: Path, way: str) -> None:
+    """Before the run, by the list at the zip's end: no picture is opened for it."""
+    path = tmp_path / "z.zip"
+    method = zipfile.ZIP_STORED if way == "encrypted" else zipfile.ZIP_BZIP2
+    with zipfile.ZipFile(path, "w", method) as file:
+        for name, content in named("a.png", "b.png").items():
+            file.writestr(name, content)
+    if way == "encrypted":
+        content, entry = bytearray(path.read_bytes()), path.read_bytes().index(b"PK\1\2")
+        content[entry + 8] |= 1  # the general purpose flags of the first entry
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"z\.zip: a\.png is encrypted or neither stored nor deflated"):
+        load_images(stored(str(path), labels=False))
+
+
 @pytest.mark.parametrize("name", ["a.png", "dataset.json"])
 def test_what_inflates_beyond_reason_is_refused_before_it_is_inflated(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

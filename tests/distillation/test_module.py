@@ -105,6 +105,19 @@ def test_a_checkpoint_of_other_networks_is_refused(small_config: MakeConfig) -> 
         module.on_load_checkpoint({"state_dict": state})
 
 
+def test_a_checkpoint_without_what_was_learned_is_refused(small_config: MakeConfig) -> None:
+    """A run with a learned proposal does not go on from one without: it would begin to learn anew."""
+    module = build(small_config("estimator.proposal=adaptive"))
+    assert module.learners
+    trained = [k for k in module.state_dict() if not k.startswith(module.frozen)]
+    state = {k: module.state_dict()[k] for k in trained}
+    with pytest.raises(UserError, match=r"lacks what this run learned from its draws: adaptive"):
+        module.on_load_checkpoint({"state_dict": state})
+    checkpoint: dict[str, Any] = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
+    module.on_load_checkpoint(checkpoint)
+
+
 def test_one_backward_of_the_student_equals_the_mean_of_k_backwards(small_config: MakeConfig) -> None:
     """On the real networks, float64, to 1e-8."""
     module = with_moved_fake(build(small_config())).double()

@@ -10,7 +10,14 @@ import torch
 
 from carv_distill.distillation.module import DMDModule
 from carv_distill.distillation.options import DMDConfig
-from carv_distill.engine.devices import float32_matmul, own_device, take_own_device
+from carv_distill.engine import devices
+from carv_distill.engine.devices import (
+    float32_matmul,
+    launched,
+    own_device,
+    resolve_device,
+    take_own_device,
+)
 from carv_distill.engine.options import TrainerOptions
 from carv_distill.errors import UserError
 from carv_distill.tasks import train
@@ -85,3 +92,35 @@ def test_of_several_gpus_it_is_that_of_its_number(
     take_own_device("cpu")
     assert taken == [device]
     assert own_device("cpu") == "cpu"
+
+
+def test_more_gpus_than_there_are_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    assert resolve_device(TrainerOptions(devices=2)) == "cuda"
+    assert resolve_device(TrainerOptions(accelerator="cpu", devices=3)) == "cpu"
+    with pytest.raises(UserError, match=r"trainer\.devices: 3 GPUs are asked for, 2 are here"):
+        resolve_device(TrainerOptions(devices=3))
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_device(TrainerOptions()) == "cpu"
+    with pytest.raises(UserError, match=r"trainer\.accelerator: cuda, but there is no CUDA device here"):
+        resolve_device(TrainerOptions(accelerator="cuda"))
+
+
+@pytest.mark.parametrize(("tasks", "nodes", "each"), [(8, 2, 4), (2, 2, 1), (3, 2, None)])
+def test_nodes_of_a_slurm_job_have_as_many_tasks(
+    tasks: int, nodes: int, each: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    monkeypatch.setattr(devices.SLURMEnvironment, "detect", lambda: True)
+    monkeypatch.setenv("SLURM_NTASKS", str(tasks))
+    monkeypatch.setenv("SLURM_NNODES", str(nodes))
+    if each is None:
+        with pytest.raises(UserError, match="srun: 3 tasks on 2 nodes; every node needs as many"):
+            launched(TrainerOptions())
+    else:
+        assert launched(TrainerOptions()) == (each, nodes)

@@ -127,9 +127,9 @@ def _run(script: str, words: list[str], environment: dict[str, str], streams: tu
         signal.signal(number, signal.SIG_DFL)  # a job in the background is born deaf to some
     os.environ.clear()
     os.environ.update(environment)
-    for number, name in zip((1, 2), streams, strict=True):
+    for descriptor, name in zip((1, 2), streams, strict=True):
         stream = os.open(name, os.O_WRONLY | os.O_APPEND)
-        os.dup2(stream, number)
+        os.dup2(stream, descriptor)
         os.close(stream)
     sys.path.insert(0, str(ROOT))
     sys.argv = [script, *words]

@@ -46,7 +46,7 @@ def measure_outcomes(
     Args:
         trained, o: of the attribution.
         scores: its scores, an .npz.
-        models: see :func:`~.retrained_models.read_models`.
+        models: see :func:`~.models.read_models`.
         draws, seed: of a loss.
 
     Raises:
