@@ -15,7 +15,7 @@ from carv_distill.files import read_json, write_json
 
 FINISHED = "job.json"
 """In a run's folder once it is trained and evaluated."""
-_INPUTS = ("path", "weights", "reference")
+_INPUTS = ("path", "weights", "reference", "start")
 """Keys of a configuration that name what a training reads."""
 
 

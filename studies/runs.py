@@ -51,20 +51,22 @@ class TrainingRun:
         finished = folder / self.name / FINISHED
         return finished.is_file() and "diverged" in json.loads(finished.read_text())
 
-    def levels(self, folder: Path) -> dict[str, float]:
-        """What its FID lies between, as far as that was measured: those of the teacher and of the floor."""
-        reports = json.loads((folder / self.name / "fid.json").read_text())
-        found = {
-            name: float(report["summary"]["fid"]["mean"])
-            for name, report in reports.items()
-            if name.startswith("teacher")
-        }
-        floor = reports.get("floor") or {}
-        if "splits" in floor:
-            found["floor"] = statistics.fmean(split["fid"] for split in floor["splits"])
-        elif "held_out" in floor:
-            found["floor, real pictures to test by"] = float(floor["held_out"]["fid"])
-        return found
+
+def levels(report: Path) -> dict[str, float]:
+    """What a FID lies between, by a report of evaluate.py, as far as that was measured: those of the teacher
+    and of the floor."""
+    reports = json.loads(report.read_text())
+    found = {
+        name: float(report["summary"]["fid"]["mean"])
+        for name, report in reports.items()
+        if name.startswith("teacher")
+    }
+    floor = reports.get("floor") or {}
+    if "splits" in floor:
+        found["floor"] = statistics.fmean(split["fid"] for split in floor["splits"])
+    elif "held_out" in floor:
+        found["floor, real pictures to test by"] = float(floor["held_out"]["fid"])
+    return found
 
 
 def plain_name(words: str) -> str:

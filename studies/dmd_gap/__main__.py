@@ -12,6 +12,9 @@ still falls, each estimator's learning rate, and which R costs what (8,16) costs
     (R',1) iid           the seconds of (8,16), spent on more samples
     (R'',1) iid          the total variance of (8,16), all of it within the samples (digits)
 
+All begin as the teacher; on fashion from one state where FID has nearly stopped falling, which
+`python -m studies.dmd_gap.start` makes.
+
 The part `why` then looks into four states of one run: variances as the paper splits them, signal and noise,
 and how far the fake score lags behind (`<data>_states.json` and `.png`); `rule` tests whether a run's own
 budget says if quality would follow (`rule.json`): `text_to_image` is trained for it alone.

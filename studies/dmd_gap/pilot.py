@@ -33,7 +33,7 @@ from studies.dmd_gap.arms import (
 )
 from studies.dmd_gap.settings import Setting
 from studies.gradient import load_gradient, one_thread, price
-from studies.runs import TrainingRun, seconds_per_update, train_all
+from studies.runs import TrainingRun, levels, seconds_per_update, train_all
 from studies.study import Row
 
 TIMED = 96
@@ -81,14 +81,15 @@ def try_lengths(setting: Setting, folder: Path, workers: int) -> dict[int, float
     """Updates → final FID, mean over the pilot's seeds."""
     runs = {n: [length_run(setting, n, seed) for seed in setting.pilot_seeds] for n in setting.lengths}
     first, *others = [run for n in reversed(setting.lengths) for run in runs[n]]
-    train_all([first], setting.config, folder, workers, setting.ranges, teacher=True)
+    train_all([first], setting.config, folder, workers, setting.ranges, teacher=setting.levels is None)
     train_all(others, setting.config, folder, workers, setting.ranges)
     return {n: statistics.fmean(run.fid(folder) for run in of) for n, of in runs.items()}
 
 
-def levels(setting: Setting, folder: Path) -> dict[str, float]:
-    """FID of the teacher and of the floor, by the first run of the pilot."""
-    return length_run(setting, setting.lengths[-1], setting.pilot_seeds[0]).levels(folder)
+def levels_of(setting: Setting, folder: Path) -> dict[str, float]:
+    """FID of the teacher and of the floor: known, or by the first run of the pilot."""
+    first = length_run(setting, setting.lengths[-1], setting.pilot_seeds[0])
+    return levels(setting.levels or folder / first.name / "fid.json")
 
 
 def choose_length(fids: Mapping[int, float]) -> int:

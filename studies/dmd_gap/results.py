@@ -10,7 +10,7 @@ from pathlib import Path
 from carv_distill.errors import UserError
 from studies.dmd_gap import table
 from studies.dmd_gap.arms import Arm, Plan, make_arms, runs_by_seed, seeds_of
-from studies.dmd_gap.pilot import levels, pilot
+from studies.dmd_gap.pilot import levels_of, pilot
 from studies.dmd_gap.settings import Setting
 from studies.runs import train_all
 from studies.study import Row, Study
@@ -63,7 +63,7 @@ class Results:
             UserError: fewer than two of either are left.
         """
         plan, tried = pilot(setting, study.runs, workers, study.folder / "digits_pilot.json")
-        beside = levels(setting, study.runs)
+        beside = levels_of(setting, study.runs)
         study.seeds = list(setting.pilot_seeds)
         study.write(f"{setting.name}_pilot", tried, plan=asdict(plan), levels=beside)
         arms = make_arms(setting, plan, common)

@@ -11,6 +11,8 @@ from carv_distill.tasks import load_config
 
 FACTORS = (1.0, 0.5, 2.0)
 """Of the configuration's learning rate, that the pilot tries."""
+START = Path("results/dmd_gap/fashion_start.pt")
+"""Student and fake score that all students of fashion begin from (:mod:`~studies.dmd_gap.start`)."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Setting:
     factors: tuple[float, ...] = FACTORS
     fid_states: int = 8
     """Of a run, at which FID is traced."""
+    levels: Path | None = None
+    """What evaluate.py says of its teacher and of real pictures; None: the pilot measures them."""
 
     @property
     def quick(self) -> Setting:
@@ -63,9 +67,12 @@ DIGITS = Setting(
 FASHION = Setting(
     name="fashion",
     config=Path("configs/fashion/dmd_carv.yaml"),
-    words=(),
+    words=(
+        f"dmd.start={START}",  # from the teacher FID falls for thousands of updates
+        "trainer.log_every=4",  # seconds between two measurements
+    ),
     rate=3.0e-4,
-    lengths=(256, 512),
+    lengths=(128, 256),
     pilot_seeds=(100,),
     seeds=4,
     deciding=8,
@@ -73,6 +80,7 @@ FASHION = Setting(
     own_factors=False,
     equal_variance=False,
     fid_states=4,  # 10,000 images take as long as 50 updates
+    levels=Path("results/fashion/levels.json"),
 )
 TEXT_TO_IMAGE = Setting(
     name="text_to_image",
@@ -105,15 +113,15 @@ def options_of(setting: Setting) -> DMDOptions:
 
 
 def require_teacher(setting: Setting) -> None:
-    """That what its students learn from, and what they are judged by, is there, before hours of another set.
+    """That what its students learn from, and are judged by, is there, before hours of another set.
 
     Raises:
         UserError: with the file that is not.
     """
     config = config_of(setting)
-    needed = [config.teacher.path, *(path for path in (config.fid.weights, config.fid.reference) if path)]
+    fid = config.fid
+    needed = (config.teacher.path, fid.weights, fid.reference, config.dmd.start, setting.levels)
     for path in needed:
-        if not Path(path).exists():
-            raise UserError(
-                f"--data: {setting.name} needs {path}, which is not there (docs/data.md makes it)"
-            )
+        if path and not Path(path).exists():
+            how = "python -m studies.dmd_gap.start" if Path(path) == START else "docs/data.md"
+            raise UserError(f"--data: {setting.name} needs {path}, which is not there ({how} makes it)")

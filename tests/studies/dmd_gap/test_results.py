@@ -10,7 +10,7 @@ import pytest
 
 from carv_distill.errors import UserError
 from carv_distill.files import read_json, write_json
-from studies.dmd_gap import results, rule, table
+from studies.dmd_gap import results, rule, settings, table
 from studies.dmd_gap.__main__ import main
 from studies.dmd_gap.arms import seeds_of
 from studies.dmd_gap.settings import FASHION, SETTINGS
@@ -59,10 +59,23 @@ def test_what_a_data_set_needs_is_missed_before_hours_of_another(
     assert "--data: fashion needs checkpoints/not-there, which is not there" in capsys.readouterr().err
 
 
+def test_the_state_that_fashion_begins_from_is_missed_with_how_to_make_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(settings, "START", tmp_path / "start.pt")
+    begins = replace(FASHION, words=(f"dmd.start={settings.START}",))
+    monkeypatch.setitem(SETTINGS, "fashion", begins)
+    words = ["--data", "fashion", "--part", "arms", "--out", str(tmp_path), "--runs", str(tmp_path)]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "start.pt, which is not there (python -m studies.dmd_gap.start makes it)" in said
+
+
 def test_fashion_is_held_to_a_rule_that_is_there_before_its_hours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Not needed where digits come first, or where the rule is left out."""
+    monkeypatch.setitem(SETTINGS, "fashion", replace(FASHION, words=()))  # from the teacher, which ships
     monkeypatch.setattr(results, "pilot", lambda *_: (_ for _ in ()).throw(UserError("begun")))
     words = ["--out", str(tmp_path), "--runs", str(tmp_path)]
     for data in ("fashion", "text_to_image"):
