@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from carv_distill.engine import checkpoints
+from carv_distill.errors import UserError
 from carv_distill.files import write_json
 from studies import runs
 from studies.dmd_gap.settings import FASHION, START
-from studies.dmd_gap.start import SEED, UPDATES, make_start
+from studies.dmd_gap.start import SEED, UPDATES, main, make_start
 
 
 def test_student_and_fake_score_are_kept_and_nothing_else(
@@ -33,7 +34,10 @@ def test_student_and_fake_score_are_kept_and_nothing_else(
         write_json(folder / run.name / "fid.json", report)
 
     monkeypatch.setattr(runs, "train_all", train_all)
-    newest = lambda folder: (folder / f"newest-step={UPDATES}.ckpt", UPDATES)  # noqa: E731
+
+    def newest(folder: Path) -> tuple[Path, int]:
+        return folder / f"newest-step={UPDATES}.ckpt", UPDATES
+
     monkeypatch.setattr(checkpoints, "newest_checkpoint", newest)
     make_start(tmp_path, tmp_path / "start.pt")
     kept = torch.load(tmp_path / "start.pt", weights_only=True)["state_dict"]
@@ -41,9 +45,20 @@ def test_student_and_fake_score_are_kept_and_nothing_else(
     assert torch.equal(kept["objective.student.network.w"], state["objective.student.network.w"].half())
     assert kept["objective.fake.n"] == 7
     assert f"FID 24.0 after {UPDATES} updates" in capsys.readouterr().out
+    monkeypatch.setattr(runs, "train_all", lambda *_, **__: pytest.fail("begun"))
+    with pytest.raises(UserError, match=r"start\.pt is there already; remove it to make it anew"):
+        make_start(tmp_path, tmp_path / "start.pt")
 
 
 def test_every_training_of_fashion_begins_there_on_a_seed_of_its_own() -> None:
     assert f"dmd.start={START}" in FASHION.words
     assert f"dmd.start={START}" in FASHION.quick.words
     assert SEED not in {*FASHION.pilot_seeds, *range(FASHION.deciding)}
+
+
+def test_a_place_that_takes_no_file_is_found_before_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(runs, "train_all", lambda *_, **__: pytest.fail("begun"))
+    assert main(["--out", str(tmp_path), "--runs", str(tmp_path)]) == 2
+    assert f"error: --out: {tmp_path} is a folder; name a file" in capsys.readouterr().err
