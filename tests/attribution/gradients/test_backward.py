@@ -78,13 +78,14 @@ def _double_throughout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_double_throughout")
 @pytest.mark.parametrize("name", ["unet", "sd", "wan"])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.float64, 1e-12)])
 def test_both_back_ends_give_the_same_features(
     tmp_path: Path, name: str, dtype: torch.dtype, tolerance: float
 ) -> None:
     """Joined and projected, of groups and of single draws, all at once and in chunks, with and without
-    checkpointing. Rounding adds up to more in a dense projection, a sum of d products, and in a single draw:
-    there five times the tolerance."""
+    checkpointing. In float32 either is up to 1e-6 from float64 by its own order of sums, so that two of them
+    are up to 2e-6 apart. Rounding adds up to more in a dense projection, a sum of d products, and in a single
+    draw: there five times the tolerance."""
     denoiser, schedule, x, cond, draws = case_of(tmp_path, name, dtype)
     loss = SampleLoss(denoiser, schedule)
     vmapped, backward = VmapGradients(loss), BackwardGradients(loss)
