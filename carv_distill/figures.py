@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+    ScalarFormatter,
+)
 
 from carv_distill.files import atomic_file
 
@@ -55,6 +63,50 @@ def use_powers(axes: Axes, ticks: Sequence[int]) -> None:
     axes.xaxis.set_major_locator(FixedLocator(list(ticks)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(ScalarFormatter())
+
+
+class LogTicks(LogLocator):
+    """Ticks of a logarithmic axis: as many to a decade as there is room for; those of a linear one where
+    not two of them are in sight."""
+
+    SHARES = (
+        (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0),
+        (1.0, 1.5, 2.0, 3.0, 5.0, 7.0),
+        (1.0, 2.0, 5.0),
+        (1.0, 3.0),
+        (1.0,),
+    )
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        """The places of the ticks, some beyond the ends of the axis."""
+        low, high = sorted((vmin, vmax))
+        room = min(self.axis.get_tick_space(), 10) if self.axis is not None else 10
+        for shares in self.SHARES:
+            self.set_params(subs=shares)
+            found = super().tick_values(vmin, vmax)
+            if 1 < sum(low <= place <= high for place in found) <= room:
+                return found
+        several = sum(low <= place <= high for place in found) > 1
+        return found if several else MaxNLocator(max(room, 2)).tick_values(low, high)
+
+
+def short_number(value: float) -> str:
+    """As 0.02, 300 or 50,000; beyond a million, or below a thousandth, as 5e6."""
+    if 1e-3 <= abs(value) < 1e6 or value == 0:
+        return f"{value:,g}"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def use_logarithm(axes: Axes, *names: Literal["x", "y"]) -> None:
+    """Makes these axes logarithmic, with ticks as plain numbers."""
+    for name in names:
+        axes.set(**{f"{name}scale": "log"})
+        axis = axes.xaxis if name == "x" else axes.yaxis
+        axis.set_major_locator(LogTicks())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+        axis.set_minor_locator(NullLocator())
+        axis.set_minor_formatter(NullFormatter())
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 from carv_distill.figures import MARKERS, draw_band
 
@@ -40,9 +40,9 @@ def draw_curves(axes: Axes, rows: pd.DataFrame, by: str, colours: Mapping[str, s
             draw_curve(axes, mine, x, y, colour, name)
 
 
-def plain_numbers(axis: Axis, ticks: Sequence[float] | Locator) -> None:
+def plain_numbers(axis: Axis, ticks: Sequence[float]) -> None:
     """These ticks alone, as plain numbers, also on a logarithmic axis."""
-    axis.set_major_locator(ticks if isinstance(ticks, Locator) else FixedLocator(list(ticks)))
+    axis.set_major_locator(FixedLocator(list(ticks)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())

@@ -6,10 +6,20 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from carv_distill.carv import Proposal
-from carv_distill.figures import BLUE, GREEN, GREY, ORANGE, RED, draw_band, marked, new_figure, save_figure
+from carv_distill.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    draw_band,
+    marked,
+    new_figure,
+    save_figure,
+    use_logarithm,
+)
 from carv_distill.variance import Comparison, NoiseLevelProfile, largest_ecm
 
 COLOURS = (GREY, ORANGE, BLUE, GREEN, RED)
@@ -108,18 +118,11 @@ def noise_levels(profile: NoiseLevelProfile, proposals: dict[str, Proposal]) -> 
 def _axes() -> tuple[Figure, Axes]:
     figure = new_figure(4.2)
     axes = figure.add_subplot()
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    use_logarithm(axes, "x", "y")
     return figure, axes
 
 
 def _finish(figure: Figure, axes: Axes) -> Figure:
-    for axis in (axes.xaxis, axes.yaxis):
-        low, high = axis.get_view_interval()
-        fine = high < 30 * low  # more ticks than these would overlap
-        axis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if fine else (1.0, 3.0)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_locator(NullLocator())
     axes.grid(alpha=0.25)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
     return figure

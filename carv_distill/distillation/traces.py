@@ -7,12 +7,20 @@ from pathlib import Path
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from carv_distill.carv import NoiseLevelSampler, Proposal
 from carv_distill.engine.callbacks import Periodic, write_metrics
 from carv_distill.engine.metrics import Row, read_metrics
-from carv_distill.figures import BLUE, GREY, ORANGE, draw_line, new_figure, save_figure, use_whole_numbers
+from carv_distill.figures import (
+    BLUE,
+    GREY,
+    ORANGE,
+    draw_line,
+    new_figure,
+    save_figure,
+    use_logarithm,
+    use_whole_numbers,
+)
 from carv_distill.variance import PairedVariance
 
 from .gradient import measure_variance
@@ -87,7 +95,8 @@ def draw_traces(rows: Sequence[Row], folder: Path, carv: str, iid: str) -> None:
     or `fid.png`.
 
     Bands: 95 % intervals. Without two measurements of one of them there is no curve, and nothing is drawn.
-    `carv` and `iid`: what the legend calls the configured estimator and its baseline.
+    `carv` and `iid`: what the legend calls the configured estimator and its baseline, which have one curve
+    where they are the same.
     """
     fid = [(r["step"], r["fid/fid"]) for r in rows if "fid/fid" in r and r["step"] > 0]
     measured = [r for r in rows if "variance/carv/total" in r]
@@ -102,14 +111,13 @@ def draw_traces(rows: Sequence[Row], folder: Path, carv: str, iid: str) -> None:
     every = figure.subplots(1, len(titles), sharex=True, squeeze=False)[0]
     for axes, title in zip(every, titles, strict=True):
         axes.set_title(title, fontsize=10)
-        axes.set(xlabel="student updates", yscale="log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.set(xlabel="student updates")
+        use_logarithm(axes, "y")
         use_whole_numbers(axes)
         axes.grid(alpha=0.25)
     for part, axes in zip(parts if measured else (), every, strict=False):
-        draw_line(axes, measured, "step", f"variance/iid/{part}", ORANGE, iid, "--")
+        if carv != iid:
+            draw_line(axes, measured, "step", f"variance/iid/{part}", ORANGE, iid, "--")
         draw_line(axes, measured, "step", f"variance/carv/{part}", BLUE, carv)
         axes.sharey(every[0])
     if fid:

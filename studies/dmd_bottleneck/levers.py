@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
 
-from carv_distill.figures import BLUE, GREY, RED, new_figure
+from carv_distill.figures import BLUE, GREY, RED, new_figure, use_logarithm
 from carv_distill.variance import mean_estimate
 from studies.intervals import block_differences, exponential
-from studies.plots import plain_numbers
 from studies.runs import TrainingRun, plain_name
 from studies.sentences import estimate, sentence
 from studies.study import Row, columns
@@ -116,8 +114,7 @@ def draw_levers(rows: Sequence[Row]) -> Figure:
         axes.plot([low, high], [place, place], color=colour, lw=2, alpha=0.5)
         axes.plot(row["fid_ratio"], place, "o", color=colour)
     axes.axvline(1, color="0.4", ls=":")
-    axes.set_xscale("log")
-    plain_numbers(axes.xaxis, LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+    use_logarithm(axes, "x")
     axes.set_yticks(range(len(ordered)), [f"{r['lever']} ({r['updates']} updates)" for r in ordered])
     spent = f"{default['fid']:.2f} after {default['updates']} updates"
     axes.set(

@@ -10,13 +10,22 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
 
-from carv_distill.figures import BLUE, GREEN, GREY, ORANGE, RED, draw_band, new_figure, use_powers
+from carv_distill.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    draw_band,
+    new_figure,
+    use_logarithm,
+    use_powers,
+)
 from carv_distill.variance import mean_estimate
 from studies.dmd_gap.arms import BASE, LONGER, REUSE, STRATA
 from studies.intervals import exponential
-from studies.plots import draw_curve, plain_numbers
+from studies.plots import draw_curve
 from studies.study import Row, columns
 
 COLOURS = (GREY, GREY, ORANGE, BLUE, GREEN, RED, "tab:purple")
@@ -104,8 +113,7 @@ def _curve(
 
 
 def _logarithmic(axes: Axes) -> None:
-    axes.set_yscale("log")
-    plain_numbers(axes.yaxis, LogLocator(subs=(1.0, 2.0, 5.0)))
+    use_logarithm(axes, "y")
     axes.grid(alpha=0.25)
 
 

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
 
-from carv_distill.figures import BLUE, GREEN, GREY, ORANGE, new_figure
+from carv_distill.figures import BLUE, GREEN, GREY, ORANGE, new_figure, use_logarithm
 from studies.plots import draw_curve, plain_numbers
 from studies.study import Row
 
@@ -21,14 +20,14 @@ def draw_regime(regime: Sequence[Row], quality: Sequence[Row]) -> Figure:
     rows = pd.DataFrame(regime)
     draw_curve(left, rows, "spread", "within_over_between", BLUE, "measured")
     left.axhline(10, color=GREY, lw=0.8, ls=":")
-    left.set(xscale="log", yscale="log", xlabel="spread of the teacher, s", ylabel="W/B of a single draw")
+    left.set(xscale="log", xlabel="spread of the teacher, s", ylabel="W/B of a single draw")
     plain_numbers(left.xaxis, (0.05, 0.1, 0.2, 0.5, 0.95))
-    plain_numbers(left.yaxis, LogLocator(subs=(1.0, 2.0, 5.0)))
+    use_logarithm(left, "y")
     for column, colour in (("ecm_2", GREY), ("ecm_8", BLUE), ("ecm_64", ORANGE)):
         middle.plot(rows.within_over_between, rows[column], ".-", color=colour, label=f"K = {column[4:]}")
     middle.axhline(1, color=GREY, lw=0.8, ls=":")
-    middle.set(xscale="log", xlabel="W/B", ylabel="effective compute of (1, K), κ = 4")
-    plain_numbers(middle.xaxis, LogLocator(subs=(1.0, 3.0)))
+    middle.set(xlabel="W/B", ylabel="effective compute of (1, K), κ = 4")
+    use_logarithm(middle, "x")
     middle.legend(frameon=False, fontsize=8)
     if quality:
         raced = pd.DataFrame(quality)

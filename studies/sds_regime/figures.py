@@ -8,9 +8,8 @@ from typing import Literal
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
 
-from carv_distill.figures import BLUE, GREEN, GREY, ORANGE, RED, draw_band, new_figure
+from carv_distill.figures import BLUE, GREEN, GREY, ORANGE, RED, draw_band, new_figure, use_logarithm
 from carv_distill.variance import VarianceBudget
 from studies.plots import draw_curve, plain_numbers
 from studies.sds_frontier.quality import bands
@@ -42,11 +41,9 @@ def draw_gate(measured: Mapping[Cell, VarianceBudget]) -> Figure:
     axes.plot([], [], "ko", mfc="white", label="per render")
     axes.plot([], [], "k^", label="at least")
     axes.axhline(10, color=GREY, lw=0.8, ls=":")
-    axes.set(
-        yscale="log", xlabel="steps", ylabel="variance within / between renders", xticks=range(len(steps))
-    )
+    axes.set(xlabel="steps", ylabel="variance within / between renders", xticks=range(len(steps)))
     axes.set_xticklabels([str(step) for step in steps])
-    plain_numbers(axes.yaxis, LogLocator(subs=(1.0, 2.0, 5.0)))
+    use_logarithm(axes, "y")
     axes.grid(alpha=0.25, axis="y")
     figure.legend(loc="outside upper center", ncols=6, frameon=False, fontsize=8)
     return figure
@@ -65,10 +62,8 @@ def draw_cameras(measured: Mapping[Cell, VarianceBudget]) -> Figure:
         axes.plot([], [], "o", color=colour, label=prompt)
     axes.plot([], [], "k>", label="at least")
     axes.axvline(10, color=GREY, lw=0.8, ls=":")
-    axes.set(
-        xscale="log", xlabel="variance within / between renders", yticks=range(len(names)), yticklabels=names
-    )
-    plain_numbers(axes.xaxis, LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.set(xlabel="variance within / between renders", yticks=range(len(names)), yticklabels=names)
+    use_logarithm(axes, "x")
     axes.invert_yaxis()
     axes.grid(alpha=0.25, axis="x")
     figure.legend(loc="outside upper center", ncols=5, frameon=False, fontsize=8)

@@ -59,3 +59,14 @@ def test_updates_are_whole_numbers(steps: list[int], monkeypatch: pytest.MonkeyP
         ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
         assert ticks
         assert all(tick == round(tick) for tick in ticks)
+
+
+@pytest.mark.parametrize(("carv", "curves"), [("(8, 1) iid", 1), ("CARV (8, 4) stratified", 2)])
+def test_the_baseline_has_no_second_curve(
+    carv: str, curves: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(traces, "save_figure", lambda figure, path: drawn.append(figure))
+    draw_traces([row(step, variance=True) for step in (1, 2)], tmp_path, carv, "(8, 1) iid")
+    assert [len(axes.lines) for axes in drawn[0].axes] == [curves, curves]
+    assert [len(legend.get_texts()) for legend in drawn[0].legends] == [curves]
