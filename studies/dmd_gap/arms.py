@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from studies.dmd_gap.settings import Setting
+from studies.dmd_gap.settings import STATES, Setting
 from studies.runs import TrainingRun, plain_name
 
-STATES = 8
-"""Of a run, at which variance is traced."""
 UPSTREAM, DRAWS = 8, 16
 BASE, LONGER = "(8,1) iid", "(8,1) iid, equal seconds"
 REUSE, STRATA, BEST = "(8,16) iid", "(8,16) stratified", "(8,16) best"
@@ -47,7 +45,7 @@ class Plan:
 
     @property
     def longer(self) -> int:
-        """Updates at (8,1) in the seconds of U at (8,16), a multiple of the states that are traced."""
+        """Updates at (8,1) in the seconds of U at (8,16), a multiple of the states that are kept."""
         return round(self.updates * self.reuse / self.base / STATES) * STATES
 
     @property
@@ -81,7 +79,7 @@ class Arm:
 
     def run(self, seed: int, *more: str, kept: int = 1) -> TrainingRun:
         """Its training with one seed; `kept` checkpoints stay, spread over it."""
-        every = max(self.updates // STATES, 1)
+        every = max(self.updates // self.setting.traced_states, 1)
         traced = self.traced is None or seed in self.traced
         words = (
             *self.setting.words,
@@ -90,10 +88,10 @@ class Arm:
             f"trainer.max_steps={self.updates}",
             f"dmd.lr_decay={self.setting.decay if self.decays else 'none'}",
             f"variance.every={every}",
-            f"fid.every={max(self.updates // self.setting.fid_states, 1) if traced else 0}",
+            f"fid.every={every if traced else 0}",
             "preview.every=0",
             "checkpoint.keep_best=0",
-            f"checkpoint.every={every}",
+            f"checkpoint.every={max(self.updates // STATES, 1)}",
             f"checkpoint.keep_newest={kept}",
             f"seed={seed}",
         )

@@ -24,14 +24,13 @@ from studies.dmd_gap.arms import (
     DRAWS,
     LONGER,
     REUSE,
-    STATES,
     UPSTREAM,
     Arm,
     Plan,
     estimator_words,
     make_arms,
 )
-from studies.dmd_gap.settings import Setting
+from studies.dmd_gap.settings import STATES, Setting
 from studies.gradient import load_gradient, one_thread, price
 from studies.runs import TrainingRun, levels, seconds_per_update, train_all
 from studies.study import Row

@@ -11,6 +11,8 @@ from carv_distill.tasks import load_config
 
 FACTORS = (1.0, 0.5, 2.0)
 """Of the configuration's learning rate, that the pilot tries."""
+STATES = 8
+"""Of a run, at which it is kept, and by default variance and FID are traced."""
 START = Path("results/dmd_gap/fashion_start.pt")
 """Student and fake score that all students of fashion begin from (:mod:`~studies.dmd_gap.start`)."""
 
@@ -40,8 +42,8 @@ class Setting:
     equal_variance: bool = True
     """Whether there is an arm of the total variance of (8,16), all of it within."""
     factors: tuple[float, ...] = FACTORS
-    fid_states: int = 8
-    """Of a run, at which FID is traced."""
+    traced_states: int = STATES
+    """Of a run, at which variance and FID are traced."""
     levels: Path | None = None
     """What evaluate.py says of its teacher and of real pictures; None: the pilot measures them."""
 
@@ -79,7 +81,7 @@ FASHION = Setting(
     ranges=1,
     own_factors=False,
     equal_variance=False,
-    fid_states=4,  # 10,000 images take as long as 50 updates
+    traced_states=4,  # variance takes as long as 12 updates each time, FID of 10,000 images as 22
     levels=Path("results/fashion/levels.json"),
 )
 TEXT_TO_IMAGE = Setting(

@@ -16,7 +16,7 @@ from carv_distill.files import write_json
 from carv_distill.tasks import load_config
 from carv_distill.variance import VarianceBudget, mean_estimate
 from studies.dmd_gap import pilot
-from studies.dmd_gap.arms import REUSE, STATES, Plan, make_arms, runs_by_seed, seeds_of
+from studies.dmd_gap.arms import REUSE, Plan, make_arms, runs_by_seed, seeds_of
 from studies.dmd_gap.pilot import (
     choose_factor,
     choose_length,
@@ -25,7 +25,7 @@ from studies.dmd_gap.pilot import (
     length_run,
     rate_run,
 )
-from studies.dmd_gap.settings import DIGITS, FASHION, TEXT_TO_IMAGE, Setting
+from studies.dmd_gap.settings import DIGITS, FASHION, STATES, TEXT_TO_IMAGE, Setting
 from studies.runs import TrainingRun, seconds_per_update
 from tests.helpers.gap_runs import PLAN
 
@@ -131,7 +131,7 @@ def test_all_arms_of_a_seed_come_before_the_next() -> None:
     assert of_seed == [0] * 6 + [1] * 6 + [2] * 2 + [3] * 2
     traced = ["fid.every=0" not in run.words for run in runs]
     assert traced == [seed < 2 for seed in of_seed]
-    assert {"fid.every=100", "variance.every=50"} <= set(runs[0].words)  # four FIDs, eight variances
+    assert {"fid.every=100", "variance.every=100", "checkpoint.every=50"} <= set(runs[0].words)
     kept = ["checkpoint.keep_newest=16" in run.words for run in runs]
     assert kept == [run.name == "fashion-8-16--iid-seed0" for run in runs]
 
