@@ -4,6 +4,7 @@ N, the noise of an update's gradient that is left after the student's average, o
 the states of training (:mod:`~studies.dmd_gap.noise`). Quality is to follow where N is above c; c is fitted
 on digits, and held to other data. Beside it N* = V/(H |E g*|²) at the end of one run, with the gradient of a
 fake score that has caught up: the run's own |E g|² may be mostly the fake score's error of the moment.
+Not on text-to-image, where that takes hours.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from carv_distill.errors import UserError
 from studies.cached import compute
 from studies.dmd_gap.arms import BASE, STRATA, Arm, Plan, estimator_words
-from studies.dmd_gap.noise import horizon, noise_left, noise_of_runs
+from studies.dmd_gap.noise import NoiseLeft, horizon, noise_left, noise_of_runs
 from studies.dmd_gap.settings import DIGITS, TEXT_TO_IMAGE, Setting, options_of
 from studies.dmd_gap.states import REFINE, Lag, measure_lag
 from studies.dmd_gap.table import COSTS, FOLLOWS, NO_BETTER, outcome
@@ -97,6 +98,8 @@ def train(pairs: Iterable[Pair], seeds: Sequence[int], folder: Path, workers: in
     """
     pairs = list(pairs)
     for each in pairs:
+        if not each.setting.exact_noise:
+            continue
         run = each.noisy.run(seeds[0])
         path = folder / run.name
         is_record = (path / FINISHED).is_file() and not any((path / "checkpoints").glob("*.ckpt"))
@@ -116,8 +119,8 @@ def measure(
     gradients: int = PAIRS,
     refine: int = REFINE,
 ) -> list[Row]:
-    """A row for each: N and N* of the noisy runs, the difference of FID at equal updates, paired over seeds,
-    and whether quality followed: true, false, or none where that is not resolved.
+    """A row for each: N of the noisy runs and, where the setting has it, N*, the difference of FID at equal
+    updates, paired over seeds, and whether quality followed: true, false, or none where that is not resolved.
 
     Args:
         floor: FID of real pictures; None where that is not known.
@@ -125,7 +128,9 @@ def measure(
     """
     pairs = list(pairs)
     ended = {each.name: each.noisy.run(seeds[0]) for each in pairs}
-    looked_into = [each for each in pairs if not ended[each.name].diverged(folder)]
+    looked_into = [
+        each for each in pairs if each.setting.exact_noise and not ended[each.name].diverged(folder)
+    ]
     lags = compute(
         {
             each.name: partial(
@@ -145,18 +150,23 @@ def _row(each: Pair, seeds: Sequence[int], folder: Path, floor: float | None, la
         name: [arm.run(seed) for seed in seeds]
         for name, arm in (("quiet", each.quiet), ("noisy", each.noisy))
     }
-    if lag is None or any(run.diverged(folder) for of in runs.values() for run in of):
+    if any(run.diverged(folder) for of in runs.values() for run in of):
         return row | {"outcome": DIVERGED, "followed": None}
     fids = {name: [run.fid(folder) for run in of] for name, of in runs.items()}
     found = paired_differences(fids, [("quiet", "noisy")])["quiet", "noisy"]
     said = outcome(found, 2 * statistics.stdev(fids["noisy"]), statistics.fmean(fids["noisy"]), floor)
     options, metrics = options_of(each.setting), [run.metrics(folder) for run in runs["noisy"]]
-    variance = float(metrics[0]["variance/carv/total"].dropna().iloc[-1])
-    exact = noise_left(variance, lag.signal, horizon(options, each.upstream, each.noisy.updates))
-    for name, noise in zip(NOISES, (noise_of_runs(metrics, options, each.upstream), exact), strict=True):
-        row |= {name: noise.value, f"{name}_least": noise.least}
-    row |= columns("difference", found) | columns("exact_signal", lag.signal)
+    row |= _noise("noise_left", noise_of_runs(metrics, options, each.upstream))
+    if lag is not None:
+        variance = float(metrics[0]["variance/carv/total"].dropna().iloc[-1])
+        exact = noise_left(variance, lag.signal, horizon(options, each.upstream, each.noisy.updates))
+        row |= _noise("noise_exact", exact) | columns("exact_signal", lag.signal)
+    row |= columns("difference", found)
     return row | {"outcome": said, "followed": FOLLOWED.get(said)}
+
+
+def _noise(name: str, noise: NoiseLeft) -> Row:
+    return {name: noise.value, f"{name}_least": noise.least}
 
 
 def fit(rows: Sequence[Row], noise: str = "noise_left") -> float | None:
@@ -202,7 +212,7 @@ def sentences(borders: Mapping[str, float | None], rows: Sequence[Row]) -> list[
         for where, own in (("Fitted on digits", True), ("Held to other data", False)):
             known = [
                 row for row in rows
-                if (row["data"] == DIGITS.name) == own and row["followed"] is not None
+                if (row["data"] == DIGITS.name) == own and row[f"{noise}_holds"] is not None
             ]  # fmt: skip
             held, follow = sum(row[f"{noise}_holds"] for row in known), sum(row["followed"] for row in known)
             said.append(
@@ -217,6 +227,7 @@ def sentences(borders: Mapping[str, float | None], rows: Sequence[Row]) -> list[
         noises = ", ".join(
             f"{name} {'≥' if row[f'{noise}_least'] else '='} {row[noise]:.3g}"
             for noise, name in NOISES.items()
+            if noise in row
         )
         said.append(f"{row['setting']}: {noises}; {fid}.")
     return said

@@ -44,6 +44,8 @@ class Setting:
     factors: tuple[float, ...] = FACTORS
     traced_states: int = STATES
     """Of a run, at which variance and FID are traced."""
+    exact_noise: bool = True
+    """Whether N* is measured, by copies of the fake score that catch up."""
     levels: Path | None = None
     """What evaluate.py says of its teacher and of real pictures; None: the pilot measures them."""
 
@@ -97,6 +99,7 @@ TEXT_TO_IMAGE = Setting(
     own_factors=False,
     decay="both",
     equal_variance=False,
+    exact_noise=False,  # two hours, for a rule that digits leave without a border
 )
 """For the rule alone."""
 SETTINGS = {setting.name: setting for setting in (DIGITS, FASHION, TEXT_TO_IMAGE)}

@@ -84,6 +84,18 @@ def test_the_rule_is_fitted_on_digits_alone() -> None:
     assert said[-2].endswith("N = 0.2, N* ≥ 2; difference of FID -0.20 [-0.30, -0.10], follows.")
 
 
+def test_a_setting_without_the_exact_noise_is_held_to_the_other_rule_alone() -> None:
+    rows = [row("digits", 0.1, False), row("digits", 1.6, True), row("fashion", 3.0, True)]
+    bare = {key: value for key, value in row("prompts", 3.0, False).items() if "exact" not in key}
+    borders, judged = rule.judge([*rows, bare])
+    assert judged[-1]["noise_left_holds"] is False
+    assert judged[-1]["noise_exact_holds"] is None
+    said = rule.sentences(borders, judged)
+    assert said[2].endswith("it holds for 1 of 2 that are resolved (always: 1, never: 1).")
+    assert said[5].endswith("it holds for 1 of 1 that are resolved (always: 1, never: 0).")
+    assert said[-1] == "prompts 3.0: N = 3; difference of FID 0.00 [-0.10, 0.10], no better."
+
+
 def test_what_ended_in_nan_counts_nowhere() -> None:
     lost = {"setting": "digits, R = 2", "data": "digits", "outcome": rule.DIVERGED, "followed": None}
     rows = [row("digits", 0.1, False), row("digits", 1.6, True)]
