@@ -18,7 +18,8 @@ from carv_distill.options import check_limits, leaves, likeness, option_text
 
 from .options import RunConfig
 from .task import Task
-from .values import Scalar, Source, read_yaml, typed, with_overrides
+from .values import Source, typed, with_overrides
+from .yaml_files import Scalar, read_yaml
 
 Tasks = Mapping[str, Task]
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

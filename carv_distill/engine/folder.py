@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from carv_distill.errors import UserError
-from carv_distill.files import read_json, write_text
+from carv_distill.files import read_json, write_json, write_text
 from carv_distill.options import leaves
 
 from .config import Tasks, config_from_dict, to_dict
 from .environment import LAYOUT, NAME, read_environment
 from .lock import LOCK
+from .metrics import read_metrics
 from .options import RunConfig
 from .task import Task
-from .values import plain, read_yaml, yaml_text
+from .yaml_files import plain, read_yaml, yaml_text
 
 log = logging.getLogger(__name__)
 
@@ -150,6 +151,21 @@ def product_of(run: Path, name: str) -> Path:
             run,
         )
     return run / name
+
+
+def write_summary(folder: Path, product: int | None = None) -> None:
+    """summary.json: the last value of every metric, the lowest FID with its step, and the update that the
+    product is of (`product`, or as the file says)."""
+    path, rows = folder / SUMMARY, read_metrics(folder / METRICS)
+    last: dict[str, float] = {}
+    for row in rows:
+        last |= row
+    result: dict[str, Any] = {"last": last}
+    if measured := [r for r in rows if "fid/fid" in r and r["step"] > 0]:
+        best = min(measured, key=lambda r: r["fid/fid"])
+        result["best_fid"] = {"fid": best["fid/fid"], "step": best["step"]}
+    result["product_step"] = product_step(folder) if product is None else product
+    write_json(path, result)
 
 
 def product_step(run: Path) -> int | None:

@@ -14,7 +14,6 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import Strategy
 
 from carv_distill.errors import UserError, lacks_memory
-from carv_distill.files import write_json
 
 from .callbacks import Export, Periodic, ProgressLine, StepLog, StopOnNonFinite
 from .checkpoints import AtomicCheckpointIO, Checkpoints, load_checkpoint, newest_checkpoint
@@ -34,12 +33,11 @@ from .environment import NAME as ENVIRONMENT
 from .environment import check_shares, read_environment, write_environment
 from .folder import (
     METRICS,
-    SUMMARY,
     kept_values,
     new_folder,
-    product_step,
     remove_leftovers,
     write_config,
+    write_summary,
 )
 from .interruptions import Interruption, Watchdog, code_digest, lost_message, stop_at_once
 from .lock import owned
@@ -230,21 +228,6 @@ def _log_again(task: Task, config: RunConfig, folder: Path, step: int) -> None:
 
 def _strategy(options: TrainerOptions, whole: str) -> str | Strategy:
     return ShardedStrategy() if options.sharding == "fsdp" else whole
-
-
-def write_summary(folder: Path, product: int | None = None) -> None:
-    """summary.json: the last value of every metric, the lowest FID with its step, and the update that the
-    product is of (`product`, or as the file says)."""
-    path, rows = folder / SUMMARY, read_metrics(folder / METRICS)
-    last: dict[str, float] = {}
-    for row in rows:
-        last |= row
-    result: dict[str, Any] = {"last": last}
-    if measured := [r for r in rows if "fid/fid" in r and r["step"] > 0]:
-        best = min(measured, key=lambda r: r["fid/fid"])
-        result["best_fid"] = {"fid": best["fid/fid"], "step": best["step"]}
-    result["product_step"] = product_step(folder) if product is None else product
-    write_json(path, result)
 
 
 def _program(config: RunConfig, step: int) -> dict[str, Any]:

@@ -9,62 +9,17 @@ from typing import Any
 import pytest
 
 from carv_distill.engine.config import load_config as load
-from carv_distill.engine.values import Scalar, plain, read_yaml, yaml_text
 from carv_distill.errors import UserError
 from carv_distill.tasks import load_config
 from tests.helpers.small import ROOT
+from tests.helpers.texts import PROMPTS, TEXTS
 
 DMD, SDS = ROOT / "configs/dmd_carv.yaml", ROOT / "configs/sds_carv.yaml"
-TEXTS = [
-    "695e0514",
-    "007",
-    "12:30:45",
-    "no",
-    "null",
-    "1e-4",
-    "0x1F",
-    "2026-11-26",
-    "a b",
-    "größe",
-    ".inf",
-    "=x=",
-    "!!python",
-    "&a",
-    "*a",
-    "- x",
-]
-PROMPTS = [
-    "a red torus #3",
-    "a torus: red",
-    '"quoted" torus',
-    "[red] torus",
-    "{red} torus",
-    "@artist torus",
-    "%s torus",
-    "- a torus",
-    "--- torus",
-    "yes",
-    "a = b",
-    " spaces around ",
-    "a,b",
-    "`tick`",
-    "| pipe",
-    "> fold",
-    "$HOME",
-    "first\nsecond",
-]
 
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_a_name_arrives_as_typed(name: str) -> None:
     assert load_config(DMD, [f"name={name}"]).name == name
-
-
-@pytest.mark.parametrize("text", [*TEXTS, *PROMPTS, "+1e5", "1_0e2", "~", "", "on", "'q'"])
-def test_what_a_run_writes_it_reads_again(text: str, tmp_path: Path) -> None:
-    """In its config.yaml, text that looks like a number is quoted; numbers are not."""
-    values = {"name": text, "deep": {"rate": 1e-05, "steps": [1, 2], "on": True, "none": None, "big": 1e16}}
-    assert plain(read_yaml(changed(tmp_path, yaml_text(values)))) == values
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
@@ -91,57 +46,6 @@ def test_a_yaml_scalar_that_is_no_text_is_refused_for_text(scalar: str, tmp_path
     assert str(path) in str(caught.value)
     path.write_text(re.sub("(?m)^name: .*$", f"name: '{scalar}'", DMD.read_text()))
     assert load_config(path).name == scalar
-
-
-def changed(tmp_path: Path, text: str) -> Path:
-    path = tmp_path / "c.yaml"
-    path.write_bytes(text.encode())
-    return path
-
-
-def test_a_byte_order_mark_and_a_short_float_are_read(tmp_path: Path) -> None:
-    text = "\ufeff" + re.sub("student_lr: .*", "student_lr: 1e-4", DMD.read_text())
-    config: Any = load_config(changed(tmp_path, text))
-    assert config.dmd.student_lr == 1e-4
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda t: t + "\nname: other\n", "the key name twice"),
-        (lambda t: t.replace("  path: ", "\tpath: "), "not a valid YAML"),
-        (lambda t: t + "\n? [a]\n: 1\n", "a key that is no word"),
-        (lambda t: t + "\n" + "x: " + "[" * 900 + "]" * 900, "nested too deeply"),
-        (lambda t: t + "\nx: " + "{a: " * 900 + "1" + "}" * 900, "nested too deeply"),
-        (lambda t: "#" * 2**20 + "\n" + t, "is larger than 1024 KiB"),
-        (lambda t: t + "\nx: !!python/object/apply:os.system [ls]\n", "not a valid YAML"),
-        (lambda t: t + "\nx: 2026-99-99\n", "not a valid YAML"),
-        (lambda t: t + "\nx: &a [*a]\n", "not a valid YAML"),
-        (lambda t: t.replace("task: dmd", "task: [dmd]"), "task: ['dmd'] is not one of"),
-        (lambda t: t.replace("task: dmd", "task: 1"), "task: 1 is not one of"),
-        (lambda t: t.replace("seed: 0", "seed: 1:30"), "seed: '1:30' is not a whole number"),
-        (lambda t: t.replace("seed: 0", "seed: [0]"), "seed: [0] is not a whole number"),
-        (lambda t: t.replace("seed: 0", "seed: true"), "seed: 'true' is not a whole number"),
-        (lambda t: t.replace("name: dmd_carv", 'name: "a\\x1bb"'), "holds the control character"),
-        (lambda t: t.replace("name: dmd_carv", 'name: "a\\0b"'), "holds the control character"),
-        (lambda t: t + "\n<<: {name: x}\n", "unknown key <<"),
-    ],
-)
-def test_a_file_that_is_no_configuration_is_one_line(change: Any, message: str, tmp_path: Path) -> None:
-    path = changed(
-        tmp_path, change(DMD.read_text() if "seed: 0" in DMD.read_text() else DMD.read_text() + "\nseed: 0\n")
-    )
-    with pytest.raises(UserError) as caught:
-        load_config(path)
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_bytes_that_are_no_utf8_are_one_line(tmp_path: Path) -> None:
-    path = tmp_path / "c.yaml"
-    path.write_bytes(DMD.read_bytes() + b"\n# \xff\xfe\n")
-    with pytest.raises(UserError, match="not a valid YAML"):
-        load_config(path)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +155,8 @@ def test_environment_variables_are_replaced_where_asked_for(
     monkeypatch.setenv("CARV_PLACE", "/scratch")
     monkeypatch.setenv("CARV_SEED", "12")
     text = DMD.read_text() + "\nfolder: ${oc.env:CARV_PLACE}/${oc.env:CARV_NONE,runs}\n"
-    path = changed(tmp_path, text)
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
     with pytest.raises(UserError, match=r"^folder: .*--env allows"):
         load(TASKS, path)
     config = load(TASKS, path, ["seed=${oc.env:CARV_SEED}"], environment=True)
@@ -267,15 +172,6 @@ def test_the_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "teacher").mkdir()
     config: Any = load_config(DMD, ["folder=~/runs", "teacher.path=~/teacher"], complete=True)
     assert (config.folder, config.teacher.path) == (f"{tmp_path}/runs", f"{tmp_path}/teacher")
-
-
-def test_scalars_keep_their_words_and_their_value(tmp_path: Path) -> None:
-    path = changed(tmp_path, "a: 007\nb: '007'\nc: [no, ~]\n")
-    values = read_yaml(path)
-    assert isinstance(values["a"], Scalar)
-    assert not isinstance(values["b"], Scalar)
-    assert values == {"a": "007", "b": "007", "c": ["no", None]}
-    assert plain(values) == {"a": 7, "b": "007", "c": [False, None]}
 
 
 @pytest.mark.parametrize("word", ["[to_q,007]", "to_q, 007", "['to_q', \"007\"]"])

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from carv_distill.carv import stream
-from carv_distill.engine.values import yaml_text
+from carv_distill.engine.yaml_files import yaml_text
 from carv_distill.errors import UserError
 from carv_distill.tasks import load_config
 from carv_distill.text_to_3d.module import SDSModule

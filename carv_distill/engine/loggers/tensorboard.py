@@ -13,7 +13,7 @@ from PIL import Image
 
 from carv_distill.engine.config import to_dict
 from carv_distill.engine.options import RunConfig
-from carv_distill.engine.values import yaml_text
+from carv_distill.engine.yaml_files import yaml_text
 
 from .face import RunLogger
 
