@@ -53,7 +53,7 @@ def run(study: Study, options: argparse.Namespace) -> None:
             f"--part: {asked[0]} needs a teacher of clips in {CLIPS_TEACHER}, which is not there; python "
             "train.py --config configs/teacher_clips.yaml trains one, in the folder teacher of its run"
         )
-    from studies.attribution_budget import dimension, draws, figures, retraining
+    from studies.attribution_budget import dimension, draws, draws_table, figures, retraining
     from studies.cached import compute
 
     teachers = [path for path in map(Path, TEACHERS) if path.is_dir()]
@@ -66,9 +66,9 @@ def run(study: Study, options: argparse.Namespace) -> None:
         best = draws.samplers(side_by_side, draws_sizes, options.seed)
     if "draws" in options.part:
         measured = draws.measure(side_by_side, draws_sizes, best, options.seed)
-        variance, ranking = draws.variance_rows(measured), draws.ranking_rows(measured)
-        levels, budgets = draws.level_rows(measured), draws.budget_rows(measured)
-        sentences += (own := draws.verdict(variance, ranking, budgets))
+        variance, ranking = draws_table.variance_rows(measured), draws_table.ranking_rows(measured)
+        levels, budgets = draws_table.level_rows(measured), draws_table.budget_rows(measured)
+        sentences += (own := draws_table.verdict(variance, ranking, budgets))
         study.write("variance", variance, verdict=own, samplers=best)
         study.write("ranking", ranking)
         study.write("levels", levels, budgets=budgets)

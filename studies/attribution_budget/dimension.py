@@ -26,7 +26,7 @@ from carv_distill.teachers.network import UNetNetwork
 from carv_distill.teachers.parametrisation import EDMPreconditioning
 from carv_distill.variance import Estimate, VarianceBudget, mean_estimate, paired_ratio
 from studies.attribution_budget.arms import DIGITS_LEVELS, Weights
-from studies.attribution_budget.draws import PAPER_ECM
+from studies.attribution_budget.draws_table import PAPER_ECM
 from studies.cached import Compute
 from studies.sentences import estimate, sentence
 from studies.study import Row, columns

@@ -14,7 +14,7 @@ from matplotlib.ticker import ScalarFormatter
 from carv_distill.data.sets import to_uint8
 from carv_distill.figures import BLUE, GREEN, GREY, ORANGE, RED, draw_band, new_figure
 from studies.attribution_budget.arms import MODELS
-from studies.attribution_budget.draws import PAPER_ECM
+from studies.attribution_budget.draws_table import PAPER_ECM
 from studies.attribution_budget.retraining import data
 from studies.plots import draw_curve, draw_curves, plain_numbers
 from studies.study import Row
