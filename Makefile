@@ -18,13 +18,14 @@ $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
-# The stamps are renewed when the dependencies change.
+# The stamps are renewed when the dependencies change. Modules are compiled when they are first imported: few of
+# the thousands that are installed ever are, and compiling them all takes a minute and a half.
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/pip
-	$(BIN)/python -m pip install --quiet --editable '.[text-to-3d,attribution,text-to-image]'
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[text-to-3d,attribution,text-to-image]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev,docs]'
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev,docs]'
 	@touch $@ $(VENV)/.installed
 
 setup: $(VENV)/.installed

@@ -39,6 +39,8 @@ ESTIMATORS = {"(8,1) iid": (1, "iid"), "(8,16) iid": (16, "iid"), "(8,16) strati
 UPSTREAM = 8
 REFINE, BATCH = 400, 8
 """Updates of the copy of the fake score, of so many times the run's own batch; half a cosine to zero."""
+COMPARED = 16
+"""Such batches, of which its loss is compared with the run's own."""
 QUICK_PAIRS, QUICK_REFINE = 4, 20
 """Pairs of gradients and updates of the copy in a trial, which says nothing."""
 CPU = torch.device("cpu")
@@ -209,7 +211,7 @@ def loss_of(objective: DMDObjective, fake: NetworkDenoiser, name: str, number: i
 @torch.no_grad()
 def compared_loss(objective: DMDObjective, fake: NetworkDenoiser) -> float:
     """Of samples that no fake score learned from, the same for all."""
-    return statistics.fmean(loss_of(objective, fake, "compare", number).item() for number in range(16))
+    return statistics.fmean(loss_of(objective, fake, "compare", number).item() for number in range(COMPARED))
 
 
 def measure_states(

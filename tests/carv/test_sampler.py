@@ -75,7 +75,7 @@ def test_unbiased_given_x(strategy: str, name: str, draws: int) -> None:
         batch = sampler.draw(2 * n, draws, (2,), g, dtype=F64)
         direction = average_residual(dmd_like, X.repeat(n, 1), batch).view(n, 2, 2)
     else:
-        n = 3000
+        n = 1000
         direction = torch.stack(
             [average_residual(dmd_like, X, sampler.draw(2, draws, (2,), g, dtype=F64)) for _ in range(n)]
         )
@@ -201,8 +201,8 @@ def test_sobol_points_are_dealt_over_ranks() -> None:
 @pytest.mark.parametrize("strategy", ["nested", "latin_hypercube", "global"])
 def test_unbiased_given_x_on_every_rank(strategy: str, draws: int, name: str) -> None:
     """Two ranks with a shared stream: the mean over n batches of each rank's direction for its own fixed x
-    equals E_u E_ε within 4 SE, SE = s/√n, n = 1500."""
-    n = 1500
+    equals E_u E_ε within 4 SE, SE = s/√n, n = 600."""
+    n = 600
     sampler = NoiseLevelSampler(PROPOSALS[name], strategy)
     for rank in range(2):
         g = stream("own", strategy, draws, name, rank)

@@ -82,7 +82,9 @@ def edm(kind: str, **changes: Any) -> Callable[[Path], list[str]]:
 
     def save(folder: Path) -> list[str]:
         save_teacher(folder / "teacher", small(kind, **changes), edm_scheduler_config(EDMSchedule(), 0.5), "")
-        return [*STUDENT, "dmd.global_batch=4", "dmd.compile=false", f"teacher.path={folder}/teacher"]
+        # a CPU may have no instructions of bfloat16, whose convolutions then take ten times as long
+        device = ["dmd.compile=false", "dmd.residual_precision=float32"]
+        return [*STUDENT, *device, "dmd.global_batch=2", f"teacher.path={folder}/teacher"]
 
     return save
 
@@ -186,7 +188,7 @@ RUNS: dict[str, Prepare] = {
     "solids/teacher.yaml": few_solids,
     "solids/dmd_carv.yaml": student_of_solids,
     "teacher_digits.yaml": lambda folder, patch: ["training.batch=2", "fid.every=0"],
-    "teacher_shapes.yaml": lambda folder, patch: SMALL_TEXT,
+    "teacher_shapes.yaml": lambda folder, patch: [*SMALL_TEXT, "preview.every=0"],  # as the next has them
     "teacher_views.yaml": lambda folder, patch: SMALL_TEXT,
     "large/teacher_shapes_64.yaml": lambda folder, patch: [*SMALL_TEXT, "data.size=16"],
     "teacher_wild.yaml": lambda folder, patch: SMALL_PIXELS,

@@ -32,15 +32,15 @@ WORDS = (
     "estimator.strategy=global",
     "estimator.draws=1",
 )
-TEN = (
-    "trainer.max_steps=10",
+SIX = (
+    "trainer.max_steps=6",
     "trainer.precision=64-true",
     "dmd.global_batch=8",
     "estimator.strategy=nested",
     "estimator.proposal=adaptive",
     "estimator.refresh=3",
     "checkpoint.every=1",
-    "checkpoint.keep_newest=10",
+    "checkpoint.keep_newest=6",
 )
 
 
@@ -160,9 +160,9 @@ def test_resume_under_two_processes_is_exact_to_the_bit(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def accumulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The checkpoints of ten updates of one process that works through two shares of R = 4."""
+    """The checkpoints of six updates of one process that works through two shares of R = 4."""
     config = load_config(
-        ROOT / "configs/dmd_carv.yaml", [*SMALL, *TEN, f"folder={tmp_path_factory.mktemp('one')}"]
+        ROOT / "configs/dmd_carv.yaml", [*SMALL, *SIX, f"folder={tmp_path_factory.mktemp('one')}"]
     )
     return train(config) / "checkpoints"
 
@@ -173,10 +173,10 @@ def test_two_processes_make_the_updates_of_one_that_accumulates(
     launch: Callable[..., None], accumulated: Path, tmp_path: Path
 ) -> None:
     """2 × R = 4 against 1 × 2 shares of R = 4, in float64: weights, averages and Adam's moments, that
-    hold every gradient, agree to 1e-8 after each of ten updates. Two processes on one node, or on two nodes;
+    hold every gradient, agree to 1e-8 after each of six updates. Two processes on one node, or on two nodes;
     levels are dealt over both shares, and an adaptive proposal learns from both."""
-    launch("--config", "configs/dmd_carv.yaml", *SMALL, *TEN, f"folder={tmp_path}")
-    for step in range(1, 11):
+    launch("--config", "configs/dmd_carv.yaml", *SMALL, *SIX, f"folder={tmp_path}")
+    for step in range(1, 7):
         one, two = (
             torch.load(folder / f"newest-step={step}.ckpt", weights_only=True)
             for folder in (accumulated, tmp_path / "dmd_carv/checkpoints")
@@ -193,7 +193,7 @@ def test_two_processes_make_the_updates_of_a_published_kind_of_run(tmp_path: Pat
     gan = ("features=teacher", "scales=2", "optimiser=own", "student_weight=0.1", "fake_weight=1")
     words = [
         *SMALL,
-        *TEN,
+        *SIX,
         *(f"dmd.gan.{word}" for word in gan),
         "dmd.fake_loss=x0",
         "dmd.ema_beside=[0.5,0.9]",
@@ -223,11 +223,11 @@ def test_a_run_goes_on_with_another_number_of_processes(accumulated: Path, tmp_p
     """Started by one process that accumulates two shares, resumed by two with one each."""
     run = tmp_path / "dmd_carv"
     shutil.copytree(accumulated.parent, run, symlinks=True)
-    for step in range(6, 11):
+    for step in range(4, 7):
         (run / f"checkpoints/newest-step={step}.ckpt").unlink()
-    launch_two("--config", "configs/dmd_carv.yaml", *SMALL, *TEN, f"folder={tmp_path}", "--resume")
+    launch_two("--config", "configs/dmd_carv.yaml", *SMALL, *SIX, f"folder={tmp_path}", "--resume")
     one, two = (
-        torch.load(folder / "newest-step=10.ckpt", weights_only=True)["state_dict"]
+        torch.load(folder / "newest-step=6.ckpt", weights_only=True)["state_dict"]
         for folder in (accumulated, run / "checkpoints")
     )
     torch.testing.assert_close(one, two, rtol=0, atol=1e-9)

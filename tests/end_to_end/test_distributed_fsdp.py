@@ -44,7 +44,7 @@ WORDS = (
     "variance.every=4",
     "variance.pairs=3",
     "fid.every=4",
-    "fid.images=300",
+    "fid.images=100",
 )
 PER_PROCESS = {"seconds", "loss/fake", "loss/discriminator", "student/direction_norm"}
 """Columns of metrics.csv that are of what the first process saw."""

@@ -34,7 +34,7 @@ from tests.helpers.runs import assert_same_run, networks
 from tests.helpers.small import ROOT, SMALL, largest_file
 
 MakeConfig = Callable[..., DMDConfig]
-TRACED = ("preview.every=2", "fid.every=2", "fid.images=64", "variance.every=3", "variance.pairs=3")
+TRACED = ("preview.every=5", "fid.every=5", "fid.images=64", "variance.every=4", "variance.pairs=3")
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +63,13 @@ def test_a_run_keeps_what_the_design_promises(finished: Path) -> None:
         assert (finished / name).is_file(), name
     assert list((finished / "tensorboard").glob("events*"))
     assert (finished / "figures/variance_vs_fid.png").read_bytes().startswith(b"\x89PNG")
-    assert {p.stem for p in (finished / "samples").iterdir()} == {f"{s:06d}" for s in range(0, 11, 2)}
+    assert {p.stem for p in (finished / "samples").iterdir()} == {"000000", "000005", "000010"}
     UNet2DModel.from_pretrained(finished / "student" / "unet")
     assert yaml.safe_load((finished / "config.yaml").read_text())["estimator"]["strategy"] == "stratified"
     rows = {int(r["step"]): r for r in read_metrics(finished / "metrics.csv")}
     assert sorted(rows) == list(range(11))
-    assert all("variance/carv/within_high" in rows[s] and "variance/iid/snr" in rows[s] for s in (3, 6, 9))
-    assert all("fid/recall" in rows[s] for s in range(0, 11, 2))
+    assert all("variance/carv/within_high" in rows[s] and "variance/iid/snr" in rows[s] for s in (4, 8))
+    assert all("fid/recall" in rows[s] for s in (0, 5, 10))
     summary = json.loads((finished / "summary.json").read_text())
     assert summary["last"]["step"] == 10
     assert summary["best_fid"]["fid"] == min(r["fid/fid"] for s, r in rows.items() if s and "fid/fid" in r)
@@ -119,26 +119,25 @@ def test_resume_with_an_adaptive_proposal_is_exact_to_the_bit(
 ) -> None:
     """What past draws taught goes on from the checkpoint, and measuring does not teach."""
     words = ("estimator.strategy=nested", "estimator.proposal=adaptive", "estimator.statistic=neyman")
-    words = (*words, "estimator.refresh=2", "estimator.bins=8", "checkpoint.every=3", "trainer.max_steps=8")
+    words = (*words, "estimator.refresh=2", "estimator.bins=8", "checkpoint.every=3", "trainer.max_steps=6")
     traced = (*words, "variance.every=3", "variance.pairs=3")
     whole = train(small_config("name=whole", *traced))
     with monkeypatch.context() as patch:
         interrupt_at(patch, 5, 1)
         with pytest.raises(InterruptedRunError):
             train(small_config("name=cut", *traced))
-    assert_same_run(whole, train(small_config("name=cut", *traced), resume=True), 8)
+    assert_same_run(whole, train(small_config("name=cut", *traced), resume=True), 6)
     plain = train(small_config("name=plain", *words))
-    a, b = networks(whole, 8), networks(plain, 8)
+    a, b = networks(whole, 6), networks(plain, 6)
     assert all(torch.equal(a[k], b[k]) for k in a)
     weights = torch.load(whole / "checkpoints/last.ckpt", weights_only=True)["adaptive"]["weights"]
     assert weights.std() > 0
-    uniform = train(small_config("name=uniform", "trainer.max_steps=8", "estimator.strategy=nested"))
-    assert not all(torch.equal(a[k], v) for k, v in networks(uniform, 8).items())
+    uniform = train(small_config("name=uniform", "trainer.max_steps=6", "estimator.strategy=nested"))
+    assert not all(torch.equal(a[k], v) for k, v in networks(uniform, 6).items())
 
 
-@pytest.mark.parametrize("phase", [0, 1])
 def test_resume_of_a_published_kind_of_run_is_exact_to_the_bit(
-    small_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, phase: int
+    small_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A discriminator on the teacher's features with an optimiser of its own, three averages, measured."""
     gan = ("features=teacher", "scales=2", "optimiser=own", "student_weight=0.1", "fake_weight=1")
@@ -152,7 +151,7 @@ def test_resume_of_a_published_kind_of_run_is_exact_to_the_bit(
     )
     whole = train(small_config("name=whole", *words))
     with monkeypatch.context() as patch:
-        interrupt_at(patch, 3, phase)
+        interrupt_at(patch, 3, 1)
         with pytest.raises(InterruptedRunError):
             train(small_config("name=cut", *words))
     resumed = train(small_config("name=cut", *words), resume=True)
@@ -315,7 +314,8 @@ def test_a_run_without_a_checkpoint_cannot_be_accounted_for(short: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGHUP, 75), (signal.SIGTERM, 75)]
+    ("number", "status"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 75), pytest.param(signal.SIGHUP, 75, marks=pytest.mark.slow)],
 )
 def test_a_signal_keeps_the_present_update(number: signal.Signals, status: int, tmp_path: Path) -> None:
     """To a real `python train.py`, its output in a file: lines of progress, then how to go on."""

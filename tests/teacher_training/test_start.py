@@ -29,7 +29,13 @@ Words = tuple[str, ...]
 
 
 def trained(folder: Path, *words: str, resume: bool = False) -> Path:
-    common = ("trainer.accelerator=cpu", "trainer.log_every=1", "training.batch=8", "fid.every=0")
+    common = (
+        "trainer.accelerator=cpu",
+        "trainer.log_every=1",
+        "training.batch=8",
+        "fid.every=0",
+        "preview.every=0",
+    )
     config = load_config(ROOT / "configs/teacher_digits.yaml", [f"folder={folder}", *common, *words])
     return train(config, resume=resume)
 

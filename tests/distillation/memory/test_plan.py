@@ -123,7 +123,14 @@ def test_a_discriminator_stays_with_its_gradients_and_moments(
     assert labelled.calls.checkpointed is None  # an option of prompts alone
 
 
-@pytest.mark.parametrize("more", [(), ("dmd.adapters.kind=lora",), ("dmd.gradient_checkpointing=true",)])
+@pytest.mark.parametrize(
+    "more",
+    [
+        (),
+        pytest.param(("dmd.adapters.kind=lora",), marks=pytest.mark.slow),
+        pytest.param(("dmd.gradient_checkpointing=true",), marks=pytest.mark.slow),
+    ],
+)
 def test_the_quick_count_is_an_upper_bound(more: tuple[str, ...], folder: Path) -> None:
     config, module = prompted(folder, *more)
     quick, exact = plan_of(config, module, 1, exact=False).calls, plan_of(config, module, 1).calls

@@ -29,6 +29,7 @@ def _few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two in an update, and the run's own batch for a copy: an eighth of the work."""
     monkeypatch.setattr(states, "UPSTREAM", 2)
     monkeypatch.setattr(states, "BATCH", 2)
+    monkeypatch.setattr(states, "COMPARED", 4)
 
 
 def test_scores_of_sixteen_draws_vary_less(run: Path) -> None:
@@ -46,17 +47,17 @@ def test_a_copy_that_learned_has_the_lower_loss(run: Path, monkeypatch: pytest.M
     module = states.open_state(run, 2)
     before = [p.clone() for p in module.objective.fake.parameters()]
     monkeypatch.setattr(states, "open_state", lambda *_: module)
-    lag = states.measure_lag(run, 2, 3, 24)
+    lag = states.measure_lag(run, 2, 2, 12)
     assert lag.refined < lag.loss
     assert lag.error.value != 0
-    first, second = (states.refined(module, name, 24) for name in ("first", "second"))
+    first, second = (states.refined(module, name, 12) for name in ("first", "second"))
     assert any(not torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(before, module.objective.fake.parameters(), strict=True))
 
 
 def test_without_a_lag_there_is_no_error(run: Path) -> None:
     """A copy that learned nothing changes nothing, to the last bit."""
-    lag = states.measure_lag(run, 2, 3, 0)
+    lag = states.measure_lag(run, 2, 2, 0)
     assert lag.error.value == 0
     assert lag.loss == lag.refined
 
