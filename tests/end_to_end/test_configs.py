@@ -204,16 +204,33 @@ RUNS: dict[str, Prepare] = {
 }
 
 
+LIKE_ANOTHER = {
+    "cifar10/dmd2_fastgen.yaml",
+    "fashion/dmd_iid.yaml",
+    "fashion/teacher_gpu.yaml",
+    "imagenet64/dmd2_fastgen.yaml",
+    "imagenet64/dmd2_start.yaml",
+    "large/teacher_shapes_64.yaml",
+    "sd15/sds_iid.yaml",
+    "sd21/sds_carv.yaml",
+    "sd21/sds_iid.yaml",
+}
+"""They differ from one beside them in values alone, or are the first half of its test."""
+
+
 def steps(runs: Path) -> list[str]:
     where = ["trainer.accelerator=cpu", "trainer.precision=32-true", f"folder={runs}"]
     return [*where, "trainer.max_steps=1", "trainer.log_every=1"]
 
 
 def test_every_file_is_among_them() -> None:
+    assert RUNS.keys() >= LIKE_ANOTHER
     assert sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml")) == sorted(RUNS)
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in LIKE_ANOTHER else []) for n in RUNS]
+)
 def test_a_configuration_takes_a_step(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that it says stays, but for sizes, paths, measures of quality and the device."""
     words = RUNS[name](tmp_path, monkeypatch)

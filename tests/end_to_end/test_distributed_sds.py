@@ -203,7 +203,7 @@ def test_the_fake_score_of_two_processes_is_that_of_one(teacher: Path, tmp_path:
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize("objective", ["sds", "vsd"])
+@pytest.mark.parametrize("objective", [pytest.param("sds", marks=pytest.mark.slow), "vsd"])
 def test_resume_under_two_processes_is_exact_to_the_bit(
     teacher: Path, tmp_path: Path, objective: str
 ) -> None:

@@ -109,30 +109,40 @@ def test_an_object_is_made_again_at_any_size_after_any_update(teacher: Path, tmp
         ("sds.coefficient=learned",),
         ("scene.kind=gaussians", "scene.gaussians.count=50", "sds.coefficient=learned"),
         ("sds.objective=vsd", "sds.vsd.lr=0.01", "sds.vsd.adapters.rank=2", "sds.coefficient=learned"),
-        ("sds.objective=vsd", "sds.perp_neg=true", "sds.vsd.chunk=3", "sds.vsd.strategy=nested"),
         ("sds.objective=ism", "sds.ism.interval=0.1"),
-        ("sds.perp_neg=true", "sds.negative_prompt=blue", "sds.prompts_by_view.back=a cube"),
-        (
-            "scene.shading.textureless=0.4",
-            "scene.shading.lambertian=0.4",
-            "scene.shading.from_step=2",
-            "sds.orientation=[0,1,100,6]",
-        ),
-        ("scene.kind=hash", "scene.hash.log_size=6", "scene.shading.lambertian=1", "estimator.upstream=2"),
         ("scene.background=learned", "scene.shading.lambertian=0.5", "estimator.upstream=3"),
-        (
-            "scene.occupancy.resolution=10",
-            "scene.occupancy.every=3",
-            "scene.occupancy.threshold=4",
-            "scene.shading.lambertian=0.5",
-        ),
-        ("scene.background=learned", "scene.kind=gaussians", "scene.gaussians.count=50"),
         (
             "scene.kind=hash",
             "scene.hash.log_size=6",
             "scene.hash.active_levels=[0,2,3,5,5,8]",
             "scene.upsample=true",
             "scene.size=[0,4,3,6,5,8]",
+        ),
+        *(
+            pytest.param(words, marks=pytest.mark.slow)
+            for words in (
+                ("sds.objective=vsd", "sds.perp_neg=true", "sds.vsd.chunk=3", "sds.vsd.strategy=nested"),
+                ("sds.perp_neg=true", "sds.negative_prompt=blue", "sds.prompts_by_view.back=a cube"),
+                (
+                    "scene.shading.textureless=0.4",
+                    "scene.shading.lambertian=0.4",
+                    "scene.shading.from_step=2",
+                    "sds.orientation=[0,1,100,6]",
+                ),
+                (
+                    "scene.kind=hash",
+                    "scene.hash.log_size=6",
+                    "scene.shading.lambertian=1",
+                    "estimator.upstream=2",
+                ),
+                (
+                    "scene.occupancy.resolution=10",
+                    "scene.occupancy.every=3",
+                    "scene.occupancy.threshold=4",
+                    "scene.shading.lambertian=0.5",
+                ),
+                ("scene.background=learned", "scene.kind=gaussians", "scene.gaussians.count=50"),
+            )
         ),
     ],
 )

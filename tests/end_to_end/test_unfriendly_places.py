@@ -60,8 +60,7 @@ def train_again(run: Path, *words: str) -> subprocess.CompletedProcess[str]:
     "end",
     [
         "| true",
-        "> /dev/full 2>&1",
-        *(pytest.param(e, marks=pytest.mark.slow) for e in ("> /dev/full", "2>&- >&-")),
+        *(pytest.param(e, marks=pytest.mark.slow) for e in ("> /dev/full 2>&1", "> /dev/full", "2>&- >&-")),
     ],
 )
 def test_a_measurement_is_kept_whatever_becomes_of_the_screen(end: str, run: Path) -> None:

@@ -69,7 +69,9 @@ def test_a_damaged_summary_hinders_no_measurement(
     assert "of which update the product is cannot be told" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["695e0514", "1e-4", "007", "no"])
+@pytest.mark.parametrize(
+    "name", ["695e0514", "no", *(pytest.param(n, marks=pytest.mark.slow) for n in ("1e-4", "007"))]
+)
 def test_a_run_of_any_name_is_opened_and_goes_on(name: str, small_config: MakeConfig) -> None:
     run = train(small_config(f"name={name}", "trainer.max_steps=2"))
     assert open_run(run)[1].name == run.name == name

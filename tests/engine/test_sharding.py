@@ -158,7 +158,7 @@ def same_gradients(mesh: DeviceMesh, kind: str) -> None:
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize("kind", ["unet", "ddpm++", "adm"])
+@pytest.mark.parametrize("kind", ["unet", "ddpm++", pytest.param("adm", marks=pytest.mark.slow)])
 def test_gradients_are_those_of_a_whole_network(two: Processes, kind: str) -> None:
     """Two processes with two shares each against one with four, float64, 1e-10: several calls before a
     backward, features alone of the encoder, one reduction for both shares, steps that are clipped."""

@@ -33,7 +33,7 @@ class Filled(Scene):
         ("torus", Pose(0, 0.83, 0.07)),
         ("cube", Pose(0.6, 1.12, -0.04)),
         ("chair", Pose(4.0, 0.9, 0.1)),
-        ("mug", Pose(2.0, 1.05, -0.08)),
+        pytest.param("mug", Pose(2.0, 1.05, -0.08), marks=pytest.mark.slow),
     ],
 )
 def test_a_solid_is_found_in_its_pose(name: str, pose: Pose) -> None:

@@ -72,20 +72,20 @@ def test_float32_is_close() -> None:
 @pytest.mark.parametrize("strategy", ["iid", "stratified", "nested"])
 def test_the_mean_is_exact(strategy: str, by_weight: bool) -> None:
     """The exact network is affine in x_0 = x + σ_0 ε, so the mean over ε is the term of ε = 0: 1/M Σ_t w(t)
-    e(t). 600 steps of (3, 4), t of 10 … 90, within 4 SE in every coordinate (18 of them: 1e-3 for a false
+    e(t). 300 steps of (3, 4), t of 10 … 90, within 4 SE in every coordinate (18 of them: 1e-3 for a false
     alarm)."""
-    options, levels = SETTINGS[0], TimestepRange.of_shares(SCHEDULE, 0.1, 0.9)
+    steps, options, levels = 300, SETTINGS[0], TimestepRange.of_shares(SCHEDULE, 0.1, 0.9)
     q = levels.proposal("sds", 0.1) if by_weight else Proposal.uniform(levels.count)
     sampler, g = NoiseLevelSampler(q, strategy), stream("mean", strategy)
     x = torch.randn(3, DIM, generator=stream("x"), dtype=F64)
     residual = guided_residual(denoiser(options), levels, "sds", torch.full((3,), OWN), 0, constant=0.0)  # type: ignore[arg-type]
-    draws = (sampler.draw(3, 4, (DIM,), g, dtype=F64) for _ in range(600))
+    draws = (sampler.draw(3, 4, (DIM,), g, dtype=F64) for _ in range(steps))
     found = torch.stack([average_residual(residual, x, d) for d in draws])
     exact = torch.zeros(3, DIM, dtype=F64)
     for t in range(levels.first, levels.last + 1):
         weight = timestep_weight(SCHEDULE.table[t], "sds") / levels.count
         exact += weight * written_out(x, t, torch.zeros(3, DIM, dtype=F64), options)
-    se = found.std(0) / 600**0.5
+    se = found.std(0) / steps**0.5
     assert ((found.mean(0) - exact).abs() < 4 * se).all()
     assert (exact.abs() > 8 * se).any()
 

@@ -41,7 +41,7 @@ def exact_direction(x: Tensor, levels: TimestepRange, weighting: str) -> Tensor:
 def test_every_estimator_has_the_exact_mean(
     strategy: str, noise: str, by_weight: bool, weighting: str
 ) -> None:
-    """Mean over all timesteps and all noises; 400 replicates of (2, 4), float64, 4 SE in every coordinate
+    """Mean over all timesteps and all noises; 250 replicates of (2, 4), float64, 4 SE in every coordinate
     (12 coordinates, so a chance of 8e-4 for a false alarm)."""
     levels = TimestepRange.of_shares(SCHEDULE, 0.1, 0.9)
     proposal = levels.proposal(weighting, 0.1) if by_weight else Proposal.uniform(levels.count)
@@ -53,9 +53,9 @@ def test_every_estimator_has_the_exact_mean(
         return sds_residual(TEACHER, x, levels.sigma(u), eps, None, weighting)[0]
 
     found = torch.stack(
-        [average_residual(residual, x, sampler.draw(2, 4, (DIM,), g, dtype=x.dtype)) for _ in range(400)]
+        [average_residual(residual, x, sampler.draw(2, 4, (DIM,), g, dtype=x.dtype)) for _ in range(250)]
     )
-    se = found.std(0) / 400**0.5
+    se = found.std(0) / 250**0.5
     assert ((found.mean(0) - exact_direction(x, levels, weighting)).abs() < 4 * se).all()
 
 

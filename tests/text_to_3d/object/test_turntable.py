@@ -133,7 +133,7 @@ def test_a_grid_is_as_fine_as_its_field_or_its_rays(kind: str) -> None:
         assert seen == [wanted if kind == "voxels" or wanted != 100 else 101]
 
 
-@pytest.mark.parametrize("name", ["hash", "voxels", "fine voxels"])
+@pytest.mark.parametrize("name", ["voxels", "fine voxels", pytest.param("hash", marks=pytest.mark.slow)])
 def test_a_film_is_within_its_memory(name: str) -> None:
     """Search and frame, of a field with what is empty and of one where nothing is."""
     scene, memory, found = build_scene(SCENES[name]), 24 / 1024, []
