@@ -15,7 +15,7 @@ still falls, each estimator's learning rate, and which R costs what (8,16) costs
 All begin as the teacher; on fashion from one state where FID has nearly stopped falling, which
 `python -m studies.dmd_gap.start` makes.
 
-The part `why` then looks into four states of one run: variances as the paper splits them, signal and noise,
+The part `why` then looks into states of one run: variances as the paper splits them, signal and noise,
 and how far the fake score lags behind (`<data>_states.json` and `.png`); `rule` tests whether a run's own
 budget says if quality would follow (`rule.json`): `text_to_image` is trained for it alone.
 
@@ -88,17 +88,16 @@ def _states(study: Study, setting: Setting, results: Results, workers: int, stor
     """Of the arm that reuses, first seed; the figure alone where the results are `stored`."""
     from studies.dmd_gap.arms import REUSE
     from studies.dmd_gap.figures import draw_states
-    from studies.dmd_gap.states import QUICK_PAIRS, QUICK_REFINE, REFINE, measure_states
+    from studies.dmd_gap.states import measure_states
 
     name = f"{setting.name}_states"
     file = study.folder / f"{name}.json"
     if not stored:
         arm = next(arm for arm in results.arms if arm.name == REUSE)
-        steps = [arm.updates // 8, arm.updates // 4, arm.updates // 2, arm.updates]
-        pairs, refine = (QUICK_PAIRS, QUICK_REFINE) if study.quick else (64, REFINE)
+        steps = [arm.updates // part for part in setting.looked_into]
         study.seeds = results.common[:1]
         run = study.runs / arm.run(study.seeds[0]).name
-        study.write(name, measure_states(run, steps, pairs, study.runs, workers, refine))
+        study.write(name, measure_states(run, steps, setting.effort, study.runs, workers))
     if file.is_file():
         study.draw(name, draw_states(json.loads(file.read_text())["rows"]))
 
@@ -130,13 +129,11 @@ def _rule_on_prompts(study: Study, setting: Setting, workers: int) -> None:
 def _rule(study: Study, setting: Setting, pairs: Sequence[Pair], floor: float | None, workers: int) -> None:
     """A data set's settings, trained and measured, into `<data>_rule.json`; and all that are known judged."""
     from studies.dmd_gap import rule
-    from studies.dmd_gap.states import QUICK_PAIRS, QUICK_REFINE, REFINE
 
     seeds = rule.SEEDS[:2] if study.quick else rule.SEEDS
     study.seeds = list(seeds)
-    effort = (QUICK_PAIRS, QUICK_REFINE) if study.quick else (rule.PAIRS, REFINE)
     rule.train(pairs, seeds, study.runs, workers)
-    study.write(f"{setting.name}_rule", rule.measure(pairs, seeds, study.runs, workers, floor, *effort))
+    study.write(f"{setting.name}_rule", rule.measure(pairs, seeds, study.runs, workers, floor, study.quick))
     _judge(study)
 
 

@@ -22,7 +22,7 @@ from studies.cached import compute
 from studies.dmd_gap.arms import BASE, STRATA, Arm, Plan, estimator_words
 from studies.dmd_gap.noise import NoiseLeft, horizon, noise_left, noise_of_runs
 from studies.dmd_gap.settings import DIGITS, TEXT_TO_IMAGE, Setting, options_of
-from studies.dmd_gap.states import REFINE, Lag, measure_lag
+from studies.dmd_gap.states import Lag, measure_lag
 from studies.dmd_gap.table import COSTS, FOLLOWS, NO_BETTER, outcome
 from studies.finished import FINISHED
 from studies.intervals import paired_differences
@@ -116,15 +116,14 @@ def measure(
     folder: Path,
     workers: int,
     floor: float | None,
-    gradients: int = PAIRS,
-    refine: int = REFINE,
+    quick: bool = False,
 ) -> list[Row]:
     """A row for each: N of the noisy runs and, where the setting has it, N*, the difference of FID at equal
     updates, paired over seeds, and whether quality followed: true, false, or none where that is not resolved.
 
     Args:
         floor: FID of real pictures; None where that is not known.
-        gradients, refine: pairs of gradients and updates of a copy, for :func:`~.states.measure_lag`.
+        quick: with the setting's own pairs of gradients for N*, which are few in a trial.
     """
     pairs = list(pairs)
     ended = {each.name: each.noisy.run(seeds[0]) for each in pairs}
@@ -134,7 +133,10 @@ def measure(
     lags = compute(
         {
             each.name: partial(
-                measure_lag, folder / ended[each.name].name, each.noisy.updates, gradients, refine
+                measure_lag,
+                folder / ended[each.name].name,
+                each.noisy.updates,
+                each.setting.effort if quick else each.setting.effort._replace(pairs=PAIRS),
             )
             for each in looked_into
         },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from carv_distill.distillation.options import DMDConfig, DMDOptions
 from carv_distill.errors import UserError
@@ -15,6 +16,21 @@ STATES = 8
 """Of a run, at which it is kept, and by default variance and FID are traced."""
 START = Path("results/dmd_gap/fashion_start.pt")
 """Student and fake score that all students of fashion begin from (:mod:`~studies.dmd_gap.start`)."""
+
+
+class Effort(NamedTuple):
+    """What looking into a state takes."""
+
+    pairs: int
+    """Of gradients, and of scores."""
+    updates: int = 400
+    """Of a copy of the fake score that catches up, at a rate that falls to zero."""
+    batch: int = 8
+    """Of such an update, in the run's own."""
+
+
+THOROUGH, TRIAL = Effort(64), Effort(4, 20)
+"""The second one says nothing."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +60,9 @@ class Setting:
     factors: tuple[float, ...] = FACTORS
     traced_states: int = STATES
     """Of a run, at which variance and FID are traced."""
+    looked_into: tuple[int, ...] = (8, 4, 2, 1)
+    """States: U over the updates of each."""
+    effort: Effort = THOROUGH
     exact_noise: bool = True
     """Whether N* is measured, by copies of the fake score that catch up."""
     levels: Path | None = None
@@ -54,6 +73,7 @@ class Setting:
         """To try it: minutes."""
         one = self.pilot_seeds[:1]
         short = replace(self, lengths=(64,), pilot_seeds=one, seeds=2, deciding=2, ranges=1, factors=(1.0,))
+        short = replace(short, effort=TRIAL)
         return replace(short, words=(*self.words, "trainer.log_every=2"))  # seconds between two measurements
 
 
@@ -84,6 +104,9 @@ FASHION = Setting(
     own_factors=False,
     equal_variance=False,
     traced_states=4,  # variance takes as long as 12 updates each time, FID of 10,000 images as 22
+    looked_into=(4, 1),
+    effort=Effort(32, batch=2),  # as for digits a state would take two hours and more
+    exact_noise=False,
     levels=Path("results/fashion/levels.json"),
 )
 TEXT_TO_IMAGE = Setting(
@@ -99,7 +122,7 @@ TEXT_TO_IMAGE = Setting(
     own_factors=False,
     decay="both",
     equal_variance=False,
-    exact_noise=False,  # two hours, for a rule that digits leave without a border
+    exact_noise=False,  # two hours, for a rule that digits leave without a border; on fashion, too
 )
 """For the rule alone."""
 SETTINGS = {setting.name: setting for setting in (DIGITS, FASHION, TEXT_TO_IMAGE)}

@@ -32,17 +32,14 @@ from carv_distill.variance import Estimate, PairedVariance, measure_pairs
 from carv_distill.variance.estimate import normal_quantile
 from studies.cached import compute
 from studies.dmd_gap.noise import horizon, noise_left
+from studies.dmd_gap.settings import Effort
 from studies.study import Row, columns
 
 ESTIMATORS = {"(8,1) iid": (1, "iid"), "(8,16) iid": (16, "iid"), "(8,16) stratified": (16, "stratified")}
 """K and strategy, at R = 8."""
 UPSTREAM = 8
-REFINE, BATCH = 400, 8
-"""Updates of the copy of the fake score, of so many times the run's own batch; half a cosine to zero."""
 COMPARED = 16
-"""Such batches, of which its loss is compared with the run's own."""
-QUICK_PAIRS, QUICK_REFINE = 4, 20
-"""Pairs of gradients and updates of the copy in a trial, which says nothing."""
+"""Batches of a copy's, in which its loss is compared with that of the run's own fake score."""
 CPU = torch.device("cpu")
 Call = Callable[[Tensor, Tensor, Tensor, Cond], Tensor]
 """(x, σ, ε, condition) → a residual, shape of x."""
@@ -122,11 +119,11 @@ def measure_scores(run: Path, step: int, estimator: str, pairs: int) -> Scores:
     return Scores(within(score), within(difference))
 
 
-def measure_lag(run: Path, step: int, pairs: int, refine: int = REFINE) -> Lag:
+def measure_lag(run: Path, step: int, effort: Effort) -> Lag:
     """Trains two copies of the fake score on the frozen student; pairs of (8,16) stratified measure what they
     change."""
     module = open_state(run, step)
-    objective, copies = module.objective, [refined(module, name, refine) for name in ("first", "second")]
+    objective, copies = module.objective, [refined(module, name, effort) for name in ("first", "second")]
     draws, sampler = sampler_of("(8,16) stratified")
 
     def gradient(fake: NetworkDenoiser) -> Call:
@@ -134,7 +131,7 @@ def measure_lag(run: Path, step: int, pairs: int, refine: int = REFINE) -> Lag:
 
     def squared(call: Call) -> Estimate:
         pipeline, parameters = pipeline_of(objective, call), list(objective.student_parameters)
-        return measure_pairs(pipeline, parameters, sampler, UPSTREAM, draws, pairs).squared_norm()
+        return measure_pairs(pipeline, parameters, sampler, UPSTREAM, draws, effort.pairs).squared_norm()
 
     first, second = (gradient(fake) for fake in copies)
     own = gradient(objective.fake)
@@ -146,7 +143,7 @@ def measure_lag(run: Path, step: int, pairs: int, refine: int = REFINE) -> Lag:
         half = normal_quantile(0.975) * se
         return Estimate(value, se, value - half, value + half)
 
-    losses = [compared_loss(objective, fake) for fake in (objective.fake, *copies)]
+    losses = [compared_loss(objective, fake, effort.batch) for fake in (objective.fake, *copies)]
     error = inner(_less(own, first), _less(own, second))
     return Lag(error, inner(first, second), losses[0], statistics.fmean(losses[1:]))
 
@@ -180,26 +177,26 @@ def pipeline_of(
     return pipeline
 
 
-def refined(module: DMDModule, name: str, updates: int) -> NetworkDenoiser:
-    """A copy of the fake score that has learned from the frozen student for so many more updates, by streams
-    of its name."""
+def refined(module: DMDModule, name: str, effort: Effort) -> NetworkDenoiser:
+    """A copy of the fake score that has learned from the frozen student for more updates, by streams of its
+    name."""
     objective, o = module.objective, module.options
     fake = copy.deepcopy(objective.fake)
     betas = o.beta1, o.beta2
     adam = torch.optim.AdamW(fake.parameters(), o.fake_lr, betas, weight_decay=o.weight_decay)
-    for number in range(updates):
+    for number in range(effort.updates):
         for group in adam.param_groups:
-            group["lr"] = o.fake_lr * (1 + math.cos(math.pi * number / updates)) / 2
+            group["lr"] = o.fake_lr * (1 + math.cos(math.pi * number / effort.updates)) / 2
         adam.zero_grad()
-        loss_of(objective, fake, f"refine {name}", number).backward()
+        loss_of(objective, fake, effort.batch, f"refine {name}", number).backward()
         adam.step()
     return fake
 
 
-def loss_of(objective: DMDObjective, fake: NetworkDenoiser, name: str, number: int) -> Tensor:
-    """A fake score's loss on BATCH times the run's batch of new samples."""
+def loss_of(objective: DMDObjective, fake: NetworkDenoiser, batch: int, name: str, number: int) -> Tensor:
+    """A fake score's loss on new samples, so many times the run's own batch."""
     losses = []
-    for part in range(BATCH):
+    for part in range(batch):
         own = stream("lag", name, number, part)
         x, labels = objective.student_samples(own)
         drawn = draw(objective.fake_sampler, 1, ALONE, x, own, stream("lag", name, number, part, "shared"))
@@ -209,14 +206,13 @@ def loss_of(objective: DMDObjective, fake: NetworkDenoiser, name: str, number: i
 
 
 @torch.no_grad()
-def compared_loss(objective: DMDObjective, fake: NetworkDenoiser) -> float:
+def compared_loss(objective: DMDObjective, fake: NetworkDenoiser, batch: int) -> float:
     """Of samples that no fake score learned from, the same for all."""
-    return statistics.fmean(loss_of(objective, fake, "compare", number).item() for number in range(COMPARED))
+    losses = [loss_of(objective, fake, batch, "compare", number) for number in range(COMPARED)]
+    return torch.stack(losses).mean().item()
 
 
-def measure_states(
-    run: Path, steps: Sequence[int], pairs: int, folder: Path, workers: int, refine: int = REFINE
-) -> list[Row]:
+def measure_states(run: Path, steps: Sequence[int], effort: Effort, folder: Path, workers: int) -> list[Row]:
     """A row for each state and estimator.
 
     Raises:
@@ -229,9 +225,9 @@ def measure_states(
         )
     calls = {
         step: {
-            "lag": partial(measure_lag, run, step, pairs, refine),
-            "gradient": {e: partial(measure_gradient, run, step, e, pairs) for e in ESTIMATORS},
-            "scores": {e: partial(measure_scores, run, step, e, pairs) for e in ESTIMATORS},
+            "lag": partial(measure_lag, run, step, effort),
+            "gradient": {e: partial(measure_gradient, run, step, e, effort.pairs) for e in ESTIMATORS},
+            "scores": {e: partial(measure_scores, run, step, e, effort.pairs) for e in ESTIMATORS},
         }
         for step in steps
     }

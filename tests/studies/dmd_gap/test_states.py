@@ -12,6 +12,7 @@ from carv_distill.commands.train import main as train
 from carv_distill.errors import UserError
 from carv_distill.variance import mean_estimate
 from studies.dmd_gap import states
+from studies.dmd_gap.settings import SETTINGS, STATES, Effort
 from tests.helpers.small import ROOT, SMALL
 
 
@@ -26,9 +27,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two in an update, and the run's own batch for a copy: an eighth of the work."""
+    """Two in an update, and four batches to compare in: an eighth of the work."""
     monkeypatch.setattr(states, "UPSTREAM", 2)
-    monkeypatch.setattr(states, "BATCH", 2)
     monkeypatch.setattr(states, "COMPARED", 4)
 
 
@@ -47,24 +47,24 @@ def test_a_copy_that_learned_has_the_lower_loss(run: Path, monkeypatch: pytest.M
     module = states.open_state(run, 2)
     before = [p.clone() for p in module.objective.fake.parameters()]
     monkeypatch.setattr(states, "open_state", lambda *_: module)
-    lag = states.measure_lag(run, 2, 2, 12)
+    lag = states.measure_lag(run, 2, Effort(2, 12, 2))
     assert lag.refined < lag.loss
     assert lag.error.value != 0
-    first, second = (states.refined(module, name, 12) for name in ("first", "second"))
+    first, second = (states.refined(module, name, Effort(2, 12, 2)) for name in ("first", "second"))
     assert any(not torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(before, module.objective.fake.parameters(), strict=True))
 
 
 def test_without_a_lag_there_is_no_error(run: Path) -> None:
     """A copy that learned nothing changes nothing, to the last bit."""
-    lag = states.measure_lag(run, 2, 2, 0)
+    lag = states.measure_lag(run, 2, Effort(2, 0, 2))
     assert lag.error.value == 0
     assert lag.loss == lag.refined
 
 
 def test_a_state_that_was_not_kept_is_named(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no checkpoint of update 5 to look into; remove it"):
-        states.measure_states(run, (2, 5), 4, tmp_path, 1)
+        states.measure_states(run, (2, 5), Effort(4), tmp_path, 1)
 
 
 def test_the_signal_is_that_of_the_objective(run: Path) -> None:
@@ -95,3 +95,8 @@ def test_a_row_says_what_is_left_after_averaging(run: Path) -> None:
     assert row["noise_left_least"] == (not told)
     assert (row["lag"], row["exact_signal"], row["fake_loss"], row["refined_loss"]) == (2.0, 2.0, 2.0, 1.0)
     assert states.config_of(run).dmd.ema == 0.98
+
+
+def test_what_is_looked_into_is_kept() -> None:
+    """A run keeps its states at multiples of an eighth."""
+    assert all(STATES % part == 0 for setting in SETTINGS.values() for part in setting.looked_into)
