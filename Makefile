@@ -19,7 +19,7 @@ $(VENV)/bin/pip:
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
 # The stamps are renewed when the dependencies change. Modules are compiled when they are first imported: few of
-# the thousands that are installed ever are, and compiling them all takes a minute and a half.
+# the thousands that are installed ever are, and compiling them all takes two minutes.
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/pip
 	$(BIN)/python -m pip install --quiet --no-compile --editable '.[text-to-3d,attribution,text-to-image]'
 	@touch $@

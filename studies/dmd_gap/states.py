@@ -208,8 +208,8 @@ def loss_of(objective: DMDObjective, fake: NetworkDenoiser, batch: int, name: st
 @torch.no_grad()
 def compared_loss(objective: DMDObjective, fake: NetworkDenoiser, batch: int) -> float:
     """Of samples that no fake score learned from, the same for all."""
-    losses = [loss_of(objective, fake, batch, "compare", number) for number in range(COMPARED)]
-    return torch.stack(losses).mean().item()
+    losses = (loss_of(objective, fake, batch, "compare", number).item() for number in range(COMPARED))
+    return statistics.fmean(losses)
 
 
 def measure_states(run: Path, steps: Sequence[int], effort: Effort, folder: Path, workers: int) -> list[Row]:

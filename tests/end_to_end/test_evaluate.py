@@ -36,9 +36,9 @@ def said_by(*words: str, two: bool) -> str:
 
 @pytest.mark.ddp
 def test_two_processes_measure_what_one_does(tmp_path: Path, small_config: Callable[..., DMDConfig]) -> None:
-    """600 images are three batches: one rank makes two of them, the other the short one."""
+    """600 images a range are three batches: one rank makes two of them, the other the short one."""
     trained = train(small_config("trainer.max_steps=2"))
-    words = ("fid", "--run", str(trained), "--images", "600", "--ranges", "1", "--no-teacher", "--out")
+    words = ("fid", "--run", str(trained), "--images", "600", "--ranges", "2", "--no-teacher", "--out")
     found = []
     for two in (False, True):
         out = tmp_path / f"{two}.json"

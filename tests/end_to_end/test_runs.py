@@ -136,8 +136,9 @@ def test_resume_with_an_adaptive_proposal_is_exact_to_the_bit(
     assert not all(torch.equal(a[k], v) for k, v in networks(uniform, 6).items())
 
 
+@pytest.mark.parametrize("phase", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_resume_of_a_published_kind_of_run_is_exact_to_the_bit(
-    small_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+    small_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, phase: int
 ) -> None:
     """A discriminator on the teacher's features with an optimiser of its own, three averages, measured."""
     gan = ("features=teacher", "scales=2", "optimiser=own", "student_weight=0.1", "fake_weight=1")
@@ -151,7 +152,7 @@ def test_resume_of_a_published_kind_of_run_is_exact_to_the_bit(
     )
     whole = train(small_config("name=whole", *words))
     with monkeypatch.context() as patch:
-        interrupt_at(patch, 3, 1)
+        interrupt_at(patch, 3, phase)
         with pytest.raises(InterruptedRunError):
             train(small_config("name=cut", *words))
     resumed = train(small_config("name=cut", *words), resume=True)
