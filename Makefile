@@ -18,14 +18,19 @@ $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
-# The stamps are renewed when the dependencies change. Modules are compiled when they are first imported: few of
-# the thousands that are installed ever are, and compiling them all takes two minutes.
+# The stamps are renewed when the dependencies change. Modules are compiled here, by all cores: a container that
+# sets PYTHONDONTWRITEBYTECODE, as many do, would compile torch anew for every command. (Torch has a file
+# for a later Python, which does not compile.)
+COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib carv_distill || true
+
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/pip
 	$(BIN)/python -m pip install --quiet --no-compile --editable '.[text-to-3d,attribution,text-to-image]'
+	$(COMPILE)
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/pip
 	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev,docs]'
+	$(COMPILE)
 	@touch $@ $(VENV)/.installed
 
 setup: $(VENV)/.installed

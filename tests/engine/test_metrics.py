@@ -1,68 +1,41 @@
-"""metrics.csv: rows merge by step, columns grow, a resume drops what comes after it."""
+"""What is read of metrics.csv: empty cells left out, half a row dropped, and anything else refused."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from carv_distill.engine.metrics import MetricsLogger, read_metrics
+import pytest
+
+from carv_distill.engine.metrics import read_metrics
+from carv_distill.errors import UserError
 
 
-def test_rows_merge_and_columns_grow(tmp_path: Path) -> None:
-    log = MetricsLogger(tmp_path / "metrics.csv")
-    log.log_metrics({"a": 1.5}, 10)
-    log.log_metrics({"b": 2.0}, 20)
-    log.log_metrics({"b": 3.0}, 10)
-    assert read_metrics(tmp_path / "metrics.csv") == [
-        {"step": 10, "a": 1.5, "b": 3.0},
-        {"step": 20, "b": 2.0},
-    ]
-    assert (tmp_path / "metrics.csv").read_text().splitlines()[0] == "step,a,b"
-
-
-def test_a_resumed_log_drops_later_rows_and_keeps_the_digits(tmp_path: Path) -> None:
+def test_empty_cells_are_left_out_and_steps_are_whole(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
-    log = MetricsLogger(path)
-    for step in (1, 2, 3):
-        log.log_metrics({"x": step / 3}, step)
-    whole = path.read_bytes()
-    resumed = MetricsLogger(path, resume_step=2)
-    resumed.log_metrics({"x": 3 / 3}, 3)
-    assert path.read_bytes() == whole
-    fresh = MetricsLogger(path, resume_step=1)
-    fresh.log_metrics({"x": 0.0}, 9)
-    assert [r["step"] for r in read_metrics(path)] == [1, 9]
+    assert read_metrics(path) == []
+    path.write_text("step,a,b\n1,0.5,\n2,,inf\n")
+    rows = read_metrics(path)
+    assert rows == [{"step": 1, "a": 0.5}, {"step": 2, "b": float("inf")}]
+    assert all(isinstance(row["step"], int) for row in rows)
 
 
-def test_a_row_is_written_without_the_rows_before_it(tmp_path: Path) -> None:
-    """Once the columns are known, the file grows at its end, and holds what a rewrite would."""
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("step,a", "it has no line"),
+        ("step,a\n1\n", "a row has not as many cells as the first line"),
+        ("step,a\n1,2,3\n", "a row has not as many cells as the first line"),
+        ("step,a\n1.5,2\n", "step 1.5"),
+        ("step,a\n1,two\n", "could not convert string to float: 'two'"),
+        ("a\n1\n", "step"),
+        ("step\ninf\n", "step inf"),
+    ],
+)
+def test_a_file_that_is_not_as_it_was_written_is_refused(tmp_path: Path, content: str, said: str) -> None:
     path = tmp_path / "metrics.csv"
-    log = MetricsLogger(path)
-    log.log_metrics({"a": 0.1, "b": 1.0}, 1)
-    place = path.stat().st_ino
-    log.log_metrics({"a": 1e-7}, 2)
-    log.log_metrics({"b": 2.0}, 2)  # of the same row, later
-    log.log_metrics({"a": 123456.0}, 3)
-    log.log_metrics({"a": 4.0}, 3)  # shorter than what it replaces
-    assert path.stat().st_ino == place
-    assert path.read_text() == "step,a,b\n1,0.1,1.0\n2,1e-07,2.0\n3,4.0,\n"
-    log.log_metrics({"b": 5.0}, 1)  # an older row
-    assert path.stat().st_ino != place
-    log.log_metrics({"a": 6.0}, 4)
-    assert path.read_text() == "step,a,b\n1,0.1,5.0\n2,1e-07,2.0\n3,4.0,\n4,6.0,\n"
-    path.unlink()
-    log.log_metrics({"a": 7.0}, 4)
-    assert path.read_text() == "step,a,b\n1,0.1,5.0\n2,1e-07,2.0\n3,4.0,\n4,7.0,\n"
-
-
-def test_half_a_row_is_dropped(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.csv"
-    log = MetricsLogger(path)
-    for step in (1, 2):
-        log.log_metrics({"a": step + 0.25, "b": 1.0}, step)
-    whole = path.read_bytes()
-    for cut in range(1, 8):
-        path.write_bytes(whole[:-cut])
-        assert read_metrics(path) == [{"step": 1, "a": 1.25, "b": 1.0}]
-    resumed = MetricsLogger(path, resume_step=1)
-    resumed.log_metrics({"a": 2.25, "b": 1.0}, 2)
-    assert path.read_bytes() == whole
+    path.write_text(content)
+    with pytest.raises(UserError, match="is not as it was written") as refused:
+        read_metrics(path)
+    assert said in str(refused.value)
+    assert str(path) in str(refused.value)
+    assert path.read_text() == content

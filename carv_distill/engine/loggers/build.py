@@ -12,9 +12,11 @@ from lightning.pytorch.loggers import Logger
 from carv_distill.command_line import EXTRAS
 from carv_distill.engine.console import is_main_process
 from carv_distill.engine.folder import METRICS
-from carv_distill.engine.metrics import MetricsLogger, Row
+from carv_distill.engine.metrics import Row
 from carv_distill.engine.options import RunConfig, TrainerOptions
 from carv_distill.errors import UserError, one_line
+
+from .metrics_csv import MetricsLogger
 
 HOME_CALLS = {"MLFLOW_DISABLE_TELEMETRY": "true", "WANDB_ERROR_REPORTING": "false"}
 """So that the packages do not report their own use and errors to their makers, which they do from everywhere

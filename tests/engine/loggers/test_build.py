@@ -11,8 +11,8 @@ import pytest
 from lightning.pytorch.loggers import Logger
 
 from carv_distill.engine.loggers.build import build_loggers, caught_up, require_loggers
+from carv_distill.engine.loggers.metrics_csv import MetricsLogger
 from carv_distill.engine.loggers.tensorboard import TensorBoard
-from carv_distill.engine.metrics import MetricsLogger
 from carv_distill.engine.options import LOGGERS, TrainerOptions
 from carv_distill.errors import UserError
 from carv_distill.tasks import load_config
