@@ -164,7 +164,7 @@ def load_with_prompts(
     config: DMDConfig, captions: Sequence[str], device: str = "cpu", labels: Tensor | None = None
 ) -> tuple[TextTeacher, Prompts]:
     """A text-to-image teacher and the prompts of a run. Text models are read where embeddings are missing,
-    and let go before the network is read.
+    and freed before the network is read.
 
     Args:
         captions: of the data; their numbers are its labels.

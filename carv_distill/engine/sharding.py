@@ -1,7 +1,7 @@
 """Networks that no single device holds: parameters, gradients, moments and averages in shards (FSDP2).
 
 Each process keeps 1/N of every parameter, cut along its first axis, and all of them join the parameters of
-one block at a time while it computes. A forward's blocks are let go at once, also where a backward will need
+one block at a time while it computes. A forward's blocks are freed at once, also where a backward will need
 them again: between the student's forward and its backward fake score and teacher run, and three networks
 would lie there whole otherwise.
 

@@ -37,7 +37,7 @@ class SDSObjective(nn.Module):
     in.
 
     Args:
-        teacher: frozen; its prompts are encoded here, then its text model is let go.
+        teacher: frozen; its prompts are encoded here, then its text model is freed.
         view: how a render is made.
         seed: of the first weights of a fake score, where the objective has one.
     """

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable, Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -25,3 +28,26 @@ def test_results_keep_their_order(workers: int, count: int, capsys: pytest.Captu
 def test_an_error_of_a_call_is_the_callers() -> None:
     with pytest.raises(ValueError, match="base"):
         side_by_side([partial(int, "x", 99)], 1)
+
+
+def test_what_is_left_goes_by_the_calls_that_were_not_there_already(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two results are read in 10 ms, two take 1,000 and 2,000 s; the others go by these."""
+    clock = iter([0, 0.01, 1, 1.01, 2, 1002, 1002, 3002, 3002, 3002.01, 3002.01, 3003])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("studies.side_by_side.Parallel", lambda *_, **__: in_turn)
+    side_by_side([partial(square, n) for n in range(6)], 2)
+    assert capsys.readouterr().err.splitlines() == [
+        "1 of 6 done",
+        "2 of 6 done",
+        "3 of 6 done, about 25 min left",
+        "4 of 6 done, about 25 min left",
+        "5 of 6 done, about 25 min left",
+        "6 of 6 done",
+    ]
+
+
+def in_turn(calls: Iterable[Any]) -> Iterator[Any]:
+    """joblib's calls, one after another."""
+    return (function(*arguments) for function, arguments, _ in calls)

@@ -45,7 +45,7 @@ def prompted_model(
     path: str | Path, data: DataOptions | ClipOptions, device: str, o: ModelOptions, seed: int = 0
 ) -> AttributedModel:
     """A text-to-image or text-to-video teacher. Of its training set latents and prompts' embeddings are made
-    once, and kept in a folder; text models are let go before pictures are encoded.
+    once, and kept in a folder; text models are freed before pictures are encoded.
 
     Args:
         seed: of rendered images.

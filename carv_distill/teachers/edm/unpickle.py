@@ -182,7 +182,7 @@ class _Unpickler(BoundedUnpickler):
     # ---------------------------------------------------------------- stand-ins for functions
 
     def _persistent(self, meta: Any) -> Record:
-        """Class name and state; the file's `module_src` is let go."""
+        """Class name and state; the file's `module_src` is dropped."""
         if not isinstance(name := meta["class_name"], str):
             raise pickle.UnpicklingError(f"a {type(name).__name__} where a class's name belongs")
         record = _inert_class(name)()

@@ -1,4 +1,4 @@
-"""Prompts as a network's condition, by the pipeline's own code; the text models can be let go afterwards."""
+"""Prompts as a network's condition, by the pipeline's own code; the text models can be freed afterwards."""
 
 from __future__ import annotations
 
