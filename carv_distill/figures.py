@@ -22,7 +22,8 @@ from matplotlib.ticker import (
 from carv_distill.files import atomic_file
 
 BLUE, ORANGE, GREY, GREEN, RED = "#1f5fa8", "#d9822b", "#6b6b6b", "#3b8a5a", "#a4343a"
-MARKERS = {BLUE: "o", ORANGE: "s", GREY: "^", GREEN: "D", RED: "v"}
+PURPLE = "#7a4fa3"
+MARKERS = {BLUE: "o", ORANGE: "s", GREY: "^", GREEN: "D", RED: "v", PURPLE: "P"}
 """Each colour has its own, so that curves are told apart without colours, too."""
 
 

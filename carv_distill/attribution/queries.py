@@ -23,7 +23,8 @@ ARRAYS = ".npz"
 def read_queries(words: str, model: AttributedModel) -> Samples:
     """Queries for a model: ``samples:8`` (made by the model, seeds 0 … 7), ``data:3,14`` (training samples
     by number), ``prompt:a red cube turns`` (made for it), a place with pictures and their labels or captions,
-    or an `.npz` file with `images` [n, …] (bytes, or [−1, 1]) and `labels` [n] or `prompts` [n].
+    or an `.npz` file with `images` [n, …] (bytes, or [−1, 1]) and `labels` [n] or `prompts` [n], or nothing
+    else where the model has neither.
 
     Raises:
         UserError: words, a file or a place that are none of these, or samples of another shape than the
@@ -35,9 +36,11 @@ def read_queries(words: str, model: AttributedModel) -> Samples:
             raise UserError(f"--queries: {words!r}; samples:8 asks for eight of the model's own")
         return _generated(model, model.asked(int(rest)))
     if kind == "prompt":
-        if model.classes or not rest.strip():
-            reason = "the model has labels, not prompts" if model.classes else "there is no prompt after it"
-            raise UserError(f"--queries: {words!r}; {reason}")
+        if model.classes is not None:
+            has = "labels, not prompts" if model.classes else "no prompts"
+            raise UserError(f"--queries: {words!r}; the model has {has}")
+        if not rest.strip():
+            raise UserError(f"--queries: {words!r}; there is no prompt after it")
         return _generated(model, [rest.strip()])
     if kind == "data":
         return _from_training(words, rest, model)
@@ -72,13 +75,14 @@ def _read(place: Path, model: AttributedModel) -> tuple[Tensor, list[Any], list[
 
 
 def _arrays(path: Path, model: AttributedModel) -> tuple[Tensor, list[Any], list[str]]:
-    word = "labels" if model.classes else "prompts"
+    word = {None: "prompts", 0: ""}.get(model.classes, "labels")
     try:
         with np.load(path, allow_pickle=False) as file:
-            missing = [name for name in ("images", word) if name not in file]
+            missing = [name for name in ("images", word) if name and name not in file]
             if missing:
                 raise UserError(f"--queries: {path} lacks {', '.join(missing)}; it has {', '.join(file)}")
-            images, about = torch.from_numpy(file["images"]), file[word].tolist()
+            images = torch.from_numpy(file["images"])
+            about = file[word].tolist() if word else [0] * len(images)
     except (ValueError, OSError, zipfile.BadZipFile, TypeError) as error:
         raise UserError(f"--queries: {path} is no readable .npz of numbers") from error
     shape = list(model.shape)

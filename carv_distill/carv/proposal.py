@@ -80,9 +80,10 @@ class Proposal:
         Args:
             v: probabilities in [0, 1), any shape, float32 or float64. In float32 they are multiples of
                 2⁻²⁴, which a bin of much smaller mass rarely or never meets: prefer float64.
-            dtype: of the result; that of v by default.
+            dtype: of the result, that of v by default; float32 where that is less, which could not tell bins
+                apart.
         """
-        dtype = v.dtype if dtype is None else dtype
+        dtype = torch.promote_types(v.dtype if dtype is None else dtype, torch.float32)
         _, left, weight = self._table(v)
         index = self._locate(v).clamp_(max=self._last)
         # index_select is several times faster than indexing, which is the same thing for one dimension

@@ -88,7 +88,7 @@ class NoiseLevelSampler:
                 world_size, so they are unbiased over x alone, as the upstream samples of all ranks have
                 one distribution; ``sobol`` shifts each rank's points by itself: unbiased given x,
                 stratified within a rank only.
-            dtype: of the result, float32 or float64.
+            dtype: of the noises, and of u and ω, which are float32 at least.
         """
         u, weight = self.levels(upstream, draws, generator, rank, world_size, shared, dtype)
         eps = draw_noise(upstream, draws, shape, self.noise, generator, u.device, dtype)

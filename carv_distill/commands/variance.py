@@ -15,12 +15,12 @@ from .command import Command, Measurement, RunOptions
 class VarianceCommandOptions(RunOptions):
     """What `evaluate.py variance` is told."""
 
-    upstream: int = at_least(1, 8)
-    """R of every sampler"""
+    upstream: int | None = at_least(1, None)
+    """R of every sampler, at most the run's own; without: 8, or the run's own if that is less"""
     draws: tuple[int, ...] = at_least(1, (1, 2, 4, 8, 16))
     """K"""
-    pairs: int = at_least(3, 16)
-    """pairs of gradients per row"""
+    pairs: int | None = at_least(3, None)
+    """pairs of gradients per row; without: 16, and 128/R at fewer than 8 samples"""
     samples: int = at_least(3, 32)
     """upstream samples of the budget"""
 
@@ -39,6 +39,11 @@ def _measure(options: VarianceCommandOptions, runs: list[Path], device: str) -> 
         raise UserError(
             f"--draws: {' '.join(map(str, o.draws))}; all are above the run's own K, whose variance must be "
             f"known to say what is better: add {gradient.draws}"
+        )
+    if o.upstream is not None and o.upstream > gradient.upstream:
+        raise UserError(
+            f"--upstream: {o.upstream} is above the run's own R, {gradient.upstream}, whose variance must be "
+            "known to say what is better"
         )
     with float32_matmul(config.trainer):
         analysis = analyse(gradient, o.upstream, o.draws, o.pairs, o.samples)

@@ -13,6 +13,7 @@ from carv_distill.figures import (
     GREEN,
     GREY,
     ORANGE,
+    PURPLE,
     RED,
     draw_band,
     marked,
@@ -22,7 +23,7 @@ from carv_distill.figures import (
 )
 from carv_distill.variance import Comparison, NoiseLevelProfile, largest_ecm
 
-COLOURS = (GREY, ORANGE, BLUE, GREEN, RED)
+COLOURS = (GREY, ORANGE, BLUE, GREEN, RED, PURPLE)
 
 
 def draw_analysis(
@@ -42,7 +43,7 @@ def draw_analysis(
 def variance_vs_compute(c: Comparison) -> Figure:
     """Total variance over seconds of one gradient, a point for each (R, K); 95 % band of the first arm."""
     figure, axes = _axes()
-    for arm, colour in zip(c.arms(), COLOURS, strict=False):
+    for arm, colour in zip(c.arms(), COLOURS[: len(c.arms())], strict=True):
         rows = [r for r in c.rows if r.arm == arm]
         x = [1e3 * (c.cost(r.upstream, r.draws) - c.cost.other) for r in rows]
         axes.plot(x, [r.total.value for r in rows], color=colour, label=arm, **marked(colour))
@@ -68,7 +69,7 @@ def ecm_frontier(c: Comparison) -> Figure:
     """ECM of the gradient over K of every sampler; bands are 95 % intervals, the dotted line bounds iid draws
     at any K."""
     figure, axes = _axes()
-    for arm, colour in zip(c.arms(), COLOURS, strict=False):
+    for arm, colour in zip(c.arms(), COLOURS[: len(c.arms())], strict=True):
         rows = [r for r in c.rows if r.arm == arm]
         found = [c.ecm(r) for r in rows]
         k = [r.draws for r in rows]

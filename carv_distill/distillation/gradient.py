@@ -70,16 +70,15 @@ def gradient_of(
     return MeasuredGradient(
         pipeline=module.objective.pipeline(share, shared),
         parameters=list(module.objective.student_parameters),
-        sampler=e.sampler,
+        sampler=e.sampler_at(step),
         upstream=e.upstream,
         draws=e.draws,
         seed=module.seed,
         device=module.device,
-        chunk=e.chunk.rows,
+        chunk=e.chunk,
         step=step,
         context=module.autocast,
         time_other=partial(time_other, module),
-        learned=e.adaptive is not None,
         shares=len(module.shares),
     )
 

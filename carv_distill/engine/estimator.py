@@ -132,7 +132,7 @@ class EstimatedModule(RunModule):
         super().__init__(seed)
         self.automatic_optimization = False
         self.strict_loading = False
-        self.statistics = StepStatistics()
+        self.statistics = StepStatistics(finite=True)  # a loss of NaN stops the run, and says so
         self.frozen = frozen
         self.learners = {name: learner for name, learner in learners.items() if learner is not None}
 

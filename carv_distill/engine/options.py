@@ -35,7 +35,8 @@ class EstimatorOptions:
     weights: list[float] = field(default_factory=list)
     """With `proposal: weights`: relative weight of each of N equal bins of u."""
     statistic: str = one_of(STATISTICS, "second_moment")
-    """With `proposal: adaptive`, what draws teach: second_moment for iid levels, neyman for strata, K ≥ 2."""
+    """With `proposal: adaptive`, what draws teach: second_moment for iid levels, neyman for strata, K ≥ 2;
+    with `noise: antithetic` neyman counts what the pairs remove, and may be worse than no proposal."""
     bins: int = at_least(1, 32)
     """Bins of an adaptive proposal."""
     refresh: int = at_least(1, 20)

@@ -13,7 +13,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.optim import Adam
 
-from carv_distill.carv import Chunk, Draws, StepStatistics, carv_loss
+from carv_distill.carv import Chunk, Draws, carv_loss
 from carv_distill.engine.estimator import EstimatedModule, observer
 from carv_distill.engine.optimisation import ParameterVector
 from carv_distill.engine.skips import StepSkips
@@ -63,7 +63,6 @@ class SDSModule(EstimatedModule):
         frozen = ("objective.teacher.", "objective.denoiser.")
         adaptive, coefficient = objective.levels.adaptive, objective.coefficient
         super().__init__(seed, frozen, {"adaptive": adaptive, "coefficient": coefficient})
-        self.statistics = StepStatistics(finite=True)
         self.skips = StepSkips(objective.options.max_skips, ADVICE)
         self.objective = objective
         self.estimator = objective.levels.estimator

@@ -127,17 +127,18 @@ def measured_gradient(config: SDSConfig, run: Path, device: str, step: int | Non
     return MeasuredGradient(
         pipeline=objective.pipeline(step),
         parameters=module.objective.learned,
-        sampler=objective.levels.configured(step),
+        sampler=objective.levels.sampler_at(step),
         upstream=e.upstream,
         draws=e.draws,
         seed=config.seed,
         device=module.device,
-        chunk=e.chunk,
+        chunk=module.chunk,
         step=step,
         context=autocast_of(config.trainer, device),
         time_other=partial(time_other, module),
         importance=partial(levels.proposal, config.sds.weighting),
-        learned=objective.levels.adaptive is not None,
+        spread=config.camera.sampling != "iid",
+        finite=objective.finite,
     )
 
 

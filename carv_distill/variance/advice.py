@@ -24,12 +24,14 @@ class MeasuredWithin:
 
     What stratified draws need, as their within(K) is not ∝ 1/K. Between measured K it is interpolated as a
     power law; beyond the largest it goes on as 1/K, which stratification can only beat. Below the smallest
-    nothing is known. Strata over all samples (`nested`, `global`) make within(K) fall with R as well: at
-    more samples than were measured it is lower than said here.
+    nothing is known. Strata over all samples (`nested`, `global`) make within(K) fall with R as well, and
+    upstream samples that are spread over the batch, as Sobol cameras, V_between: at more samples than were
+    measured both are lower than said here, and at fewer nothing is known.
 
     Args:
-        between: V_between of one upstream sample.
-        within: K → variance of one sample's K-draw average with the upstream held fixed.
+        between: R V_between at the R that was measured, of independent samples that of one.
+        within: K → the same of the variance of the K-draw averages with the upstream held fixed.
+        least_upstream: the R that was measured, where the variance does not go as 1/R.
 
     Raises:
         ValueError: nothing measured, K < 1, or a variance that is not finite and positive.
@@ -37,6 +39,7 @@ class MeasuredWithin:
 
     between: float
     within: Mapping[int, float]
+    least_upstream: int = 1
 
     def __post_init__(self) -> None:
         if not self.within:
@@ -46,7 +49,13 @@ class MeasuredWithin:
                 raise ValueError(f"within[{k}] = {v}: K must be at least 1 and the variance positive")
 
     def variance(self, upstream: int, draws: int) -> float:
-        """V(R, K)."""
+        """V(R, K).
+
+        Raises:
+            ValueError: fewer samples or draws than were measured.
+        """
+        if upstream < self.least_upstream:
+            raise ValueError(f"R = {upstream} is below the smallest one measured, {self.least_upstream}")
         return (max(self.between, 0.0) + self._within(draws)) / upstream
 
     def _within(self, draws: int) -> float:
@@ -83,32 +92,38 @@ def advise(
     baseline: tuple[int, int] = (1, 1),
     baseline_model: VarianceModel | None = None,
     draws: Sequence[int] = range(1, 65),
+    least_upstream: int = 1,
 ) -> Advice:
     """Searches all the given K, and for each the R that the budget allows.
 
-    Without `other` costs V·c does not depend on R: then R = 1 unless the budget is to be used up. With them a
-    larger R always pays, so a budget is needed.
+    Without `other` costs V·c does not depend on R: then the least R unless the budget is to be used up. With
+    them a larger R always pays, so a budget is needed.
 
     Args:
-        max_cost: of one iteration, in the unit of `cost`; None allows only R = 1, and needs other = 0.
+        max_cost: of one iteration, in the unit of `cost`; None allows only the least R, and needs other = 0.
         baseline: (R, K) that the predicted ECM is against.
         baseline_model: variance of the baseline's sampler; `model` by default.
         draws: every K that is tried.
+        least_upstream: the smallest R that is tried.
 
     Raises:
-        ValueError: a budget that does not pay for (1, 1), or none although `cost.other` > 0.
+        ValueError: a budget that does not pay for the smallest R and K, or none although `cost.other` > 0.
     """
     if max_cost is None and cost.other > 0:
         raise ValueError("max_cost is needed where an iteration has other costs: more upstream always pays")
     choices = []
     for k in draws:
-        paid = 1.0 if max_cost is None else (max_cost - cost.other) / (cost(1, k) - cost.other)
+        paid = float(least_upstream)
+        if max_cost is not None:
+            paid = (max_cost - cost.other) / (cost(1, k) - cost.other)
         upstream = math.floor(paid * (1 + 1e-9))  # rounding must not exclude what costs exactly max_cost
-        if upstream >= 1:
+        if upstream >= least_upstream:
             choices.append((model.variance(upstream, k) * cost(upstream, k), -upstream, k))
     if not choices:
-        least = min(draws)
-        raise ValueError(f"max_cost = {max_cost} does not pay for R = 1, K = {least}: {cost(1, least):g}")
+        least = least_upstream, min(draws)
+        raise ValueError(
+            f"max_cost = {max_cost} does not pay for R = {least[0]}, K = {least[1]}: {cost(*least):g}"
+        )
     _, negative, best = min(choices)
     upstream = -negative
     variance, price = model.variance(upstream, best), cost(upstream, best)

@@ -6,17 +6,17 @@ import itertools
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ParamSpec
 
 import torch
 from torch import Tensor
 
-from carv_distill.carv import NoiseLevelSampler, Proposal, Upstream, stream
+from carv_distill.carv import Chunk, FiniteDraws, NoiseLevelSampler, Proposal, Upstream, stream
 
 from .advice import Advice
 from .budget import VarianceBudget
-from .comparison import Comparison, compare, measure_pairs, standard_arms
+from .comparison import Arm, Comparison, compare, measure_pairs, standard_arms
 from .cost import CostModel, StageTimer, ecm, time_stages
 from .estimate import Estimate, require_at_least
 from .parity import NoiseParity
@@ -27,6 +27,13 @@ log = logging.getLogger(__name__)
 
 BUSY = 1.5
 """Upper over lower quartile of a stage's seconds from which on the user is told."""
+
+OWN = "own"
+"""The arm of a gradient's own sampler, where none of the standard ones is that."""
+UPSTREAM = 8
+"""R of a comparison, where the gradient has as many upstream samples."""
+RENEWED = 128
+"""Upstream samples behind a row of a comparison at fewer of them: its pairs are as many more."""
 
 Inputs = ParamSpec("Inputs")
 
@@ -39,14 +46,15 @@ class MeasuredGradient:
     parameters: list[Tensor]
     """What the gradient is taken by."""
     sampler: NoiseLevelSampler
+    """With the proposal that is in force, where that is learned."""
     upstream: int
     """R."""
     draws: int
     """K."""
     seed: int
     device: torch.device
-    chunk: int | None = None
-    """Re-noisings per call of the frozen networks; None is all R·K."""
+    chunk: Chunk = field(default_factory=Chunk)
+    """Re-noisings per call of the frozen networks."""
     step: int = 0
     """Of the training; it names the random streams."""
     context: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -55,8 +63,10 @@ class MeasuredGradient:
     """Times what an iteration does besides its gradient, as the stage ``other``."""
     importance: Callable[[float], Proposal] | None = None
     """A proposal known without a pilot, given its defensive share."""
-    learned: bool = False
-    """Whether the sampler's proposal is learned from past draws."""
+    spread: bool = False
+    """Whether upstream samples are spread over their batch, as Sobol cameras."""
+    finite: FiniteDraws | None = None
+    """Counts the draws that its pipeline leaves out of averages, as they are not finite."""
     shares: int = 1
     """How many batches of R samples an iteration accumulates, one after the other."""
 
@@ -77,13 +87,19 @@ class MeasuredGradient:
 
         return within
 
-    @property
-    def arm(self) -> str:
-        """The standard arm that samples like it, but for the coupling of its noises."""
-        mass = self.sampler.proposal.mass
-        importance = self.learned or not torch.allclose(mass, mass[:1])
-        strata = self.sampler.strategy != "iid"
-        return ("IW+Strat" if strata else "IW") if importance else ("Strat" if strata else "uniform")
+    def arm(self, defensive: float) -> str:
+        """The standard arm that samples like it, if one is sure to; otherwise :data:`OWN`."""
+        uniform = Proposal.uniform()
+        importance = uniform if self.importance is None else self.importance(defensive)
+        *known, _ = standard_arms(importance, uniform)  # `best` is by a pilot
+        return next((arm.name for arm in known if _alike(arm.sampler, self.sampler)), OWN)
+
+
+def _alike(a: NoiseLevelSampler, b: NoiseLevelSampler) -> bool:
+    """Whether two samplers draw the same; of a uniform proposal the number of bins does not matter."""
+    p, q = a.proposal.mass, b.proposal.mass
+    same = torch.equal(p, q) or bool((p == p[0]).all() and (q == q[0]).all())
+    return same and (a.strategy, a.noise) == (b.strategy, b.noise)
 
 
 @dataclass(frozen=True)
@@ -104,7 +120,7 @@ class Analysis:
 
     step: int
     setting: tuple[str, int, int]
-    """The gradient's own: the arm that samples like it, R and K."""
+    """The gradient's own: its arm, R and K."""
     shares: int
     """Batches of R samples that an iteration accumulates; costs, seconds and advice are of one of them, and
     what an iteration does besides is shared out among them."""
@@ -132,9 +148,9 @@ class Analysis:
 
 def analyse(
     gradient: MeasuredGradient,
-    upstream: int = 8,
+    upstream: int | None = None,
     draws: Sequence[int] = (1, 2, 4, 8, 16),
-    pairs: int = 16,
+    pairs: int | None = None,
     budget_upstreams: int = 32,
     profile_bins: int = 16,
     profile_upstreams: int = 32,
@@ -146,9 +162,12 @@ def analyse(
     The pilots (profile and parity) have random streams of their own, so that the proposals do not know the
     draws they are judged on; so has the check of the advice, as the advice is the best of what was compared.
 
+    The arms are those of :func:`standard_arms` and, where none is the gradient's own sampler, that.
+
     Args:
-        upstream, draws: R and all K of the comparison, the least of them at most the gradient's own.
-        pairs: of gradients for each (arm, K), at least 3.
+        upstream, draws: R and all K of the comparison, R and the least K at most the gradient's own; by
+            default R = 8, or the gradient's own if that is less.
+        pairs: of gradients for each (arm, K), at least 3; by default 16, and 128/R at fewer than 8 samples.
         budget_upstreams: upstream samples of budget and parity, at least 3.
         profile_bins, profile_upstreams: see :class:`NoiseLevelProfile`.
         defensive: share of the prior in the proposals.
@@ -157,19 +176,22 @@ def analyse(
     Raises:
         ValueError: an argument outside its range, before anything is measured.
     """
+    g, p = gradient, gradient.parameters
+    upstream = min(UPSTREAM, g.upstream) if upstream is None else upstream
+    pairs = max(16, RENEWED // max(upstream, 1)) if pairs is None else pairs
     require_at_least(1, upstream=upstream, draws=min(draws, default=0))
     require_at_least(3, pairs=pairs, budget_upstreams=budget_upstreams)
-    if min(draws) > gradient.draws:  # its own variance would not be known
-        raise ValueError(
-            f"draws must begin at the gradient's own K = {gradient.draws} or below, found {draws}"
-        )
-    g, p = gradient, gradient.parameters
+    # its own variance would not be known
+    if upstream > g.upstream:
+        raise ValueError(f"upstream must be the gradient's own R = {g.upstream} or less, found {upstream}")
+    if min(draws) > g.draws:
+        raise ValueError(f"draws must begin at the gradient's own K = {g.draws} or below, found {draws}")
 
     def own(name: str) -> torch.Generator:
         return stream(g.seed, g.step, "accounting", name, device=g.device)
 
-    told = itertools.count(1)
-    every = 5 + len(standard_arms(Proposal.uniform(), Proposal.uniform()))
+    told, own_arm = itertools.count(1), g.arm(defensive)
+    every = 5 + len(standard_arms(Proposal.uniform(), Proposal.uniform())) + (own_arm == OWN)
 
     def begin(what: str) -> None:
         progress(f"{next(told)} of {every}: {what}")
@@ -190,25 +212,44 @@ def analyse(
                 timer.spread(name),
             )
     begin(f"budget: {budget_upstreams} upstream samples × 8 draws")
-    budget = VarianceBudget.measure(g.sample, p, own("budget"), None, budget_upstreams, levels=4, noises=2)
+    budget = VarianceBudget.measure(
+        g.sample, p, own("budget"), None, budget_upstreams, levels=4, noises=2, chunk=g.chunk
+    )
     begin(f"profile over noise levels: {profile_bins} bins × {profile_upstreams} upstream samples")
-    profile = NoiseLevelProfile.measure(g.sample, p, own("profile"), profile_bins, profile_upstreams)
+    profile = NoiseLevelProfile.measure(
+        g.sample, p, own("profile"), profile_bins, profile_upstreams, chunk=g.chunk
+    )
     importance = (g.importance or profile.importance)(defensive)
     neyman = profile.neyman(defensive)
     begin("parity of the noise")
-    parity = NoiseParity.measure(g.sample, p, own("parity"), neyman, budget_upstreams, max(2, *draws))
+    parity = NoiseParity.measure(
+        g.sample, p, own("parity"), neyman, budget_upstreams, max(2, *draws), chunk=g.chunk
+    )
     noise = parity.gate()
     arms = standard_arms(importance, neyman, noise)
-    comparison = compare(g.sample, p, arms, upstream, draws, pairs, cost, budget, g.seed, g.chunk, begin)
+    if own_arm == OWN:
+        arms.append(Arm(OWN, g.sampler))
+    comparison = compare(
+        g.sample, p, arms, upstream, draws, pairs, cost, budget, g.seed, g.chunk, begin, g.spread
+    )
     spent = cost(g.upstream, g.draws)
     advice = {arm: comparison.advice(arm, spent) for arm in comparison.arms()}
     best = max(advice, key=lambda arm: advice[arm].ecm)
     sampler = next(arm.sampler for arm in arms if arm.name == best)
     begin(f"check of the advice: {best}, R = {advice[best].upstream}, K = {advice[best].draws}")
     check = _check(comparison, advice[best], sampler, g, pairs, own("check").initial_seed())
+    if g.finite is not None:
+        _tell(g.finite)
     proposals = {"importance": importance, "Neyman": neyman}
-    setting = (g.arm, g.upstream, g.draws)
+    setting = (own_arm, g.upstream, g.draws)
     return Analysis(g.step, setting, g.shares, comparison, profile, parity, noise, proposals, advice, check)
+
+
+def _tell(finite: FiniteDraws) -> None:
+    """Says how many draws were left out, if any."""
+    total, sound = finite.take()
+    if left_out := total - int(sound):
+        log.warning("%d of %d draws were not finite; they are left out, as in the training", left_out, total)
 
 
 def _check(

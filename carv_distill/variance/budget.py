@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from carv_distill.carv import Proposal, Upstream
+from carv_distill.carv import Chunk, Proposal, Upstream
 
 from .estimate import Estimate, mean_estimate, require_at_least
 from .meter import VarianceMeter
@@ -55,6 +55,7 @@ class VarianceBudget:
         noises: int = 2,
         project: Callable[[Tensor], Tensor] | None = None,
         level: float = 0.95,
+        chunk: int | Chunk | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> VarianceBudget:
         """Nested replicates: `upstreams` samples, at each `levels` noise levels, at each `noises` noises.
@@ -78,6 +79,7 @@ class VarianceBudget:
             upstreams, levels, noises: at least 2 each.
             project: a linear map of the gradient that keeps squared norms, as :class:`CountSketch`.
             level: of the intervals.
+            chunk: rows per call of the residual; all of a sample's by default.
             progress: called with the number of finished upstream samples.
 
         Source: Searle, Casella, McCulloch, Variance Components (1992), chapter 3.
@@ -94,7 +96,7 @@ class VarianceBudget:
             per_level.clear()
             noise = 0.0
             sample = sample_upstream(pipeline, 1, generator)
-            rows = _single_draws(sample, generator, proposal, levels, noises)
+            rows = _single_draws(sample, generator, proposal, levels, noises, chunk)
             constant = constant_gradient(sample, generator, parameters)
             gradients = row_gradients(sample.x, rows, parameters, buffer)
             for _ in range(levels):
@@ -137,7 +139,12 @@ class VarianceBudget:
 
 
 def _single_draws(
-    sample: Upstream, generator: torch.Generator, proposal: Proposal, levels: int, noises: int
+    sample: Upstream,
+    generator: torch.Generator,
+    proposal: Proposal,
+    levels: int,
+    noises: int,
+    chunk: int | Chunk | None,
 ) -> Tensor:
     """Weighted residuals of one upstream sample's single draws, level by level."""
     x = sample.x
@@ -145,4 +152,4 @@ def _single_draws(
     u, weight = (t.repeat_interleave(noises) for t in proposal.sample(v, x.dtype))
     shape = (levels * noises, *sample.noise_shape)
     eps = torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)
-    return sample_residuals(sample, u, weight, eps)
+    return sample_residuals(sample, u, weight, eps, chunk)

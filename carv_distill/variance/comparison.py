@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from carv_distill.carv import NOISES, NoiseLevelSampler, Proposal, stream
+from carv_distill.carv import NOISES, STRATEGIES, Chunk, NoiseLevelSampler, Proposal, stream
 
 from .advice import Advice, MeasuredWithin, advise
 from .budget import VarianceBudget
@@ -55,8 +55,7 @@ class ArmVariance:
     draws: int
     within: Estimate
     """With the upstream samples held fixed."""
-    noise: str
-    """Coupling of the noises."""
+    sampler: NoiseLevelSampler
     between: Estimate
     """tr Cov E[g | upstream]: one number for all unbiased samplers, so it is pooled over all arms and K."""
 
@@ -77,6 +76,9 @@ class Comparison:
     rows: tuple[ArmVariance, ...]
     cost: CostModel
     budget: VarianceBudget
+    spread: bool = False
+    """Whether upstream samples are spread over their batch, so that more of them lower the variance by more
+    than 1/R."""
 
     @property
     def base(self) -> ArmVariance:
@@ -119,21 +121,28 @@ class Comparison:
         between = mean(rows[0].between, rows[0].between.terms)
         # the first pair has no contrast, and so no term of V_between
         within = {r.draws: r.upstream * max(mean(r.within, r.within.terms[1:]), 1e-300) for r in rows}
-        return MeasuredWithin(rows[0].upstream * between, within)
+        return MeasuredWithin(rows[0].upstream * between, within, self._least_upstream(rows[0]))
+
+    def _least_upstream(self, row: ArmVariance) -> int:
+        """The smallest R that an arm's variance is known at."""
+        scales = not (self.spread or STRATEGIES[row.sampler.strategy].batch)
+        return 1 if scales else row.upstream
 
     def advice(self, arm: str, max_cost: float | None = None, max_draws: int = 64) -> Advice:
         """The best (R, K) of an arm, its predicted ECM against the baseline of the first arm.
 
         K goes from the smallest one measured; with antithetic noise all larger K are even, as the draw
-        without a partner makes odd ones worse than what was measured says.
+        without a partner makes odd ones worse than what was measured says. R goes from 1, or from the one
+        that was measured where the variance does not go as 1/R.
         """
         first = self.within_model(self.arms()[0])
         at = (self.base.upstream, self.base.draws)
         rows = [r for r in self.rows if r.arm == arm]
-        least = min(r.draws for r in rows)
-        step = 2 if NOISES[rows[0].noise].even_draws else 1
-        choices = [least, *(k for k in range(least + 1, max_draws + 1) if k % step == 0)]
-        return advise(self.within_model(arm), self.cost, max_cost, at, first, choices)
+        least, sampler = min(r.draws for r in rows), rows[0].sampler
+        step, allows = 2 if NOISES[sampler.noise].even_draws else 1, STRATEGIES[sampler.strategy].allows
+        more = (k for k in range(least + 1, max_draws + 1) if k % step == 0 and allows(k))
+        model = self.within_model(arm)
+        return advise(model, self.cost, max_cost, at, first, [least, *more], model.least_upstream)
 
     def predicted(self, arm: str, advice: Advice, level: float = 0.95) -> Estimate:
         """The ECM that an arm's advice promises, with the interval that the measured pairs leave it.
@@ -170,7 +179,7 @@ def measure_pairs(
     draws: int,
     pairs: int,
     seed: int = 0,
-    chunk: int | None = None,
+    chunk: int | Chunk | None = None,
     device: torch.device | None = None,
 ) -> PairedVariance:
     """Pairs of gradients at (R, K) whose halves share the upstream samples.
@@ -202,10 +211,12 @@ def compare(
     cost: CostModel,
     budget: VarianceBudget,
     seed: int = 0,
-    chunk: int | None = None,
+    chunk: int | Chunk | None = None,
     progress: Callable[[str], None] | None = None,
+    spread: bool = False,
 ) -> Comparison:
-    """Measures every arm at every K with the same R; the baseline is the first arm at the smallest K.
+    """Measures every arm at every K that it allows, with the same R; the baseline is the first arm at the
+    smallest K.
 
     All arms see the same upstream samples, and all are unbiased given them, so the variance between upstream
     samples is one number: its estimates are pooled, which leaves the difference between arms to the part
@@ -214,6 +225,7 @@ def compare(
     Args:
         arms: the first is the baseline's sampler, by custom uniform and iid.
         progress: told the name of each arm before it is measured.
+        spread: see :class:`Comparison`.
 
     Raises:
         ValueError: no arms or no K.
@@ -221,17 +233,18 @@ def compare(
     if not arms or not draws:
         raise ValueError("a comparison needs at least one arm and one K")
     variances = []
+    chunk = chunk if isinstance(chunk, Chunk) else Chunk(chunk)  # one, which remembers what did not fit
     for arm in arms:
         if progress is not None:
             progress(f"{arm.name}, R = {upstream}, K = {', '.join(map(str, sorted(set(draws))))}")
-        for k in sorted(set(draws)):
+        for k in filter(STRATEGIES[arm.sampler.strategy].allows, sorted(set(draws))):
             v = measure_pairs(pipeline, parameters, arm.sampler, upstream, k, pairs, seed, chunk)
             variances.append((arm, k, v))
     between = _pooled([v.between() for _, _, v in variances])
     rows = tuple(
-        ArmVariance(arm.name, upstream, k, v.within(), arm.sampler.noise, between) for arm, k, v in variances
+        ArmVariance(arm.name, upstream, k, v.within(), arm.sampler, between) for arm, k, v in variances
     )
-    return Comparison(rows, cost, budget)
+    return Comparison(rows, cost, budget, spread)
 
 
 def _pooled(estimates: Sequence[Estimate]) -> Estimate:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from carv_distill.carv import NOISES, NoiseLevelSampler, Proposal
+from carv_distill.carv import NOISES, Chunk, NoiseLevelSampler, Proposal
 from carv_distill.carv.random_numbers import draw_noise
 
 from .estimate import Estimate, mean_estimate, paired_ratio, require_at_least
@@ -55,7 +55,7 @@ class NoiseParity:
         strategy: str = "stratified",
         project: Callable[[Tensor], Tensor] | None = None,
         level: float = 0.95,
-        chunk: int | None = None,
+        chunk: int | Chunk | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> NoiseParity:
         """Replicates of F over ε under each coupling, at `upstreams` samples with K levels each.

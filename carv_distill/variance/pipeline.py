@@ -11,6 +11,7 @@ from torch import Tensor
 from carv_distill.carv import (
     Chunk,
     Draws,
+    FiniteDraws,
     NoiseLevelSampler,
     Residual,
     Upstream,
@@ -120,9 +121,12 @@ def estimate_gradient(
 
 @torch.no_grad()
 def sample_residuals(
-    sample: Upstream, u: Tensor, weight: Tensor, eps: Tensor, chunk: int | None = None
+    sample: Upstream, u: Tensor, weight: Tensor, eps: Tensor, chunk: int | Chunk | None = None
 ) -> Tensor:
     """ω_i · r(x, u_i, ε_i) of n draws at one upstream sample, [n, …].
+
+    Where the pipeline leaves draws that are not finite out of its averages, each of them counts as the mean
+    of the others here.
 
     Args:
         sample: x is [1, …].
@@ -130,6 +134,7 @@ def sample_residuals(
         eps: [n, …].
         chunk: rows per call of the residual; None is all n at once.
     """
+    chunk = chunk if isinstance(chunk, Chunk) else Chunk(chunk)
 
     def weighed(part: slice) -> Tensor:
         index = torch.zeros(len(u[part]), dtype=torch.long, device=u.device)
@@ -137,7 +142,17 @@ def sample_residuals(
         r = sample.residual(x, u[part], eps[part], index)
         return r * weight[part].view(-1, *[1] * (r.ndim - 1))
 
-    return torch.cat(Chunk(chunk).run(len(u), weighed))
+    rows = torch.cat(chunk.run(len(u), weighed))
+    return rows if sample.finite is None else _without(rows, sample.finite)
+
+
+def _without(rows: Tensor, finite: FiniteDraws) -> Tensor:
+    """Rows that are not finite exchanged for the mean of the others, and counted."""
+    sound = rows.flatten(1).isfinite().all(1)
+    finite.add(sound)
+    each = sound.view(-1, *[1] * (rows.ndim - 1))
+    mean = rows.masked_fill(~each, 0).sum(0) / sound.sum().clamp(min=1)
+    return torch.where(each, rows, mean)
 
 
 def row_gradients(

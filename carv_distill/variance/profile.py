@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from carv_distill.carv import NOISES, Proposal
+from carv_distill.carv import NOISES, Chunk, Proposal
 from carv_distill.carv.random_numbers import draw_noise
 
 from .estimate import require_at_least
@@ -45,7 +45,7 @@ class NoiseLevelProfile:
         noises: int = 2,
         noise: str = "iid",
         project: Callable[[Tensor], Tensor] | None = None,
-        chunk: int | None = None,
+        chunk: int | Chunk | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> NoiseLevelProfile:
         """`upstreams` samples, each at one level in every bin, u_b ~ U[b/N, (b+1)/N), with `noises` noises.

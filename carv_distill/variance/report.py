@@ -10,7 +10,7 @@ from typing import Any
 from carv_distill.carv import NOISES
 
 from .advice import Advice
-from .analysis import Analysis
+from .analysis import OWN, Analysis
 from .budget import VarianceBudget
 from .comparison import ArmVariance, Comparison
 from .cost import best_draws, largest_ecm
@@ -25,8 +25,9 @@ SAMPLERS = {
     "Strat": "one noise level in each of K strata",
     "IW+Strat": "both",
     "best": "nested strata, Neyman proposal, and noises coupled where that was seen to help",
+    OWN: "the run's own strategy, proposal and coupling of noises",
 }
-"""What the names of :func:`~.comparison.standard_arms` mean."""
+"""What the names of arms mean: those of :func:`~.comparison.standard_arms`, and the run's own."""
 
 
 def analysis_summary(a: Analysis) -> list[Table | str]:
@@ -56,7 +57,7 @@ def _short_names(c: Comparison, left_out: Sequence[str] = ()) -> Table:
     names = [
         ("R", "upstream samples of a gradient: images, or renders"),
         ("K", "draws of noise level and noise for each upstream sample"),
-        *((name, textwrap.fill(f"sampler: {meaning}", 62)) for name, meaning in SAMPLERS.items()),
+        *((name, textwrap.fill(f"sampler: {SAMPLERS[name]}", 62)) for name in c.arms()),
         ("variance", "trace of the covariance of the parameter gradient"),
         ("RE", f"relative efficiency: variance of {c.base.arm} over this one's, equal K"),
         ("ECM", "effective compute multiplier: variance × seconds of an\n"
@@ -168,8 +169,9 @@ def _advice(c: Comparison, advice: dict[str, Advice]) -> Table:
             for name, a in advice.items()
         ],
         "For each sampler the R and K of least variance × seconds in the seconds allowed; ECM of the "
-        f"iteration, against {c.base.arm} ({c.base.upstream}, {c.base.draws}). What nested strata gain "
-        f"from more than R = {c.base.upstream} is not counted.",
+        f"iteration, against {c.base.arm} ({c.base.upstream}, {c.base.draws}). What is spread over the "
+        f"batch, as nested strata, gains more from R above {c.base.upstream} than is counted here, and "
+        "smaller R are not tried with it.",
     )
 
 
@@ -190,7 +192,8 @@ def conclusions(a: Analysis) -> list[str]:
     arm, r, k = a.setting
     cost = price(base.arm, base.upstream, base.draws)
     own, plain = (cost / price(*at) for at in (a.setting, (base.arm, best.upstream, best.draws)))
-    beside = f" {a.predicted.value / own:.2f} × that of the run's own ({r}, {k}) {arm}"
+    named = f"({r}, {k})" if arm == OWN else f"({r}, {k}) {arm}"
+    beside = f" {a.predicted.value / own:.2f} × that of the run's own {named}"
     if a.best != base.arm:
         beside += (
             f", and {a.predicted.value / plain:.2f} × that of {base.arm} draws at the same R and K, which is "

@@ -20,8 +20,6 @@ class Case:
     config: Path
     words: tuple[str, ...]
     updates: int
-    upstream: int
-    """R of the comparison."""
 
     def run(self, updates: int | None = None) -> TrainingRun:
         """Its training."""
@@ -31,10 +29,10 @@ class Case:
 
 _DMD, _SDS = ("fid.every=0", "variance.every=0"), ("export.frames=8", "export.texture=0", "clip.every=0")
 CASES = (
-    Case("distillation, pixels", Path("configs/dmd_carv.yaml"), _DMD, 300, 8),
-    Case("distillation, latents", Path("configs/text_to_image/dmd_shapes.yaml"), _DMD, 80, 8),
-    Case("text-to-3D, voxels", Path("configs/sds_carv.yaml"), _SDS, 150, 2),
-    Case("text-to-3D, Gaussians", Path("configs/sds_gaussians.yaml"), _SDS, 150, 2),
+    Case("distillation, pixels", Path("configs/dmd_carv.yaml"), _DMD, 300),
+    Case("distillation, latents", Path("configs/text_to_image/dmd_shapes.yaml"), _DMD, 80),
+    Case("text-to-3D, voxels", Path("configs/sds_carv.yaml"), _SDS, 150),
+    Case("text-to-3D, Gaussians", Path("configs/sds_gaussians.yaml"), _SDS, 150),
 )
 
 
@@ -43,7 +41,7 @@ class Sizes:
     """How much is measured; by default as `evaluate.py variance` does."""
 
     draws: tuple[int, ...] = (1, 2, 4, 8, 16)
-    pairs: int = 16
+    pairs: int | None = None
     upstreams: int = 32
     fresh: int = 96
     """Pairs of the fresh measurement."""

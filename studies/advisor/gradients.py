@@ -14,20 +14,18 @@ from carv_distill.variance import (
     measure_pairs,
     paired_ratio,
     scaled,
-    standard_arms,
     time_stages,
 )
 from studies.advisor.cases import Prediction, Sizes
 from studies.gradient import load_gradient
 
 
-def predict(run: Path, upstream: int, sizes: Sizes) -> Prediction:
+def predict(run: Path, sizes: Sizes) -> Prediction:
     """Analyses a finished run and measures the advice on other random streams."""
     gradient = load_gradient(run, regularised=True)
-    a = analyse(gradient, upstream, sizes.draws, sizes.pairs, sizes.upstreams)
+    a = analyse(gradient, None, sizes.draws, sizes.pairs, sizes.upstreams)
     advice, c = a.advice[a.best], a.comparison
-    arms = standard_arms(a.proposals["importance"], a.proposals["Neyman"], a.noise)
-    samplers = {arm.name: arm.sampler for arm in arms}
+    samplers = {row.arm: row.sampler for row in c.rows}
     base, own = (c.base.upstream, c.base.draws), (advice.upstream, advice.draws)
     there, here = (
         measure_anew(gradient, samplers[arm], *at, sizes.fresh)

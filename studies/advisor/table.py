@@ -28,10 +28,7 @@ def measure_all(folder: Path, quick: bool, workers: int) -> dict[str, Prediction
     for case in CASES:
         train_all([case.run(updates)], case.config, folder, workers)
     sizes = QUICK if quick else Sizes()
-    calls = {
-        case.name: partial(gradients.predict, folder / case.run().name, case.upstream, sizes)
-        for case in CASES
-    }
+    calls = {case.name: partial(gradients.predict, folder / case.run().name, sizes) for case in CASES}
     size = QUICK_SIZE if quick else SIZE
     calls |= {name: partial(attributed.predict, name, size, sizes) for name in attributed.ATTRIBUTED}
     found: dict[str, Prediction] = compute(calls, folder / "cache", 1, list(map(Path, attributed.TEACHERS)))

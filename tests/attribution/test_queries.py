@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,15 @@ def test_a_folder_of_each_class_is_numbered_as_in_the_training_set(
     (tmp_path / "asked/2").rename(tmp_path / "asked/two")
     with pytest.raises(UserError, match=r"--queries: .*b\.png lies in none of them \(0, 1, 2, 3, 4, … 9\)"):
         read_queries(str(tmp_path / "asked"), model)
+
+
+def test_a_model_without_condition_is_asked_by_pictures_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few_digits(monkeypatch)
+    model = replace(load_model(tiny_teacher(tmp_path), "cpu"), classes=0)
+    images, path = load_images("digits").images[:2], tmp_path / "queries.npz"
+    np.savez(path, images=images.numpy())
+    assert torch.equal(read_queries(str(path), model).batch.x, images)
+    with pytest.raises(UserError, match="--queries: 'prompt:a cube'; the model has no prompts"):
+        read_queries("prompt:a cube", model)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from carv_distill.carv import Proposal, stream
+from carv_distill.carv import NoiseLevelSampler, Proposal, average_residual, stream
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -181,3 +181,17 @@ def test_uniform_needs_a_bin() -> None:
     """Zero bins are refused."""
     with pytest.raises(ValueError, match=r"^bins must be at least 1, found 0$"):
         Proposal.uniform(0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_samples_have_levels_of_single_precision(dtype: torch.dtype) -> None:
+    """In eight bits 1,000 timesteps cannot be told apart: u is that of float32 to the bit, and its mean ½."""
+    sampler = NoiseLevelSampler(Proposal.uniform(1000), "stratified")
+    half, single = (sampler.draw(50, 4, (3,), stream("half"), dtype=d) for d in (dtype, torch.float32))
+    assert half.eps.dtype == dtype
+    assert half.u.dtype == half.weight.dtype == torch.float32
+    assert torch.equal(half.u, single.u)
+    assert abs(half.u.mean() - 0.5) < 4 * (1 / 12 / 16 / 200) ** 0.5  # a stratum's spread is a fourth
+    x = torch.zeros(50, 3, dtype=dtype)
+    found = average_residual(lambda x, u, eps, index: x + u[:, None].to(dtype), x, half)
+    assert found.dtype == dtype

@@ -184,7 +184,7 @@ def test_a_checkpoint_is_measured_and_exported_as_of_its_step(teacher: Path, tmp
         assert (abs(corner.astype(int) - 255) <= 1).all()  # the object alone, on white
     gradient = gradient_of(folder)
     assert len(gradient.parameters) == 3 + 6
-    assert analyse(gradient, 2, (1, 4), 3, 4, 4, 4).step == 6
+    assert analyse(gradient, None, (1, 4), 3, 4, 4, 4).step == 6
 
 
 def test_a_run_by_vsd_is_measured_with_its_fake_score(teacher: Path, tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_run_by_vsd_is_measured_with_its_fake_score(teacher: Path, tmp_path: P
     assert all(k.startswith("objective.fake.") and ".lora_" in k for k in fakes)
     assert len(kept["optimizer_states"]) == 2
     gradient = gradient_of(folder)
-    assert analyse(gradient, 2, (1, 4), 3, 4, 4, 4).step == 6
+    assert analyse(gradient, None, (1, 4), 3, 4, 4, 4).step == 6
     before = [p.detach().clone() for p in gradient.parameters]
     timer = StageTimer()
     gradient.time_other(timer)
@@ -244,7 +244,7 @@ def test_a_run_with_another_count_is_shown_and_measured(teacher: Path, tmp_path:
     scene, view, _ = load_scene(folder / "object")
     assert 50 < view.gaussians.count == len(scene.means) == count
     assert len(read_ply(folder / "object" / "scene.ply")) == count
-    assert analyse(gradient_of(folder), 2, (1, 4), 3, 4, 4, 4).step == 6
+    assert analyse(gradient_of(folder), None, (1, 4), 3, 4, 4, 4).step == 6
     assert measure_clip(folder, config_of(folder), None, 4, "cpu").score.value > 0
     measure(EXPORT, ExportOptions(run=folder, step=1, device="cpu", size=24, mesh=20, texture=0))
     assert len(load_scene(folder / "object")[0].means) == 50
@@ -284,7 +284,7 @@ def test_gaussians_are_trained_shown_and_scored(teacher: Path, tmp_path: Path) -
     assert view.gaussians.count == len(scene.means) == 50
     assert (scene.opacity_logits != build_scene(view).opacity_logits).any()
     assert measure_clip(folder, config_of(folder), None, 4, "cpu").score.value > 0
-    assert analyse(gradient_of(folder), 2, (1, 4), 3, 4, 4, 4).step == 6
+    assert analyse(gradient_of(folder), None, (1, 4), 3, 4, 4, 4).step == 6
 
 
 @pytest.mark.parametrize(
@@ -463,7 +463,7 @@ def test_a_pixel_teacher_goes_through_the_same_door(pixel_teacher: Path, tmp_pat
     assert [r["step"] for r in rows if "clip/score" in r] == [3, 6]
     kept = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert all(k.startswith("objective.scene.") for k in kept)
-    assert analyse(gradient_of(folder), 2, (1,), 3, 3, 4, 2).step == 6
+    assert analyse(gradient_of(folder), None, (1,), 3, 3, 4, 2).step == 6
 
 
 def test_a_pixel_teacher_gets_renders_of_its_own_size(pixel_teacher: Path, tmp_path: Path) -> None:
@@ -492,7 +492,7 @@ def test_clip_scores_of_several_runs(teacher: Path, tmp_path: Path) -> None:
 
 def test_variance_of_a_text_to_3d_run(teacher: Path, tmp_path: Path) -> None:
     folder = run(teacher, tmp_path)
-    found = analyse(gradient_of(folder), 2, (1, 4), 3, 4, 4, 4)
+    found = analyse(gradient_of(folder), None, (1, 4), 3, 4, 4, 4)
     assert found.step == 6
     assert found.setting == ("IW+Strat", 1, 2)
     assert {r.arm for r in found.comparison.rows} == {"uniform", "IW", "Strat", "IW+Strat", "best"}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from carv_distill.carv import NoiseLevelSampler, Proposal, Residual, Upstream, stream
+from carv_distill.carv import Chunk, FiniteDraws, NoiseLevelSampler, Proposal, Residual, Upstream, stream
 from carv_distill.variance import (
     Analysis,
     MeasuredGradient,
@@ -128,20 +129,48 @@ def test_too_little_is_refused_before_anything_is_measured() -> None:
         ("draws must be at least 1, found 0", {"draws": (4, 0)}),
         ("pairs must be at least 3, found 2", {"pairs": 2}),
         ("budget_upstreams must be at least 3, found 2", {"budget_upstreams": 2}),
+        ("upstream must be the gradient's own R = 2 or less, found 3", {"upstream": 3}),
     ):
         with pytest.raises(ValueError, match=name):
             analyse(gradient, **options)  # type: ignore[arg-type]
 
 
-def test_arms_by_sampler() -> None:
-    weights = Proposal.from_weights(torch.tensor([1.0, 2.0]))
-    for sampler, learned, arm in (
-        (NoiseLevelSampler(Proposal.uniform(), "iid"), False, "uniform"),
-        (NoiseLevelSampler(weights, "iid"), False, "IW"),
-        (NoiseLevelSampler(Proposal.uniform(), "global"), False, "Strat"),
-        (NoiseLevelSampler(Proposal.uniform(), "global"), True, "IW+Strat"),
+def test_a_gradient_has_the_standard_arm_that_draws_the_same_or_its_own() -> None:
+    """Not one that is much like it: another strategy, coupling or proposal has another variance."""
+    weights, others = (Proposal.from_weights(torch.tensor(w)) for w in ([1.0, 2.0], [1.0, 3.0]))
+    for sampler, arm in (
+        (NoiseLevelSampler(Proposal.uniform(7), "iid"), "uniform"),
+        (NoiseLevelSampler(weights, "iid"), "IW"),
+        (NoiseLevelSampler(weights, "stratified"), "IW+Strat"),
+        (NoiseLevelSampler(others, "stratified"), "own"),
+        (NoiseLevelSampler(Proposal.uniform(), "stratified"), "Strat"),
+        (NoiseLevelSampler(Proposal.uniform(), "global"), "own"),
+        (NoiseLevelSampler(Proposal.uniform(), "nested"), "own"),
+        (NoiseLevelSampler(Proposal.uniform(), "stratified", "antithetic"), "own"),
     ):
-        assert replace(gradient_of(MODEL), sampler=sampler, learned=learned).arm == arm
+        gradient = replace(gradient_of(MODEL), sampler=sampler, importance=lambda defensive: weights)
+        assert gradient.arm(0.1) == arm
+    assert replace(gradient_of(MODEL), sampler=NoiseLevelSampler(weights, "iid")).arm(0.1) == "own"
+
+
+def test_its_own_sampler_is_measured_where_no_standard_one_is_that() -> None:
+    """Antithetic pairs remove what is linear in ε: with the samples fixed there is at (2, 4) only what strata
+    leave of the level's part; 24 pairs, 4 SE. An odd K, which its strategy has not, is left out."""
+    sampler = NoiseLevelSampler(Proposal.uniform(), "paired", "antithetic")
+    told: list[str] = []
+    a = analyse(replace(gradient_of(MODEL), sampler=sampler), 2, (1, 3, 4), 24, 8, 4, 4, progress=told.append)
+    assert [t.split(":")[0] for t in told] == [f"{n} of {len(told)}" for n in range(1, len(told) + 1)]
+    assert a.setting == ("own", 2, 4)
+    assert [r.draws for r in a.comparison.rows if r.arm == "own"] == [1, 4]
+    within = a.comparison.row("own", 4).within
+    # of √2 sin(2πu) the means over [0, ½) and [½, 1) take 8/π²; two levels, each for two draws
+    expected = MODEL.level * (1 - 8 / math.pi**2) / 2 / 2
+    assert abs(within.value - expected) < 4 * within.se
+    assert "run's own strategy, proposal and coupling" in str(analysis_tables(a)[0])
+    assert "that of the run's own (2, 4)" in (said := " ".join(conclusions(a)))
+    assert "(2, 4) own" not in said
+    assert analysis_dict(a)["own"]["sampler"] == "own"
+    assert all(row.draws % 2 == 0 for name, row in a.advice.items() if name == "own" and row.draws > 1)
 
 
 def test_a_context_is_around_the_forward_passes_alone() -> None:
@@ -197,7 +226,7 @@ def test_without_a_context_nothing_changes() -> None:
 
 
 def test_other_costs_are_timed() -> None:
-    """What an iteration does besides is in the costs, and a chunk reaches the timed residuals."""
+    """What an iteration does besides is in the costs, and a chunk reaches all residuals."""
     rows: list[int] = []
     theta = MODEL.parameters()
     plain = MODEL.pipeline(theta)
@@ -215,13 +244,13 @@ def test_other_costs_are_timed() -> None:
         timer.seconds["other"] = [7.0, 7.0, 7.0]
 
     gradient = replace(
-        gradient_of(MODEL), pipeline=pipeline, parameters=[theta], chunk=3, time_other=time_other
+        gradient_of(MODEL), pipeline=pipeline, parameters=[theta], chunk=Chunk(3), time_other=time_other
     )
     told: list[str] = []
     analysis = analyse(gradient, 1, (1,), 3, 3, 2, 2, progress=told.append)
     assert [t.split(":")[0] for t in told] == [f"{n} of {len(told)}" for n in range(1, len(told) + 1)]
     assert analysis.comparison.cost.other == 7.0
-    assert max(rows[: 11 * 3]) == 3  # R·K = 8 in three calls, eleven rounds
+    assert max(rows) == 3  # in the pilots, too
     assert analysis.check.seconds > 7
 
 
@@ -243,3 +272,36 @@ def test_draws_that_all_lie_above_its_own_are_refused_before_anything_is_measure
 
     with pytest.raises(ValueError, match="at the gradient's own K = 4 or below, found"):
         analyse(replace(gradient_of(MODEL), time_other=never), 2, (5, 8), 3, 3)
+
+
+def test_few_samples_are_compared_by_more_pairs() -> None:
+    """As many upstream samples stand behind a row at R = 1 as at 8, at the run's own R of both."""
+    for own, upstream, pairs in ((1, 1, 128), (2, 2, 64), (8, 8, 16), (32, 8, 16)):
+        gradient = replace(gradient_of(MODEL), upstream=own)
+        rows = analyse(gradient, draws=(1,), budget_upstreams=3, profile_bins=2, profile_upstreams=2)
+        base = rows.comparison.base
+        assert (base.upstream, len(base.within.terms)) == (upstream, pairs)
+
+
+def test_draws_that_are_not_finite_are_left_out_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    """One in twelve: the measures stay finite, and close to those without."""
+    theta = MODEL.parameters()
+    plain = MODEL.pipeline(theta)
+    finite = FiniteDraws()
+
+    def pipeline(count: int, generator: torch.Generator) -> Upstream:
+        x, residual, *_ = plain(count, generator)
+
+        def spoilt(x: Tensor, u: Tensor, eps: Tensor, index: Tensor) -> Tensor:
+            lost = (eps[:, 0] > 1.383)[:, None]  # Φ(1.383) = 11/12
+            return torch.where(lost, torch.inf, residual(x, u, eps, index))
+
+        return Upstream(x, spoilt, finite=finite)
+
+    gradient = replace(gradient_of(MODEL), pipeline=pipeline, parameters=[theta], finite=finite)
+    a = analyse(gradient, 2, (1, 4), 16, 32, 4, 8)
+    assert all(math.isfinite(row.total.value) for row in a.comparison.rows)
+    assert a.comparison.budget.within.value == pytest.approx(MODEL.level + MODEL.noise, rel=0.5)
+    (said,) = [r.getMessage() for r in caplog.records if "not finite" in r.getMessage()]
+    left_out, total = (int(word) for word in said.split(" draws")[0].split(" of "))
+    assert left_out / total == pytest.approx(1 / 12, abs=4 * (11 / 144 / total) ** 0.5)

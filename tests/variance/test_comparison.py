@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,10 +99,32 @@ def test_antithetic_noise_is_advised_with_an_even_k(comparison: Comparison) -> N
     sampler = NoiseLevelSampler(UNIFORM, "stratified", "antithetic")
     arms = [Arm("uniform", NoiseLevelSampler(UNIFORM, "iid")), Arm("best", sampler)]
     c = compare(MODEL.pipeline(theta), [theta], arms, 1, (2, 4, 6), 20, CostModel(9, 1), comparison.budget)
-    assert [r.noise for r in c.rows[::3]] == ["iid", "antithetic"]
+    assert [r.sampler.noise for r in c.rows[::3]] == ["iid", "antithetic"]
     for most in (3, 5, 7):
         assert c.advice("best", 64.0, max_draws=most).draws % 2 == 0
     assert c.advice("uniform", 64.0, max_draws=2).draws == 2  # nothing below what was measured
+
+
+def test_what_is_spread_over_the_batch_is_known_from_the_measured_r_on(comparison: Comparison) -> None:
+    """Nested strata at R = 1 are less than a fourth as good as at R = 4: such an R is neither predicted nor
+    advised; nor, of any sampler, where the upstream samples are spread."""
+    theta = MODEL.parameters()
+    arms = [
+        Arm("uniform", NoiseLevelSampler(UNIFORM, "iid")),
+        Arm("best", NoiseLevelSampler(UNIFORM, "nested")),
+    ]
+    costs = CostModel(50.0, 1.0)  # a sample is dear: many draws of one pay
+    c = compare(MODEL.pipeline(theta), [theta], arms, 4, (1, 2), 8, costs, comparison.budget)
+    spent = costs(4, 2)
+    assert c.advice("uniform", spent).upstream < 4
+    assert c.advice("best", spent).upstream == 4
+    with pytest.raises(ValueError, match="R = 3 is below the smallest one measured, 4"):
+        c.within_model("best").variance(3, 2)
+    with pytest.raises(ValueError, match="does not pay for R = 4, K = 1"):
+        c.advice("best", costs(4, 1) - 1)
+    spread = replace(c, spread=True)
+    assert spread.advice("uniform", spent).upstream == 4
+    assert c.advice("best").upstream == 4  # the least, without a budget
 
 
 def test_no_between_variance_is_drawn_too(tmp_path: Path) -> None:

@@ -43,8 +43,8 @@ class AttributedModel:
     training: TrainingSet
     shape: tuple[int, ...]
     """Of a picture, (C, H, W) or (F, 3, H, W)."""
-    classes: int
-    """Of the labels; 0 where samples have prompts."""
+    classes: int | None
+    """Of the labels, 0 where nothing is said of a sample; None where samples have prompts."""
     prepare: Callable[[Tensor, list[Any]], Samples]
     """Pictures [n, …] in [−1, 1] with a label or prompt each → samples."""
     generate: Callable[[Sequence[Any]], Samples]

@@ -99,7 +99,7 @@ def prompted_model(
         schedule=teacher.schedule,
         training=_training(found, model, pipeline, folder / "latents", o.workers),
         shape=tuple(found.spec.shape),
-        classes=0,
+        classes=None,
         prepare=model.prepare,
         generate=model.generate,
         asked=lambda count: [captions[n * len(captions) // count] for n in range(count)],

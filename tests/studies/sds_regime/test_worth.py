@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from carv_distill.carv import NoiseLevelSampler, Proposal
 from carv_distill.variance import ArmVariance, Comparison, CostModel, Estimate, VarianceBudget, mean_estimate
 from studies.sds_regime import worth
 from studies.sds_regime.cells import Cell
 from studies.sds_regime.figures import draw_worth
 
+SAMPLER = NoiseLevelSampler(Proposal.uniform(), "iid")
 SECONDS = {"1,1": 1.0, "1,2": 1.2, "1,4": 1.6, "1,8": 2.4, "1,16": 4.0, "2,1": 1.8}
 
 
@@ -26,7 +28,7 @@ def made_up(share: float, seed: int) -> Comparison:
 
     between = about(1.0)
     rows = [
-        ArmVariance(arm, 1, k, about(20 / k * (share if arm == "Strat" and k > 1 else 1)), "iid", between)
+        ArmVariance(arm, 1, k, about(20 / k * (share if arm == "Strat" and k > 1 else 1)), SAMPLER, between)
         for arm in ("uniform", "Strat")
         for k in worth.DRAWS
     ]
