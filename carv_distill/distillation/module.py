@@ -240,10 +240,9 @@ class DMDModule(EstimatedModule):
         }
         assert self.product is not None, "a module without a product saves nothing"
         network, rows = self.gathered or (self._average_network, self._rows)
-        o = self.objective
-        with self.averaging.on_device(o.ema_parameters, o.student_parameters[0].device):
-            beside = networks_beside(network, rows, self.options.ema_beside)
-            self.product.save(folder, network, known | dict(figures or {}), beside)
+        self.averaging.finish()
+        beside = networks_beside(network, rows, self.options.ema_beside)
+        self.product.save(folder, network, known | dict(figures or {}), beside)
         self.gathered = None
 
     def gather(self) -> None:

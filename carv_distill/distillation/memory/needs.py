@@ -14,8 +14,9 @@ number, N processes that share every part, and A adapters or networks that are a
     beside       codec, text encoders, discriminator, as far as they stay
 
 Adapters are not shared out: of their parts N is 1. A process that shards (FSDP) gathers one block of the
-network at a time and the next one meanwhile, which counts as transient too. Not counted: what CUDA itself and
-its kernels take, of the order of 1 GiB, and what of the allocator's memory is in pieces too small to use. So
+network at a time and the next one meanwhile, which counts as transient too. The student is written from the
+host's memory. Not counted: what CUDA itself and its kernels take, of the order of 1 GiB, and what of the
+allocator's memory is in pieces too small to use. So
 the sum is mostly less than what is needed; but activations under gradient checkpointing came out up to a
 tenth too many on miniatures.
 """
