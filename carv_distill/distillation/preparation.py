@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from carv_distill.data.captioned import CaptionedSet
 from carv_distill.data.sets import ImageSet
 from carv_distill.engine.checkpoints import load_checkpoint
-from carv_distill.engine.devices import autocast_of, own_device
+from carv_distill.engine.devices import autocast_of, free_memory, own_device
 from carv_distill.engine.fid_trace import FIDTrace
 from carv_distill.engine.metrics import read_metrics
 from carv_distill.engine.sample_grid import SampleGrid
@@ -27,7 +27,7 @@ from .building import build_module, is_prompted, load_data
 from .conditions import Prompts
 from .export.text_student import TextProduct
 from .gradient import gradient_of
-from .memory.needs import free_memory, require_memory
+from .memory.needs import require_memory
 from .memory.plan import plan_of
 from .module import DMDModule
 from .optimisers import adamw_8bit_class
