@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import Optimizer
@@ -18,7 +19,7 @@ from carv_distill.carv import carv_loss
 from carv_distill.engine.averages import Averaging, HostAveraging
 from carv_distill.engine.estimator import EstimatedModule, Estimator, observer
 from carv_distill.engine.sharding import Skeleton, network_parameters
-from carv_distill.processes import Share, unsynchronised
+from carv_distill.processes import Share
 from carv_distill.teachers.adapters import whole_network
 from carv_distill.teachers.network import RawNetwork
 
@@ -90,7 +91,6 @@ class DMDModule(EstimatedModule):
                 average.copy_(parameter)
         if beside := self.options.ema_beside:
             student = nn.utils.parameters_to_vector(o.student_parameters).detach()
-            # no buffer: several processes would send it round at every update
             self.averages = nn.Parameter(student.repeat(len(beside), 1), requires_grad=False)
 
     def shard(self, mesh: DeviceMesh) -> None:
@@ -193,8 +193,9 @@ class DMDModule(EstimatedModule):
         if self._trainer is None:
             (loss / self.accumulate).backward()
             return
-        reduced = last and self.average_skeleton is not None
-        with contextlib.nullcontext() if reduced else unsynchronised(self.trainer.strategy):
+        waits = self.average_skeleton is not None and not last
+        strategy = cast(ParallelStrategy, self.trainer.strategy)
+        with strategy.block_backward_sync() if waits else contextlib.nullcontext():
             self.manual_backward(loss / self.accumulate)
 
     @property
