@@ -33,7 +33,7 @@ from .module import DMDModule
 from .optimisers import adamw_8bit_class
 from .options import DMDConfig
 from .real_latents import RealLatents
-from .start import start_from
+from .start import require_same_base, start_from
 from .traces import TraceFigure, VarianceTrace, draw_run
 
 
@@ -76,6 +76,7 @@ def prepare(config: DMDConfig, device: str, world_size: int) -> Prepared:
 
     def begin() -> None:
         if config.dmd.start is not None:
+            require_same_base(config, config.dmd.start)
             start_from(module, config.dmd.start)
 
     return Prepared(
