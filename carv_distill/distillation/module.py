@@ -25,7 +25,7 @@ from carv_distill.teachers.network import RawNetwork
 
 from .averages import average_decays, networks_beside
 from .export.image_student import Product
-from .objective import DMDObjective, Samples, draw, real_parts
+from .objective import DMDObjective, Generated, Samples, draw, real_parts
 from .optimisers import make_optimisers, set_learning_rates
 
 FROZEN = ("objective.teacher.", "objective.codec.")
@@ -127,7 +127,7 @@ class DMDModule(EstimatedModule):
         real: list[list[Samples]] | list[list[None]] = [[None] * len(shares)] * sets
         if batch is not None:
             real = real_parts(batch, len(shares), sets, o.fake_batch)
-        losses, samples = [], []
+        losses, samples = [], list[Generated]()
         for i in range(o.fake_updates_per_student):
             if i == 0 or not o.fake_reuse:
                 streams = [self.streams(share.index, step, "samples", i)[0] for share in shares]
@@ -140,7 +140,7 @@ class DMDModule(EstimatedModule):
         optimizers: Sequence[Optimizer],
         step: int | str,
         i: int,
-        samples: Sequence[Samples],
+        samples: Sequence[Generated],
         real: Sequence[Samples | None],
     ) -> Tensor:
         """One fake-score update on the student samples of each share; returns its loss."""
