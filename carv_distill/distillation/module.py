@@ -268,7 +268,7 @@ class DMDModule(EstimatedModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.averaging.finish()
         super().on_save_checkpoint(checkpoint)
-        if rows := self._whole_rows():
+        if self.average_skeleton is not None and (rows := self._whole_rows()):
             checkpoint["state_dict"]["averages"] = torch.stack(rows)
 
     def train_dataloader(self) -> Iterable[Any]:

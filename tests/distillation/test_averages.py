@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from carv_distill.distillation.averages import average_decays, networks_beside
+from carv_distill.distillation.building import build_module, load_data
 from carv_distill.distillation.memory.footprint import LiveBytes
 from carv_distill.distillation.options import DMDConfig, DMDOptions
 from carv_distill.errors import UserError
@@ -78,6 +79,14 @@ def test_decays() -> None:
     assert average_decays(options, 10, 0) == [0.5, 0.5]
     options.ema_ramp = True
     assert average_decays(options, 10, 0) == [0.1, 0.1]
+
+
+def test_a_checkpoint_of_whole_networks_copies_no_average(small_config: MakeConfig) -> None:
+    config = small_config(BESIDE)
+    module = build_module(config, load_data(config))
+    checkpoint = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
+    assert checkpoint["state_dict"]["averages"].data_ptr() == module.averages.data_ptr()
 
 
 def test_networks_beside_are_copies() -> None:
