@@ -71,6 +71,8 @@ class DMDModule(EstimatedModule):
         if self.options.fake_clip_norm is not None:
             self.register_buffer("fake_clipped", torch.zeros((), dtype=torch.long))
         self.averaging = HostAveraging() if self.options.ema_memory == "host" else Averaging()
+        self.denoising: list[Tensor] = []
+        """Losses of the fake score's last updates, without what a discriminator adds."""
         self.reset_averages()
         self.average_skeleton: Skeleton | None = None
         """Of the student's average, where it is sharded."""
@@ -128,6 +130,7 @@ class DMDModule(EstimatedModule):
         if batch is not None:
             real = real_parts(batch, len(shares), sets, o.fake_batch)
         losses, samples = [], list[Generated]()
+        self.denoising = []
         for i in range(o.fake_updates_per_student):
             if i == 0 or not o.fake_reuse:
                 streams = [self.streams(share.index, step, "samples", i)[0] for share in shares]
@@ -144,16 +147,18 @@ class DMDModule(EstimatedModule):
         real: Sequence[Samples | None],
     ) -> Tensor:
         """One fake-score update on the student samples of each share; returns its loss."""
-        losses = []
+        losses, denoising = [], []
         for share, generated, images in zip(self.shares, samples, real, strict=True):
             streams = self.streams(share.index, step, "fake", i)
             loss = self.objective.fake_loss(share, generated, *streams, images)
             self._accumulate(loss, last=share == self.shares[-1])
             losses.append(loss.detach())
+            denoising.append(self.objective.latest_denoising)
         for vector, optimizer in zip(self.fake_vectors, optimizers, strict=True):
             clipped = vector.descend(optimizer, self.options.fake_clip_norm)
             if clipped is not None:
                 self.fake_clipped += clipped
+        self.denoising.append(torch.stack(denoising).mean())
         return torch.stack(losses).mean()
 
     def student_update(self, optimizer: LightningOptimizer, step: int) -> Tensor:
@@ -212,7 +217,7 @@ class DMDModule(EstimatedModule):
     def metrics(self) -> dict[str, Tensor]:
         """As this process saw the update; the gradient's norm is that of what was applied, after clipping."""
         values = {
-            "loss/fake": self.latest_losses["fake"],
+            "loss/fake": torch.stack(self.denoising).mean(),
             "student/direction_norm": self.latest_losses["student"],
             "student/grad_norm": self.student_vector.gradient_norm(),
         }

@@ -96,6 +96,8 @@ class DMDObjective(nn.Module):
         if gan.on:
             read = cast(RawNetwork, networks.student.network)
             self.discriminator = Discriminator(read, first, gan.scales, seed)
+        self.latest_denoising = torch.zeros(())
+        """The fake score's own loss in its last update, of the last share."""
         self.latest_discriminator: Tensor | None = None
         """Its loss in the last update, of the last share; 2 ln 2 where it cannot tell."""
         self._list_parameters()
@@ -201,6 +203,7 @@ class DMDObjective(nn.Module):
         x, cond = samples
         sigma, eps = self._fake_draw(share, x, own, shared)
         loss = _FAKE_LOSSES[self.options.fake_loss](self.fake, x, sigma, eps, cond)
+        self.latest_denoising = loss.detach()
         if self.discriminator is None or real is None:
             return loss
         real = self._encode_real(real[0], own), real[1]
