@@ -34,6 +34,7 @@ from carv_distill.distillation.options import DMDConfig
 from carv_distill.engine import optimisation
 from carv_distill.engine.console import quiet_libraries
 from carv_distill.engine.sharded_strategy import ShardedStrategy
+from carv_distill.engine.strategies import UnwrappedStrategy
 from carv_distill.processes import average_over_ranks
 from carv_distill.tasks import load_config
 
@@ -103,7 +104,7 @@ def fit(
     module: Timed, steps: int, processes: int = 1, sharded: bool = False, precision: Precision = FLOAT32
 ) -> Timed:
     """The module after so many updates in a trainer that does nothing else."""
-    several = ShardedStrategy() if sharded else "ddp"
+    several = ShardedStrategy() if sharded else UnwrappedStrategy()
     Trainer(
         precision=precision,
         max_steps=steps,

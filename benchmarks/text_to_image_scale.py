@@ -174,7 +174,7 @@ def page_tables(document: Mapping[str, Any]) -> Iterator[str]:
     gpus = (f"{n} GPU{'s' if n > 1 else ''}" for n in GPUS)
     seconds = (f"s, {card}" for card in PEAKS)
     yield _markdown(("model", "training", "learns, M", *gpus, "TFLOP", *seconds), cells)
-    parts = [part for part in asdict(Need()) if part != "beside"]
+    parts = [part for part in asdict(Need()) if part not in ("variance", "beside")]  # which no plan here has
     cells = [
         (row["model"], row["kind"], *(f"{b / GIB:.1f}" for b in (*map(row["need"].get, parts), row["kept"])))
         for row in by_gpus[1]

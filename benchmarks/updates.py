@@ -65,7 +65,7 @@ class Timed(DMDModule):
         z, labels = o.upstream_noise(r, stream(0))
         many = torch.randn(r * k, *o.shape), o.conditions(labels.repeat_interleave(k))
         samples = o.student_samples(stream(1))
-        generated, of_generated = samples[0], o.conditions(samples[1])
+        generated, of_generated = samples
 
         def update_fake() -> None:
             self.fake_update(fake_optimizers, step, 0, [samples], [None])

@@ -1,4 +1,4 @@
-"""Work of several processes: gradients without DDP's hooks, and batches dealt out."""
+"""Work of several processes: batches dealt out, gradients averaged."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from lightning.pytorch.strategies import Strategy
 
 T = TypeVar("T")
 
@@ -36,15 +33,6 @@ class Share:
         """The shares of one process: `accumulate` consecutive ones."""
         first = rank * accumulate
         return [cls(i, world_size * accumulate) for i in range(first, first + accumulate)]
-
-
-def unsynchronised(strategy: Strategy) -> contextlib.AbstractContextManager[None]:
-    """A backward without DDP's hooks, which expect every network in every backward."""
-    from lightning.pytorch.strategies import ParallelStrategy  # measuring does without Lightning
-
-    if isinstance(strategy, ParallelStrategy):
-        return strategy.block_backward_sync()
-    return contextlib.nullcontext()
 
 
 def average_over_ranks(vector: Tensor, world_size: int) -> None:

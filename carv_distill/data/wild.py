@@ -49,6 +49,10 @@ class WildSolids:
         """The views of these numbers, int64 [n]."""
         return WildSolids(self.normals[numbers], self.points[numbers], self.labels[numbers])
 
+    def to(self, device: torch.device | str) -> WildSolids:
+        """The same views on a device, where those that are asked for are then named."""
+        return WildSolids(self.normals.to(device), self.points.to(device), self.labels.to(device))
+
     def pictures(self, views: Tensor, g: torch.Generator, plain: float = 0.0) -> Tensor:
         """A picture of each of these views, float32 [n, 3, S, S] in [−1, 1], everything else at random.
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator
 
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import Parameter
 
 from carv_distill.engine.optimisation import ramped
+from carv_distill.teachers.adapters import whole_network
 from carv_distill.teachers.network import RawNetwork
 
 from .options import DMDOptions
@@ -29,9 +31,14 @@ def average_decays(options: DMDOptions, samples: int, step: int) -> list[float]:
 def networks_beside(
     network: RawNetwork, rows: Iterable[Tensor], decays: Iterable[float]
 ) -> Iterator[tuple[str, RawNetwork]]:
-    """The averages beside the student's first one, rows [d], one network at a time, by their decay."""
+    """The averages beside the student's first one, rows [d], one network at a time, by their decay: to be
+    written, with the numbers of the row on the CPU and all else, as what adapters lie over, the network's."""
+    parameters, whole = list(network.parameters()), whole_network(network)
+    others = {id(tensor): tensor for tensor in (*whole.parameters(), *whole.buffers())}
     for row, decay in zip(rows, decays, strict=True):
-        beside = copy.deepcopy(network)
-        own = row.to(next(network.parameters()).device, copy=True)
-        nn.utils.vector_to_parameters(own, beside.parameters())
-        yield f"{decay:g}", beside
+        parts = row.to("cpu", copy=True).split([p.numel() for p in parameters])
+        own = {
+            id(p): Parameter(part.view_as(p), p.requires_grad)
+            for p, part in zip(parameters, parts, strict=True)
+        }
+        yield f"{decay:g}", copy.deepcopy(network, others | own)

@@ -237,7 +237,7 @@ def _module(
         shape = data.spec.shape
     return DMDModule(
         objective=objective,
-        estimator=build_estimator(config.estimator, timesteps),
+        estimator=build_estimator(config.estimator, timesteps, (config.dmd.t_min, config.dmd.t_max)),
         seed=config.seed,
         product=product,
         accumulate=accumulated_shares(config, world_size),

@@ -65,12 +65,13 @@ def update_gradient(
 def gradient_of(
     module: DMDModule, share: Share = ALONE, shared: torch.Generator | None = None, step: int = 0
 ) -> MeasuredGradient:
-    """The gradient that a module descends, of the whole batch or of one share of it."""
+    """The gradient that a module descends, of the whole batch or of one share of it, by the sampler as
+    configured, without what was learned."""
     e = module.estimator
     return MeasuredGradient(
         pipeline=module.objective.pipeline(share, shared),
         parameters=list(module.objective.student_parameters),
-        sampler=e.sampler_at(step),
+        sampler=e.sampler,
         upstream=e.upstream,
         draws=e.draws,
         seed=module.seed,

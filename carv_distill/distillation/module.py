@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import Optimizer
@@ -18,13 +19,13 @@ from carv_distill.carv import carv_loss
 from carv_distill.engine.averages import Averaging, HostAveraging
 from carv_distill.engine.estimator import EstimatedModule, Estimator, observer
 from carv_distill.engine.sharding import Skeleton, network_parameters
-from carv_distill.processes import Share, unsynchronised
+from carv_distill.processes import Share
 from carv_distill.teachers.adapters import whole_network
 from carv_distill.teachers.network import RawNetwork
 
 from .averages import average_decays, networks_beside
 from .export.image_student import Product
-from .objective import DMDObjective, Samples, draw, real_parts
+from .objective import DMDObjective, Generated, Samples, draw, real_parts
 from .optimisers import make_optimisers, set_learning_rates
 
 FROZEN = ("objective.teacher.", "objective.codec.")
@@ -70,6 +71,8 @@ class DMDModule(EstimatedModule):
         if self.options.fake_clip_norm is not None:
             self.register_buffer("fake_clipped", torch.zeros((), dtype=torch.long))
         self.averaging = HostAveraging() if self.options.ema_memory == "host" else Averaging()
+        self.denoising: list[Tensor] = []
+        """Losses of the fake score's last updates, without what a discriminator adds."""
         self.reset_averages()
         self.average_skeleton: Skeleton | None = None
         """Of the student's average, where it is sharded."""
@@ -90,7 +93,6 @@ class DMDModule(EstimatedModule):
                 average.copy_(parameter)
         if beside := self.options.ema_beside:
             student = nn.utils.parameters_to_vector(o.student_parameters).detach()
-            # no buffer: several processes would send it round at every update
             self.averages = nn.Parameter(student.repeat(len(beside), 1), requires_grad=False)
 
     def shard(self, mesh: DeviceMesh) -> None:
@@ -127,7 +129,8 @@ class DMDModule(EstimatedModule):
         real: list[list[Samples]] | list[list[None]] = [[None] * len(shares)] * sets
         if batch is not None:
             real = real_parts(batch, len(shares), sets, o.fake_batch)
-        losses, samples = [], []
+        losses, samples = [], list[Generated]()
+        self.denoising = []
         for i in range(o.fake_updates_per_student):
             if i == 0 or not o.fake_reuse:
                 streams = [self.streams(share.index, step, "samples", i)[0] for share in shares]
@@ -140,20 +143,22 @@ class DMDModule(EstimatedModule):
         optimizers: Sequence[Optimizer],
         step: int | str,
         i: int,
-        samples: Sequence[Samples],
+        samples: Sequence[Generated],
         real: Sequence[Samples | None],
     ) -> Tensor:
         """One fake-score update on the student samples of each share; returns its loss."""
-        losses = []
+        losses, denoising = [], []
         for share, generated, images in zip(self.shares, samples, real, strict=True):
             streams = self.streams(share.index, step, "fake", i)
             loss = self.objective.fake_loss(share, generated, *streams, images)
             self._accumulate(loss, last=share == self.shares[-1])
             losses.append(loss.detach())
+            denoising.append(self.objective.latest_denoising)
         for vector, optimizer in zip(self.fake_vectors, optimizers, strict=True):
             clipped = vector.descend(optimizer, self.options.fake_clip_norm)
             if clipped is not None:
                 self.fake_clipped += clipped
+        self.denoising.append(torch.stack(denoising).mean())
         return torch.stack(losses).mean()
 
     def student_update(self, optimizer: LightningOptimizer, step: int) -> Tensor:
@@ -193,8 +198,9 @@ class DMDModule(EstimatedModule):
         if self._trainer is None:
             (loss / self.accumulate).backward()
             return
-        reduced = last and self.average_skeleton is not None
-        with contextlib.nullcontext() if reduced else unsynchronised(self.trainer.strategy):
+        waits = self.average_skeleton is not None and not last
+        strategy = cast(ParallelStrategy, self.trainer.strategy)
+        with strategy.block_backward_sync() if waits else contextlib.nullcontext():
             self.manual_backward(loss / self.accumulate)
 
     @property
@@ -211,7 +217,7 @@ class DMDModule(EstimatedModule):
     def metrics(self) -> dict[str, Tensor]:
         """As this process saw the update; the gradient's norm is that of what was applied, after clipping."""
         values = {
-            "loss/fake": self.latest_losses["fake"],
+            "loss/fake": torch.stack(self.denoising).mean(),
             "student/direction_norm": self.latest_losses["student"],
             "student/grad_norm": self.student_vector.gradient_norm(),
         }
@@ -240,10 +246,9 @@ class DMDModule(EstimatedModule):
         }
         assert self.product is not None, "a module without a product saves nothing"
         network, rows = self.gathered or (self._average_network, self._rows)
-        o = self.objective
-        with self.averaging.on_device(o.ema_parameters, o.student_parameters[0].device):
-            beside = networks_beside(network, rows, self.options.ema_beside)
-            self.product.save(folder, network, known | dict(figures or {}), beside)
+        self.averaging.finish()
+        beside = networks_beside(network, rows, self.options.ema_beside)
+        self.product.save(folder, network, known | dict(figures or {}), beside)
         self.gathered = None
 
     def gather(self) -> None:
@@ -268,7 +273,7 @@ class DMDModule(EstimatedModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.averaging.finish()
         super().on_save_checkpoint(checkpoint)
-        if rows := self._whole_rows():
+        if self.average_skeleton is not None and (rows := self._whole_rows()):
             checkpoint["state_dict"]["averages"] = torch.stack(rows)
 
     def train_dataloader(self) -> Iterable[Any]:

@@ -33,6 +33,8 @@ from .options import DMDOptions
 
 Samples = tuple[Tensor, Tensor]
 """Images, or what a teacher of latents denoises, and the numbers of their conditions, of one share."""
+Generated = tuple[Tensor, Cond]
+"""A student's samples and their conditions, looked up once, of one share."""
 ALONE = Share(0, 1)
 """The whole batch as one share."""
 _FAKE_LOSSES = {"weighted": denoising_loss, "x0": reconstruction_loss}
@@ -94,6 +96,8 @@ class DMDObjective(nn.Module):
         if gan.on:
             read = cast(RawNetwork, networks.student.network)
             self.discriminator = Discriminator(read, first, gan.scales, seed)
+        self.latest_denoising = torch.zeros(())
+        """The fake score's own loss in its last update, of the last share."""
         self.latest_discriminator: Tensor | None = None
         """Its loss in the last update, of the last share; 2 ln 2 where it cannot tell."""
         self._list_parameters()
@@ -145,10 +149,11 @@ class DMDObjective(nn.Module):
         return torch.cat([self.codec.decode(self.generate(student, *part)) for part in parts])
 
     @torch.no_grad()
-    def student_samples(self, own: torch.Generator) -> Samples:
-        """Samples and labels for the fake score to learn from."""
-        z, labels = self.upstream_noise(self.options.fake_batch, own)
-        return self.generate(self.student, z, labels), labels
+    def student_samples(self, own: torch.Generator) -> Generated:
+        """Samples for the fake score to learn from."""
+        z, numbers = self.upstream_noise(self.options.fake_batch, own)
+        cond = self.conditions(numbers)
+        return self.origin(self.student, z, cond), cond
 
     def pipeline(
         self, share: Share = ALONE, shared: torch.Generator | None = None
@@ -157,47 +162,48 @@ class DMDObjective(nn.Module):
         training, its trace and every measurement take their gradients from here."""
 
         def upstream(count: int, g: torch.Generator) -> Upstream:
-            z, labels = self.upstream_noise(count, g)
-            x = self.generate(self.student, z, labels)
+            z, numbers = self.upstream_noise(count, g)
+            cond = self.conditions(numbers)
+            x = self.origin(self.student, z, cond)
             weight = self.options.gan.student_weight
             if self.discriminator is None or not weight:
-                return Upstream(x, self.residual(labels))
+                return Upstream(x, self.residual(cond))
             head = self.discriminator
 
             def push(g: torch.Generator) -> Tensor:
                 sigma, eps = self._fake_draw(share, x, g, shared)
-                cond = self.conditions(labels)
                 return weight * x[0].numel() * generator_direction(self.read, head, x, sigma, eps, cond)
 
-            return Upstream(x, self.residual(labels), push)
+            return Upstream(x, self.residual(cond), push)
 
         return upstream
 
-    def residual(self, labels: Tensor) -> Residual:
-        """The DMD residual of student samples with these labels, outside of the training's autocast."""
+    def residual(self, cond: Cond) -> Residual:
+        """The DMD residual of student samples under these conditions, outside of the training's autocast."""
         o = self.options
 
         def residual(x: Tensor, u: Tensor, eps: Tensor, index: Tensor) -> Tensor:
             sigma = self.schedule.sigma(o.t_min + (o.t_max - o.t_min) * u)
             with _residual_context(x, o.residual_precision):
-                return dmd_residual(self.fake, self.teacher, x, sigma, eps, self.conditions(labels[index]))
+                rows = None if cond is None else cond[index]
+                return dmd_residual(self.fake, self.teacher, x, sigma, eps, rows)
 
         return residual
 
     def fake_loss(
         self,
         share: Share,
-        samples: Samples,
+        samples: Generated,
         own: torch.Generator,
         shared: torch.Generator,
         real: Samples | None = None,
     ) -> Tensor:
         """Denoising loss of the fake score on student samples, one noise level each, uniform in u; with real
         images, the discriminator's loss on top."""
-        x, labels = samples
+        x, cond = samples
         sigma, eps = self._fake_draw(share, x, own, shared)
-        cond = self.conditions(labels)
         loss = _FAKE_LOSSES[self.options.fake_loss](self.fake, x, sigma, eps, cond)
+        self.latest_denoising = loss.detach()
         if self.discriminator is None or real is None:
             return loss
         real = self._encode_real(real[0], own), real[1]
@@ -214,24 +220,24 @@ class DMDObjective(nn.Module):
     def _separation(
         self,
         head: Discriminator,
-        samples: Samples,
+        samples: Generated,
         real: Samples,
         levels: Sequence[tuple[Tensor, Tensor]],
         own: torch.Generator,
     ) -> Tensor:
         """The discriminator's weighted loss and its approximate R1 penalty."""
         gan = self.options.gan
-        (x, labels), (images, captions) = samples, real
-        cond = self.conditions(captions)
-        of_real = head.logits(self.read, images, *levels[1], cond)
-        of_samples = head.logits(self.read, x, *levels[0], self.conditions(labels))
+        (x, cond), (images, captions) = samples, real
+        of_captions = self.conditions(captions)
+        of_real = head.logits(self.read, images, *levels[1], of_captions)
+        of_samples = head.logits(self.read, x, *levels[0], cond)
         separation = discriminator_loss(of_samples, of_real)
         self.latest_discriminator = separation.detach()
         loss = gan.fake_weight * separation
         if gan.r1_weight:
             sigma, eps = levels[1]
             near = torch.randn(eps.shape, generator=own, device=eps.device, dtype=eps.dtype)
-            moved = head.logits(self.read, images + gan.r1_noise * near, sigma, eps, cond)
+            moved = head.logits(self.read, images + gan.r1_noise * near, sigma, eps, of_captions)
             loss = loss + gan.r1_weight * (moved - of_real).square().mean()
         return loss
 

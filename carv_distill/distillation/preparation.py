@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from carv_distill.data.captioned import CaptionedSet
 from carv_distill.data.sets import ImageSet
 from carv_distill.engine.checkpoints import load_checkpoint
-from carv_distill.engine.devices import autocast_of, own_device
+from carv_distill.engine.devices import autocast_of, free_memory, own_device
 from carv_distill.engine.fid_trace import FIDTrace
 from carv_distill.engine.metrics import read_metrics
 from carv_distill.engine.sample_grid import SampleGrid
@@ -27,13 +27,13 @@ from .building import build_module, is_prompted, load_data
 from .conditions import Prompts
 from .export.text_student import TextProduct
 from .gradient import gradient_of
-from .memory.needs import free_memory, require_memory
+from .memory.needs import require_memory
 from .memory.plan import plan_of
 from .module import DMDModule
 from .optimisers import adamw_8bit_class
 from .options import DMDConfig
 from .real_latents import RealLatents
-from .start import start_from
+from .start import require_same_base, start_from
 from .traces import TraceFigure, VarianceTrace, draw_run
 
 
@@ -76,6 +76,7 @@ def prepare(config: DMDConfig, device: str, world_size: int) -> Prepared:
 
     def begin() -> None:
         if config.dmd.start is not None:
+            require_same_base(config, config.dmd.start)
             start_from(module, config.dmd.start)
 
     return Prepared(
@@ -141,4 +142,5 @@ def measured_gradient(config: DMDConfig, run: Path, device: str, step: int | Non
     """The gradient that a run descends, at one of its checkpoints (None: the newest)."""
     module = build_module(config, load_data(config), device=device)
     step = load_checkpoint(module, run, config, device, step)
-    return replace(gradient_of(module, step=step), context=autocast_of(config.trainer, device))
+    sampler, context = module.estimator.sampler_at(step), autocast_of(config.trainer, device)
+    return replace(gradient_of(module, step=step), sampler=sampler, context=context)

@@ -9,11 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from carv_distill.digests import content_digest
 from carv_distill.engine.checkpoints import newest_checkpoint
-from carv_distill.engine.folder import read_run_config
+from carv_distill.engine.environment import read_environment
+from carv_distill.engine.folder import CONFIG, read_run_config
 from carv_distill.errors import UserError, one_line
 
 from .module import DMDModule
+from .options import DMDConfig
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +42,33 @@ def start_from(module: DMDModule, place: str) -> None:
     for name in ("student", "fake"):
         _load(getattr(module.objective, name), state, f"objective.{name}.", path)
     module.reset_averages()
+
+
+def require_same_base(config: DMDConfig, place: str) -> None:
+    """Refuses adapters of a run to which B A was something else: they have the same names and shapes with
+    another α, and over another network. Of a checkpoint outside of its run's folder neither is known.
+
+    Raises:
+        UserError: α/r or the teacher's files differ.
+    """
+    run = Path(place) if Path(place).is_dir() else Path(place).parent.parent
+    own = config.dmd.adapters
+    if own.kind == "none" or not (run / CONFIG).is_file():
+        return
+    theirs = read_run_config(run).get("dmd", {}).get("adapters", {})
+    before, now = (theirs.get("alpha") or theirs.get("rank"), own.alpha or own.rank)
+    if before != now:
+        raise UserError(
+            f"dmd.start: the adapters of {run} were trained with dmd.adapters.alpha: {before}, here it is "
+            f"{now}; give dmd.adapters.alpha={before}"
+        )
+    teacher = Path(config.teacher.path)
+    digest = read_environment(run).get("contents", {}).get("teacher.path")
+    if digest is not None and teacher.exists() and content_digest(teacher) != digest:
+        raise UserError(
+            f"dmd.start: the adapters of {run} lie over another teacher than teacher.path: {teacher}; start "
+            "with the one that its config.yaml names"
+        )
 
 
 def _checkpoint(place: Path) -> Path:

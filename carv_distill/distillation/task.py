@@ -155,7 +155,7 @@ DMD = Task(
     product="student",
     prepare=lambda config, device, processes: _preparation().prepare(config, device, processes),
     out_of_memory="a smaller estimator.upstream (with dmd.global_batch for the same batch), dmd.fake_batch, "
-    "dmd.optimiser=adamw_8bit, dmd.ema_memory=host, or with prompts dmd.adapters.kind=lora",
+    "dmd.optimiser=adamw_8bit, dmd.ema_memory=host, variance.every=0, or with prompts dmd.adapters.kind=lora",
     check=_check,
     fixed_length=lambda config: config.dmd.lr_decay != "none",
     gradient=lambda config, run, device, step: _preparation().measured_gradient(config, run, device, step),

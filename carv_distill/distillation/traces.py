@@ -47,8 +47,10 @@ class VarianceTrace(Periodic):
         iid = NoiseLevelSampler(Proposal.uniform(e.sampler.proposal.bins), "iid")
         values: dict[str, float] = {}
         for arm, sampler, draws in (("carv", e.sampler_at(step), e.draws), ("iid", iid, 1)):
-            measured = measure_variance(module, sampler, draws, self.pairs, (step, "variance"))
-            values |= _columns(f"variance/{arm}", measured)
+            # by no name: a network's mean gradient would stay through the next arm
+            values |= _columns(
+                f"variance/{arm}", measure_variance(module, sampler, draws, self.pairs, (step, "variance"))
+            )
         write_metrics(trainer, values)
         for arm in ("carv", "iid"):
             module.log(f"variance/{arm}", values[f"variance/{arm}/total"], logger=False)

@@ -45,6 +45,16 @@ def own_device(device: str) -> str:
     return f"cuda:{number % torch.cuda.device_count()}" if device == "cuda" else device
 
 
+def free_memory(device: str) -> int | None:
+    """Bytes of this process's CUDA device that nobody has, and those that torch has there but does not use;
+    None of a CPU, where memory ends in another way."""
+    if device != "cuda":
+        return None
+    own = own_device(device)
+    free, _ = torch.cuda.mem_get_info(own)
+    return free + torch.cuda.memory_reserved(own) - torch.cuda.memory_allocated(own)
+
+
 def take_own_device(device: str) -> None:
     """Makes :func:`own_device` the process's current GPU, before anything is put there: `cuda` alone is the
     first one of all processes."""

@@ -50,8 +50,14 @@ class Estimator:
         return replace(self.sampler, proposal=self.adaptive.proposal(step))
 
 
-def build_estimator(options: EstimatorOptions, timesteps: int | None) -> Estimator:
+def build_estimator(
+    options: EstimatorOptions, timesteps: int | None, levels: tuple[float, float] = (0.0, 1.0)
+) -> Estimator:
     """As configured; with discrete timesteps, a proposal has one bin for each.
+
+    Args:
+        levels: the ends of the part of the teacher's schedule, [0, 1], that u in [0, 1) goes through. Of
+            configured weights it takes those at the middles of as many equal bins of it.
 
     Raises:
         UserError: weights that are no density, or not one for each timestep.
@@ -63,8 +69,11 @@ def build_estimator(options: EstimatorOptions, timesteps: int | None) -> Estimat
                 f"estimator.weights: found {len(options.weights)}; the teacher has {timesteps} timesteps and "
                 "needs one for each"
             )
+        weights, (low, high) = torch.tensor(options.weights), levels
+        middles = (torch.arange(len(weights), dtype=torch.float64) + 0.5) / len(weights)
+        places = (low + (high - low) * middles) * len(weights)
         try:
-            proposal = Proposal.from_weights(torch.tensor(options.weights), options.defensive)
+            proposal = Proposal.from_weights(weights[places.long()], options.defensive)
         except ValueError as error:
             raise UserError(f"estimator.weights: {error}") from error
     sampler = NoiseLevelSampler(proposal, options.strategy, options.noise)

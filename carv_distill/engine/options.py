@@ -33,7 +33,8 @@ class EstimatorOptions:
     proposal: str = one_of(PROPOSALS, "uniform")
     """Density q of the noise levels. weights: task dmd alone; weighting: q ∝ w(t), task sds alone."""
     weights: list[float] = field(default_factory=list)
-    """With `proposal: weights`: relative weight of each of N equal bins of u."""
+    """With `proposal: weights`: relative weight of each of N equal bins of the teacher's schedule, of which
+    dmd.t_min and dmd.t_max take a part; N is the number of its timesteps, where it has them."""
     statistic: str = one_of(STATISTICS, "second_moment")
     """With `proposal: adaptive`, what draws teach: second_moment for iid levels, neyman for strata, K ≥ 2;
     with `noise: antithetic` neyman counts what the pairs remove, and may be worse than no proposal."""

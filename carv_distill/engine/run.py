@@ -43,9 +43,10 @@ from .interruptions import Interruption, Watchdog, code_digest, lost_message, st
 from .lock import owned
 from .loggers import Results, build_loggers, log_config, log_results, require_loggers
 from .metrics import read_metrics
-from .options import RunConfig, TrainerOptions
+from .options import RunConfig
 from .resume import require_checkpoints, require_own, require_same
 from .sharded_strategy import ShardedStrategy
+from .strategies import whole_strategy
 from .task import Prepared, Task
 
 log = logging.getLogger(__name__)
@@ -169,7 +170,9 @@ def _fit(
     results = Results(folder, task.product, task.media)
     # in this order: what measures comes before what shows and keeps
     callbacks = [watchdog, healthy, *shown, checkpoints, product, results, *beside, interruption]
-    trainer = build_trainer(config, folder, callbacks, step, prepared.strategy)
+    sharded = config.trainer.sharding == "fsdp"
+    several = ShardedStrategy() if sharded else whole_strategy(prepared.module, prepared.staged)
+    trainer = build_trainer(config, folder, callbacks, step, several)
     if trainer.is_global_zero:
         write_config(folder, config)
         write_environment(folder, config, str(trainer.strategy.root_device), trainer.world_size, shares)
@@ -189,12 +192,12 @@ def _fit(
 
 
 def build_trainer(
-    config: RunConfig, folder: Path, callbacks: list[Callback], resume_step: int = 0, strategy: str = "ddp"
+    config: RunConfig, folder: Path, callbacks: list[Callback], resume_step: int, several: Strategy
 ) -> Trainer:
     """Lightning's trainer for one run, alone or under torchrun or SLURM.
 
     Args:
-        strategy: of several processes that have whole networks.
+        several: the strategy where there are several processes.
     """
     options, device = config.trainer, resolve_device(config.trainer)
     devices, nodes = launched(options)
@@ -203,7 +206,7 @@ def build_trainer(
         accelerator="gpu" if device == "cuda" else "cpu",
         devices=devices,
         num_nodes=nodes,
-        strategy=_strategy(options, strategy) if devices * nodes > 1 else "auto",
+        strategy=several if devices * nodes > 1 else "auto",
         precision=precision_of(options, device),  # type: ignore[arg-type]
         max_steps=options.max_steps,
         max_epochs=-1,
@@ -224,10 +227,6 @@ def _log_again(task: Task, config: RunConfig, folder: Path, step: int) -> None:
     log_results(loggers, folder, task.product, task.media, step)
     for logger in loggers:
         logger.finalize("success")
-
-
-def _strategy(options: TrainerOptions, whole: str) -> str | Strategy:
-    return ShardedStrategy() if options.sharding == "fsdp" else whole
 
 
 def _program(config: RunConfig, step: int) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule
@@ -15,6 +14,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from .sharding import ParameterShards, joined, part_like
+from .strategies import UnwrappedStrategy
 
 
 class ShardedModule(Protocol):
@@ -27,19 +27,16 @@ class ShardedModule(Protocol):
         """Cuts all networks, by :func:`carv_distill.engine.sharding.shard`; before there are optimisers."""
 
 
-class ShardedStrategy(DDPStrategy):
+class ShardedStrategy(UnwrappedStrategy):
     """Networks sharded over all processes.
 
     Not Lightning's ModelParallelStrategy: its checkpoints are other files than those of unsharded runs, are
     written beside the run's CheckpointIO, which makes them whole or not there, and hold the frozen teacher
-    too; its optimisers must be of all parameters by their names. Of DDPStrategy the processes are taken, and
-    no wrapper: FSDP's hooks lie in the networks.
+    too; its optimisers must be of all parameters by their names. There is no wrapper: FSDP's hooks lie in the
+    networks.
 
     A checkpoint is read into whole networks, in the host's memory, before they are cut.
     """
-
-    def configure_ddp(self) -> None:
-        """There is nothing to wrap."""
 
     def model_to_device(self) -> None:
         mesh = init_device_mesh(self.root_device.type, (self.world_size,))

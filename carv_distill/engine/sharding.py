@@ -207,7 +207,7 @@ def mean_gradient(
             (loss / count).backward()
         shards.collect_gradient()
         return torch.cat([part.flatten() for part in shards.take_gradient()])
-    gradient = reduce(Tensor.add_, (flat_gradient(loss, parameters) for loss in losses)) / count
+    gradient = reduce(Tensor.add_, (flat_gradient(loss, parameters) for loss in losses)).div_(count)
     average_over_ranks(gradient, world_size)
     return gradient
 

@@ -45,8 +45,8 @@ class Prepared:
     """Metrics that the progress line shows, with their format."""
     accumulate: int = 1
     """Shares of the batch that each process works through in an update."""
-    strategy: str = "ddp"
-    """Lightning's strategy where there are several processes."""
+    staged: bool = False
+    """Whether one stage's networks at a time have gradients."""
     gather: Callable[[Any], None] = lambda module: None
     """Brings to rank 0 what `save` writes there of a module whose processes have parts of it; all call it."""
 

@@ -77,6 +77,10 @@ class PixelTeacherModule(RunModule):
     mask: Tensor
     clip_tokens: Tensor
 
+    def on_fit_start(self) -> None:
+        # no buffers: processes need not exchange what each of them has rendered
+        self.data = self.data.to(self.device)
+
     def train_dataloader(self) -> Iterator[int]:
         return repeat(0)
 

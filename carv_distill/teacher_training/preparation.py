@@ -93,9 +93,7 @@ def prepare_text(config: TextTeacherConfig, device: str, world_size: int) -> Pre
         return [PictureGrid(folder / "samples", every, text_module.preview, columns=16, scale=2, last=True)]
 
     shown = {f"loss/{stage}": stage + " {:.3f}" for stage in ("vae", "unet", "clip")}
-    # One stage's networks at a time have gradients.
-    strategy = "ddp_find_unused_parameters_true"
-    return Prepared(module, callbacks, text_module.TextTeacherModule.save, shown=shown, strategy=strategy)
+    return Prepared(module, callbacks, text_module.TextTeacherModule.save, shown=shown, staged=True)
 
 
 def prepare_pixels(config: PixelTeacherConfig, device: str, world_size: int) -> Prepared:
@@ -113,8 +111,7 @@ def prepare_pixels(config: PixelTeacherConfig, device: str, world_size: int) -> 
         return [PictureGrid(folder / "samples", every, pixel_module.preview, columns=8, scale=3, last=True)]
 
     shown = {f"loss/{stage}": stage + " {:.3f}" for stage in ("unet", "clip")}
-    strategy = "ddp_find_unused_parameters_true"
-    return Prepared(module, callbacks, pixel_module.PixelTeacherModule.save, shown=shown, strategy=strategy)
+    return Prepared(module, callbacks, pixel_module.PixelTeacherModule.save, shown=shown, staged=True)
 
 
 def prepare_clips(config: VideoTeacherConfig, device: str, world_size: int) -> Prepared:
@@ -137,8 +134,7 @@ def prepare_clips(config: VideoTeacherConfig, device: str, world_size: int) -> P
         return [PictureGrid(folder / "samples", every, video_module.preview, columns, last=True)]
 
     shown = {f"loss/{stage}": stage + " {:.3f}" for stage in ("vae", "transformer")}
-    strategy = "ddp_find_unused_parameters_true"
-    return Prepared(module, callbacks, video_module.VideoTeacherModule.save, shown=shown, strategy=strategy)
+    return Prepared(module, callbacks, video_module.VideoTeacherModule.save, shown=shown, staged=True)
 
 
 def _taken(options: SubsetOptions, count: int) -> Tensor | None:

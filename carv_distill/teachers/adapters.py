@@ -143,32 +143,32 @@ class SharedNetwork:
         return checkpoint(run, *inputs, use_reentrant=False)
 
     def merged_state(self, adapter: str | None, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-        """W + (α/r) B A under the network's own names, as it would have been trained as a whole.
+        """W + (α/r) B A under the network's own names, as it would have been trained as a whole; copies on
+        the CPU.
 
-        The sum is taken in the adapters' precision. What no adapter changes shares memory with the network
-        where `dtype` does not cast it.
+        The sum is taken in the adapters' precision. The network's device needs room for one layer's B A.
 
         Args:
             dtype: of all floating tensors; None: float32 at least, as bfloat16 rounds much of B A away.
         """
+        adapted = {f"{self.model_path}{name}.weight": layer for name, layer in self.layers.items()}
         state: dict[str, Tensor] = {}
         for key, value in self.network.state_dict().items():
-            if ".lora_" not in key:
-                wanted = dtype or at_least_float32(value.dtype)
-                name = key.replace(".base_layer.", ".")
-                state[name] = value.to(wanted) if value.is_floating_point() else value
-        if adapter is not None:
-            for name, layer in self.layers.items():
-                delta = layer.get_delta_weight(adapter).detach()
-                total = layer.get_base_layer().weight.to(delta.dtype) + delta
-                state[f"{self.model_path}{name}.weight"] = total.to(dtype or total.dtype)
+            if ".lora_" in key:
+                continue
+            name, whole = key.replace(".base_layer.", "."), value.cpu()
+            if adapter is not None and name in adapted:
+                delta = adapted[name].get_delta_weight(adapter).detach().cpu()
+                whole = whole.to(delta.dtype) + delta
+            wanted = dtype or at_least_float32(value.dtype)
+            state[name] = whole.to(wanted if value.is_floating_point() else value.dtype, copy=True)
         return state
 
     def merged(self, adapter: str | None, dtype: torch.dtype | None = None) -> nn.Module:
-        """An independent copy of the network with an adapter's weights merged into its own, without any trace
-        of peft: what a complete export saves. For `dtype` see :meth:`merged_state`."""
-        tensors = (*self.network.parameters(), *self.network.buffers())
-        network = copy.deepcopy(self.network, {id(tensor): tensor for tensor in tensors})
+        """An independent copy of the network, on the CPU, with an adapter's weights merged into its own and
+        without any trace of peft: what a complete export saves. For `dtype` see :meth:`merged_state`."""
+        memory = {id(p): p for p in self.network.parameters()}
+        network = copy.deepcopy(self.network, memory | {id(b): b.cpu() for b in self.network.buffers()})
         _, model = _diffusers_model(network)
         for name in self.layers:
             parent, _, child = name.rpartition(".")
@@ -176,8 +176,7 @@ class SharedNetwork:
         del model.peft_config
         if model.is_gradient_checkpointing:
             model.enable_gradient_checkpointing()  # by diffusers' own function: ours refers to the adapters
-        state = self.merged_state(adapter, dtype)
-        network.load_state_dict({key: value.clone() for key, value in state.items()}, assign=True)
+        network.load_state_dict(self.merged_state(adapter, dtype), assign=True)
         return network
 
 
@@ -210,7 +209,7 @@ class AdapterView(nn.Module):
             return features
 
     def trainable_copy(self) -> nn.Module:
-        """An independent network without adapters that starts here."""
+        """An independent network on the CPU, without adapters, that starts here."""
         network: nn.Module = self.shared.merged(self.name).trainable_copy()  # type: ignore[operator]
         return network
 

@@ -18,7 +18,7 @@ from carv_distill.engine.estimator import EstimatedModule, observer
 from carv_distill.engine.optimisation import ParameterVector
 from carv_distill.engine.skips import StepSkips
 from carv_distill.geometry.camera import Cameras
-from carv_distill.processes import average_over_ranks, unsynchronised
+from carv_distill.processes import average_over_ranks
 
 from .objective import SDSObjective
 from .rendering import Rendered
@@ -117,8 +117,7 @@ class SDSModule(EstimatedModule):
         self.latest_opacity = torch.stack(opacities).mean()
 
     def _backward(self, loss: Tensor) -> Tensor:
-        with unsynchronised(self.trainer.strategy):
-            self.manual_backward(loss)
+        self.manual_backward(loss)
         return loss.detach()
 
     @property

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
 
 from .estimate import Estimate, mean_estimate, normal_quantile, ratio, require_at_least
 
-CPU_BLOCK, DEVICE_BLOCK = 2**17, 2**24
+CPU_BLOCK, DEVICE_BLOCK = 2**17, 2**22
 """Numbers that are worked through at a time: on a CPU they stay in a core's cache."""
 Combine = Callable[[Tensor], Tensor]
 """A sum over the entries of this process's part of a vector → over all of its entries."""
@@ -19,6 +19,12 @@ Combine = Callable[[Tensor], Tensor]
 
 def _alone(value: Tensor) -> Tensor:
     return value
+
+
+def _blocks(vector: Tensor) -> Iterable[Tensor]:
+    """What is worked through at a time of a tensor of any shape, as views of it where it is contiguous."""
+    block = CPU_BLOCK if vector.device.type == "cpu" else DEVICE_BLOCK
+    return vector.detach().flatten().split(block)
 
 
 class VarianceMeter:
@@ -55,22 +61,26 @@ class VarianceMeter:
         Raises:
             ValueError: the vector's shape differs from that of the first replicate.
         """
-        vector = vector.detach()
+        return self._add(_blocks(vector), vector.shape, vector.device)
+
+    def _add(self, blocks: Iterable[Tensor], shape: torch.Size, device: torch.device) -> float:
+        """One replicate of this shape, as :func:`_blocks` gives it."""
         if self._mean is None:
-            self._mean = torch.empty(vector.shape, dtype=self._dtype, device=vector.device)
-        if vector.shape != self._mean.shape:
-            raise ValueError(f"replicate of shape {list(vector.shape)} after {list(self._mean.shape)}")
+            self._mean = torch.empty(shape, dtype=self._dtype, device=device)
+        if shape != self._mean.shape:
+            raise ValueError(f"replicate of shape {list(shape)} after {list(self._mean.shape)}")
         self.count += 1
-        if self.count == 1:
-            self._mean.copy_(vector)
-            return math.nan
         # In place and block by block: a pass over memory costs more than the arithmetic.
-        block = CPU_BLOCK if vector.device.type == "cpu" else DEVICE_BLOCK
-        squared = torch.zeros((), dtype=torch.float64, device=vector.device)
-        for new, mean in zip(vector.flatten().split(block), self._mean.view(-1).split(block), strict=True):
+        squared = torch.zeros((), dtype=torch.float64, device=device)
+        for new, mean in zip(blocks, _blocks(self._mean), strict=True):
+            if self.count == 1:
+                mean.copy_(new)
+                continue
             delta = new.to(self._dtype) - mean
             mean.add_(delta, alpha=1 / self.count)
             squared += torch.dot(delta, delta)
+        if self.count == 1:
+            return math.nan
         # ⟨g − m_old, g − m_new⟩ = ‖g − m_old‖² (i−1)/i
         increment = self._combine(squared).item() * (self.count - 1) / self.count
         self._increments.append(increment)
@@ -148,11 +158,19 @@ class PairedVariance:
         self._between: list[float] = []
 
     def update(self, first: Tensor, second: Tensor) -> None:
-        """Adds one pair of replicates of the gradient, same shape."""
-        first, second = first.detach().double(), second.detach().double()
-        within = self._combine((first - second).square().sum()).item() / 2
+        """Adds one pair of replicates of the gradient, same shape, block by block: beyond them, memory is for
+        the float64 mean."""
+        squared = torch.zeros((), dtype=torch.float64, device=first.device)
+
+        def averages() -> Iterator[Tensor]:
+            for one, other in zip(_blocks(first), _blocks(second), strict=True):
+                difference = one.double() - other
+                squared.add_(torch.dot(difference, difference))
+                yield other + difference / 2
+
+        contrast = self._averages._add(averages(), first.shape, first.device)
+        within = self._combine(squared).item() / 2
         self._within.append(within)
-        contrast = self._averages.update((first + second) / 2)
         if self._averages.count > 1:
             self._total.append(contrast + within / 2)
             self._between.append(contrast - within / 2)

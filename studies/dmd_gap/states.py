@@ -198,10 +198,10 @@ def loss_of(objective: DMDObjective, fake: NetworkDenoiser, batch: int, name: st
     losses = []
     for part in range(batch):
         own = stream("lag", name, number, part)
-        x, labels = objective.student_samples(own)
+        x, cond = objective.student_samples(own)
         drawn = draw(objective.fake_sampler, 1, ALONE, x, own, stream("lag", name, number, part, "shared"))
         sigma, eps = objective.schedule.sigma(drawn.u[:, 0]), drawn.eps[:, 0]
-        losses.append(denoising_loss(fake, x, sigma, eps, objective.conditions(labels)))
+        losses.append(denoising_loss(fake, x, sigma, eps, cond))
     return torch.stack(losses).mean()
 
 

@@ -10,9 +10,12 @@ import torch
 from safetensors.torch import load_file
 
 from carv_distill.distillation.averages import average_decays, networks_beside
+from carv_distill.distillation.building import build_module, load_data
+from carv_distill.distillation.memory.footprint import LiveBytes
 from carv_distill.distillation.options import DMDConfig, DMDOptions
 from carv_distill.errors import UserError
 from carv_distill.tasks import load_config, train
+from tests.helpers.adapted import on_cuda, shared_network
 from tests.helpers.small import SMALL
 from tests.helpers.tiny_prompted import save_prompted, words
 
@@ -78,6 +81,14 @@ def test_decays() -> None:
     assert average_decays(options, 10, 0) == [0.1, 0.1]
 
 
+def test_a_checkpoint_of_whole_networks_copies_no_average(small_config: MakeConfig) -> None:
+    config = small_config(BESIDE)
+    module = build_module(config, load_data(config))
+    checkpoint = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
+    assert checkpoint["state_dict"]["averages"].data_ptr() == module.averages.data_ptr()
+
+
 def test_networks_beside_are_copies() -> None:
     network = torch.nn.Linear(2, 1)
     rows = torch.arange(6.0).view(2, 3)
@@ -85,3 +96,24 @@ def test_networks_beside_are_copies() -> None:
     assert list(made) == ["0.5", "0.25"]
     assert made["0.25"].weight.tolist() == [[3, 4]]
     assert made["0.25"].weight.data_ptr() != rows[1].data_ptr()
+
+
+def test_averages_beside_an_adapter_share_what_it_lies_over() -> None:
+    """On a GPU, without memory: a row's numbers are all that is made, on the CPU, and the network that is
+    written from them has theirs."""
+    view = on_cuda(shared_network().view("average"))
+    row = torch.cat([p.detach().flatten() for p in view.parameters()])
+    with LiveBytes() as live:
+        ((_, beside),) = networks_beside(view, [row], [0.5])  # type: ignore[arg-type]
+        assert live.peak == row.nbytes
+    assert {p.device.type for p in beside.parameters()} == {"cpu"}
+    shared = shared_network()
+    row = torch.cat([p.detach().flatten() for p in shared.parameters("student")])
+    ((_, beside),) = networks_beside(shared.view("average"), [row], [0.5])  # type: ignore[arg-type]
+    written, student, average = (
+        beside.shared.merged("average"),
+        shared.merged("student"),
+        shared.merged("average"),
+    )
+    assert all(map(torch.equal, written.parameters(), student.parameters()))
+    assert not all(map(torch.equal, written.parameters(), average.parameters()))

@@ -114,6 +114,9 @@ def test_an_update_with_a_discriminator_trains_head_and_student(
     assert all(not torch.equal(a, b) for a, b in zip(before, learning(), strict=True))
     assert {"fake", "student"} == set(module.latest_losses)
     assert 0 < module.metrics()["loss/discriminator"] < 10
+    assert len(module.denoising) == module.options.fake_updates_per_student
+    assert module.metrics()["loss/fake"] == torch.stack(module.denoising).mean()
+    assert 0 < module.metrics()["loss/fake"] < module.latest_losses["fake"]
 
 
 @pytest.mark.parametrize("words", KINDS)
@@ -356,5 +359,6 @@ def test_what_is_added_to_the_fake_scores_loss(small_config: MakeConfig, words: 
     expected = plain + 0.1 * told_apart + 10 * ((moved - h) ** 2).mean()
     found = o.fake_loss(share, (x, labels), stream("own"), stream("shared"), (real, of_real))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    assert torch.equal(o.latest_denoising, plain.detach())  # what is logged as its loss
     assert (of_samples.mean() - h.mean()).detach().abs() > 1e-4
     assert (moved - h).detach().square().mean() > 1e-6

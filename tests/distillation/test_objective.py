@@ -11,9 +11,11 @@ from torch import Tensor
 from carv_distill.carv import NoiseLevelSampler, Proposal, average_residual, stream, surrogate
 from carv_distill.data.images import load_images
 from carv_distill.distillation.building import build_module
+from carv_distill.distillation.conditions import Labels
 from carv_distill.distillation.objective import DMDObjective, dmd_residual
 from carv_distill.distillation.options import DMDConfig
 from carv_distill.errors import UserError
+from carv_distill.teachers.condition import Cond
 from carv_distill.teachers.denoiser import Denoiser, GaussianDenoiser
 from carv_distill.teachers.schedule import EDMSchedule
 
@@ -79,6 +81,31 @@ def test_the_levels_of_the_matching_term_have_a_range(small_config: MakeConfig) 
     share = build_module(small_config(), load_images("digits")).shares[0]
     losses = [o.fake_loss(share, samples, stream("own"), stream("shared")) for o in (part, whole)]
     assert torch.equal(*losses)
+
+
+def test_conditions_are_looked_up_once_for_an_update(
+    small_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a student update with all its chunks and the discriminator's term; of all fake-score updates that
+    reuse a set of samples one, and one more for the real images of each."""
+    counts: list[int] = []
+    gan = ("dmd.gan.fake_weight=0.1", "dmd.gan.student_weight=0.1")
+    chunks = ("estimator.upstream=3", "estimator.draws=2", "estimator.chunk=1")
+    module = build_module(small_config(*gan, *chunks), load_images("digits"))
+    student, fake = module.configure_optimizers()
+    forward = Labels.forward
+
+    def counted(self: Labels, numbers: torch.Tensor) -> Cond:
+        counts.append(len(numbers))
+        return forward(self, numbers)
+
+    monkeypatch.setattr(Labels, "forward", counted)
+    module.student_update(student, 0)  # type: ignore[arg-type]
+    assert counts == [3]
+    o, batch = module.options, next(iter(module.train_dataloader()))
+    counts.clear()
+    module.fake_updates([fake], 0, batch)
+    assert counts == [o.fake_batch] * (1 + o.fake_updates_per_student)
 
 
 def test_a_range_without_levels_is_refused(small_config: MakeConfig) -> None:

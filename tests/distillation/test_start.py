@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 
 from carv_distill.data.images import load_images
+from carv_distill.digests import content_digest
 from carv_distill.distillation.building import build_module
 from carv_distill.distillation.module import DMDModule
 from carv_distill.distillation.options import DMDConfig
-from carv_distill.distillation.start import start_from
+from carv_distill.distillation.start import require_same_base, start_from
+from carv_distill.engine.environment import LAYOUT
 from carv_distill.errors import UserError
-from carv_distill.tasks import train
+from carv_distill.files import write_json
+from carv_distill.tasks import load_config, train
 from carv_distill.teachers.schedule import EDMSchedule
 from carv_distill.teachers.teacher import edm_scheduler_config, save_teacher
 from tests.helpers.tiny_unet import tiny_unet
@@ -32,7 +36,6 @@ def weights(run: Path, step: int) -> Weights:
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of four updates, with checkpoints of steps 2 and 4."""
-    from carv_distill.tasks import load_config
     from tests.helpers.small import ROOT, SMALL
 
     folder = tmp_path_factory.mktemp("first")
@@ -158,9 +161,39 @@ def test_a_folder_without_checkpoints_and_another_teacher(
         start_from(other, str(first))
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"alpha": 32}, r"with dmd\.adapters\.alpha: 32, here it is 16; give dmd\.adapters\.alpha=32$"),
+        ({"digest": "another"}, r"lie over another teacher than teacher\.path: .*shapes-teacher"),
+        ({}, ""),
+        ({"alpha": 16}, ""),  # the rank, as without
+        ({"digest": None, "alpha": None}, ""),
+    ],
+)
+def test_adapters_of_another_scale_or_base_are_refused(
+    change: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    """They have the same names and shapes; by the run's folder, or by a checkpoint in it."""
+    config = load_config("text_to_image/dmd_shapes", ["dmd.adapters.kind=lora", "dmd.adapters.rank=16"])
+    assert isinstance(config, DMDConfig)
+    digest = change.get("digest", content_digest(Path(config.teacher.path)))
+    contents = {} if digest is None else {"teacher.path": digest}
+    about = {"layout": LAYOUT, "git": {}, "packages": {}, "threads": 1, "shares": 1, "contents": contents}
+    write_json(tmp_path / "environment.json", about)
+    adapters = {"kind": "lora", "rank": 16, "alpha": change.get("alpha")}
+    write_json(tmp_path / "config.yaml", {"dmd": {"adapters": adapters}})
+    for place in (tmp_path, tmp_path / "checkpoints/newest-step=4.ckpt"):
+        with pytest.raises(UserError, match=said) if said else nullcontext():
+            require_same_base(config, str(place))
+    whole = load_config("text_to_image/dmd_shapes", ["dmd.adapters.kind=none"])
+    assert isinstance(whole, DMDConfig)
+    require_same_base(whole, str(tmp_path))
+
+
 def complete(small_config: MakeConfig, *words: str) -> None:
-    from carv_distill.engine.config import load_config
+    from carv_distill.engine.config import load_config as load_any
     from carv_distill.tasks import TASKS
     from tests.helpers.small import ROOT, SMALL
 
-    load_config(TASKS, ROOT / "configs/dmd_carv.yaml", [*SMALL, *words], complete=True)
+    load_any(TASKS, ROOT / "configs/dmd_carv.yaml", [*SMALL, *words], complete=True)

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from carv_distill.distillation import preparation
-from carv_distill.distillation.memory.needs import free_memory
 from carv_distill.distillation.optimisers import make_optimisers
 from carv_distill.distillation.options import DMDConfig, DMDOptions
 from carv_distill.engine import averages
 from carv_distill.engine.averages import Averaging, HostAveraging
+from carv_distill.engine.devices import free_memory
 from carv_distill.engine.optimisation import ParameterVector, frozen_copy
 from carv_distill.errors import UserError
 from carv_distill.tasks import load_config, train

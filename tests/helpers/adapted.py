@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from diffusers import (
 from torch import Tensor, nn
 
 from carv_distill.carv import stream
-from carv_distill.teachers.adapters import SharedNetwork
+from carv_distill.distillation.memory.footprint import without_memory
+from carv_distill.teachers.adapters import AdapterView, SharedNetwork
 from carv_distill.teachers.low_rank import LowRankOptions
 
 C_NOISE = torch.tensor([3.0, 40.0])
@@ -126,3 +128,15 @@ def shared_network(
         for p in shared.parameters(name):
             p.data.copy_(spread * torch.randn(p.shape, generator=g, dtype=p.dtype))
     return shared
+
+
+def on_cuda(view: AdapterView) -> AdapterView:
+    """A copy of a view on a CUDA device that need not be there: its tensors have no memory."""
+
+    def moved(tensor: Tensor) -> Tensor:
+        return torch.empty_like(tensor, device="cuda")
+
+    network = view.shared.network
+    with without_memory():
+        memory = {id(p): nn.Parameter(moved(p), p.requires_grad) for p in network.parameters()}
+        return copy.deepcopy(view, {**memory, **{id(b): moved(b) for b in network.buffers()}})

@@ -62,6 +62,15 @@ def test_a_training_is_a_function_of_its_seed(data: WildSolids) -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_what_pictures_are_made_from_is_where_the_networks_are(data: WildSolids) -> None:
+    """On another device than the one where it was rendered, of which there need be no more than shapes."""
+    networks = build_pixel_networks(OPTIONS, OPTIONS.size, ["a", *WILD])
+    module = PixelTeacherModule(networks, data, OPTIONS, 5, seed=0).to("meta")
+    module.on_fit_start()
+    used = [*vars(module.data).values(), *module.buffers(), *module.parameters()]
+    assert {tensor.device for tensor in used} == {module.device} == {torch.device("meta")}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

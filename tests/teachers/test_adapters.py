@@ -15,11 +15,12 @@ from peft import get_peft_model_state_dict
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from carv_distill.distillation.memory.footprint import LiveBytes
 from carv_distill.engine.optimisation import ParameterVector
 from carv_distill.errors import UserError
 from carv_distill.teachers.adapters import SharedNetwork, matching_layers
 from carv_distill.teachers.low_rank import PROJECTIONS, LowRankOptions
-from tests.helpers.adapted import NAMES, Wrapped, inputs, network, shared_network
+from tests.helpers.adapted import NAMES, Wrapped, inputs, network, on_cuda, shared_network
 from tests.helpers.small import ROOT
 
 FAMILIES = {"unet": 4 * 10, "sd3": 12 + 9, "flux": 12 + 5, "pixart": 10, "wan": 10}
@@ -362,6 +363,19 @@ def test_merged_weights_of_a_bfloat16_base_are_float32() -> None:
         torch.testing.assert_close(state[f"unet.{name}.weight"] - base, b @ a, rtol=1e-3, atol=1e-7)
     assert {p.dtype for p in shared.merged("student").parameters()} == {torch.float32}
     assert {p.dtype for p in shared.merged(None, torch.float64).parameters()} == {torch.float64}
+
+
+def test_merging_takes_no_copy_on_the_networks_device() -> None:
+    """Of a network on a GPU, without memory: the copy is on the CPU, and beside it there are never more than
+    a few layers' numbers."""
+    shared = on_cuda(shared_network(dtype=torch.bfloat16).view("student")).shared
+    with LiveBytes() as live:
+        state = shared.merged("student").state_dict().values()
+    merged, largest = sum(t.nbytes for t in state), max(t.nbytes for t in state)
+    assert {t.device.type for t in state} == {"cpu"}
+    assert merged == sum(4 * p.numel() for p in network().parameters())
+    assert live.peak <= merged + 4 * largest
+    assert 4 * largest < merged / 2
 
 
 def test_a_switch_walks_no_module(monkeypatch: pytest.MonkeyPatch) -> None:

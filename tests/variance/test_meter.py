@@ -6,6 +6,7 @@ from scipy import stats
 from torch import Tensor
 
 from carv_distill.carv import stream
+from carv_distill.distillation.memory.footprint import LiveBytes
 from carv_distill.variance import Estimate, PairedVariance, VarianceMeter, ratio
 from carv_distill.variance.meter import CPU_BLOCK
 
@@ -198,6 +199,23 @@ def test_pairs_against_their_definition() -> None:
     assert paired.total().value == pytest.approx(contrast + 8 / 2)
     assert paired.between().value == pytest.approx(contrast - 8 / 2)
     assert math.isnan(paired.total().low)
+
+
+def test_pairs_of_long_vectors_take_their_mean_and_a_few_blocks() -> None:
+    """float32 gradients of eight and a half blocks: as by the definition, in float64, with 8 bytes per entry
+    for the mean and at most six float64 blocks beside."""
+    g = torch.randn(3, 2, 17 * CPU_BLOCK // 2, generator=stream("long pairs"), dtype=torch.float32)
+    paired = PairedVariance()
+    with LiveBytes() as live:
+        for first, second in g:
+            paired.update(first, second)
+    held = 8 * g.shape[-1]
+    assert held <= live.peak <= held + 6 * 8 * CPU_BLOCK
+    g = g.double()
+    within = (g[:, 0] - g[:, 1]).square().sum(1) / 2
+    between = g.mean(1).var(0).sum() - within[1:].mean() / 2  # the first pair has no contrast
+    assert paired.within().value == pytest.approx(within.mean().item(), rel=1e-12)
+    assert paired.between().value == pytest.approx(between.item(), rel=1e-9)
 
 
 # ---------------------------------------------------------------- ratio

@@ -11,13 +11,15 @@ number, N processes that share every part, and A adapters or networks that are a
     transient    4 p                    one network's gradients, before they are one vector; of this, what is
                                         there when the activations are largest: see :attr:`Plan.transient`
     activations  max(student's, fake score's update), by :class:`~.footprint.Footprint`
+    variance     12 p / N               the trace: a pair's first gradient, the float64 mean of pairs; and the
+                                        second, in parts and as a vector, where activations take less
     beside       codec, text encoders, discriminator, as far as they stay
 
 Adapters are not shared out: of their parts N is 1. A process that shards (FSDP) gathers one block of the
-network at a time and the next one meanwhile, which counts as transient too. Not counted: what CUDA itself and
-its kernels take, of the order of 1 GiB, and what of the allocator's memory is in pieces too small to use. So
-the sum is mostly less than what is needed; but activations under gradient checkpointing came out up to a
-tenth too many on miniatures.
+network at a time and the next one meanwhile, which counts as transient too. The student is written from the
+host's memory. Not counted: what CUDA itself and its kernels take, of the order of 1 GiB, and what of the
+allocator's memory is in pieces too small to use. So the sum is mostly less than what is needed; but
+activations under gradient checkpointing came out up to a tenth too many on miniatures.
 """
 
 from __future__ import annotations
@@ -26,9 +28,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import torch
-
-from carv_distill.engine.devices import own_device
 from carv_distill.errors import UserError
 
 from .footprint import Footprint
@@ -52,6 +51,7 @@ class Need:
     optimiser: float = 0
     transient: float = 0
     activations: float = 0
+    variance: float = 0
     beside: float = 0
 
     @property
@@ -62,7 +62,7 @@ class Need:
     @property
     def state(self) -> float:
         """Of what stays between updates, the teacher and all that is beside included."""
-        return self.total - self.transient - self.activations
+        return self.total - self.transient - self.activations - self.variance
 
     def __str__(self) -> str:
         """ "activations 6.1, optimiser 4.8, …" in GiB, the largest first, without those below 0.05."""
@@ -160,6 +160,8 @@ class Plan:
     """Shares that a process works through in an update."""
     beside: int = 0
     """Bytes of codec, discriminator and whatever else stays."""
+    traced: bool = False
+    """Whether the variance of the student's gradient is measured as it learns."""
     calls: Calls | None = None
     """None: activations are not counted."""
 
@@ -195,6 +197,8 @@ class Plan:
         """Bytes of one process by part; the equations are the module's."""
         share = self.learning / (1 if self.lora else self.shards)
         times = 2 if self.double else 1
+        activations = self.calls.bytes if self.calls else 0
+        second = max(0, 8 * share - self.transient - activations)
         return Need(
             frozen=times * self.parameters * self.frozen_bits / 8 / self.shards,
             weights=times * 8 * share,
@@ -202,7 +206,8 @@ class Plan:
             gradients=times * 8 * share,
             optimiser=times * 2 * MOMENTS[self.optimiser_bits] * share,
             transient=times * self.transient,
-            activations=times * self.calls.bytes if self.calls else 0,
+            activations=times * activations,
+            variance=(8 + 4 * times) * share + times * second if self.traced else 0,
             beside=times * self.beside,
         )
 
@@ -241,6 +246,7 @@ LEVERS: Mapping[str, Change] = {
     "teacher.precision=bfloat16": lambda plan: replace(plan, frozen_bits=16),
     "dmd.gradient_checkpointing=true": _checkpointing,
     "estimator.upstream=1 dmd.fake_batch=1": lambda plan: _calls(plan, upstream=1, fake_batch=1),
+    "variance.every=0": lambda plan: replace(plan, traced=False),
     "estimator.chunk=1": lambda plan: _calls(plan, chunk=1),
 }
 """What each setting makes of a plan. With adapters, activations are taken as those of whole networks."""
@@ -259,16 +265,6 @@ def savings(plan: Plan, levers: Mapping[str, Change] = LEVERS) -> dict[str, floa
         saved[best], plan = by[best], plans[best]
         del left[best]
     return saved
-
-
-def free_memory(device: str) -> int | None:
-    """Bytes of this process's CUDA device that nobody has, and those that torch has there but does not use;
-    None of a CPU, where memory ends in another way."""
-    if device != "cuda":
-        return None
-    own = own_device(device)
-    free, _ = torch.cuda.mem_get_info(own)
-    return free + torch.cuda.memory_reserved(own) - torch.cuda.memory_allocated(own)
 
 
 def require_memory(plan: Plan, there: int, levers: Mapping[str, Change] = LEVERS) -> None:

@@ -53,6 +53,7 @@ def plan_of(config: DMDConfig, module: DMDModule, processes: int, exact: bool = 
         shards=shards,
         block=largest_joined(holder) if processes > 1 else 0,
         accumulate=module.accumulate,
+        traced=config.variance.every > 0,
         beside=round(_beside(objective, bits, shards)),
         calls=_calls(config, objective, shards, exact),
     )

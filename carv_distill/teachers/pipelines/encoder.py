@@ -101,12 +101,17 @@ class PromptEncoder(nn.Module):
         return self._rows[_NONE]
 
     @torch.no_grad()
-    def encode(self, prompts: Sequence[str]) -> Condition:
-        """What the text models give, without what is told beside."""
+    def encode(self, prompts: Sequence[str], place: str | None = None) -> Condition:
+        """What the text models give, without what is told beside.
+
+        Args:
+            place: a device to which each batch's rows go as they are made; None: they stay with the models.
+        """
         starts = range(0, len(prompts), _BATCH)
         parts = (prompts[i : i + _BATCH] for i in starts)
         with _quiet():
-            encoded = [self.family.encode(self._pipeline(part[0]), part, self._device()) for part in parts]
+            made = (self.family.encode(self._pipeline(part[0]), part, self._device()) for part in parts)
+            encoded = [batch if place is None else batch.to(place) for batch in made]
         return stacked(encoded)
 
     @torch.no_grad()

@@ -117,7 +117,7 @@ def prompt_table(
             if missing or not none.is_file():
                 encoder = load()
                 for i in missing:
-                    _write(shards[i], encoder.encode(prompts[i * SHARD : (i + 1) * SHARD]))
+                    _write(shards[i], encoder.encode(prompts[i * SHARD : (i + 1) * SHARD], "cpu"))
                 _write(none, encoder.encode_null())
         with safe_open(none, "pt") as file:
             parts: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -235,10 +235,10 @@ def _try(teacher: TextTeacher, folder: Path, cond: Condition | None) -> None:
 
 @contextmanager
 def _quick_on_a_cpu(network: PromptNetwork) -> Iterator[None]:
-    """A block in which a float16 network that still lies on the CPU is a float32 one: most CPUs take hundreds
-    of times as long for a convolution in float16. Its weights come back as they were, bit for bit."""
+    """A block in which a network of 16 bits that still lies on the CPU is a float32 one: in float16 or
+    bfloat16 most CPUs take many times as long. Its weights come back as they were, bit for bit."""
     dtype = network.dtype
-    slow = dtype == torch.float16 and network.model.device.type == "cpu"
+    slow = dtype in (torch.float16, torch.bfloat16) and network.model.device.type == "cpu"
     if slow:
         network.cast(torch.float32)
     try:

@@ -122,6 +122,23 @@ def test_gradients_count_as_far_as_the_backward_has_not_freed_as_much() -> None:
     assert Plan(1000, calls=CALLS, accumulate=2).need.transient == 4000
 
 
+def test_the_trace_holds_a_gradient_and_the_mean_of_pairs() -> None:
+    """Beside them the second gradient, as a list and as a vector, or activations, whichever are more: 12 p +
+    max(8 p, activations) in place of an update's max(4 p, activations)."""
+    alone = Plan(1000, traced=True)
+    assert alone.need.variance == 1000 * (12 + 4)  # 4 of the second's 8 are transient
+    assert alone.need.state == replace(alone, traced=False).need.state
+    count = CALLS.bytes // 6  # 4 p < activations < 8 p
+    for parameters in (1000, count, 10 * GIB):
+        traced = Plan(parameters, calls=CALLS, traced=True)
+        peak = traced.need.total - traced.need.state
+        assert peak == 12 * parameters + max(8 * parameters, CALLS.bytes)
+    assert Plan(1000, traced=True, shards=4, block=100).need.variance == 12 * 250 + 8 * 250 - 1200
+    assert Plan(1000, traced=True, double=True).need.variance == 1000 * (8 + 8 + 8)
+    assert Plan(GIB // 100, GIB // 1000, traced=True, lora=True).need.variance == 16 * (GIB // 1000)
+    assert next(iter(savings(Plan(GIB, traced=True)))) == "variance.every=0"
+
+
 def test_peak_of_activations() -> None:
     assert CALLS.bytes == (1 + 4 * 3) * GIB  # the student's backward
     residual = Calls(FOOTPRINT, upstream=1, draws=100, guided=True)

@@ -77,6 +77,7 @@ def test_adapters(folder: Path) -> None:
         ("dmd.ema_memory=host", {"host_averages": True}),
         ("dmd.optimiser=adamw_8bit", {"optimiser_bits": 8}),
         ("trainer.precision=64-true", {"double": True}),
+        ("variance.every=5", {"traced": True}),
     ],
 )
 def test_options_are_the_plans(more: str, changes: dict[str, object], folder: Path) -> None:

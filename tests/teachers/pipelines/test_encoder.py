@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from carv_distill.errors import UserError
 from carv_distill.teachers.condition import Condition, tensors
+from carv_distill.teachers.pipelines.encoder import stacked
 from carv_distill.teachers.pipelines.teacher import TextTeacher, load_text_teacher
 from tests.helpers.tiny_pipelines import EVERY, SIZES, save_sdxl
 
@@ -145,6 +146,24 @@ def test_prompts_are_encoded_once_and_outlive_their_models(
         assert torch.equal(part, other[[1, 0, 1]])
     assert torch.equal(teacher.prompts.null().embeddings, null.embeddings)
     assert not list(teacher.prompts.parameters())
+
+
+def test_conditions_of_many_prompts_leave_the_device_batch_by_batch(
+    folder_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the places where rows are when they are joined."""
+    joined: list[torch.device] = []
+
+    def noted(rows: Sequence[Condition]) -> Condition:
+        joined.extend(part.device for row in rows for part in tensors(row))
+        return stacked(rows)
+
+    encoder = load_text_teacher(folder_of("sd3")).prompts
+    monkeypatch.setattr("carv_distill.teachers.pipelines.encoder._BATCH", 2)
+    monkeypatch.setattr("carv_distill.teachers.pipelines.encoder.stacked", noted)
+    encoder.encode(["a cube", "a red torus", "a cone"], "meta")
+    assert len(joined) == 2 * 2
+    assert set(joined) == {torch.device("meta")}
 
 
 def test_a_prompt_that_was_not_encoded_is_named(folder_of: Callable[[str], Path]) -> None:

@@ -55,10 +55,11 @@ def test_the_index_says_which_kind_it_is(folders: dict[str, Path]) -> None:
     assert isinstance(load_text_teacher(folders["if"]).codec, Pixels)
 
 
-def test_a_teacher_in_float16_is_tried_in_float32_and_has_the_weights_of_its_files(
-    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_teacher_of_16_bits_is_tried_in_float32_and_has_the_weights_of_its_files(
+    dtype: torch.dtype, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A CPU, where it lies as it is tried, takes hundreds of times as long for convolutions in float16."""
+    """A CPU, where it lies as it is tried, takes many times as long for convolutions in 16 bits."""
     tried: list[torch.dtype] = []
 
     def noted(denoiser: NetworkDenoiser, *rest: Any) -> None:
@@ -66,14 +67,14 @@ def test_a_teacher_in_float16_is_tried_in_float32_and_has_the_weights_of_its_fil
         try_denoiser(denoiser, *rest)
 
     monkeypatch.setattr("carv_distill.teachers.pipelines.teacher.try_denoiser", noted)
-    network = load_text_teacher(folders["sd"], dtype=torch.float16).network
+    network = load_text_teacher(folders["sd"], dtype=dtype).network
     assert tried == [torch.float32]
-    assert network.dtype == torch.float16
-    plain = UNet2DConditionModel.from_pretrained(folders["sd"] / "unet", torch_dtype=torch.float16)
+    assert network.dtype == dtype
+    plain = UNet2DConditionModel.from_pretrained(folders["sd"] / "unet", torch_dtype=dtype)
     for name, weights in network.model.state_dict().items():
         last = name.startswith("conv_out.")  # computes in float32
-        assert weights.dtype == (torch.float32 if last else torch.float16)
-        assert torch.equal(weights.half(), plain.state_dict()[name])
+        assert weights.dtype == (torch.float32 if last else dtype)
+        assert torch.equal(weights.to(dtype), plain.state_dict()[name])
 
 
 def test_of_a_hub_only_what_is_read_is_fetched(
