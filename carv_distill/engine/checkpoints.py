@@ -200,18 +200,21 @@ def _fault(content: Any, step: int, values: Mapping[str, Any]) -> str | None:
 def checkpoint_at(
     folder: Path, step: int | None, values: Mapping[str, Any] | None = None
 ) -> tuple[Path, int]:
-    """The checkpoint of a step (None: the newest that can be read whole), and its step; UserError without."""
+    """The checkpoint of a step, kept as one of the newest or of the best (None: the newest that can be read
+    whole), and its step; UserError without."""
     if step is None:
         if (newest := newest_checkpoint(folder, values)) is None:
             raise UserError(f"{folder} holds no checkpoint to measure")
         return newest
-    path = folder / f"newest-step={step}.ckpt"
-    if not path.is_file():
-        there = sorted({at for _, at in checkpoints_in(folder)})
+    kept = checkpoints_in(folder)
+    paths = [path for path, at in kept if at == step]
+    if not paths:
+        there = sorted({at for _, at in kept})
         raise UserError(f"{folder} holds no checkpoint of step {step}; there are {there}")
-    if not _is_whole(path, step, values):
-        raise UserError(f"{path} is damaged")
-    return path, step
+    for path in paths:
+        if _is_whole(path, step, values):
+            return path, step
+    raise UserError(f"{paths[-1]} is damaged")
 
 
 def read_checkpoint(run: Path, config: RunConfig, step: int | None) -> tuple[dict[str, Any], int]:

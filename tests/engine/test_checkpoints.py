@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from carv_distill.engine.checkpoints import AtomicCheckpointIO, newest_checkpoint
+from carv_distill.engine.checkpoints import AtomicCheckpointIO, checkpoint_at, newest_checkpoint
 from carv_distill.errors import UserError
 from tests.helpers.small import largest_file
 
@@ -57,6 +57,28 @@ def test_the_newest_whole_checkpoint_is_chosen(tmp_path: Path, caplog: pytest.Lo
     assert newest_checkpoint(tmp_path) == (paths[20], 20)
     assert "newest-step=30.ckpt is damaged" in caplog.text
     assert "newest-step=40.ckpt is damaged" in caplog.text
+
+
+def test_any_kept_checkpoint_is_found_by_its_step(tmp_path: Path) -> None:
+    """Whether it was kept as one of the newest or for its FID, and where one of the two is damaged."""
+    writer = AtomicCheckpointIO()
+    newest, best, both = (
+        tmp_path / name for name in ("newest-step=4.ckpt", "best-step=2.ckpt", "best-step=4.ckpt")
+    )
+    for path, step in ((newest, 4), (best, 2), (both, 4)):
+        writer.save_checkpoint(content(step), path)
+    assert checkpoint_at(tmp_path, 2) == (best, 2)
+    assert checkpoint_at(tmp_path, None) == (newest, 4)
+    with pytest.raises(UserError, match=r"no checkpoint of step 3; there are \[2, 4\]"):
+        checkpoint_at(tmp_path, 3)
+    for path, other in ((newest, both), (both, newest)):
+        whole = path.read_bytes()
+        path.write_bytes(b"damaged")
+        assert checkpoint_at(tmp_path, 4) == (other, 4)
+        path.write_bytes(whole)
+    best.write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"best-step=2\.ckpt is damaged"):
+        checkpoint_at(tmp_path, 2)
 
 
 @pytest.mark.parametrize(
