@@ -162,16 +162,11 @@ def _label(run: RunFiles, runs: Sequence[RunFiles]) -> str:
 
 def _points(run: RunFiles, key: str, curve: str) -> list[dict[str, Any]]:
     made = []
-    for row in run.metrics:
-        if key in row:
-            point = {
-                "curve": curve,
-                "step": row["step"],
-                "seconds": row.get("seconds", 0.0),
-                "value": row[key],
-            }
-            ends = {end: row[f"{key}_{end}"] for end in ("low", "high") if f"{key}_{end}" in row}
-            made.append(point | (ends if len(ends) == 2 else {}))
+    rows = [row for row in run.metrics if key in row]
+    for row, seconds in zip(rows, run.seconds_at([row["step"] for row in rows]), strict=True):
+        point = {"curve": curve, "step": row["step"], "seconds": seconds, "value": row[key]}
+        ends = {end: row[f"{key}_{end}"] for end in ("low", "high") if f"{key}_{end}" in row}
+        made.append(point | (ends if len(ends) == 2 else {}))
     return made
 
 

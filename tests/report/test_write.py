@@ -83,6 +83,17 @@ def test_a_run_s_page_has_all_its_parts(tmp_path: Path) -> None:
     assert len(page) < 5_000_000
 
 
+def test_a_measurement_between_two_logged_updates_has_its_seconds(tmp_path: Path) -> None:
+    """Runs of earlier versions have them in logged rows alone; before the first update there are none."""
+    run = make_run(tmp_path)
+    (run / "metrics.csv").write_text(
+        "step,seconds,loss/student,fid/fid\n0,,,9\n20,10.0,1.0,\n25,,,8\n40,30.0,0.5,\n50,,,7\n"
+    )
+    charts = re.findall(r'<script type="application/json">(.*?)</script>', written(run), flags=re.DOTALL)
+    values = json.loads(next(c for c in charts if '"title": "FID"' in c))["data"]["values"]
+    assert [(row["step"], row["seconds"]) for row in values] == [(0, 0), (25, 15), (50, 30)]
+
+
 def test_a_finished_run_goes_on_with_what_measures_it(tmp_path: Path) -> None:
     """The command knows these, and refuses what a run's configuration does not allow."""
     run = make_run(tmp_path, rows=5, words=("trainer.max_steps=4",))
