@@ -184,7 +184,7 @@ class SDSModule(EstimatedModule):
             **self.scene.metrics(),
         }
         if self.latest_fake is not None:
-            values["fake/loss"] = self.latest_fake
+            values["loss/fake"] = self.latest_fake
         return values | self.skips.metrics()
 
     def check(self) -> None:

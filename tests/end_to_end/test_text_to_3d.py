@@ -192,7 +192,7 @@ def test_a_run_by_vsd_is_measured_with_its_fake_score(teacher: Path, tmp_path: P
     give another; what its training takes is timed; a checkpoint has adapters and no network."""
     more = ("sds.objective=vsd", "sds.vsd.lr=0.01", "sds.guidance=7.5", "estimator.upstream=2")
     folder = run(teacher, tmp_path, *more)
-    assert all(r["fake/loss"] > 0 for r in read_metrics(folder / "metrics.csv") if "scene/opacity" in r)
+    assert all(r["loss/fake"] > 0 for r in read_metrics(folder / "metrics.csv") if "scene/opacity" in r)
     kept = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     fakes = [k for k in kept["state_dict"] if not k.startswith("objective.scene.")]
     assert fakes

@@ -159,7 +159,7 @@ def test_a_step_is_one_of_each(make_module: Make) -> None:
     drawn = again.fake_draws(0, torch.float32)
     assert drawn is not None
     assert drawn.u.shape == (2, 4)
-    assert float(again.metrics()["fake/loss"]) == pytest.approx(float(module.metrics()["loss/fake"]), rel=0.2)
+    assert float(again.metrics()["loss/fake"]) == pytest.approx(float(module.metrics()["loss/fake"]), rel=0.2)
 
 
 def test_two_trainings_are_equal_to_the_bit_and_learn_the_renders(make_module: Make) -> None:
