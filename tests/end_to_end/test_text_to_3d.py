@@ -159,6 +159,14 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert_same_run(whole, part, 6)
 
 
+def test_a_run_made_longer_equals_one_that_was_so_from_the_start(teacher: Path, tmp_path: Path) -> None:
+    more = ("sds.t_max=[0,0.98,0.6,6]", "sds.coefficient=learned")
+    whole = run(teacher, tmp_path / "whole", *more)
+    part = run(teacher, tmp_path / "part", *more, "trainer.max_steps=3")
+    assert run(teacher, tmp_path / "part", *more, resume=True) == part
+    assert_same_run(whole, part, 6)
+
+
 def test_a_checkpoint_is_measured_and_exported_as_of_its_step(teacher: Path, tmp_path: Path) -> None:
     """Levels, sizes, light and cells; the gradient is that of the next update."""
     more = (
