@@ -97,6 +97,8 @@ class Checkpoints(Callback):
         self.folder, self.options, self.values = folder, options, dict(values)
         self.best: dict[int, float] = {}
         self._newest: int | None = None
+        self._links = True
+        """Whether this disk has symbolic links, as far as is known."""
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         step = trainer.global_step
@@ -120,10 +122,18 @@ class Checkpoints(Callback):
 
     @rank_zero_only
     def _link_last(self, step: int) -> None:
-        scratch = self.folder / ".last.ckpt"
+        scratch, last = self.folder / ".last.ckpt", self.folder / "last.ckpt"
         scratch.unlink(missing_ok=True)
-        scratch.symlink_to(f"newest-step={step}.ckpt")
-        os.replace(scratch, self.folder / "last.ckpt")
+        try:
+            scratch.symlink_to(f"newest-step={step}.ckpt")
+        except OSError as error:  # as on Colab's Drive, exFAT and some CIFS
+            last.unlink(missing_ok=True)  # it would name an older one
+            if self._links:
+                reason = f"a symbolic link cannot be made there ({error.strerror})"
+                log.warning("%s: %s; nothing needs it, --resume neither", last, reason)
+            self._links = False
+            return
+        os.replace(scratch, last)
 
     @rank_zero_only
     def _prune(self, step: int) -> None:

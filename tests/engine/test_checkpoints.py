@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from carv_distill.engine.checkpoints import AtomicCheckpointIO, checkpoint_at, newest_checkpoint
+from carv_distill.engine.checkpoints import AtomicCheckpointIO, Checkpoints, checkpoint_at, newest_checkpoint
+from carv_distill.engine.options import CheckpointOptions
 from carv_distill.errors import UserError
 from tests.helpers.small import largest_file
 
@@ -114,3 +117,38 @@ def test_bytes_that_are_no_checkpoint_are_passed_over(damage: bytes, tmp_path: P
     AtomicCheckpointIO().save_checkpoint(content(4), tmp_path / "newest-step=4.ckpt")
     (tmp_path / "newest-step=8.ckpt").write_bytes(damage)
     assert newest_checkpoint(tmp_path) == (tmp_path / "newest-step=4.ckpt", 4)
+
+
+def keep(folder: Path, options: CheckpointOptions, steps: range) -> Checkpoints:
+    """What a run keeps, from an update on to another."""
+
+    def save(path: Path) -> None:
+        AtomicCheckpointIO().save_checkpoint(content(trainer.global_step), path)
+
+    checkpoints = Checkpoints(folder, options, {})
+    trainer: Any = SimpleNamespace(max_steps=100, callbacks=[], save_checkpoint=save)
+    trainer.global_step = steps.start
+    checkpoints.on_train_start(trainer, None)
+    for trainer.global_step in steps[1:]:
+        checkpoints.on_train_batch_end(trainer, None)
+    return checkpoints
+
+
+def test_a_disk_without_symbolic_links_has_no_last_checkpoint_and_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As Colab's Drive, exFAT and some CIFS are; a link of before, copied as a file, would be another one."""
+
+    def refused(path: Path, target: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "symlink_to", refused)
+    (tmp_path / "last.ckpt").write_bytes(b"older")
+    keep(tmp_path, CheckpointOptions(every=2), range(7))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["newest-step=4.ckpt", "newest-step=6.ckpt"]
+    assert newest_checkpoint(tmp_path) == (tmp_path / "newest-step=6.ckpt", 6)
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert said.endswith(
+        "last.ckpt: a symbolic link cannot be made there (Operation not permitted); nothing "
+        "needs it, --resume neither"
+    )
