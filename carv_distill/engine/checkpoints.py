@@ -100,6 +100,9 @@ class Checkpoints(Callback):
         self._links = True
         """Whether this disk has symbolic links, as far as is known."""
 
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self._prune(trainer.global_step)
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         step = trainer.global_step
         if any(isinstance(c, FIDTrace) and c.is_due(trainer) for c in trainer.callbacks):  # type: ignore[attr-defined]
@@ -108,9 +111,9 @@ class Checkpoints(Callback):
             self.best = {s: self.best[s] for s in best}
             if step in self.best:
                 trainer.save_checkpoint(self.folder / f"best-step={step}.ckpt")
+                self._prune(step)
         if step % self.options.every == 0 or step == trainer.max_steps:
             self.keep_newest(trainer)
-        self._prune(step)
 
     def keep_newest(self, trainer: Trainer) -> None:
         """A checkpoint of the present step, unless there is one already."""
@@ -118,6 +121,7 @@ class Checkpoints(Callback):
         if self._newest != step:
             trainer.save_checkpoint(self.folder / f"newest-step={step}.ckpt")
             self._link_last(step)
+            self._prune(step)
             self._newest = step
 
     @rank_zero_only
@@ -138,12 +142,13 @@ class Checkpoints(Callback):
     @rank_zero_only
     def _prune(self, step: int) -> None:
         """Removes what is not among the newest or the best; what lies ahead is of an earlier attempt."""
-        steps = {step: path for path, step in checkpoints_in(self.folder) if NEWEST.fullmatch(path.name)}
-        newest = sorted(s for s in steps if s <= step)[-self.options.keep_newest :]
-        for path in [p for s, p in steps.items() if s not in newest]:
-            path.unlink()
-        for path, at in checkpoints_in(self.folder):
-            if not NEWEST.fullmatch(path.name) and at not in self.best:
+        kept = [
+            (path, at, NEWEST.fullmatch(path.name) is not None) for path, at in checkpoints_in(self.folder)
+        ]
+        newest = sorted(at for _, at, is_newest in kept if is_newest and at <= step)
+        newest = newest[-self.options.keep_newest :]
+        for path, at, is_newest in kept:
+            if at not in (newest if is_newest else self.best):
                 path.unlink()
 
     def state_dict(self) -> dict[str, Any]:

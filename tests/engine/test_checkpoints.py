@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from carv_distill.engine.checkpoints import AtomicCheckpointIO, Checkpoints, checkpoint_at, newest_checkpoint
+from carv_distill.engine.folder import checkpoints_in
 from carv_distill.engine.options import CheckpointOptions
 from carv_distill.errors import UserError
 from tests.helpers.small import largest_file
@@ -152,3 +153,26 @@ def test_a_disk_without_symbolic_links_has_no_last_checkpoint_and_says_so_once(
         "last.ckpt: a symbolic link cannot be made there (Operation not permitted); nothing "
         "needs it, --resume neither"
     )
+
+
+def test_the_folder_is_listed_when_there_is_something_to_remove(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the start, for what an attempt before this one left, and after each save; not at every update."""
+    for name in ("newest-step=4", "newest-step=6", "newest-step=9", "best-step=5"):
+        (tmp_path / f"{name}.ckpt").touch()
+    listed: list[list[str]] = []
+
+    def listing(folder: Path) -> list[tuple[Path, int]]:
+        listed.append(sorted(path.name for path in folder.glob("*-step=*.ckpt")))
+        return checkpoints_in(folder)
+
+    monkeypatch.setattr("carv_distill.engine.checkpoints.checkpoints_in", listing)
+    keep(tmp_path, CheckpointOptions(every=2), range(6, 12))
+    assert listed == [
+        ["best-step=5.ckpt", "newest-step=4.ckpt", "newest-step=6.ckpt", "newest-step=9.ckpt"],
+        ["newest-step=4.ckpt", "newest-step=6.ckpt", "newest-step=8.ckpt"],
+        ["newest-step=10.ckpt", "newest-step=6.ckpt", "newest-step=8.ckpt"],
+    ]
+    assert sorted(p.name for p in tmp_path.glob("*-step=*")) == ["newest-step=10.ckpt", "newest-step=8.ckpt"]
+    assert (tmp_path / "last.ckpt").resolve().name == "newest-step=10.ckpt"
