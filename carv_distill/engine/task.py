@@ -136,6 +136,9 @@ class Task:
     """Whether `model` takes a step; else it is given None."""
     no_model: Callable[[Any], str] = lambda config: ""
     """config → why a run has no `model`, and what has one in its place; empty: it has."""
+    remake: Callable[[Any, Path, str, int | None], int] | None = None
+    """(config, run, device, step of a checkpoint or None for the newest) → its update: makes the product anew
+    without what only updates need, as a teacher. None: by `prepare`."""
     shards: bool = False
     """Whether its module can shard its networks (trainer.sharding)."""
     media: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import ModuleType
 
 from carv_distill.carv.strategies import STRATEGIES
@@ -18,6 +19,12 @@ def _preparation() -> ModuleType:
     from . import preparation  # torch and Lightning, which a configuration is checked without
 
     return preparation
+
+
+def _remake(config: SDSConfig, run: Path, device: str, step: int | None) -> int:
+    from .product import remake
+
+    return remake(config, run, device, step)
 
 
 def _check(config: SDSConfig) -> None:
@@ -118,6 +125,7 @@ SDS = Task(
     fixed_length=_fixed_length,
     begins=lambda config: config.scene.kind == "gaussians",
     gradient=lambda config, run, device, step: _preparation().measured_gradient(config, run, device, step),
+    remake=_remake,
     media=("views.png", "turntable.mp4", "mesh.glb"),
     renders=True,
     prompted=lambda config: True,

@@ -25,7 +25,7 @@ from carv_distill.text_to_3d.scene_files import load_scene
 from carv_distill.text_to_3d.scenes import HashScene, build_scene
 from carv_distill.variance import MeasuredGradient, StageTimer, analyse
 from studies.gradient import load_gradient
-from tests.helpers.runs import assert_same_run, sds_words
+from tests.helpers.runs import CLIP, assert_same_run, sds_words
 from tests.helpers.tiny_latent import save_tiny_pipeline
 from tests.helpers.tiny_pixel import save_tiny_if_pipeline
 
@@ -81,9 +81,19 @@ def test_a_run_leaves_its_object_and_its_traces(teacher: Path, tmp_path: Path) -
 
 
 def test_an_object_is_made_again_at_any_size_after_any_update(teacher: Path, tmp_path: Path) -> None:
-    """All of it is of one update; what is not asked for any more is not there any more."""
-    folder = run(teacher, tmp_path)
+    """All of it is of one update; what is not asked for any more is not there any more. Neither teacher nor
+    CLIP model is needed; after the last update it is what the run made."""
+    own = [tmp_path / "teacher", tmp_path / "clip"]
+    for place, other in zip(own, (teacher, CLIP), strict=True):
+        shutil.copytree(other, place)
+    folder = run(own[0], tmp_path, f"clip.model={own[1]}")
+    for place in own:
+        shutil.rmtree(place)
     made = folder / "object"
+    before = {path.name: path.read_bytes() for path in made.iterdir()}
+    shutil.rmtree(made)
+    measure(EXPORT, ExportOptions(run=folder, device="cpu"))
+    assert {path.name: path.read_bytes() for path in made.iterdir()} == before
     assert (made / "textured.glb").is_file()
     for size, step, background, byte in ((24, 4, "white", 255), (40, None, "black", 0), (33, 6, None, 255)):
         measure(
