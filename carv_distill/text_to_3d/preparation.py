@@ -49,7 +49,6 @@ def prepare(config: SDSConfig, device: str, world_size: int) -> Prepared:
         backend = choose_backend(config.scene.gaussians.backend, device)
         log.info("Gaussians are splatted by %s", backend)
     module = build_module(config, device)
-    check_export(config, largest_scene(config.scene, module.scene))
 
     @cache
     def scorer() -> ClipScorer | None:
@@ -66,6 +65,8 @@ def prepare(config: SDSConfig, device: str, world_size: int) -> Prepared:
         return [*scores, grid]
 
     def require() -> None:
+        if config.scene.gaussians.start is None:  # how many a file has is known when it is read
+            check_export(config, largest_scene(config.scene, module.scene))
         scorer()
 
     def begin() -> None:

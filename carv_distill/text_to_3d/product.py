@@ -43,8 +43,13 @@ def check_export(config: SDSConfig, scene: Scene) -> None:
 
 
 def finish(config: SDSConfig, scene: Scene, run: Path) -> None:
-    """Mesh, turntable and sheet of views of a scene that is kept, then the page that says what there is."""
+    """Mesh, turntable and sheet of views of a scene that is kept, then the page that says what there is.
+
+    Raises:
+        UserError: they take more than export.memory.
+    """
     o, product = config.export, run / "object"
+    check_export(config, scene)
     write_mesh(product, scene, o)
     write_turntable(product, scene, config.scene, o.frames, o.size, o.background, o.memory)
     step = int(read_json(product / "scene.json")["step"])
