@@ -36,6 +36,7 @@ from .options import ClipOptions, SceneOptions, SDSConfig
 from .product import check_export, finish
 from .prompts import check_prompts
 from .rendering import choose_backend
+from .rendering_checks import idle_weights
 from .scenes import GaussianScene, Scene, build_scene
 from .schedules import last_stage
 from .start import start_from
@@ -48,6 +49,9 @@ def prepare(config: SDSConfig, device: str, world_size: int) -> Prepared:
     if config.scene.kind == "gaussians":
         backend = choose_backend(config.scene.gaussians.backend, device)
         log.info("Gaussians are splatted by %s", backend)
+    if idle := idle_weights(config):
+        adds = "adds" if len(idle) == 1 else "add"
+        log.warning("%s %s nothing: scene.kind=%s has no voxels", " and ".join(idle), adds, config.scene.kind)
     module = build_module(config, device)
 
     @cache

@@ -139,6 +139,17 @@ def test_an_export_of_gaussians_from_a_file_is_checked_with_those_it_has(
         late()
 
 
+def test_weights_without_effect_are_said_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    module: Any = SimpleNamespace(scene=build_scene(SceneOptions()))
+    monkeypatch.setattr(preparation, "build_module", lambda *_: module)
+    for words in (["scene.kind=voxels"], ["scene.kind=hash", "sds.smoothness=1"]):
+        preparation.prepare(configured(tmp_path, *words), "cpu", 1)
+    (said,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert said == "sds.smoothness and sds.colour_smoothness add nothing: scene.kind=hash has no voxels"
+
+
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize(("precision", "bound"), [("bfloat16", 0.25), ("float16", 0.03)])
 def test_a_fake_score_over_weights_in_half_precision(
