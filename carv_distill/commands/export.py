@@ -65,7 +65,7 @@ def _export(options: ExportOptions, runs: list[Path], device: str) -> Measuremen
     product = run / task.product
     with owned(run):
         before = product_step(run) if product.is_dir() else None
-        step = export(task, config, task.prepare(config, device, 1), run, device, options.step)
+        step = export(task, config, run, device, options.step, None)
     page = renew_page(run)
     instead = "" if before is None else f", in place of that of update {before}"
     of = f"update {step} of {config.trainer.max_steps}"

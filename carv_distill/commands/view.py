@@ -83,6 +83,7 @@ def _show(options: ViewOptions, runs: list[Path], device: str) -> None:
     _, config = VIEW.open(run, options)
     try:
         with closing(Session(run, config, device, options.host, options.port, options.size)) as session:
+            session.begin()
             print(f"open {page(options.host, options.port)} to see {run}; Ctrl-C ends it", flush=True)
             if session.state is None:
                 log.info("there is no checkpoint yet; the first comes at update %d", config.checkpoint.every)

@@ -157,7 +157,7 @@ DMD = Task(
     out_of_memory="a smaller estimator.upstream (with dmd.global_batch for the same batch), dmd.fake_batch, "
     "dmd.optimiser=adamw_8bit, dmd.ema_memory=host, variance.every=0, or with prompts dmd.adapters.kind=lora",
     check=_check,
-    fixed_length=lambda config: config.dmd.lr_decay != "none",
+    fixed_length=lambda config: "" if config.dmd.lr_decay == "none" else "its learning rates decay",
     gradient=lambda config, run, device, step: _preparation().measured_gradient(config, run, device, step),
     generators=_generators,
     prompted=lambda config: config.data.name in CAPTIONED,

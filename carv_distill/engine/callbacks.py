@@ -33,9 +33,11 @@ SILENCE = 120.0
 
 
 def write_metrics(trainer: Trainer, values: dict[str, float]) -> None:
-    """Adds values to the row of the present step, in every logger."""
+    """Adds values to the row of the present step, in every logger; a new row begins with its `seconds`."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    beginning = next((each.begin_row() for each in callbacks if isinstance(each, StepLog)), {})
     for logger in trainer.loggers:
-        logger.log_metrics(values, trainer.global_step)
+        logger.log_metrics(beginning | values, trainer.global_step)
 
 
 def write_picture(trainer: Trainer, path: Path) -> None:
@@ -105,15 +107,16 @@ class StopOnNonFinite(Periodic):
 
 
 class StepLog(Periodic):
-    """Logs the module's metrics and the seconds spent, every few steps.
+    """Logs the module's metrics every few steps, and the seconds spent in every row, whoever writes it.
 
-    `seconds` counts from the run's first start, pauses between attempts left out.
+    `seconds` counts from the run's first start to the end of the update, pauses between attempts left out.
     """
 
     def __init__(self, every: int) -> None:
         super().__init__(every)
         self.before = 0.0
         self.start = time.perf_counter()
+        self._beginning: dict[str, float] = {}
 
     @property
     def seconds(self) -> float:
@@ -122,10 +125,23 @@ class StepLog(Periodic):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.start = time.perf_counter()
+        self._look_at_clock()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        self._look_at_clock()
+        super().on_train_batch_end(trainer, pl_module)
+
+    def _look_at_clock(self) -> None:
+        self._beginning = {"seconds": round(self.seconds, 2)}
+
+    def begin_row(self) -> dict[str, float]:
+        """What the row of the present step begins with; nothing once it has begun."""
+        beginning, self._beginning = self._beginning, {}
+        return beginning
 
     def act(self, trainer: Trainer, module: Any) -> None:
         values = {name: float(value) for name, value in module.metrics().items()}
-        write_metrics(trainer, {"seconds": round(self.seconds, 2), **values})
+        write_metrics(trainer, values)
         module.log_dict(values, logger=False)
 
     def state_dict(self) -> dict[str, Any]:

@@ -97,6 +97,11 @@ class Checkpoints(Callback):
         self.folder, self.options, self.values = folder, options, dict(values)
         self.best: dict[int, float] = {}
         self._newest: int | None = None
+        self._links = True
+        """Whether this disk has symbolic links, as far as is known."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self._prune(trainer.global_step)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         step = trainer.global_step
@@ -106,9 +111,9 @@ class Checkpoints(Callback):
             self.best = {s: self.best[s] for s in best}
             if step in self.best:
                 trainer.save_checkpoint(self.folder / f"best-step={step}.ckpt")
+                self._prune(step)
         if step % self.options.every == 0 or step == trainer.max_steps:
             self.keep_newest(trainer)
-        self._prune(step)
 
     def keep_newest(self, trainer: Trainer) -> None:
         """A checkpoint of the present step, unless there is one already."""
@@ -116,24 +121,34 @@ class Checkpoints(Callback):
         if self._newest != step:
             trainer.save_checkpoint(self.folder / f"newest-step={step}.ckpt")
             self._link_last(step)
+            self._prune(step)
             self._newest = step
 
     @rank_zero_only
     def _link_last(self, step: int) -> None:
-        scratch = self.folder / ".last.ckpt"
+        scratch, last = self.folder / ".last.ckpt", self.folder / "last.ckpt"
         scratch.unlink(missing_ok=True)
-        scratch.symlink_to(f"newest-step={step}.ckpt")
-        os.replace(scratch, self.folder / "last.ckpt")
+        try:
+            scratch.symlink_to(f"newest-step={step}.ckpt")
+        except OSError as error:  # as on Colab's Drive, exFAT and some CIFS
+            last.unlink(missing_ok=True)  # it would name an older one
+            if self._links:
+                reason = f"a symbolic link cannot be made there ({error.strerror})"
+                log.warning("%s: %s; nothing needs it, --resume neither", last, reason)
+            self._links = False
+            return
+        os.replace(scratch, last)
 
     @rank_zero_only
     def _prune(self, step: int) -> None:
         """Removes what is not among the newest or the best; what lies ahead is of an earlier attempt."""
-        steps = {step: path for path, step in checkpoints_in(self.folder) if NEWEST.fullmatch(path.name)}
-        newest = sorted(s for s in steps if s <= step)[-self.options.keep_newest :]
-        for path in [p for s, p in steps.items() if s not in newest]:
-            path.unlink()
-        for path, at in checkpoints_in(self.folder):
-            if not NEWEST.fullmatch(path.name) and at not in self.best:
+        kept = [
+            (path, at, NEWEST.fullmatch(path.name) is not None) for path, at in checkpoints_in(self.folder)
+        ]
+        newest = sorted(at for _, at, is_newest in kept if is_newest and at <= step)
+        newest = newest[-self.options.keep_newest :]
+        for path, at, is_newest in kept:
+            if at not in (newest if is_newest else self.best):
                 path.unlink()
 
     def state_dict(self) -> dict[str, Any]:
@@ -200,18 +215,21 @@ def _fault(content: Any, step: int, values: Mapping[str, Any]) -> str | None:
 def checkpoint_at(
     folder: Path, step: int | None, values: Mapping[str, Any] | None = None
 ) -> tuple[Path, int]:
-    """The checkpoint of a step (None: the newest that can be read whole), and its step; UserError without."""
+    """The checkpoint of a step, kept as one of the newest or of the best (None: the newest that can be read
+    whole), and its step; UserError without."""
     if step is None:
         if (newest := newest_checkpoint(folder, values)) is None:
             raise UserError(f"{folder} holds no checkpoint to measure")
         return newest
-    path = folder / f"newest-step={step}.ckpt"
-    if not path.is_file():
-        there = sorted({at for _, at in checkpoints_in(folder)})
+    kept = checkpoints_in(folder)
+    paths = [path for path, at in kept if at == step]
+    if not paths:
+        there = sorted({at for _, at in kept})
         raise UserError(f"{folder} holds no checkpoint of step {step}; there are {there}")
-    if not _is_whole(path, step, values):
-        raise UserError(f"{path} is damaged")
-    return path, step
+    for path in paths:
+        if _is_whole(path, step, values):
+            return path, step
+    raise UserError(f"{paths[-1]} is damaged")
 
 
 def read_checkpoint(run: Path, config: RunConfig, step: int | None) -> tuple[dict[str, Any], int]:

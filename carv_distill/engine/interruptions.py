@@ -26,6 +26,7 @@ from carv_distill.errors import INTERRUPTED, PREEMPTED, StoppedError, UserError
 
 from .callbacks import StopOnNonFinite
 from .checkpoints import Checkpoints
+from .folder import checkpoints_in
 from .lightning_private import leave_signals_alone
 
 log = logging.getLogger(__name__)
@@ -203,12 +204,8 @@ class Interruption(Callback):
             what = f"{name} after the last update, which is kept; --resume makes what comes after it"
             raise StoppedError(what, INTERRUPTED if by_hand else PREEMPTED, together=False)
         if number == signal.SIGINT and self._interrupted:
-            last = self.checkpoints.folder / "last.ckpt"
-            rest = (
-                f"{last.resolve().name} is kept, --resume goes on from it"
-                if last.exists()
-                else "nothing is kept"
-            )
+            kept = max(checkpoints_in(self.checkpoints.folder), key=lambda of: (of[1], of[0]), default=None)
+            rest = f"{kept[0].name} is kept, --resume goes on from it" if kept else "nothing is kept"
             raise StoppedError(f"interrupted after update {self._step}; {rest}", INTERRUPTED, together=False)
         if self.received is None:  # a scheduler's word stays, whatever comes after it
             self.received = signal.Signals(number)

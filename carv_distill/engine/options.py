@@ -91,7 +91,8 @@ class TrainerOptions:
     """Lightning's trainer."""
 
     max_steps: int = at_least(1, 600, resume=True)
-    """Student updates (dmd) or optimiser steps. A run whose rates decay over them keeps its number."""
+    """Student updates (dmd) or optimiser steps. A run whose rates or noise levels fall over them keeps its
+    number."""
     precision: str = one_of(PRECISIONS, "auto")
     """auto: bf16-mixed on CUDA, 32-true on a CPU."""
     float32_matmul: str = one_of(MATMULS, "highest")

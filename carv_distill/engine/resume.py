@@ -76,9 +76,9 @@ def require_same(task: Task, config: RunConfig, folder: Path) -> None:
     if differing:
         first = differing[0]
         others = f" (other values differ too: {', '.join(differing[1:])})" if differing[1:] else ""
-        begins = ((key, spec.metadata.get("begin")) for key, spec, *_ in leaves(config))
-        start = next((f"{key} says with what {who}" for key, who in begins if who), None)
-        raise UserError(_differs(first, before[first], folder, now[first], others, start))
+        if first == "trainer.max_steps":
+            raise UserError(_longer(task, config, before[first], folder, others))
+        raise UserError(_differs(first, before[first], folder, now[first], others))
 
 
 def _require_content(key: str, value: Any, before: str, now: str | None, folder: Path) -> None:
@@ -102,20 +102,25 @@ def _same_place(before: str | None, now: str | None) -> bool:
     return new.exists() and old.parts[-2:] == new.parts[-2:]
 
 
-def _differs(
-    key: str, before: Any, folder: Path, now: Any, others: str = "", start: str | None = None
-) -> str:
-    """That a resumed run has another value; `start`: which option says what a new one begins with."""
-    said = f"--resume: {key} was {before!r} in {folder}"
-    if key == "trainer.max_steps":
-        beginning = "" if start is None else f"; {start}"
-        return (
-            f"{said}, over which its learning rates decay, now {now!r}{others}; say {key}={before} to finish "
-            f"that run, or give another name to start a new one{beginning}"
-        )
+def _differs(key: str, before: Any, folder: Path, now: Any, others: str = "") -> str:
+    """That a resumed run has another value."""
     return (
-        f"{said}, now {now!r}{others}; a resumed run keeps its values: say them again (or give another name "
-        "to start a new one)"
+        f"--resume: {key} was {before!r} in {folder}, now {now!r}{others}; a resumed run keeps its values: "
+        "say them again (or give another name to start a new one)"
+    )
+
+
+def _longer(task: Task, config: RunConfig, before: int, folder: Path, others: str) -> str:
+    """That a resumed run has another length than its updates are made for, and what a longer one begins
+    with."""
+    key, begin = "trainer.max_steps", ""
+    if task.begins(config):
+        options = ((at, spec.metadata.get("begin")) for at, spec, *_ in leaves(config))
+        begin = next((f"; {at} says with what {who}" for at, who in options if who), "")
+    return (
+        f"--resume: {key} was {before} in {folder}, over which {task.fixed_length(config)}, now "
+        f"{config.trainer.max_steps}{others}; say {key}={before} to finish that run, or give another name to "
+        f"start a new one{begin}"
     )
 
 

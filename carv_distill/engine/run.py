@@ -99,7 +99,7 @@ def execute(
         elif is_main_process():
             log.info("it has all of its %d updates; what comes after them is made", checkpoint[1])
             with _enough_memory(task), stop_at_once("--resume makes it"):
-                export(task, config, prepared, folder, device)
+                export(task, config, folder, device, None, prepared)
             _log_again(task, config, folder, checkpoint[1])
         if is_main_process():
             write_summary(folder)
@@ -119,15 +119,18 @@ def _enough_memory(task: Task) -> Iterator[None]:
 
 
 def export(
-    task: Task, config: RunConfig, prepared: Prepared, folder: Path, device: str, step: int | None = None
+    task: Task, config: RunConfig, folder: Path, device: str, step: int | None, prepared: Prepared | None
 ) -> int:
     """Makes the product of a run anew, from its checkpoint of an update (None: the newest); the update.
 
-    An object comes with its pictures and its mesh after any update, so that they are of one.
+    Args:
+        prepared: what a training of it has made already.
     """
+    if task.remake is not None:
+        return task.remake(config, folder, device, step)
+    prepared = task.prepare(config, device, 1) if prepared is None else prepared
     step = load_checkpoint(prepared.module, folder, config, device, step)
-    whole = task.renders or step >= config.trainer.max_steps
-    _make(task, config, prepared, folder, prepared.module, step, whole)
+    _make(task, config, prepared, folder, prepared.module, step, step >= config.trainer.max_steps)
     return step
 
 

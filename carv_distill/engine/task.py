@@ -121,8 +121,10 @@ class Task:
     """What takes less memory, for one who has run out of it."""
     check: Callable[[Any], None] = lambda config: None
     """Raises UserError for values that do not go together."""
-    fixed_length: Callable[[Any], bool] = lambda config: True
-    """Whether trainer.max_steps enters the updates, so that a resumed run must keep it."""
+    fixed_length: Callable[[Any], str] = lambda config: "its learning rates decay"
+    """What goes on over trainer.max_steps, so that a resumed run must keep it; empty: nothing does."""
+    begins: Callable[[Any], bool] = lambda config: True
+    """Whether an option says what a run of this configuration begins with, where the task has one."""
     gradient: Callable[[Any, Path, str, int | None], MeasuredGradient] | None = None
     """(config, run, device, step of the checkpoint or None for the newest) → for `evaluate.py variance`."""
     generators: Callable[[Any, Path, str, bool], list[Generator]] | None = None
@@ -134,6 +136,9 @@ class Task:
     """Whether `model` takes a step; else it is given None."""
     no_model: Callable[[Any], str] = lambda config: ""
     """config → why a run has no `model`, and what has one in its place; empty: it has."""
+    remake: Callable[[Any, Path, str, int | None], int] | None = None
+    """(config, run, device, step of a checkpoint or None for the newest) → its update: makes the product anew
+    without what only updates need, as a teacher. None: by `prepare`."""
     shards: bool = False
     """Whether its module can shard its networks (trainer.sharding)."""
     media: tuple[str, ...] = ()

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from carv_distill.engine.environment import LAYOUT
 from carv_distill.engine.environment import NAME as ENVIRONMENT
 from carv_distill.engine.folder import CONFIG, METRICS, product_step, read_run_config
@@ -93,6 +95,13 @@ class RunFiles(ResultFiles):
     def seconds(self) -> float:
         """Of training so far."""
         return max((row.get("seconds", 0.0) for row in self.metrics), default=0.0)
+
+    def seconds_at(self, steps: Sequence[float]) -> list[float]:
+        """Of training until these updates: rows of earlier versions that lack them lie in a straight line
+        between their neighbours."""
+        known = {0.0: 0.0} | {row["step"]: row["seconds"] for row in self.metrics if "seconds" in row}
+        seconds: list[float] = np.interp(steps, [*known], [*known.values()]).tolist()
+        return seconds
 
     def option(self, key: str) -> Any:
         """A value of its configuration, as "trainer.max_steps"; None where it has none."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
+from PIL import Image
 
 from carv_distill.engine.task import PageWords
 from carv_distill.evaluation.copies import CHANCE
@@ -162,16 +165,11 @@ def _label(run: RunFiles, runs: Sequence[RunFiles]) -> str:
 
 def _points(run: RunFiles, key: str, curve: str) -> list[dict[str, Any]]:
     made = []
-    for row in run.metrics:
-        if key in row:
-            point = {
-                "curve": curve,
-                "step": row["step"],
-                "seconds": row.get("seconds", 0.0),
-                "value": row[key],
-            }
-            ends = {end: row[f"{key}_{end}"] for end in ("low", "high") if f"{key}_{end}" in row}
-            made.append(point | (ends if len(ends) == 2 else {}))
+    rows = [row for row in run.metrics if key in row]
+    for row, seconds in zip(rows, run.seconds_at([row["step"] for row in rows]), strict=True):
+        point = {"curve": curve, "step": row["step"], "seconds": seconds, "value": row[key]}
+        ends = {end: row[f"{key}_{end}"] for end in ("low", "high") if f"{key}_{end}" in row}
+        made.append(point | (ends if len(ends) == 2 else {}))
     return made
 
 
@@ -196,12 +194,16 @@ def samples(runs: Sequence[RunFiles], words: PageWords) -> Section | None:
         if not grids:
             continue
         chosen = chosen_grids({step: path.stat().st_size for step, path in grids.items()})
-        pictures = {f"update {step:,}": grids[step].read_bytes() for step in chosen}
         if len(runs) > 1:
-            pictures = dict([list(pictures.items())[-1]])
+            chosen = chosen[-1:]
+        pictures = {f"update {step:,}": shrunk(grids[step].read_bytes()) for step in chosen}
+        last = grids[chosen[-1]]
         said = words.shown if len(runs) == 1 else f"{run.name}: {words.shown}"
-        captions = captions_of(grids[chosen[-1]])
+        captions = captions_of(last)
         found.append(blocks.slider(pictures, said, words=bool(captions)))
+        if (size := last.stat().st_size) > BYTES:
+            beside = f"samples/{last.name}, which has {size / 1e6:.1f} MB"
+            found.append(blocks.missing(f"It is shrunk for this page; all its pixels are in {beside}."))
         if captions:
             rows = [[f"{number}.", caption] for number, caption in enumerate(captions, 1)]
             found.append(blocks.folded(blocks.table(["", "prompt"], rows), "the prompts, in order"))
@@ -218,6 +220,18 @@ def chosen_grids(sizes: Mapping[int, int]) -> list[int]:
             return chosen
         count -= 1
     return steps[-1:]
+
+
+def shrunk(png: bytes) -> bytes:
+    """A picture with as many pixels as the limit leaves it."""
+    while len(png) > BYTES:
+        share = 0.95 * math.sqrt(BYTES / len(png))
+        with Image.open(io.BytesIO(png)) as picture:
+            width, height = (max(1, round(share * side)) for side in picture.size)
+            small = picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+        small.save(content := io.BytesIO(), "PNG")
+        png = content.getvalue()
+    return png
 
 
 def settings(runs: Sequence[RunFiles]) -> Section:

@@ -70,6 +70,9 @@ class SDSModule(EstimatedModule):
         self.density_control = DensityControl.of(objective.scene, objective.view.gaussians.densify)
         self.latest_opacity = torch.zeros(())
         self.latest_gradients: list[Tensor] = []
+        self.latest_fake: Tensor | None = None
+        """The fake score's loss in the last step. Not one of `latest_losses`, which end a run that is not
+        finite: such a step is left out, and `skips` says how many may be."""
         self.fake_vector: ParameterVector | None = None
         """The fake score's weights, once they are where they will be trained."""
 
@@ -113,7 +116,7 @@ class SDSModule(EstimatedModule):
         if self.fake_vector is not None:
             self.fake_step(skip)
             entries = math.prod(self.objective.teacher.shape)
-            self.latest_losses["fake"] = torch.stack(fakes).sum() / entries
+            self.latest_fake = torch.stack(fakes).sum() / entries
         self.latest_opacity = torch.stack(opacities).mean()
 
     def _backward(self, loss: Tensor) -> Tensor:
@@ -178,8 +181,8 @@ class SDSModule(EstimatedModule):
             "scene/opacity": self.latest_opacity,
             **self.scene.metrics(),
         }
-        if "fake" in self.latest_losses:
-            values["fake/loss"] = self.latest_losses["fake"]
+        if self.latest_fake is not None:
+            values["loss/fake"] = self.latest_fake
         return values | self.skips.metrics()
 
     def check(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -22,8 +22,6 @@ from carv_distill.engine.optimisation import time_at_rest
 from carv_distill.engine.task import Prepared
 from carv_distill.errors import UserError
 from carv_distill.evaluation.clip import ClipScorer
-from carv_distill.files import read_json, write_text
-from carv_distill.model_card import CARD
 from carv_distill.teachers.pipelines.codecs import Pixels
 from carv_distill.teachers.pipelines.teacher import TextTeacher, load_text_teacher
 from carv_distill.teachers.precision import frozen_precision
@@ -32,14 +30,13 @@ from carv_distill.variance import MeasuredGradient, StageTimer
 from .cameras import build_cameras
 from .guidance.timesteps import AnnealedSampler
 from .module import SDSModule
-from .object.card import object_card
-from .object.memory import check_memory
-from .object.mesh_files import write_mesh
-from .object.turntable import ELEVATIONS, LARGEST_VIEW, VIEWS, pictures, turntable, write_turntable
+from .object.turntable import ELEVATIONS, LARGEST_VIEW, VIEWS, pictures, turntable
 from .objective import SDSObjective
 from .options import ClipOptions, SceneOptions, SDSConfig
+from .product import check_export, finish
 from .prompts import check_prompts
 from .rendering import choose_backend
+from .rendering_checks import idle_weights
 from .scenes import GaussianScene, Scene, build_scene
 from .schedules import last_stage
 from .start import start_from
@@ -52,13 +49,18 @@ def prepare(config: SDSConfig, device: str, world_size: int) -> Prepared:
     if config.scene.kind == "gaussians":
         backend = choose_backend(config.scene.gaussians.backend, device)
         log.info("Gaussians are splatted by %s", backend)
+    if idle := idle_weights(config):
+        adds = "adds" if len(idle) == 1 else "add"
+        log.warning("%s %s nothing: scene.kind=%s has no voxels", " and ".join(idle), adds, config.scene.kind)
     module = build_module(config, device)
-    check_memory(config.export, largest_scene(config.scene, module.scene), 2 * config.scene.samples)
-    clip = config.clip
-    scorer = ClipScorer(clip.model, device) if clip.every else None
+
+    @cache
+    def scorer() -> ClipScorer | None:
+        return ClipScorer(config.clip.model, device) if config.clip.every else None
 
     def callbacks(folder: Path) -> list[Callback]:
-        scores = [ClipTrace(clip, scorer, config.sds.prompt)] if scorer else []
+        clip = scorer()
+        scores = [ClipTrace(config.clip, clip, config.sds.prompt)] if clip else []
         side = min(2 * last_stage(config.scene.size), LARGEST_VIEW)
         scale = max(1, LARGEST_VIEW // 2 // side)
         grid = PictureGrid(
@@ -66,23 +68,21 @@ def prepare(config: SDSConfig, device: str, world_size: int) -> Prepared:
         )
         return [*scores, grid]
 
-    def finish(module: SDSModule, folder: Path) -> None:
-        """Mesh, turntable and sheet of views, then the page that says what there is."""
-        o, product = config.export, folder / "object"
-        write_mesh(product, module.scene, o)
-        view = module.objective.view
-        write_turntable(product, module.scene, view, o.frames, o.size, o.background, o.memory)
-        step = int(read_json(product / "scene.json")["step"])
-        files = [path.name for path in product.iterdir()]
-        write_text(product / CARD, object_card(config, folder / "metrics.csv", step, files))
+    def require() -> None:
+        if config.scene.gaussians.start is None:  # how many a file has is known when it is read
+            check_export(config, largest_scene(config.scene, module.scene))
+        scorer()
 
     def begin() -> None:
         if (place := config.scene.gaussians.start) is not None and isinstance(module.scene, GaussianScene):
             start_from(module.scene, place, config.scene.gaussians)
-            check_memory(config.export, largest_scene(config.scene, module.scene), 2 * config.scene.samples)
+            check_export(config, largest_scene(config.scene, module.scene))
+
+    def finished(module: SDSModule, folder: Path) -> None:
+        finish(config, module.scene, folder)
 
     shown = {"clip/score": "CLIP {:.1f}", "scene/opacity": "opacity {:.2f}"}
-    return Prepared(module, callbacks, SDSModule.save, finish, begin=begin, shown=shown)
+    return Prepared(module, callbacks, SDSModule.save, finished, require, begin, shown=shown)
 
 
 def largest_scene(view: SceneOptions, scene: Scene) -> Scene:

@@ -8,6 +8,7 @@ from carv_distill.errors import UserError
 from carv_distill.options import leaves
 
 from .options import SDSConfig
+from .schedules import knots
 
 
 def check_rendering(config: SDSConfig) -> None:
@@ -18,6 +19,20 @@ def check_rendering(config: SDSConfig) -> None:
     _check_stages(config)
     _check_background(config)
     _check_occupancy(config)
+
+
+def idle_weights(config: SDSConfig) -> list[str]:
+    """Keys of regularisers that compare neighbouring voxels, where the scene has none: they add nothing.
+
+    They are not refused: a configuration of voxels is one of another kind by scene.kind alone.
+    """
+    weights = {
+        "sds.smoothness": config.sds.smoothness,
+        "sds.colour_smoothness": config.sds.colour_smoothness,
+    }
+    if config.scene.kind == "voxels":
+        return []
+    return [key for key, weight in weights.items() if any(value for _, value in knots(weight))]
 
 
 def refuse_changes(section: str, options: Any, needs: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import ModuleType
 
 from carv_distill.carv.strategies import STRATEGIES
@@ -18,6 +19,12 @@ def _preparation() -> ModuleType:
     from . import preparation  # torch and Lightning, which a configuration is checked without
 
     return preparation
+
+
+def _remake(config: SDSConfig, run: Path, device: str, step: int | None) -> int:
+    from .product import remake
+
+    return remake(config, run, device, step)
 
 
 def _check(config: SDSConfig) -> None:
@@ -82,6 +89,12 @@ def _check_objective(o: SDSOptions) -> None:
         )
 
 
+def _fixed_length(config: SDSConfig) -> str:
+    """Lists say their steps themselves, and are checked against trainer.max_steps."""
+    o = config.sds
+    return "" if o.t_max_end in (None, o.t_max) else "sds.t_max falls to sds.t_max_end"
+
+
 def _check_gaussians(scene: SceneOptions) -> None:
     options, d = scene.gaussians, scene.gaussians.densify
     if options.start is not None and scene.kind != "gaussians":
@@ -109,7 +122,10 @@ SDS = Task(
     prepare=lambda config, device, processes: _preparation().prepare(config, device, processes),
     out_of_memory="a smaller sds.renders_at_once, estimator.chunk, scene.size or scene.samples",
     check=_check,
+    fixed_length=_fixed_length,
+    begins=lambda config: config.scene.kind == "gaussians",
     gradient=lambda config, run, device, step: _preparation().measured_gradient(config, run, device, step),
+    remake=_remake,
     media=("views.png", "turntable.mp4", "mesh.glb"),
     renders=True,
     prompted=lambda config: True,

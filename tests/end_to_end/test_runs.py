@@ -68,6 +68,8 @@ def test_a_run_keeps_what_the_design_promises(finished: Path) -> None:
     assert yaml.safe_load((finished / "config.yaml").read_text())["estimator"]["strategy"] == "stratified"
     rows = {int(r["step"]): r for r in read_metrics(finished / "metrics.csv")}
     assert sorted(rows) == list(range(11))
+    seconds = [rows[step]["seconds"] for step in range(11)]
+    assert seconds == sorted(seconds)
     assert all("variance/carv/within_high" in rows[s] and "variance/iid/snr" in rows[s] for s in (4, 8))
     assert all("fid/recall" in rows[s] for s in (0, 5, 10))
     summary = json.loads((finished / "summary.json").read_text())

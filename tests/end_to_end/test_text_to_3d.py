@@ -25,7 +25,7 @@ from carv_distill.text_to_3d.scene_files import load_scene
 from carv_distill.text_to_3d.scenes import HashScene, build_scene
 from carv_distill.variance import MeasuredGradient, StageTimer, analyse
 from studies.gradient import load_gradient
-from tests.helpers.runs import assert_same_run, sds_words
+from tests.helpers.runs import CLIP, assert_same_run, sds_words
 from tests.helpers.tiny_latent import save_tiny_pipeline
 from tests.helpers.tiny_pixel import save_tiny_if_pipeline
 
@@ -81,9 +81,19 @@ def test_a_run_leaves_its_object_and_its_traces(teacher: Path, tmp_path: Path) -
 
 
 def test_an_object_is_made_again_at_any_size_after_any_update(teacher: Path, tmp_path: Path) -> None:
-    """All of it is of one update; what is not asked for any more is not there any more."""
-    folder = run(teacher, tmp_path)
+    """All of it is of one update; what is not asked for any more is not there any more. Neither teacher nor
+    CLIP model is needed; after the last update it is what the run made."""
+    own = [tmp_path / "teacher", tmp_path / "clip"]
+    for place, other in zip(own, (teacher, CLIP), strict=True):
+        shutil.copytree(other, place)
+    folder = run(own[0], tmp_path, f"clip.model={own[1]}")
+    for place in own:
+        shutil.rmtree(place)
     made = folder / "object"
+    before = {path.name: path.read_bytes() for path in made.iterdir()}
+    shutil.rmtree(made)
+    measure(EXPORT, ExportOptions(run=folder, device="cpu"))
+    assert {path.name: path.read_bytes() for path in made.iterdir()} == before
     assert (made / "textured.glb").is_file()
     for size, step, background, byte in ((24, 4, "white", 255), (40, None, "black", 0), (33, 6, None, 255)):
         measure(
@@ -159,6 +169,14 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert_same_run(whole, part, 6)
 
 
+def test_a_run_made_longer_equals_one_that_was_so_from_the_start(teacher: Path, tmp_path: Path) -> None:
+    more = ("sds.t_max=[0,0.98,0.6,6]", "sds.coefficient=learned")
+    whole = run(teacher, tmp_path / "whole", *more)
+    part = run(teacher, tmp_path / "part", *more, "trainer.max_steps=3")
+    assert run(teacher, tmp_path / "part", *more, resume=True) == part
+    assert_same_run(whole, part, 6)
+
+
 def test_a_checkpoint_is_measured_and_exported_as_of_its_step(teacher: Path, tmp_path: Path) -> None:
     """Levels, sizes, light and cells; the gradient is that of the next update."""
     more = (
@@ -192,7 +210,7 @@ def test_a_run_by_vsd_is_measured_with_its_fake_score(teacher: Path, tmp_path: P
     give another; what its training takes is timed; a checkpoint has adapters and no network."""
     more = ("sds.objective=vsd", "sds.vsd.lr=0.01", "sds.guidance=7.5", "estimator.upstream=2")
     folder = run(teacher, tmp_path, *more)
-    assert all(r["fake/loss"] > 0 for r in read_metrics(folder / "metrics.csv") if "scene/opacity" in r)
+    assert all(r["loss/fake"] > 0 for r in read_metrics(folder / "metrics.csv") if "scene/opacity" in r)
     kept = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     fakes = [k for k in kept["state_dict"] if not k.startswith("objective.scene.")]
     assert fakes

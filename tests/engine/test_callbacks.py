@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 import torch
 from rich.progress import Progress
 
-from carv_distill.engine.callbacks import ProgressLine, seconds_left
+from carv_distill.engine.callbacks import Periodic, ProgressLine, StepLog, seconds_left, write_metrics
+from carv_distill.engine.loggers.metrics_csv import MetricsLogger
+from carv_distill.engine.metrics import read_metrics
 
 
 def test_the_time_left_is_of_all_updates_so_far() -> None:
@@ -49,3 +52,39 @@ def test_a_figure_that_is_measured_now_and_then_has_its_update(
         ["loss 0.4", "FID 2.50 at update 3"],
     ]
     assert "updates" not in capsys.readouterr().err  # as the bar begins; other tests may have logs shown
+
+
+class Measurement(Periodic):
+    """Of what is trained, at the last update too; it takes a second."""
+
+    def __init__(self, every: int, clock: list[float]) -> None:
+        super().__init__(every, last=True)
+        self.clock = clock
+
+    def act(self, trainer: Any, module: Any) -> None:
+        self.clock[0] += 1
+        write_metrics(trainer, {"fid": 5.0})
+
+
+def test_every_row_has_the_seconds_of_its_update(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten for an update and one for a measurement, whose row, its own or shared, has those before it."""
+    clock = [100.0]
+    monkeypatch.setattr("carv_distill.engine.callbacks.time.perf_counter", lambda: clock[0])
+    log = StepLog(2)
+    log.load_state_dict({"seconds": 7.0})
+    callbacks = [log, Measurement(3, clock)]
+    loggers = [MetricsLogger(tmp_path / "metrics.csv")]
+    trainer: Any = SimpleNamespace(global_step=0, max_steps=7, callbacks=callbacks, loggers=loggers)
+    module: Any = SimpleNamespace(metrics=lambda: {"loss": torch.tensor(2.0)}, log_dict=lambda *_, **__: None)
+    clock[0] = 200.0
+    log.on_train_start(trainer, module)
+    write_metrics(trainer, {"fid": 9.0})  # before the first update
+    for trainer.global_step in range(1, 8):
+        clock[0] += 10
+        for callback in callbacks:
+            callback.on_train_batch_end(trainer, module)
+    rows = {int(row["step"]): row for row in read_metrics(tmp_path / "metrics.csv")}
+    seconds = {step: row["seconds"] for step, row in rows.items()}
+    assert seconds == {0: 7, 2: 27, 3: 37, 4: 48, 6: 68, 7: 79}
+    assert [step for step, row in rows.items() if "loss" in row] == [2, 4, 6]
+    assert [step for step, row in rows.items() if "fid" in row] == [0, 3, 6, 7]

@@ -22,6 +22,7 @@ class Rows:
     def __init__(self) -> None:
         self.global_step, self.max_steps, self.global_rank, self.world_size = 0, 5, 0, 1
         self.rows: list[tuple[int, dict[str, float]]] = []
+        self.callbacks: list[Any] = []
         self.loggers = [SimpleNamespace(log_metrics=lambda values, step: self.rows.append((step, values)))]
 
 

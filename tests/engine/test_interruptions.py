@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,6 +39,25 @@ def test_a_signal_outside_of_the_updates_ends_the_work_at_once() -> None:
     interrupt = signal.getsignal(signal.SIGINT)
     with stop_at_once("half is kept"):
         assert signal.getsignal(signal.SIGINT) is interrupt
+
+
+def test_a_second_ctrl_c_says_what_is_kept_without_a_link_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("carv_distill.engine.interruptions.leave_signals_alone", lambda trainer: None)
+    checkpoints: Any = SimpleNamespace(folder=tmp_path)
+    trainer: Any = None
+    for names, kept in (
+        ((), "nothing is kept"),
+        (("newest-step=9.ckpt", "best-step=10.ckpt", "newest-step=10.ckpt"), "newest-step=10.ckpt is kept, "),
+    ):
+        for name in names:
+            (tmp_path / name).touch()
+        interruption = Interruption(checkpoints, StopOnNonFinite(100))
+        with interruption.listening(trainer):
+            os.kill(os.getpid(), signal.SIGINT)
+            with pytest.raises(StoppedError, match=f"interrupted after update 0; {kept}"):
+                os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_on_a_gpu_a_signal_does_not_keep_what_is_not_finite() -> None:

@@ -112,6 +112,23 @@ def test_a_length_that_rates_decay_over_says_why_it_stays(small_config: MakeConf
         run_to_resume(small_config(*words, "trainer.max_steps=4"))
 
 
+def test_a_run_of_text_to_3d_becomes_longer_unless_its_levels_fall_over_its_length(tmp_path: Path) -> None:
+    """Lists say their own steps; only Gaussians have an option that says what they begin as."""
+    words = (f"folder={tmp_path}", "trainer.max_steps=600")
+    longer = "trainer.max_steps=800"
+    run = as_run(load_config("sds_carv", [*words, "sds.t_max=[0,0.98,0.5,800]"]))
+    assert run_to_resume(load_config("sds_carv", [*words, "sds.t_max=[0,0.98,0.5,800]", longer])) == run
+    why = r"max_steps was 600 in .*, over which sds\.t_max falls to sds\.t_max_end, now 800; say .* a new one"
+    for name, more, begins in (
+        ("sds_carv", "sds.t_max_end=0.5", ""),
+        ("sds_gaussians", "sds.t_max_end=0.5", r"; scene\.gaussians\.start says with what Gaussians begin"),
+    ):
+        named = (*words, f"name={name}-falls", more)
+        as_run(load_config(name, list(named)))
+        with pytest.raises(UserError, match=f"{why}{begins}$"):
+            run_to_resume(load_config(name, [*named, longer]))
+
+
 def repeated(config: DMDConfig, count: int, checkpoint: bool = True) -> list[Path]:
     """The runs that a command makes which is given so many times; a second lies between two."""
     runs = []

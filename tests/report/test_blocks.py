@@ -77,6 +77,7 @@ def test_a_slider_shows_its_last_picture_without_scripts() -> None:
     block = blocks.slider({"update 1": b"one", "update 2": b"two"}, "Samples")
     before = block.split("<template>")[0]
     assert blocks.data_uri(b"two", "image/png") in before
+    assert block.count(blocks.data_uri(b"two", "image/png")) == 1
     assert blocks.data_uri(b"one", "image/png") not in before
     assert 'alt="Samples, update 2"' in before
     assert "<input" in before

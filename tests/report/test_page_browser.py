@@ -86,6 +86,9 @@ def test_the_slider_shows_other_samples(browser: Any, page_file: Path) -> None:
     page.locator("figure.slider input").fill("0")
     assert shown.get_attribute("src") != last
     assert shown.get_attribute("alt") == "The object from around, from two heights, update 0"
+    slider = page.locator("figure.slider input")
+    slider.fill(slider.get_attribute("max"))
+    assert shown.get_attribute("src") == last
 
 
 def soon(page: Any, holds: Callable[[], bool], tries: int = 40) -> None:

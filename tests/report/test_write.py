@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from carv_distill.commands.evaluate import main as evaluate
 from carv_distill.engine.environment import LAYOUT
@@ -81,6 +84,17 @@ def test_a_run_s_page_has_all_its_parts(tmp_path: Path) -> None:
     assert "dmd_carv/config.yaml --resume" in said
     assert "python evaluate.py influence" not in said
     assert len(page) < 5_000_000
+
+
+def test_a_measurement_between_two_logged_updates_has_its_seconds(tmp_path: Path) -> None:
+    """Runs of earlier versions have them in logged rows alone; before the first update there are none."""
+    run = make_run(tmp_path)
+    (run / "metrics.csv").write_text(
+        "step,seconds,loss/student,fid/fid\n0,,,9\n20,10.0,1.0,\n25,,,8\n40,30.0,0.5,\n50,,,7\n"
+    )
+    charts = re.findall(r'<script type="application/json">(.*?)</script>', written(run), flags=re.DOTALL)
+    values = json.loads(next(c for c in charts if '"title": "FID"' in c))["data"]["values"]
+    assert [(row["step"], row["seconds"]) for row in values] == [(0, 0), (25, 15), (50, 30)]
 
 
 def test_a_finished_run_goes_on_with_what_measures_it(tmp_path: Path) -> None:
@@ -231,6 +245,20 @@ def test_grids_are_chosen_within_limits() -> None:
     assert (len(many), many[0], many[-1]) == (SHOWN, 0, 999)
     assert chosen_grids(dict.fromkeys(range(10), BYTES // 3)) == [0, 4, 9]
     assert chosen_grids(dict.fromkeys(range(10), BYTES + 1)) == [9]
+
+
+def test_a_grid_that_is_too_large_alone_is_shrunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole in its own shape, and the reader is told where it has all its pixels."""
+    monkeypatch.setattr("carv_distill.report.run_sections.BYTES", 30_000)
+    run = make_run(tmp_path)
+    page = written(run)
+    (png,) = re.findall(r'<figure class="slider"><img src="data:image/png;base64,([^"]*)"', page)
+    content = base64.b64decode(png)
+    assert len(content) <= 30_000
+    with Image.open(io.BytesIO(content)) as small, Image.open(run / "samples/000200.png") as whole:
+        assert small.width > 50
+        assert small.width / small.height == pytest.approx(whole.width / whole.height, rel=0.05)
+    assert "all its pixels are in samples/000200.png, which has 0.4 MB" in plain_words(page)
 
 
 def test_what_keeps_the_page_from_being_written_does_not_end_a_run(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from carv_distill.errors import UserError
 from carv_distill.tasks import load_config
 from carv_distill.teachers.condition import Condition
 from carv_distill.teachers.precision import PRECISIONS, frozen_precision
+from carv_distill.text_to_3d import preparation
 from carv_distill.text_to_3d.options import DensifyOptions, GaussianOptions, SceneOptions, SDSConfig
 from carv_distill.text_to_3d.preparation import build_module, largest_scene
 from carv_distill.text_to_3d.scenes import build_scene
@@ -116,6 +119,35 @@ def test_an_export_is_checked_with_as_many_gaussians_as_there_may_be() -> None:
     tiles = 4**2
     assert large.picture_bytes(32, 1) == (2 * 10**9 * tiles, 0)
     assert sum(p.untyped_storage().nbytes() for p in large.parameters()) < 100
+
+
+def test_an_export_of_gaussians_from_a_file_is_checked_with_those_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """100,000 are too many for pictures of 2,048 pixels; with a file that says nothing until it is read."""
+    words = ("scene.kind=gaussians", "scene.gaussians.count=100000", "clip.every=0", "export.size=2048")
+    for place in ("", str(tmp_path / "points.ply")):
+        config = configured(tmp_path, *words, "export.memory=0.9")
+        config.scene.gaussians.start = place or None
+        module: Any = SimpleNamespace(scene=build_scene(config.scene))
+        monkeypatch.setattr(preparation, "build_module", lambda *_, module=module: module)
+        monkeypatch.setattr(preparation, "start_from", lambda *_: None)
+        prepared = preparation.prepare(config, "cpu", 1)
+        early, late = (prepared.begin, prepared.require) if place else (prepared.require, prepared.begin)
+        with pytest.raises(UserError, match=r"^export\.size: 2048: "):
+            early()
+        late()
+
+
+def test_weights_without_effect_are_said_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    module: Any = SimpleNamespace(scene=build_scene(SceneOptions()))
+    monkeypatch.setattr(preparation, "build_module", lambda *_: module)
+    for words in (["scene.kind=voxels"], ["scene.kind=hash", "sds.smoothness=1"]):
+        preparation.prepare(configured(tmp_path, *words), "cpu", 1)
+    (said,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert said == "sds.smoothness and sds.colour_smoothness add nothing: scene.kind=hash has no voxels"
 
 
 @pytest.mark.parametrize("autocast", [False, True])

@@ -39,6 +39,9 @@ class Session:
         self.shade = SHADES[behind if behind in SHOWN else "grey"]
         first = SPLATS if config.scene.kind == "gaussians" else FIELD
         self.window = Window(host, port, run.resolve().name, config.sds.prompt, first, size, self.shade)
+
+    def begin(self) -> None:
+        """Shows what there is already; apart from the window, which is to be closed if this fails."""
         if self.state is not None:
             self._show(self.state)
         self._look_beside()

@@ -5,31 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from carv_distill.engine.checkpoints import read_checkpoint
 from carv_distill.engine.folder import METRICS, checkpoints_in, product_step
 from carv_distill.engine.lock import is_owned
 from carv_distill.engine.metrics import read_metrics
 from carv_distill.errors import UserError
 from carv_distill.text_to_3d.options import SDSConfig
 from carv_distill.text_to_3d.scene_files import load_scene
-from carv_distill.text_to_3d.scenes import Scene, build_scene
+from carv_distill.text_to_3d.states import State, state_at
 
 Signature = tuple[tuple[str, int], ...]
-SCENE = "objective.scene."
-"""How the names of a scene's tensors begin in a checkpoint."""
-
-
-@dataclass(frozen=True)
-class State:
-    """A scene after an update."""
-
-    scene: Scene
-    step: int
 
 
 def load_state(run: Path, config: SDSConfig, device: str) -> State:
-    """The scene at a run's newest checkpoint, without the teacher; that of `object/` where checkpoints are
-    gone.
+    """The scene at a run's newest checkpoint; that of `object/` where checkpoints are gone.
 
     Raises:
         UserError: neither is there, or can be read.
@@ -37,15 +25,7 @@ def load_state(run: Path, config: SDSConfig, device: str) -> State:
     if not checkpoints_in(run / "checkpoints"):
         scene, _, _ = load_scene(run / "object")
         return State(scene.to(device), product_step(run) or 0)
-    content, step = read_checkpoint(run, config, None)
-    values = {
-        name.removeprefix(SCENE): value
-        for name, value in content["state_dict"].items()
-        if name.startswith(SCENE)
-    }
-    scene = build_scene(config.scene)
-    scene.load_state_dict(values)
-    return State(scene.to(device).eval(), step)
+    return state_at(run, config, device)
 
 
 @dataclass(frozen=True)

@@ -51,12 +51,14 @@ class Window:
         if self.server.get_port() != port:  # viser goes on to the next one that is free
             self.server.stop()
             raise UserError(f"--port: {port} was taken by another program at this moment; try again")
-        self._spectators = Spectators()
         self._painter: FieldPainter | None = None
         self._splats: viser.GaussianSplatHandle | None = None
         self._mesh: viser.GlbHandle | None = None
         self._set_up_scene()
         self._set_up_panel(prompt)
+        self._spectators = (
+            Spectators()
+        )  # last: who does not get a window cannot close it, and its thread stays
         self.server.on_client_connect(self._connected)
         self.server.on_client_disconnect(lambda client: self._spectators.left(client.client_id))
 

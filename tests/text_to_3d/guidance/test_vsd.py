@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from carv_distill.carv import Draws, average_residual, stream, surrogate
+from carv_distill.engine.callbacks import StopOnNonFinite
 from carv_distill.errors import UserError
 from carv_distill.teachers.low_rank import LowRankOptions
 from carv_distill.text_to_3d.composition import compose
@@ -158,13 +159,34 @@ def test_a_step_is_one_of_each(make_module: Make) -> None:
     drawn = again.fake_draws(0, torch.float32)
     assert drawn is not None
     assert drawn.u.shape == (2, 4)
-    assert float(again.metrics()["fake/loss"]) == pytest.approx(float(module.metrics()["fake/loss"]), rel=0.2)
+    assert float(again.metrics()["loss/fake"]) == pytest.approx(float(module.metrics()["loss/fake"]), rel=0.2)
 
 
 def test_two_trainings_are_equal_to_the_bit_and_learn_the_renders(make_module: Make) -> None:
     one, two = (fit(make_module(objective="vsd", vsd=SMALL), 3) for _ in range(2))
     assert all(map(torch.equal, one.scene.parameters(), two.scene.parameters()))
     assert all(map(torch.equal, fake_of(one).weights, fake_of(two).weights))
+
+
+def test_losses_that_are_not_finite_end_a_run_when_there_are_too_many(make_module: Make) -> None:
+    """Scene and adapters stay as they are at the spoiled step, and go on after it; three in a row are too
+    many, and the run stops at the third."""
+    module = make_module(objective="vsd", vsd=SMALL, max_skips=3)
+    original, before = module.objective.fake_losses, []
+
+    def spoiled(x: Tensor, cameras: Any, draws: Draws, step: int) -> Iterator[Tensor]:
+        before.append([p.detach().clone() for p in (*module.scene.parameters(), *fake_of(module).weights)])
+        for loss in original(x, cameras, draws, step):
+            yield loss * torch.nan if step == 1 or step >= 4 else loss
+
+    module.objective.fake_losses = spoiled  # type: ignore[method-assign]
+    with pytest.raises(UserError, match=r"^3 steps in a row"):
+        fit(module, 9, StopOnNonFinite(5))
+    assert module.global_step == 7
+    assert all(map(torch.equal, before[1], before[2]))
+    assert not any(map(torch.equal, before[2], before[3]))
+    assert all(p.isfinite().all() for p in module.parameters())
+    assert float(module.metrics()["nonfinite/skipped_steps"]) == 4
 
 
 def test_its_loss_falls_on_renders_that_it_has_seen(make_module: Make) -> None:
