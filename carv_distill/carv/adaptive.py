@@ -23,9 +23,9 @@ class AdaptiveProposal(Learner):
     where j and j + 1 are neighbours in level among the draws of one upstream sample, and count in both their
     bins. What lies between upstream samples cancels in the difference, and so does, for large K, what depends
     on the level alone: its expectation is E_x tr Cov_ε(r | x, u) plus half the squared difference of the
-    means at the two levels, about what stratified draws leave of the variance. Of noises in antithetic pairs
-    it counts what pairs remove, twice: where the residual is mostly odd in ε, that proposal may be worse than
-    none.
+    means at the two levels, about what stratified draws leave of the variance. Of coupled noises it
+    counts what the coupling removes, of antithetic ones twice: where the residual is mostly odd in ε, that
+    proposal may be worse than none.
 
     Both are mixed with the prior, which bounds the weights by 1/α. Inside a bin u is uniform whatever q was,
     so nothing is to be undone. A bin without draws gets the mean of the others.

@@ -37,7 +37,7 @@ class EstimatorOptions:
     dmd.t_min and dmd.t_max take a part; N is the number of its timesteps, where it has them."""
     statistic: str = one_of(STATISTICS, "second_moment")
     """With `proposal: adaptive`, what draws teach: second_moment for iid levels, neyman for strata, K ≥ 2;
-    with `noise: antithetic` neyman counts what the pairs remove, and may be worse than no proposal."""
+    with coupled noises (`noise`) neyman counts what the coupling removes, and may be worse than none."""
     bins: int = at_least(1, 32)
     """Bins of an adaptive proposal."""
     refresh: int = at_least(1, 20)
