@@ -13,6 +13,8 @@ from typing import Self, TypeVar
 import torch
 from torch import Tensor
 
+from carv_distill.errors import UserError
+
 T = TypeVar("T")
 
 
@@ -96,14 +98,24 @@ class Processes:
 
     @classmethod
     def launched(cls, device: str) -> Self:
-        """As torchrun says, with a gloo group for them; or this process alone."""
+        """As torchrun says, with a gloo group for them; or this process alone.
+
+        Raises:
+            UserError: there are fewer GPUs than processes.
+        """
         if "TORCHELASTIC_RUN_ID" not in os.environ:
             return cls(device=device)
         if not torch.distributed.is_initialized():
             # gloo: what goes through it is small or rare; a slow rank may take long
             torch.distributed.init_process_group("gloo", timeout=timedelta(days=7))
         if device == "cuda":
-            device = f"cuda:{os.environ['LOCAL_RANK']}"
+            number, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+            if number >= there:
+                raise UserError(
+                    f"torchrun started more processes than this machine has GPUs, {there}; start so many "
+                    "(--nproc-per-node), or say --device cpu"
+                )
+            device = f"cuda:{number}"
             torch.cuda.set_device(device)
         return cls(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), device)
 

@@ -7,7 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from carv_distill.errors import UserError
+from carv_distill.processes import Processes
 from tests.helpers.launch import finish, free_port, start
 
 WORK = """
@@ -57,3 +60,13 @@ def test_a_process_that_leaves_alone_waits_for_no_other(tmp_path: Path) -> None:
     assert (status, output) == (2, "error: this one has enough\n")
     assert (left, "DistBackendError" in failed or "RuntimeError" in failed) == (1, True), failed
     assert time.monotonic() - before < 40
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a device that is not there is asked for."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match=r"than this machine has GPUs, 2; .*--device cpu"):
+        Processes.launched("cuda")

@@ -251,7 +251,8 @@ class DMDObjective(nn.Module):
 
 def _residual_context(x: Tensor, precision: str) -> contextlib.AbstractContextManager[None]:
     if precision == "bfloat16":
-        return torch.autocast(x.device.type, torch.bfloat16)
+        # without the cache, which would keep the whole network in bfloat16 until the outer autocast ends
+        return torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False)
     return without_autocast(x)
 
 

@@ -102,7 +102,7 @@ def autocast_of(
 ) -> Callable[[], contextlib.AbstractContextManager[None]]:
     """The context that forward passes of a training are, or would here be, made in."""
     if precision_of(options, device) == "bf16-mixed":
-        return partial(torch.autocast, device, torch.bfloat16)
+        return partial(torch.autocast, device, torch.bfloat16, cache_enabled=False)  # as in a training
     return contextlib.nullcontext
 
 

@@ -107,10 +107,10 @@ class Bfloat16Network(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Cond) -> Tensor:
-        with torch.autocast(x.device.type, torch.bfloat16):
+        with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
             return self.network(x, c_noise, cond)
 
     def encoder(self, x: Tensor, c_noise: Tensor, cond: Cond) -> list[Tensor]:
         """The encoder's features, as :class:`~.network.ImageNetwork` has them."""
-        with torch.autocast(x.device.type, torch.bfloat16):
+        with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
             return self.network.encoder(x, c_noise, cond)

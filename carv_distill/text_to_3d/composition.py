@@ -11,6 +11,7 @@ paper.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from itertools import permutations
 
 import torch
@@ -21,7 +22,12 @@ from carv_distill.geometry.backdrops import CHOICES, NOISES, backdrops
 
 EXTRA = NOISES + 1
 """Channels of random numbers of a picture beside its noise: the backdrop's, and one of choices."""
-ORDERS = torch.tensor(list(permutations(range(3))))
+
+
+@cache
+def _orders(device: torch.device) -> Tensor:
+    """All orders of three colours, [6, 3]: copied to a device once, as it waits for each copy."""
+    return torch.tensor(list(permutations(range(3))), device=device)
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ def compose(x: Tensor, extra: Tensor) -> Picture:
     """Pictures of x [n, 4, s, s] by standard normal numbers [n, 5, s, s], of which they are a function."""
     numbers = torch.special.ndtr(extra[:, NOISES].flatten(1)[:, : CHOICES + 2])
     behind = backdrops(extra[:, :NOISES], numbers[:, :CHOICES])
-    order = ORDERS.to(x.device)[(6 * numbers[:, CHOICES]).long().clamp(max=5)]
+    order = _orders(x.device)[(6 * numbers[:, CHOICES]).long().clamp(max=5)]
     sign = torch.where(numbers[:, CHOICES + 1] < 0.5, 1.0, -1.0).to(x.dtype).view(-1, 1, 1, 1)
     colours, opacity = x[:, :3], x[:, 3:]
     shown = sign * _ordered(colours, order) + (1 - sign) / 2 * opacity

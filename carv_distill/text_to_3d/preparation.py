@@ -16,7 +16,7 @@ from torch import Tensor
 from carv_distill.carv import stream
 from carv_distill.engine.callbacks import Periodic, PictureGrid, write_metrics
 from carv_distill.engine.checkpoints import load_checkpoint
-from carv_distill.engine.devices import autocast_of
+from carv_distill.engine.devices import autocast_of, precision_of
 from carv_distill.engine.estimator import build_adaptive
 from carv_distill.engine.optimisation import time_at_rest
 from carv_distill.engine.task import Prepared
@@ -47,7 +47,9 @@ log = logging.getLogger(__name__)
 def prepare(config: SDSConfig, device: str, world_size: int) -> Prepared:
     """An :class:`SDSModule` with previews, a trace of the CLIP score, and export at the end."""
     if config.scene.kind == "gaussians":
-        backend = choose_backend(config.scene.gaussians.backend, device)
+        double = precision_of(config.trainer, device) == "64-true"
+        dtype = torch.float64 if double else torch.float32
+        backend = choose_backend(config.scene.gaussians.backend, device, dtype)
         log.info("Gaussians are splatted by %s", backend)
     if idle := idle_weights(config):
         adds = "adds" if len(idle) == 1 else "add"

@@ -57,6 +57,19 @@ def test_mixed_precision_leaves_the_residual_in_float32(small_config: MakeConfig
     assert torch.equal(mixed, exact)
 
 
+def test_a_residual_in_bfloat16_keeps_no_copy_of_the_network(small_config: MakeConfig) -> None:
+    """Nor does the training's own autocast, in which it stands."""
+    objective = moved(small_config("dmd.residual_precision=bfloat16"))
+    kept: list[bool] = []
+    hook = objective.fake.network.register_forward_pre_hook
+    with (
+        hook(lambda *_: kept.append(torch.is_autocast_cache_enabled())),
+        torch.autocast("cpu", torch.bfloat16, cache_enabled=False),
+    ):
+        residual(objective)
+    assert kept == [False]
+
+
 @pytest.mark.parametrize("word", ["dmd.residual_precision=bfloat16", "teacher.precision=bfloat16"])
 def test_bfloat16_by_choice_loses_a_part_of_it(small_config: MakeConfig, word: str) -> None:
     """Relative error of 64 draws between 1 and 30 %, whatever the trainer's precision is."""

@@ -66,7 +66,6 @@ def prompted_model(
         clips = _clips(data, size)
     texts = _Texts(pipeline, folder / "prompts", device)
     teacher = _loaded(path, size, texts, device, o)
-    teacher.prompts.remember({}, teacher.prompts.complete(texts.none))
     found: Captioned | None = clips
     if isinstance(data, DataOptions):
         found = _images(data, teacher, seed)
@@ -111,11 +110,12 @@ def prompted_model(
 def _loaded(
     path: str | Path, size: Sequence[int], texts: _Texts, device: str, o: ModelOptions
 ) -> TextTeacher:
-    """A teacher on the device, but for what is offloaded."""
+    """A teacher that knows no prompt, on the device but for what is offloaded."""
     # offloaded weights cannot be cast later: those on the device are copies
     half = o.precision == "bf16-true" or (o.offload and o.precision == AUTO and device.startswith("cuda"))
     dtype = torch.bfloat16 if half else torch.float32
     teacher = load_text_teacher(path, size, dtype=dtype, cond=texts([""]))
+    teacher.prompts.remember({}, teacher.prompts.complete(texts.none))
     if not o.offload:
         return teacher.to(device)
     offload_blocks(teacher.network, device)

@@ -6,9 +6,11 @@ import math
 from functools import cache
 
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from carv_distill.errors import UserError
+from carv_distill.files import cache_folder
 from carv_distill.geometry.camera import Cameras
 
 from .gaussians import ALPHA_MAX, ALPHA_MIN, LOW_PASS, NEAR, Footprints, Gaussians, project
@@ -36,21 +38,28 @@ def splat(
     of gsplat's ``rasterize_mode="classic"``, but for its end of a pixel that 1e-4 of the light is left to.
     """
     device = gaussians.means.device
-    draw = _by_gsplat if choose_backend(backend, device) == "gsplat" else _by_torch
+    chosen = choose_backend(backend, device, gaussians.means.dtype)
+    draw = _by_gsplat if chosen == "gsplat" else _by_torch
     with torch.autocast(device.type, enabled=False):  # in half precision a Gaussian would move by pixels
         return draw(gaussians, cameras, size, behind)
 
 
-def choose_backend(backend: str, device: torch.device | str) -> str:
-    """torch or gsplat, as asked for and as the device has it.
+def choose_backend(backend: str, device: torch.device | str, dtype: torch.dtype = torch.float32) -> str:
+    """torch or gsplat, as asked for and as device and precision have it.
 
     Raises:
-        UserError: gsplat was asked for by name, and the device is no CUDA device or the package cannot run.
+        UserError: gsplat was asked for by name, and the device is no CUDA device, the Gaussians are not in
+            float32, or the package cannot run.
     """
     kind = torch.device(device).type
-    if backend == "torch" or (backend == "auto" and kind != "cuda"):
+    if backend == "torch" or (backend == "auto" and (kind != "cuda" or dtype != torch.float32)):
         return "torch"
-    fault = gsplat_fault() if kind == "cuda" else f"it needs a CUDA device, and this run has {kind}"
+    if kind != "cuda":
+        fault: str | None = f"it needs a CUDA device, and this run has {kind}"
+    elif dtype != torch.float32:
+        fault = "its kernels are of float32, and trainer.precision is 64-true"
+    else:
+        fault = gsplat_fault()
     if fault and backend == "gsplat":
         raise UserError(f"scene.gaussians.backend: gsplat cannot run: {fault}; allowed here: auto, torch")
     return "torch" if fault else "gsplat"
@@ -58,10 +67,14 @@ def choose_backend(backend: str, device: torch.device | str) -> str:
 
 @cache
 def gsplat_fault() -> str | None:
-    """Why gsplat cannot run, None if it can. Where it was installed from source this builds its kernels."""
+    """Why gsplat cannot run, None if it can. Where it was installed from source this builds its kernels, one
+    process after another: gsplat removes a build that it takes for abandoned."""
+    lock = cache_folder("gsplat") / "build.lock"
     try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
         # The package itself imports without them, too.
-        from gsplat.cuda import _backend
+        with FileLock(lock):
+            from gsplat.cuda import _backend
     except ModuleNotFoundError as error:
         if error.name == "gsplat":
             return "it is not installed (pip install 'carv-distill[gsplat]')"

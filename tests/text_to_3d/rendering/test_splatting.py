@@ -247,7 +247,7 @@ def test_half_precision_around_gsplat_changes_nothing(monkeypatch: pytest.Monkey
     def instead(g: Gaussians, cameras: Cameras, size: int, behind: Tensor) -> Rendered:
         return Rendered(cameras.view_matrices(), torch.zeros(1), None)
 
-    monkeypatch.setattr(splatting, "choose_backend", lambda backend, device: "gsplat")
+    monkeypatch.setattr(splatting, "choose_backend", lambda *_: "gsplat")
     monkeypatch.setattr(splatting, "_by_gsplat", instead)
     g, colour = some(dtype=torch.float32), behind(dtype=torch.float32)
     cameras = replace(views(dtype=torch.float32), offset=torch.full((len(colour), 3), 0.123))
@@ -309,8 +309,12 @@ def test_gsplat_by_name_without_a_cuda_device_is_refused() -> None:
 
 
 def test_gsplat_is_taken_where_it_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its kernels are of float32: in double precision ours splats, or the name is refused."""
     monkeypatch.setattr(splatting, "gsplat_fault", lambda: None)
     assert [choose_backend(b, "cuda") for b in ("auto", "gsplat", "torch")] == ["gsplat", "gsplat", "torch"]
+    assert choose_backend("auto", "cuda", torch.float64) == "torch"
+    with pytest.raises(UserError, match=r"its kernels are of float32, and trainer\.precision is 64-true"):
+        choose_backend("gsplat", "cuda", torch.float64)
     monkeypatch.setattr(splatting, "gsplat_fault", lambda: "it is not installed")
     assert choose_backend("auto", "cuda") == "torch"
     with pytest.raises(UserError, match=r"it is not installed; allowed here: auto, torch$"):
