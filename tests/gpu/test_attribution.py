@@ -14,12 +14,16 @@ from carv_distill.attribution.gradients.loss import SampleLoss
 from carv_distill.attribution.gradients.projection import build_projector
 from carv_distill.attribution.gradients.sample_gradients import sample_features
 from carv_distill.attribution.gradients.vmapped import VmapGradients
+from carv_distill.attribution.models.prompted import _loaded, _PromptedModel, _Texts
+from carv_distill.attribution.options import ModelOptions
 from carv_distill.attribution.samples.batch import SampleBatch
 from carv_distill.carv import Draws, NoiseLevelSampler, Proposal, stream
 from carv_distill.data.images import load_images
+from carv_distill.teachers.pipelines.folder import find_pipeline
 from carv_distill.teachers.pipelines.teacher import load_text_teacher
 from carv_distill.teachers.teacher import load_teacher
 from tests.helpers.small import ON_GPU, ROOT
+from tests.helpers.tiny_latent import save_tiny_pipeline
 from tests.helpers.tiny_pipelines import SIZES, save_wan
 
 pytestmark = ON_GPU
@@ -74,3 +78,14 @@ def test_a_chunk_that_does_not_fit_is_halved() -> None:
         return torch.empty(count * (whole // 10), dtype=torch.uint8, device=device)
 
     assert find_chunk(work, 4, 64, device) <= 8
+
+
+def test_samples_of_a_prompted_model_are_made_there(tmp_path: Path) -> None:
+    """Under guidance, which joins a prompt's condition with that of none; float32, near those of a CPU."""
+    path, found = save_tiny_pipeline(tmp_path / "pipeline"), {}
+    for device in ("cpu", "cuda"):
+        texts = _Texts(find_pipeline(path), tmp_path / "prompts", device)
+        model = _PromptedModel(_loaded(path, (), texts, device, ModelOptions()), texts, None, device)
+        found[device] = model.generate(["a red torus", "a blue cube"]).batch.x
+    assert found["cuda"].device.type == "cpu"
+    torch.testing.assert_close(found["cuda"], found["cpu"], rtol=1e-2, atol=1e-2)
