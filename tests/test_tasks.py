@@ -13,7 +13,7 @@ from tests.helpers.small import ROOT
 
 FREE = {
     "dmd_carv": ["variance.pairs=3", "fid.every=7", "checkpoint.keep_newest=9", "data.workers=1"],
-    "sds_carv": ["clip.every=7", "clip.views=4", "preview.every=1", "export.frames=9", "trainer.log_every=3"],
+    "sds_carv": ["clip.every=7", "clip.views=4", "preview.every=1", "export.frames=9", "trainer.max_steps=9"],
     "teacher_digits": ["fid.images=64", "trainer.patience=9"],
     "teacher_shapes": ["preview.every=3", "checkpoint.every=9"],
     "teacher_wild": ["preview.every=3", "checkpoint.every=9"],
@@ -21,7 +21,7 @@ FREE = {
 }
 FIXED = {
     "dmd_carv": ["estimator.draws=2", "dmd.beta1=0.5", "trainer.max_steps=1"],
-    "sds_carv": ["sds.prompt=a blue cube", "scene.samples=8", "trainer.max_steps=1"],
+    "sds_carv": ["sds.prompt=a blue cube", "scene.samples=8"],
     "teacher_digits": ["training.batch=2", "data.flip=true", "trainer.max_steps=1"],
     "teacher_shapes": ["data.views=3", "training.ema=0.5", "trainer.max_steps=1"],
     "teacher_wild": ["training.views=3", "training.ema=0.5", "trainer.max_steps=1"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -41,6 +42,15 @@ def test_a_signal_outside_of_the_updates_ends_the_work_at_once() -> None:
         assert signal.getsignal(signal.SIGINT) is interrupt
 
 
+@pytest.fixture
+def _hears_ctrl_c() -> Iterator[None]:
+    """A suite that a shell started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_hears_ctrl_c")
 def test_a_second_ctrl_c_says_what_is_kept_without_a_link_to_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
