@@ -56,14 +56,18 @@ def _generated(model: AttributedModel, about: Sequence[Any]) -> Samples:
 
 
 def _from_training(words: str, rest: str, model: AttributedModel) -> Samples:
-    size = len(model.training)
+    places = {number: place for place, number in enumerate(model.training.numbers.tolist())}
     try:
         numbers = [int(word) for word in rest.split(",")]
     except ValueError:
         numbers = []
-    if not numbers or not all(0 <= n < size for n in numbers):
-        raise UserError(f"--queries: {words!r}; data: takes numbers from 0 to {size - 1}, as data:3,14")
-    return model.training.at(numbers)
+    if not numbers or not places.keys() >= set(numbers):
+        some = len(places) <= max(places)
+        raise UserError(
+            f"--queries: {words!r}; data: takes numbers from {min(places)} to {max(places)}, as data:3,14"
+            f"{', of the samples that data.only has' if some else ''}"
+        )
+    return model.training.at([places[number] for number in numbers])
 
 
 def _read(place: Path, model: AttributedModel) -> tuple[Tensor, list[Any], list[str]]:

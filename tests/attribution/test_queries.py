@@ -93,6 +93,12 @@ def test_queries_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     labels = {"labels": [["a.png", 1], ["b/c.png", 0]]}
     (tmp_path / "mine/dataset.json").write_text(json.dumps(labels))
     assert titles(str(tmp_path / "mine")) == ["a.png (1)", "b/c.png (0)"]
+    model = replace(model, training=model.training.some([3, 14]))  # as data.only takes them
+    assert titles("data:14") == ["#14 (4)"]
+    with pytest.raises(
+        UserError, match="data: takes numbers from 3 to 14, as data:3,14, of the samples that"
+    ):
+        titles("data:5")
 
 
 def test_a_folder_of_each_class_is_numbered_as_in_the_training_set(

@@ -30,14 +30,19 @@ class RetrainedModel:
     """Whose most influential samples these are; None: of no query in particular."""
 
 
-def read_models(path: Path, count: int, queries: int) -> list[RetrainedModel]:
-    """From a file with a JSON object on each line, of a training set of `count` samples:
+def read_models(path: Path, known: Tensor, queries: int) -> list[RetrainedModel]:
+    """From a file with a JSON object on each line:
 
         {"model": "runs/half-0/teacher", "with": [0, 2, 5, …]}
         {"model": "runs/top-3/teacher", "without": "top-3.txt", "query": 3}
 
     The numbers stand in the object, or in a file beside it, separated by blanks or line ends. `query` says
     for which query's sake they were left out.
+
+    Args:
+        known: numbers of the training samples in the whole data set, int64 [N]; those in the file are of this
+            kind, too.
+        queries: how many there are.
 
     Raises:
         UserError: with the line: not JSON, a key that is missing or unknown, a number out of range, or a
@@ -49,16 +54,16 @@ def read_models(path: Path, count: int, queries: int) -> list[RetrainedModel]:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"--models: {path} is not UTF-8") from error
-    models = []
+    models, samples = [], frozenset(known.tolist())
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
-            models.append(_model(f"--models: {path}, line {number}", line, path.parent, count, queries))
+            models.append(_model(f"--models: {path}, line {number}", line, path.parent, samples, queries))
     if not models:
         raise UserError(f"--models: {path} names no model")
     return models
 
 
-def _model(where: str, line: str, beside: Path, count: int, queries: int) -> RetrainedModel:
+def _model(where: str, line: str, beside: Path, samples: frozenset[int], queries: int) -> RetrainedModel:
     try:
         content = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -72,11 +77,11 @@ def _model(where: str, line: str, beside: Path, count: int, queries: int) -> Ret
     if not folder.is_dir():
         raise UserError(f"{where}: {content['model']} is no folder")
     key = "with" if "with" in content else "without"
-    numbers = _numbers(content[key], f"{where}: {key}", beside, count)
+    numbers = _numbers(content[key], f"{where}: {key}", beside, max(samples) + 1)
     query = content.get("query")
     if query is not None and (not isinstance(query, int) or not 0 <= query < queries):
         raise UserError(f"{where}: query {shown(query)} is no number from 0 to {queries - 1}")
-    return RetrainedModel(folder, frozenset(range(count)) - numbers if key == "with" else numbers, query)
+    return RetrainedModel(folder, samples - numbers if key == "with" else numbers, query)
 
 
 def _numbers(value: Any, where: str, beside: Path, count: int) -> frozenset[int]:

@@ -60,7 +60,7 @@ def measure_outcomes(
             f"--influence: {scores} has scores {list(values.shape)} of queries and training samples; they "
             f"are {[len(queries), len(ranked)]} now"
         )
-    read = read_models(models, len(base.training), len(queries))
+    read = read_models(models, base.training.numbers, len(queries))
     losses = query_losses(read, base, queries, draws, seed)
     return Outcomes(o.score, read, predicted_outcomes(values, ranked.numbers, read), losses)
 

@@ -18,7 +18,7 @@ def test_a_line_for_each_model(tmp_path: Path) -> None:
     file = tmp_path / "models.jsonl"
     lines = [{"model": "a", "with": [1, 2]}, {"model": "a", "without": "some.txt", "query": 1}]
     file.write_text("\n\n".join(map(json.dumps, lines)))
-    first, second = read_models(file, 5, 2)
+    first, second = read_models(file, torch.arange(5), 2)
     assert (first.folder, first.without, first.query) == (tmp_path / "a", {0, 3, 4}, None)
     assert (second.without, second.query) == ({0, 4}, 1)
     scores = torch.tensor([[1.0, 2, 4, 8, 16], [float("nan"), 1, 1, 1, 1]])
@@ -26,6 +26,16 @@ def test_a_line_for_each_model(tmp_path: Path) -> None:
     assert predicted.tolist() == [[6, 14], [2, 3]]
     part = predicted_outcomes(scores[:, 2:], torch.arange(2, 5), [first, second])
     assert part[0].tolist() == [4, 12]
+
+
+def test_numbers_are_those_of_the_whole_data_set(tmp_path: Path) -> None:
+    """Of an attribution whose model learned from some of it (data.only)."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "models.jsonl").write_text('{"model": "a", "with": [5, 100]}')
+    (model,) = read_models(tmp_path / "models.jsonl", torch.tensor([5, 9, 100]), 1)
+    assert model.without == {9}
+    scores = torch.tensor([[1.0, 2.0, 4.0]])
+    assert predicted_outcomes(scores, torch.tensor([5, 9, 100]), [model]).tolist() == [[5]]
 
 
 @pytest.mark.parametrize(
@@ -47,10 +57,10 @@ def test_what_is_none_is_one_line(tmp_path: Path, line: str, said: str) -> None:
     file = tmp_path / "models.jsonl"
     file.write_text(line)
     with pytest.raises(UserError, match=rf"^--models: .*{said}"):
-        read_models(file, 5, 2)
+        read_models(file, torch.arange(5), 2)
 
 
 def test_a_file_in_another_encoding_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "models.jsonl").write_bytes(b"\xff\xfe{")
     with pytest.raises(UserError, match=r"^--models: .*models.jsonl is not UTF-8"):
-        read_models(tmp_path / "models.jsonl", 5, 2)
+        read_models(tmp_path / "models.jsonl", torch.arange(5), 2)
