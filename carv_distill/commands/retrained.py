@@ -34,6 +34,8 @@ class RetrainedOptions(CommonOptions):
     """noise levels and noises of a loss, the same for all models"""
     seed: int = seed_option(0)
     """of these draws"""
+    chunk: int | None = at_least(1, None)
+    """draws that go through a network at a time; default: found by trying"""
 
 
 def _outcomes(o: RetrainedOptions, device: str) -> Outcomes:
@@ -53,7 +55,8 @@ def _outcomes(o: RetrainedOptions, device: str) -> Outcomes:
     options = InfluenceOptions(**values)
     runs = [Path(content["run"])] if content.get("run") else []
     trained = trained_model(options, runs, None)
-    return measure_outcomes(trained, options, Path(content["scores"]), o.models, o.draws, o.seed, device)
+    scores = Path(content["scores"])
+    return measure_outcomes(trained, options, scores, o.models, o.draws, o.seed, device, o.chunk)
 
 
 def _lds(o: RetrainedOptions, runs: list[Path], device: str) -> Measurement:

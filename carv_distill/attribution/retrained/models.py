@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from carv_distill.attribution.features.chunks import find_chunk
 from carv_distill.attribution.gradients.loss import SampleLoss
 from carv_distill.attribution.models.attributed import AttributedModel
+from carv_distill.attribution.samples.batch import SampleBatch
 from carv_distill.attribution.samples.sets import Samples
 from carv_distill.carv import Draws, NoiseLevelSampler, Proposal, stream
 from carv_distill.data.numbers import read_numbers
@@ -98,9 +100,18 @@ def _beside(name: str, folder: Path) -> Path:
 
 @torch.no_grad()
 def query_losses(
-    models: Sequence[RetrainedModel], base: AttributedModel, queries: Samples, draws: int, seed: int
+    models: Sequence[RetrainedModel],
+    base: AttributedModel,
+    queries: Samples,
+    draws: int,
+    seed: int,
+    chunk: int | None = None,
 ) -> Tensor:
-    """Denoising losses of the queries under every model, [M, Q], float64, over the same stratified draws."""
+    """Denoising losses of the queries under every model, [M, Q], float64, over the same stratified draws.
+
+    Args:
+        chunk: draws that go through a network at a time; None: found by trying the first.
+    """
     sampler = NoiseLevelSampler(Proposal.uniform())
     own = stream(seed, "attribution", "losses")
     drawn = sampler.draw(1, draws, base.training.shape, own).row(0)
@@ -110,8 +121,17 @@ def query_losses(
         loss = SampleLoss(denoiser, base.schedule)
         layout = loss.layout
         there = Draws(*(t.to(layout.device, layout.dtype) for t in (drawn.u, drawn.weight, drawn.eps)))
-        rows.append(loss.of_samples(batch.to(layout.device, layout.dtype), there).double().cpu())
+        batch = batch.to(layout.device, layout.dtype)
+        chunk = chunk or _draws_at_once(loss, batch[:1], there)
+        rows.append(loss.of_samples(batch, there, chunk).double().cpu())
     return torch.stack(rows)
+
+
+def _draws_at_once(loss: SampleLoss, one: SampleBatch, draws: Draws) -> int:
+    def work(count: int) -> object:
+        return loss.of_samples(one, draws[:count])
+
+    return find_chunk(work, one.x.nbytes, len(draws.u), loss.layout.device, "draws")
 
 
 def predicted_outcomes(scores: Tensor, numbers: Tensor, models: Sequence[RetrainedModel]) -> Tensor:

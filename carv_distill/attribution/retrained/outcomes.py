@@ -40,6 +40,7 @@ def measure_outcomes(
     draws: int,
     seed: int,
     device: str,
+    chunk: int | None = None,
 ) -> Outcomes:
     """Losses of the queries of an attribution under every model of a file, and what its scores predict.
 
@@ -48,6 +49,7 @@ def measure_outcomes(
         scores: its scores, an .npz.
         models: see :func:`~.models.read_models`.
         draws, seed: of a loss.
+        chunk: see :func:`~.models.query_losses`.
 
     Raises:
         UserError: scores of another attribution, or models that do not fit.
@@ -61,7 +63,7 @@ def measure_outcomes(
             f"are {[len(queries), len(ranked)]} now"
         )
     read = read_models(models, base.training.numbers, len(queries))
-    losses = query_losses(read, base, queries, draws, seed)
+    losses = query_losses(read, base, queries, draws, seed, chunk)
     return Outcomes(o.score, read, predicted_outcomes(values, ranked.numbers, read), losses)
 
 

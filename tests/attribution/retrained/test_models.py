@@ -7,9 +7,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
-from carv_distill.attribution.retrained.models import predicted_outcomes, read_models
+from carv_distill.attribution.models.attributed import load_model
+from carv_distill.attribution.retrained import models as losses
+from carv_distill.attribution.retrained.models import (
+    RetrainedModel,
+    predicted_outcomes,
+    query_losses,
+    read_models,
+)
 from carv_distill.errors import UserError
+from carv_distill.teachers.condition import Cond
+from carv_distill.teachers.denoiser import NetworkDenoiser
+from carv_distill.teachers.parametrisation import Coefficients
+from tests.helpers.attributed import few_digits, tiny_teacher
 
 
 def test_a_line_for_each_model(tmp_path: Path) -> None:
@@ -64,3 +76,24 @@ def test_a_file_in_another_encoding_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "models.jsonl").write_bytes(b"\xff\xfe{")
     with pytest.raises(UserError, match=r"^--models: .*models.jsonl is not UTF-8"):
         read_models(tmp_path / "models.jsonl", torch.arange(5), 2)
+
+
+def test_draws_go_through_the_network_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they fit; a loss is the same mean over all of them."""
+    few_digits(monkeypatch)
+    base = load_model(tiny_teacher(tmp_path), "cpu")
+    models = [RetrainedModel(Path(base.name), frozenset())]
+    queries = base.training.at([3, 14])
+    called: list[int] = []
+    monkeypatch.setattr(losses, "find_chunk", lambda work, *_: (work(2), 5)[1])
+    raw = NetworkDenoiser.raw
+
+    def counted(self: NetworkDenoiser, y: Tensor, c: Coefficients, cond: Cond) -> Tensor:
+        called.append(len(y))
+        return raw(self, y, c, cond)
+
+    monkeypatch.setattr(NetworkDenoiser, "raw", counted)
+    found = query_losses(models, base, queries, 12, 0)
+    assert called[-7:] == [2, *[5, 5, 2] * 2]  # after a trial of the network as it is loaded
+    torch.testing.assert_close(query_losses(models, base, queries, 12, 0, 12), found, rtol=1e-6, atol=0)
+    assert called[-2:] == [12, 12]
