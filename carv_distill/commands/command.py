@@ -140,6 +140,8 @@ def measure(
         for place in dict.fromkeys((out, getattr(options, "out", None))):
             if place is not None:
                 places.enter_context(destination(place, "--out"))
+        if out is not None and out.suffix != ".json":  # tables and figures lie beside it by its name without
+            raise UserError(f"--out: {out} must end in .json, as {out}.json")
         for key, run in changed:
             log.warning("%s has other content than the one that %s was started with", key, run)
         log.info("loading torch …")
