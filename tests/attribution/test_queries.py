@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,11 +43,29 @@ def test_queries_from_a_file_and_what_is_none(tmp_path: Path, monkeypatch: pytes
         ({"images": images, "labels": [1]}, "has 2 images and 1 labels"),
         ({"images": images * 3, "labels": [1, 2]}, "has pixels outside"),
         ({"images": images, "labels": [1, 12]}, "has labels outside 0 … 9"),
+        (
+            {"images": images, "labels": [[1], [2]]},
+            r"has labels \[2, 1\] of int64; whole numbers \[n\] are needed",
+        ),
+        (
+            {"images": images, "labels": [3.7, 4.0]},
+            r"has labels \[2\] of float64; whole numbers \[n\] are needed",
+        ),
+        (
+            {"images": images, "labels": ["3", "4"]},
+            r"has labels \[2\] of <U1; whole numbers \[n\] are needed",
+        ),
         ({"images": np.array([None]), "labels": [1]}, "is no readable .npz of numbers"),
     ]
     for content, said in broken:
         np.savez(path, **{k: np.asarray(v) for k, v in content.items()}, allow_pickle=True)
         with pytest.raises(UserError, match=rf"--queries: .*queries.npz {said}"):
+            read_queries(str(path), whole)
+    np.savez_compressed(path, images=images.numpy(), labels=np.array([3, 4]))
+    content = path.read_bytes()
+    for at in range(60, len(content), 40):  # whatever is damaged: one line, or nothing that matters
+        path.write_bytes(content[:at] + bytes([content[at] ^ 255]) + content[at + 1 :])
+        with suppress(UserError):
             read_queries(str(path), whole)
     for words, said in (
         ("samples:0", "samples:8 asks for eight"),
@@ -125,5 +144,13 @@ def test_a_model_without_condition_is_asked_by_pictures_alone(
     images, path = load_images("digits").images[:2], tmp_path / "queries.npz"
     np.savez(path, images=images.numpy())
     assert torch.equal(read_queries(str(path), model).batch.x, images)
+    model = replace(model, classes=None)
+    for prompts in ([3, 4], [["a cube"], ["a torus"]]):
+        np.savez(path, images=images.numpy(), prompts=np.array(prompts))
+        with pytest.raises(
+            UserError, match=r"--queries: .*has prompts \[2.*\] of .*; texts \[n\] are needed"
+        ):
+            read_queries(str(path), model)
+    model = replace(model, classes=0)
     with pytest.raises(UserError, match="--queries: 'prompt:a cube'; the model has no prompts"):
         read_queries("prompt:a cube", model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from carv_distill.attribution.models.attributed import load_model
 from carv_distill.attribution.options import InfluenceOptions
 from carv_distill.attribution.queries import read_queries
 from carv_distill.engine.task import TrainedModel
-from carv_distill.errors import UserError
+from carv_distill.errors import UserError, one_line
 
 from .models import RetrainedModel, predicted_outcomes, query_losses, read_models
 
@@ -73,5 +74,6 @@ def _read_scores(path: Path) -> Tensor:
     try:
         with np.load(path, allow_pickle=False) as file:
             return torch.from_numpy(file["scores"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"--influence: its scores, {path}, cannot be read") from error
+    # np.load gives a bare array, which is no context manager, for an .npy
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"--influence: its scores, {path}, cannot be read ({one_line(error)})") from error

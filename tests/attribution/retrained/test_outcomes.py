@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import struct
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +25,16 @@ def two_queries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outcomes, "read_queries", lambda *_: range(2))
 
 
+def damaged() -> bytes:
+    """Scores whose deflated content begins with a block of no kind."""
+    file = io.BytesIO()
+    np.savez_compressed(file, scores=np.zeros((2, 5)))
+    content = bytearray(file.getvalue())
+    name, extra = struct.unpack("<26xHH", content[:30])
+    content[30 + name + extra] |= 0b110
+    return bytes(content)
+
+
 def measure(scores: Path) -> Any:
     nothing = cast(Any, None)
     return measure_outcomes(nothing, InfluenceOptions(), scores, scores.parent / "models.jsonl", 1, 0, "cpu")
@@ -40,6 +52,8 @@ def test_scores_of_another_attribution_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
+        ("scores.npz", damaged(), r"scores\.npz, cannot be read \(Error -3"),
+        ("scores.npz", b"", r"scores\.npz, cannot be read \(No data left"),
         ("scores.csv", b"1,2", r"an \.npz is needed"),
         ("scores.npz", b"1,2", r"scores\.npz, cannot be read"),
         ("scores.npz", None, r"scores\.npz, cannot be read"),
