@@ -44,7 +44,11 @@ def _outcomes(o: RetrainedOptions, device: str) -> Outcomes:
     content = read_json(o.influence)
     asked: Any = content.get("options")
     known = {spec.name for spec in fields(InfluenceOptions)}
-    if not isinstance(asked, dict) or not asked.keys() <= known or "scores" not in content:
+    if (
+        not isinstance(asked, dict)
+        or not asked.keys() <= known
+        or not content.keys() >= {"scores", "scores_digest"}
+    ):
         raise UserError(
             f"--influence: {o.influence} is no result of evaluate.py influence, or of an older version: "
             f"its options are {shown(asked)}"
@@ -55,8 +59,8 @@ def _outcomes(o: RetrainedOptions, device: str) -> Outcomes:
     options = InfluenceOptions(**values)
     runs = [Path(content["run"])] if content.get("run") else []
     trained = trained_model(options, runs, None)
-    scores = Path(content["scores"])
-    return measure_outcomes(trained, options, scores, o.models, o.draws, o.seed, device, o.chunk)
+    scores, digest = Path(content["scores"]), content["scores_digest"]
+    return measure_outcomes(trained, options, scores, digest, o.models, o.draws, o.seed, device, o.chunk)
 
 
 def _lds(o: RetrainedOptions, runs: list[Path], device: str) -> Measurement:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from carv_distill.attribution.features.store import FeatureStore
 from carv_distill.attribution.options import SCORES
+from carv_distill.attribution.samples.latents import digest
 from carv_distill.errors import UserError
 from carv_distill.files import atomic_file
 
@@ -170,6 +171,11 @@ def rank(
         about or {},
         None if each is None else count_votes(scores, each),
     )
+
+
+def scores_digest(scores: Tensor) -> str:
+    """Of scores [Q, N] as they are saved, or of those themselves: by it a result knows its file."""
+    return digest([scores.masked_fill(scores.isinf(), torch.nan)])
 
 
 def _voted_arrays(votes: Votes) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from carv_distill.attribution.features.store import FeatureStore
-from carv_distill.attribution.ranking.ranking import rank
+from carv_distill.attribution.ranking.ranking import rank, scores_digest
 from carv_distill.attribution.ranking.reliability import spearman
 from carv_distill.attribution.ranking.scores import GroupProducts, TrakScores
 from carv_distill.attribution.ranking.votes import count_votes
@@ -138,6 +138,8 @@ def test_files_hold_every_score(tmp_path: Path) -> None:
         assert file["query_numbers"].tolist() == [-1, 38, -1]
         assert file["numbers"].tolist() == numbers.tolist()
         assert np.isnan(file["scores"][1, 5])
+        assert scores_digest(torch.from_numpy(file["scores"])) == scores_digest(found.scores)
+        assert scores_digest(found.scores) != scores_digest(found.scores + 1e-12)
         others = np.isfinite(file["scores"])
         assert others.sum() == 29
         assert np.array_equal(file["scores"][others], found.scores.numpy()[others])

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from carv_distill.attribution.options import InfluenceOptions
+from carv_distill.attribution.ranking.ranking import scores_digest
 from carv_distill.attribution.retrained import outcomes
 from carv_distill.attribution.retrained.outcomes import measure_outcomes
 from carv_distill.errors import UserError
@@ -35,9 +36,10 @@ def damaged() -> bytes:
     return bytes(content)
 
 
-def measure(scores: Path) -> Any:
+def measure(scores: Path, digest: str = "") -> Any:
     nothing = cast(Any, None)
-    return measure_outcomes(nothing, InfluenceOptions(), scores, scores.parent / "models.jsonl", 1, 0, "cpu")
+    models = scores.parent / "models.jsonl"
+    return measure_outcomes(nothing, InfluenceOptions(), scores, digest, models, 1, 0, "cpu")
 
 
 @pytest.mark.usefixtures("two_queries")
@@ -45,7 +47,17 @@ def test_scores_of_another_attribution_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "scores.npz", scores=torch.zeros(2, 4).numpy())
     said = r"scores\.npz has scores \[2, 4\] of queries and training samples; they are \[2, 5\] now"
     with pytest.raises(UserError, match=said):
-        measure(tmp_path / "scores.npz")
+        measure(tmp_path / "scores.npz", scores_digest(torch.zeros(2, 4)))
+
+
+@pytest.mark.usefixtures("two_queries")
+def test_scores_that_were_replaced_are_refused(tmp_path: Path) -> None:
+    """By those of another ranking of as many queries and samples, as a second command may leave them."""
+    np.savez(tmp_path / "scores.npz", scores=torch.ones(2, 5).numpy())
+    with pytest.raises(
+        UserError, match=r"scores\.npz, are others than it was written with; run evaluate\.py"
+    ):
+        measure(tmp_path / "scores.npz", scores_digest(torch.zeros(2, 5)))
 
 
 @pytest.mark.usefixtures("two_queries")
