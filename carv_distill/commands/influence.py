@@ -34,6 +34,7 @@ TYPED = {
     "size": "--resolution",
     "data.name": "--data",
     "data.size": "--data",
+    "data.convert": "--convert",
     "prompts.cache": "--cache",
 }
 """What the options of a configuration are where a teacher is given without a run."""

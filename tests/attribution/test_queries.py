@@ -11,14 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import DDPMPipeline, DDPMScheduler
 from PIL import Image
 
 from carv_distill.attribution.models.attributed import load_model
+from carv_distill.attribution.options import InfluenceOptions
 from carv_distill.attribution.queries import read_queries
+from carv_distill.attribution.training_data import named_model
 from carv_distill.data.images import load_images
 from carv_distill.data.stored import load_stored_images
 from carv_distill.errors import UserError
 from tests.helpers.attributed import few_digits, tiny_teacher
+from tests.helpers.tiny_unet import tiny_unet
 
 
 def test_queries_from_a_file_and_what_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,6 +138,24 @@ def test_a_folder_of_each_class_is_numbered_as_in_the_training_set(
     (tmp_path / "asked/2").rename(tmp_path / "asked/two")
     with pytest.raises(UserError, match=r"--queries: .*b\.png lies in none of them \(0, 1, 2, 3, 4, … 9\)"):
         read_queries(str(tmp_path / "asked"), model)
+
+
+def test_a_runs_own_pictures_are_read_as_in_its_training(tmp_path: Path) -> None:
+    """Grey among colours, which data.convert=rgb makes alike."""
+    network = tiny_unet(channels=3)
+    DDPMPipeline(network, DDPMScheduler(50)).save_pretrained(tmp_path / "teacher")
+    (tmp_path / "set").mkdir()
+    for name, mode in (("a.png", "RGB"), ("b.png", "L")):
+        Image.new(mode, (8, 8)).save(tmp_path / "set" / name)
+    options = InfluenceOptions(teacher=str(tmp_path / "teacher"), data=str(tmp_path / "set"), convert="rgb")
+    model = load_model(named_model(options), "cpu")
+    assert read_queries(str(tmp_path / "set"), model).batch.x.shape == (2, 3, 8, 8)
+    with pytest.raises(UserError, match=r"data\.convert=rgb makes colours of all"):
+        load_model(named_model(replace(options, convert="none")), "cpu")
+    with pytest.raises(UserError, match=r"^--convert: rgb is for --data; a run says it by its data\.convert"):
+        InfluenceOptions(convert="rgb")
+    with pytest.raises(UserError, match=r"^--convert: rgb is for pictures without captions"):
+        named_model(replace(options, data="shapes"))
 
 
 def test_a_model_without_condition_is_asked_by_pictures_alone(

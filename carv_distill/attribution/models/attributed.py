@@ -108,7 +108,7 @@ def labelled_model(
         return prepare(pictures.cpu(), number.tolist())
 
     def read(folder: Path) -> tuple[Tensor, list[Any], list[str]]:
-        found = load_stored_images(str(folder), labels=bool(spec.classes), classes=spec.words)
+        found = load_stored_images(str(folder), bool(spec.classes), data.convert, spec.words)
         if found.spec.shape != spec.shape:
             raise UserError(
                 f"--queries: {folder} has images {list(found.spec.shape)}, the model's are {list(spec.shape)}"
