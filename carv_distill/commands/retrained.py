@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from carv_distill.attribution.options import InfluenceOptions
+from carv_distill.attribution.options import NAMED, InfluenceOptions
 from carv_distill.errors import UserError, shown
 from carv_distill.files import read_json
 from carv_distill.options import at_least, option, seed_option
@@ -54,13 +54,26 @@ def _outcomes(o: RetrainedOptions, device: str) -> Outcomes:
             f"its options are {shown(asked)}"
         )
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in asked.items()}
+    for name in ("teacher", "data", "queries", "cache"):
+        if values.get(name) is not None:
+            values[name] = _place(o.influence, values[name])
     if values.get("cache") is not None:
         values["cache"] = Path(values["cache"])
     options = InfluenceOptions(**values)
-    runs = [Path(content["run"])] if content.get("run") else []
+    runs = [Path(_place(o.influence, content["run"]))] if content.get("run") else []
     trained = trained_model(options, runs, None)
-    scores, digest = Path(content["scores"]), content["scores_digest"]
+    scores, digest = Path(_place(o.influence, content["scores"])), content["scores_digest"]
     return measure_outcomes(trained, options, scores, digest, o.models, o.draws, o.seed, device, o.chunk)
+
+
+def _place(influence: Path, written: str) -> str:
+    """A path that a result holds, relative to the folder that its command was given in: from the nearest
+    folder above the result where it leads somewhere, so that this command may be given in another; else as it
+    is, which may be the name of a data set or of a model on the hub."""
+    if written in NAMED:
+        return written
+    places = (folder / written for folder in influence.absolute().parents)
+    return next((str(place) for place in places if place.exists()), written)
 
 
 def _lds(o: RetrainedOptions, runs: list[Path], device: str) -> Measurement:
