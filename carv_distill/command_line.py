@@ -101,7 +101,8 @@ def _reader(kind: type, limits: Mapping[str, Any]) -> Callable[[str], Any]:
     if kind is int:
         return whole_number(limits.get("low", 0), limits.get("high", LARGEST))
     if kind is float:
-        return number_from(limits.get("low", 0))
+        least = limits.get("above", limits.get("low", 0))
+        return number_from(least, limits.get("high", math.inf), "above" in limits)
     if kind is Path:
         return _file if str(limits.get("metavar")).startswith("FILE") else _path
     return kind
@@ -135,16 +136,26 @@ def whole_number(least: int, most: int = LARGEST) -> Callable[[str], int]:
     return parse
 
 
-def number_from(least: float) -> Callable[[str], float]:
-    """The type of an option that takes finite numbers from `least` on."""
+def number_from(least: float, most: float = math.inf, above: bool = False) -> Callable[[str], float]:
+    """The type of an option that takes finite numbers from `least` to `most`.
+
+    Args:
+        above: `least` itself is none of them.
+    """
+    bounded = most < math.inf
+    if above:
+        allowed = f"above {least:g}" + (f", up to {most:g}" if bounded else "")
+    else:
+        allowed = f"from {least:g} " + (f"to {most:g}" if bounded else "on")
 
     def parse(word: str) -> float:
         try:
             number = float(word)
         except ValueError:
             number = math.nan
-        if not least <= number < math.inf:
-            raise argparse.ArgumentTypeError(f"{word!r} is not a number from {least:g} on")
+        enough = number > least if above else number >= least
+        if not (enough and number <= most and math.isfinite(number)):
+            raise argparse.ArgumentTypeError(f"{word!r} is not a number {allowed}")
         return number
 
     return parse

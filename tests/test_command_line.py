@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from carv_distill.command_line import add_options, missing, options_of, run_comm
 from carv_distill.commands.command import Command
 from carv_distill.commands.evaluate import COMMANDS, main
 from carv_distill.errors import UserError
+from carv_distill.options import between, more_than
 from tests.helpers.small import ROOT
 
 
@@ -58,6 +59,9 @@ def test_an_option_of_several_values_takes_all_it_is_given() -> None:
         (["fid", "--labels", "none"], "argument --labels: invalid choice: 'none'"),
         (["variance", "--draws", "4", "0"], "argument --draws: '0' is not a whole number from 1 on"),
         (["influence", "--damping", "nan"], "argument --damping: 'nan' is not a number from 0 on"),
+        (["influence", "--motion-floor", "0"], "argument --motion-floor: '0' is not a number above 0\n"),
+        (["influence", "--motion-floor", "inf"], "argument --motion-floor: 'inf' is not a number above 0\n"),
+        (["export", "--memory", "-1"], "argument --memory: '-1' is not a number "),
         (["reference"], "the following arguments are required: --data"),
         (["influence", "--query", "data:3"], "--query: no option of evaluate.py influence; evaluate.py infl"),
         (["--pairs", "4"], "--pairs: no option of evaluate.py fid; of variance"),
@@ -72,6 +76,30 @@ def test_a_mistake_is_one_line(words: list[str], said: str, capsys: pytest.Captu
     shown = capsys.readouterr()
     assert (status, shown.out, len(shown.err.splitlines())) == (2, "", 1)
     assert shown.err.startswith(f"error: {said}")
+
+
+def test_numbers_have_both_their_limits() -> None:
+    """Those of a dataclass's field, whether its least is allowed or not."""
+
+    @dataclass
+    class Limits:
+        share: float = between(-1, 1, 0.0)
+        """a share"""
+        rate: float = more_than(0, 0.5, high=2)
+        """a rate"""
+
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    add_options(parser, Limits)
+    assert options_of(Limits, parser.parse_args(["--share=-1", "--rate=2"])) == Limits(-1, 2)
+    for word, said in (
+        ("--share=1.5", "from -1 to 1"),
+        ("--share=-1.5", "from -1 to 1"),
+        ("--rate=0", "above 0, up to 2"),
+        ("--rate=2.5", "above 0, up to 2"),
+        ("--rate=nan", "above 0, up to 2"),
+    ):
+        with pytest.raises(argparse.ArgumentError, match=f"is not a number {said}$"):
+            parser.parse_args([word])
 
 
 def test_help_and_mistakes_do_not_wait_for_torch() -> None:

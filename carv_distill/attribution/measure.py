@@ -102,7 +102,7 @@ def measure_influence(
         o.votes,
     )
     path = o.scores or folder / f"{o.score}.npz"
-    ranking.save(path)
+    ranking.save(path, ranked.numbers)
     timed = [store.seconds for store in stores]
     seconds = None if None in timed else sum(t for t in timed if t is not None) / processes.world_size
     return InfluenceResult(

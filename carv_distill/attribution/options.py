@@ -32,8 +32,8 @@ NAMED = (*IN_MEMORY, *PROMPTED, RENDERED_CLIPS)
 
 
 _OF_SAMPLES = (
-    "teacher", "data", "resolution", "among", "queries", "motion", "motion_floor", "cache", "score",
-    "checkpoints", "precision", "offload",
+    "teacher", "data", "convert", "resolution", "among", "queries", "motion", "motion_floor", "cache",
+    "score", "checkpoints", "precision", "offload",
 )  # fmt: skip
 
 
@@ -77,6 +77,9 @@ class InfluenceOptions(ModelOptions):
     data: str | None = option(None, metavar="WHAT")
     """with --teacher, its training set: digits, solids, shapes or clips, which are made in memory; or a
     folder, zip or shards of images, captioned images or captioned videos, as the teacher takes them"""
+    convert: str = one_of(("none", "rgb"), "none")
+    """of --data with pictures that have no captions, and of --queries then: rgb makes three channels of
+    whatever a file holds; a run's are taken as its data.convert says"""
     resolution: tuple[int, ...] | None = at_least(1, None)
     """of a teacher of clips: frames, height and width; default: those that its kind was trained on, of
     rendered clips those that its folder says"""
@@ -135,6 +138,8 @@ class InfluenceOptions(ModelOptions):
     def __post_init__(self) -> None:
         if (self.teacher is None) != (self.data is None):
             raise UserError("--teacher and --data go together, as --teacher FOLDER --data digits")
+        if self.convert != "none" and self.data is None:
+            raise UserError(f"--convert: {self.convert} is for --data; a run says it by its data.convert")
         if self.resolution is not None and (self.teacher is None or len(self.resolution) != 3):
             raise UserError(
                 f"--resolution: {' '.join(map(str, self.resolution))}; frames, height and width of clips are "

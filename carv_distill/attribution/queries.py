@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -56,14 +57,18 @@ def _generated(model: AttributedModel, about: Sequence[Any]) -> Samples:
 
 
 def _from_training(words: str, rest: str, model: AttributedModel) -> Samples:
-    size = len(model.training)
+    places = {number: place for place, number in enumerate(model.training.numbers.tolist())}
     try:
         numbers = [int(word) for word in rest.split(",")]
     except ValueError:
         numbers = []
-    if not numbers or not all(0 <= n < size for n in numbers):
-        raise UserError(f"--queries: {words!r}; data: takes numbers from 0 to {size - 1}, as data:3,14")
-    return model.training.at(numbers)
+    if not numbers or not places.keys() >= set(numbers):
+        some = len(places) <= max(places)
+        raise UserError(
+            f"--queries: {words!r}; data: takes numbers from {min(places)} to {max(places)}, as data:3,14"
+            f"{', of the samples that data.only has' if some else ''}"
+        )
+    return model.training.at([places[number] for number in numbers])
 
 
 def _read(place: Path, model: AttributedModel) -> tuple[Tensor, list[Any], list[str]]:
@@ -82,12 +87,18 @@ def _arrays(path: Path, model: AttributedModel) -> tuple[Tensor, list[Any], list
             if missing:
                 raise UserError(f"--queries: {path} lacks {', '.join(missing)}; it has {', '.join(file)}")
             images = torch.from_numpy(file["images"])
-            about = file[word].tolist() if word else [0] * len(images)
-    except (ValueError, OSError, zipfile.BadZipFile, TypeError) as error:
+            words = file[word] if word else np.zeros(len(images), dtype=np.int64)
+    except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"--queries: {path} is no readable .npz of numbers") from error
     shape = list(model.shape)
     if list(images.shape[1:]) != shape or not len(images):
         raise UserError(f"--queries: {path} has images {list(images.shape)}, the model's are {['n', *shape]}")
+    kinds, wanted = ("U", "texts") if word == "prompts" else ("iu", "whole numbers")
+    if words.ndim != 1 or words.dtype.kind not in kinds:
+        raise UserError(
+            f"--queries: {path} has {word} {list(words.shape)} of {words.dtype}; {wanted} [n] are needed"
+        )
+    about = words.tolist()
     if len(about) != len(images):
         raise UserError(f"--queries: {path} has {len(images)} images and {len(about)} {word}")
     if images.dtype == torch.uint8:

@@ -31,22 +31,29 @@ def named_model(o: InfluenceOptions) -> TrainedModel:
     assert o.teacher is not None
     assert o.data is not None
     if o.data == RENDERED_CLIPS:
+        _refuse_convert(o)
         return TrainedModel(o.teacher, _rendered_clips(o))
     if o.data in (*IN_MEMORY, *PROMPTED):
         _refuse_resolution(o)
-        return _rendered_shapes(o) if o.data in PROMPTED else TrainedModel(o.teacher, DataOptions(o.data))
+        if o.data not in PROMPTED:
+            return TrainedModel(o.teacher, DataOptions(o.data, convert=o.convert))
+        _refuse_convert(o)
+        return _rendered_shapes(o)
     if not Path(o.data).exists():
         raise UserError(
             f"--data: {o.data} is neither a place nor one of {', '.join(NAMED)}; a folder, zip or shards of "
             "what the teacher learned from is allowed, too"
         )
     index = local_folder(o.teacher, [INDEX]) / INDEX
-    name = read_json(index).get("_class_name") if index.is_file() else None
-    family = FAMILIES.get(name) if isinstance(name, str) else None
+    kind = read_json(index).get("_class_name") if index.is_file() else None
+    family = FAMILIES.get(kind) if isinstance(kind, str) else None
+    if family is not None:  # captioned pictures and clips always have three colours
+        _refuse_convert(o)
     if family is not None and len(family.size) == 3:
         return TrainedModel(o.teacher, ClipOptions(o.data, _size(o)))
     _refuse_resolution(o)
-    return TrainedModel(o.teacher, DataOptions("images" if family is None else "captioned", o.data))
+    name = "images" if family is None else "captioned"
+    return TrainedModel(o.teacher, DataOptions(name, o.data, convert=o.convert))
 
 
 def _rendered_clips(o: InfluenceOptions) -> ClipOptions:
@@ -99,3 +106,8 @@ def _refuse_resolution(o: InfluenceOptions) -> None:
     if o.resolution is not None:
         words = " ".join(map(str, o.resolution))
         raise UserError(f"--resolution: {words} is of clips, but {o.teacher} takes images of its own size")
+
+
+def _refuse_convert(o: InfluenceOptions) -> None:
+    if o.convert != "none":
+        raise UserError(f"--convert: {o.convert} is for pictures without captions; leave it out")

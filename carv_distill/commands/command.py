@@ -58,6 +58,8 @@ class Measurement:
     """For the JSON; None of a command that leaves something else."""
     report: str = ""
     """What is too long for the screen, for a .txt beside the JSON; empty: there is none."""
+    draw: Callable[[], list[Path]] | None = None
+    """Draws figures, once the JSON is on disk; gives their paths."""
     verdict: str = ""
     """The line that the screen ends with; empty: the places of the results end it."""
 
@@ -140,6 +142,8 @@ def measure(
         for place in dict.fromkeys((out, getattr(options, "out", None))):
             if place is not None:
                 places.enter_context(destination(place, "--out"))
+        if out is not None and out.suffix != ".json":  # tables and figures lie beside it by its name without
+            raise UserError(f"--out: {out} must end in .json, as {out}.json")
         for key, run in changed:
             log.warning("%s has other content than the one that %s was started with", key, run)
         log.info("loading torch …")
@@ -155,6 +159,8 @@ def measure(
             if measurement.report:
                 write_text(out.with_suffix(".txt"), measurement.report)
                 measurement.shown.append(f"all tables: {out.with_suffix('.txt')}")
+            if measurement.draw is not None:
+                measurement.shown.extend(f"drawn: {path}" for path in measurement.draw())
             if getattr(options, "out", None) is None and (page := renew_page(out.parent)):
                 measurement.shown.append(f"a page to open: {page}")
     finally:  # a disk that has become full does not take the numbers along

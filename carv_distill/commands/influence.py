@@ -34,6 +34,7 @@ TYPED = {
     "size": "--resolution",
     "data.name": "--data",
     "data.size": "--data",
+    "data.convert": "--convert",
     "prompts.cache": "--cache",
 }
 """What the options of a configuration are where a teacher is given without a run."""
@@ -76,13 +77,16 @@ def _measure(options: InfluenceCommandOptions, runs: list[Path], device: str) ->
         measured = measure_influence(trained, options, folder, device)
     if measured is None:
         return None
-    drawn = draw_influence(measured, o.top, folder)
     count = min(o.top, 5)
     tables = (influence_table(measured, count), voted_table(measured, count))
     said = [*(f"{table}\n" for table in tables if table), *conclusions(measured)]
-    shown = [*said, *(f"drawn: {path}" for path in drawn)]
     result = influence_dict(measured, o.top, sys.argv) | {"options": o.of_samples()}
-    return Measurement([*shown, f"scores: {measured.scores}"], result, verdict=verdict(measured, sys.argv))
+    return Measurement(
+        [*said, f"scores: {measured.scores}"],
+        result,
+        draw=lambda: draw_influence(measured, o.top, folder),
+        verdict=verdict(measured, sys.argv),
+    )
 
 
 def _place(o: InfluenceCommandOptions) -> Path | None:

@@ -108,7 +108,11 @@ def push(options: PushOptions) -> None:
         flags = options.private, options.replace
         address = send(api, to, before, contents.files, str(card), message, *flags)
     print(f"sent: {len(contents.files) + 1} files of {product}, {address}")
-    if task.product != "object":
+    if to.branch is not None:
+        print(
+            f"to take it again, fetch the branch into a folder: hf download {to.name} --revision {to.branch}"
+        )
+    elif task.product != "object":
         print(f"taken again by teacher.path={to.name}")
 
 

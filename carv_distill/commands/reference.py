@@ -29,6 +29,8 @@ class ReferenceOptions(CommonOptions):
     """pixels along one side, of pictures with captions; those of files have any, and need it"""
     views: int | None = as_in(DataOptions, "views")
     """of shapes: cameras of each object"""
+    convert: str | None = as_in(DataOptions, "convert")
+    """of images: rgb makes three channels of whatever a file holds, as data.convert does in a run"""
     features: str = one_of(FEATURES, "inception")
     """of the statistics"""
     weights: str | None = None
@@ -41,11 +43,11 @@ class ReferenceOptions(CommonOptions):
         """Labels do not matter here, and a file without them is as good."""
         labels = self.data in CAPTIONED
         options = DataOptions(self.data, self.path, labels=labels, workers=self.workers)
-        given = {name: getattr(self, name) for name in ("size", "views")}
+        given = {name: getattr(self, name) for name in ("size", "views", "convert")}
         return replace(options, **{name: value for name, value in given.items() if value is not None})
 
     def __post_init__(self) -> None:
-        for name in ("size", "views"):
+        for name in ("size", "views", "convert"):
             knows = {**DATA_SETS, **CAPTIONED}[self.data].options
             if getattr(self, name) is not None and name not in knows:
                 raise UserError(f"--{name}: {getattr(self, name)} is given, but {self.data} has none")

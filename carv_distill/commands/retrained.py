@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from carv_distill.attribution.options import InfluenceOptions
+from carv_distill.attribution.options import NAMED, InfluenceOptions
 from carv_distill.errors import UserError, shown
 from carv_distill.files import read_json
 from carv_distill.options import at_least, option, seed_option
@@ -34,6 +34,8 @@ class RetrainedOptions(CommonOptions):
     """noise levels and noises of a loss, the same for all models"""
     seed: int = seed_option(0)
     """of these draws"""
+    chunk: int | None = at_least(1, None)
+    """draws that go through a network at a time; default: found by trying"""
 
 
 def _outcomes(o: RetrainedOptions, device: str) -> Outcomes:
@@ -42,18 +44,36 @@ def _outcomes(o: RetrainedOptions, device: str) -> Outcomes:
     content = read_json(o.influence)
     asked: Any = content.get("options")
     known = {spec.name for spec in fields(InfluenceOptions)}
-    if not isinstance(asked, dict) or not asked.keys() <= known or "scores" not in content:
+    if (
+        not isinstance(asked, dict)
+        or not asked.keys() <= known
+        or not content.keys() >= {"scores", "scores_digest"}
+    ):
         raise UserError(
             f"--influence: {o.influence} is no result of evaluate.py influence, or of an older version: "
             f"its options are {shown(asked)}"
         )
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in asked.items()}
+    for name in ("teacher", "data", "queries", "cache"):
+        if values.get(name) is not None:
+            values[name] = _place(o.influence, values[name])
     if values.get("cache") is not None:
         values["cache"] = Path(values["cache"])
     options = InfluenceOptions(**values)
-    runs = [Path(content["run"])] if content.get("run") else []
+    runs = [Path(_place(o.influence, content["run"]))] if content.get("run") else []
     trained = trained_model(options, runs, None)
-    return measure_outcomes(trained, options, Path(content["scores"]), o.models, o.draws, o.seed, device)
+    scores, digest = Path(_place(o.influence, content["scores"])), content["scores_digest"]
+    return measure_outcomes(trained, options, scores, digest, o.models, o.draws, o.seed, device, o.chunk)
+
+
+def _place(influence: Path, written: str) -> str:
+    """A path that a result holds, relative to the folder that its command was given in: from the nearest
+    folder above the result where it leads somewhere, so that this command may be given in another; else as it
+    is, which may be the name of a data set or of a model on the hub."""
+    if written in NAMED:
+        return written
+    places = (folder / written for folder in influence.absolute().parents)
+    return next((str(place) for place in places if place.exists()), written)
 
 
 def _lds(o: RetrainedOptions, runs: list[Path], device: str) -> Measurement:

@@ -29,6 +29,8 @@ MOMENTS = ("mean", "std")
 SHARD = 1024
 """Images of a shard: what is lost, at most, where the work ends at once."""
 BATCH = 16
+CLAIMED = 16
+"""Shards, at most, that a process is at: each is an open file, and others shall find some left."""
 _OPEN = 256
 """Shards that a process has open at a time."""
 
@@ -127,7 +129,7 @@ class LatentCache:
                 are not finite, or no room on the disk; shards that are whole stay.
         """
         for timeout in (0, -1):  # first what nobody is at, then what others may have left unfinished
-            missing, together = self.missing(wanted), max(1, SHARD // self.shard)
+            missing, together = self.missing(wanted), min(max(1, SHARD // self.shard), CLAIMED)
             for start in range(0, len(missing), together):
                 with ExitStack() as claims:
                     mine = [

@@ -73,7 +73,8 @@ def upright_picture(picture: Image.Image, where: str, convert: str = "none") -> 
     except _DAMAGE as error:
         raise UserError(f"{where} is no whole image ({one_line(error, 100)})") from error
     mode = picture.mode
-    if picture.has_transparency_data:
+    sixteen = mode.startswith("I")
+    if picture.has_transparency_data and not sixteen:
         coloured = picture.convert("RGBA")
         if coloured.getchannel("A").getextrema()[0] == 255:
             picture = picture.convert("L" if mode in ("L", "LA") else "RGB")
@@ -87,7 +88,7 @@ def upright_picture(picture: Image.Image, where: str, convert: str = "none") -> 
     elif mode not in CHANNELS:
         if convert != "rgb":
             raise UserError(_refusal(where, mode))
-        picture = _upper_bytes(picture) if mode.startswith("I") else picture
+        picture = _upper_bytes(picture) if sixteen else picture
     if convert == "rgb" and picture.mode != "RGB":
         picture = picture.convert("RGB")
     return picture
@@ -101,6 +102,8 @@ def _refusal(where: str, mode: str) -> str:
 
 
 def _upper_bytes(picture: Image.Image) -> Image.Image:
-    """16 bits of grey as their upper 8, as Pillow reads 16 bits of colour; its own conversion cuts at 255."""
+    """16 bits of grey as their upper 8, as Pillow reads 16 bits of colour, and white for the one grey that a
+    PNG may call transparent; Pillow's own conversion cuts at 255."""
     values = np.asarray(picture).astype(np.int64).clip(0, 65535)
-    return Image.fromarray((values >> 8).astype(np.uint8))
+    grey = np.where(values == picture.info.get("transparency", -1), 255, values >> 8)
+    return Image.fromarray(grey.astype(np.uint8))

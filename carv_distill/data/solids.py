@@ -63,6 +63,8 @@ class PromptedImages:
     name: str = "shapes"
     cameras: CameraSampler = CAMERAS
     """That saw them."""
+    numbers: Tensor | None = None
+    """In the set that these are some of, int64 [N]; None: they are all of it."""
 
     decodes = False
 
@@ -95,7 +97,9 @@ class PromptedImages:
 
     def some(self, numbers: Tensor) -> PromptedImages:
         """Those of these numbers, int64 [n]."""
-        return replace(self, images=self.images[numbers], prompts=[self.prompts[n] for n in numbers.tolist()])
+        prompts = [self.prompts[n] for n in numbers.tolist()]
+        of_all = numbers if self.numbers is None else self.numbers[numbers]
+        return replace(self, images=self.images[numbers], prompts=prompts, numbers=of_all)
 
     def fingerprint(self) -> str:
         return hashlib.blake2b(self.images.numpy().tobytes(), digest_size=8).hexdigest()

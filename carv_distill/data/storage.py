@@ -56,8 +56,9 @@ INDEX = "dataset.json"
 LARGEST_FILE = 1 << 28
 """Bytes of an image's file once it is inflated: more than any picture needs that is read here."""
 LARGEST_INDEX = 1 << 30
-_LEFT_BY_OTHERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
-"""Folders that macOS, Synology and Windows leave beside files; what is in them looks like images."""
+_LEFT_BY_OTHERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
+"""Folders that macOS, Synology, Windows and Linux leave beside files; what is in them looks like images, or
+nobody may enter them."""
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 """Of a zip's member: signature, lengths of name and extra field."""
 _UTF8 = 0x800
@@ -159,14 +160,27 @@ def _top(keys: set[str], indices: Sequence[str]) -> str:
 
 
 class FolderFiles(Storage):
-    """A folder, with all that is below it, linked folders too."""
+    """A folder, with all that is below it, linked folders too.
+
+    Raises:
+        UserError: a folder below it that cannot be entered, or a link that leads nowhere, perhaps to one:
+            without it the set would be smaller, and its classes would have other numbers.
+    """
 
     def __init__(self, path: Path, kind: FileKind = PICTURES) -> None:
         files = []
         for folder, folders, names in walk(path):
             folders[:] = [name for name in folders if not is_hidden(name)]
             place = os.path.relpath(folder, path).replace(os.sep, "/")
-            files += [posixpath.normpath(f"{place}/{name}") for name in names if not is_hidden(name)]
+            names = [name for name in names if not is_hidden(name)]
+            for name in names:  # a file of the kind is named when it is read
+                link = folder / name
+                if not name.lower().endswith(kind.suffixes) and not link.exists():
+                    raise UserError(
+                        f"data.path: {link} is a link that leads nowhere ({os.readlink(link)}); mount what "
+                        "it leads to, or take it out"
+                    )
+            files += [posixpath.normpath(f"{place}/{name}") for name in names]
         super().__init__(path, files, kind)
 
     def read(self, number: int) -> bytes:

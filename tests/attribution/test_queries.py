@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import DDPMPipeline, DDPMScheduler
 from PIL import Image
 
 from carv_distill.attribution.models.attributed import load_model
+from carv_distill.attribution.options import InfluenceOptions
 from carv_distill.attribution.queries import read_queries
+from carv_distill.attribution.training_data import named_model
 from carv_distill.data.images import load_images
 from carv_distill.data.stored import load_stored_images
 from carv_distill.errors import UserError
 from tests.helpers.attributed import few_digits, tiny_teacher
+from tests.helpers.tiny_unet import tiny_unet
 
 
 def test_queries_from_a_file_and_what_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,11 +47,29 @@ def test_queries_from_a_file_and_what_is_none(tmp_path: Path, monkeypatch: pytes
         ({"images": images, "labels": [1]}, "has 2 images and 1 labels"),
         ({"images": images * 3, "labels": [1, 2]}, "has pixels outside"),
         ({"images": images, "labels": [1, 12]}, "has labels outside 0 … 9"),
+        (
+            {"images": images, "labels": [[1], [2]]},
+            r"has labels \[2, 1\] of int64; whole numbers \[n\] are needed",
+        ),
+        (
+            {"images": images, "labels": [3.7, 4.0]},
+            r"has labels \[2\] of float64; whole numbers \[n\] are needed",
+        ),
+        (
+            {"images": images, "labels": ["3", "4"]},
+            r"has labels \[2\] of <U1; whole numbers \[n\] are needed",
+        ),
         ({"images": np.array([None]), "labels": [1]}, "is no readable .npz of numbers"),
     ]
     for content, said in broken:
         np.savez(path, **{k: np.asarray(v) for k, v in content.items()}, allow_pickle=True)
         with pytest.raises(UserError, match=rf"--queries: .*queries.npz {said}"):
+            read_queries(str(path), whole)
+    np.savez_compressed(path, images=images.numpy(), labels=np.array([3, 4]))
+    content = path.read_bytes()
+    for at in range(60, len(content), 40):  # whatever is damaged: one line, or nothing that matters
+        path.write_bytes(content[:at] + bytes([content[at] ^ 255]) + content[at + 1 :])
+        with suppress(UserError):
             read_queries(str(path), whole)
     for words, said in (
         ("samples:0", "samples:8 asks for eight"),
@@ -93,6 +116,12 @@ def test_queries_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     labels = {"labels": [["a.png", 1], ["b/c.png", 0]]}
     (tmp_path / "mine/dataset.json").write_text(json.dumps(labels))
     assert titles(str(tmp_path / "mine")) == ["a.png (1)", "b/c.png (0)"]
+    model = replace(model, training=model.training.some([3, 14]))  # as data.only takes them
+    assert titles("data:14") == ["#14 (4)"]
+    with pytest.raises(
+        UserError, match="data: takes numbers from 3 to 14, as data:3,14, of the samples that"
+    ):
+        titles("data:5")
 
 
 def test_a_folder_of_each_class_is_numbered_as_in_the_training_set(
@@ -111,6 +140,24 @@ def test_a_folder_of_each_class_is_numbered_as_in_the_training_set(
         read_queries(str(tmp_path / "asked"), model)
 
 
+def test_a_runs_own_pictures_are_read_as_in_its_training(tmp_path: Path) -> None:
+    """Grey among colours, which data.convert=rgb makes alike."""
+    network = tiny_unet(channels=3)
+    DDPMPipeline(network, DDPMScheduler(50)).save_pretrained(tmp_path / "teacher")
+    (tmp_path / "set").mkdir()
+    for name, mode in (("a.png", "RGB"), ("b.png", "L")):
+        Image.new(mode, (8, 8)).save(tmp_path / "set" / name)
+    options = InfluenceOptions(teacher=str(tmp_path / "teacher"), data=str(tmp_path / "set"), convert="rgb")
+    model = load_model(named_model(options), "cpu")
+    assert read_queries(str(tmp_path / "set"), model).batch.x.shape == (2, 3, 8, 8)
+    with pytest.raises(UserError, match=r"data\.convert=rgb makes colours of all"):
+        load_model(named_model(replace(options, convert="none")), "cpu")
+    with pytest.raises(UserError, match=r"^--convert: rgb is for --data; a run says it by its data\.convert"):
+        InfluenceOptions(convert="rgb")
+    with pytest.raises(UserError, match=r"^--convert: rgb is for pictures without captions"):
+        named_model(replace(options, data="shapes"))
+
+
 def test_a_model_without_condition_is_asked_by_pictures_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,5 +166,13 @@ def test_a_model_without_condition_is_asked_by_pictures_alone(
     images, path = load_images("digits").images[:2], tmp_path / "queries.npz"
     np.savez(path, images=images.numpy())
     assert torch.equal(read_queries(str(path), model).batch.x, images)
+    model = replace(model, classes=None)
+    for prompts in ([3, 4], [["a cube"], ["a torus"]]):
+        np.savez(path, images=images.numpy(), prompts=np.array(prompts))
+        with pytest.raises(
+            UserError, match=r"--queries: .*has prompts \[2.*\] of .*; texts \[n\] are needed"
+        ):
+            read_queries(str(path), model)
+    model = replace(model, classes=0)
     with pytest.raises(UserError, match="--queries: 'prompt:a cube'; the model has no prompts"):
         read_queries("prompt:a cube", model)

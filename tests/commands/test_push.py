@@ -128,6 +128,18 @@ def test_a_teacher_that_was_trained_here(tmp_path: Path, hub: FakeHub) -> None:
     assert f"`teacher.path={NAME}` makes it the teacher" in card
 
 
+def test_what_a_branch_holds_is_taken_again_from_a_folder(
+    run: Path, hub: FakeHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """teacher.path has the hub's main branch alone."""
+    assert main(["--run", str(run), "--to", NAME]) == 0
+    capsys.readouterr()
+    assert main(["--run", str(run), "--to", NAME, "--revision", "small"]) == 0
+    assert "README.md" in hub.repositories[NAME].branches["small"]
+    _, last = capsys.readouterr().out.splitlines()
+    assert last == f"to take it again, fetch the branch into a folder: hf download {NAME} --revision small"
+
+
 def test_an_object_with_its_film(tmp_path: Path, hub: FakeHub, capsys: pytest.CaptureFixture[str]) -> None:
     teacher = save_tiny_pipeline(tmp_path / "sd")
     run = train(load_config("sds_carv", [*sds_words(teacher, tmp_path, "trainer.max_steps=2")]))

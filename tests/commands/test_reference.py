@@ -17,7 +17,7 @@ from carv_distill.evaluation.fid import HeldOut, frechet_distance
 from carv_distill.evaluation.reference import Reference
 from tests.helpers.captioned_files import beside, photos
 from tests.helpers.fashion_files import save_fashion_features, save_fashion_mnist
-from tests.helpers.image_files import as_folder
+from tests.helpers.image_files import as_folder, png
 
 
 def test_captioned_pictures_have_statistics_of_the_size_that_is_given(tmp_path: Path) -> None:
@@ -31,6 +31,16 @@ def test_captioned_pictures_have_statistics_of_the_size_that_is_given(tmp_path: 
     assert Reference.from_file(out, extractor, 12).statistics.mu.shape == (extractor.dim,)
     with pytest.raises(UserError, match=r"statistics of 12×12 images; the data has 16×16"):
         Reference.from_file(out, extractor, 16)
+
+
+def test_grey_among_colours_is_converted_as_in_a_run(tmp_path: Path) -> None:
+    path = as_folder(tmp_path, {"a.png": png(0), "b.png": png(1, "L")})
+    options = ReferenceOptions(data="images", path=path, features="clip", out=tmp_path / "set.npz", workers=0)
+    with pytest.raises(UserError, match=r"data\.convert=rgb makes colours of all"):
+        REFERENCE.measure(options, [], "cpu")
+    assert REFERENCE.measure(replace(options, convert="rgb"), [], "cpu") is not None
+    with pytest.raises(UserError, match=r"^--convert: rgb is given, but digits has none"):
+        ReferenceOptions(data="digits", convert="rgb")
 
 
 def test_rendered_shapes_have_their_cameras(tmp_path: Path) -> None:

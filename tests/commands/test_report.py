@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,23 @@ def test_a_measurement_renews_the_page_of_its_run(tmp_path: Path, capsys: pytest
     measure(command, CommonOptions(device="cpu"), renew_page)
     assert "1.25 ± 0.5" in plain_words((run / "report.html").read_text())
     assert f"a page to open: {run / 'report.html'}" in capsys.readouterr().out
+
+
+def test_results_are_on_disk_before_they_are_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A picture that cannot be drawn takes neither the file nor the tables along."""
+    run = as_run(load_config(ROOT / "configs/dmd_carv.yaml", [f"folder={tmp_path}"]))
+
+    def draw() -> list[Path]:
+        assert json.loads((run / "fid.json").read_text())["value"] == 3
+        raise OSError("the encoder failed")
+
+    drawing = Measurement(["a table"], {"value": 3}, draw=draw)
+    command = Command("fid", "", CommonOptions, lambda *_: drawing, place=lambda _: run)
+    with pytest.raises(OSError, match="the encoder failed"):
+        measure(command, CommonOptions(device="cpu"))
+    assert capsys.readouterr().out.startswith("a table\nwritten to ")
 
 
 def test_results_without_a_run_have_a_page_in_a_folder_of_their_own(tmp_path: Path) -> None:

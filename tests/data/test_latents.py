@@ -242,6 +242,22 @@ def test_processes_share_the_work_and_wait_for_each_other(tmp_path: Path) -> Non
     assert sorted(map(float, seen)) == sorted(IMAGES.images[:, 0, 0, 0].tolist())
 
 
+def test_shards_of_one_image_are_claimed_a_few_at_a_time(tmp_path: Path) -> None:
+    """A lock is an open file, of which a process may have some 1,024, and others want a share of the work."""
+    each = LatentCache(tmp_path, "a", COUNT, shard=1)
+    held: list[int] = []
+    files = Path("/proc/self/fd")
+
+    class Counting(Encoder):
+        def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            held.append(sum(str(link.resolve()).startswith(f"{tmp_path}/.locks") for link in files.iterdir()))
+            return super().__call__(x)
+
+    each.fill(IMAGES, Counting())
+    assert each.missing() == []
+    assert held == [16] * 16 + [COUNT - 16] * (COUNT - 16)
+
+
 def test_a_shard_that_another_process_is_at_is_left_to_it(tmp_path: Path) -> None:
     """Held by another, it is passed over; let go unfinished, it is made by who waits."""
     made, encode = cache(tmp_path), Encoder()

@@ -129,6 +129,20 @@ def test_the_remedy_works(mode: str, tmp_path: Path) -> None:
     assert np.abs(read.transpose(1, 2, 0) - expected.astype(float)).max() <= 1
 
 
+def test_of_sixteen_bits_the_transparent_grey_is_white(tmp_path: Path) -> None:
+    """The others are their upper 8, as without such a grey."""
+    values = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    content = saved(Image.fromarray(values), transparency=int(values[2, 3]))
+    with Image.open(io.BytesIO(content)) as picture:
+        assert (picture.mode, picture.info["transparency"]) == ("I;16", values[2, 3])
+    expected = values >> 8
+    expected[2, 3] = 255
+    read = pixels(tmp_path, content, convert="rgb")
+    assert np.array_equal(read, np.stack([expected] * 3))
+    with pytest.raises(UserError, match=r"a\.png has mode I;16; .*data\.convert=rgb"):
+        pixels(tmp_path / "none", content)
+
+
 def test_grey_among_colours(tmp_path: Path) -> None:
     files = {"a.png": saved(Image.fromarray(COLOUR)), "b.png": saved(Image.fromarray(GREY))}
     path = as_folder(tmp_path, files)

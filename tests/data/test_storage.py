@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import struct
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -277,6 +278,29 @@ def test_a_linked_folder_is_a_class_as_others_are(tmp_path: Path) -> None:
     data = load_images(stored(str(folder)))
     assert data.spec.names == ("bird", "cat", "dog")
     assert labels_of(data) == [0, 1, 2]
+
+
+def test_a_class_that_cannot_be_entered_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left out in silence, it would shift the numbers of the classes after it."""
+    folder = Path(as_folder(tmp_path, named("bird/a.png", "dog/b.png", "emu/c.png", "lost+found/d.png")))
+    scandir = os.scandir
+
+    def closed(place: str) -> Iterator[os.DirEntry[str]]:
+        if Path(place).name in ("dog", "lost+found"):  # as root would enter it whatever its mode
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), place)
+        return scandir(place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", closed)
+        with pytest.raises(UserError, match=r"dog: the folder cannot be entered \(Permission denied\)"):
+            load_images(stored(str(folder)))
+    (folder / "cat").symlink_to(tmp_path / "not-mounted/cat")
+    with pytest.raises(
+        UserError, match=r"cat is a link that leads nowhere \(.*not-mounted/cat\); mount what"
+    ):
+        load_images(stored(str(folder)))
+    (folder / "cat").rename(folder / ".cat")  # as editors leave such links
+    assert load_images(stored(str(folder))).spec.names == ("bird", "dog", "emu")
 
 
 @BOTH

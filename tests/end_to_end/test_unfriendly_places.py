@@ -91,6 +91,10 @@ def test_a_destination_is_looked_at_before_the_work(run: Path, tmp_path: Path) -
         assert why in done.stderr
         assert len(done.stderr.splitlines()) == 1
     assert Path("/dev/null").is_char_device()
+    for command in (FID, "evaluate.py influence --run", "evaluate.py variance --run"):
+        done = forked.run(*command.split(), str(run), "--out", f"{tmp_path}/plain")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == f"error: --out: {tmp_path}/plain must end in .json, as {tmp_path}/plain.json\n"
     (tmp_path / "folder.npz").mkdir()
     done = forked.run("evaluate.py", "reference", "--data", "digits", "--out", f"{tmp_path}/folder.npz")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from torch import Tensor
 
 from carv_distill.attribution.models import attributed
@@ -35,7 +36,7 @@ def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def training_set(x: Tensor, words: Sequence[str] = ()) -> TrainingSet:
     """Of pictures that are what a model without conditions denoises."""
-    return held(samples(x, words), [f"#{n}" for n in range(len(x))])
+    return held(samples(x, words), [f"#{n}" for n in range(len(x))], torch.arange(len(x)))
 
 
 def samples(x: Tensor, words: Sequence[str] = ()) -> Samples:

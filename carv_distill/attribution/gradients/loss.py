@@ -68,18 +68,33 @@ class SampleLoss(nn.Module):
     def forward(self, x: Tensor, cond: Cond, weight: Tensor | None, draws: Draws) -> Tensor:
         """L, scalar; x, c of cond and weights of positions without the row axis; draws of u, weight [K],
         eps [K, …]."""
+        return self._each(x, cond, weight, draws).mean()
+
+    def _each(self, x: Tensor, cond: Cond, weight: Tensor | None, draws: Draws) -> Tensor:
+        """ω_k ℓ(φ; x, c, u_k, ε_k), [K]."""
         count = len(draws.u)
         many = None if cond is None else repeated(cond, count)
         positions = None if weight is None else weight.expand(count, *weight.shape)
         sigma = self.schedule.sigma(draws.u)
         raw, ideal = raw_and_ideal(self.denoiser, x.expand(count, *x.shape), sigma, draws.eps, many)
-        return (draws.weight * self.output(raw, ideal, positions)).mean()
+        return draws.weight * self.output(raw, ideal, positions)
 
     @torch.no_grad()
-    def of_samples(self, batch: SampleBatch, draws: Draws) -> Tensor:
-        """L of each of n samples, [n], by the same draws."""
+    def of_samples(self, batch: SampleBatch, draws: Draws, chunk: int | None = None) -> Tensor:
+        """L of each of n samples, [n], by the same draws.
+
+        Args:
+            chunk: draws that go through the network at a time; None: all.
+        """
+        count = len(draws.u)
+        parts = [draws[i : i + (chunk or count)] for i in range(0, count, chunk or count)]
         with self.autocast():
-            return torch.stack([self(*batch.sample(i), draws) for i in range(len(batch))])
+            return torch.stack(
+                [
+                    torch.cat([self._each(*batch.sample(i), part) for part in parts]).mean()
+                    for i in range(len(batch))
+                ]
+            )
 
     def autocast(self) -> AbstractContextManager[None]:
         """A block in which the network computes in its precision."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from carv_distill.attribution.options import ModelOptions
 from carv_distill.attribution.samples.batch import SampleBatch
-from carv_distill.attribution.samples.sets import Samples, TrainingSet, held, names_of
+from carv_distill.attribution.samples.sets import Samples, TrainingSet, held, names_of, numbers_of
 from carv_distill.data.clips.options import ClipOptions
 from carv_distill.data.images import check_fit, load_images
 from carv_distill.data.options import CAPTIONED, DataOptions
@@ -108,7 +108,7 @@ def labelled_model(
         return prepare(pictures.cpu(), number.tolist())
 
     def read(folder: Path) -> tuple[Tensor, list[Any], list[str]]:
-        found = load_stored_images(str(folder), labels=bool(spec.classes), classes=spec.words)
+        found = load_stored_images(str(folder), bool(spec.classes), data.convert, spec.words)
         if found.spec.shape != spec.shape:
             raise UserError(
                 f"--queries: {folder} has images {list(found.spec.shape)}, the model's are {list(spec.shape)}"
@@ -151,7 +151,8 @@ def _labelled(pictures: Tensor, labels: Tensor, teacher: Teacher, spec: ImageSpe
 def _training(images: ImageSet, teacher: Teacher) -> TrainingSet:
     """All of it in memory: what such a teacher learned from is small beside its features."""
     whole = in_memory(images)
-    return held(_labelled(whole.images, whole.labels, teacher, images.spec), names_of(images))
+    samples = _labelled(whole.images, whole.labels, teacher, images.spec)
+    return held(samples, names_of(images), numbers_of(images))
 
 
 def _student(folder: Path, model: AttributedModel, device: str) -> Callable[[Sequence[Any]], Samples]:

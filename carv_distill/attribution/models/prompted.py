@@ -14,7 +14,7 @@ from carv_distill.attribution.options import AUTO, ModelOptions
 from carv_distill.attribution.samples.batch import SampleBatch
 from carv_distill.attribution.samples.latents import EncodedSet, digest, encoded
 from carv_distill.attribution.samples.motion import Motion
-from carv_distill.attribution.samples.sets import Samples, TrainingSet, names_of
+from carv_distill.attribution.samples.sets import Samples, TrainingSet, names_of, numbers_of
 from carv_distill.data.captioned import CaptionedSet, load_captioned_images
 from carv_distill.data.clips.options import ClipOptions
 from carv_distill.data.clips.sets import ClipSet
@@ -223,7 +223,7 @@ def _training(
         batch=batch,
         pictures=lambda numbers: data.batch(numbers)[0],
         digest=digest([labels], "\0".join(about)),
-        numbers=torch.arange(len(labels)),
+        numbers=numbers_of(data),
         encode=(lambda numbers: None) if encoded_set is None else encoded_set.encode,
     )
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from carv_distill.attribution.features.store import FeatureStore
 from carv_distill.attribution.options import SCORES
+from carv_distill.attribution.samples.latents import digest
 from carv_distill.errors import UserError
 from carv_distill.files import atomic_file
 
@@ -28,29 +29,36 @@ TENTH = 10
 
 @dataclass(frozen=True)
 class Ranking:
-    """Ranking of N training samples on Q queries."""
+    """Ranking of N training samples on Q queries. A training sample is meant by its place among them, its
+    column; in files its number in the whole data set stands beside it."""
 
     scores: Tensor
     """[Q, N], float64; −∞ for a query that is this training sample itself."""
     half_width: Tensor
     """Half the 95 % interval over the draws, [Q, N]; NaN where there are too few groups for one."""
     reliability: list[Reliability]
-    numbers: Tensor
-    """[Q], of a query that is a training sample its number there, else −1."""
+    left_out: Tensor
+    """[Q], of a query that is one of these training samples its place, else −1."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """How it was made: kept in the files."""
     votes: Votes | None = None
     """Of several queries."""
 
     def top(self, count: int) -> Tensor:
-        """Numbers of the most influential training samples of each query, [Q, count], highest first."""
+        """Places of the most influential training samples of each query, [Q, count], highest first."""
         return self.scores.argsort(dim=1, descending=True, stable=True)[:, :count]
 
-    def save(self, path: Path) -> None:
-        """Writes `.npz` (scores, low, high [Q, N], order [Q, N], query_numbers [Q], about as JSON; of several
-        queries votes, voted_order [N]) or `.parquet` (a row for each pair: query, train, rank, score, low,
-        high; of several queries votes, the training sample's), by the file's ending; atomically. The score of
-        a query with itself is NaN, in parquet empty.
+    def save(self, path: Path, numbers: Tensor) -> None:
+        """Writes `.npz` (scores, low, high [Q, N], order [Q, N], numbers [N], query_numbers [Q], about as
+        JSON; of several queries votes, voted_order [N]) or `.parquet` (a row for each pair: query, train,
+        rank, score, low, high; of several queries votes, the training sample's), by the file's ending;
+        atomically. The score of a query with itself is NaN, in parquet empty.
+
+        `order` and `voted_order` have columns of the scores, whose `numbers` are those of the whole data set;
+        so are `query_numbers`, of queries that are ranked themselves, else −1, and `train`.
+
+        Args:
+            numbers: of the training samples in the whole data set, int64 [N].
 
         Raises:
             UserError: another ending.
@@ -65,7 +73,8 @@ class Ranking:
                 np.savez_compressed(
                     file,
                     scores=scores.numpy(),
-                    query_numbers=self.numbers.numpy(),
+                    numbers=numbers.numpy(),
+                    query_numbers=numbers[self.left_out].where(self.left_out >= 0, -1).numpy(),
                     low=low.numpy(),
                     high=high.numpy(),
                     order=order.to(torch.int32).numpy(),
@@ -73,7 +82,7 @@ class Ranking:
                     **({} if votes is None else _voted_arrays(votes)),
                 )
         elif path.suffix == ".parquet":
-            _save_parquet(path, scores, low, high, order, self.about, votes)
+            _save_parquet(path, numbers, scores, low, high, order, self.about, votes)
         else:
             raise UserError(f"{path}: scores are saved as .npz or .parquet")
 
@@ -104,7 +113,7 @@ def rank(
         debias: without the bias of shared draws, see :class:`GroupProducts`; not for trak.
         weights: η_c; 1 each by default.
         damping: λ of trak.
-        left_out: [Q], for a query that is itself a training sample its number there, or −1; it is no
+        left_out: [Q], for a query that is itself one of these training samples its place, or −1; it is no
             candidate of its own (score −∞, and not in the reliability).
         draws: of a group, for the reliability.
         about: kept with the result.
@@ -164,12 +173,18 @@ def rank(
     )
 
 
+def scores_digest(scores: Tensor) -> str:
+    """Of scores [Q, N] as they are saved, or of those themselves: by it a result knows its file."""
+    return digest([scores.masked_fill(scores.isinf(), torch.nan)])
+
+
 def _voted_arrays(votes: Votes) -> dict[str, Any]:
     return {"votes": votes.counts.to(torch.int32).numpy(), "voted_order": votes.order.to(torch.int32).numpy()}
 
 
 def _save_parquet(
     path: Path,
+    numbers: Tensor,
     scores: Tensor,
     low: Tensor,
     high: Tensor,
@@ -185,7 +200,7 @@ def _save_parquet(
     table = pyarrow.table(
         {
             "query": np.repeat(np.arange(count, dtype=np.int32), samples),
-            "train": np.tile(np.arange(samples, dtype=np.int32), count),
+            "train": np.tile(numbers.to(torch.int32).numpy(), count),
             "rank": rank.flatten().to(torch.int32).numpy(),
             **{
                 name: pyarrow.array(values.flatten().numpy(), from_pandas=True)  # NaN is empty

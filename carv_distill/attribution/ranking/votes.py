@@ -21,8 +21,8 @@ class Votes:
 
     @property
     def order(self) -> Tensor:
-        """Numbers of the training samples, [N]: most votes first, among equal ones the higher mean score,
-        then the lower number."""
+        """Places of the training samples, [N]: most votes first, among equal ones the higher mean score,
+        then the first."""
         by_mean = self.mean.argsort(descending=True, stable=True)
         return by_mean[self.counts[by_mean].argsort(descending=True, stable=True)]
 

@@ -28,6 +28,8 @@ SHOWN, STRIP = 3, 2.1
 GAP = 0.07
 """Inches between two captions."""
 PLAIN, BOLD = FontProperties(size=7), FontProperties(size=7, weight="bold")
+LARGEST = 160
+"""Inches of a picture's width or height, a hundred pixels each; matplotlib ends at 65,536 pixels."""
 LINES = 4
 """Of a prompt, at most."""
 
@@ -52,11 +54,14 @@ def draw_influence(result: InfluenceResult, count: int, folder: Path) -> list[Pa
 
 def top_figure(result: InfluenceResult, count: int) -> Figure:
     """A row for each query: itself, then its most influential training samples with their scores and, where
-    they are known, half the 95 % intervals of these over the draws."""
+    they are known, half the 95 % intervals of these over the draws; of both as many as :data:`LARGEST` inches
+    hold."""
     queries, training, scores = result.queries, result.training, result.ranking.scores
     half_width = result.ranking.half_width
     clips = queries.pictures.ndim == 5
-    column = max(8 / (count + 1.2), STRIP if clips else COLUMN)
+    least = STRIP if clips else COLUMN
+    count = min(count, int(LARGEST / least - 1.2))
+    column = max(8 / (count + 1.2), least)
     rows: list[list[tuple[Tensor, str]]] = []
     for q, top in enumerate(result.ranking.top(count).tolist()):
         row = [(queries.pictures[q], _caption(queries.title(q), BOLD, 1.2 * column - GAP))]
@@ -70,6 +75,7 @@ def top_figure(result: InfluenceResult, count: int) -> Figure:
     tall = rows[0][0][0]
     shape = tall.shape[-2] / (tall.shape[-1] * (SHOWN if clips else 1))
     height = 1.18 * column * shape + 0.13 * max(0, lines - 2) + (0.3 if clips else 0)
+    rows = rows[: max(1, int(LARGEST / height) - 1)]
     figure = new_figure((0.85 if clips else 0.55) + height * len(rows), column * (count + 1.2))
     grid = figure.subplots(
         len(rows), count + 1, squeeze=False, gridspec_kw={"width_ratios": [1.2, *[1] * count]}

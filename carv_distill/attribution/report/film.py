@@ -16,6 +16,8 @@ from carv_distill.data.sets import to_uint8
 LEAST, MOST = 128, 192
 """Pixels of a clip's height: small ones are enlarged by a whole number, large ones shrunk, so that a film of
 real clips fits into memory."""
+LARGEST = 4096
+"""Pixels of a film's width or height: what browsers play by a device's own decoder. H.264 ends at 16,384."""
 GAP, APART = 4, 24
 """White pixels between clips, and between a query and the first of them."""
 FPS = 8
@@ -25,11 +27,14 @@ ROUNDS = 3
 
 def save_film(result: InfluenceResult, count: int, path: Path) -> None:
     """Writes an mp4: a row for each query, which comes first, then so many of its most influential training
-    clips, the first next to it. Of a set of clips all have as many frames."""
+    clips, the first next to it; of both as many as a film of :data:`LARGEST` pixels holds. Of a set of clips
+    all have as many frames."""
+    height, width = _sized(result.queries.pictures[0]).shape[-2:]
     rows = []
-    for q, top in enumerate(result.ranking.top(count).tolist()):
-        found = result.training.pictures(torch.tensor(top))
-        rows.append(row(result.queries.pictures[q], [*found]))
+    for q, top in enumerate(result.ranking.top(min(count, _fitting(width, 1))).tolist()):
+        if q < _fitting(height, 0):
+            found = result.training.pictures(torch.tensor(top))
+            rows.append(row(result.queries.pictures[q], [*found]))
     frames = torch.cat([part for line in rows for part in (line, _white(line, GAP, 2))][:-1], 2)
     height, width = frames.shape[2:]
     with film(path, height, width, FPS) as write:
@@ -45,6 +50,12 @@ def row(query: Tensor, clips: list[Tensor]) -> Tensor:
     for clip in shown[1:]:
         parts += [clip, _white(clip, GAP, 3)]
     return torch.cat(parts[:-1], 3)
+
+
+def _fitting(side: int, before: int) -> int:
+    """Clips of so many pixels, with those before them at a distance, that a film holds beside or below each
+    other; at least one."""
+    return max(1, (LARGEST + GAP - before * (side + APART)) // (side + GAP))
 
 
 def _sized(clip: Tensor) -> Tensor:

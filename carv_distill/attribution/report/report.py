@@ -9,7 +9,7 @@ from textwrap import fill
 from typing import Any
 
 from carv_distill.attribution.measure import InfluenceResult
-from carv_distill.attribution.ranking.ranking import Ranking
+from carv_distill.attribution.ranking.ranking import Ranking, scores_digest
 from carv_distill.attribution.ranking.reliability import TOP, check_fit
 from carv_distill.variance import Table, number
 from carv_distill.variance.table import with_half_width
@@ -195,6 +195,7 @@ def influence_dict(result: InfluenceResult, count: int, command: Sequence[str]) 
         "samples": result.samples,
         "about": dict(ranking.about),
         "scores": str(result.scores),
+        "scores_digest": scores_digest(ranking.scores),
         "reliability": known,
         "fit": None if fit is None else {**asdict(fit), "misses": fit.misses},
         "queries": queries,

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from carv_distill.attribution.features.chunks import find_chunk
 from carv_distill.attribution.gradients.loss import SampleLoss
 from carv_distill.attribution.models.attributed import AttributedModel
+from carv_distill.attribution.samples.batch import SampleBatch
 from carv_distill.attribution.samples.sets import Samples
 from carv_distill.carv import Draws, NoiseLevelSampler, Proposal, stream
 from carv_distill.data.numbers import read_numbers
@@ -30,14 +32,19 @@ class RetrainedModel:
     """Whose most influential samples these are; None: of no query in particular."""
 
 
-def read_models(path: Path, count: int, queries: int) -> list[RetrainedModel]:
-    """From a file with a JSON object on each line, of a training set of `count` samples:
+def read_models(path: Path, known: Tensor, queries: int) -> list[RetrainedModel]:
+    """From a file with a JSON object on each line:
 
         {"model": "runs/half-0/teacher", "with": [0, 2, 5, …]}
         {"model": "runs/top-3/teacher", "without": "top-3.txt", "query": 3}
 
     The numbers stand in the object, or in a file beside it, separated by blanks or line ends. `query` says
     for which query's sake they were left out.
+
+    Args:
+        known: numbers of the training samples in the whole data set, int64 [N]; those in the file are of this
+            kind, too.
+        queries: how many there are.
 
     Raises:
         UserError: with the line: not JSON, a key that is missing or unknown, a number out of range, or a
@@ -49,16 +56,16 @@ def read_models(path: Path, count: int, queries: int) -> list[RetrainedModel]:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"--models: {path} is not UTF-8") from error
-    models = []
+    models, samples = [], frozenset(known.tolist())
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
-            models.append(_model(f"--models: {path}, line {number}", line, path.parent, count, queries))
+            models.append(_model(f"--models: {path}, line {number}", line, path.parent, samples, queries))
     if not models:
         raise UserError(f"--models: {path} names no model")
     return models
 
 
-def _model(where: str, line: str, beside: Path, count: int, queries: int) -> RetrainedModel:
+def _model(where: str, line: str, beside: Path, samples: frozenset[int], queries: int) -> RetrainedModel:
     try:
         content = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -72,11 +79,11 @@ def _model(where: str, line: str, beside: Path, count: int, queries: int) -> Ret
     if not folder.is_dir():
         raise UserError(f"{where}: {content['model']} is no folder")
     key = "with" if "with" in content else "without"
-    numbers = _numbers(content[key], f"{where}: {key}", beside, count)
+    numbers = _numbers(content[key], f"{where}: {key}", beside, max(samples) + 1)
     query = content.get("query")
     if query is not None and (not isinstance(query, int) or not 0 <= query < queries):
         raise UserError(f"{where}: query {shown(query)} is no number from 0 to {queries - 1}")
-    return RetrainedModel(folder, frozenset(range(count)) - numbers if key == "with" else numbers, query)
+    return RetrainedModel(folder, samples - numbers if key == "with" else numbers, query)
 
 
 def _numbers(value: Any, where: str, beside: Path, count: int) -> frozenset[int]:
@@ -93,9 +100,18 @@ def _beside(name: str, folder: Path) -> Path:
 
 @torch.no_grad()
 def query_losses(
-    models: Sequence[RetrainedModel], base: AttributedModel, queries: Samples, draws: int, seed: int
+    models: Sequence[RetrainedModel],
+    base: AttributedModel,
+    queries: Samples,
+    draws: int,
+    seed: int,
+    chunk: int | None = None,
 ) -> Tensor:
-    """Denoising losses of the queries under every model, [M, Q], float64, over the same stratified draws."""
+    """Denoising losses of the queries under every model, [M, Q], float64, over the same stratified draws.
+
+    Args:
+        chunk: draws that go through a network at a time; None: found by trying the first.
+    """
     sampler = NoiseLevelSampler(Proposal.uniform())
     own = stream(seed, "attribution", "losses")
     drawn = sampler.draw(1, draws, base.training.shape, own).row(0)
@@ -105,8 +121,17 @@ def query_losses(
         loss = SampleLoss(denoiser, base.schedule)
         layout = loss.layout
         there = Draws(*(t.to(layout.device, layout.dtype) for t in (drawn.u, drawn.weight, drawn.eps)))
-        rows.append(loss.of_samples(batch.to(layout.device, layout.dtype), there).double().cpu())
+        batch = batch.to(layout.device, layout.dtype)
+        chunk = chunk or _draws_at_once(loss, batch[:1], there)
+        rows.append(loss.of_samples(batch, there, chunk).double().cpu())
     return torch.stack(rows)
+
+
+def _draws_at_once(loss: SampleLoss, one: SampleBatch, draws: Draws) -> int:
+    def work(count: int) -> object:
+        return loss.of_samples(one, draws[:count])
+
+    return find_chunk(work, one.x.nbytes, len(draws.u), loss.layout.device, "draws")
 
 
 def predicted_outcomes(scores: Tensor, numbers: Tensor, models: Sequence[RetrainedModel]) -> Tensor:

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from carv_distill.data.batches import BatchSet
 from carv_distill.data.captioned import CaptionedFiles
+from carv_distill.data.clips.sets import SomeClips
 from carv_distill.data.sets import Some, Unlabelled
+from carv_distill.data.solids import PromptedImages
 from carv_distill.data.stored import StoredImages
 
 from .batch import SampleBatch
@@ -27,9 +29,9 @@ class Samples:
     """Label or prompt of each."""
     batch: SampleBatch
     numbers: Tensor | None = None
-    """Of training samples, their numbers in the whole training set, [n]."""
+    """Of training samples, their numbers in the whole data set, [n]."""
     names: Sequence[str] = ()
-    """Of queries, what each is called: its file, "#3" of the training set, or "seed 0"."""
+    """Of queries, what each is called: its file, "#3" of the data set, or "seed 0"."""
 
     def __len__(self) -> int:
         return len(self.batch)
@@ -56,7 +58,7 @@ class TrainingSet:
     digest: str
     """Of all that a feature depends on."""
     numbers: Tensor
-    """In the whole training set, [N]."""
+    """In the whole data set, of which `data.only` may have taken some, int64 [N]."""
     encode: Callable[[Tensor], None] = field(default=lambda numbers: None)
     """Makes what `batch` reads of these, where that takes long; else `batch` does so."""
 
@@ -64,14 +66,14 @@ class TrainingSet:
         return len(self.words)
 
     def at(self, numbers: Sequence[int]) -> Samples:
-        """Some of them, in memory."""
+        """Those at some places of this set, in memory."""
         i = torch.tensor(numbers, dtype=torch.long)
         words = [self.words[n] for n in numbers]
         names = [self.names[n] for n in numbers]
         return Samples(self.pictures(i), words, self.batch(i), self.numbers[i], names)
 
     def some(self, numbers: Sequence[int]) -> TrainingSet:
-        """A set of some of them."""
+        """A set of those at some places of this one."""
         i = torch.tensor(numbers, dtype=torch.long)
         return TrainingSet(
             [self.words[n] for n in numbers],
@@ -86,8 +88,19 @@ class TrainingSet:
 
 
 def names_of(data: BatchSet) -> list[str]:
-    """Of each sample: its file's, or #3."""
-    return _files_of(data) or [f"#{number}" for number in range(len(data))]
+    """Of each sample: its file's, or #3, its number in the whole set."""
+    return _files_of(data) or [f"#{number}" for number in numbers_of(data).tolist()]
+
+
+def numbers_of(data: BatchSet) -> Tensor:
+    """Of each sample in the whole set that these may be some of, as `data.only` is given them, int64 [N]."""
+    if isinstance(data, Some | SomeClips):
+        return numbers_of(data.plain)[data.numbers]
+    if isinstance(data, Unlabelled):
+        return numbers_of(data.plain)
+    if isinstance(data, PromptedImages) and data.numbers is not None:
+        return data.numbers
+    return torch.arange(len(data))
 
 
 def _files_of(data: BatchSet) -> list[str]:
@@ -96,14 +109,17 @@ def _files_of(data: BatchSet) -> list[str]:
         return [data.storage.name(number) for number in range(len(data))]
     if isinstance(data, Unlabelled):
         return _files_of(data.plain)
-    if isinstance(data, Some) and (files := _files_of(data.plain)):
+    if isinstance(data, Some | SomeClips) and (files := _files_of(data.plain)):
         return [files[number] for number in data.numbers.tolist()]
     return []
 
 
-def held(samples: Samples, names: Sequence[str]) -> TrainingSet:
-    """A training set that is in memory."""
-    numbers = torch.arange(len(samples))
+def held(samples: Samples, names: Sequence[str], numbers: Tensor) -> TrainingSet:
+    """A training set that is in memory.
+
+    Args:
+        numbers: in the whole data set, int64 [N].
+    """
     return TrainingSet(
         samples.words,
         names,

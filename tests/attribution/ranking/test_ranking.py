@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from carv_distill.attribution.features.store import FeatureStore
-from carv_distill.attribution.ranking.ranking import rank
+from carv_distill.attribution.ranking.ranking import rank, scores_digest
 from carv_distill.attribution.ranking.reliability import spearman
 from carv_distill.attribution.ranking.scores import GroupProducts, TrakScores
 from carv_distill.attribution.ranking.votes import count_votes
@@ -116,7 +116,7 @@ def test_several_queries_vote(tmp_path: Path) -> None:
     alone = rank([query[:1]], [store])
     assert alone.votes is None
     assert all(math.isnan(r.voted) for r in alone.reliability)
-    alone.save(tmp_path / "alone.npz")
+    alone.save(tmp_path / "alone.npz", torch.arange(25))
     with np.load(tmp_path / "alone.npz", allow_pickle=False) as file:
         assert "votes" not in file
 
@@ -132,10 +132,14 @@ def test_files_hold_every_score(tmp_path: Path) -> None:
     )
     assert [r.draws for r in found.reliability] == [2, 4]
     assert found.votes is not None
-    found.save(tmp_path / "scores.npz")
+    numbers = torch.arange(10) * 7 + 3  # of every seventh of a larger set
+    found.save(tmp_path / "scores.npz", numbers)
     with np.load(tmp_path / "scores.npz", allow_pickle=False) as file:
-        assert file["query_numbers"].tolist() == [-1, 5, -1]
+        assert file["query_numbers"].tolist() == [-1, 38, -1]
+        assert file["numbers"].tolist() == numbers.tolist()
         assert np.isnan(file["scores"][1, 5])
+        assert scores_digest(torch.from_numpy(file["scores"])) == scores_digest(found.scores)
+        assert scores_digest(found.scores) != scores_digest(found.scores + 1e-12)
         others = np.isfinite(file["scores"])
         assert others.sum() == 29
         assert np.array_equal(file["scores"][others], found.scores.numpy()[others])
@@ -145,15 +149,15 @@ def test_files_hold_every_score(tmp_path: Path) -> None:
         assert file["votes"].tolist() == found.votes.counts.tolist()
         assert file["voted_order"].tolist() == found.votes.order.tolist()
     parquet = pytest.importorskip("pyarrow.parquet")
-    found.save(tmp_path / "scores.parquet")
+    found.save(tmp_path / "scores.parquet", numbers)
     rows = parquet.read_table(tmp_path / "scores.parquet").to_pylist()
     assert len(rows) == 30
     best = next(r for r in rows if r["query"] == 1 and r["rank"] == 0)
-    assert best["train"] == int(found.top(1)[1])
+    assert best["train"] == int(numbers[found.top(1)[1]])
     assert best["score"] == found.scores[1].max().item()
-    own = next(r for r in rows if r["query"] == 1 and r["train"] == 5)
+    own = next(r for r in rows if r["query"] == 1 and r["train"] == 38)
     assert own["score"] is None
     assert own["rank"] == 9
-    assert all(r["votes"] == found.votes.counts[r["train"]] for r in rows)
+    assert all(r["votes"] == found.votes.counts[(r["train"] - 3) // 7] for r in rows)
     with pytest.raises(UserError, match=r"scores.csv: scores are saved as .npz or .parquet"):
-        found.save(tmp_path / "scores.csv")
+        found.save(tmp_path / "scores.csv", numbers)

@@ -83,6 +83,16 @@ def test_scores_have_their_errors_below_them_and_the_picture_says_what_these_are
     assert figure.get_supxlabel().endswith("ranked: halves of 4 draws each correlate to 0.800")
 
 
+def test_a_picture_holds_what_can_be_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Matplotlib has a largest size; of more queries with more samples the first are shown."""
+    monkeypatch.setattr(figures, "LARGEST", 10)
+    scores = torch.zeros(20, 30, dtype=torch.float64)
+    ranking = Ranking(scores, scores, [], torch.full((20,), -1))
+    training, queries = training_of(["x"] * 30), queries_of(["a"] * 20)
+    figure = top_figure(InfluenceResult("m", training, 30, queries, ranking, Path(), Path()), 30)
+    assert all(7 < inches <= 10 for inches in figure.get_size_inches())
+
+
 @pytest.mark.parametrize(
     ("between", "low", "high"),
     [((0.9, 0.92, 0.94), 0.7, 1.02), ((-0.2, -0.1, -0.05), -0.5, 0.0), ((-0.1, 0.0, 0.1), -0.5, 1.02)],

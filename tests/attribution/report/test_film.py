@@ -9,10 +9,12 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pytest
 import torch
 
 from carv_distill.attribution.measure import InfluenceResult
 from carv_distill.attribution.ranking.ranking import Ranking
+from carv_distill.attribution.report import film as films
 from carv_distill.attribution.report.film import APART, GAP, row, save_film
 from tests.helpers.attributed import samples, training_set
 
@@ -50,6 +52,20 @@ def test_the_film_has_every_query_with_its_first_clips(tmp_path: Path) -> None:
 def test_large_clips_are_shrunk_whole() -> None:
     """480 × 832 becomes 192 × 333, so that a film of real clips fits into memory."""
     assert row(torch.zeros(5, 3, 480, 832), []).shape == (5, 3, 192, 333)
+
+
+def test_a_film_holds_what_can_be_played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """H.264 has a largest size, browsers a lower one; of more queries with more clips the first are shown."""
+    monkeypatch.setattr(films, "LARGEST", 600)
+    clips = torch.zeros(6, 1, 3, 128, 128)
+    scores = torch.zeros(6, 6, dtype=torch.float64)
+    ranking = Ranking(scores, scores, [], torch.full((6,), -1))
+    result = InfluenceResult("m", training_set(clips), 6, samples(clips), ranking, Path(), Path())
+    save_film(result, 6, tmp_path / "c.mp4")
+    with av.open(str(tmp_path / "c.mp4")) as container:
+        (stream,) = container.streams.video
+        width, height = 128 + APART + 3 * (128 + GAP) - GAP, 4 * (128 + GAP) - GAP
+        assert (stream.width, stream.height) == (width, height)
 
 
 def test_pictures_of_images_need_no_video_library() -> None:
