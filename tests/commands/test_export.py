@@ -84,7 +84,7 @@ def test_it_is_said_which_folder_is_new_and_of_which_update(
         (["--mesh", "many"], "argument --mesh: 'many' is not a whole number from 8 on"),
         (["--texture", "20000"], "argument --texture: '20000' is not a whole number from 0 to 16384"),
         (["--background", "random"], "argument --background: invalid choice: 'random'"),
-        (["--memory", "nan"], "argument --memory: 'nan' is not a number from 0 on"),
+        (["--memory", "nan"], "argument --memory: 'nan' is not a number above 0"),
     ],
 )
 def test_values_that_are_not_allowed_are_one_line(

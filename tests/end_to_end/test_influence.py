@@ -74,8 +74,9 @@ def test_a_teacher_s_results_have_a_folder_of_their_own(tmp_path: Path) -> None:
     assert folder.name.endswith("-teacher-0-of-digits")
     assert (folder / "influence.json").is_file()
     assert (folder / "influence/cosine.png").is_file()
-    *_, written, page, last = done.stdout.splitlines()
+    *_, written, figure, page, last = done.stdout.splitlines()
     assert written.startswith("written to ")
+    assert figure == f"drawn: {folder / 'influence/cosine.png'}"  # the numbers lie on disk by then
     assert page == f"a page to open: {folder / 'report.html'}"
     assert last.startswith("Whether the ranking agrees")  # two groups, and debiased scores
     done = run("evaluate.py", "fid", "--runs", str(tmp_path / "runs"))
