@@ -44,14 +44,15 @@ def _outcomes(o: RetrainedOptions, device: str) -> Outcomes:
     content = read_json(o.influence)
     asked: Any = content.get("options")
     known = {spec.name for spec in fields(InfluenceOptions)}
-    if (
-        not isinstance(asked, dict)
-        or not asked.keys() <= known
-        or not content.keys() >= {"scores", "scores_digest"}
-    ):
+    if not isinstance(asked, dict) or not asked.keys() <= known or "scores" not in content:
         raise UserError(
             f"--influence: {o.influence} is no result of evaluate.py influence, or of an older version: "
             f"its options are {shown(asked)}"
+        )
+    if "scores_digest" not in content:
+        raise UserError(
+            f"--influence: {o.influence} is of an older version and does not say which scores are its own; "
+            "run evaluate.py influence again"
         )
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in asked.items()}
     for name in ("teacher", "data", "queries", "cache"):

@@ -30,10 +30,9 @@ BUSY = 1.5
 
 OWN = "own"
 """The arm of a gradient's own sampler, where none of the standard ones is that."""
-UPSTREAM = 8
-"""R of a comparison, where the gradient has as many upstream samples."""
-RENEWED = 128
-"""Upstream samples behind a row of a comparison at fewer of them: its pairs are as many more."""
+UPSTREAM, PAIRS = 8, 16
+"""R of a comparison, where the gradient has as many upstream samples, and its pairs; at fewer samples as many
+more pairs."""
 
 Inputs = ParamSpec("Inputs")
 
@@ -178,8 +177,8 @@ def analyse(
     """
     g, p = gradient, gradient.parameters
     upstream = min(UPSTREAM, g.upstream) if upstream is None else upstream
-    pairs = max(16, RENEWED // max(upstream, 1)) if pairs is None else pairs
     require_at_least(1, upstream=upstream, draws=min(draws, default=0))
+    pairs = PAIRS * max(1, UPSTREAM // upstream) if pairs is None else pairs
     require_at_least(3, pairs=pairs, budget_upstreams=budget_upstreams)
     # its own variance would not be known
     if upstream > g.upstream:

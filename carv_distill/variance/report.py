@@ -204,6 +204,12 @@ def conclusions(a: Analysis) -> list[str]:
         f"ECM, against {base.arm} ({base.upstream}, {base.draws}): {with_interval(a.predicted, '.2f')}, the "
         f"run's own {own:.2f}, {base.arm} draws at the same R and K {plain:.2f}."
     )
+    own_model = c.within_model(arm)
+    if own_model.least_upstream > 1 and r > base.upstream:
+        sentences.append(
+            f"What the run's own sampler, spread over the batch, gains from R = {r} above {base.upstream} is "
+            f"not counted, so that its part is better than this says: --upstream {r} measures it."
+        )
     if a.shares > 1:
         sentences.append(
             f"An iteration accumulates {a.shares} such batches of R samples: R and seconds are of one, with "

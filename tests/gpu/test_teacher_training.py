@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
-from lightning.pytorch import Trainer
 
 from carv_distill.data.wild import WILD, wild_solids
 from carv_distill.teacher_training.options import PixelTeacherOptions
 from carv_distill.teacher_training.pixel_module import PixelTeacherModule, preview
 from carv_distill.teacher_training.pixel_networks import build_pixel_networks
+from tests.helpers.loops import fit
 from tests.helpers.small import ON_GPU
 
 pytestmark = ON_GPU
@@ -19,7 +21,7 @@ OPTIONS = PixelTeacherOptions(
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_a_pixel_teacher_learns_in_both_stages(precision: str) -> None:
+def test_a_pixel_teacher_learns_in_both_stages(precision: Literal["32-true", "bf16-mixed"]) -> None:
     networks = build_pixel_networks(OPTIONS, OPTIONS.size, ["a", *WILD])
     module = PixelTeacherModule(networks, wild_solids(OPTIONS.size, views=2), OPTIONS, 5, seed=0)
     losses = list[torch.Tensor]()
@@ -30,17 +32,7 @@ def test_a_pixel_teacher_learns_in_both_stages(precision: str) -> None:
         return losses[-1]
 
     module.training_step = noted  # type: ignore[method-assign]
-    Trainer(
-        max_steps=5,
-        max_epochs=-1,
-        accelerator="gpu",
-        devices=1,
-        precision=precision,  # type: ignore[arg-type]
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    ).fit(module)
+    fit(module, 5, precision=precision, accelerator="gpu")
     assert set(module.latest_losses) == {"clip"}
     assert len(losses) == 5
     assert all(loss.is_cuda and loss.isfinite() for loss in losses)

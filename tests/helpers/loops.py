@@ -11,11 +11,16 @@ Module = TypeVar("Module", bound=LightningModule)
 
 
 def fit(
-    module: Module, steps: int, *callbacks: Callback, precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    module: Module,
+    steps: int,
+    *callbacks: Callback,
+    precision: Literal["32-true", "bf16-mixed"] = "32-true",
+    accelerator: Literal["cpu", "gpu"] = "cpu",
 ) -> Module:
-    """The module after so many steps on a CPU."""
+    """The module after so many steps on one device."""
     trainer = Trainer(
-        accelerator="cpu",
+        accelerator=accelerator,
+        devices=1,
         precision=precision,
         max_steps=steps,
         max_epochs=-1,
@@ -44,14 +49,4 @@ def fit_without_waiting(module: LightningModule) -> None:
             torch.cuda.set_sync_debug_mode("default")
 
     module.training_step = checked  # type: ignore[method-assign]
-    Trainer(
-        max_steps=4,
-        max_epochs=-1,
-        accelerator="gpu",
-        devices=1,
-        precision="bf16-mixed",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    ).fit(module)
+    fit(module, 4, precision="bf16-mixed", accelerator="gpu")

@@ -305,3 +305,11 @@ def test_draws_that_are_not_finite_are_left_out_and_told(caplog: pytest.LogCaptu
     (said,) = [r.getMessage() for r in caplog.records if "not finite" in r.getMessage()]
     left_out, total = (int(word) for word in said.split(" draws")[0].split(" of "))
     assert left_out / total == pytest.approx(1 / 12, abs=4 * (11 / 144 / total) ** 0.5)
+
+
+def test_what_spread_strata_gain_from_a_larger_r_is_said_not_to_be_counted() -> None:
+    """Compared at R = 2, its own R is 4."""
+    nested = NoiseLevelSampler(Proposal.uniform(), "nested")
+    for sampler, told in ((nested, True), (STRATA, False)):
+        a = analyse(replace(gradient_of(MODEL), sampler=sampler, upstream=4), 2, (1,), 3, 3, 2, 2)
+        assert any("is not counted, so that" in said for said in conclusions(a)) == told

@@ -56,9 +56,8 @@ class Window:
         self._mesh: viser.GlbHandle | None = None
         self._set_up_scene()
         self._set_up_panel(prompt)
-        self._spectators = (
-            Spectators()
-        )  # last: who does not get a window cannot close it, and its thread stays
+        # last: who is not given a window cannot close it, and its thread would stay
+        self._spectators = Spectators()
         self.server.on_client_connect(self._connected)
         self.server.on_client_disconnect(lambda client: self._spectators.left(client.client_id))
 
