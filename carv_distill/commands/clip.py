@@ -181,4 +181,5 @@ CLIP = Command(
     "prompted",
     refusal=_refusal,
     example="text_to_image/dmd_shapes.yaml",
+    shared=True,
 )

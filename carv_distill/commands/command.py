@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -87,6 +88,8 @@ class Command:
     """A configuration that ships, of a run that can; None: that of its first task."""
     door: str = "python evaluate.py"
     """What is typed before its name."""
+    shared: bool = False
+    """The processes of torchrun share its work."""
 
     @property
     def tasks(self) -> list[Task]:
@@ -127,9 +130,14 @@ def measure(
         renew_page: makes the page of a folder that has a new result in its own place; gives where it is.
 
     Raises:
-        UserError: no run, no place for the results, or no such device.
+        UserError: no run, no place for the results, no such device, or several processes where one works.
     """
     show_messages()
+    if not command.shared and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UserError(
+            f"torchrun: {command.name} is the work of one process, and several would write over each other's "
+            f"results; start {command.door} {command.name} without torchrun"
+        )
     runs = _runs(command, options)
     out = _destination(command, options, runs)
     changed = []

@@ -135,4 +135,5 @@ FID = Command(
     _measure,
     "generators",
     refusal=_refusal,
+    shared=True,
 )

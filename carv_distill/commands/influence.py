@@ -122,4 +122,5 @@ INFLUENCE = Command(
     "interrupted; the features made so far are in the store, the same command goes on with them",
     _refusal,
     _place,
+    shared=True,
 )

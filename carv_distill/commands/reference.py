@@ -107,4 +107,6 @@ def _measure(options: ReferenceOptions, runs: list[Path], device: str) -> Measur
     return Measurement(shown, result | (statistics.held_out.to_dict() if statistics.held_out else {}))
 
 
-REFERENCE = Command("reference", "a data set's statistics, for FIDs against it", ReferenceOptions, _measure)
+REFERENCE = Command(
+    "reference", "a data set's statistics, for FIDs against it", ReferenceOptions, _measure, shared=True
+)

@@ -19,7 +19,7 @@ from carv_distill.figures import BLUE, GREY, RED, new_figure, save_figure
 from carv_distill.variance.table import with_half_width
 
 from .advice import AGREED, draws_for, measured_words, parts_word
-from .report import limit_of, ranked_words
+from .report import cut_words, limit_of, ranked_words
 
 COLUMN = 0.85
 """Least inches of a training sample with its caption; with more of them the picture grows wider."""
@@ -60,7 +60,7 @@ def top_figure(result: InfluenceResult, count: int) -> Figure:
     half_width = result.ranking.half_width
     clips = queries.pictures.ndim == 5
     least = STRIP if clips else COLUMN
-    count = min(count, int(LARGEST / least - 1.2))
+    asked, count = count, min(count, int(LARGEST / least - 1.2))
     column = max(8 / (count + 1.2), least)
     rows: list[list[tuple[Tensor, str]]] = []
     for q, top in enumerate(result.ranking.top(count).tolist()):
@@ -76,6 +76,7 @@ def top_figure(result: InfluenceResult, count: int) -> Figure:
     shape = tall.shape[-2] / (tall.shape[-1] * (SHOWN if clips else 1))
     height = 1.18 * column * shape + 0.13 * max(0, lines - 2) + (0.3 if clips else 0)
     rows = rows[: max(1, int(LARGEST / height) - 1)]
+    cut = cut_words((len(rows), len(queries)), (count, asked))
     figure = new_figure((0.85 if clips else 0.55) + height * len(rows), column * (count + 1.2))
     grid = figure.subplots(
         len(rows), count + 1, squeeze=False, gridspec_kw={"width_ratios": [1.2, *[1] * count]}
@@ -92,7 +93,8 @@ def top_figure(result: InfluenceResult, count: int) -> Figure:
         below += " ± half the 95 % interval over the draws"
     measured = measured_words(result)
     trust = f": {measured}" if measured else ""
-    figure.supxlabel(f"{below}\n{ranked_words(result)} ranked{trust}", fontsize=8)
+    fits = f"\n{cut}: a picture holds no more" if cut else ""
+    figure.supxlabel(f"{below}\n{ranked_words(result)} ranked{trust}{fits}", fontsize=8)
     return figure
 
 

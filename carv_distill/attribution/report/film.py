@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from torch import Tensor
 from carv_distill.attribution.measure import InfluenceResult
 from carv_distill.data.clips.mp4 import film
 from carv_distill.data.sets import to_uint8
+
+from .report import cut_words
+
+log = logging.getLogger(__name__)
 
 LEAST, MOST = 128, 192
 """Pixels of a clip's height: small ones are enlarged by a whole number, large ones shrunk, so that a film of
@@ -30,11 +35,13 @@ def save_film(result: InfluenceResult, count: int, path: Path) -> None:
     clips, the first next to it; of both as many as a film of :data:`LARGEST` pixels holds. Of a set of clips
     all have as many frames."""
     height, width = _sized(result.queries.pictures[0]).shape[-2:]
+    lines, columns = min(len(result.queries), _fitting(height, 0)), min(count, _fitting(width, 1))
+    if cut := cut_words((lines, len(result.queries)), (columns, count)):
+        log.info("%s: %s; a film holds no more", path, cut)
     rows = []
-    for q, top in enumerate(result.ranking.top(min(count, _fitting(width, 1))).tolist()):
-        if q < _fitting(height, 0):
-            found = result.training.pictures(torch.tensor(top))
-            rows.append(row(result.queries.pictures[q], [*found]))
+    for q, top in enumerate(result.ranking.top(columns)[:lines].tolist()):
+        found = result.training.pictures(torch.tensor(top))
+        rows.append(row(result.queries.pictures[q], [*found]))
     frames = torch.cat([part for line in rows for part in (line, _white(line, GAP, 2))][:-1], 2)
     height, width = frames.shape[2:]
     with film(path, height, width, FPS) as write:

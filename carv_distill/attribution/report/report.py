@@ -55,6 +55,18 @@ def ranked_words(result: InfluenceResult) -> str:
     return f"{of}{result.samples:,} training samples"
 
 
+def cut_words(queries: tuple[int, int], samples: tuple[int, int]) -> str:
+    """What is shown where not all is; empty where all is.
+
+    Args:
+        queries: shown, of so many.
+        samples: training samples of each shown, of so many.
+    """
+    told = {"queries": queries, "training samples of each": samples}
+    said = [f"{shown:,} of the {of:,} {what}" for what, (shown, of) in told.items() if shown < of]
+    return f"shown are the first {' and the first '.join(said)}" if said else ""
+
+
 def _sample(result: InfluenceResult, n: int) -> str:
     """Name and words of a training sample, in lines."""
     name, words = result.training.names[n], result.training.words[n]

@@ -91,6 +91,10 @@ def test_a_picture_holds_what_can_be_drawn(monkeypatch: pytest.MonkeyPatch) -> N
     training, queries = training_of(["x"] * 30), queries_of(["a"] * 20)
     figure = top_figure(InfluenceResult("m", training, 30, queries, ranking, Path(), Path()), 30)
     assert all(7 < inches <= 10 for inches in figure.get_size_inches())
+    columns = len([axes for axes in figure.axes if axes.get_title()]) - 1
+    rows = len(figure.axes) // (columns + 1)
+    said = f"first {rows} of the 20 queries and the first {columns} of the 30 training samples of each"
+    assert figure.get_supxlabel().endswith(f"shown are the {said}: a picture holds no more")
 
 
 @pytest.mark.parametrize(

@@ -54,14 +54,18 @@ def test_large_clips_are_shrunk_whole() -> None:
     assert row(torch.zeros(5, 3, 480, 832), []).shape == (5, 3, 192, 333)
 
 
-def test_a_film_holds_what_can_be_played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_film_holds_what_can_be_played(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """H.264 has a largest size, browsers a lower one; of more queries with more clips the first are shown."""
     monkeypatch.setattr(films, "LARGEST", 600)
     clips = torch.zeros(6, 1, 3, 128, 128)
     scores = torch.zeros(6, 6, dtype=torch.float64)
     ranking = Ranking(scores, scores, [], torch.full((6,), -1))
     result = InfluenceResult("m", training_set(clips), 6, samples(clips), ranking, Path(), Path())
-    save_film(result, 6, tmp_path / "c.mp4")
+    with caplog.at_level("INFO"):
+        save_film(result, 6, tmp_path / "c.mp4")
+    assert "the first 4 of the 6 queries and the first 3 of the 6 training samples of each" in caplog.text
     with av.open(str(tmp_path / "c.mp4")) as container:
         (stream,) = container.streams.video
         width, height = 128 + APART + 3 * (128 + GAP) - GAP, 4 * (128 + GAP) - GAP
