@@ -3,7 +3,7 @@
     python -m benchmarks.gpu_text_to_3d --out results.json [--rounds 10] [--scenes hash …] [--small]
 
 Random weights, `configs/sd21/sds_carv.yaml`, frozen parts in float16, 512 × 512 pictures: of a hash scene,
-voxels and 10,000 Gaussians the seconds of a step at (4, 1) and (1, 16), their peak memory, the price κ of a
+voxels and 10,000 Gaussians the seconds of a step at (4, 1) and (1, 16), their peak memory, the cost κ of a
 render with its encoding and backward in draws, and of an export of 120 frames of 512 × 512 seconds and peak
 memory. Each row is kept as soon as it is measured. `--small` tries the script on the shipped miniature.
 """

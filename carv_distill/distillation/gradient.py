@@ -1,4 +1,4 @@
-"""The student's gradient as it is measured: by the trace, by evaluate.py, for advice and prices."""
+"""The student's gradient as it is measured: by the trace, by evaluate.py, for advice and costs."""
 
 from __future__ import annotations
 

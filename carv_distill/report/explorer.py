@@ -33,7 +33,7 @@ def explorer(
     """Effective compute over (R, K) with sliders for the costs and the variance; see :func:`worth`.
 
     Args:
-        kappa: an upstream sample's price in draws.
+        kappa: an upstream sample's cost in draws.
         ratio: W/B, within over between of a single draw.
         other: what an iteration costs beside its gradient, in draws.
         base: R of the baseline (R, 1).
@@ -66,7 +66,7 @@ def explorer(
     }  # fmt: skip
     bases = sorted({*rows, base})
     controls = [
-        _slider("kappa", f"price of one {upstream} (κ)", " draws", kappa, (0.1, 100), whose),
+        _slider("kappa", f"cost of one {upstream} (κ)", " draws", kappa, (0.1, 100), whose),
         _slider("ratio", f"variance within {upstream}s over that between them (W/B)", "", ratio,
                 _joined((0.1, 100), ratios), whose),
         _slider("other", "all other work of an iteration", " draws", other, (0, 10_000), whose),

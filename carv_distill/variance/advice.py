@@ -126,6 +126,6 @@ def advise(
         )
     _, negative, best = min(choices)
     upstream = -negative
-    variance, price = model.variance(upstream, best), cost(upstream, best)
+    variance, spent = model.variance(upstream, best), cost(upstream, best)
     base = (baseline_model or model).variance(*baseline) * cost(*baseline)
-    return Advice(upstream, best, variance, price, base / (variance * price), baseline)
+    return Advice(upstream, best, variance, spent, base / (variance * spent), baseline)

@@ -103,9 +103,9 @@ class Comparison:
         Args:
             whole_iteration: count the iteration's other costs too, or the gradient's alone.
         """
-        price = self.cost if whole_iteration else replace(self.cost, other=0.0)
+        cost = self.cost if whole_iteration else replace(self.cost, other=0.0)
         r = row.upstream
-        return ecm(self.base.total, price(r, self.base.draws), row.total, price(r, row.draws), paired=True)
+        return ecm(self.base.total, cost(r, self.base.draws), row.total, cost(r, row.draws), paired=True)
 
     def within_model(self, arm: str, left: int | None = None) -> MeasuredWithin:
         """V(R, K) of an arm, from what was measured.

@@ -186,12 +186,12 @@ def conclusions(a: Analysis) -> list[str]:
             "and only more of them lower it."
         )
 
-    def price(arm: str, r: int, k: int) -> float:
+    def work(arm: str, r: int, k: int) -> float:
         return c.within_model(arm).variance(r, k) * c.cost(r, k)
 
     arm, r, k = a.setting
-    cost = price(base.arm, base.upstream, base.draws)
-    own, plain = (cost / price(*at) for at in (a.setting, (base.arm, best.upstream, best.draws)))
+    base_work = work(base.arm, base.upstream, base.draws)
+    own, plain = (base_work / work(*at) for at in (a.setting, (base.arm, best.upstream, best.draws)))
     named = f"({r}, {k})" if arm == OWN else f"({r}, {k}) {arm}"
     beside = f" {a.predicted.value / own:.2f} × that of the run's own {named}"
     if a.best != base.arm:

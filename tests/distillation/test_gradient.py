@@ -1,4 +1,4 @@
-"""One gradient: what is descended is what the trace, evaluate.py and the prices measure."""
+"""One gradient: what is descended is what the trace, evaluate.py and the costs measure."""
 
 from __future__ import annotations
 

@@ -19,11 +19,11 @@ def test_worth_is_variance_times_cost(upstream: int, draws: int) -> None:
     """By the package's own cost model, B = 2 and W = 6."""
     cost = CostModel(upstream=3.0, draw=0.5, backward=1.0, other=20.0)
 
-    def price(r: int, k: int) -> float:
+    def work(r: int, k: int) -> float:
         return (2 + 6 / k) / r * cost(r, k)
 
     own = worth(upstream, draws, cost.kappa, 3.0, 20.0 / 0.5, 4)
-    assert own == pytest.approx(price(4, 1) / price(upstream, draws))
+    assert own == pytest.approx(work(4, 1) / work(upstream, draws))
 
 
 def spec_of(block: str) -> dict[str, Any]:
@@ -85,4 +85,4 @@ def test_the_run_s_own_cell_is_outlined() -> None:
     assert spec["layer"][-1]["transform"] == [{"filter": "datum.R == 96 && datum.K == 3"}]
     assert {"R": 96, "K": 3} in spec["data"]["values"]
     assert "Outlined: this run, R = 96, K = 3." in block
-    assert "price of one render" in block
+    assert "cost of one render" in block

@@ -43,7 +43,7 @@ def test_short_names_are_explained_and_the_capability_has_its_own() -> None:
     said = said_of(content())
     assert "Strat: one noise level in each of K strata" in said
     assert "with the renders fixed" in said
-    assert "price of one render (κ)" in said
+    assert "cost of one render (κ)" in said
     assert "upstream" not in said.split("Variance of the gradient by")[1]
     assert "with the samples fixed" in said_of(content(), PageWords())
 
@@ -74,4 +74,4 @@ def test_a_variance_between_samples_that_is_not_told_from_0(value: float) -> Non
 def test_none_at_all_has_no_explorer() -> None:
     said = said_of(content(value=-1.0, interval=[-2.0, 0.0]))
     assert "there is no W/B to explore from" in said
-    assert "price of one" not in said
+    assert "cost of one" not in said

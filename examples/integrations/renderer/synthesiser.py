@@ -75,7 +75,7 @@ def main() -> tuple[Tensor, tuple[int, int]]:
     cost = CostModel.measured(timer)
     advice = advise(budget, cost, max_cost=cost(R, K), baseline=(R, 1))
     print(
-        f"a render costs {cost.kappa:.0f} re-noisings; for the price of R = {R}, K = {K} use R = "
+        f"a render costs {cost.kappa:.0f} re-noisings; for the cost of R = {R}, K = {K} use R = "
         f"{advice.upstream}, K = {advice.draws}: {advice.ecm:.1f} times the compute of K = 1"
     )
     return partials.detach(), (advice.upstream, advice.draws)
