@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from carv_distill.engine.console import quiet_libraries, show_messages
+from carv_distill.engine.console import is_main_process, quiet_libraries, show_messages
 from carv_distill.engine.environment import changed_contents
 from carv_distill.engine.folder import newest_run, open_run, trained_by
 from carv_distill.engine.task import Task
@@ -89,7 +88,7 @@ class Command:
     door: str = "python evaluate.py"
     """What is typed before its name."""
     shared: bool = False
-    """The processes of torchrun share its work."""
+    """The processes of torchrun share its work; else the first one does all of it."""
 
     @property
     def tasks(self) -> list[Task]:
@@ -130,14 +129,11 @@ def measure(
         renew_page: makes the page of a folder that has a new result in its own place; gives where it is.
 
     Raises:
-        UserError: no run, no place for the results, no such device, or several processes where one works.
+        UserError: no run, no place for the results, or no such device.
     """
     show_messages()
-    if not command.shared and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise UserError(
-            f"torchrun: {command.name} is the work of one process, and several would write over each other's "
-            f"results; start {command.door} {command.name} without torchrun"
-        )
+    if not command.shared and not is_main_process():
+        return  # what several would make is the same, and they would write over each other's results
     runs = _runs(command, options)
     out = _destination(command, options, runs)
     changed = []

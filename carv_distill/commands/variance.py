@@ -25,15 +25,12 @@ class VarianceCommandOptions(RunOptions):
     """upstream samples of the budget"""
 
 
-def _measure(options: VarianceCommandOptions, runs: list[Path], device: str) -> Measurement | None:
-    from carv_distill.engine.console import is_main_process
+def _measure(options: VarianceCommandOptions, runs: list[Path], device: str) -> Measurement:
     from carv_distill.engine.devices import float32_matmul
     from carv_distill.variance import analyse, analysis_dict, analysis_report, analysis_summary
 
     from .variance_figures import draw_analysis
 
-    if not is_main_process():  # it works alone, and seconds are of one process
-        return None
     o, (run,) = options, runs
     task, config = VARIANCE.open(run, options)
     assert task.gradient is not None

@@ -1,19 +1,40 @@
+"""What all commands of evaluate.py have in common."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from carv_distill.commands.command import measure
+from carv_distill.commands.command import Measurement, measure
 from carv_distill.commands.evaluate import COMMANDS
-from carv_distill.errors import UserError
-
-SHARED = {"fid", "reference", "clip", "influence"}
+from carv_distill.commands.reference import REFERENCE, ReferenceOptions
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - SHARED))
-def test_a_command_of_one_process_refuses_several_before_it_looks_at_anything(name, monkeypatch):
-    """All of them would do the same work, and write the same file."""
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match=rf"torchrun: {name} .* start python evaluate.py {name} without"):
-        measure(COMMANDS[name], None)
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("shared", [True, False])
+def test_processes_share_the_work_of_a_command_or_the_first_one_does_it(
+    rank: int, shared: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else several would write over each other's results."""
+    monkeypatch.setenv("RANK", str(rank))
+    asked: list[Any] = []
+
+    def work(*arguments: Any) -> Measurement | None:
+        asked.append(arguments)
+        return None
+
+    options = ReferenceOptions(data="digits", out=tmp_path / "digits.npz", device="cpu")
+    measure(replace(REFERENCE, measure=work, shared=shared), options)
+    assert len(asked) == (shared or rank == 0)
 
 
-def test_the_others_are_those_that_share_work_between_processes():
-    assert {name for name, command in COMMANDS.items() if command.shared} == SHARED
+def test_those_that_share_it_are_those_that_deal_out_batches() -> None:
+    assert {name for name, command in COMMANDS.items() if command.shared} == {
+        "fid",
+        "reference",
+        "clip",
+        "influence",
+    }
