@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -132,7 +133,7 @@ def measure(
         UserError: no run, no place for the results, or no such device.
     """
     show_messages()
-    if not command.shared and not is_main_process():
+    if not command.shared and "TORCHELASTIC_RUN_ID" in os.environ and not is_main_process():
         return  # what several would make is the same, and they would write over each other's results
     runs = _runs(command, options)
     out = _destination(command, options, runs)
