@@ -46,6 +46,7 @@ def test_unbiased_with_past_draws(statistic: str) -> None:
     assert not torch.equal(adaptive.proposal(1600).mass, torch.full((BINS,), 1 / BINS, dtype=F64))
 
 
+@pytest.mark.slow
 def test_the_current_batch_would_bias() -> None:
     """The same draws weighted by the proposal that already learned from them: a large residual enlarges its
     bin's q and so shrinks its own weight. The mean over 4000 steps is below ∫ f by more than 10 SE and more

@@ -42,6 +42,7 @@ def assert_same(a: Path, b: Path) -> None:
     assert rows[0] == rows[1]
 
 
+@pytest.mark.slow
 def test_the_run_is_the_same(small_config: MakeConfig) -> None:
     """Losses, FID, checkpoint and product, bit for bit; also of a run that moves its averages half-way."""
     shared = (BESIDE, "fid.every=2", "fid.images=50")
@@ -53,7 +54,9 @@ def test_the_run_is_the_same(small_config: MakeConfig) -> None:
     assert_same(device, moved)
 
 
-@pytest.mark.parametrize("more", [("dmd.adapters.kind=lora", "dmd.adapters.rank=2"), ()])
+@pytest.mark.parametrize(
+    "more", [pytest.param(("dmd.adapters.kind=lora", "dmd.adapters.rank=2"), marks=pytest.mark.slow), ()]
+)
 def test_of_a_text_student(more: tuple[str, ...], tmp_path: Path) -> None:
     save_prompted(tmp_path)
     runs = []

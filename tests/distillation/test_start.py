@@ -78,6 +78,7 @@ def test_one_of_its_checkpoints_may_be_named(first: Path, small_config: MakeConf
     assert not torch.equal(found[2], found[4])
 
 
+@pytest.mark.slow
 def test_a_run_that_started_from_another_resumes_to_the_bit(first: Path, small_config: MakeConfig) -> None:
     words = ("name=second", f"dmd.start={first}", "dmd.ema_beside=[0.9,0.5]")
     at_once = weights(train(small_config(*words, "trainer.max_steps=4")), 4)

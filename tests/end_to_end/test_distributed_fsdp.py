@@ -200,7 +200,8 @@ PROMPTED = (
 LORA = ("dmd.adapters.kind=lora", "dmd.gradient_checkpointing=true")
 
 
-@pytest.mark.parametrize("words", [pytest.param((), marks=pytest.mark.slow), LORA])
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [(), LORA])
 def test_a_text_student_is_the_same(words: tuple[str, ...], tmp_path: Path) -> None:
     """Whole, and by adapters over a base in shards with checkpointed blocks: moments after one update to 1e-5
     of the greatest, and the exported network; float32."""

@@ -75,6 +75,7 @@ def test_a_stable_diffusion_with_captioned_images(tmp_path: Path) -> None:
     assert "--motion: flow is of clips" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_wan_with_clips(tmp_path: Path) -> None:
     """Twice, the second time from what is kept; weighed by motion; a mistake names what was typed."""
     teacher = save_wan(tmp_path / "wan")

@@ -102,6 +102,7 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int, phase: int) -> None
     monkeypatch.setattr(DMDModule, "fake_update", fake_update)
 
 
+@pytest.mark.slow
 def test_resume_at_five_random_points_is_exact_to_the_bit(
     finished: Path, small_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +117,7 @@ def test_resume_at_five_random_points_is_exact_to_the_bit(
     assert_same_run(finished, train(config, resume=True), 10)
 
 
+@pytest.mark.slow
 def test_resume_with_an_adaptive_proposal_is_exact_to_the_bit(
     small_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,7 +140,8 @@ def test_resume_with_an_adaptive_proposal_is_exact_to_the_bit(
     assert not all(torch.equal(a[k], v) for k, v in networks(uniform, 6).items())
 
 
-@pytest.mark.parametrize("phase", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", [0, 1])
 def test_resume_of_a_published_kind_of_run_is_exact_to_the_bit(
     small_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, phase: int
 ) -> None:
@@ -277,6 +280,7 @@ def test_a_run_whose_rate_decays_keeps_its_length(small_config: MakeConfig) -> N
         train(small_config("trainer.max_steps=4", "dmd.lr_decay=student"), resume=True)
 
 
+@pytest.mark.slow
 def test_the_non_uniform_proposal_trains(small_config: MakeConfig) -> None:
     """A run with importance weights, Sobol points and chunks gives finite, different weights."""
     words = (
@@ -318,7 +322,11 @@ def test_a_run_without_a_checkpoint_cannot_be_accounted_for(short: Path) -> None
 
 @pytest.mark.parametrize(
     ("number", "status"),
-    [(signal.SIGINT, 130), (signal.SIGTERM, 75), pytest.param(signal.SIGHUP, 75, marks=pytest.mark.slow)],
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 75, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, 75, marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_keeps_the_present_update(number: signal.Signals, status: int, tmp_path: Path) -> None:
     """To a real `python train.py`, its output in a file: lines of progress, then how to go on."""
@@ -398,6 +406,7 @@ def test_a_signal_before_the_first_update_is_not_lost(
     assert read_metrics(folder / "metrics.csv")[-1]["step"] == 6
 
 
+@pytest.mark.slow
 def test_requeue_starts_where_there_is_nothing_and_leaves_others_alone(
     small_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,7 @@ def test_they_are_small() -> None:
     assert size(WILD_TEACHER) < 13_000_000
 
 
+@pytest.mark.slow
 def test_the_wild_teacher_draws_what_it_is_told() -> None:
     """CLIP tells 0.87 of the renders before plain grounds, 0.66 before any, and 0.64 of 96 DDIM pictures at
     guidance 4 (25 steps; here fewer); chance is 0.125."""
@@ -75,6 +76,7 @@ def test_the_wild_teacher_draws_what_it_is_told() -> None:
     assert (scorer.best_match(z.clamp(-1, 1), prompts) == labels).float().mean() > 0.45
 
 
+@pytest.mark.slow
 def test_the_teacher_of_clips_knows_its_colours() -> None:
     """Of pixels that have one of seven colours, most have the prompt's: in 14 of 21 clips of 24 pixels, in
     20 steps of DDIM, guidance 4; chance is 3. Shapes it does not know. It says what it learned from."""
@@ -93,7 +95,9 @@ def test_the_teacher_of_clips_knows_its_colours() -> None:
     assert json.loads((CLIPS_TEACHER / "training.json").read_text())["clips"]["count"] == 1000
 
 
-@pytest.mark.parametrize("folder", [SHAPES, VIEWED], ids=lambda folder: folder.name)
+@pytest.mark.parametrize(
+    "folder", [SHAPES, pytest.param(VIEWED, marks=pytest.mark.slow)], ids=lambda folder: folder.name
+)
 def test_the_text_teacher_draws_what_it_is_told(folder: Path) -> None:
     """A picture of each learned pair, judged by the CLIP model among all 64: at least 8 of 10 are matched."""
     teacher = load_text_teacher(folder)
@@ -106,6 +110,7 @@ def test_the_text_teacher_draws_what_it_is_told(folder: Path) -> None:
     assert (match == torch.arange(len(pairs))).float().mean() > 0.8
 
 
+@pytest.mark.slow
 def test_its_tori_have_a_hole_from_above() -> None:
     """Background that the object encloses, in most of 12 pictures at the guidance of text-to-3D; the yellow
     one it never saw. Balls have none."""
@@ -166,6 +171,7 @@ def test_objects_are_judged_by_the_model_beside_the_default_teacher() -> None:
     assert ROOT / ClipOptions().model == ROOT / config.clip.model
 
 
+@pytest.mark.slow
 def test_heun_samples_have_the_fid_of_the_card_within_its_noise() -> None:
     """600 samples: FID is biased upwards at small N, to about 2 here; noise images are at 160."""
     teacher, data = load_teacher(TEACHER), load_images("digits")

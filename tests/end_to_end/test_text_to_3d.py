@@ -80,6 +80,7 @@ def test_a_run_leaves_its_object_and_its_traces(teacher: Path, tmp_path: Path) -
     assert all(k.startswith("objective.scene.") for k in kept)
 
 
+@pytest.mark.slow
 def test_an_object_is_made_again_at_any_size_after_any_update(teacher: Path, tmp_path: Path) -> None:
     """All of it is of one update; what is not asked for any more is not there any more. Neither teacher nor
     CLIP model is needed; after the last update it is what the run made."""
@@ -169,6 +170,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert_same_run(whole, part, 6)
 
 
+@pytest.mark.slow
 def test_a_run_made_longer_equals_one_that_was_so_from_the_start(teacher: Path, tmp_path: Path) -> None:
     more = ("sds.t_max=[0,0.98,0.6,6]", "sds.coefficient=learned")
     whole = run(teacher, tmp_path / "whole", *more)
@@ -177,6 +179,7 @@ def test_a_run_made_longer_equals_one_that_was_so_from_the_start(teacher: Path, 
     assert_same_run(whole, part, 6)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_measured_and_exported_as_of_its_step(teacher: Path, tmp_path: Path) -> None:
     """Levels, sizes, light and cells; the gradient is that of the next update."""
     more = (
@@ -205,6 +208,7 @@ def test_a_checkpoint_is_measured_and_exported_as_of_its_step(teacher: Path, tmp
     assert analyse(gradient, None, (1, 4), 3, 4, 4, 4).step == 6
 
 
+@pytest.mark.slow
 def test_a_run_by_vsd_is_measured_with_its_fake_score(teacher: Path, tmp_path: Path) -> None:
     """Its loss is in the log; the gradient at a checkpoint has the fake score of then, and another one would
     give another; what its training takes is timed; a checkpoint has adapters and no network."""
@@ -256,6 +260,7 @@ def test_a_resumed_run_with_another_count_equals_an_uninterrupted_one(
     assert_same_run(whole, part, 6)
 
 
+@pytest.mark.slow
 def test_a_run_with_another_count_is_shown_and_measured(teacher: Path, tmp_path: Path) -> None:
     folder = run(teacher, tmp_path, *DENSIFY, "checkpoint.every=1", "checkpoint.keep_newest=9")
     count = int(read_metrics(folder / "metrics.csv")[-1]["scene/gaussians"])
@@ -268,6 +273,7 @@ def test_a_run_with_another_count_is_shown_and_measured(teacher: Path, tmp_path:
     assert len(load_scene(folder / "object")[0].means) == 50
 
 
+@pytest.mark.slow
 def test_gaussians_begin_as_a_run_left_others_and_go_on_without_it(teacher: Path, tmp_path: Path) -> None:
     """A coarse field, its samples' .ply, and a resumed run that does not look for it again."""
     field = run(teacher, tmp_path, "name=coarse", "trainer.max_steps=2")
@@ -493,6 +499,7 @@ def test_a_pixel_teacher_gets_renders_of_its_own_size(pixel_teacher: Path, tmp_p
     run(pixel_teacher, tmp_path, "scene.size=4", "scene.upsample=true", "trainer.max_steps=1")
 
 
+@pytest.mark.slow
 def test_clip_scores_of_several_runs(teacher: Path, tmp_path: Path) -> None:
     runs = [
         run(teacher, tmp_path, f"name=r{steps}", f"sds.prompt=a {colour} torus", f"trainer.max_steps={steps}")

@@ -158,7 +158,9 @@ def same_gradients(mesh: DeviceMesh, kind: str) -> None:
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize("kind", ["unet", "ddpm++", pytest.param("adm", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kind", ["unet", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("ddpm++", "adm"))]
+)
 def test_gradients_are_those_of_a_whole_network(two: Processes, kind: str) -> None:
     """Two processes with two shares each against one with four, float64, 1e-10: several calls before a
     backward, features alone of the encoder, one reduction for both shares, steps that are clipped."""
@@ -195,7 +197,7 @@ def same_steps(mesh: DeviceMesh) -> None:
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_steps_moments_and_averages_of_parameters_that_cannot_be_halved(two: Processes, count: int) -> None:
     """Three steps of AdamW with weight decay against those of one vector; a parameter that is not reached
     decays too, and a process may have nothing of one."""
@@ -330,8 +332,15 @@ def same_adapters(mesh: DeviceMesh, kind: str, checkpointing: bool) -> None:
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("kind", ["unet", "flux", "sd3"])
+@pytest.mark.parametrize(
+    ("kind", "checkpointing"),
+    [
+        ("unet", True),
+        ("flux", True),
+        *(pytest.param(kind, False, marks=pytest.mark.slow) for kind in ("unet", "flux", "sd3")),
+        pytest.param("sd3", True, marks=pytest.mark.slow),
+    ],
+)
 def test_adapters_over_a_sharded_base(two: Processes, kind: str, checkpointing: bool) -> None:
     """The base in shards, adapters whole in every process and averaged as vectors: gradients of two adapters,
     used in turn, against an unsharded base; float64."""

@@ -46,6 +46,7 @@ def test_true_pictures_score_higher_with_their_own_prompt(scorer: ClipScorer) ->
         assert own.low > other.high
 
 
+@pytest.mark.slow
 def test_true_pictures_match_their_own_prompt_best(scorer: ClipScorer) -> None:
     """At least 9 of 10 views of all learned pairs, among 64 prompts: the model was trained on them."""
     pairs = [*combinations(held_out=False), *combinations(held_out=True)]

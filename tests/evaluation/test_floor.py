@@ -129,6 +129,7 @@ def test_classes_of_unequal_size_are_noted(sizes: tuple[int, int], uneven: bool)
     assert abs(floor.sizes[0] - 84) <= 1
 
 
+@pytest.mark.slow
 def test_renders_by_other_cameras_are_their_own_floor() -> None:
     """224 renders: each set is of as many fresh ones with the captions of a generator's seeds, measured
     against the reference as a generator is, and CLIP recognises them as it does the reference."""

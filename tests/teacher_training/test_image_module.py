@@ -97,6 +97,7 @@ def test_dropped_labels_become_the_null_label(monkeypatch: pytest.MonkeyPatch) -
     assert (seen[1] == 10).all()
 
 
+@pytest.mark.slow
 def test_a_teacher_learns_from_files_and_resumes_to_the_bit(tmp_path: Path) -> None:
     """Colour images in a zip, decoded by a worker, with mirror images; cut at 4 of 6 steps."""
     path = as_zip(tmp_path, pictures())

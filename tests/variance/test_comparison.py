@@ -160,6 +160,7 @@ def test_too_little_is_refused() -> None:
         compare(MODEL.pipeline(theta), [theta], [], 1, (1,), 3, CostModel.declared(1), None)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_predicted_ecm_has_an_interval_that_holds_the_truth() -> None:
     """Strata at (3, 4) against uniform (2, 1), 12 pairs: nominal 95 % of 100 repetitions, SE 2.2 %. The
     jackknife's logarithm is of skewed terms, so that a few per cent less are covered."""

@@ -241,6 +241,7 @@ def test_a_zero_gradient_cannot_be_normalised_and_one_that_is_not_finite_is_name
         pilot_sampler(pipeline, 4, 0, torch.device("cpu"))
 
 
+@pytest.mark.slow
 def test_the_pilot_chooses_alike(tmp_path: Path) -> None:
     denoiser, schedule, x, cond, _ = case_of(tmp_path, "unet", torch.float64)
     kinds: list[Callable[..., SampleGradients]] = [VmapGradients, BackwardGradients]

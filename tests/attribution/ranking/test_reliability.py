@@ -152,6 +152,7 @@ def scores_of(exponent: float, groups: int, seed: int) -> Callable[[Sequence[int
     return lambda keep: mu + noise[list(keep)].mean(0) * len(keep) ** ((1 - exponent) / 2)
 
 
+@pytest.mark.slow
 def test_a_formula_that_fits_is_seldom_said_to_miss() -> None:
     """Noise that falls as 1/K: of 50 rankings at most 17 % are warned of (5 %, nominal, and 4 SE, SE 3.1 %).
     Agreement that grows faster or slower with K is seen in all."""

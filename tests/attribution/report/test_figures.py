@@ -35,7 +35,15 @@ def training_of(words: list[str]) -> TrainingSet:
     return training_set(torch.zeros(len(words), 3, 4, 4), words)
 
 
-@pytest.mark.parametrize(("count", "half"), [(3, math.nan), (8, math.nan), (8, 1.5e6), (20, 1.5e6)])
+@pytest.mark.parametrize(
+    ("count", "half"),
+    [
+        pytest.param(3, math.nan, marks=pytest.mark.slow),
+        (8, math.nan),
+        pytest.param(8, 1.5e6, marks=pytest.mark.slow),
+        (20, 1.5e6),
+    ],
+)
 def test_captions_do_not_overlap(count: int, half: float) -> None:
     """Long prompts side by side and below each other, few and many of them, with errors and without."""
     queries, training = queries_of(list(PROMPTS)), training_of([PROMPTS[i % 5] for i in range(24)])

@@ -69,6 +69,7 @@ def test_a_frozen_layer_keeps_no_input() -> None:
     assert frozen.kept == Bytes(0, 4 * WIDTH * (1 + 4 + 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mini", ALL, ids=lambda mini: mini.name)
 def test_checkpointing_is_that_of_a_real_backward(mini: Published) -> None:
     torch.manual_seed(0)
@@ -110,7 +111,7 @@ def test_autocast_keeps_normalisations_in_float32_as_cuda_does() -> None:
 
 
 @pytest.mark.parametrize("mini", ALL, ids=lambda mini: mini.name)
-@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [None, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
 def test_kept_bytes_are_those_of_real_tensors(mini: Published, dtype: torch.dtype | None) -> None:
     torch.manual_seed(0)
     network = mini.build()
@@ -183,6 +184,7 @@ def test_convolutions_count_their_kernel() -> None:
         adapter_count([nn.GroupNorm(1, 1)], 2)
 
 
+@pytest.mark.slow
 def test_a_view_of_shared_adapters() -> None:
     mini, options = MINIATURES[0], AdapterOptions(kind="lora", rank=4)
     shared = SharedNetwork(mini.build(), options, ("student", "fake"), seed=0, key="dmd.adapters")

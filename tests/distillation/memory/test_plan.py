@@ -57,6 +57,7 @@ def test_whole_networks(folder: Path) -> None:
     assert whole.adapter == adapters.adapter  # what it would be is what it is
 
 
+@pytest.mark.slow
 def test_adapters(folder: Path) -> None:
     config, module = prompted(folder, "dmd.adapters.kind=lora", "dmd.adapters.rank=2")
     lora = plan_of(config, module, 1)
@@ -71,6 +72,7 @@ def test_adapters(folder: Path) -> None:
     assert found == pytest.approx(bytes_now, rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "changes"),
     [
@@ -86,6 +88,7 @@ def test_options_are_the_plans(more: str, changes: dict[str, object], folder: Pa
     )
 
 
+@pytest.mark.slow
 def test_shards_are_processes_and_keep_their_chunk(folder: Path) -> None:
     alone = plan(folder, processes=4)
     assert (alone.processes, alone.shards) == (4, 1)
@@ -96,6 +99,7 @@ def test_shards_are_processes_and_keep_their_chunk(folder: Path) -> None:
     assert 0 < cut.block < cut.parameters
 
 
+@pytest.mark.slow
 def test_mixed_precision_checkpointing_and_guidance_enter_the_activations(folder: Path) -> None:
     full, half = (plan(folder, f"trainer.precision={p}").calls for p in ("32-true", "bf16-mixed"))
     checkpointed = plan(folder, "dmd.gradient_checkpointing=true", "trainer.precision=32-true").calls
@@ -110,6 +114,7 @@ def test_mixed_precision_checkpointing_and_guidance_enter_the_activations(folder
     assert (guided and guided.guided, plain and plain.guided) == (True, False)
 
 
+@pytest.mark.slow
 def test_a_discriminator_stays_with_its_gradients_and_moments(
     small_config: Callable[..., DMDConfig],
 ) -> None:
@@ -141,6 +146,7 @@ def test_the_quick_count_is_an_upper_bound(more: tuple[str, ...], folder: Path) 
     assert quick.bytes <= 5 * replace(exact, checkpointing=False).bytes
 
 
+@pytest.mark.slow
 def test_counting_leaves_networks_and_random_numbers_alone(folder: Path) -> None:
     config, module = prompted(folder, "dmd.adapters.kind=lora")
     before = {key: value.clone() for key, value in module.state_dict().items()}

@@ -77,6 +77,7 @@ def test_a_larger_reference_has_all_draws_but_the_set_s_own() -> None:
             assert torch.equal(ranks.references[without], expected) == (not own)
 
 
+@pytest.mark.slow
 def test_rankings_and_what_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of random weights: every arm and budget, correlations in −1 … 1; cosines of a clip with itself 1."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

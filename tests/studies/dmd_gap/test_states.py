@@ -32,6 +32,7 @@ def _few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(states, "COMPARED", 4)
 
 
+@pytest.mark.slow
 def test_scores_of_sixteen_draws_vary_less(run: Path) -> None:
     """With the samples fixed a mean of 16 iid draws has a sixteenth of the variance of one, here within 4
     standard errors of both, and the teacher's score varies more than the difference of scores."""
@@ -42,6 +43,7 @@ def test_scores_of_sixteen_draws_vary_less(run: Path) -> None:
     assert many.teacher.low > many.difference.high
 
 
+@pytest.mark.slow
 def test_a_copy_that_learned_has_the_lower_loss(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the run's own fake score stays as it is. After two updates it is far behind."""
     module = states.open_state(run, 2)

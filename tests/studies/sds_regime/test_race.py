@@ -92,6 +92,7 @@ def test_every_arm_is_the_run_that_it_names() -> None:
     assert not set(race.SEEDS) & {0, 1}
 
 
+@pytest.mark.slow
 def test_the_likeness_of_every_checkpoint(tiny_run: Path) -> None:
     """And of the blob that all runs start from."""
     (start, zero), (first, one), (second, two) = race.likeness_of(tiny_run, "torus")
@@ -100,6 +101,7 @@ def test_the_likeness_of_every_checkpoint(tiny_run: Path) -> None:
     assert len({zero, one, two}) == 3
 
 
+@pytest.mark.slow
 def test_all_arms_have_a_price(tiny_run: Path) -> None:
     gradient = load_gradient(tiny_run)
     prices = measure_prices(gradient, [(r.upstream, r.draws) for r in race.RACERS], rounds=1)
