@@ -69,7 +69,7 @@ def draw_gap(traces: Sequence[Row], runs: Sequence[Row], width: float, levels: M
     places["total"].set(xlabel="student updates", ylabel="variance of the gradient, in total")
     places["within"].set(xlabel="student updates", ylabel="… with the samples held fixed")
     places["updates"].set(xlabel="student updates", ylabel="FID of the student")
-    places["seconds"].set(xlabel="seconds, at the pilot's prices", ylabel="FID of the student")
+    places["seconds"].set(xlabel="seconds, at the pilot's costs", ylabel="FID of the student")
     for name in ("total", "within", "updates", "seconds"):
         _logarithmic(places[name])
     return figure
