@@ -18,6 +18,7 @@ from carv_distill.engine.metrics import read_metrics
 from carv_distill.errors import UserError
 from carv_distill.tasks import load_config, train
 from carv_distill.teachers.teacher import load_teacher
+from tests.helpers.attributed import tiny_teacher
 from tests.helpers.launch import finish, launch_two, start, tasks_of_torchrun
 from tests.helpers.runs import assert_same_run, networks
 from tests.helpers.small import ROOT, SMALL
@@ -51,17 +52,24 @@ PER_PROCESS = {"seconds", "loss/fake", "loss/discriminator", "student/direction_
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of one process, which works through four shares of R = 4."""
-    folder = tmp_path_factory.mktemp("one")
-    return train(load_config(ROOT / CONFIG, [*WORDS, f"folder={folder}"]))
+def words(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """With a teacher of some thousand weights."""
+    teacher = tiny_teacher(tmp_path_factory.mktemp("teacher")).path
+    return (*WORDS, f"teacher.path={teacher}")
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def one(words: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process, which works through four shares of R = 4."""
+    folder = tmp_path_factory.mktemp("one")
+    return train(load_config(ROOT / CONFIG, [*words, f"folder={folder}"]))
+
+
+@pytest.fixture(scope="module")
+def two(words: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same of two processes with two shares each, sharded."""
     folder = tmp_path_factory.mktemp("two")
-    launch_two("--config", CONFIG, *WORDS, FSDP, f"folder={folder}")
+    launch_two("--config", CONFIG, *words, FSDP, f"folder={folder}")
     return folder / "dmd_carv"
 
 
@@ -120,28 +128,32 @@ def test_the_student_is_the_same(one: Path, two: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_other_numbers_of_processes(one: Path, two: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_with_other_numbers_of_processes(
+    words: tuple[str, ...], one: Path, two: Path, tmp_path: Path
+) -> None:
     """Two sharded, one, two sharded, two whole: the last update is the uninterrupted run's, to 1e-9."""
     run, folder = tmp_path / "dmd_carv", f"folder={tmp_path}"
     shutil.copytree(two, run, symlinks=True)
     for later in run.glob("checkpoints/*-step=[234].ckpt"):
         later.unlink()
-    alone = load_config(ROOT / CONFIG, [*WORDS, folder, "trainer.max_steps=2"])
+    alone = load_config(ROOT / CONFIG, [*words, folder, "trainer.max_steps=2"])
     train(alone, resume=True)
-    launch_two("--config", CONFIG, *WORDS, folder, FSDP, "trainer.max_steps=3", "--resume")
-    launch_two("--config", CONFIG, *WORDS, folder, "--resume")
+    launch_two("--config", CONFIG, *words, folder, FSDP, "trainer.max_steps=3", "--resume")
+    launch_two("--config", CONFIG, *words, folder, "--resume")
     for step in range(1, 5):
         assert_same_weights(one, run, step, rtol=0, atol=1e-9)
 
 
 @pytest.mark.slow
-def test_resume_with_as_many_processes_is_exact_to_the_bit(two: Path, tmp_path: Path) -> None:
+def test_resume_with_as_many_processes_is_exact_to_the_bit(
+    words: tuple[str, ...], two: Path, tmp_path: Path
+) -> None:
     """A sharded run whose newest checkpoints were cut short goes on from the one before; float64."""
     run = tmp_path / "dmd_carv"
     shutil.copytree(two, run, symlinks=True)
     for path in run.glob("checkpoints/*-step=[34].ckpt"):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    launch_two("--config", CONFIG, *WORDS, FSDP, f"folder={tmp_path}", "--resume")
+    launch_two("--config", CONFIG, *words, FSDP, f"folder={tmp_path}", "--resume")
     assert_same_run(two, run, 4)
 
 
