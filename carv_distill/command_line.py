@@ -45,6 +45,12 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {printable(message)}\n")
 
 
+def started_as(command: str) -> str:
+    """What a usage begins with: the script of that name, or the console command with its word."""
+    script = Path(sys.argv[0]).name
+    return script if script == f"{command}.py" else f"carv-distill {command}"
+
+
 class Extend(argparse.Action):
     """Keeps all values of an option that takes several, however often it is given: `--run a --run b` is
     `--run a b`. argparse on its own drops the first."""

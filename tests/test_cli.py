@@ -25,3 +25,20 @@ def test_without_a_command_they_are_named(
     with pytest.raises(SystemExit, match="2"):
         main()
     assert capsys.readouterr().err.startswith("error: which command? train, evaluate, view, push, convert;")
+
+
+@pytest.mark.parametrize(
+    ("started", "said"),
+    [
+        (["carv-distill", "train", "--help"], "usage: carv-distill train "),
+        (["carv-distill", "evaluate", "fid", "--help"], "usage: carv-distill evaluate fid "),
+        (["a/carv_distill/__main__.py", "train", "--help"], "usage: carv-distill train "),
+    ],
+)
+def test_a_usage_can_be_copied(
+    started: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", started)
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    assert capsys.readouterr().out.startswith(said)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import fields
 
-from carv_distill.command_line import Parser, add_options, options_of, run_command, spin_briefly
+from carv_distill.command_line import Parser, add_options, options_of, run_command, spin_briefly, started_as
 
 from .clip import CLIP
 from .command import Command, measure
@@ -40,14 +40,14 @@ python evaluate.py lds --influence influence.json --models models.jsonl    what 
                                                       models trained anew; remove likewise
 python evaluate.py export --run runs/dmd_carv         makes the student, object or teacher anew
 python evaluate.py export --run runs/sds_carv --size 512 --frames 120 --mesh 192    an object, larger
-python evaluate.py report --run runs/a runs/b --out both.html         runs side by side, as a page to open
+python evaluate.py report --run runs/a runs/b --out runs/both.html         runs side by side, as a page to open
 """
 
 
 def main(words: list[str] | None = None) -> int:
     """Reads the words of a command line and measures; the exit status."""
     words = sys.argv[1:] if words is None else words
-    parser = Parser(HELP)
+    parser = Parser(HELP, prog=started_as("evaluate"))
     commands = parser.add_subparsers(dest="command", required=True, metavar=" | ".join(COMMANDS))
     for command in COMMANDS.values():
         add_options(commands.add_parser(command.name, help=command.help), command.options)

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from carv_distill.command_line import Parser, run_command, spin_briefly
+from carv_distill.command_line import Parser, run_command, spin_briefly, started_as
 from carv_distill.engine.config import find_config
 from carv_distill.engine.console import is_main_process, quiet_libraries, show_messages
 from carv_distill.engine.folder import SUMMARY
@@ -49,7 +49,7 @@ carv-distill train --config dmd_carv              the same with a configuration 
 
 def main(words: list[str] | None = None) -> int:
     """Reads the words of a command line and trains; the exit status."""
-    parser = Parser(HELP)
+    parser = Parser(HELP, prog=started_as("train"))
     parser.add_argument(
         "--config", required=True, metavar="YAML", help="a file, or the name of a shipped one"
     )

@@ -30,6 +30,7 @@ def report_table(
         as_trained: the first report is of what a run trained, in the setting of the run's own FIDs.
     """
     reports = list(reports)
+    ranges = any(len(r.metrics) > 1 for r in reports)
     columns = [(r.name, r.summary()) for r in reports]
     least = [f"{summary['fid'].minimum:.2f}" for _, summary in columns]
     if of_floor := floor_summary(floor):
@@ -38,7 +39,9 @@ def report_table(
         least.append("–")
     summaries = [summary for _, summary in columns]
     kid = KIDUnit.of([abs(s["kid"].mean) for s in summaries if "kid" in s])
-    rows = [("FID", *(_cell(s["fid"], ".2f") for s in summaries)), ("least FID", *least)]
+    rows = [("FID", *(_cell(s["fid"], ".2f") for s in summaries))]
+    if ranges:
+        rows.append(("least FID", *least))
     if any("kid" in s for s in summaries):
         rows.append((kid.header, *(_cell(s.get("kid"), f".{kid.digits}f", kid.factor) for s in summaries)))
     for key in METRICS[2:]:
@@ -93,7 +96,9 @@ def _explained(
         f"{r.conditions} {LABELLED[r.labels]}, {r.extractor} features {r.fingerprint}, against {r.reference}."
         for r in reports
     }
-    said = [*sorted(settings), "±: standard deviation over ranges; least FID: of one range, as published."]
+    said = sorted(settings)
+    if any(len(r.metrics) > 1 for r in reports):
+        said.append("±: standard deviation over ranges; least FID: of one range, as published.")
     if any("copied" in r.summary() for r in reports):
         said.append(EXPLAINED)
     if as_trained and len(reports[0].metrics) > 1:

@@ -123,16 +123,21 @@ def made_by(of: ResultFiles) -> Section | None:
 
 
 def curves(runs: Sequence[RunFiles], words: PageWords) -> Section:
-    """Everything that was measured along the training."""
+    """Everything that was measured along the training, and in words what was measured at one update only."""
     found: list[Markup] = []
+    once: list[str] = []
     for name, title in TRACED.items():
         points = [p for run in runs for p in _points(run, name, _label(run, runs))]
-        if len({p["step"] for p in points}) > 1:
+        if len({p["step"] for p in points}) == 1:
+            once.append(_measured_once(title, points))
+        elif points:
             wide = _spans_decades([p["value"] for p in points])
             said = f"{title[0].upper()}{title[1:]} over the training"
             found.append(charts.curves(points, title, said, logarithmic=wide))
     variance = [p for run in runs for p in _variance_points(run, runs, words)]
-    if len({p["step"] for p in variance}) > 1:
+    if len({p["step"] for p in variance}) == 1:
+        once.append(_measured_once("variance of the gradient", variance))
+    elif variance:
         said = f"Variance of the gradient over the training, in total and with the {words.upstream}s fixed"
         found.append(charts.curves(variance, "variance (trace)", said, logarithmic=True))
     losses = sorted({key for run in runs for row in run.metrics for key in row if key.startswith("loss/")})
@@ -151,7 +156,17 @@ def curves(runs: Sequence[RunFiles], words: PageWords) -> Section:
         found.append(blocks.missing(charts.HOW))
     else:
         found.append(blocks.missing("Nothing has been measured twice yet, so there is no curve."))
-    return Section("Curves", found)
+    return Section("Curves", [*found, *map(blocks.missing, once)])
+
+
+def _measured_once(title: str, points: Sequence[Mapping[str, Any]]) -> str:
+    """As "Measured once, FID at update 60: 3.56"; a value for each curve, with its interval if it has one."""
+    said = []
+    for p in points:
+        name = "" if p["curve"] == charts.ALONE else f"{p['curve']} "
+        ends = f" [{p['low']:.3g}, {p['high']:.3g}]" if "low" in p else ""
+        said.append(f"{name}{p['value']:.3g}{ends}")
+    return f"Measured once, {title} at update {points[0]['step']:,}: {'; '.join(said)}."
 
 
 def _spans_decades(values: Sequence[float]) -> bool:

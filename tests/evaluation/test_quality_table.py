@@ -100,6 +100,9 @@ def test_a_runs_own_fid_is_told_from_the_mean(
     one = replace(student, metrics=student.metrics[:1])
     for table in (report_table([student]), report_table([one], as_trained=True)):
         assert "during training" not in " ".join(str(table).split())
+    assert "least FID" in str(report_table([one, student]))
+    assert "±" not in str(report_table([one]))
+    assert "least FID" not in str(report_table([one]))
 
 
 def test_the_table_says_what_it_is(digits_features: ClassifierFeatures, reference: Reference) -> None:
