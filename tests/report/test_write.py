@@ -103,12 +103,13 @@ def test_what_was_measured_once_is_said_with_its_interval(tmp_path: Path) -> Non
     head = "step,loss/student,fid/fid,variance/carv/total,variance/carv/total_low,variance/carv/total_high"
     (run / "metrics.csv").write_text(f"{head}\n0,,9,,,\n50,1,,,,\n60,1,3.5,238.2,116.4,861\n")
     said = plain_words(written(run))
-    assert "Measured once, variance of the gradient at update 60: (32, 4) stratified: total 238 [116, 861]" in said
+    once = "Measured once, variance of the gradient at update 60"
+    assert f"{once}: (32, 4) stratified: total 238 [116, 861]" in said
     assert "Measured once, FID" not in said
     (run / "metrics.csv").write_text("step,fid/fid\n60,3.5\n")
     said = plain_words(written(run))
     assert "Measured once, FID at update 60: 3.5." in said
-    assert "variance of the gradient" not in said.split("Curves")[1].split("Quality")[0]
+    assert once not in said
 
 
 def test_a_finished_run_goes_on_with_what_measures_it(tmp_path: Path) -> None:
