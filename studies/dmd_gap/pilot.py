@@ -35,8 +35,6 @@ from studies.gradient import load_gradient, one_thread, price
 from studies.runs import TrainingRun, levels, seconds_per_update, train_all
 from studies.study import Row
 
-TIMED = 96
-"""Updates of a training that is timed."""
 SAME = 1.05
 """Two FIDs within this factor count as alike."""
 
@@ -61,7 +59,9 @@ def pilot(setting: Setting, folder: Path, workers: int, digits: Path) -> tuple[P
         raise UserError(
             f"{prices}: of trainings of {plan.updates} updates, now {updates}; remove it to time them anew"
         )
-    if chosen is None:
+    if chosen is None and len(setting.factors) == 1:
+        chosen = [*setting.factors] * 3
+    elif chosen is None:
         tried = try_rates(setting, plan, folder, workers)
         for arm, of_factor in tried.items():
             rows += [{"what": "rate", "arm": arm, "factor": f, "fid": fid} for f, fid in of_factor.items()]
@@ -123,8 +123,8 @@ def timed(setting: Setting, plan: Plan, folder: Path) -> Plan:
     arms = {arm.name: arm for arm in make_arms(setting, replace(plan, base=1.0, reuse=1.0))}
 
     def seconds(name: str) -> float:
-        short = replace(arms[name], name=f"pilot seconds {name}", updates=TIMED, traced=())
-        words = ("variance.every=0", "trainer.log_every=8", f"checkpoint.every={TIMED}")
+        short = replace(arms[name], name=f"pilot seconds {name}", updates=setting.timed, traced=())
+        words = ("variance.every=0", "trainer.log_every=8", f"checkpoint.every={setting.timed}")
         run = short.run(setting.pilot_seeds[0], *words)
         train_all([run], setting.config, folder, workers=1)
         return seconds_per_update(run.metrics(folder))

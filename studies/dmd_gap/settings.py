@@ -60,6 +60,8 @@ class Setting:
     factors: tuple[float, ...] = FACTORS
     traced_states: int = STATES
     """Of a run, at which variance and FID are traced."""
+    timed: int = 96
+    """Updates of a training by which the pilot times an update."""
     looked_into: tuple[int, ...] = (8, 4, 2, 1)
     """States: U over the updates of each."""
     effort: Effort = THOROUGH
@@ -72,8 +74,8 @@ class Setting:
     def quick(self) -> Setting:
         """To try it: minutes."""
         one = self.pilot_seeds[:1]
-        short = replace(self, lengths=(64,), pilot_seeds=one, seeds=2, deciding=2, ranges=1, factors=(1.0,))
-        short = replace(short, effort=TRIAL)
+        short = replace(self, lengths=(32,), pilot_seeds=one, seeds=2, deciding=2, ranges=1, factors=(1.0,))
+        short = replace(short, effort=TRIAL, traced_states=4, timed=32, looked_into=self.looked_into[-2:])
         return replace(short, words=(*self.words, "trainer.log_every=2"))  # seconds between two measurements
 
 
