@@ -12,7 +12,7 @@ still falls, each estimator's learning rate, and which R costs what (8,16) costs
     (R',1) iid           the seconds of (8,16), spent on more samples
     (R'',1) iid          the total variance of (8,16), all of it within the samples (digits)
 
-All begin as the teacher; on fashion from one state where FID has nearly stopped falling, which
+All begin as the teacher; on fashion from one state late in training, which
 `python -m studies.dmd_gap.start` makes.
 
 The part `why` then looks into states of one run: variances as the paper splits them, signal and noise,

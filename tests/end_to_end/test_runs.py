@@ -140,8 +140,7 @@ def test_resume_with_an_adaptive_proposal_is_exact_to_the_bit(
     assert not all(torch.equal(a[k], v) for k, v in networks(uniform, 6).items())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("phase", [0, 1])
+@pytest.mark.parametrize("phase", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_resume_of_a_published_kind_of_run_is_exact_to_the_bit(
     small_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, phase: int
 ) -> None:

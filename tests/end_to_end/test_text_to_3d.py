@@ -208,7 +208,6 @@ def test_a_checkpoint_is_measured_and_exported_as_of_its_step(teacher: Path, tmp
     assert analyse(gradient, None, (1, 4), 3, 4, 4, 4).step == 6
 
 
-@pytest.mark.slow
 def test_a_run_by_vsd_is_measured_with_its_fake_score(teacher: Path, tmp_path: Path) -> None:
     """Its loss is in the log; the gradient at a checkpoint has the fake score of then, and another one would
     give another; what its training takes is timed; a checkpoint has adapters and no network."""

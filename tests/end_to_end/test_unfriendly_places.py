@@ -78,7 +78,6 @@ def test_a_screen_of_ascii_shows_what_it_can(run: Path) -> None:
     assert (run / "fid.json").is_file()
 
 
-@pytest.mark.slow
 def test_a_destination_is_looked_at_before_the_work(run: Path, tmp_path: Path) -> None:
     """A folder or a device is refused before torch is loaded; a folder that is not there is made."""
     os.mkfifo(tmp_path / "pipe")
@@ -158,7 +157,6 @@ def test_two_processes_do_not_go_on_with_one_run(run: Path) -> None:
     assert [row["step"] for row in read_metrics(run / "metrics.csv")] == list(range(1, 41))
 
 
-@pytest.mark.slow
 def test_two_runs_of_one_name_have_two_folders(tmp_path: Path) -> None:
     words = (*TRAIN, f"folder={tmp_path}", "name=twin", "trainer.max_steps=2")
     assert [status for status, _ in finish([start(words), start(words)])] == [0, 0]
@@ -184,7 +182,6 @@ def test_a_run_without_its_product_makes_it_when_it_goes_on(finished: Path, run:
     assert_same_run(Path(whole), run, 4)
 
 
-@pytest.mark.slow
 def test_an_older_student_is_said_to_be_one(run: Path) -> None:
     """A run that was told to stop after its last export."""
     path = run / "checkpoints"

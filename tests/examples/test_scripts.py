@@ -18,7 +18,6 @@ def test_own_pipeline(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
-@pytest.mark.slow
 def test_advise_own_pipeline() -> None:
     """Every sampler's advice is predicted to beat one draw per camera, and strata beat iid draws."""
     ecm = load("advise_own_pipeline.py").main()

@@ -95,6 +95,17 @@ def test_prices_of_another_length_are_refused(tmp_path: Path, monkeypatch: pytes
         pilot.pilot(DIGITS, tmp_path, 1, tmp_path / "digits_pilot.json")
 
 
+def test_a_single_rate_is_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No training that chooses among one."""
+    (length,) = DIGITS.quick.lengths
+    monkeypatch.setattr(pilot, "try_lengths", lambda *_: {length: 2.0})
+    monkeypatch.delattr(pilot, "try_rates")
+    write_json(tmp_path / "digits-prices.json", asdict(replace(PLAN, updates=length)))
+    plan, rows = pilot.pilot(DIGITS.quick, tmp_path, 1, tmp_path / "digits_pilot.json")
+    assert (plan.base_factor, plan.reuse_factor, plan.more_factor) == (1, 1, 1)
+    assert rows == [{"what": "updates", "updates": length, "fid": 2.0}]
+
+
 def test_runs_of_the_pilot_are_shared_where_they_are_the_same() -> None:
     arms = {arm.name: arm for arm in make_arms(DIGITS, PLAN)}
     own = rate_run(arms[REUSE], 1.0, 100)
