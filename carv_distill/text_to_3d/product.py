@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from carv_distill.engine.folder import METRICS, write_summary
@@ -17,6 +18,8 @@ from .rendering import choose_backend
 from .scene_files import save_scene
 from .scenes import Scene
 from .states import state_at
+
+log = logging.getLogger(__name__)
 
 
 def remake(config: SDSConfig, run: Path, device: str, step: int | None) -> int:
@@ -50,6 +53,7 @@ def finish(config: SDSConfig, scene: Scene, run: Path) -> None:
     """
     o, product = config.export, run / "object"
     check_export(config, scene)
+    log.info("the mesh of %s, then its film of %d frames and its views …", product, o.frames)
     write_mesh(product, scene, o)
     write_turntable(product, scene, config.scene, o.frames, o.size, o.background, o.memory)
     step = int(read_json(product / "scene.json")["step"])

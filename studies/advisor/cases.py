@@ -16,6 +16,8 @@ OFF = ("preview.every=0", "checkpoint.keep_best=0")
 class Case:
     """A pipeline."""
 
+    part: str
+    """Of the study."""
     name: str
     config: Path
     words: tuple[str, ...]
@@ -29,10 +31,10 @@ class Case:
 
 _DMD, _SDS = ("fid.every=0", "variance.every=0"), ("export.frames=8", "export.texture=0", "clip.every=0")
 CASES = (
-    Case("distillation, pixels", Path("configs/dmd_carv.yaml"), _DMD, 300),
-    Case("distillation, latents", Path("configs/text_to_image/dmd_shapes.yaml"), _DMD, 80),
-    Case("text-to-3D, voxels", Path("configs/sds_carv.yaml"), _SDS, 150),
-    Case("text-to-3D, Gaussians", Path("configs/sds_gaussians.yaml"), _SDS, 150),
+    Case("distillation", "distillation, pixels", Path("configs/dmd_carv.yaml"), _DMD, 300),
+    Case("distillation", "distillation, latents", Path("configs/text_to_image/dmd_shapes.yaml"), _DMD, 80),
+    Case("text_to_3d", "text-to-3D, voxels", Path("configs/sds_carv.yaml"), _SDS, 150),
+    Case("text_to_3d", "text-to-3D, Gaussians", Path("configs/sds_gaussians.yaml"), _SDS, 150),
 )
 
 

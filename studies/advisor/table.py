@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -22,16 +22,19 @@ SMALL = 0.1
 SIZE, QUICK_SIZE = (17, 80, 80), (5, 32, 32)
 
 
-def measure_all(folder: Path, quick: bool, workers: int) -> dict[str, Prediction]:
-    """Of every pipeline; one after the other, as seconds are timed."""
+def measure_all(folder: Path, parts: Collection[str], quick: bool, workers: int) -> dict[str, Prediction]:
+    """Of every pipeline of these parts; one after the other, as seconds are timed."""
     updates = 8 if quick else None
-    for case in CASES:
+    cases = [case for case in CASES if case.part in parts]
+    for case in cases:
         train_all([case.run(updates)], case.config, folder, workers)
     sizes = QUICK if quick else Sizes()
-    calls = {case.name: partial(gradients.predict, folder / case.run().name, sizes) for case in CASES}
-    size = QUICK_SIZE if quick else SIZE
-    calls |= {name: partial(attributed.predict, name, size, sizes) for name in attributed.ATTRIBUTED}
-    found: dict[str, Prediction] = compute(calls, folder / "cache", 1, list(map(Path, attributed.TEACHERS)))
+    calls = {case.name: partial(gradients.predict, folder / case.run().name, sizes) for case in cases}
+    teachers: list[Path] = []
+    if "attribution" in parts:
+        size, teachers = QUICK_SIZE if quick else SIZE, list(map(Path, attributed.TEACHERS))
+        calls |= {name: partial(attributed.predict, name, size, sizes) for name in attributed.ATTRIBUTED}
+    found: dict[str, Prediction] = compute(calls, folder / "cache", 1, teachers)
     return found
 
 

@@ -103,17 +103,19 @@ def choose_length(fids: Mapping[int, float]) -> int:
 def make_plan(setting: Setting, run: Path, updates: int, folder: Path) -> Plan:
     """R′ by the prices of gradients on one thread at the end of the pilot's run, R″ by the parts of the
     variance after a quarter of it, the parity of its noise, and the seconds of an update of every arm."""
-    gradient = load_gradient(run)
+    timing, gradient = setting.timing, load_gradient(run)
     key = stream("parity", gradient.step)
-    parity = NoiseParity.measure(gradient.pipeline, gradient.parameters, key, upstreams=48, draws=16)
+    parity = NoiseParity.measure(
+        gradient.pipeline, gradient.parameters, key, upstreams=timing.parity, draws=16
+    )
 
     def seconds(upstream: int, draws: int) -> float:
-        return price(gradient, upstream, draws, repeats=20)(upstream, draws)
+        return price(gradient, upstream, draws, timing.repeats)(upstream, draws)
 
     with one_thread():
         reuse = seconds(UPSTREAM, DRAWS)
         upstream = equal_upstream(reuse, lambda r: seconds(r, 1), UPSTREAM, UPSTREAM * (DRAWS + 1))
-    equal = equal_variance(run, updates // 4)
+    equal = equal_variance(run, updates // 4, timing.upstreams)
     return timed(setting, Plan(updates, upstream, equal, parity.gate(), *[math.nan] * 5), folder)
 
 
@@ -123,8 +125,8 @@ def timed(setting: Setting, plan: Plan, folder: Path) -> Plan:
     arms = {arm.name: arm for arm in make_arms(setting, replace(plan, base=1.0, reuse=1.0))}
 
     def seconds(name: str) -> float:
-        short = replace(arms[name], name=f"pilot seconds {name}", updates=setting.timed, traced=())
-        words = ("variance.every=0", "trainer.log_every=8", f"checkpoint.every={setting.timed}")
+        short = replace(arms[name], name=f"pilot seconds {name}", updates=setting.timing.updates, traced=())
+        words = ("variance.every=0", "trainer.log_every=8", f"checkpoint.every={setting.timing.updates}")
         run = short.run(setting.pilot_seeds[0], *words)
         train_all([run], setting.config, folder, workers=1)
         return seconds_per_update(run.metrics(folder))
@@ -151,13 +153,12 @@ def equal_upstream(wanted: float, seconds: Callable[[int], float], low: int, hig
     return low
 
 
-def equal_variance(run: Path, step: int) -> int:
+def equal_variance(run: Path, step: int, upstreams: int) -> int:
     """R″ whose single draws have the total variance of (8,16): R″ = 8 (B + W)/(B + W/16), at one state."""
     gradient = load_gradient(run, step)
+    key = stream("equal", step)
     with one_thread():
-        budget = VarianceBudget.measure(
-            gradient.pipeline, gradient.parameters, stream("equal", step), upstreams=256
-        )
+        budget = VarianceBudget.measure(gradient.pipeline, gradient.parameters, key, upstreams=upstreams)
     ratio = budget.variance(1, 1) / budget.variance(1, DRAWS)
     return round(UPSTREAM * ratio)
 

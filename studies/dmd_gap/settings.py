@@ -33,6 +33,22 @@ THOROUGH, TRIAL = Effort(64), Effort(4, 20)
 """The second one says nothing."""
 
 
+class Timing(NamedTuple):
+    """What choosing the arms takes, once the length is known."""
+
+    repeats: int = 20
+    """Of a gradient, by which it is priced."""
+    parity: int = 48
+    """Upstreams, whose noise is tested for parity."""
+    upstreams: int = 256
+    """By which R″ is set."""
+    updates: int = 96
+    """Of the training by which an arm's update is timed."""
+
+
+PATIENT, BRIEF = Timing(), Timing(repeats=4, parity=16, upstreams=64, updates=32)
+
+
 @dataclass(frozen=True)
 class Setting:
     """One data set; what `DESIGN.md` fixes for it."""
@@ -60,8 +76,7 @@ class Setting:
     factors: tuple[float, ...] = FACTORS
     traced_states: int = STATES
     """Of a run, at which variance and FID are traced."""
-    timed: int = 96
-    """Updates of a training by which the pilot times an update."""
+    timing: Timing = PATIENT
     looked_into: tuple[int, ...] = (8, 4, 2, 1)
     """States: U over the updates of each."""
     effort: Effort = THOROUGH
@@ -75,8 +90,9 @@ class Setting:
         """To try it: minutes."""
         one = self.pilot_seeds[:1]
         short = replace(self, lengths=(32,), pilot_seeds=one, seeds=2, deciding=2, ranges=1, factors=(1.0,))
-        short = replace(short, effort=TRIAL, traced_states=4, timed=32, looked_into=self.looked_into[-2:])
-        return replace(short, words=(*self.words, "trainer.log_every=2"))  # seconds between two measurements
+        short = replace(short, effort=TRIAL, timing=BRIEF, looked_into=self.looked_into[-2:])
+        words = (*self.words, "trainer.log_every=2")  # seconds between two measurements
+        return replace(short, traced_states=4, words=words)
 
 
 DIGITS = Setting(

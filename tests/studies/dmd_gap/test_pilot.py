@@ -82,7 +82,7 @@ def test_single_draws_of_the_variance_of_sixteen(
         **parts, within_level=none, within_noise=none, total=total, squared_norm=none, upstreams=2
     )
     monkeypatch.setattr(VarianceBudget, "measure", lambda *_, **__: budget)
-    assert pilot.equal_variance(Path("run"), 64) == equal
+    assert pilot.equal_variance(Path("run"), 64, upstreams=2) == equal
     assert asked == [(Path("run"), 64)]
     assert (between + within) / equal == pytest.approx((between + within / 16) / 8, rel=0.04)
 
