@@ -17,7 +17,8 @@ All begin as the teacher; on fashion from one state late in training, which
 
 The part `why` then looks into states of one run: variances as the paper splits them, signal and noise,
 and how far the fake score lags behind (`<data>_states.json` and `.png`); `rule` tests whether a run's own
-budget says if quality would follow (`rule.json`): `text_to_image` is trained for it alone.
+budget says if quality would follow (`rule.json`): `text_to_image` is trained for it alone. `--quick` tries
+all parts on digits in half an hour on two free cores, and its numbers say nothing.
 
 The paper (arXiv 2605.21489, one-step distillation) finds 16 and 32 times less variance and no better FID.
 """
