@@ -76,7 +76,8 @@ def ecm_frontier(c: Comparison) -> Figure:
         axes.plot(k, [e.value for e in found], color=colour, label=arm, **marked(colour))
         draw_band(axes, k, [e.low for e in found], [e.high for e in found], colour)
     base = c.base
-    bound = largest_ecm(base.between.value, base.draws * base.within.value, c.cost, base.draws)
+    there = c.cost.at(base.upstream)
+    bound = largest_ecm(base.between.value, base.draws * base.within.value, there, base.draws)
     axes.axhline(bound, color="0.4", ls=":", label="bound of iid draws, any K")
     axes.set(
         xlabel="K, draws per upstream sample",

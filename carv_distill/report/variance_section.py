@@ -106,7 +106,7 @@ def _explorer(
             f" Its W/B is {shown(ratios[0])} or more, as the variance between {upstream}s is not told from 0."
         )
     finite = ratios[0], min(ratios[1], 100 * max(ratio, 1e-9))
-    other = cost.get("other", 0.0) / cost["draw"]
+    other = (cost.get("other", 0.0) + cost.get("calls", 0.0)) / cost["draw"]
     return [
         blocks.text(said),
         explorer(cost["kappa"], ratio, other, own[0] if own else base, finite, own, upstream),

@@ -96,26 +96,27 @@ def advise(
 ) -> Advice:
     """Searches all the given K, and for each the R that the budget allows.
 
-    Without `other` costs V·c does not depend on R: then the least R unless the budget is to be used up. With
-    them a larger R always pays, so a budget is needed.
+    Without fixed costs (`other` and `calls`) V·c does not depend on R: then the least R unless the budget is
+    to be used up. With them a larger R always pays, so a budget is needed.
 
     Args:
-        max_cost: of one iteration, in the unit of `cost`; None allows only the least R, and needs other = 0.
+        max_cost: of one iteration, in the unit of `cost`; None allows only the least R, and needs costs
+            without a fixed part.
         baseline: (R, K) that the predicted ECM is against.
         baseline_model: variance of the baseline's sampler; `model` by default.
         draws: every K that is tried.
         least_upstream: the smallest R that is tried.
 
     Raises:
-        ValueError: a budget that does not pay for the smallest R and K, or none although `cost.other` > 0.
+        ValueError: a budget that does not pay for the smallest R and K, or none although `cost.fixed` > 0.
     """
-    if max_cost is None and cost.other > 0:
-        raise ValueError("max_cost is needed where an iteration has other costs: more upstream always pays")
+    if max_cost is None and cost.fixed > 0:
+        raise ValueError("max_cost is needed where an iteration has fixed costs: more upstream always pays")
     choices = []
     for k in draws:
         paid = float(least_upstream)
         if max_cost is not None:
-            paid = (max_cost - cost.other) / (cost(1, k) - cost.other)
+            paid = (max_cost - cost.fixed) / (cost(1, k) - cost.fixed)
         upstream = math.floor(paid * (1 + 1e-9))  # rounding must not exclude what costs exactly max_cost
         if upstream >= least_upstream:
             choices.append((model.variance(upstream, k) * cost(upstream, k), -upstream, k))

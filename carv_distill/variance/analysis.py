@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ParamSpec
 
 import torch
@@ -196,20 +196,7 @@ def analyse(
         progress(f"{next(told)} of {every}: {what}")
 
     begin("costs of the stages")
-    timer = StageTimer(g.device)
-    with g.context():
-        g.time_other(timer)
-    time_stages(g.sample, p, g.sampler, g.upstream, g.draws, timer, chunk=g.chunk)
-    cost = CostModel.measured(timer)
-    cost = replace(cost, other=cost.other / g.shares)
-    for name in timer.seconds:
-        if timer.spread(name) > BUSY:
-            log.warning(
-                "seconds of stage %s vary (quartiles %.1f times apart): the machine is busy, so costs, ECM "
-                "and advice are rough",
-                name,
-                timer.spread(name),
-            )
+    cost = _time(g, {(upstream, min(draws)), (upstream, max(draws))})
     begin(f"budget: {budget_upstreams} upstream samples × 8 draws")
     budget = VarianceBudget.measure(
         g.sample, p, own("budget"), None, budget_upstreams, levels=4, noises=2, chunk=g.chunk
@@ -242,6 +229,30 @@ def analyse(
     proposals = {"importance": importance, "Neyman": neyman}
     setting = (own_arm, g.upstream, g.draws)
     return Analysis(g.step, setting, g.shares, comparison, profile, parity, noise, proposals, advice, check)
+
+
+def _time(g: MeasuredGradient, sizes: Collection[tuple[int, int]]) -> CostModel:
+    """Costs from the seconds of the stages at the gradient's own (R, K) and at others, as what is compared is
+    smaller and larger than it, and small batches cost more each."""
+    timed: dict[tuple[int, int], StageTimer] = {}
+    with g.context():
+        g.time_other(other := StageTimer(g.device))
+    plain = NoiseLevelSampler(Proposal.uniform(), "iid")
+    for r, k in sorted({(g.upstream, g.draws), *sizes}):
+        sampler = g.sampler if (r, k) == (g.upstream, g.draws) else plain
+        timed[r, k] = StageTimer(g.device)
+        time_stages(g.sample, g.parameters, sampler, r, k, timed[r, k], chunk=g.chunk)
+    for name in {name: None for timer in (other, *timed.values()) for name in timer.seconds}:
+        spread = max(timer.spread(name) for timer in (other, *timed.values()) if name in timer.seconds)
+        if spread > BUSY:
+            log.warning(
+                "seconds of stage %s vary (quartiles %.1f times apart): the machine is busy, so costs, ECM "
+                "and advice are rough",
+                name,
+                spread,
+            )
+    besides = other.median("other") / g.shares if other.seconds.get("other") else 0.0
+    return CostModel.fitted(timed, besides)
 
 
 def _tell(finite: FiniteDraws) -> None:

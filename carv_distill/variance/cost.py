@@ -6,11 +6,13 @@ import math
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from scipy.optimize import nnls
 from torch import Tensor
 
 from carv_distill.carv import Chunk, NoiseLevelSampler, carv_loss, stream
@@ -102,13 +104,16 @@ def time_stages(
 
 @dataclass(frozen=True)
 class CostModel:
-    """Cost of one iteration, c(R, K) = other + R (upstream + backward + K · draw), in one unit throughout.
+    """Cost of one iteration, c(R, K) = other + calls + R (upstream + backward + K · draw), in one unit
+    throughout.
 
     Args:
-        upstream: of one upstream sample: render and encode, or the generator's forward.
-        draw: of one re-noising: the frozen networks' forward.
-        backward: from one x back to the parameters.
+        upstream: of one more upstream sample: render and encode, or the generator's forward.
+        draw: of one more re-noising: the frozen networks' forward.
+        backward: from one more x back to the parameters.
         other: of an iteration, whatever R and K: in DMD the fake score's updates, the optimiser, the EMA.
+        calls: of a gradient, whatever R and K: what a call takes besides its samples, for which small batches
+            cost more each.
 
     Raises:
         ValueError: a cost that is negative or not finite, or draw = 0 (then K would be free).
@@ -118,9 +123,10 @@ class CostModel:
     draw: float
     backward: float = 0.0
     other: float = 0.0
+    calls: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("upstream", "draw", "backward", "other"):
+        for name in ("upstream", "draw", "backward", "other", "calls"):
             value = getattr(self, name)
             if not 0 <= value < float("inf") or (name == "draw" and value == 0):
                 raise ValueError(f"cost {name} must be finite and positive, found {value}")
@@ -132,9 +138,40 @@ class CostModel:
 
     @classmethod
     def measured(cls, timer: StageTimer) -> CostModel:
-        """Medians of the stages upstream, draw, backward and, where it was timed, other."""
+        """Medians of the stages upstream, draw, backward and, where it was timed, other, at one (R, K): right
+        there, and too high for more, too low for less."""
         other = timer.median("other") if timer.seconds.get("other") else 0.0
         return cls(timer.median("upstream"), timer.median("draw"), timer.median("backward"), other)
+
+    @classmethod
+    def fitted(cls, timed: Mapping[tuple[int, int], StageTimer], other: float = 0.0) -> CostModel:
+        """Of stages that were timed at several (R, K): a + b n seconds for each, n its samples or its R K
+        draws, a and b ≥ 0 of least relative squares over the medians; b is the price, and `calls` the sum of
+        all a. Where only one n was timed, or more take no longer, it is the largest one's share.
+
+        Raises:
+            ValueError: nothing was timed.
+        """
+        if not timed:
+            raise ValueError("stages were timed at no (R, K)")
+
+        def line(name: str, units: Callable[[int, int], int]) -> tuple[float, float]:
+            found = {at: units(*at) for at in timed}
+            return fitted_line(list(found.values()), [timed[at].median(name) * n for at, n in found.items()])
+
+        upstream, backward = (line(name, lambda r, _: r) for name in ("upstream", "backward"))
+        draw = line("draw", lambda r, k: r * k)
+        fixed = upstream[0] + backward[0] + draw[0]
+        return cls(upstream[1], draw[1], backward[1], other, fixed)
+
+    def at(self, upstream: int) -> CostModel:
+        """The same at this R, whatever K: its samples share the calls, which so are part of theirs."""
+        return replace(self, upstream=self.upstream + self.calls / upstream, calls=0.0)
+
+    @property
+    def fixed(self) -> float:
+        """Of an iteration, whatever R and K."""
+        return self.other + self.calls
 
     @property
     def sample(self) -> float:
@@ -148,7 +185,19 @@ class CostModel:
 
     def __call__(self, upstream: int, draws: int) -> float:
         """c(R, K)."""
-        return self.other + upstream * (self.sample + draws * self.draw)
+        return self.fixed + upstream * (self.sample + draws * self.draw)
+
+
+def fitted_line(units: Sequence[int], seconds: Sequence[float]) -> tuple[float, float]:
+    """(a, b) of seconds a + b n, both ≥ 0, by least squares of the relative errors; through 0 by the largest
+    n where there is one n alone, or the line would not rise."""
+    n, t = np.asarray(units, dtype=float), np.asarray(seconds, dtype=float)
+    largest = n == n.max()
+    share = 0.0, float(np.median(t[largest]) / n.max())
+    if largest.all():
+        return share
+    (a, b), _ = nnls(np.column_stack([1 / t, n / t]), np.ones(len(t)))
+    return (float(a), float(b)) if b > 0 else share
 
 
 def relative_efficiency(uniform: Estimate, method: Estimate, paired: bool = False) -> Estimate:
@@ -171,8 +220,8 @@ def ecm(
 
 
 def largest_ecm(between: float, within: float, cost: CostModel, draws: int = 1) -> float:
-    """What no (R, K) with iid draws exceeds, against K = `draws` and without `other`: the greatest over whole
-    k ≥ 1 of
+    """What no (R, K) with iid draws exceeds, against K = `draws` and without `other` and `calls`: the
+    greatest over whole k ≥ 1 of
 
         (V_B + V_W/K)(c_u + K c_d) / ((V_B + V_W/k)(c_u + k c_d)),
 
@@ -188,7 +237,8 @@ def largest_ecm(between: float, within: float, cost: CostModel, draws: int = 1) 
 
 
 def best_draws(between: float, within: float, cost: CostModel) -> float:
-    """K* = √(c_up V_within/(c_draw V_between)), the real-valued optimum of iid draws without `other`.
+    """K* = √(c_up V_within/(c_draw V_between)), the real-valued optimum of iid draws without `other` and
+    `calls`.
 
     Twice as many draws cost at most 12.5 % more variance × cost.
     """
@@ -206,5 +256,5 @@ def best_whole_draws(between: float, within: float, cost: CostModel) -> float:
 
 
 def _price(between: float, within: float, cost: CostModel, draws: float) -> float:
-    """Variance × cost of K iid draws of one sample, without `other`."""
+    """Variance × cost of K iid draws of one sample, without `other` and `calls`."""
     return (between + within / draws) * (cost.sample + draws * cost.draw)

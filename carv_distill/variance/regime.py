@@ -18,30 +18,36 @@ class Regime:
     """A pipeline's place: by the variance of a single draw within an upstream sample over that between them,
     ρ = W/B, and by what an upstream sample costs in draws, κ.
 
-        ECM(K) = (1 + ρ)(κ + 1) / ((1 + ρ/K)(κ + K)),
+        ECM(K) = (1 + ρ)(κ′ + 1) / ((1 + ρ/K)(κ′ + K)),
 
-    of iid draws; strata and importance come on top of it.
+    of iid draws, κ′ = κ + (calls/draw)/R; strata and importance come on top of it.
     """
 
     within_over_between: Estimate | None
     """Paired over upstream samples: what a sample adds to one it takes from the other. None where the part
     between samples is not told from 0."""
     kappa: float
+    calls: float
+    """Of a gradient, in draws; its R samples share them."""
+    upstream: int
+    """R."""
     gain: float
     """The greatest ECM(K), over whole K ≥ 1: at least 1."""
     draws: float
     """Where that is; infinite where nothing lies between upstream samples."""
 
     @classmethod
-    def of(cls, budget: VarianceBudget, cost: CostModel) -> Regime:
-        """From what was measured."""
-        between, within = budget.between.value, budget.within.value
+    def of(cls, budget: VarianceBudget, cost: CostModel, upstream: int = 1) -> Regime:
+        """From what was measured, at R samples."""
+        between, within, there = budget.between.value, budget.within.value, cost.at(upstream)
         seen = budget.between.low > 0 and budget.within.value > 0
         return cls(
             paired_ratio(budget.within, budget.between) if seen else None,
             cost.kappa,
-            largest_ecm(between, within, cost),
-            best_whole_draws(between, within, cost),
+            cost.calls / cost.draw,
+            upstream,
+            largest_ecm(between, within, there),
+            best_whole_draws(between, within, there),
         )
 
     def sentences(self) -> list[str]:
@@ -51,17 +57,20 @@ class Regime:
             share = "the variance between upstream samples is not told from 0"
         else:
             share = f"W/B = {with_interval(self.within_over_between, '.3g')}"
-        place = f"Its place: {share}, and an upstream sample costs κ = {self.kappa:.2g} draws."
+        place = f"Its place: {share}, and an upstream sample costs κ = {self.kappa:.2g} draws"
+        alone = "Reuse alone"
+        if self.calls:
+            alone = f"At R = {self.upstream} reuse alone"
+            place += f", the calls of a gradient {self.calls:.2g} more, whatever their size"
         if self.gain >= PAYS:
-            return [
-                f"{place} Reuse alone can give {self.gain:.1f} × the gradients of K = 1, at {draws} draws."
-            ]
-        if self.within_over_between is not None and self.within_over_between.value < self.kappa:
+            return [f"{place}. {alone} can give {self.gain:.1f} × the gradients of K = 1, at {draws} draws."]
+        shared = self.kappa + self.calls / self.upstream
+        if self.within_over_between is not None and self.within_over_between.value < shared:
             moves = (
                 "W/B is what is small: a teacher with more entropy given its condition, or what is random in "
                 "an upstream sample drawn anew with every draw, would raise it"
             )
         else:
             moves = "κ is what is small: cheaper draws, or dearer upstream samples, would raise it"
-        gain = f"Reuse alone can give {self.gain:.2f} × the gradients of K = 1: it is not where reuse pays."
-        return [f"{place} {gain} {moves}."]
+        gain = f"{alone} can give {self.gain:.2f} × the gradients of K = 1: it is not where reuse pays."
+        return [f"{place}. {gain} {moves}."]

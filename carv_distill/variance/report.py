@@ -139,10 +139,16 @@ def _costs(c: Comparison) -> Table:
         "upstream, per sample": c.cost.upstream,
         "draw, per draw": c.cost.draw,
         "backward, per sample": c.cost.backward,
+        "calls, per gradient": c.cost.calls,
         "other, per iteration": c.cost.other,
     }
     rows = [(name, number(1e3 * seconds)) for name, seconds in stages.items()]
-    return Table("Cost, medians", ("stage", "milliseconds"), rows)
+    return Table(
+        "Cost",
+        ("stage", "milliseconds"),
+        rows,
+        "Lines through medians at several (R, K): what one more takes, and what calls take besides.",
+    )
 
 
 def _parity(parity: NoiseParity, noise: str) -> Table:
@@ -223,7 +229,7 @@ def conclusions(a: Analysis) -> list[str]:
     )
     if check.ecm.low < own < check.ecm.high:
         sentences.append("That does not tell it from the run's own; more --pairs would.")
-    return [*sentences, *Regime.of(c.budget, c.cost).sentences()]
+    return [*sentences, *Regime.of(c.budget, c.cost, base.upstream).sentences()]
 
 
 def largest_reduction(a: Analysis) -> Estimate | None:
@@ -251,7 +257,7 @@ def analysis_dict(a: Analysis) -> dict[str, Any]:
         for row in c.rows
     ]
     between, within = c.budget.between.value, c.budget.within.value
-    place = Regime.of(c.budget, c.cost).within_over_between
+    place, there = Regime.of(c.budget, c.cost).within_over_between, c.cost.at(c.base.upstream)
     return {
         "step": a.step,
         "own": {"sampler": arm, "upstream": r, "draws": k, "shares": a.shares},
@@ -259,8 +265,8 @@ def analysis_dict(a: Analysis) -> dict[str, Any]:
         "cost": asdict(c.cost) | {"kappa": c.cost.kappa},
         "rows": rows,
         "within_over_between": None if place is None else estimate_dict(place),
-        "best_draws_iid": best_draws(between, within, c.cost) if between > 0 else None,
-        "largest_ecm_iid": largest_ecm(between, within, c.cost),
+        "best_draws_iid": best_draws(between, within, there) if between > 0 else None,
+        "largest_ecm_iid": largest_ecm(between, within, there),
         "advice": {name: asdict(advice) for name, advice in a.advice.items()},
         "advised": a.best,
         "predicted": estimate_dict(a.predicted),

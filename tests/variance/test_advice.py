@@ -22,7 +22,7 @@ class Components:
 
 def test_advice_is_the_best_of_all_integers() -> None:
     for between, kappa, other, limit in itertools.product((0.1, 1), (0.5, 8), (0, 30), (50.0, 200.0)):
-        model, cost = Components(between, 10.0), CostModel(kappa, 1.0, 0.0, other)
+        model, cost = Components(between, 10.0), CostModel(kappa, 1.0, 0.0, other, calls=3.0)
         found = advise(model, cost, max_cost=limit)
         assert found.cost <= limit
         best = min(
@@ -45,6 +45,8 @@ def test_without_other_costs_one_sample_is_advised() -> None:
 def test_other_costs_need_a_budget_and_make_draws_nearly_free() -> None:
     cost = CostModel(1.0, 1.0, other=100.0)
     with pytest.raises(ValueError, match="max_cost is needed"):
+        advise(Components(1.0, 1.0), CostModel(1.0, 1.0, calls=1.0))
+    with pytest.raises(ValueError, match="max_cost is needed"):
         advise(Components(1.0, 1.0), cost)
     with pytest.raises(ValueError, match="does not pay"):
         advise(Components(1.0, 1.0), cost, max_cost=50)
@@ -54,7 +56,7 @@ def test_what_costs_exactly_the_budget_is_allowed() -> None:
     """The run's own (R, K) at its own cost, 2000 random cases: nothing worse is ever advised."""
     g = random.Random(0)
     for _ in range(2000):
-        cost = CostModel(*(g.uniform(0.01, 2) for _ in range(4)))
+        cost = CostModel(*(g.uniform(0.01, 2) for _ in range(5)))
         r, k = g.randint(1, 64), g.randint(1, 64)
         model = Components(g.uniform(0, 2), g.uniform(0.1, 20))
         found = advise(model, cost, max_cost=cost(r, k), draws=[k])

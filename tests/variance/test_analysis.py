@@ -58,7 +58,7 @@ def test_parts_agree_with_the_closed_form(analysis: Analysis) -> None:
 def test_tables_and_json_hold_the_numbers(analysis: Analysis) -> None:
     """Nothing wraps in a plain terminal; the last sentences say what to do."""
     tables = analysis_tables(analysis)
-    assert [len(t.rows) for t in tables] == [10, 4, 10, 10, 4, 2, 5]
+    assert [len(t.rows) for t in tables] == [10, 4, 10, 10, 5, 2, 5]
     names = {row[0] for row in tables[0].rows}
     assert {r.arm for r in analysis.comparison.rows} | {"R", "K", "RE", "ECM"} <= names
     assert max(len(line) for table in tables for line in str(table).splitlines()) <= 80
@@ -252,6 +252,32 @@ def test_other_costs_are_timed() -> None:
     assert analysis.comparison.cost.other == 7.0
     assert max(rows) == 3  # in the pilots, too
     assert analysis.check.seconds > 7
+
+
+def test_costs_are_of_the_sizes_that_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run at K = 4 whose calls take long: (2, 1) is priced by what it takes, not by a half of (2, 4)'s
+    draws. With ECM by the true seconds of both sizes."""
+    sizes: list[tuple[int, int]] = []
+
+    def stages(
+        pipeline: object, parameters: object, sampler: object, r: int, k: int, timer: StageTimer, **_: object
+    ) -> None:
+        sizes.append((r, k))
+        for name, seconds, n in (("upstream", 3.0 * r, r), ("draw", 10.0 + r * k, r * k), ("backward", r, r)):
+            timer.seconds[name] = [seconds / n] * 2
+
+    monkeypatch.setattr("carv_distill.variance.analysis.time_stages", stages)
+    own = gradient_of(MODEL)
+    analysis = analyse(own, 2, (1, 8), 3, 3, 2, 2)
+    assert sizes[:-1] == sorted({(own.upstream, own.draws), (2, 1), (2, 8)})  # the last one is the check's
+    cost = analysis.comparison.cost
+    assert (cost.calls, cost.draw, cost.sample) == pytest.approx((10.0, 1.0, 4.0))
+    for r, k in ((2, 1), (2, 8), (own.upstream, own.draws)):
+        assert cost(r, k) - cost.other == pytest.approx(10 + r * (4 + k))
+    row = analysis.comparison.row("uniform", 8)
+    paid = (10 + 2 * 5) / (10 + 2 * 12)
+    less = analysis.comparison.base.total.value / row.total.value
+    assert analysis.comparison.ecm(row).value == pytest.approx(less * paid)
 
 
 def test_of_several_shares_costs_are_of_one() -> None:

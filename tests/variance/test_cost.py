@@ -37,10 +37,53 @@ def test_cost_is_linear_in_r_and_k() -> None:
     assert CostModel.declared(4)(2, 3) == 2 * 7
 
 
+def test_calls_cost_once_a_gradient_and_are_shared_by_its_samples() -> None:
+    """κ is of one more; at a given R the calls are part of its samples, for every K."""
+    cost = CostModel(upstream=2, draw=0.5, backward=3, other=7, calls=4)
+    assert cost(3, 4) == 7 + 4 + 3 * (5 + 2)
+    assert cost.fixed == 11
+    assert cost.kappa == 10
+    for k in (1, 2, 16):
+        assert cost.at(8)(8, k) == cost(8, k)
+    assert cost.at(8).kappa == 11
+
+
 @pytest.mark.parametrize("wrong", [{"upstream": -1.0}, {"draw": 0.0}, {"other": math.nan}])
 def test_an_impossible_cost_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         CostModel(**{"upstream": 1.0, "draw": 1.0, **wrong})
+
+
+def timed(seconds: dict[str, tuple[float, float]], upstream: int, draws: int) -> StageTimer:
+    """Of stages that take a + b n seconds: per unit, as stages are timed."""
+    timer, units = StageTimer(), {"upstream": upstream, "backward": upstream, "draw": upstream * draws}
+    for name, (a, b) in seconds.items():
+        timer.seconds[name] = [(a + b * units[name]) / units[name]] * 3
+    return timer
+
+
+def test_costs_of_several_sizes_are_lines_through_them() -> None:
+    """Exact where seconds are: slopes are the prices, and what a call takes besides is of the gradient."""
+    stages = {"upstream": (1.0, 2.0), "backward": (0.5, 3.0), "draw": (4.0, 0.25)}
+    sizes = [(8, 1), (32, 4), (8, 16)]
+    cost = CostModel.fitted({at: timed(stages, *at) for at in sizes}, other=7.0)
+    assert (cost.upstream, cost.backward, cost.draw) == pytest.approx((2.0, 3.0, 0.25))
+    assert (cost.calls, cost.other) == pytest.approx((5.5, 7.0))
+    for r, k in (*sizes, (2, 2), (64, 1)):
+        assert cost(r, k) == pytest.approx(7 + 5.5 + r * 5 + r * k * 0.25)
+    with pytest.raises(ValueError, match="timed at no"):
+        CostModel.fitted({})
+
+
+def test_at_one_size_or_where_more_take_no_longer_the_price_is_the_largest_ones_share() -> None:
+    """A line through one point, or a falling one, says nothing of what one more takes."""
+    same = {"upstream": (1.0, 2.0), "backward": (0.0, 3.0), "draw": (4.0, 0.25)}
+    cost = CostModel.fitted({at: timed(same, *at) for at in ((2, 1), (2, 8))})
+    assert (cost.upstream, cost.backward, cost.draw) == pytest.approx((2.5, 3.0, 0.25))
+    assert cost.calls == pytest.approx(4.0)
+    flat = same | {"draw": (4.0, 0.0)}
+    cost = CostModel.fitted({at: timed(flat, *at) for at in ((2, 1), (2, 8))})
+    assert (cost.draw, cost.calls) == pytest.approx((4 / 16, 0.0))
 
 
 def test_a_timer_gives_medians_per_piece() -> None:

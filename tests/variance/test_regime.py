@@ -45,3 +45,18 @@ def test_what_it_says() -> None:
     assert "not told from 0" in unseen
     (nothing,) = Regime.of(budget(-0.1, 3.0), CostModel.declared(4.0)).sentences()
     assert "as many as time allows" in nothing
+
+
+def test_calls_make_reuse_worth_more_at_few_samples() -> None:
+    """ECM at this R with the calls in every gradient: the greatest over K, and κ stays that of one more."""
+    rho, cost = 6.0, CostModel(1.5, 1.0, calls=4.0)
+    for r in (1, 8):
+        place = Regime.of(budget(1.0, rho), cost, r)
+
+        def ecm(k: int, r: int = r) -> float:
+            return (1 + rho) * cost(r, 1) / ((1 + rho / k) * cost(r, k))
+
+        best = max(range(1, 1000), key=ecm)
+        assert (place.gain, place.draws, place.kappa) == (pytest.approx(ecm(best), rel=1e-12), best, 1.5)
+    (said,) = Regime.of(budget(1.0, rho), cost, 1).sentences()
+    assert "κ = 1.5 draws, the calls of a gradient 4 more, whatever their size. At R = 1 reuse alone" in said
