@@ -151,7 +151,7 @@ def measure(repetitions: int) -> list[dict[str, float | int | str]]:
                 if n <= 32:
                     made = list(budgets(draw, n, dim, few, name))
                     row["between"] = share((b.between for b in made), dim * variance)
-                    places = (Regime.of(b, CostModel.declared(1.0)).within_over_between for b in made)
+                    places = (Regime.of(b, CostModel.declared(1.0), 1).within_over_between for b in made)
                     row["place"] = share([p for p in places if p is not None], 2 / variance)
                 rows.append(row)
                 print(json.dumps(row, ensure_ascii=False), flush=True)

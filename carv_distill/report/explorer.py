@@ -35,7 +35,7 @@ def explorer(
     Args:
         kappa: an upstream sample's cost in draws.
         ratio: W/B, within over between of a single draw.
-        other: what an iteration costs beside its gradient, in draws.
+        other: what an iteration costs whatever R and K, in draws.
         base: R of the baseline (R, 1).
         ratios: an interval of W/B, which the slider covers too.
         own: the run's (R, K), which is outlined.

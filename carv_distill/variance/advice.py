@@ -116,7 +116,7 @@ def advise(
     for k in draws:
         paid = float(least_upstream)
         if max_cost is not None:
-            paid = (max_cost - cost.fixed) / (cost(1, k) - cost.fixed)
+            paid = (max_cost - cost.fixed) / (cost.sample + k * cost.draw)
         upstream = math.floor(paid * (1 + 1e-9))  # rounding must not exclude what costs exactly max_cost
         if upstream >= least_upstream:
             choices.append((model.variance(upstream, k) * cost(upstream, k), -upstream, k))

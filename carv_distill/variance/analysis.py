@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import ParamSpec
@@ -25,6 +25,8 @@ from .profile import NoiseLevelProfile
 
 log = logging.getLogger(__name__)
 
+TURNS = 5
+"""Of all sizes that are timed, two rounds each."""
 BUSY = 1.5
 """Upper over lower quartile of a stage's seconds from which on the user is told."""
 
@@ -196,7 +198,7 @@ def analyse(
         progress(f"{next(told)} of {every}: {what}")
 
     begin("costs of the stages")
-    cost = _time(g, {(upstream, min(draws)), (upstream, max(draws))})
+    cost = _time(g, upstream, draws)
     begin(f"budget: {budget_upstreams} upstream samples × 8 draws")
     budget = VarianceBudget.measure(
         g.sample, p, own("budget"), None, budget_upstreams, levels=4, noises=2, chunk=g.chunk
@@ -231,17 +233,27 @@ def analyse(
     return Analysis(g.step, setting, g.shares, comparison, profile, parity, noise, proposals, advice, check)
 
 
-def _time(g: MeasuredGradient, sizes: Collection[tuple[int, int]]) -> CostModel:
-    """Costs from the seconds of the stages at the gradient's own (R, K) and at others, as what is compared is
-    smaller and larger than it, and small batches cost more each."""
-    timed: dict[tuple[int, int], StageTimer] = {}
+def _time(g: MeasuredGradient, upstream: int, draws: Sequence[int]) -> CostModel:
+    """Costs by lines through the seconds of the stages at the gradient's own (R, K) and at the least and most
+    draws that are compared, as small batches cost more each; where all these have one R, at four times as
+    many samples, too, if they fit. In turn, so that what disturbs the machine disturbs all alike."""
+    compared = [(upstream, min(draws)), (upstream, max(draws))]
+    if upstream == g.upstream:
+        compared.append((4 * upstream, min(draws)))
+    sizes = dict.fromkeys(compared, NoiseLevelSampler(Proposal.uniform(), "iid"))
+    sizes[g.upstream, g.draws] = g.sampler
     with g.context():
         g.time_other(other := StageTimer(g.device))
-    plain = NoiseLevelSampler(Proposal.uniform(), "iid")
-    for r, k in sorted({(g.upstream, g.draws), *sizes}):
-        sampler = g.sampler if (r, k) == (g.upstream, g.draws) else plain
-        timed[r, k] = StageTimer(g.device)
-        time_stages(g.sample, g.parameters, sampler, r, k, timed[r, k], chunk=g.chunk)
+    timed = {size: StageTimer(g.device) for size in sizes}
+    for _, (r, k) in itertools.product(range(TURNS), sizes):
+        if (r, k) not in timed:
+            continue
+        try:
+            time_stages(g.sample, g.parameters, sizes[r, k], r, k, timed[r, k], repeats=2, chunk=g.chunk)
+        except torch.OutOfMemoryError:
+            if r <= g.upstream:
+                raise
+            del timed[r, k]
     for name in {name: None for timer in (other, *timed.values()) for name in timer.seconds}:
         spread = max(timer.spread(name) for timer in (other, *timed.values()) if name in timer.seconds)
         if spread > BUSY:

@@ -20,6 +20,9 @@ from carv_distill.carv import Chunk, NoiseLevelSampler, carv_loss, stream
 from .estimate import Estimate, paired_ratio, ratio, scaled
 from .pipeline import Pipeline, flat_gradient, sample_upstream
 
+LEAST_SLOPE = 0.1
+"""Of the largest size's share, that one more takes at least by a line."""
+
 
 class StageTimer:
     """Wall-clock seconds of named stages, with the device synchronised at both ends.
@@ -145,9 +148,9 @@ class CostModel:
 
     @classmethod
     def fitted(cls, timed: Mapping[tuple[int, int], StageTimer], other: float = 0.0) -> CostModel:
-        """Of stages that were timed at several (R, K): a + b n seconds for each, n its samples or its R K
-        draws, a and b ≥ 0 of least relative squares over the medians; b is the price, and `calls` the sum of
-        all a. Where only one n was timed, or more take no longer, it is the largest one's share.
+        """Of stages that were timed at several (R, K): a line a + b n for each (:func:`fitted_line`), n its
+        samples or its R K draws; b is the price, and `calls` the sum of all a. Above the largest n that was
+        timed the lines are an extrapolation.
 
         Raises:
             ValueError: nothing was timed.
@@ -189,15 +192,17 @@ class CostModel:
 
 
 def fitted_line(units: Sequence[int], seconds: Sequence[float]) -> tuple[float, float]:
-    """(a, b) of seconds a + b n, both ≥ 0, by least squares of the relative errors; through 0 by the largest
-    n where there is one n alone, or the line would not rise."""
-    n, t = np.asarray(units, dtype=float), np.asarray(seconds, dtype=float)
+    """(a, b) of seconds a + b n, by least squares of the relative errors over a ≥ 0 and b from a tenth of the
+    largest n's share on: where more take hardly longer, what one more takes is lost in the noise, and with it
+    what K = 64 would cost. Of one n alone b is its share, and a = 0."""
+    n, t = np.asarray(units, dtype=float), np.maximum(np.asarray(seconds, dtype=float), 1e-12)
     largest = n == n.max()
-    share = 0.0, float(np.median(t[largest]) / n.max())
+    share = float(np.median(t[largest]) / n.max())
     if largest.all():
-        return share
-    (a, b), _ = nnls(np.column_stack([1 / t, n / t]), np.ones(len(t)))
-    return (float(a), float(b)) if b > 0 else share
+        return 0.0, share
+    least = LEAST_SLOPE * share
+    (a, more), _ = nnls(np.column_stack([1 / t, n / t]), 1 - least * n / t)
+    return float(a), least + float(more)
 
 
 def relative_efficiency(uniform: Estimate, method: Estimate, paired: bool = False) -> Estimate:
@@ -220,8 +225,8 @@ def ecm(
 
 
 def largest_ecm(between: float, within: float, cost: CostModel, draws: int = 1) -> float:
-    """What no (R, K) with iid draws exceeds, against K = `draws` and without `other` and `calls`: the
-    greatest over whole k ≥ 1 of
+    """What no K of iid draws exceeds, against K = `draws`, and without fixed costs no (R, K): the greatest
+    over whole k ≥ 1 of
 
         (V_B + V_W/K)(c_u + K c_d) / ((V_B + V_W/k)(c_u + k c_d)),
 
@@ -229,6 +234,7 @@ def largest_ecm(between: float, within: float, cost: CostModel, draws: int = 1) 
 
     Args:
         between, within: V_B and V_W of one sample and one draw; a negative estimate counts as zero.
+        cost: whose `other` and `calls` are left out; of one R with its calls by :meth:`CostModel.at`.
     """
     between, within = max(between, 0.0), max(within, 0.0)
     best = best_whole_draws(between, within, cost)

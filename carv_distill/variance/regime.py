@@ -37,7 +37,7 @@ class Regime:
     """Where that is; infinite where nothing lies between upstream samples."""
 
     @classmethod
-    def of(cls, budget: VarianceBudget, cost: CostModel, upstream: int = 1) -> Regime:
+    def of(cls, budget: VarianceBudget, cost: CostModel, upstream: int) -> Regime:
         """From what was measured, at R samples."""
         between, within, there = budget.between.value, budget.within.value, cost.at(upstream)
         seen = budget.between.low > 0 and budget.within.value > 0
@@ -61,7 +61,7 @@ class Regime:
         alone = "Reuse alone"
         if self.calls:
             alone = f"At R = {self.upstream} reuse alone"
-            place += f", the calls of a gradient {self.calls:.2g} more, whatever their size"
+            place += f", the calls of a gradient {self.calls:.2g} more, which all its samples share"
         if self.gain >= PAYS:
             return [f"{place}. {alone} can give {self.gain:.1f} × the gradients of K = 1, at {draws} draws."]
         shared = self.kappa + self.calls / self.upstream

@@ -229,7 +229,7 @@ def conclusions(a: Analysis) -> list[str]:
     )
     if check.ecm.low < own < check.ecm.high:
         sentences.append("That does not tell it from the run's own; more --pairs would.")
-    return [*sentences, *Regime.of(c.budget, c.cost, base.upstream).sentences()]
+    return [*sentences, *Regime.of(c.budget, c.cost, r).sentences()]
 
 
 def largest_reduction(a: Analysis) -> Estimate | None:
@@ -257,7 +257,8 @@ def analysis_dict(a: Analysis) -> dict[str, Any]:
         for row in c.rows
     ]
     between, within = c.budget.between.value, c.budget.within.value
-    place, there = Regime.of(c.budget, c.cost).within_over_between, c.cost.at(c.base.upstream)
+    place = Regime.of(c.budget, c.cost, r).within_over_between
+    there = c.cost.at(c.base.upstream)
     return {
         "step": a.step,
         "own": {"sampler": arm, "upstream": r, "draws": k, "shares": a.shares},

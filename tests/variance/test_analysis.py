@@ -23,6 +23,7 @@ from carv_distill.variance import (
     analysis_tables,
     conclusions,
     estimate_gradient,
+    largest_ecm,
     measure_pairs,
     standard_arms,
 )
@@ -255,29 +256,52 @@ def test_other_costs_are_timed() -> None:
 
 
 def test_costs_are_of_the_sizes_that_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run at K = 4 whose calls take long: (2, 1) is priced by what it takes, not by a half of (2, 4)'s
-    draws. With ECM by the true seconds of both sizes."""
+    """A run at (2, 4) whose calls take long: (2, 1) is priced by what it takes, not by a quarter of (2, 4)'s
+    draws, and two samples not by twice one. Sizes take turns, the own one with the own sampler."""
     sizes: list[tuple[int, int]] = []
+    own = gradient_of(MODEL)
 
     def stages(
         pipeline: object, parameters: object, sampler: object, r: int, k: int, timer: StageTimer, **_: object
     ) -> None:
         sizes.append((r, k))
-        for name, seconds, n in (("upstream", 3.0 * r, r), ("draw", 10.0 + r * k, r * k), ("backward", r, r)):
-            timer.seconds[name] = [seconds / n] * 2
+        assert (sampler is own.sampler) == ((r, k) == (own.upstream, own.draws)) or len(sizes) > 20
+        for name, seconds, n in (("upstream", 6 + 3 * r, r), ("draw", 10 + r * k, r * k), ("backward", r, r)):
+            timer.seconds[name] += [seconds / n] * 2
 
     monkeypatch.setattr("carv_distill.variance.analysis.time_stages", stages)
-    own = gradient_of(MODEL)
     analysis = analyse(own, 2, (1, 8), 3, 3, 2, 2)
-    assert sizes[:-1] == sorted({(own.upstream, own.draws), (2, 1), (2, 8)})  # the last one is the check's
+    assert sizes[:-1] == [(2, 1), (2, 8), (8, 1), (2, 4)] * 5  # the last one is the check's
     cost = analysis.comparison.cost
-    assert (cost.calls, cost.draw, cost.sample) == pytest.approx((10.0, 1.0, 4.0))
-    for r, k in ((2, 1), (2, 8), (own.upstream, own.draws)):
-        assert cost(r, k) - cost.other == pytest.approx(10 + r * (4 + k))
+    assert (cost.calls, cost.draw, cost.sample) == pytest.approx((16.0, 1.0, 4.0))
+    for r, k in ((2, 1), (2, 8), (2, 4), (4, 3)):
+        assert cost(r, k) - cost.other == pytest.approx(16 + r * (4 + k))
     row = analysis.comparison.row("uniform", 8)
-    paid = (10 + 2 * 5) / (10 + 2 * 12)
+    paid = (16 + 2 * 5) / (16 + 2 * 12)
     less = analysis.comparison.base.total.value / row.total.value
     assert analysis.comparison.ecm(row).value == pytest.approx(less * paid)
+    between, within = (getattr(analysis.comparison.budget, part).value for part in ("between", "within"))
+    assert analysis_dict(analysis)["largest_ecm_iid"] == largest_ecm(between, within, cost.at(2))
+
+
+def test_more_samples_than_fit_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four times the run's own R may not: then costs are of the other sizes. Its own must."""
+    most = 2
+
+    def stages(
+        pipeline: object, parameters: object, sampler: object, r: int, k: int, timer: StageTimer, **_: object
+    ) -> None:
+        if r > most:
+            raise torch.OutOfMemoryError
+        for name, n in (("upstream", r), ("draw", r * k), ("backward", r)):
+            timer.seconds[name] += [(1 + n) / n] * 2
+
+    monkeypatch.setattr("carv_distill.variance.analysis.time_stages", stages)
+    cost = analyse(gradient_of(MODEL), 2, (1, 8), 3, 3, 2, 2).comparison.cost
+    assert (cost.upstream, cost.draw, cost.calls) == pytest.approx((1.5, 1.0, 1.0))
+    most = 1
+    with pytest.raises(torch.OutOfMemoryError):
+        analyse(gradient_of(MODEL), 2, (1, 8), 3, 3, 2, 2)
 
 
 def test_of_several_shares_costs_are_of_one() -> None:

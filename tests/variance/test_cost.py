@@ -75,15 +75,27 @@ def test_costs_of_several_sizes_are_lines_through_them() -> None:
         CostModel.fitted({})
 
 
-def test_at_one_size_or_where_more_take_no_longer_the_price_is_the_largest_ones_share() -> None:
-    """A line through one point, or a falling one, says nothing of what one more takes."""
-    same = {"upstream": (1.0, 2.0), "backward": (0.0, 3.0), "draw": (4.0, 0.25)}
-    cost = CostModel.fitted({at: timed(same, *at) for at in ((2, 1), (2, 8))})
+def test_at_one_size_the_price_is_its_share() -> None:
+    """A line through one point says nothing of what one more takes; of several with the same n it is their
+    median."""
+    stages = {"upstream": (1.0, 2.0), "backward": (0.0, 3.0), "draw": (4.0, 0.25)}
+    cost = CostModel.fitted({at: timed(stages, *at) for at in ((2, 1), (2, 8))})
     assert (cost.upstream, cost.backward, cost.draw) == pytest.approx((2.5, 3.0, 0.25))
     assert cost.calls == pytest.approx(4.0)
-    flat = same | {"draw": (4.0, 0.0)}
-    cost = CostModel.fitted({at: timed(flat, *at) for at in ((2, 1), (2, 8))})
-    assert (cost.draw, cost.calls) == pytest.approx((4 / 16, 0.0))
+    nothing = CostModel.fitted({at: timed(stages | {"upstream": (0.0, 0.0)}, *at) for at in ((2, 1), (8, 1))})
+    assert nothing.upstream < 1e-9
+
+
+@pytest.mark.parametrize("noise", [-0.03, 0.0, 0.03])
+def test_draws_that_take_no_longer_are_not_free(noise: float) -> None:
+    """A call that takes 4 s whatever its size, as on a GPU at small batches: the baseline costs nearly that,
+    and one more draw a tenth of the largest size's share, whichever way the noise tilts the line."""
+    flat = {"upstream": (0.0, 1.0), "backward": (0.0, 1.0), "draw": (4.0, 0.0)}
+    timers = {at: timed(flat, *at) for at in ((1, 1), (1, 8), (1, 16))}
+    timers[1, 16].seconds["draw"] = [t * (1 + noise) for t in timers[1, 16].seconds["draw"]]
+    cost = CostModel.fitted(timers)
+    assert cost(1, 1) == pytest.approx(6.0, rel=0.06)
+    assert 0.09 * 4 / 16 < cost.draw < 0.2 * 4 / 16
 
 
 def test_a_timer_gives_medians_per_piece() -> None:

@@ -19,7 +19,7 @@ def budget(between: float, within: float, error: float = 0.01) -> VarianceBudget
 
 @pytest.mark.parametrize(("rho", "kappa"), [(20.0, 4.0), (1.1, 2.2), (50.0, 0.5), (0.1, 0.1)])
 def test_the_gain_is_the_greatest_of_the_formula(rho: float, kappa: float) -> None:
-    place = Regime.of(budget(1.0, rho), CostModel.declared(kappa))
+    place = Regime.of(budget(1.0, rho), CostModel.declared(kappa), 1)
 
     def ecm(k: float) -> float:
         return (1 + rho) * (kappa + 1) / ((1 + rho / k) * (kappa + k))
@@ -32,18 +32,18 @@ def test_the_gain_is_the_greatest_of_the_formula(rho: float, kappa: float) -> No
 
 
 def test_what_it_says() -> None:
-    (pays,) = Regime.of(budget(1.0, 20.0), CostModel.declared(4.0)).sentences()
+    (pays,) = Regime.of(budget(1.0, 20.0), CostModel.declared(4.0), 1).sentences()
     assert "W/B = 20" in pays
     assert "κ = 4 draws. Reuse alone can give 2.5 ×" in pays
-    (small,) = Regime.of(budget(1.0, 1.1), CostModel.declared(2.2)).sentences()
+    (small,) = Regime.of(budget(1.0, 1.1), CostModel.declared(2.2), 1).sentences()
     assert "not where reuse pays. W/B is what is small" in small
-    (cheap,) = Regime.of(budget(1.0, 3.0), CostModel.declared(0.1)).sentences()
+    (cheap,) = Regime.of(budget(1.0, 3.0), CostModel.declared(0.1), 1).sentences()
     assert "κ is what is small" in cheap
-    (below,) = Regime.of(budget(1.0, 0.1), CostModel.declared(0.1)).sentences()
+    (below,) = Regime.of(budget(1.0, 0.1), CostModel.declared(0.1), 1).sentences()
     assert "Reuse alone can give 1.00 × the gradients of K = 1: it is not where reuse pays" in below
-    (unseen,) = Regime.of(budget(0.005, 3.0), CostModel.declared(4.0)).sentences()
+    (unseen,) = Regime.of(budget(0.005, 3.0), CostModel.declared(4.0), 1).sentences()
     assert "not told from 0" in unseen
-    (nothing,) = Regime.of(budget(-0.1, 3.0), CostModel.declared(4.0)).sentences()
+    (nothing,) = Regime.of(budget(-0.1, 3.0), CostModel.declared(4.0), 1).sentences()
     assert "as many as time allows" in nothing
 
 
@@ -59,4 +59,6 @@ def test_calls_make_reuse_worth_more_at_few_samples() -> None:
         best = max(range(1, 1000), key=ecm)
         assert (place.gain, place.draws, place.kappa) == (pytest.approx(ecm(best), rel=1e-12), best, 1.5)
     (said,) = Regime.of(budget(1.0, rho), cost, 1).sentences()
-    assert "κ = 1.5 draws, the calls of a gradient 4 more, whatever their size. At R = 1 reuse alone" in said
+    assert "κ = 1.5 draws, the calls of a gradient 4 more, which all its samples share. At R = 1" in said
+    (small,) = Regime.of(budget(1.0, 2.0), CostModel(0.1, 1.0, calls=8.0), 4).sentences()
+    assert "W/B is what is small" in small  # 2 is below 0.1 + 8/4

@@ -63,7 +63,9 @@ def main() -> tuple[Tensor, tuple[int, int]]:
         return note_pipeline(partials, count, generator)
 
     budget = VarianceBudget.measure(pipeline, [partials], stream("budget"), sampler.proposal)
-    time_stages(pipeline, [partials], sampler, R, K, timer := StageTimer())
+    timed = {size: StageTimer() for size in ((R, 1), (R, K), (4 * R, 1))}
+    for size, timer in timed.items():
+        time_stages(pipeline, [partials], sampler, *size, timer)
     for step in range(STEPS):
         optimizer.zero_grad()
         estimate_loss(pipeline, sampler, R, K, stream("notes", step), stream("draws", step)).backward()
@@ -72,7 +74,7 @@ def main() -> tuple[Tensor, tuple[int, int]]:
     for name, *both in zip(("amplitudes", "decays"), partials.tolist(), INSTRUMENT.tolist(), strict=True):
         print(name, *(f"{a:.2f} ({b:.2f})" for a, b in zip(*both, strict=True)))
 
-    cost = CostModel.measured(timer)
+    cost = CostModel.fitted(timed)
     advice = advise(budget, cost, max_cost=cost(R, K), baseline=(R, 1))
     print(
         f"a render costs {cost.kappa:.0f} re-noisings; for the cost of R = {R}, K = {K} use R = "
