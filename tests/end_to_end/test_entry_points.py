@@ -78,9 +78,8 @@ def test_evaluate_measures_the_newest_run(tmp_path: Path, small_config: Callable
     assert one["within"]["value"] > four["within"]["value"]
     assert one["ecm"]["value"] == 1
     cost = found["cost"]
-    spent = cost["other"] + 4 * (
-        cost["upstream"] + cost["backward"] + 2 * cost["draw"]
-    )  # the run's own (4, 2)
+    sample = cost["upstream"] + cost["backward"] + 2 * cost["draw"]
+    spent = cost["other"] + cost["calls"] + 4 * sample  # the run's own (4, 2)
     assert all(a["cost"] <= spent * (1 + 1e-9) for a in found["advice"].values())
     for name in ("variance_vs_compute", "ecm", "noise_levels"):
         assert (out.with_suffix("") / f"{name}.png").is_file()

@@ -29,12 +29,14 @@ def said_of(a: dict[str, Any], words: PageWords = RENDERS) -> str:
     return words_of(variance(RunFiles(Path("a"), {"variance": a}, [], {}, {}, []), words))
 
 
-def slider_of_ratio(a: dict[str, Any]) -> tuple[list[float], float]:
+def slider(a: dict[str, Any], signal: str = "ratio") -> tuple[list[float], float]:
     """Its values, and that at which it stands."""
     section = variance(RunFiles(Path("a"), {"variance": a}, [], {}, {}, []), RENDERS)
     assert section is not None
     page = "".join(section.blocks)
-    ((start, steps),) = re.findall(r'value="(\d+)"[^>]*data-signal="ratio" data-steps="([^"]+)"', page)
+    ((start, steps),) = re.findall(
+        r'value="(\d+)"[^>]*data-signal="' + signal + r'" data-steps="([^"]+)"', page
+    )
     values = json.loads(html.unescape(steps))["values"]
     return values, values[int(start)]
 
@@ -51,7 +53,7 @@ def test_short_names_are_explained_and_the_capability_has_its_own() -> None:
 def test_the_slider_stands_at_the_run_and_covers_its_interval() -> None:
     a = content(value=2.0, interval=[0.001, 8.0])
     a["budget"]["within"] = {"value": 40.0, "interval": [16.0, 80.0]}
-    values, start = slider_of_ratio(a)
+    values, start = slider(a)
     assert start == 20.0
     assert values[0] <= 2.0
     assert values[-1] >= 2000  # of 80,000, no more than a hundredfold
@@ -60,12 +62,21 @@ def test_the_slider_stands_at_the_run_and_covers_its_interval() -> None:
     assert "Its W/B lies between 5 and 90." in said_of(a)  # as the conclusions say it
 
 
+def test_calls_are_among_what_an_iteration_costs_whatever_its_size() -> None:
+    """So that the explorer's cost is that of the advice; a report of before has none."""
+    a = content()
+    a["cost"] |= {"draw": 0.5, "other": 10.0, "calls": 6.0}
+    assert slider(a, "other")[1] == pytest.approx(32.0)
+    del a["cost"]["calls"]
+    assert slider(a, "other")[1] == pytest.approx(20.0)
+
+
 @pytest.mark.parametrize("value", [0.5, -1.0])
 def test_a_variance_between_samples_that_is_not_told_from_0(value: float) -> None:
     """W/B is then known from below alone: no number is made up for it."""
     a = content(value=value, interval=[-2.0, 4.0])
     a["budget"]["within"] = {"value": 40.0, "interval": [16.0, 80.0]}
-    assert slider_of_ratio(a)[1] == 40.0 / (value if value > 0 else 4.0)
+    assert slider(a)[1] == 40.0 / (value if value > 0 else 4.0)
     said = said_of(a)
     assert ("Its W/B is 4 or more" in said) is (value > 0)
     assert ("No variance between renders was seen" in said) is (value < 0)

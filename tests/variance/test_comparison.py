@@ -6,11 +6,12 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from carv_distill.carv import NoiseLevelSampler, Proposal, stream
-from carv_distill.commands.variance_figures import draw_analysis
+from carv_distill.commands.variance_figures import draw_analysis, ecm_frontier
 from carv_distill.variance import (
     Advice,
     Arm,
@@ -91,6 +92,21 @@ def test_figures_are_drawn(comparison: Comparison, tmp_path: Path) -> None:
     proposals = {"importance": profile.importance(), "Neyman": profile.neyman()}
     for path in draw_analysis(comparison, profile, proposals, tmp_path):
         assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_iid_draws_pass_the_bound_of_the_figure(comparison: Comparison) -> None:
+    """At this R, with what calls take whatever their size: the ECM of the best K, by the model."""
+    costs = CostModel(1.0, 1.0, calls=40.0)
+    c = replace(comparison, cost=costs)
+    (bound,) = (line for line in ecm_frontier(c).axes[0].lines if "bound" in str(line.get_label()))
+    base, r = c.base, c.base.upstream
+    between, within = base.between.value, base.within.value * base.draws
+
+    def ecm(k: int) -> float:
+        paid = costs(r, base.draws) / costs(r, k)
+        return (between + within / base.draws) / (between + within / k) * paid
+
+    assert float(np.asarray(bound.get_ydata())[0]) == pytest.approx(max(map(ecm, range(1, 200))), rel=1e-9)
 
 
 def test_antithetic_noise_is_advised_with_an_even_k(comparison: Comparison) -> None:
