@@ -112,9 +112,9 @@ def _remove(o: RetrainedOptions, runs: list[Path], device: str) -> Measurement:
     gain = removal(top, rest)
     interval = f" [{gain.low:.1f}, {gain.high:.1f}] (95 %, over the queries)" if len(asked) > 1 else ""
     said = (
-        f"Without its most influential samples by {found.score} a query's loss is {gain.value:+.1f} %"
-        f"{interval} above what it is without others: {len(asked)} queries, {len(others)} models without "
-        "others."
+        f"Without its most influential samples by {found.score} a query's loss changes by {gain.value:+.1f} %"
+        f"{interval} against that without others; queries: {len(asked)}, models without others: "
+        f"{len(others)}."
     )
     return Measurement([said], _result(found, {"percent": gain.value, "low": gain.low, "high": gain.high}))
 

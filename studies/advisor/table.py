@@ -91,11 +91,11 @@ def draw(found: Mapping[str, Prediction]) -> Figure:
             shown = label if not place else None
             axes.errorbar([e.value], [place + shift], xerr=ends, fmt=marker, color=colour, label=shown)
     axes.set_yticks(range(len(found)), list(found))
-    axes.invert_yaxis()
+    axes.set_ylim(len(found) - 0.5, -0.5)
     axes.set_xscale("log")
     axes.set(xlabel="effective compute of the advice")
     low, high = axes.get_xlim()
     plain_numbers(axes.xaxis, [t for t in (0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16) if low <= t <= high])
     axes.grid(alpha=0.25, axis="x")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure
