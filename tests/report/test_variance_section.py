@@ -21,6 +21,7 @@ RENDERS = PageWords(upstream="render")
 
 def content(**between: Any) -> dict[str, Any]:
     a: dict[str, Any] = json.loads((ROOT / "results/digits/variance.json").read_text())
+    a["within_over_between"] = None  # which would go before what the budget says
     a["budget"]["between"] |= between
     return a
 
