@@ -245,15 +245,14 @@ def _time(g: MeasuredGradient, upstream: int, draws: Sequence[int]) -> CostModel
     with g.context():
         g.time_other(other := StageTimer(g.device))
     timed = {size: StageTimer(g.device) for size in sizes}
-    for _, (r, k) in itertools.product(range(TURNS), sizes):
-        if (r, k) not in timed:
-            continue
-        try:
-            time_stages(g.sample, g.parameters, sizes[r, k], r, k, timed[r, k], repeats=2, chunk=g.chunk)
-        except torch.OutOfMemoryError:
-            if r <= g.upstream:
-                raise
-            del timed[r, k]
+    for _ in range(TURNS):
+        for (r, k), timer in [*timed.items()]:
+            try:
+                time_stages(g.sample, g.parameters, sizes[r, k], r, k, timer, repeats=2, chunk=g.chunk)
+            except torch.OutOfMemoryError:
+                if r <= g.upstream:
+                    raise
+                del timed[r, k]
     for name in {name: None for timer in (other, *timed.values()) for name in timer.seconds}:
         spread = max(timer.spread(name) for timer in (other, *timed.values()) if name in timer.seconds)
         if spread > BUSY:
