@@ -82,7 +82,7 @@ def test_a_run_s_page_has_all_its_parts(tmp_path: Path) -> None:
     assert "vegaEmbed" in page
     said = plain_words(page)
     assert FID_OF_STUDENT in said
-    assert "predicted ECM" in said
+    assert "Use R = " in said  # of the measured variance
     assert "dmd_carv/config.yaml --resume" in said
     assert "python evaluate.py influence" not in said
     assert len(page) < 5_000_000
