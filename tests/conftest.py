@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,13 @@ pytest.register_assert_rewrite("tests.helpers")
 
 from tests.helpers.fake_hub import FakeHub  # noqa: E402
 from tests.helpers.small import ROOT, SMALL  # noqa: E402
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays, so that no collection of garbage looks through it again: an eighth of the
+    time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -107,13 +107,14 @@ class StopOnNonFinite(Periodic):
 
 
 class StepLog(Periodic):
-    """Logs the module's metrics every few steps, and the seconds spent in every row, whoever writes it.
+    """Logs the module's metrics every few steps and after the last, and the seconds spent in every row, whoever
+    writes it.
 
     `seconds` counts from the run's first start to the end of the update, pauses between attempts left out.
     """
 
     def __init__(self, every: int) -> None:
-        super().__init__(every)
+        super().__init__(every, last=True)
         self.before = 0.0
         self.start = time.perf_counter()
         self._beginning: dict[str, float] = {}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
+from functools import cache
 from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
 from carv_distill.errors import UserError
@@ -103,9 +104,7 @@ def find_config(config: str | Path) -> Path:
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
     """Every value resolved, as plain Python."""
-    container = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
-    assert isinstance(container, dict)
-    return {str(k): v for k, v in container.items()}
+    return asdict(config)
 
 
 def flat(config: RunConfig) -> dict[str, Any]:
@@ -119,10 +118,16 @@ def _task_of(tasks: Tasks, name: Any, source: Source) -> Task:
     return tasks[name]
 
 
+@cache
+def _schema(task: Task) -> DictConfig:
+    """Made once, as making it takes longer than to read a file by it; a merge copies it."""
+    return OmegaConf.structured(task.config)
+
+
 def _filled(tasks: Tasks, task: Task, values: dict[str, Any], source: Source) -> RunConfig:
     """The task's configuration with these values, checked."""
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(task.config), values))
+        config = OmegaConf.to_object(OmegaConf.merge(_schema(task), values))
     except MissingMandatoryValue as error:
         what = f"{error.full_key}: it has no value yet; give one, as {error.full_key}=… ({source.where})"
         raise UserError(f"{what}. {option_text(task.config, str(error.full_key))}") from error

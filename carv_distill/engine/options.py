@@ -110,6 +110,7 @@ class TrainerOptions:
     average (FSDP2), for networks that one device does not hold. Task dmd, two processes at least; a run may
     change it when it goes on."""
     log_every: int = at_least(1, 10, resume=True)
+    """Updates from one row of losses to the next; the last update has one whatever its number."""
     loggers: list[str] = some_of(LOGGERS, "tensorboard", resume=True)
     """Beside metrics.csv, for metrics, pictures and results. wandb: offline in the run's wandb/, unless
     WANDB_MODE=online is set; mlflow: in mlflow.db beside the runs, unless MLFLOW_TRACKING_URI names a store;

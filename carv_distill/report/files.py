@@ -87,7 +87,7 @@ class RunFiles(ResultFiles):
 
     @property
     def updates(self) -> int:
-        """Done so far: logged, or in the product, as of a run that is shorter than trainer.log_every."""
+        """Done so far: logged, or in the product, whichever is later."""
         logged = int(self.metrics[-1]["step"]) if self.metrics else 0
         return max(logged, product_step(self.folder) or 0)
 

@@ -166,6 +166,7 @@ def test_a_stopped_job_goes_on_and_another_set_up_is_refused(tmp_path: Path, tea
         measured(teacher, sketched, tmp_path / "out")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_few_digits")
 def test_tracin_sums_over_the_checkpoints_of_a_teachers_training(tmp_path: Path) -> None:
     config = load_config(
@@ -205,6 +206,7 @@ def test_tracin_sums_over_the_checkpoints_of_a_teachers_training(tmp_path: Path)
         measured(trained, replace(options, checkpoints=(3,)), tmp_path / "out3")
 
 
+@pytest.mark.slow
 def test_latents_are_encoded_once_and_prompts_condition(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

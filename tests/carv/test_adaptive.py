@@ -36,7 +36,7 @@ def run(
     return torch.stack(estimates)
 
 
-@pytest.mark.parametrize("statistic", ["second_moment", "neyman"])
+@pytest.mark.parametrize("statistic", ["second_moment", pytest.param("neyman", marks=pytest.mark.slow)])
 def test_unbiased_with_past_draws(statistic: str) -> None:
     """The mean over 1600 steps, q renewed at every step and forgetting fast, is ∫ f = 1/4 within 4 SE; the
     steps' errors are martingale differences, so SE = s/√1600."""

@@ -19,6 +19,8 @@ PROPOSALS = {
     "uneven": Proposal.from_weights(UNEVEN),
     "defensive": Proposal.from_weights(UNEVEN, defensive=0.1),
 }
+FAST = ("uniform", "defensive")
+"""In every run of the tests: the equal cells, and those with all that can be uneven."""
 
 
 def batches(strategy: str, upstream: int, draws: int, count: int, proposal: Proposal = UNIFORM) -> Tensor:
@@ -64,7 +66,9 @@ EXACT = torch.stack([closed_form(x) for x in X])
 
 
 @pytest.mark.parametrize("draws", [1, 4])
-@pytest.mark.parametrize("name", PROPOSALS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in FAST else pytest.mark.slow) for n in PROPOSALS]
+)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_unbiased_given_x(strategy: str, name: str, draws: int) -> None:
     """Mean direction of each fixed x_r over n independent batches equals E_u E_ε within 4 SE, SE = s/√n."""
@@ -196,7 +200,7 @@ def test_sobol_points_are_dealt_over_ranks() -> None:
         assert torch.equal(strata.flatten().sort().values, torch.arange(32))
 
 
-@pytest.mark.parametrize("name", ["uniform", "defensive"])
+@pytest.mark.parametrize("name", [pytest.param("uniform", marks=pytest.mark.slow), "defensive"])
 @pytest.mark.parametrize("draws", [1, 4])
 @pytest.mark.parametrize("strategy", ["nested", "latin_hypercube", "global"])
 def test_unbiased_given_x_on_every_rank(strategy: str, draws: int, name: str) -> None:

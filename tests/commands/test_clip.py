@@ -80,6 +80,7 @@ def scores(measurement: Measurement | None, run: int = 0) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_student_teacher_and_ceiling_stand_side_by_side(folder: Path) -> None:
     """Written into the run; of random networks nothing is recognised but by chance, of renders some even at
     8 × 8 pixels; the prompts are the same in every row."""

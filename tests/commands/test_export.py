@@ -57,6 +57,7 @@ def test_sizes_mean_the_newest_object(tmp_path: Path) -> None:
     assert EXPORT.newest(ExportOptions(runs=tmp_path, size=64)) == runs[0]
 
 
+@pytest.mark.slow
 def test_it_is_said_which_folder_is_new_and_of_which_update(
     small_config: Callable[..., DMDConfig], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -113,6 +113,7 @@ def test_a_text_to_image_student_and_its_adapters(
     assert abs(whole - alone).max() <= 1  # of 255: merged weights, and the teacher's with the adapters beside
 
 
+@pytest.mark.slow
 def test_a_teacher_that_was_trained_here(tmp_path: Path, hub: FakeHub) -> None:
     small = ("training.channels=[8]", "training.head_channels=8", "training.batch=4", "fid.every=0")
     words = (*small, "trainer.max_steps=1", "trainer.accelerator=cpu", f"folder={tmp_path}")

@@ -191,6 +191,7 @@ def fill_until_killed(folder: Path) -> None:
     cache(folder).fill(IMAGES, Killed(), batch=1)
 
 
+@pytest.mark.slow
 def test_after_a_kill_the_missing_shards_are_made(tmp_path: Path) -> None:
     process = multiprocessing.get_context("spawn").Process(
         target=fill_until_killed, args=(tmp_path / "cache",)
@@ -226,6 +227,7 @@ def fill_slowly(folder: Path, note: Path) -> None:
     assert made.missing() == []
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_processes_share_the_work_and_wait_for_each_other(tmp_path: Path) -> None:
     """Two that know nothing of each other: together they encode every image once, each of them some, and

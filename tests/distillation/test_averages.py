@@ -54,9 +54,8 @@ def test_the_run_is_the_same(small_config: MakeConfig) -> None:
     assert_same(device, moved)
 
 
-@pytest.mark.parametrize(
-    "more", [pytest.param(("dmd.adapters.kind=lora", "dmd.adapters.rank=2"), marks=pytest.mark.slow), ()]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [("dmd.adapters.kind=lora", "dmd.adapters.rank=2"), ()])
 def test_of_a_text_student(more: tuple[str, ...], tmp_path: Path) -> None:
     save_prompted(tmp_path)
     runs = []

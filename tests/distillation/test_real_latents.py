@@ -126,6 +126,7 @@ def test_images_and_labels_of_an_update_are_those_of_the_images(folder: Path, tm
         torch.testing.assert_close(moments, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_second_run_encodes_nothing(folder: Path, tmp_path: Path, seen: list[int]) -> None:
     """56 renders once, whatever runs and goes on; other images have latents of their own, and so has another
     autoencoder."""

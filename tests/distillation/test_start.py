@@ -44,6 +44,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
+@pytest.mark.slow
 def test_the_second_phase_starts_where_the_first_ended(first: Path, small_config: MakeConfig) -> None:
     """At rates of nearly nothing student and fake score stay what they were; averages are the student, and
     not what the first run's average was. A discriminator and further averages may come in."""

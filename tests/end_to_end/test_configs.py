@@ -217,6 +217,17 @@ LIKE_ANOTHER = {
 }
 """They differ from one beside them in values alone, or are the first half of its test."""
 
+LONG = {
+    "deepfloyd/sds_carv.yaml",
+    "imagenet64/dmd2.yaml",
+    "imagenet64/dmd_carv.yaml",
+    "teacher_shapes.yaml",
+    "teacher_views.yaml",
+    "text_to_image/flux.yaml",
+    "text_to_image/sd3.yaml",
+}
+"""What they train is stepped by tests of its own too."""
+
 
 def steps(runs: Path) -> list[str]:
     where = ["trainer.accelerator=cpu", "trainer.precision=32-true", f"folder={runs}"]
@@ -224,12 +235,12 @@ def steps(runs: Path) -> list[str]:
 
 
 def test_every_file_is_among_them() -> None:
-    assert RUNS.keys() >= LIKE_ANOTHER
+    assert RUNS.keys() >= LIKE_ANOTHER | LONG
     assert sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml")) == sorted(RUNS)
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in LIKE_ANOTHER else []) for n in RUNS]
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in LIKE_ANOTHER | LONG else []) for n in RUNS]
 )
 def test_a_configuration_takes_a_step(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that it says stays, but for sizes, paths, measures of quality and the device."""

@@ -88,6 +88,7 @@ def train_on_two(folder: Path, *words: str) -> None:
     launch_two("--config", "configs/dmd_carv.yaml", *SMALL, *words, f"folder={folder}")
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_two_processes_update_as_one_that_works_through_both_shares(
     small_config: Callable[..., DMDConfig], tmp_path: Path
@@ -110,6 +111,7 @@ def test_two_processes_update_as_one_that_works_through_both_shares(
             torch.testing.assert_close(state[f"objective.{name}.{key}"], value, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_two_processes_learn_one_adaptive_proposal(
     small_config: Callable[..., DMDConfig], tmp_path: Path
@@ -143,6 +145,7 @@ def test_two_processes_learn_one_adaptive_proposal(
     torch.testing.assert_close(found["sums"], expected.state_dict()["sums"], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_resume_under_two_processes_is_exact_to_the_bit(tmp_path: Path) -> None:
     """A run whose newest checkpoint was cut short goes on from the one before, on both ranks."""
@@ -218,6 +221,7 @@ def test_a_batch_that_the_processes_do_not_divide_is_refused(small_config: Calla
         accumulated_shares(config, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_a_run_goes_on_with_another_number_of_processes(accumulated: Path, tmp_path: Path) -> None:
     """Started by one process that accumulates two shares, resumed by two with one each."""

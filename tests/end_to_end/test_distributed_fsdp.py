@@ -80,6 +80,7 @@ def assert_same_weights(a: Path, b: Path, step: int, **bounds: float) -> None:
         torch.testing.assert_close(right[name], value, msg=lambda m, name=name: f"{name}: {m}", **bounds)
 
 
+@pytest.mark.slow
 def test_the_first_gradients_are_those_of_one_process(one: Path, two: Path) -> None:
     """First moments after one update are (1 − β) times the gradients: 1e-10 of the greatest entry."""
     for i in range(2):

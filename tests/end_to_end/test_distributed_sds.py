@@ -124,6 +124,7 @@ def test_two_processes_make_the_field_of_one_that_works_through_both_shares(
     assert found["adaptive"]["sums"]["weight"].sum() == pytest.approx(16 * sum(0.98**i for i in range(4)))
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_lights_and_cells_of_two_processes_are_those_of_one(teacher: Path, tmp_path: Path) -> None:
     """As above: lit renders of two sizes over a learned background, in cells that both look for alike; some
@@ -165,6 +166,7 @@ def test_lights_and_cells_of_two_processes_are_those_of_one(teacher: Path, tmp_p
     assert 0 < float(found["objective.occupancy.occupied"].double().mean()) < 1
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_the_fake_score_of_two_processes_is_that_of_one(teacher: Path, tmp_path: Path) -> None:
     """As above, by VSD: the adapters agree to 1e-5 after four steps of both."""
@@ -224,6 +226,7 @@ def test_resume_under_two_processes_is_exact_to_the_bit(
     assert objects[0] == objects[1]
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_two_processes_change_their_gaussians_alike(teacher: Path, tmp_path: Path) -> None:
     """A run that is cut before or at a change of the count ends the same, though both processes then go on

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from carv_distill.distillation.options import DMDConfig
 from carv_distill.tasks import train
 from tests.helpers.forked import run
@@ -36,6 +38,7 @@ def test_evaluate_without_a_run_is_one_line_and_exit_status_2(tmp_path: Path) ->
     assert "holds no run of task dmd" in done.stderr
 
 
+@pytest.mark.slow
 def test_evaluate_measures_the_newest_run(tmp_path: Path, small_config: Callable[..., DMDConfig]) -> None:
     """FID of student and teacher, then the variance: tables on the screen, JSON in the run."""
     trained = train(small_config("trainer.max_steps=4"))

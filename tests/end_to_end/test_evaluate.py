@@ -34,6 +34,7 @@ def said_by(*words: str, two: bool) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_two_processes_measure_what_one_does(tmp_path: Path, small_config: Callable[..., DMDConfig]) -> None:
     """600 images a range are three batches: one rank makes two of them, the other the short one."""
@@ -82,6 +83,7 @@ def test_two_processes_make_the_reference_of_one(tmp_path: Path) -> None:
         np.testing.assert_allclose(files[0][key], files[1][key], rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_reference_fits_its_data_and_is_refused_by_others(
     tmp_path: Path, small_config: Callable[..., DMDConfig]
 ) -> None:

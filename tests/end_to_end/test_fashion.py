@@ -37,6 +37,7 @@ def without_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DATA_SETS, "fashion_mnist", entry)
 
 
+@pytest.mark.slow
 def test_a_student_is_distilled_and_measured_without_the_data_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,7 @@ def wait_for_updates(run: Path, updates: int = 3) -> None:
     raise AssertionError("no updates were made")
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_two_processes_leave_at_one_update_when_one_is_told_to(tmp_path: Path) -> None:
     """SIGTERM to process 1 alone: both exit with 75, one checkpoint is kept, and `--requeue` goes on to what
@@ -71,6 +72,7 @@ def test_a_process_that_dies_or_hangs_stops_the_others(fault: signal.Signals, tm
     assert time.monotonic() - start_of_wait < 30
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_processes_with_different_configurations_do_not_start(tmp_path: Path) -> None:
     tasks = srun_two(*DMD, f"folder={tmp_path}")

@@ -113,6 +113,7 @@ OVERRIDES = given(
 )
 
 
+@pytest.mark.slow
 @many(FAST)
 @OVERRIDES
 @example("dmd_carv", ["trainer=[0]"], None)
@@ -165,6 +166,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("fuzz") / "c.yaml"
 
 
+@pytest.mark.slow
 @many(FAST)
 @given(text=damaged_files())
 @example(text=b"\xff\xfe")
@@ -194,6 +196,7 @@ def arguments(place: Path, words: list[str]) -> None:
         answer(evaluate.main, words)
 
 
+@pytest.mark.slow
 @many(FAST)
 @ARGUMENTS
 @example(words=["fid", "--run", "\x00"])

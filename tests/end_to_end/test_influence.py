@@ -43,6 +43,7 @@ def test_two_processes_make_the_matrix_of_one(tmp_path: Path) -> None:
     assert result["about"]["features"][0]["sampler"] == {"strategy": "stratified", "noise": "iid"}
 
 
+@pytest.mark.slow
 def test_a_mistake_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
     out = ["--out", str(tmp_path / "x.json")]
     for words, said in (
@@ -60,6 +61,7 @@ def test_a_mistake_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
     assert not (tmp_path / "x.json").exists()
 
 
+@pytest.mark.slow
 def test_a_teacher_s_results_have_a_folder_of_their_own(tmp_path: Path) -> None:
     """By its name, under --runs; no run is taken for it."""
     teacher = tiny_teacher(tmp_path).path

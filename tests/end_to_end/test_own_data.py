@@ -49,6 +49,7 @@ def scores_of(folder: Path) -> np.ndarray:
     return scores
 
 
+@pytest.mark.slow
 def test_a_ddpm_folder_with_a_folder_of_images(tmp_path: Path) -> None:
     teacher = tmp_path / "ddpm"
     unet = tiny_unet(channels=3)
@@ -63,6 +64,7 @@ def test_a_ddpm_folder_with_a_folder_of_images(tmp_path: Path) -> None:
     assert top["name"] in done.stdout
 
 
+@pytest.mark.slow
 def test_a_stable_diffusion_with_captioned_images(tmp_path: Path) -> None:
     teacher = save_tiny_pipeline(tmp_path / "pipeline")
     data = as_folder(tmp_path / "data", photos() | beside())

@@ -80,6 +80,7 @@ def test_a_run_keeps_what_the_design_promises(finished: Path) -> None:
     assert environment["packages"]["torch"] == torch.__version__.split("+")[0]
 
 
+@pytest.mark.slow
 def test_tracing_does_not_change_training(finished: Path, small_config: MakeConfig) -> None:
     plain = train(small_config("name=plain", "trainer.max_steps=10"))
     a, b = networks(plain, 10), networks(finished, 10)
@@ -140,7 +141,8 @@ def test_resume_with_an_adaptive_proposal_is_exact_to_the_bit(
     assert not all(torch.equal(a[k], v) for k, v in networks(uniform, 6).items())
 
 
-@pytest.mark.parametrize("phase", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", [0, 1])
 def test_resume_of_a_published_kind_of_run_is_exact_to_the_bit(
     small_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, phase: int
 ) -> None:
@@ -166,6 +168,7 @@ def test_resume_of_a_published_kind_of_run_is_exact_to_the_bit(
         assert (whole / path).read_bytes() == (resumed / path).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_truncated_newest_checkpoint_is_passed_over_with_a_warning(
     finished: Path, small_config: MakeConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -390,6 +393,7 @@ def test_a_signal_after_the_last_update_ends_what_comes_after_it(
     assert (folder / "student/model_index.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_signal_before_the_first_update_is_not_lost(
     small_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,9 +95,8 @@ def test_the_teacher_of_clips_knows_its_colours() -> None:
     assert json.loads((CLIPS_TEACHER / "training.json").read_text())["clips"]["count"] == 1000
 
 
-@pytest.mark.parametrize(
-    "folder", [SHAPES, pytest.param(VIEWED, marks=pytest.mark.slow)], ids=lambda folder: folder.name
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", [SHAPES, VIEWED], ids=lambda folder: folder.name)
 def test_the_text_teacher_draws_what_it_is_told(folder: Path) -> None:
     """A picture of each learned pair, judged by the CLIP model among all 64: at least 8 of 10 are matched."""
     teacher = load_text_teacher(folder)
@@ -126,6 +125,7 @@ def test_its_tori_have_a_hole_from_above() -> None:
     assert sum(holes[12:]) == 0
 
 
+@pytest.mark.slow
 def test_the_teacher_knows_the_class_means_at_high_noise() -> None:
     """Root-mean-square error of D's class means against the data's exact posterior mean, below 0.05 each."""
     teacher, data = load_teacher(TEACHER), load_images("digits")
@@ -140,6 +140,7 @@ def test_the_teacher_knows_the_class_means_at_high_noise() -> None:
         assert means.square().mean().sqrt() < 0.05
 
 
+@pytest.mark.slow
 def test_the_teacher_of_clothes_draws_what_it_is_told() -> None:
     """The classifier, right on 0.94 of the pictures to test by, tells 0.84 of 100 samples in 12 Heun steps;
     chance is 0.1. No file of the data set is read."""

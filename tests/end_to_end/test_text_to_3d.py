@@ -208,6 +208,7 @@ def test_a_checkpoint_is_measured_and_exported_as_of_its_step(teacher: Path, tmp
     assert analyse(gradient, None, (1, 4), 3, 4, 4, 4).step == 6
 
 
+@pytest.mark.slow
 def test_a_run_by_vsd_is_measured_with_its_fake_score(teacher: Path, tmp_path: Path) -> None:
     """Its loss is in the log; the gradient at a checkpoint has the fake score of then, and another one would
     give another; what its training takes is timed; a checkpoint has adapters and no network."""
@@ -479,6 +480,7 @@ def test_renders_are_enlarged_where_that_is_asked_for(teacher: Path, tmp_path: P
     run(teacher, tmp_path, "scene.size=4", "scene.upsample=true", "trainer.max_steps=1")
 
 
+@pytest.mark.slow
 def test_a_pixel_teacher_goes_through_the_same_door(pixel_teacher: Path, tmp_path: Path) -> None:
     folder = run(pixel_teacher, tmp_path)
     assert (folder / "object" / "mesh.glb").is_file()

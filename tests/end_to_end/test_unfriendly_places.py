@@ -56,13 +56,8 @@ def train_again(run: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return forked.run(*TRAIN[1:], f"folder={run.parent}", f"name={run.name}", *words)
 
 
-@pytest.mark.parametrize(
-    "end",
-    [
-        "| true",
-        *(pytest.param(e, marks=pytest.mark.slow) for e in ("> /dev/full 2>&1", "> /dev/full", "2>&- >&-")),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["| true", "> /dev/full 2>&1", "> /dev/full", "2>&- >&-"])
 def test_a_measurement_is_kept_whatever_becomes_of_the_screen(end: str, run: Path) -> None:
     done = shell(f"{sys.executable} {FID} {run} {end}")
     assert done.returncode == 0, done.stderr
@@ -140,6 +135,7 @@ def test_metrics_that_are_not_as_they_were_written_are_one_line(content: bytes, 
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file() and p.name != "run.lock"} == before
 
 
+@pytest.mark.slow
 def test_metrics_that_are_gone_are_said_and_the_run_goes_on(run: Path) -> None:
     (run / "metrics.csv").unlink()
     done = train_again(run, "trainer.max_steps=6", "--resume")
@@ -148,6 +144,7 @@ def test_metrics_that_are_gone_are_said_and_the_run_goes_on(run: Path) -> None:
     assert [row["step"] for row in read_metrics(run / "metrics.csv")] == [5, 6]
 
 
+@pytest.mark.slow
 def test_two_processes_do_not_go_on_with_one_run(run: Path) -> None:
     words = (*TRAIN, f"folder={run.parent}", f"name={run.name}", "trainer.max_steps=40", "--resume")
     ends = finish([start(words), start(words)])
@@ -157,12 +154,14 @@ def test_two_processes_do_not_go_on_with_one_run(run: Path) -> None:
     assert [row["step"] for row in read_metrics(run / "metrics.csv")] == list(range(1, 41))
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_name_have_two_folders(tmp_path: Path) -> None:
     words = (*TRAIN, f"folder={tmp_path}", "name=twin", "trainer.max_steps=2")
     assert [status for status, _ in finish([start(words), start(words)])] == [0, 0]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["twin", "twin-2"]
 
 
+@pytest.mark.slow
 def test_a_run_without_its_product_makes_it_when_it_goes_on(finished: Path, run: Path) -> None:
     """As where it died between its last checkpoint and its export; and by `evaluate.py export`."""
     whole = shutil.copytree(finished, run.parent / "whole", symlinks=True)
@@ -182,6 +181,7 @@ def test_a_run_without_its_product_makes_it_when_it_goes_on(finished: Path, run:
     assert_same_run(Path(whole), run, 4)
 
 
+@pytest.mark.slow
 def test_an_older_student_is_said_to_be_one(run: Path) -> None:
     """A run that was told to stop after its last export."""
     path = run / "checkpoints"
@@ -195,6 +195,7 @@ def test_an_older_student_is_said_to_be_one(run: Path) -> None:
     assert (path / "newest-step=5.ckpt").is_file()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_run_is_refused(run: Path) -> None:
     path = run / "checkpoints/newest-step=4.ckpt"
     content = torch.load(path, weights_only=True)
@@ -236,6 +237,7 @@ def test_a_checkpoint_of_another_run_is_neither_exported_nor_measured(run: Path)
     assert (run / "student/unet/diffusion_pytorch_model.safetensors").read_bytes() == student
 
 
+@pytest.mark.slow
 def test_a_second_interruption_leaves_at_once(tmp_path: Path) -> None:
     """While FID of many images is measured, which the first one waits for."""
     words = (*TRAIN, f"folder={tmp_path}", "name=slow", "fid.every=1000", "fid.images=100000")

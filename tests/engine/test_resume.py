@@ -36,6 +36,7 @@ def test_what_is_only_measured_or_shown_may_change(small_config: MakeConfig, key
         run_to_resume(small_config("trainer.max_steps=2", key, "dmd.fake_lr=0.1", "dmd.ema=0.5"))
 
 
+@pytest.mark.slow
 def test_a_teacher_is_known_by_its_content(
     small_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +179,7 @@ def test_runs_that_do_not_fit_are_passed_over(small_config: MakeConfig) -> None:
         run_to_resume(config)
 
 
+@pytest.mark.slow
 def test_a_command_repeated_and_then_resumed(
     small_config: MakeConfig, caplog: pytest.LogCaptureFixture
 ) -> None:

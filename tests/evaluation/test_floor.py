@@ -109,6 +109,7 @@ def test_without_images_there_is_no_floor() -> None:
     assert why(few, 7).startswith("7 images of the reference, 7 of a generator: too few")
 
 
+@pytest.mark.slow
 def test_a_class_that_runs_out_leaves_no_floor() -> None:
     """Ten images each of 200 classes: what is drawn at random from what the other side leaves falls short."""
     labels = torch.arange(200).repeat(10)

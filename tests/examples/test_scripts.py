@@ -26,6 +26,7 @@ def test_advise_own_pipeline() -> None:
     assert ecm["best"] > ecm["uniform"]
 
 
+@pytest.mark.slow
 def test_influence_own_model() -> None:
     """Most of the ten points that shaped a query's loss lie on its own ring, a third of all do."""
     shares, chosen = load("influence_own_model.py").main()

@@ -187,6 +187,7 @@ def test_a_command_that_wraps_is_copied_as_one_line(browser: Any, page_file: Pat
     assert re.fullmatch(r"python train\.py --config \S+/config\.yaml --resume", copied)
 
 
+@pytest.mark.slow
 def test_the_wheel_and_a_finger_over_a_chart_scroll_the_page(browser: Any, page_file: Path) -> None:
     """And leave the chart as it is; with Ctrl the wheel is the chart's."""
     page, _ = opened(browser, page_file, viewport={"width": 900, "height": 600})

@@ -18,6 +18,7 @@ def call(number: int, scale: float = 1.0) -> tuple[float, int, int]:
     return number * scale, os.getpid(), torch.get_num_threads()
 
 
+@pytest.mark.slow
 def test_calls_are_computed_once_aside_and_again_with_other_arguments(tmp_path: Path) -> None:
     calls = {"one": partial(call, 1), ("a", 2): [partial(call, 2, scale=0.5)]}
     first = compute(calls, tmp_path, 2)

@@ -70,6 +70,7 @@ def test_the_loss_falls_and_the_saved_teacher_denoises(tmp_path: Path) -> None:
     torch.testing.assert_close(page["images"], x, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_resumed_teacher_is_the_same_to_the_bit(tmp_path: Path) -> None:
     """Cut at 40 of 60 steps (cosine schedule, EMA and optimiser included) and resumed."""
     whole = train(small_config(tmp_path, "name=whole", "preview.every=0"))

@@ -52,6 +52,7 @@ def module_of(**options: Any) -> PretrainModule:
     return PretrainModule(build_teacher(o, 1, 8, 10), load_images("digits"), o, 1, 0)
 
 
+@pytest.mark.slow
 def test_network_and_average_start_where_the_shipped_teacher_is(tmp_path: Path) -> None:
     """At a rate of nearly nothing both stay what they were; the shipped teacher's sizes are its config's."""
     run = trained(tmp_path, f"training.start={SHIPPED}", *STILL)
@@ -62,6 +63,7 @@ def test_network_and_average_start_where_the_shipped_teacher_is(tmp_path: Path) 
     assert "loss/teacher" in (run / "metrics.csv").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_it_resumes_to_the_bit_without_the_teacher_it_started_from(tmp_path: Path) -> None:
     """The first one starts from the folder of the run that made its teacher."""
     made = trained(tmp_path, "name=made", f"training.start={SHIPPED}", "trainer.max_steps=1")

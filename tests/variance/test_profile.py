@@ -75,6 +75,7 @@ def within(proposal: Proposal, draws: int, count: int, *key: str) -> tuple[float
     return square.mean().item(), square.std().item() / count**0.5
 
 
+@pytest.mark.slow
 def test_neyman_reaches_the_bound_of_strata_and_beats_importance() -> None:
     """s = 0.2 + 2u²: K · Var → d (∫ s)² = 3 (0.2 + 2/3)² = 2.253 at K = 128, within 4 SE, n = 10 000 sets (SE
     0.8 %); the proposal measured from 200 upstream samples costs at most 2 % beside. The second-moment one,

@@ -26,6 +26,7 @@ from tests.helpers.attributed import FEW, few_digits
 from tests.helpers.tiny_unet import tiny_unet
 
 
+@pytest.mark.slow
 def test_a_distillations_queries_are_its_students_samples(
     tmp_path: Path, small_config: Callable[..., DMDConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,7 +39,7 @@ def training_of(words: list[str]) -> TrainingSet:
     ("count", "half"),
     [
         pytest.param(3, math.nan, marks=pytest.mark.slow),
-        (8, math.nan),
+        pytest.param(8, math.nan, marks=pytest.mark.slow),
         pytest.param(8, 1.5e6, marks=pytest.mark.slow),
         (20, 1.5e6),
     ],

@@ -72,6 +72,7 @@ def test_a_film_holds_what_can_be_played(
         assert (stream.width, stream.height) == (width, height)
 
 
+@pytest.mark.slow
 def test_pictures_of_images_need_no_video_library() -> None:
     """PyAV comes with an extra; a ranking of images is drawn without it."""
     code = "import sys, carv_distill.attribution.report.figures; print('av' in sys.modules)"

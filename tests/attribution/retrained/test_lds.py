@@ -30,6 +30,7 @@ def test_models_of_halves_are_predicted_by_scores_that_cause_their_losses() -> N
     assert over.value == pytest.approx(1 - wrong.value)
 
 
+@pytest.mark.slow
 def test_the_interval_of_the_score_covers_when_queries_share_their_luck() -> None:
     """Scores that say nothing; losses of all queries move together from half to half. Of 100 such studies the
     95 % interval holds zero in at least 86 (4 SE below 95, SE √(0.95 · 0.05/100) = 0.022)."""

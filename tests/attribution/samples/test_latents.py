@@ -27,6 +27,7 @@ def test_a_digest_is_of_bytes_types_and_shapes() -> None:
     assert len(digests[0]) == 16
 
 
+@pytest.mark.slow
 def test_clips_are_encoded_once_with_their_motion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second time no clip is read; x is the posterior's mean, weights have mean 1 and are of the clip."""
     teacher = load_text_teacher(save_wan(tmp_path / "wan"), (5, 16, 16))

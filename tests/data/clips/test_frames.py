@@ -256,6 +256,7 @@ def test_without_the_package_it_is_a_line(monkeypatch: pytest.MonkeyPatch) -> No
         read(FILM, FrameSampling(1))
 
 
+@pytest.mark.slow
 def test_sets_are_known_without_the_package() -> None:
     """Who reads no clips needs no av."""
     code = "import sys; import carv_distill.data.clips.captioned; sys.exit('av' in sys.modules)"

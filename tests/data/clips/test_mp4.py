@@ -44,6 +44,7 @@ def test_a_rendered_clip_keeps_its_look(tmp_path: Path) -> None:
         assert (shown.permute(2, 0, 1).float() - frame.float()).abs().mean() < 8
 
 
+@pytest.mark.slow
 def test_the_same_frames_are_the_same_file(tmp_path: Path) -> None:
     """Whatever lies in the memory that the encoder gets, which glibc here fills with one byte or another; on
     a processor with AVX-512 x264's usual code makes two files of these frames."""

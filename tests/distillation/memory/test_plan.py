@@ -43,6 +43,7 @@ def plan(folder: Path, *more: str, processes: int = 1) -> Plan:
     return plan_of(config, module, processes)
 
 
+@pytest.mark.slow
 def test_whole_networks(folder: Path) -> None:
     config, module = prompted(folder, "dmd.ema_beside=[0.5]", "teacher.precision=bfloat16")
     whole, o = plan_of(config, module, 1), module.objective
@@ -183,6 +184,7 @@ def test_a_run_that_does_not_fit_is_one_line_and_no_folder(
     assert not runs.exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_fits_is_made(
     small_config: Callable[..., DMDConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

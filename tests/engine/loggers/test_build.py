@@ -79,6 +79,7 @@ def test_metrics_come_first_and_the_first_process_alone_has_others(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_run_with_loggers_is_the_same_to_the_bit(followed: Followed) -> None:
     assert_same_run(followed.run, followed.plain, step=6)
 

@@ -32,6 +32,7 @@ def _small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video.model_of.cache_clear()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_small")
 def test_moments_of_a_clip_and_what_is_said(tmp_path: Path) -> None:
     """Norms are the gradient's own, so normalised draws have second moment 1; rows have every arm and K."""

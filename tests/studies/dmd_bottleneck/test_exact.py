@@ -36,6 +36,7 @@ def test_the_table_is_that_of_the_trainings() -> None:
     assert "updates to distance" not in verdict(summarise(points, late, 20))[0]
 
 
+@pytest.mark.slow
 def test_a_training_is_measured_where_the_student_meets_the_fake_score() -> None:
     points, arrivals = train([3], 4, 2)
     assert len(points) == 2 * len(arrivals) == 2 * len(ESTIMATORS) * len(FAKE_UPDATES)

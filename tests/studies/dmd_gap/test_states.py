@@ -57,6 +57,7 @@ def test_a_copy_that_learned_has_the_lower_loss(run: Path, monkeypatch: pytest.M
     assert all(torch.equal(a, b) for a, b in zip(before, module.objective.fake.parameters(), strict=True))
 
 
+@pytest.mark.slow
 def test_without_a_lag_there_is_no_error(run: Path) -> None:
     """A copy that learned nothing changes nothing, to the last bit."""
     lag = states.measure_lag(run, 2, Effort(2, 0, 2))

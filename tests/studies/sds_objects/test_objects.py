@@ -31,6 +31,7 @@ def test_what_is_said() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_an_object_is_measured_and_drawn(tmp_path: Path) -> None:
     """The blob that a run starts from: a ball, with haze at its edge, and one body."""
     job = objects.run_of("red", "ball", 0, 1)

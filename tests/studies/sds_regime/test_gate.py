@@ -31,6 +31,7 @@ def test_within_is_surely_ten_times_between(prompt: str, tmp_path: Path) -> None
     assert ratios["render"] < 10
 
 
+@pytest.mark.slow
 def test_the_objects_of_a_gate_are_compared_with_their_solids(tiny_run: Path) -> None:
     (row,) = shapes(tiny_run.parent, ["a torus"], [0], 1)
     assert row["likeness"] == pytest.approx(sum(row["by_elevation"]) / 2)

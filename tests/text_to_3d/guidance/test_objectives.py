@@ -96,8 +96,8 @@ def test_every_timestep_has_the_formula(objective: str, dtype: torch.dtype) -> N
 
 
 @pytest.mark.parametrize("learned", [False, True])
-@pytest.mark.parametrize("by_weight", [False, True])
-@pytest.mark.parametrize("strategy", ["iid", "stratified"])
+@pytest.mark.parametrize("by_weight", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize("strategy", [pytest.param("iid", marks=pytest.mark.slow), "stratified"])
 @pytest.mark.parametrize("objective", ["sds", "csd", "nfsd", "vsd"])
 def test_every_objective_has_the_exact_mean(
     objective: str, strategy: str, by_weight: bool, learned: bool

@@ -254,6 +254,7 @@ def test_a_picture_takes_what_its_scene_says(name: str) -> None:
             assert taken >= (held + rows * row) / 1.5
 
 
+@pytest.mark.slow
 def test_memory_is_flat_in_size() -> None:
     """A frame of 64, 128 and 192 pixels within the same 24 MiB; in one piece the last takes 10 times that."""
     scene, memory, samples = build_scene(SCENES["hash"]), 24 / 1024, 16

@@ -40,6 +40,7 @@ def assert_same_scene(a: torch.nn.Module, b: torch.nn.Module) -> None:
     assert [name for name in left if not torch.equal(left[name], right[name])] == []
 
 
+@pytest.mark.slow
 def test_the_scene_is_that_of_the_newest_checkpoint_and_without_any_that_of_the_object(run: Path) -> None:
     state = load_state(run, config_of(run), "cpu")
     assert state.step == 6
