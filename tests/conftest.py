@@ -20,8 +20,7 @@ from tests.helpers.small import ROOT, SMALL  # noqa: E402
 
 
 def pytest_collection_finish() -> None:
-    """What is imported by now stays, so that no collection of garbage looks through it again: an eighth of the
-    time."""
+    """What is imported by now stays: no collection of garbage looks through it again."""
     gc.collect()
     gc.freeze()
 

@@ -107,7 +107,7 @@ class StopOnNonFinite(Periodic):
 
 
 class StepLog(Periodic):
-    """Logs the module's metrics every few steps and after the last, and the seconds spent in every row, whoever
+    """Logs the module's metrics every few steps and after the last; every row has the seconds spent, whoever
     writes it.
 
     `seconds` counts from the run's first start to the end of the update, pauses between attempts left out.

@@ -220,6 +220,7 @@ def test_a_package_that_is_not_here_is_named(
         read_prompts(path)
 
 
+@pytest.mark.slow
 def test_a_million_prompts_take_seconds(tmp_path: Path) -> None:
     """300,000 of them, in well under a third of half a minute."""
     path = as_json_lines(tmp_path, [f"a picture of {i} cats" for i in range(300_000)], "text")

@@ -125,12 +125,12 @@ def assert_line_or_right(
     [
         ("config.yaml", flip),
         ("environment.json", zero),
-        ("metrics.csv", flip),
-        ("summary.json", replace),
+        pytest.param(*("metrics.csv", flip), marks=pytest.mark.slow),
+        pytest.param(*("summary.json", replace), marks=pytest.mark.slow),
         ("checkpoints/newest-step=4.ckpt", flip),
         ("student/unet/diffusion_pytorch_model.safetensors", flip),
-        ("student/unet/config.json", cut),
-        ("run.lock", a_folder),
+        pytest.param(*("student/unet/config.json", cut), marks=pytest.mark.slow),
+        pytest.param(*("run.lock", a_folder), marks=pytest.mark.slow),
     ],
     ids=lambda v: v if isinstance(v, str) else v.__name__,
 )

@@ -93,6 +93,7 @@ def test_the_first_gradients_are_those_of_one_process(one: Path, two: Path) -> N
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-10 * expected.abs().max().item())
 
 
+@pytest.mark.slow
 def test_updates_averages_and_moments_are_those_of_one_process(one: Path, two: Path) -> None:
     """Four updates with a discriminator, clipping, two averages and an adaptive proposal: checkpoints of the
     same tensors, equal to 1e-9."""
@@ -103,6 +104,7 @@ def test_updates_averages_and_moments_are_those_of_one_process(one: Path, two: P
         torch.testing.assert_close(a["adaptive"]["sums"], b["adaptive"]["sums"], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_what_is_measured_is_the_same(one: Path, two: Path) -> None:
     """Norms of gradients, clipped updates, variance with its intervals, FID, precision and recall."""
     rows = [read_metrics(run / "metrics.csv") for run in (one, two)]
@@ -114,6 +116,7 @@ def test_what_is_measured_is_the_same(one: Path, two: Path) -> None:
             assert b[key] == pytest.approx(a[key], rel=1e-7), key
 
 
+@pytest.mark.slow
 def test_the_student_is_the_same(one: Path, two: Path) -> None:
     """Both averages as plain folders, and the picture of the samples."""
     z, labels = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0)).double(), torch.arange(4)

@@ -117,11 +117,8 @@ def test_an_object_is_made_again_at_any_size_after_any_update(teacher: Path, tmp
 @pytest.mark.parametrize(
     "objective",
     [
-        ("sds.coefficient=learned",),
         ("scene.kind=gaussians", "scene.gaussians.count=50", "sds.coefficient=learned"),
         ("sds.objective=vsd", "sds.vsd.lr=0.01", "sds.vsd.adapters.rank=2", "sds.coefficient=learned"),
-        ("sds.objective=ism", "sds.ism.interval=0.1"),
-        ("scene.background=learned", "scene.shading.lambertian=0.5", "estimator.upstream=3"),
         (
             "scene.kind=hash",
             "scene.hash.log_size=6",
@@ -132,6 +129,9 @@ def test_an_object_is_made_again_at_any_size_after_any_update(teacher: Path, tmp
         *(
             pytest.param(words, marks=pytest.mark.slow)
             for words in (
+                ("sds.coefficient=learned",),
+                ("sds.objective=ism", "sds.ism.interval=0.1"),
+                ("scene.background=learned", "scene.shading.lambertian=0.5", "estimator.upstream=3"),
                 ("sds.objective=vsd", "sds.perp_neg=true", "sds.vsd.chunk=3", "sds.vsd.strategy=nested"),
                 ("sds.perp_neg=true", "sds.negative_prompt=blue", "sds.prompts_by_view.back=a cube"),
                 (
@@ -240,7 +240,7 @@ DENSIFY = (
 )
 
 
-@pytest.mark.parametrize("at", [3, 4, 5])
+@pytest.mark.parametrize("at", [*(pytest.param(n, marks=pytest.mark.slow) for n in (3, 5)), 4])
 def test_a_resumed_run_with_another_count_equals_an_uninterrupted_one(
     teacher: Path, tmp_path: Path, at: int
 ) -> None:

@@ -68,8 +68,14 @@ def opened(browser: Any, file: Path, **options: Any) -> tuple[Any, list[str]]:
     return page, said
 
 
-@pytest.mark.parametrize("width", [1100, 400])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("scheme", "width"),
+    [
+        ("light", 1100),
+        ("dark", 400),
+        *(pytest.param(*other, marks=pytest.mark.slow) for other in (("light", 400), ("dark", 1100))),
+    ],
+)
 def test_it_opens_in_silence_and_fits_the_screen(
     browser: Any, page_file: Path, width: int, scheme: str
 ) -> None:

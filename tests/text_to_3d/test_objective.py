@@ -56,7 +56,7 @@ def test_words_of_ones_own_reach_the_cameras_that_see_the_view(make_module: Make
 
 
 @pytest.mark.parametrize("objective", ["sds", "nfsd", "vsd", "ism"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), torch.float16])
 def test_the_text_model_is_gone_from_memory(
     if_pipeline_folder: Path, objective: str, dtype: torch.dtype
 ) -> None:

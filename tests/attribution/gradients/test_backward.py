@@ -78,7 +78,10 @@ def _double_throughout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_double_throughout")
 @pytest.mark.parametrize("name", ["unet", "sd", "wan"])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.float64, 1e-12)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [pytest.param(torch.float32, 2e-6, marks=pytest.mark.slow), (torch.float64, 1e-12)],
+)
 def test_both_back_ends_give_the_same_features(
     tmp_path: Path, name: str, dtype: torch.dtype, tolerance: float
 ) -> None:

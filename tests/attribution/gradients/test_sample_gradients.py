@@ -126,6 +126,7 @@ def test_the_budget_of_a_linear_denoiser() -> None:
     assert holds(budget.total, float(budget.between.value + budget.within.value))
 
 
+@pytest.mark.slow
 def test_the_profile_of_antithetic_pairs() -> None:
     """g(ε) = even + odd at each level: pairs keep twice the even part. Where W = 0 the gradient is
     −2/D x (x + σ ε)ᵀ, whose noise is odd: pairs leave nothing, and q ∝ √E‖g‖² is as without them."""

@@ -130,14 +130,8 @@ def test_a_discriminator_stays_with_its_gradients_and_moments(
     assert labelled.calls.checkpointed is None  # an option of prompts alone
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        (),
-        pytest.param(("dmd.adapters.kind=lora",), marks=pytest.mark.slow),
-        pytest.param(("dmd.gradient_checkpointing=true",), marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [(), ("dmd.adapters.kind=lora",), ("dmd.gradient_checkpointing=true",)])
 def test_the_quick_count_is_an_upper_bound(more: tuple[str, ...], folder: Path) -> None:
     config, module = prompted(folder, *more)
     quick, exact = plan_of(config, module, 1, exact=False).calls, plan_of(config, module, 1).calls
@@ -160,7 +154,7 @@ def test_counting_leaves_networks_and_random_numbers_alone(folder: Path) -> None
     assert not any(isinstance(p.grad, torch.Tensor) for p in module.parameters())
 
 
-@pytest.mark.parametrize("labelled", [False, True])
+@pytest.mark.parametrize("labelled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_run_that_does_not_fit_is_one_line_and_no_folder(
     labelled: bool,
     folder: Path,

@@ -34,8 +34,8 @@ def exact_direction(x: Tensor, levels: TimestepRange, weighting: str) -> Tensor:
     return (w * sigma * (x - MEAN) / (VARIANCE + sigma.square())).mean(0)
 
 
-@pytest.mark.parametrize("weighting", ["sds", "fantasia3d"])
-@pytest.mark.parametrize("by_weight", [False, True])
+@pytest.mark.parametrize("weighting", [pytest.param("sds", marks=pytest.mark.slow), "fantasia3d"])
+@pytest.mark.parametrize("by_weight", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("noise", NOISES)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_estimator_has_the_exact_mean(
