@@ -237,6 +237,8 @@ def largest_ecm(between: float, within: float, cost: CostModel, draws: int = 1) 
         cost: whose `other` and `calls` are left out; of one R with its calls by :meth:`CostModel.at`.
     """
     between, within = max(between, 0.0), max(within, 0.0)
+    if between == within == 0:
+        return 1.0  # nothing was seen to vary
     best = best_whole_draws(between, within, cost)
     least = within * cost.draw if math.isinf(best) else _price(between, within, cost, best)
     return _price(between, within, cost, draws) / least

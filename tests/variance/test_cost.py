@@ -193,8 +193,10 @@ def test_the_largest_ecm_in_closed_form(within: float, kappa: float, gain: float
 
 
 def test_a_negative_estimate_of_a_component_counts_as_zero() -> None:
-    """Without variance between samples only draws count: (c_u + c_d)/c_d."""
+    """Without variance between samples only draws count: (c_u + c_d)/c_d; without any nothing is gained."""
     assert largest_ecm(-0.1, 5.0, CostModel.declared(4)) == pytest.approx(5, rel=1e-12)
+    assert largest_ecm(-0.1, -2.0, CostModel.declared(4)) == 1
+    assert largest_ecm(0.0, 0.0, CostModel.declared(4), draws=8) == 1
 
 
 def test_twice_the_best_draws_regret_at_most_an_eighth() -> None:
