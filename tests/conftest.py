@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,12 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
 def _one_thread() -> None:
     """Small networks are fastest on one thread, and the order of sums is then fixed."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _level_of_messages() -> Iterator[None]:
+    """A test that runs as another rank, which says warnings alone, leaves the next one's messages alone."""
+    ours = logging.getLogger("carv_distill")
+    before = ours.level
+    yield
+    ours.setLevel(before)
