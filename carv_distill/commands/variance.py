@@ -29,6 +29,7 @@ def _measure(options: VarianceCommandOptions, runs: list[Path], device: str) -> 
     from carv_distill.engine.devices import float32_matmul
     from carv_distill.variance import analyse, analysis_dict, analysis_report, analysis_summary
 
+    from .advised import advised_training
     from .variance_figures import draw_analysis
 
     o, (run,) = options, runs
@@ -51,10 +52,13 @@ def _measure(options: VarianceCommandOptions, runs: list[Path], device: str) -> 
     drawn = draw_analysis(analysis.comparison, analysis.profile, analysis.proposals, folder)
     title = f"run {run} at update {analysis.step}"
     shown = [f"{part}\n" for part in (title, *analysis_summary(analysis))]
-    drawings = f"drawn: {folder}/{', '.join(path.name for path in drawn)}"
-    return Measurement(
-        [*shown, drawings], analysis_dict(analysis), f"{title}\n\n{analysis_report(analysis)}\n"
-    )
+    shown.append(f"drawn: {folder}/{', '.join(path.name for path in drawn)}")
+    result, best = analysis_dict(analysis), analysis.advice[analysis.best]
+    place = run, analysis.best, best.upstream, best.draws, analysis.noise
+    if analysis.shares == 1 and (line := advised_training(*place, known=gradient.importance is not None)):
+        result["train"] = line
+        shown.append(f"to train so: {line}")
+    return Measurement(shown, result, f"{title}\n\n{analysis_report(analysis)}\n")
 
 
 VARIANCE = Command("variance", "variance, compute and advice", VarianceCommandOptions, _measure, "gradient")

@@ -92,7 +92,7 @@ def load_stored_images(
     picture = open_picture(storage.read(0), where)
     width, height = picture.size
     if width != height:
-        raise UserError(f"{where} is {width}×{height}; images must be square")
+        raise UserError(f"{where} is {width}×{height}; images must be square: crop or pad them")
     channels = CHANNELS[upright_picture(picture, where, convert).mode]
     given = _labels(storage, classes) if labels else None
     numbers = torch.zeros(len(storage), dtype=torch.int64) if given is None else torch.tensor(given.numbers)

@@ -75,8 +75,9 @@ def explorer(
     ]  # fmt: skip
     outlined = f" Outlined: {whose}, R = {own[0]}, K = {own[1]}." if own else ""
     alt = (
-        f"What independent draws are worth at every (R, K), against (R, 1), which is 1. At first κ = "
-        f"{number(kappa)}, W/B = {number(ratio)}, other work of {number(other)} draws.{outlined}"
+        f"What independent draws are worth at every (R, K), against one draw of each of as many {upstream}s "
+        f"as are chosen below, at first ({base}, 1), which is 1. At first κ = {number(kappa)}, W/B = "
+        f"{number(ratio)}, other work of {number(other)} draws.{outlined}"
     )
     legend = [Mark(MEANINGS[value], colour) for value, colour in COLOURS.items()]
     return drawn(spec, alt, legend, controls)

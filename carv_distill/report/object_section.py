@@ -31,7 +31,11 @@ def object_section(run: RunFiles) -> Section | None:
     parts: list[Markup] = []
     mesh = run.bytes_of("object", "mesh.glb")
     if mesh is None:
-        parts.append(blocks.missing("There is no mesh yet; python evaluate.py export makes one."))
+        parts.append(
+            blocks.missing(
+                "There is no mesh yet; the end of the run makes one, and python evaluate.py export."
+            )
+        )
     elif len(mesh) > LARGEST:
         parts.append(
             blocks.missing(

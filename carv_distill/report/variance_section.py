@@ -24,6 +24,8 @@ def variance(run: RunFiles, words: PageWords) -> Section | None:
     if not a:
         return None
     parts: list[Markup] = [blocks.text(line) for line in a.get("conclusions", [])]
+    if line := a.get("train"):
+        parts += [blocks.text("To train so:"), blocks.commands([line])]
     if rows := a.get("rows", []):
         most = max(row["draws"] for row in rows)
         parts.append(_table([rows[0], *(row for row in rows[1:] if row["draws"] == most)], words))

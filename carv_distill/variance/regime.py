@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .budget import VarianceBudget
 from .cost import CostModel, best_whole_draws, largest_ecm
 from .estimate import Estimate, paired_ratio
-from .table import with_interval
+from .table import number, with_interval
 
 PAYS = 1.5
 """Effective compute from which reuse is worth a change of settings."""
@@ -33,6 +33,8 @@ class Regime:
     """R."""
     gain: float
     """The greatest ECM(K), over whole K ≥ 1: at least 1."""
+    whole: float
+    """The same by the seconds of an iteration at this R, with all that it does besides its gradient."""
     draws: float
     """Where that is; infinite where nothing lies between upstream samples."""
 
@@ -41,12 +43,14 @@ class Regime:
         """From what was measured, at R samples."""
         between, within, there = budget.between.value, budget.within.value, cost.at(upstream)
         seen = budget.between.low > 0 and budget.within.value > 0
+        whole = replace(cost, calls=cost.fixed, other=0.0).at(upstream)
         return cls(
             paired_ratio(budget.within, budget.between) if seen else None,
             cost.kappa,
             cost.calls / cost.draw,
             upstream,
             largest_ecm(between, within, there),
+            largest_ecm(between, within, whole),
             best_whole_draws(between, within, there),
         )
 
@@ -57,13 +61,19 @@ class Regime:
             share = "the variance between upstream samples is not told from 0"
         else:
             share = f"W/B = {with_interval(self.within_over_between, '.3g')}"
-        place = f"Its place: {share}, and an upstream sample costs κ = {self.kappa:.2g} draws"
+        place = f"Its place: {share}, and an upstream sample costs κ = {number(self.kappa)} draws"
         alone = "Reuse alone"
         if self.calls:
             alone = f"At R = {self.upstream} reuse alone"
-            place += f", the calls of a gradient {self.calls:.2g} more, which all its samples share"
+            place += f", and what all samples of a gradient share {number(self.calls)} more"
+        besides = ""
+        if f"{self.whole:.2f}" != f"{self.gain:.2f}":
+            besides = (
+                f" ({self.whole:.2f} × by the seconds of an iteration, which more samples would share too)"
+            )
         if self.gain >= PAYS:
-            return [f"{place}. {alone} can give {self.gain:.1f} × the gradients of K = 1, at {draws} draws."]
+            gain = f"{alone} can give {self.gain:.1f} × the gradients of K = 1, at {draws} draws{besides}."
+            return [f"{place}. {gain}"]
         shared = self.kappa + self.calls / self.upstream
         if self.within_over_between is not None and self.within_over_between.value < shared:
             moves = (
@@ -72,5 +82,7 @@ class Regime:
             )
         else:
             moves = "κ is what is small: cheaper draws, or dearer upstream samples, would raise it"
-        gain = f"{alone} can give {self.gain:.2f} × the gradients of K = 1: it is not where reuse pays."
+        gain = (
+            f"{alone} can give {self.gain:.2f} × the gradients of K = 1{besides}: it is not where reuse pays."
+        )
         return [f"{place}. {gain} {moves}."]

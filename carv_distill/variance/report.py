@@ -206,8 +206,9 @@ def conclusions(a: Analysis) -> list[str]:
             "what the sampler gives"
         )
     sentences.append(
-        f"Use R = {best.upstream}, K = {best.draws} with {a.best}: predicted effective compute{beside}. In "
-        f"ECM, against {base.arm} ({base.upstream}, {base.draws}): {with_interval(a.predicted, '.2f')}, the "
+        f"Use R = {best.upstream}, K = {best.draws} with {a.best}, for the seconds of the run's own "
+        f"iteration: predicted effective compute{beside}. In ECM, against {base.arm} ({base.upstream}, "
+        f"{base.draws}): {with_interval(a.predicted, '.2f')}, the "
         f"run's own {own:.2f}, {base.arm} draws at the same R and K {plain:.2f}."
     )
     own_model = c.within_model(arm)
@@ -228,7 +229,7 @@ def conclusions(a: Analysis) -> list[str]:
         f"{number(1e3 * c.cost(r, k))}): ECM {with_interval(check.ecm, '.3g')}."
     )
     if check.ecm.low < own < check.ecm.high:
-        sentences.append("That does not tell it from the run's own; more --pairs would.")
+        sentences.append("That does not tell it from the run's own; more pairs would.")
     return [*sentences, *Regime.of(c.budget, c.cost, r).sentences()]
 
 

@@ -87,3 +87,14 @@ def test_none_at_all_has_no_explorer() -> None:
     said = said_of(content(value=-1.0, interval=[-2.0, 0.0]))
     assert "there is no W/B to explore from" in said
     assert "cost of one" not in said
+
+
+def test_the_training_by_the_advice_can_be_copied() -> None:
+    """Of a file from before there was none, nothing is said."""
+    line = "python train.py --config runs/a/config.yaml estimator.draws=2"
+    said = said_of(content() | {"train": line})
+    assert "To train so:" in said
+    assert line in said
+    a = content()
+    a.pop("train", None)
+    assert "To train so" not in said_of(a)
