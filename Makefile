@@ -62,6 +62,7 @@ bench: setup-dev
 docs: setup-dev
 	$(BIN)/python docs/reference.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "written to site/; open site/index.html, or serve it: python -m http.server -d site"
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache site

@@ -46,3 +46,8 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     up = "../" * page.file.src_uri.count("/")
     markdown = re.sub(rf"\]\({up}\.\./({FOLDERS})/", rf"]({up}\1/", markdown)
     return markdown.replace(MARK, FRAME)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Docstrings name functions in the roles of Sphinx, which Markdown would show as they are."""
+    return re.sub(r":(?:meth|func|class|data|attr|mod):(?=<code>)", "", html)

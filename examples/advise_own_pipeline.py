@@ -42,7 +42,7 @@ def main() -> dict[str, float]:
         return torch.einsum("cpi,cpj->cij", rows, columns), residual
 
     sampler = NoiseLevelSampler(Proposal.uniform())
-    gradient = MeasuredGradient(pipeline, [scene], sampler, 2, 8, seed=0, device=scene.device)
+    gradient = MeasuredGradient(pipeline, [scene], sampler, upstream=2, draws=8, seed=0, device=scene.device)
     analysis = analyse(gradient, 2, (1, 2, 4, 8), progress=print)
     print(*analysis_summary(analysis), sep="\n\n")
     return {arm: a.ecm for arm, a in analysis.advice.items()}

@@ -48,6 +48,12 @@ def test_every_page_is_in_the_contents() -> None:
     assert named == there
 
 
+def test_roles_of_docstrings_do_not_show(site: Path) -> None:
+    page = (site / "api.html").read_text()
+    assert "<code>STRATEGIES</code>" in page
+    assert not re.search(r":(meth|func|class|data|attr|mod):", page)
+
+
 def test_nothing_is_fetched(site: Path) -> None:
     pages = sorted(site.rglob("*.html"))
     assert len(pages) > 20
