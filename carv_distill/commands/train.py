@@ -30,7 +30,7 @@ FIGURES = {
     "fid/copied": ("copied", "{:.2f} (chance: 0.05)"),
     "clip/score": ("CLIP score", "{:.1f}"),
     "variance/carv/total": ("variance", "{:.3g}"),
-    "variance/iid/total": ("of one iid draw a sample", "{:.3g}"),
+    "variance/iid/total": ("with one iid draw a sample", "{:.3g}"),
 }
 """Metrics that a finished run shows beside its FID, with their names and formats."""
 OPTIONS = ("--config", "--resume", "--requeue", "--env", "--help", "--")

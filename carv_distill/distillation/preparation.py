@@ -61,7 +61,7 @@ def prepare(config: DMDConfig, device: str, world_size: int) -> Prepared:
     shown = {
         "fid": config.fid.shown,
         "variance/carv": "variance {:.3g}",
-        "variance/iid": "of one iid draw a sample {:.3g}",
+        "variance/iid": "with one iid draw a sample {:.3g}",
     }
 
     def finish(trained: DMDModule, folder: Path) -> None:

@@ -71,12 +71,12 @@ def about(runs: Sequence[RunFiles], words: PageWords, steps: Mapping[str, str]) 
 def _further(run: RunFiles, steps: Mapping[str, str]) -> list[Markup]:
     """What is open, and how to measure again what is measured."""
     parts: list[Markup] = []
-    wanted = run.option("trainer.max_steps")
+    wanted, title = run.option("trainer.max_steps"), "To go on:"
     if isinstance(wanted, int) and run.updates < wanted:
-        config = shlex.quote(str(run.folder / "config.yaml"))
+        config, title = shlex.quote(str(run.folder / "config.yaml")), "To go on, where it has stopped:"
         steps = {"train": f"python train.py --config {config} --resume"}
     if steps:
-        parts += [blocks.text("To go on:"), blocks.commands([*steps.values()])]
+        parts += [blocks.text(title), blocks.commands([*steps.values()])]
     if old := [name for name in steps if name in run.measured]:
         names = " and ".join(old)
         parts.append(

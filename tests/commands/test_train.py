@@ -35,7 +35,7 @@ ENDS = ("", "_low", "_high")
             "dmd",
             {f"variance/{arm}/total{end}": v for arm, v in (("carv", 0.5), ("iid", 2.0)) for end in ENDS},
             [
-                "done in 75 s: {run} · variance 0.5 [0.5, 0.5] · of one iid draw a sample 2 [2, 2]",
+                "done in 75 s: {run} · variance 0.5 [0.5, 0.5] · with one iid draw a sample 2 [2, 2]",
                 "student: {run}/student",
             ],
         ),
