@@ -65,12 +65,10 @@ class Regime:
         alone = "Reuse alone"
         if self.calls:
             alone = f"At R = {self.upstream} reuse alone"
-            place += f", and what all samples of a gradient share {number(self.calls)} more"
+            place += f", plus {number(self.calls)} that all samples share"
         besides = ""
         if f"{self.whole:.2f}" != f"{self.gain:.2f}":
-            besides = (
-                f" ({self.whole:.2f} × by the seconds of an iteration, which more samples would share too)"
-            )
+            besides = f" ({self.whole:.2f} × by an iteration's seconds)"
         if self.gain >= PAYS:
             gain = f"{alone} can give {self.gain:.1f} × the gradients of K = 1, at {draws} draws{besides}."
             return [f"{place}. {gain}"]

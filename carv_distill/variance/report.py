@@ -188,8 +188,7 @@ def conclusions(a: Analysis) -> list[str]:
     if (most := largest_reduction(a)) is not None:
         sentences.append(
             f"At R = {base.upstream} no sampler of draws lowers the variance of {base.arm} K = {base.draws} "
-            f"more than {with_interval(most, '.3g')} times: what remains lies between the upstream samples, "
-            "and only more of them lower it."
+            f"more than {with_interval(most, '.3g')} times: only more upstream samples lower the rest."
         )
 
     def work(arm: str, r: int, k: int) -> float:
@@ -202,14 +201,14 @@ def conclusions(a: Analysis) -> list[str]:
     beside = f" {a.predicted.value / own:.2f} × that of the run's own {named}"
     if a.best != base.arm:
         beside += (
-            f", and {a.predicted.value / plain:.2f} × that of {base.arm} draws at the same R and K, which is "
-            "what the sampler gives"
+            f", and {a.predicted.value / plain:.2f} × that of {base.arm} draws there, which is what the "
+            "sampler gives"
         )
     sentences.append(
-        f"Use R = {best.upstream}, K = {best.draws} with {a.best}, for the seconds of the run's own "
-        f"iteration: predicted effective compute{beside}. In ECM, against {base.arm} ({base.upstream}, "
-        f"{base.draws}): {with_interval(a.predicted, '.2f')}, the "
-        f"run's own {own:.2f}, {base.arm} draws at the same R and K {plain:.2f}."
+        f"Use R = {best.upstream}, K = {best.draws} with {a.best}, in the run's own seconds: predicted "
+        f"effective compute{beside}. In ECM, against {base.arm} ({base.upstream}, {base.draws}): "
+        f"{with_interval(a.predicted, '.2f')}, the "
+        f"run's own {own:.2f}, {base.arm} draws there {plain:.2f}."
     )
     own_model = c.within_model(arm)
     if own_model.least_upstream > 1 and r > base.upstream:
