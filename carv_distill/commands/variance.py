@@ -54,8 +54,10 @@ def _measure(options: VarianceCommandOptions, runs: list[Path], device: str) -> 
     shown = [f"{part}\n" for part in (title, *analysis_summary(analysis))]
     shown.append(f"drawn: {folder}/{', '.join(path.name for path in drawn)}")
     result, best = analysis_dict(analysis), analysis.advice[analysis.best]
-    place = run, analysis.best, best.upstream, best.draws, analysis.noise
-    if analysis.shares == 1 and (line := advised_training(*place, known=gradient.importance is not None)):
+    sampler = {row.arm: row.sampler for row in analysis.comparison.rows}[analysis.best]
+    place, known = (best.upstream, best.draws), gradient.importance is not None
+    # of one share of an iteration R is not all that the run's configuration says
+    if analysis.shares == 1 and (line := advised_training(run, analysis.best, sampler, *place, known)):
         result["train"] = line
         shown.append(f"to train so: {line}")
     return Measurement(shown, result, f"{title}\n\n{analysis_report(analysis)}\n")

@@ -97,7 +97,7 @@ def execute(
             beside = [] if report is None else [report(folder)]
             _fit(task, config, prepared, folder, checkpoint, shares, beside)
         elif is_main_process():
-            made = "it has all of its %d updates; its %s/ is made anew, in place of one that export made"
+            made = "it has all of its %d updates; its %s/ is made anew, in place of what lies there"
             log.info(made, checkpoint[1], task.product)
             with _enough_memory(task), stop_at_once("--resume makes it"):
                 export(task, config, folder, device, None, prepared)

@@ -207,8 +207,7 @@ def conclusions(a: Analysis) -> list[str]:
     sentences.append(
         f"Use R = {best.upstream}, K = {best.draws} with {a.best}, in the run's own seconds: predicted "
         f"effective compute{beside}. In ECM, against {base.arm} ({base.upstream}, {base.draws}): "
-        f"{with_interval(a.predicted, '.2f')}, the "
-        f"run's own {own:.2f}, {base.arm} draws there {plain:.2f}."
+        f"{with_interval(a.predicted, '.2f')}, the run's own {own:.2f}, {base.arm} draws there {plain:.2f}."
     )
     own_model = c.within_model(arm)
     if own_model.least_upstream > 1 and r > base.upstream:
