@@ -1,5 +1,5 @@
 # make train    set everything up and distil a one-step student of the digits teacher (offline, no GPU)
-# make test     set everything up and run the tests
+# make test     set everything up and run the tests; make test-all the slow ones too
 # make check    lint, format, types, and the direction of imports
 # make bench    speed and memory of a DMD step and of several processes, as ratios
 # make docs     the documentation as a site, in site/
@@ -18,10 +18,12 @@ $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
-# The stamps are renewed when the dependencies change. Modules are compiled here, by all cores: a container that
-# sets PYTHONDONTWRITEBYTECODE, as many do, would compile torch anew for every command. (Torch has a file
-# for a later Python, which does not compile.)
-COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib carv_distill || true
+# The stamps are renewed when the dependencies change. What is imported here is compiled once and kept, also in a
+# container that sets PYTHONDONTWRITEBYTECODE, as many do, and would compile torch anew for every command.
+export PYTHONDONTWRITEBYTECODE =
+USED := engine.run commands.evaluate report.write distillation.preparation text_to_3d.preparation \
+	teacher_training.preparation attribution.measure
+COMPILE := for module in $(USED); do echo import carv_distill.$$module; done | $(BIN)/python -
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/pip
 	$(BIN)/python -m pip install --quiet --no-compile --editable '.[text-to-3d,attribution,text-to-image]'

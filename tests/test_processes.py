@@ -51,6 +51,7 @@ def test_processes_that_stop_together_end_their_group(tmp_path: Path) -> None:
         assert (status, output) == (75, "stopped: all have enough\ngroups up: False\n")
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_a_process_that_leaves_alone_waits_for_no_other(tmp_path: Path) -> None:
     """It goes with its status and its word; the exchange that the other waits in fails, and no interpreter is

@@ -74,6 +74,7 @@ def sampler_of(store: Path) -> NoiseLevelSampler:
     return sampler_from_dict(json.loads((store / "sampler.json").read_text()))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_few_digits")
 def test_cosines_of_mean_gradients(tmp_path: Path, teacher: TrainedModel) -> None:
     """Scores are those of an explicit loop over the sampler, draws and teacher that were named."""

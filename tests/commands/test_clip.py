@@ -99,6 +99,7 @@ def test_student_teacher_and_ceiling_stand_side_by_side(folder: Path) -> None:
     assert images["interval"][0] > student["interval"][1]
 
 
+@pytest.mark.slow
 def test_options_choose_rows_and_sizes(folder: Path) -> None:
     runs = [folder / "runs/shapes", folder / "runs/prompts"]
     options = ClipOptions(model=str(MODEL), images=6, no_teacher=True, labels="turn")

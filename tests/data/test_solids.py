@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import pytest
 import torch
 
 from carv_distill.data.solids import COLOURS, combinations, prompted_solids, vocabulary
@@ -43,6 +44,7 @@ def test_the_same_seed_gives_the_same_pictures() -> None:
     assert not torch.equal(a, c)
 
 
+@pytest.mark.slow
 def test_a_data_set_takes_seconds() -> None:
     """3,696 pictures of 32² in well under a minute: there is no need to keep them in a file."""
     start = time.perf_counter()

@@ -100,6 +100,7 @@ def test_networks_beside_are_copies() -> None:
     assert made["0.25"].weight.data_ptr() != rows[1].data_ptr()
 
 
+@pytest.mark.slow
 def test_averages_beside_an_adapter_share_what_it_lies_over() -> None:
     """On a GPU, without memory: a row's numbers are all that is made, on the CPU, and the network that is
     written from them has theirs."""

@@ -119,7 +119,7 @@ def test_an_update_with_a_discriminator_trains_head_and_student(
     assert 0 < module.metrics()["loss/fake"] < module.latest_losses["fake"]
 
 
-@pytest.mark.parametrize("words", KINDS)
+@pytest.mark.parametrize("words", [*(pytest.param(w, marks=pytest.mark.slow) for w in KINDS[:-1]), KINDS[-1]])
 def test_one_process_that_accumulates_makes_the_discriminators_gradient_too(
     small_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
@@ -168,7 +168,7 @@ IMAGENET64 = {"img_resolution": 64, "in_channels": 3, "out_channels": 3, "label_
     ("network", "scales", "parameters"),
     [
         (lambda: SongUNet(**CIFAR10, channel_mult=(2, 2, 2)), 3, 9_444_867),
-        (lambda: DhariwalUNet(**IMAGENET64), 1, 18_879_745),
+        pytest.param(*(lambda: DhariwalUNet(**IMAGENET64), 1, 18_879_745), marks=pytest.mark.slow),
     ],
     ids=["FastGen on CIFAR-10", "FastGen and DMD2 on ImageNet-64"],
 )

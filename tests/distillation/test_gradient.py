@@ -91,7 +91,9 @@ def test_trace_and_evaluation_agree_within_their_intervals(small_config: MakeCon
     assert max(traced.low, evaluated.low) < min(traced.high, evaluated.high)
 
 
-@pytest.mark.parametrize("words", [GAN, (*FASTGEN, "dmd.ema_beside=[0.5,0.9]")])
+@pytest.mark.parametrize(
+    "words", [pytest.param(GAN, marks=pytest.mark.slow), (*FASTGEN, "dmd.ema_beside=[0.5,0.9]")]
+)
 def test_what_an_update_does_besides_is_timed_and_changes_nothing(
     small_config: MakeConfig, words: tuple[str, ...]
 ) -> None:

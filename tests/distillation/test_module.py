@@ -105,6 +105,7 @@ def test_a_checkpoint_of_other_networks_is_refused(small_config: MakeConfig) -> 
         module.on_load_checkpoint({"state_dict": state})
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_what_was_learned_is_refused(small_config: MakeConfig) -> None:
     """A run with a learned proposal does not go on from one without: it would begin to learn anew."""
     module = build(small_config("estimator.proposal=adaptive"))
@@ -262,6 +263,7 @@ def test_several_averages_follow_their_decays(small_config: MakeConfig, tmp_path
         assert (tmp_path / f"student/averages/{name}/model_index.json").is_file()
 
 
+@pytest.mark.slow
 def test_every_average_is_measured_by_its_name(small_config: MakeConfig) -> None:
     """The student first, the teacher last and known as such."""
     config = small_config("dmd.ema_beside=[0.5,0.9995001]", "dmd.ema_ramp=false", "trainer.max_steps=2")

@@ -57,6 +57,7 @@ def test_mixed_precision_leaves_the_residual_in_float32(small_config: MakeConfig
     assert torch.equal(mixed, exact)
 
 
+@pytest.mark.slow
 def test_a_residual_in_bfloat16_keeps_no_copy_of_the_network(small_config: MakeConfig) -> None:
     """Nor does the training's own autocast, in which it stands."""
     objective = moved(small_config("dmd.residual_precision=bfloat16"))
@@ -70,7 +71,10 @@ def test_a_residual_in_bfloat16_keeps_no_copy_of_the_network(small_config: MakeC
     assert kept == [False]
 
 
-@pytest.mark.parametrize("word", ["dmd.residual_precision=bfloat16", "teacher.precision=bfloat16"])
+@pytest.mark.parametrize(
+    "word",
+    ["dmd.residual_precision=bfloat16", pytest.param("teacher.precision=bfloat16", marks=pytest.mark.slow)],
+)
 def test_bfloat16_by_choice_loses_a_part_of_it(small_config: MakeConfig, word: str) -> None:
     """Relative error of 64 draws between 1 and 30 %, whatever the trainer's precision is."""
     exact, rough = residual(moved(small_config())), residual(moved(small_config(word)))

@@ -148,6 +148,7 @@ def test_a_second_run_encodes_nothing(folder: Path, tmp_path: Path, seen: list[i
     assert sum(seen) == 56 + 112 + 56
 
 
+@pytest.mark.slow
 def test_without_the_cache_every_update_encodes_its_images(
     folder: Path, tmp_path: Path, seen: list[int]
 ) -> None:

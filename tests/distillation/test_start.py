@@ -68,6 +68,7 @@ def names(small_config: MakeConfig) -> list[str]:
     return [name for name, _ in module.objective.student.named_parameters()]
 
 
+@pytest.mark.slow
 def test_one_of_its_checkpoints_may_be_named(first: Path, small_config: MakeConfig) -> None:
     found = {}
     for place, step in ((first / "checkpoints/newest-step=2.ckpt", 2), (first, 4)):

@@ -40,11 +40,14 @@ def test_every_block_works_where_the_page_puts_it(tmp_path: Path) -> None:
             file.write_text(text)
         elif kind == "python":
             uses.append(text)
-    run(sys.executable, "-c", "\n".join(uses))
     commands = [line for kind, text in blocks if kind == "sh" for line in text.splitlines()]
     assert len(commands) == 2
+    started = ["from carv_distill.commands.train import main"]  # all in one process, which loads torch once
     for command in commands:
-        run(sys.executable, *shlex.split(command)[1:])
+        python, script, *words = shlex.split(command)
+        assert (python, script) == ("python", "train.py")
+        started.append(f"assert main({words!r}) == 0")
+    run(sys.executable, "-c", "\n".join([*uses, *started]))
     mean = torch.load(tmp_path / "runs/mean_image/mean/mean.pt", weights_only=True)
     assert mean.shape == (1, 8, 8)
     assert (tmp_path / "runs/mean_image/checkpoints/newest-step=6.ckpt").is_file()

@@ -218,6 +218,9 @@ LIKE_ANOTHER = {
 """They differ from one beside them in values alone, or are the first half of its test."""
 
 LONG = {
+    "sd15/sds_carv.yaml",
+    "teacher_digits.yaml",
+    "teacher_wild.yaml",
     "deepfloyd/sds_carv.yaml",
     "imagenet64/dmd2.yaml",
     "imagenet64/dmd_carv.yaml",

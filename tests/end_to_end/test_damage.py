@@ -120,6 +120,7 @@ def assert_line_or_right(
         assert (again / weights).read_bytes() == (longer / weights).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "damage"),
     [

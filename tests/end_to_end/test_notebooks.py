@@ -1,10 +1,13 @@
-"""The notebooks of examples/, run from their first cell to their last in an empty folder, offline."""
+"""The notebooks of examples/, run from their first cell to their last in an empty folder, offline: in small
+numbers each time, and, slow, as they are."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import nbformat
@@ -20,6 +23,30 @@ COMPUTED = {
     "attribution": "share, saved",
 }
 """By notebook, what it has at its end that is looked at here."""
+FEWER = {
+    "distillation": {
+        "max_steps=45": "max_steps=4",
+        "fid.every=15": "fid.every=2",
+        "checkpoint.every=45": "checkpoint.every=4",
+        "pairs=16": "pairs=3",
+        "upstreams=12": "upstreams=4",
+        "upstreams=6": "upstreams=2",
+    },
+    "text_to_3d": {
+        "max_steps=100": "max_steps=4",
+        "clip.every=25": "clip.every=2",
+        "checkpoint.every=100": "checkpoint.every=4",
+        "pairs=10": "pairs=3",
+        "upstreams=12": "upstreams=4",
+    },
+    "attribution": {
+        '"--among", "100"': '"--among", "20"',
+        '"--draws", "12"': '"--draws", "4"',
+        "pairs=12": "pairs=3",
+        "upstreams=8": "upstreams=2",
+    },
+}
+"""Instead of its own numbers, to run it in seconds."""
 
 
 def read(name: str) -> Any:
@@ -35,9 +62,13 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def run(name: str, folder: Path) -> Any:
+def run(name: str, folder: Path, fewer: Mapping[str, str] = MappingProxyType({})) -> Any:
     """The values of a notebook's expression in :data:`COMPUTED`; an exception in any cell fails here."""
     notebook = read(name)
+    for many, few in fewer.items():
+        assert any(many in cell.source for cell in notebook.cells), many
+        for cell in notebook.cells:
+            cell.source = cell.source.replace(many, few)
     expression = f"import json\nprint(json.dumps([{COMPUTED[name]}]))"
     notebook.cells.append(nbformat.v4.new_code_cell(expression))
     NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(folder)}}).execute()
@@ -48,6 +79,15 @@ def run(name: str, folder: Path) -> Any:
 
 
 @pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("name", COMPUTED)
+def test_every_cell_runs(name: str, tmp_path: Path) -> None:
+    found, saved = run(name, tmp_path, FEWER[name])
+    assert found
+    assert saved > 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("offline")
 def test_distillation(tmp_path: Path) -> None:
     """The student's distance falls to less than a third; strata and importance lower the variance."""
     fids, saved = run("distillation", tmp_path)
@@ -56,6 +96,7 @@ def test_distillation(tmp_path: Path) -> None:
     assert (tmp_path / "runs/notebook_dmd/student/model_index.json").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("offline")
 def test_text_to_3d(tmp_path: Path) -> None:
     """The object comes to look like its prompt."""
@@ -66,6 +107,7 @@ def test_text_to_3d(tmp_path: Path) -> None:
     assert (tmp_path / "runs/notebook_object/object/mesh.glb").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("offline")
 def test_attribution(tmp_path: Path) -> None:
     """Three times as many of the first are of the query's class as by chance."""

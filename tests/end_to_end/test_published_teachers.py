@@ -120,7 +120,9 @@ def test_it_is_sampled_and_distilled(ddpm: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(made, expected, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["ddpm++", "ncsn++", "adm", "ddpm++ unconditional"])
+@pytest.mark.parametrize(
+    "name", ["ddpm++", "ncsn++", pytest.param("adm", marks=pytest.mark.slow), "ddpm++ unconditional"]
+)
 def test_edm_networks_are_distilled(name: str, tmp_path: Path) -> None:
     """Three updates of each kind; the student that is saved is the module's average, bit for bit."""
     save_teacher(tmp_path / "teacher", small(name), edm_scheduler_config(EDMSchedule(), 0.5), "")

@@ -240,6 +240,7 @@ DENSIFY = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [*(pytest.param(n, marks=pytest.mark.slow) for n in (3, 5)), 4])
 def test_a_resumed_run_with_another_count_equals_an_uninterrupted_one(
     teacher: Path, tmp_path: Path, at: int
@@ -476,6 +477,7 @@ def test_unknown_words_of_a_large_vocabulary_are_named(
     assert "does not know 'zeppelin'" in caplog.text
 
 
+@pytest.mark.slow
 def test_renders_are_enlarged_where_that_is_asked_for(teacher: Path, tmp_path: Path) -> None:
     run(teacher, tmp_path, "scene.size=4", "scene.upsample=true", "trainer.max_steps=1")
 
@@ -524,6 +526,7 @@ def test_variance_of_a_text_to_3d_run(teacher: Path, tmp_path: Path) -> None:
     assert {r.arm for r in found.comparison.rows} == {"uniform", "IW", "Strat", "IW+Strat", "best"}
 
 
+@pytest.mark.slow
 def test_what_is_measured_may_be_other_than_what_was_trained(pixel_teacher: Path, tmp_path: Path) -> None:
     """Backgrounds per render, other cameras; a checkpoint that another run left there is none of it."""
     more = ("sds.augment=draw", "sds.view_prompts=false", "scene.background=white")

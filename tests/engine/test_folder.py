@@ -70,7 +70,7 @@ def test_a_damaged_summary_hinders_no_measurement(
 
 
 @pytest.mark.parametrize(
-    "name", ["695e0514", "no", *(pytest.param(n, marks=pytest.mark.slow) for n in ("1e-4", "007"))]
+    "name", ["695e0514", *(pytest.param(n, marks=pytest.mark.slow) for n in ("no", "1e-4", "007"))]
 )
 def test_a_run_of_any_name_is_opened_and_goes_on(name: str, small_config: MakeConfig) -> None:
     run = train(small_config(f"name={name}", "trainer.max_steps=2"))

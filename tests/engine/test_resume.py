@@ -25,7 +25,13 @@ MakeConfig = Callable[..., DMDConfig]
 
 
 @pytest.mark.parametrize(
-    "key", ["variance.every=1", "fid.images=64", "checkpoint.every=1", "trainer.log_every=2"]
+    "key",
+    [
+        pytest.param("variance.every=1", marks=pytest.mark.slow),
+        "fid.images=64",
+        "checkpoint.every=1",
+        pytest.param("trainer.log_every=2", marks=pytest.mark.slow),
+    ],
 )
 def test_what_is_only_measured_or_shown_may_change(small_config: MakeConfig, key: str) -> None:
     train(small_config("trainer.max_steps=2"))
@@ -92,6 +98,7 @@ def test_a_run_without_a_checkpoint_is_not_resumed(small_config: MakeConfig, tmp
         run_to_resume(config)
 
 
+@pytest.mark.slow
 def test_a_run_without_its_environment_goes_on_and_says_so(
     small_config: MakeConfig, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -97,7 +97,7 @@ def float64(guide: Any) -> Any:
     return guide
 
 
-@pytest.mark.parametrize("weighting", ["sds", "fantasia3d"])
+@pytest.mark.parametrize("weighting", ["sds", pytest.param("fantasia3d", marks=pytest.mark.slow)])
 def test_two_strata_by_weight_have_threestudios_expectation(
     monkeypatch: pytest.MonkeyPatch, folder: Path, weighting: str
 ) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -279,5 +280,7 @@ EVERY: dict[str, Save] = {
     "deepfloyd": save_tiny_if_pipeline,
 }
 """By the name that tests have for each."""
+FEW = [pytest.param(name, marks=() if name in {"sd", "flux", "wan"} else pytest.mark.slow) for name in EVERY]
+"""The same for what no family has a way of its own for: a UNet, a transformer, a video model at every run."""
 SIZES: dict[str, Sequence[int]] = {"flux": (16, 16), "flux_schnell": (16, 16), "wan": (5, 16, 16)}
 """`teacher.size` of those whose folder does not tell."""

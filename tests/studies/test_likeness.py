@@ -32,7 +32,7 @@ class Filled(Scene):
     [
         ("torus", Pose(0, 0.83, 0.07)),
         ("cube", Pose(0.6, 1.12, -0.04)),
-        ("chair", Pose(4.0, 0.9, 0.1)),
+        pytest.param(*("chair", Pose(4.0, 0.9, 0.1)), marks=pytest.mark.slow),
         pytest.param("mug", Pose(2.0, 1.05, -0.08), marks=pytest.mark.slow),
     ],
 )
@@ -56,6 +56,7 @@ def test_a_posed_solid_is_the_solid_moved() -> None:
     assert len(seen) / len(plain) == pytest.approx(0.25, abs=0.04)
 
 
+@pytest.mark.slow
 def test_haze_does_not_count_and_other_solids_are_less_like() -> None:
     shown = outlines_of(Filled("cone"), VIEWS, 32)
     found = {name: likeness(shown, name, VIEWS).iou for name in ("cone", "ball", "cylinder", "torus")}

@@ -78,6 +78,7 @@ def test_numbers_of_no_sample_are_one_line_before_the_run(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["teacher_shapes", "teacher_clips"])
 def test_its_attribution_ranks_what_it_learned_from(name: str, tmp_path: Path) -> None:
     """And encodes no other samples for it: their latents are a set of their own."""

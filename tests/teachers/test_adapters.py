@@ -126,7 +126,10 @@ def inside_another(shared: SharedNetwork, out: Tensor) -> None:
 ORDERS = (nothing, others_between, others_first, together, inside_another)
 
 
-@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointed"])
+@pytest.mark.parametrize(
+    "checkpointing",
+    [pytest.param(False, marks=pytest.mark.slow, id="plain"), pytest.param(True, id="checkpointed")],
+)
 @pytest.mark.parametrize("order", ORDERS, ids=lambda order: order.__name__)
 def test_gradients_are_exact_in_every_order(order: Order, checkpointing: bool) -> None:
     """Of the student's adapter, and of the fake score's where it was called too; the base has none."""
@@ -327,7 +330,7 @@ def test_a_deep_copy_is_whole() -> None:
     assert gradients(shared, "student") == [None] * 2 * len(shared.layers)
 
 
-@pytest.mark.parametrize("name", ["student", None])
+@pytest.mark.parametrize("name", [pytest.param("student", marks=pytest.mark.slow), None])
 def test_merged_is_the_view_without_peft(name: str | None, tmp_path: Path) -> None:
     """A plain network of diffusers that computes as the view, shares nothing, and is saved and loaded."""
     shared = shared_network(rank=2, alpha=3)
@@ -365,6 +368,7 @@ def test_merged_weights_of_a_bfloat16_base_are_float32() -> None:
     assert {p.dtype for p in shared.merged(None, torch.float64).parameters()} == {torch.float64}
 
 
+@pytest.mark.slow
 def test_merging_takes_no_copy_on_the_networks_device() -> None:
     """Of a network on a GPU, without memory: the copy is on the CPU, and beside it there are never more than
     a few layers' numbers."""

@@ -58,7 +58,7 @@ def outcome(folder: Path) -> str:
 
 @pytest.mark.parametrize(
     ("kind", "inputs"),
-    [*((kind, 60) for kind in FILES), *(pytest.param(k, 3000, marks=pytest.mark.slow) for k in FILES)],
+    [*((kind, 20) for kind in FILES), *(pytest.param(k, 3000, marks=pytest.mark.slow) for k in FILES)],
 )
 @pytest.mark.timeout(3000)
 def test_any_value_of_any_key(kind: str, inputs: int, folders: Path) -> None:

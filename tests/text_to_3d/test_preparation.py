@@ -150,8 +150,10 @@ def test_weights_without_effect_are_said_at_the_start(
     assert said == "sds.smoothness and sds.colour_smoothness add nothing: scene.kind=hash has no voxels"
 
 
-@pytest.mark.parametrize("autocast", [False, True])
-@pytest.mark.parametrize(("precision", "bound"), [("bfloat16", 0.25), ("float16", 0.03)])
+@pytest.mark.parametrize("autocast", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize(
+    ("precision", "bound"), [pytest.param("bfloat16", 0.25, marks=pytest.mark.slow), ("float16", 0.03)]
+)
 def test_a_fake_score_over_weights_in_half_precision(
     tmp_path: Path, precision: str, bound: float, autocast: bool
 ) -> None:

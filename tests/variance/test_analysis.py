@@ -324,6 +324,7 @@ def test_draws_that_all_lie_above_its_own_are_refused_before_anything_is_measure
         analyse(replace(gradient_of(MODEL), time_other=never), 2, (5, 8), 3, 3)
 
 
+@pytest.mark.slow
 def test_few_samples_are_compared_by_more_pairs() -> None:
     """As many upstream samples stand behind a row at R = 1 as at 8, at the run's own R of both."""
     for own, upstream, pairs in ((1, 1, 128), (2, 2, 64), (8, 8, 16), (32, 8, 16)):

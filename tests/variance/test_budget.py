@@ -61,6 +61,7 @@ def coverage(repetitions: int, upstreams: int) -> dict[str, float]:
     return {name: n / repetitions for name, n in hits.items()}
 
 
+@pytest.mark.slow
 def test_intervals_cover_about_95_percent() -> None:
     """60 repetitions: standard error 2.8 %, bound 4 of them; the slow test looks closer."""
     for name, share in coverage(60, 16).items():

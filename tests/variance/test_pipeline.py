@@ -81,6 +81,7 @@ def test_a_push_and_a_penalty_are_in_the_estimate() -> None:
         assert abs(estimate.value - part) < 4 * estimate.se
 
 
+@pytest.mark.slow
 def test_a_push_and_a_penalty_count_between_upstream_samples() -> None:
     """The budget of 600 upstream samples, 4 SE; levels have no part, and a sketch that keeps coordinates
     apart changes nothing."""

@@ -77,7 +77,7 @@ def _double_throughout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_double_throughout")
-@pytest.mark.parametrize("name", ["unet", "sd", "wan"])
+@pytest.mark.parametrize("name", ["unet", *(pytest.param(n, marks=pytest.mark.slow) for n in ("sd", "wan"))])
 @pytest.mark.parametrize(
     ("dtype", "tolerance"),
     [pytest.param(torch.float32, 2e-6, marks=pytest.mark.slow), (torch.float64, 1e-12)],
@@ -107,7 +107,7 @@ def test_both_back_ends_give_the_same_features(
     assert features.dtype == dtype
 
 
-@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize("normalise", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_features_in_groups_and_normalised_draws(tmp_path: Path, normalise: bool) -> None:
     denoiser, schedule, x, cond, draws = case_of(tmp_path, "unet", torch.float64)
     loss, projector = SampleLoss(denoiser, schedule), build_projector("countsketch", 64, 1)

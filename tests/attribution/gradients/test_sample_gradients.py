@@ -110,6 +110,7 @@ def pipeline_of(dim: int = 3):  # type: ignore[no-untyped-def]
     return gradients, attribution_pipeline(gradients, build_projector("none", 1, 0), SampleBatch(X), chunk=5)
 
 
+@pytest.mark.slow
 def test_the_budget_of_a_linear_denoiser() -> None:
     """Between: the spread of the exact mean gradients over the training set. Level: E g given u is a constant
     plus 2/D σ(u)² W, so tr Var_u = (2/D)² ‖W‖² Var σ²."""

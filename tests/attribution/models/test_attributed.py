@@ -48,8 +48,11 @@ def test_a_distillations_queries_are_its_students_samples(
 @pytest.mark.parametrize(
     "scheduler",
     [
-        DDIMScheduler(
-            prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing"
+        pytest.param(
+            DDIMScheduler(
+                prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing"
+            ),
+            marks=pytest.mark.slow,
         ),
         FlowMatchEulerDiscreteScheduler(shift=3.0),
     ],

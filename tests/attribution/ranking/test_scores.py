@@ -44,7 +44,7 @@ def test_debiased_products_are_the_u_statistic_and_the_halves() -> None:
     assert torch.isclose(GroupProducts.of(query[None, :2], train[None, :2]).inner(True)[0, 0], halves)
 
 
-@pytest.mark.parametrize("strategy", ["iid", "stratified"])
+@pytest.mark.parametrize("strategy", [pytest.param("iid", marks=pytest.mark.slow), "stratified"])
 def test_the_bias_of_shared_draws_is_the_covariance_over_the_groups(strategy: str) -> None:
     """Linear denoiser, float64, 3,000 sets of 4 draws in 2 groups: the naive product exceeds ⟨μ_q, μ_x⟩ by
     tr Cov(f_q, f_x)/G, the debiased one does not; both within 4 SE."""

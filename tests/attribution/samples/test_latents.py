@@ -52,6 +52,7 @@ def test_clips_are_encoded_once_with_their_motion(tmp_path: Path, monkeypatch: p
     assert torch.equal(again, x)
 
 
+@pytest.mark.slow
 def test_an_older_cache_of_clips_in_shards_is_no_hindrance(tmp_path: Path) -> None:
     teacher = load_text_teacher(save_wan(tmp_path / "wan"), (5, 16, 16))
     made = EncodedSet(CLIPS, teacher.codec, teacher.shape, None, tmp_path / "cache", "k", "cpu", 0)

@@ -24,7 +24,7 @@ from carv_distill.teachers.pipelines.network import PromptNetwork
 from carv_distill.teachers.pipelines.teacher import TextTeacher, load_text_teacher
 from tests.helpers.pages import run_page
 from tests.helpers.tiny_latent import save_tiny_pipeline
-from tests.helpers.tiny_pipelines import EVERY, SIZES, save_sd3, save_sdxl
+from tests.helpers.tiny_pipelines import EVERY, FEW, SIZES, save_sd3, save_sdxl
 
 PROMPTS = ["a red torus", "a blue cube"]
 FLOWS = ["sd3", "sd3_without_t5", "flux", "flux_schnell", "wan"]
@@ -138,7 +138,7 @@ def test_one_stock_step_is_the_students_sample(
         assert default > 1e-3
 
 
-@pytest.mark.parametrize("timestep", [10, 24, 48, 49])
+@pytest.mark.parametrize("timestep", [10, *(pytest.param(t, marks=pytest.mark.slow) for t in (24, 48)), 49])
 @pytest.mark.parametrize("name", BETAS)
 def test_a_student_of_another_level(
     name: str, timestep: int, loaded: Callable[[str], Loaded], tmp_path: Path
@@ -154,7 +154,7 @@ def test_a_student_of_another_level(
     assert config["num_train_timesteps"] == len(config["trained_betas"]) == timestep + 1
 
 
-@pytest.mark.parametrize("tau", [399, 499, 999])
+@pytest.mark.parametrize("tau", [399, *(pytest.param(t, marks=pytest.mark.slow) for t in (499, 999))])
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("save_teacher", [save_tiny_pipeline, save_sdxl])
 def test_a_thousand_timesteps(save_teacher: Any, prediction: str, tau: int, tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_zero_signal_at_the_end(tmp_path: Path) -> None:
         assert error(found, exact) < 1e-4
 
 
-@pytest.mark.parametrize("name", [*EVERY])
+@pytest.mark.parametrize("name", FEW)
 def test_the_page_says_how(
     name: str, loaded: Callable[[str], Loaded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,7 +204,7 @@ def test_the_page_says_how(
         assert scope["images"][0].size == (width, height)
 
 
-@pytest.mark.parametrize("name", [*EVERY])
+@pytest.mark.parametrize("name", FEW)
 def test_the_folder_is_a_teacher_again(name: str, loaded: Callable[[str], Loaded], tmp_path: Path) -> None:
     """Read as any pipeline, its one step is the student's; nothing of the teacher's folder is needed."""
     _, teacher = loaded(name)

@@ -53,6 +53,7 @@ def test_with_the_exact_fake_score_the_student_arrives() -> None:
     assert errors["fake"] == 0
 
 
+@pytest.mark.slow
 def test_a_lagging_fake_score_leaves_a_floor_and_is_seen_as_the_error() -> None:
     run = ExactDMD(SMALL, 1, 0)
     train(run, 600)

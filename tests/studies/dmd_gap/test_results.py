@@ -17,6 +17,7 @@ from studies.dmd_gap.settings import FASHION, SETTINGS
 from tests.helpers.gap_runs import MORE, PLAN, SEEDS, make_runs
 
 
+@pytest.mark.slow
 def test_the_tables_come_again_from_the_results(tmp_path: Path) -> None:
     """`--stored` concludes the same from `digits_{pilot,runs,traces}.json`, as often as it is called."""
     arms = make_runs(tmp_path / "runs")

@@ -29,6 +29,7 @@ def test_share_to_reach() -> None:
     assert share_to_reach(2 * base, plateau, 1.0) == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 def test_curves_are_compared_at_equal_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each arm's score is 100 (1 − exp(−2 rate · seconds/T)); one of twice the rate is where the baseline
     ends after half of its seconds, whatever its steps cost."""

@@ -26,6 +26,7 @@ def test_effective_compute_is_that_of_the_formula() -> None:
     assert sobol.low < sobol.value < sobol.high
 
 
+@pytest.mark.slow
 def test_rows_and_figures() -> None:
     table = ecm_rows(STATES, PRICES)
     assert {r["states"] for r in table} == {"all", "early", "late"}
@@ -39,6 +40,7 @@ def test_rows_and_figures() -> None:
         assert figure.axes
 
 
+@pytest.mark.slow
 def test_sentences_say_the_numbers() -> None:
     best = highest(STATES, PRICES)
     assert best == (16, 2, "sobol")

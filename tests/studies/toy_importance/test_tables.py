@@ -11,6 +11,8 @@ import pytest
 
 from studies.toy_importance.__main__ import main
 
+pytestmark = pytest.mark.slow  # all of it looks at one quick study
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

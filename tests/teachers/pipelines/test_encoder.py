@@ -16,7 +16,7 @@ from carv_distill.errors import UserError
 from carv_distill.teachers.condition import Condition, tensors
 from carv_distill.teachers.pipelines.encoder import stacked
 from carv_distill.teachers.pipelines.teacher import TextTeacher, load_text_teacher
-from tests.helpers.tiny_pipelines import EVERY, SIZES, save_sdxl
+from tests.helpers.tiny_pipelines import EVERY, FEW, SIZES, save_sdxl
 
 PROMPT, NEGATIVE = "a red torus, front view", "blue cube"
 TeacherOf, PipelineOf = Callable[..., TextTeacher], Callable[..., Any]
@@ -130,7 +130,7 @@ def test_the_guidance_that_flux_is_told(folder_of: Callable[[str], Path], teache
     assert schnell.guided(7.0) is not schnell.denoiser
 
 
-@pytest.mark.parametrize("name", [*EVERY])
+@pytest.mark.parametrize("name", FEW)
 def test_prompts_are_encoded_once_and_outlive_their_models(
     name: str, folder_of: Callable[[str], Path]
 ) -> None:

@@ -87,8 +87,8 @@ def test_it_begins_as_the_teacher(make_module: Make) -> None:
     assert found.abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 100])
-@pytest.mark.parametrize("draws", [1, 3])
+@pytest.mark.parametrize("chunk", [pytest.param(1, marks=pytest.mark.slow), 2, 100])
+@pytest.mark.parametrize("draws", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_the_loss_is_the_denoising_error_of_the_renders(module: SDSModule, draws: int, chunk: int) -> None:
     """1/R Σ 1/K Σ ‖ε̂_fake(x_t, t, y) − ε‖², whatever goes through a backward together."""
     o, fake = module.objective, fake_of(module)
@@ -168,6 +168,7 @@ def test_two_trainings_are_equal_to_the_bit_and_learn_the_renders(make_module: M
     assert all(map(torch.equal, fake_of(one).weights, fake_of(two).weights))
 
 
+@pytest.mark.slow
 def test_losses_that_are_not_finite_end_a_run_when_there_are_too_many(make_module: Make) -> None:
     """Scene and adapters stay as they are at the spoiled step, and go on after it; three in a row are too
     many, and the run stops at the third."""
@@ -189,6 +190,7 @@ def test_losses_that_are_not_finite_end_a_run_when_there_are_too_many(make_modul
     assert float(module.metrics()["nonfinite/skipped_steps"]) == 4
 
 
+@pytest.mark.slow
 def test_its_loss_falls_on_renders_that_it_has_seen(make_module: Make) -> None:
     """By a tenth in 40 steps on the same two renders and draws; a random network can learn little of them."""
     module = make_module(objective="vsd", vsd=replace(SMALL, chunk=100))
@@ -205,7 +207,7 @@ def test_its_loss_falls_on_renders_that_it_has_seen(make_module: Make) -> None:
     assert losses[-1] < 0.9 * losses[0]
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [pytest.param(float("nan"), marks=pytest.mark.slow), float("inf")])
 def test_a_loss_that_is_not_finite_moves_nothing(make_module: Make, value: float) -> None:
     module = make_module(objective="vsd", vsd=SMALL)
     original = module.objective.fake_losses
@@ -245,6 +247,7 @@ def test_with_pictures_of_renders_it_learns_these(make_pixel_module: Make, augme
     fit(module, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("save", [save_sdxl, save_sd3])
 def test_other_teachers_train_a_field(save: Callable[[Path], Path], tmp_path: Path) -> None:
     """SDXL with its pooled embeddings, and a flow's velocity at pure noise too."""
@@ -258,6 +261,7 @@ def test_other_teachers_train_a_field(save: Callable[[Path], Path], tmp_path: Pa
     assert sum(moved) > 0.9 * len(moved)  # SD3's last block has layers for words that nothing reads
 
 
+@pytest.mark.slow
 def test_checkpointed_blocks_give_the_same_step(make_module: Make) -> None:
     plain, checkpointed = (
         fit(make_module(objective="vsd", vsd=replace(SMALL, gradient_checkpointing=on)), 2)

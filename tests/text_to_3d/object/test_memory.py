@@ -75,7 +75,7 @@ def test_a_piece_is_no_larger_than_is_fast() -> None:
     assert points_at_once(fine, 0.1) == (int(0.1 * 2**30) - 32 * 100**3) // (fine.point_bytes + 64)
 
 
-@pytest.mark.parametrize("count", [1, 1000, 20_000])
+@pytest.mark.parametrize("count", [1, 1000, pytest.param(20_000, marks=pytest.mark.slow)])
 def test_the_fog_of_gaussians_holds_no_more_than_is_said(count: int) -> None:
     """All of them near all points; counted from the profiler's record of every allocation."""
     scene = build_scene(SceneOptions(kind="gaussians", gaussians=GaussianOptions(count)))

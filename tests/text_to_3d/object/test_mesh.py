@@ -160,7 +160,7 @@ def sponge(cells: float) -> Solid:
     return distance
 
 
-@pytest.mark.parametrize("cells", [10.0, 14.0])
+@pytest.mark.parametrize("cells", [10.0, pytest.param(14.0, marks=pytest.mark.slow)])
 def test_a_surface_of_many_handles_keeps_them_all(cells: float, caplog: pytest.LogCaptureFixture) -> None:
     """Also where plain decimation pinches it, and where so few faces are too few for it."""
     whole = extract_mesh(SolidScene(sponge(cells)), 64, faces=1_000_000)

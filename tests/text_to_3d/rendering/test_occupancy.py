@@ -105,7 +105,7 @@ def test_pictures_are_those_of_all_of_space_up_to_the_threshold(kind: str, thres
     assert float(whole.opacity.max()) > 0.9
 
 
-@pytest.mark.parametrize("kind", ["voxels", "hash"])
+@pytest.mark.parametrize("kind", ["voxels", pytest.param("hash", marks=pytest.mark.slow)])
 def test_pictures_of_a_finished_field_lose_less_than_half_a_level(kind: str) -> None:
     """Of a byte, in every pixel; and a good part of space is empty."""
     scene = objects(kind)

@@ -42,7 +42,9 @@ def test_they_start_as_a_grey_translucent_ball() -> None:
     assert torch.allclose(seen.image, (1 - 0.5 * seen.opacity).expand(1, 3, 16, 16), atol=1e-5)
 
 
-@pytest.mark.parametrize("opacity", [pytest.param(0.3, marks=pytest.mark.slow), 0.73, 0.98])
+@pytest.mark.parametrize(
+    "opacity", [pytest.param(0.3, marks=pytest.mark.slow), pytest.param(0.73, marks=pytest.mark.slow), 0.98]
+)
 def test_its_fog_looks_like_its_splat(opacity: float) -> None:
     """A round Gaussian of 12 pixels: every pixel has the opacity o exp(−Δ²/2s²) in both, but for the pixel's
     own filter of 0.3 pixel² and for the perspective within it, 1 % each."""
