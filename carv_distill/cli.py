@@ -21,10 +21,11 @@ Each has a --help of its own. `python -m carv_distill` is the same."""
 def main() -> int:
     """Hands the words after the first one to their command; the exit status."""
     parser = Parser(HELP, prog="carv-distill")
-    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("command")
     if len(sys.argv) < 2:
         parser.error(f"which command? {', '.join(COMMANDS)}; carv-distill --help says what each does")
     command = parser.parse_args(sys.argv[1:2]).command
+    parser.refuse_unknown(command, COMMANDS)
     if command == "train":
         from carv_distill.commands.train import main as run
     elif command == "evaluate":

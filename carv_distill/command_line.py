@@ -6,14 +6,14 @@ import argparse
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from carv_distill.errors import INTERRUPTED, StoppedError, UserError, lacks_memory, one_line
-from carv_distill.options import field_texts
+from carv_distill.options import field_texts, nearest
 from carv_distill.screen import guard_streams, printable
 
 Options = TypeVar("Options")
@@ -43,6 +43,11 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line on standard error."""
         self.exit(2, f"error: {printable(message)}\n")
+
+    def refuse_unknown(self, word: str, commands: Collection[str]) -> None:
+        """Ends where a word is none of these commands, with the one that is like it."""
+        if word not in commands:
+            self.error(f"{word}: no command{nearest(word, [*commands])}; there are {', '.join(commands)}")
 
 
 def started_as(command: str) -> str:

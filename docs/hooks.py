@@ -19,13 +19,14 @@ SHOWN = (
     ("configs", "yaml"),
     ("examples", "py"),
     ("examples", "ipynb"),
+    ("examples", "md"),
 )
 FOLDERS = "|".join(dict.fromkeys(folder for folder, _ in SHOWN))
 EXPLORER = "explorer.html"
 MARK = "<!-- explorer -->"
 FRAME = (
-    f'<iframe src="{EXPLORER}" title="What draws are worth at every R and K, with sliders" '
-    'style="width: 100%; height: 50rem; border: 0"></iframe>'
+    f'<iframe class="explorer" src="{EXPLORER}" '
+    'title="What draws are worth at every R and K, with sliders"></iframe>'
 )
 
 
@@ -42,9 +43,11 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """On GitHub these folders lie beside docs/, in the site within it."""
+    """On GitHub these folders lie beside docs/, in the site within it; tests are not in it."""
     up = "../" * page.file.src_uri.count("/")
     markdown = re.sub(rf"\]\({up}\.\./({FOLDERS})/", rf"]({up}\1/", markdown)
+    markdown = markdown.replace(f"]({up}docs/", f"]({up}")
+    markdown = re.sub(rf"\[([^]]*)\]\({up}(tests/[^)]*)\)", r"\1 (`\2`)", markdown)
     return markdown.replace(MARK, FRAME)
 
 

@@ -42,3 +42,14 @@ def test_a_usage_can_be_copied(
     with pytest.raises(SystemExit, match="0"):
         main()
     assert capsys.readouterr().out.startswith(said)
+
+
+def test_a_misspelt_command_is_guessed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["carv-distill", "evalute", "fid"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    said = capsys.readouterr().err
+    assert said.startswith("error: evalute: no command (did you mean evaluate?); there are train, evaluate, ")
+    assert said.count("\n") == 1

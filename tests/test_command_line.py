@@ -63,7 +63,10 @@ def test_an_option_of_several_values_takes_all_it_is_given() -> None:
         (["influence", "--motion-floor", "inf"], "argument --motion-floor: 'inf' is not a number above 0\n"),
         (["export", "--memory", "-1"], "argument --memory: '-1' is not a number "),
         (["reference"], "the following arguments are required: --data"),
-        (["influence", "--query", "data:3"], "--query: no option of evaluate.py influence; evaluate.py infl"),
+        (
+            ["influence", "--query", "data:3"],
+            "--query: no option of evaluate.py influence (did you mean --queries?); eval",
+        ),
         (["--pairs", "4"], "--pairs: no option of evaluate.py fid; of variance"),
         (["influence", "--draws", "5"], "--draws: 5 is no multiple of --groups, 8"),
     ],

@@ -151,7 +151,7 @@ def measure(
             raise UserError(f"--out: {out} must end in .json, as {out}.json")
         for key, run in changed:
             log.warning("%s has other content than the one that %s was started with", key, run)
-        log.info("loading torch …")
+        log.info("%s: loading torch …", " ".join([command.name, *(f"of {run}" for run in runs[:1])]))
         device = chosen_device(options)  # after all that can be wrong before it
         quiet_libraries()
         measurement = command.measure(options, runs, device)

@@ -6,6 +6,7 @@ import sys
 from dataclasses import fields
 
 from carv_distill.command_line import Parser, add_options, options_of, run_command, spin_briefly, started_as
+from carv_distill.options import nearest
 
 from .clip import CLIP
 from .command import Command, measure
@@ -53,6 +54,8 @@ def main(words: list[str] | None = None) -> int:
         add_options(commands.add_parser(command.name, help=command.help), command.options)
     plain = words[:1] in ([], ["-h"], ["--help"]) or not words[0].startswith("-")
     words = words if words and plain else ["fid", *words]
+    if not words[0].startswith("-"):
+        parser.refuse_unknown(words[0], COMMANDS)
     if (typed := COMMANDS.get(words[0])) and (unknown := _unknown(words, typed)):
         parser.error(unknown)
     arguments = parser.parse_args(words)
@@ -71,7 +74,8 @@ def _unknown(words: list[str], command: Command) -> str:
             continue
         able = [c.name for c in COMMANDS.values() if flag in _flags(c)]
         of = f"; of {' and '.join(able)}" if able else f"; evaluate.py {command.name} --help has all"
-        return f"{word}: no option of evaluate.py {command.name}{of}"
+        like = "" if able else nearest(flag, sorted(_flags(command)))
+        return f"{word}: no option of evaluate.py {command.name}{like}{of}"
     return ""
 
 

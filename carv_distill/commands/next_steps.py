@@ -24,7 +24,7 @@ STEPS = (VIEW, FID, CLIP, VARIANCE, INFLUENCE)
 def next_steps(task: Task, config: Any, run: Path) -> dict[str, str]:
     """Those of these commands that take a run of this task and configuration, as they are typed, by their
     names; not those whose result, of the product as it is now, is there, nor an FID where the run was told to
-    measure none: its features need not take such images. What trains with its product comes first."""
+    measure none: its features need not take such images. What is made of its product comes first."""
     able = [c for c in STEPS if task in c.tasks and not c.refusal(task, config, c.options())]
     if FID in able and not config.fid.every:
         able.remove(FID)

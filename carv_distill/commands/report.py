@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from carv_distill.engine.folder import CONFIG, open_run
+from carv_distill.engine.lock import is_owned
 from carv_distill.engine.task import PageWords
 from carv_distill.errors import UserError
 from carv_distill.options import option
@@ -37,7 +38,8 @@ def _write(options: ReportOptions, runs: list[Path], device: str) -> Measurement
         raise UserError("--out: several runs need a file of their own, as --out report.html")
     place = options.out or runs[0] / NAME
     opened = [REPORT.open(run, options) for run in runs]
-    steps = next_steps(*opened[0], runs[0]) if len(runs) == 1 else {}
+    trains = len(runs) == 1 and is_owned(runs[0])
+    steps = None if trains else next_steps(*opened[0], runs[0]) if len(runs) == 1 else {}
     words = {task.words for task, _ in opened}
     write_report(runs, place, steps, words.pop() if len(words) == 1 else PageWords())
     return Measurement([f"written to {place}; open it in a browser"])

@@ -72,7 +72,7 @@ def view(options: ViewOptions) -> None:
 
     import viser  # noqa: F401, whose absence is said before what is slow
 
-    log.info("loading torch …")
+    log.info("view of %s: loading torch …", run)
     VIEW.measure(options, [run], chosen_device(options))
 
 

@@ -36,5 +36,5 @@ class ReportPage(Periodic):
     def act(self, trainer: Trainer, module: Any) -> None:
         if time.monotonic() - self.before < SECONDS:
             return
-        keep_report(self.run, words=self.words)
+        keep_report(self.run, None, self.words)
         self.before = time.monotonic()

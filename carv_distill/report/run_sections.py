@@ -46,8 +46,9 @@ def heading(run: RunFiles, words: PageWords) -> str:
     return f"{words.task} (task {run.task}){of}: {done}{time}."
 
 
-def about(runs: Sequence[RunFiles], words: PageWords, steps: Mapping[str, str]) -> Section:
-    """What was run, on what, and how to go on: with its updates, or, once it has them, with these steps."""
+def about(runs: Sequence[RunFiles], words: PageWords, steps: Mapping[str, str] | None) -> Section:
+    """What was run, on what, and how to go on: with its updates, or, once it has them, with these steps; None
+    while it trains."""
     parts: list[Markup] = []
     if len(runs) == 1:
         (run,) = runs
@@ -68,12 +69,15 @@ def about(runs: Sequence[RunFiles], words: PageWords, steps: Mapping[str, str]) 
     return Section("What was run", parts)
 
 
-def _further(run: RunFiles, steps: Mapping[str, str]) -> list[Markup]:
+def _further(run: RunFiles, steps: Mapping[str, str] | None) -> list[Markup]:
     """What is open, and how to measure again what is measured."""
     parts: list[Markup] = []
-    wanted, title = run.option("trainer.max_steps"), "To go on:"
+    wanted, title, trains = run.option("trainer.max_steps"), "To go on:", steps is None
+    steps = steps or {}
     if isinstance(wanted, int) and run.updates < wanted:
-        config, title = shlex.quote(str(run.folder / "config.yaml")), "To go on, where it has stopped:"
+        title = "It was in training when this page was written. If it has stopped since, to go on:"
+        title = title if trains else "To go on, where it has stopped:"
+        config = shlex.quote(str(run.folder / "config.yaml"))
         steps = {"train": f"python train.py --config {config} --resume"}
     if steps:
         parts += [blocks.text(title), blocks.commands([*steps.values()])]

@@ -24,7 +24,9 @@ from .variance_section import variance
 
 log = logging.getLogger(__name__)
 
-NO_STEPS: Mapping[str, str] = {}
+Steps = Mapping[str, str] | None
+"""Name → command that a finished run can go on with; None while it trains."""
+NO_STEPS: Steps = {}
 NO_WORDS = PageWords()
 
 READING_FAILS = (UserError, OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
@@ -34,13 +36,13 @@ READING_FAILS = (UserError, OSError, RuntimeError, ValueError, LookupError, Type
 def write_report(
     folders: Sequence[Path],
     place: Path,
-    steps: Mapping[str, str] = NO_STEPS,
+    steps: Steps = NO_STEPS,
     words: PageWords = NO_WORDS,
 ) -> None:
     """Writes the page whole or not at all.
 
     Args:
-        steps: name → command that a finished run can go on with; what is measured and not among them is done.
+        steps: what is measured and not among them is done.
         words: of the runs' task.
 
     Raises:
@@ -49,7 +51,7 @@ def write_report(
     write_text(place, report([RunFiles.read(folder) for folder in folders], steps, words))
 
 
-def keep_report(run: Path, steps: Mapping[str, str] = NO_STEPS, words: PageWords = NO_WORDS) -> Path | None:
+def keep_report(run: Path, steps: Steps = NO_STEPS, words: PageWords = NO_WORDS) -> Path | None:
     """Writes the page of a run into its folder, and gives its place; what keeps it from being written is a
     warning, as nothing of the training depends on it."""
     return _kept(run / NAME, lambda: write_report([run], run / NAME, steps, words))
@@ -83,7 +85,7 @@ def results(of: ResultFiles) -> str:
     return page(of.name, lead, [section for section in found if section is not None])
 
 
-def report(runs: Sequence[RunFiles], steps: Mapping[str, str] = NO_STEPS, words: PageWords = NO_WORDS) -> str:
+def report(runs: Sequence[RunFiles], steps: Steps = NO_STEPS, words: PageWords = NO_WORDS) -> str:
     """The page."""
     about, samples = partial(of_runs.about, runs, words, steps), partial(of_runs.samples, runs, words)
     curves, quality = partial(of_runs.curves, runs, words), partial(measured.quality, runs)

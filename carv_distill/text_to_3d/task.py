@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +14,9 @@ from carv_distill.options import leaves
 from .options import SceneOptions, SDSConfig, SDSOptions, greatest_level
 from .rendering_checks import check_rendering, refuse_changes
 from .schedules import check_schedule, check_stages, first_crossing, value_at
+
+FILM, MESH = 512, 192
+"""Pixels of a film, and points of a mesh's grid along one side, to show somebody."""
 
 
 def _preparation() -> ModuleType:
@@ -114,6 +118,14 @@ def _check_gaussians(scene: SceneOptions) -> None:
         )
 
 
+def _larger(config: SDSConfig, run: Path) -> dict[str, str]:
+    """What a film and a mesh to show are made by, where the run's own are smaller."""
+    if config.export.size >= FILM:
+        return {}
+    mesh = "" if config.scene.kind == "gaussians" or config.export.mesh >= MESH else f" --mesh {MESH}"
+    return {"export": f"python evaluate.py export --run {shlex.quote(str(run))} --size {FILM}{mesh}"}
+
+
 SDS = Task(
     name="sds",
     config=SDSConfig,
@@ -129,5 +141,6 @@ SDS = Task(
     media=("views.png", "turntable.mp4", "mesh.glb"),
     renders=True,
     prompted=lambda config: True,
+    further=_larger,
     words=PageWords("Text-to-3D", "Previews", "The object from around, from two heights", "render"),
 )

@@ -25,11 +25,30 @@ from carv_distill.tasks import TASKS, load_config
 def test_a_run_s_own_commands_and_no_others(config: str, names: list[str]) -> None:
     loaded = load_config(config, [])
     run = Path("runs/with a blank")
-    assert next_steps(TASKS[loaded.task], loaded, run) == {
+    steps = next_steps(TASKS[loaded.task], loaded, run)
+    larger = steps.pop("export", None)
+    assert (larger is not None) == (config == "sds_carv")
+    assert steps == {
         name: f"python {'-m carv_distill' if name == 'view' else 'evaluate.py'} {name} --run "
         "'runs/with a blank'"
         for name in names
     }
+
+
+@pytest.mark.parametrize(
+    ("words", "end"),
+    [
+        ([], " --size 512 --mesh 192"),
+        (["export.mesh=256"], " --size 512"),
+        (["scene.kind=gaussians"], " --size 512"),
+        (["export.size=512"], None),
+    ],
+)
+def test_an_object_is_made_larger_where_it_is_small(words: list[str], end: str | None) -> None:
+    """By a command that is understood."""
+    loaded = load_config("sds_carv", words)
+    line = next_steps(TASKS["sds"], loaded, Path("runs/a")).get("export")
+    assert line == (end and f"python evaluate.py export --run runs/a{end}")
 
 
 @pytest.mark.parametrize(

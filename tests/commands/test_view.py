@@ -254,9 +254,9 @@ def test_a_run_is_waited_for_seen_the_right_way_up_and_turned(browser: Any, tmp_
 
 def as_it_should_be(scene: VoxelScene, config: Any, shape: tuple[int, ...]) -> np.ndarray:
     """The picture by the camera that one begins with."""
-    from carv_distill.text_to_3d.viewer.window import DISTANCE
+    from carv_distill.text_to_3d.viewer.window import DISTANCE, ELEVATION
 
-    (front,) = frusta(turntable(1, distance=DISTANCE))
+    (front,) = frusta(turntable(1, ELEVATION, DISTANCE))
     camera = BrowserCamera.of(front.wxyz, front.position, front.fov, shape[1] / shape[0])
     picture = FieldPainter(scene, config.scene, 1.0, 1.0).paint(camera, shape[0])
     assert picture is not None

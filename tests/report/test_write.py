@@ -7,6 +7,8 @@ import io
 import json
 import re
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -326,3 +328,27 @@ def test_prompts_above_samples_can_be_read(tmp_path: Path) -> None:
     shutil.copy(run / "samples/000000.png", run / "samples/000200.png")
     assert 'class="slider"' in (page := written(run))
     assert "prompts, in order" not in page
+
+
+def test_a_page_of_a_run_in_training_says_so(tmp_path: Path) -> None:
+    """Written while it trains, and by a command while another process owns it."""
+    run = make_run(tmp_path, rows=5, words=("trainer.max_steps=9",))
+    trains = "It was in training when this page was written."
+    assert keep_report(run, None) is not None
+    assert trains in plain_words((run / "report.html").read_text())
+    assert evaluate(["report", "--run", str(run)]) == 0
+    said = plain_words((run / "report.html").read_text())
+    assert "To go on, where it has stopped:" in said
+    assert trains not in said
+    hold = "import sys; from pathlib import Path; from carv_distill.engine.lock import owned\n"
+    hold += "with owned(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(run)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == b"held\n"
+        assert evaluate(["report", "--run", str(run)]) == 0
+        owner.communicate()
+    said = plain_words((run / "report.html").read_text())
+    assert trains in said
+    assert "--resume" in said.split(trains)[1]

@@ -22,8 +22,8 @@ from .states import Facts
 
 FRUSTUM, THICKNESS = 0.12, 0.006
 """Depth of a camera's frustum, and of its lines."""
-DISTANCE = 2.5
-"""Of the camera that one begins with from the middle."""
+DISTANCE, ELEVATION = 2.5, 35.0
+"""Of the camera that one begins with: from the middle, and in degrees, so that its top is seen too."""
 FIELD, SPLATS, MESH = "field", "splats", "mesh"
 
 
@@ -64,8 +64,8 @@ class Window:
     def _set_up_scene(self) -> None:
         scene, start = self.server.scene, self.server.initial_camera
         scene.set_up_direction("+y")
-        (front,) = frusta(turntable(1, distance=DISTANCE))
-        start.position, start.look_at, start.fov = front.position, (0.0, 0.0, 0.0), front.fov
+        (above,) = frusta(turntable(1, ELEVATION, DISTANCE))
+        start.position, start.look_at, start.fov = above.position, (0.0, 0.0, 0.0), above.fov
         self._clear()
 
     def _set_up_panel(self, prompt: str) -> None:
