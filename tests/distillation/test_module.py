@@ -287,6 +287,7 @@ def test_averages_that_cannot_be_told_apart_are_refused(
         small_config(f"dmd.ema_beside={words[0]}")
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.slow
 def test_compiled_networks_make_the_same_updates(small_config: MakeConfig) -> None:
     """Three updates against eager ones: losses to 1e-4."""
