@@ -24,14 +24,16 @@ STEPS = (VIEW, FID, CLIP, VARIANCE, INFLUENCE)
 def next_steps(task: Task, config: Any, run: Path) -> dict[str, str]:
     """Those of these commands that take a run of this task and configuration, as they are typed, by their
     names; not those whose result, of the product as it is now, is there, nor an FID where the run was told to
-    measure none: its features need not take such images. What is made of its product comes first."""
+    measure none: its features need not take such images. A look at it and what is made of its product come
+    first."""
     able = [c for c in STEPS if task in c.tasks and not c.refusal(task, config, c.options())]
     if FID in able and not config.fid.every:
         able.remove(FID)
     measured = {
         c.name: f"{c.door} {c.name} --run {shlex.quote(str(run))}" for c in able if not _is_done(c, run)
     }
-    return task.further(config, run) | measured
+    look = {name: line for name, line in measured.items() if name == VIEW.name}
+    return look | task.further(config, run) | measured
 
 
 def _is_done(command: Command, run: Path) -> bool:

@@ -45,8 +45,9 @@ def _labelled(config: DMDConfig, run: Path, device: str) -> list[Generator]:
 
     def teacher() -> Sample:
         frozen = load_teacher(config.teacher.path)
-        classes = load_images(config.data, wanted=False).spec.classes
-        guided = frozen.guided(config.teacher.guidance, classes).to(device)
+        scale = config.teacher.guidance
+        classes = 0 if scale == 1 else load_images(config.data, wanted=False).spec.classes
+        guided = frozen.guided(scale, classes).to(device)
         return lambda z, labels: sample(guided, frozen.schedule, z, labels, steps)
 
     beside = [

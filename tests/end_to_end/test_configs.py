@@ -218,6 +218,8 @@ LIKE_ANOTHER = {
 """They differ from one beside them in values alone, or are the first half of its test."""
 
 LONG = {
+    "cifar10/dmd_carv.yaml",
+    "text_to_image/sdxl.yaml",
     "sd15/sds_carv.yaml",
     "teacher_digits.yaml",
     "teacher_wild.yaml",
