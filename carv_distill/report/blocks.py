@@ -160,6 +160,11 @@ def slider(pictures: Mapping[str, bytes], alt: str, words: bool = False) -> Mark
     return _block("slider", frames=frames, alt=alt, pixels=pixels, words=words)
 
 
+def beside(figures: Sequence[Markup]) -> Markup:
+    """Figures in as many columns as the screen has room for."""
+    return _block("beside", figures=list(figures))
+
+
 def video(mp4: bytes, alt: str) -> Markup:
     """A film."""
     return _block("video", address=data_uri(mp4, "video/mp4"), alt=alt)

@@ -69,7 +69,7 @@ def explorer(
         _slider("kappa", f"cost of one {upstream} (κ)", " draws", kappa, (0.1, 100), whose),
         _slider("ratio", f"variance within {upstream}s over that between them (W/B)", "", ratio,
                 _joined((0.1, 100), ratios), whose),
-        _slider("other", "all other work of an iteration", " draws", other, (0, 10_000), whose),
+        _slider("other", "all other work of an iteration", " draws", other, (0, 1, 10_000), whose),
         Control("base", f"compared with one draw of each of R {upstream}s", bases,
                 [f"R = {r}" for r in bases], bases.index(base), slider=False),
     ]  # fmt: skip
@@ -93,9 +93,9 @@ def worth(upstream: int, draws: int, kappa: float, ratio: float, other: float, b
     return (1 + ratio) / base * (other + base * (kappa + 1)) / (variance * cost)
 
 
-def steps(value: float, ends: tuple[float, float]) -> list[float]:
+def steps(value: float, ends: tuple[float, ...]) -> list[float]:
     """Round numbers between two ends, and a value among them: one beyond an end widens the scale to the
-    power of ten behind it, and 0 comes before all."""
+    power of ten behind it, and 0, as a value or among the ends, comes before all."""
     known = [v for v in (value, *ends) if v > 0]
     first, last = math.floor(math.log10(min(known))), math.ceil(math.log10(max(known)))
     rounds = [float(f"{step}e{power}") for power in range(first, last) for step in STEPS]
@@ -108,9 +108,7 @@ def _joined(ends: tuple[float, float], others: tuple[float, float] | None) -> tu
     return min(ends[0], low), max(ends[1], high)
 
 
-def _slider(
-    signal: str, words: str, unit: str, value: float, ends: tuple[float, float], whose: str
-) -> Control:
+def _slider(signal: str, words: str, unit: str, value: float, ends: tuple[float, ...], whose: str) -> Control:
     values = steps(value, ends)
     labels = [f"{number(v)}{unit}" + (f", {whose}" if v == value else "") for v in values]
     return Control(signal, words, values, labels, values.index(value))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from markupsafe import Markup
 
 from carv_distill.evaluation.copies import EXPLAINED
 
@@ -15,7 +18,7 @@ from .page import Section
 NOTHING = "–"
 _QUALITY = {
     "fid": "FID",
-    "kid": "KID",
+    "kid": "KID × 1000",
     "precision": "precision",
     "recall": "recall",
     "copied": "copied",
@@ -30,16 +33,40 @@ RETRAINED = "Scores against models trained anew"
 def quality(runs: Sequence[RunFiles]) -> Section | None:
     """FID, KID, precision, recall and copies of a run's samples, its teacher's and the floor; with prompts
     their CLIP scores."""
-    rows: dict[str, Mapping[str, Any]] = {}
+    tables: dict[str, dict[str, Mapping[str, Any]]] = {}
     for run in runs:
-        for name, report in run.measured.get("fid", {}).items():
-            if isinstance(report, Mapping) and isinstance(report.get("summary"), Mapping):
-                label = FLOOR if name == "floor" else name
-                rows[label if len(runs) == 1 else f"{run.name}: {label}"] = report["summary"]
-    if not rows:
+        reports = {name: r for name, r in run.measured.get("fid", {}).items() if _is_summarised(r)}
+        setting = next((_setting(r) for r in reports.values() if "extractor" in r), "")
+        for name, report in reports.items():
+            label = FLOOR if name == "floor" else name
+            label = label if len(runs) == 1 else f"{run.name}: {label}"
+            tables.setdefault(setting, {})[label] = report["summary"]
+    if not tables:
         return None
+    parts = [_quality_table(setting, rows) for setting, rows in tables.items()]
+    if len(tables) > 1:
+        parts.insert(0, blocks.text("Measured in different ways, and so not to be compared between tables:"))
+    return Section("Quality of samples", parts)
+
+
+def _is_summarised(report: object) -> bool:
+    return isinstance(report, Mapping) and isinstance(report.get("summary"), Mapping)
+
+
+def _setting(report: Mapping[str, Any]) -> str:
+    """What numbers must have in common to be compared."""
+    ranges = len(report.get("seed_ranges", ()))
+    images = f"{report['images']:,} images from each of {ranges} range{'s' if ranges != 1 else ''} of seeds"
+    features = f"{report['extractor']} features ({str(report.get('extractor_fingerprint', ''))[:6]})"
+    return f"{images}, labels {report.get('labels')}, against {report.get('reference')} by {features}"
+
+
+def _quality_table(setting: str, rows: Mapping[str, Mapping[str, Any]]) -> Markup:
     head = {key: name for key, name in _QUALITY.items() if any(key in of for of in rows.values())}
-    cells = [[name, *(_spread(of.get(key)) for key in head)] for name, of in rows.items()]
+    cells = [
+        [name, *(_spread(of.get(key), 1000 if key == "kid" else 1) for key in head)]
+        for name, of in rows.items()
+    ]
     notes = ["FID and KID: lower is better; precision, recall and what is said of prompts: higher."]
     if "copied" in head:
         notes.append(EXPLAINED)
@@ -48,14 +75,19 @@ def quality(runs: Sequence[RunFiles]) -> Section | None:
     if any(NOTHING in row for row in cells):
         notes.append(f"{NOTHING}: not known, as the reference has statistics alone, or the run no prompts.")
     caption = "Mean over ranges of seeds ± their standard deviation (evaluate.py fid)"
-    return Section("Quality of samples", [blocks.table(["samples", *head.values()], cells, caption, notes)])
+    caption += f": {setting}" if setting else ""
+    return blocks.table(["samples", *head.values()], cells, caption, notes)
 
 
-def _spread(value: object) -> str:
+def _spread(value: object, scale: float) -> str:
+    """Mean ± standard deviation, to the second digit of the latter."""
     if not isinstance(value, Mapping) or value.get("mean") is None:
         return NOTHING
-    spread = value.get("std")
-    return shown(value["mean"]) + ("" if spread is None else f" ± {shown(spread)}")
+    mean, spread = scale * value["mean"], value.get("std")
+    if not spread:
+        return shown(mean)
+    places = max(0, 1 - math.floor(math.log10(scale * spread)))
+    return f"{mean:,.{places}f} ± {scale * spread:,.{places}f}"
 
 
 def clip(run: RunFiles) -> Section | None:
@@ -69,6 +101,10 @@ def clip(run: RunFiles) -> Section | None:
             share = NOTHING if matched is None else f"{matched:.0%}"
             rows.append([each["prompt"], interval(each["score"]), interval(each.get("true")), share])
             head = ["prompt", "CLIP score", "the true solid", "views matched"]
+            if each.get("true"):
+                notes.append(
+                    "The true solid is of that colour, by the same cameras; a score above its is no better."
+                )
         for name, scores in each.get("scores", {}).items():
             rows.append([name, *(interval({"value": e["mean"], **e}) for e in map(scores.get, _PICTURES))])
             head = ["pictures", "CLIP score", "prompts recognised"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 
 from markupsafe import Markup
 
@@ -18,10 +19,21 @@ LOOK = f"""
 if (THREE.sRGBEncoding) renderer.outputEncoding = THREE.sRGBEncoding;
 tracklight.intensity = {1 - AMBIENT};
 scene.add(new THREE.AmbientLight(0xffffff, {AMBIENT}));
+const resized = onWindowResize;
+let first;
+onWindowResize = () => {{
+  first ??= [Math.tan(camera.fov * Math.PI / 360), camera.aspect];
+  const half = first[0] * Math.max(1, first[1] * window.innerHeight / window.innerWidth);
+  camera.fov = Math.atan(half) * 360 / Math.PI;
+  resized();
+}};
 """
 """What makes the viewer show colours as they are where the surface faces it. Its three.js (r140) reckons in
 linear light, as glTF has it, and would write that on the screen, which shows sRGB: 0.21 for 0.5, and so
-nearly black. From r152 on three.js encodes by itself."""
+nearly black. From r152 on three.js encodes by itself. Its camera's angle of view is that of the window's
+height; in one narrower than the camera's picture the object would be cut off at its sides."""
+ANGLES = math.radians(-30), math.radians(30), 0.0
+"""Of the first view's camera about x and then y: from above, and from one side of the front."""
 
 
 def object_section(run: RunFiles) -> Section | None:
@@ -75,6 +87,7 @@ def viewer(glb: bytes) -> list[Markup]:
         "watertight": "yes" if whole.is_watertight else "no",
     }
 
+    scene.set_camera(ANGLES)
     page, _, end = scene_to_html(scene).rpartition("</body>")
     lit = f"{page}<script>{LOOK}</script></body>{end}"
     return [

@@ -59,14 +59,18 @@ def about(runs: Sequence[RunFiles], words: PageWords, steps: Mapping[str, str] |
         parts += _further(run, steps)
     else:
         facts = [_facts(run, words) for run in runs]
-        names = [name for name in facts[0] if any(of[name] is not None for of in facts)]
-        rows = [
-            [run.name, *("–" if of[name] is None else str(of[name]) for name in names)]
-            for run, of in zip(runs, facts, strict=True)
-        ]
-        parts.append(blocks.table(["run", *names], rows))
+        rows = [[name, *("–" if of[name] is None else str(of[name]) for of in facts)] for name in facts[0]]
+        parts.append(blocks.table(["", *(run.name for run in runs)], [r for r in rows if {*r[1:]} != {"–"}]))
+        own = [f"{run.name}: {', '.join(there)}" for run in runs if (there := _on_its_own_page(run))]
+        if own:
+            parts.append(blocks.missing(f"On their own pages besides: {'; '.join(own)}."))
     parts += [blocks.missing(line) for run in runs for line in run.unreadable]
     return Section("What was run", parts)
+
+
+def _on_its_own_page(run: RunFiles) -> list[str]:
+    """What is measured of it and not shown beside others."""
+    return [name for name in ("variance", "clip", "influence", "lds", "remove") if name in run.measured]
 
 
 def _further(run: RunFiles, steps: Mapping[str, str] | None) -> list[Markup]:
@@ -208,6 +212,7 @@ def _variance_points(run: RunFiles, runs: Sequence[RunFiles], words: PageWords) 
 def samples(runs: Sequence[RunFiles], words: PageWords) -> Section | None:
     """Grids over time, of a single run with a slider."""
     found: list[Markup] = []
+    small: list[Markup] = []
     for run in runs:
         grids = run.samples()
         if not grids:
@@ -219,13 +224,15 @@ def samples(runs: Sequence[RunFiles], words: PageWords) -> Section | None:
         last = grids[chosen[-1]]
         said = words.shown if len(runs) == 1 else f"{run.name}: {words.shown}"
         captions = captions_of(last)
-        found.append(blocks.slider(pictures, said, words=bool(captions)))
+        (found if captions else small).append(blocks.slider(pictures, said, words=bool(captions)))
         if (size := last.stat().st_size) > BYTES:
             beside = f"samples/{last.name}, which has {size / 1e6:.1f} MB"
             found.append(blocks.missing(f"It is shrunk for this page; all its pixels are in {beside}."))
         if captions:
             rows = [[f"{number}.", caption] for number, caption in enumerate(captions, 1)]
             found.append(blocks.folded(blocks.table(["", "prompt"], rows), "the prompts, in order"))
+    if small:
+        found.insert(0, blocks.beside(small) if len(small) > 1 else small[0])
     return Section(words.pictures, found) if found else None
 
 

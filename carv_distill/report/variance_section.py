@@ -108,7 +108,13 @@ def _explorer(
             f" Its W/B is {shown(ratios[0])} or more, as the variance between {upstream}s is not told from 0."
         )
     finite = ratios[0], min(ratios[1], 100 * max(ratio, 1e-9))
-    other = (cost.get("other", 0.0) + cost.get("calls", 0.0)) / cost["draw"]
+    besides, calls = (cost.get(name, 0.0) / cost["draw"] for name in ("other", "calls"))
+    other = besides + calls
+    if besides and calls:
+        said += (
+            f" Of all other work, {shown(other)} draws, {shown(calls)} are the gradient's own, which its "
+            f"{upstream}s share, and {shown(besides)} what an iteration does besides."
+        )
     return [
         blocks.text(said),
         explorer(cost["kappa"], ratio, other, own[0] if own else base, finite, own, upstream),

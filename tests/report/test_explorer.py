@@ -86,3 +86,11 @@ def test_the_run_s_own_cell_is_outlined() -> None:
     assert {"R": 96, "K": 3} in spec["data"]["values"]
     assert "Outlined: this run, R = 96, K = 3." in block
     assert "cost of one render" in block
+
+
+@pytest.mark.parametrize("other", [0, 181.2])
+def test_the_other_work_can_be_small(other: float) -> None:
+    """None, or from one draw on, wherever it stands first."""
+    _, each = sliders_of(explorer(kappa=4, ratio=24, other=other, base=1))["other"]
+    assert each["values"][:3] == [0, 1, 1.2]
+    assert len(each["values"]) > 40

@@ -52,12 +52,36 @@ def test_models_trained_anew(tmp_path: Path) -> None:
     assert retrained(ResultFiles(tmp_path, {}, [])) is None
 
 
+def test_what_was_measured_in_different_ways_is_not_in_one_table(tmp_path: Path) -> None:
+    """Features, images or the reference may differ; KID is a thousand times itself, as on the screen."""
+
+    def measured(images: int, extractor: str) -> dict[str, Any]:
+        report = {"images": images, "seed_ranges": [[0, 9], [10, 19]], "extractor": extractor}
+        report |= {"extractor_fingerprint": "0123456789", "reference": "mine", "labels": "random"}
+        numbers = {"fid": {"mean": 13.98, "std": 0.814}, "kid": {"mean": 0.02213, "std": 0.00111}}
+        return {"student": report | {"summary": numbers}, "floor": {"summary": numbers}}
+
+    def page(*settings: tuple[int, str]) -> str:
+        runs = [run_with(tmp_path / str(i), fid=measured(*s)) for i, s in enumerate(settings)]
+        return words_of(quality(runs))
+
+    said = page((60, "digits"), (60, "digits"))
+    assert said.count("samples FID KID × 1000") == 1
+    assert "60 images from each of 2 ranges of seeds, labels random, against mine by digits features" in said
+    assert "13.98 ± 0.81 22.1 ± 1.1" in said
+    for other in ((61, "digits"), (60, "clip")):
+        said = page((60, "digits"), other)
+        assert said.startswith("Measured in different ways, and so not to be compared between tables:")
+        assert said.count("samples FID KID × 1000") == 2
+        assert said.count("floor: real images 13.98 ± 0.81") == 2
+
+
 def test_columns_that_no_row_has_are_left_out_and_dashes_have_a_reason(tmp_path: Path) -> None:
     """A run with labels has no CLIP score; a floor of statistics alone is an FID."""
     value = {"mean": 1.5, "std": 0.25}
     fid = {"student": {"summary": {"fid": value, "recall": value}}, "floor": None}
     said = words_of(quality([run_with(tmp_path, fid=fid)]))
-    assert "samples FID recall student 1.5 ± 0.25 1.5 ± 0.25 FID and KID: lower is better" in said
+    assert "samples FID recall student 1.50 ± 0.25 1.50 ± 0.25 FID and KID: lower is better" in said
     assert "CLIP" not in said
     assert "–" not in said
     held_out = {"held_out": {"fid": 0.5}, "summary": {"fid": {"mean": 0.5, "std": None}}}

@@ -16,6 +16,7 @@ import pytest
 import trimesh
 from PIL import Image
 
+from carv_distill.report.object_section import ANGLES
 from carv_distill.report.write import write_report
 from carv_distill.tasks import load_config
 from carv_distill.text_to_3d.object.mesh_files import coloured_files, linear_bytes
@@ -52,6 +53,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for step, picture in ((0, "docs/solids.png"), (100, "docs/dmd_shapes.png")):
         shutil.copy(ROOT / picture, run / f"samples/{step:06d}.png")
     mesh = trimesh.creation.box((1, 0.5, 0.2))
+    mesh.apply_transform(trimesh.transformations.euler_matrix(*ANGLES))  # a face is towards the first view
     glb = coloured_files(mesh, np.full((8, 3), (30, 120, 60), np.uint8))["mesh.glb"]
     (run / "object/mesh.glb").write_bytes(glb)
     write_report([run], run / "report.html", words=SDS.words)
@@ -138,6 +140,20 @@ def test_a_face_in_front_has_its_own_colour(browser: Any, page_file: Path) -> No
     light = linear_bytes(np.array([[30, 120, 60, 255]], np.uint8))[0, :3] / 255 + 0.65 * 0.04 / 4
     expected = 255 * (1.055 * light ** (1 / 2.4) - 0.055)
     assert np.abs(seen[seen.shape[0] // 2, seen.shape[1] // 2] - expected).max() < 2.5
+
+
+@pytest.mark.parametrize("width", [400, 900])
+def test_the_object_is_seen_whole(browser: Any, page_file: Path, width: int) -> None:
+    """On a telephone too, whose view of it is higher than wide."""
+    page, _ = opened(browser, page_file, viewport={"width": width, "height": 800})
+    view = page.locator("iframe")
+    view.scroll_into_view_if_needed()
+    soon(page, lambda: len(colours_of(view.screenshot())) > 2)
+    with Image.open(io.BytesIO(view.screenshot())) as picture:
+        inside = np.asarray(picture.convert("RGB"))[4:-4, 4:-4]
+    empty = (inside == 255).all(-1)
+    assert not empty.all()
+    assert all(edge.all() for edge in (empty[0], empty[-1], empty[:, 0], empty[:, -1]))
 
 
 def test_the_explorer_follows_its_sliders(browser: Any, page_file: Path) -> None:

@@ -31,7 +31,7 @@ from tests.helpers.small import ROOT
 VARIANCE = ROOT / "results/digits/variance.json"
 FID = ROOT / "results/digits/fid.json"
 OF_STUDENT = json.loads(FID.read_text())["student, 1 step"]["summary"]["fid"]
-FID_OF_STUDENT = f"{OF_STUDENT['mean']:.3g} ± {OF_STUDENT['std']:.3g}"
+FID_OF_STUDENT = f"{OF_STUDENT['mean']:.3f} ± {OF_STUDENT['std']:.3f}"
 
 
 def make_run(folder: Path, name: str = "dmd_carv", rows: int = 5, words: tuple[str, ...] = ()) -> Path:
