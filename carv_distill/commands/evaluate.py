@@ -40,7 +40,7 @@ python evaluate.py influence --run runs/dmd_carv      which training samples sha
 python evaluate.py lds --influence influence.json --models models.jsonl    what its scores are worth, by
                                                       models trained anew; remove likewise
 python evaluate.py export --run runs/dmd_carv         makes the student, object or teacher anew
-python evaluate.py export --run runs/sds_carv --size 512 --frames 120 --mesh 192    an object, larger
+python evaluate.py export --run runs/sds_carv --size 512 --mesh 192 --faces 80000    an object, larger
 python evaluate.py report --run runs/a runs/b --out runs/both.html    runs side by side, as a page to open
 """
 

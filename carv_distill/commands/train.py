@@ -16,6 +16,7 @@ from carv_distill.engine.folder import SUMMARY
 from carv_distill.engine.options import ImageConfig, RunConfig
 from carv_distill.engine.task import Task
 from carv_distill.files import read_json
+from carv_distill.options import nearest
 from carv_distill.report import NAME
 from carv_distill.screen import printable
 from carv_distill.tasks import TASKS, load_config, run_to_resume, train
@@ -69,7 +70,8 @@ def main(words: list[str] | None = None) -> int:
         if re.fullmatch(r"--\w+(\.\w+)+=.*", word, re.DOTALL):
             parser.error(f"{word}: values are given without dashes, as {word.lstrip('-')}")
         if word.startswith("--") and word.split("=")[0] not in OPTIONS:
-            parser.error(f"{word}: no option of training; values are words, as estimator.draws=16")
+            like = nearest(word.split("=")[0], OPTIONS)
+            parser.error(f"{word}: no option of training{like}; values are words, as estimator.draws=16")
     if not any(word.startswith(("--config", "--help", "-h")) for word in typed):
         named = next((word for word in typed if word.endswith((".yaml", ".yml"))), "configs/dmd_carv.yaml")
         parser.error(f"a configuration is missing; name one, as --config {named}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,15 @@ _REMEDY = "put back the file as it was, or move it away to go on without it"
 
 
 def write_environment(folder: Path, config: RunConfig, device: str, processes: int, shares: int) -> None:
-    """Versions, git state, command, and what a resumed run must have in common with this one."""
+    """Versions, git state, command, and what a resumed run must have in common with this one; the commands
+    before it, of a run that was resumed, stay."""
     import torch  # whoever only reads a folder does without
 
+    command = [Path(sys.argv[0]).name, *sys.argv[1:]]
     content = {
         "layout": LAYOUT,
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": command,
+        "commands": [*commands_of(read_environment(folder)), command],
         "git": git_state(),
         "python": platform.python_version(),
         "packages": {"carv-distill": __version__, **{name: version(name) for name in _PACKAGES}},
@@ -43,6 +47,13 @@ def write_environment(folder: Path, config: RunConfig, device: str, processes: i
         "contents": contents(config),
     }
     write_json(folder / NAME, content)
+
+
+def commands_of(environment: Mapping[str, Any]) -> list[list[str]]:
+    """That a run was started and resumed by, in order; none of a run without its environment.json."""
+    last = environment.get("command")
+    commands: list[list[str]] = environment.get("commands") or ([last] if last else [])
+    return commands
 
 
 def read_environment(folder: Path) -> dict[str, Any]:

@@ -6,11 +6,13 @@ import io
 import math
 import shlex
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from markupsafe import Markup
 from PIL import Image
 
+from carv_distill.engine.environment import commands_of
 from carv_distill.engine.task import PageWords
 from carv_distill.evaluation.copies import CHANCE
 from carv_distill.evaluation.grids import captions_of
@@ -54,8 +56,8 @@ def about(runs: Sequence[RunFiles], words: PageWords, steps: Mapping[str, str] |
         (run,) = runs
         known = {name: fact for name, fact in _facts(run, words).items() if fact is not None}
         parts.append(blocks.facts(known))
-        if command := run.environment.get("command"):
-            parts.append(blocks.commands([typed(command)]))
+        if lines := [typed(command) for command in commands_of(run.environment)]:
+            parts.append(blocks.commands([line for line, _ in groupby(lines)]))
         parts += _further(run, steps)
     else:
         facts = [_facts(run, words) for run in runs]

@@ -15,8 +15,8 @@ from .options import SceneOptions, SDSConfig, SDSOptions, greatest_level
 from .rendering_checks import check_rendering, refuse_changes
 from .schedules import check_schedule, check_stages, first_crossing, value_at
 
-FILM, MESH = 512, 192
-"""Pixels of a film, and points of a mesh's grid along one side, to show somebody."""
+FILM, MESH, MOST_FACES = 512, 192, 80_000
+"""Pixels of a film and points of a mesh's grid along one side, and faces that such a grid is worth."""
 
 
 def _preparation() -> ModuleType:
@@ -122,7 +122,8 @@ def _larger(config: SDSConfig, run: Path) -> dict[str, str]:
     """What a film and a mesh to show are made by, where the run's own are smaller."""
     if config.export.size >= FILM:
         return {}
-    mesh = "" if config.scene.kind == "gaussians" or config.export.mesh >= MESH else f" --mesh {MESH}"
+    mesh = f" --mesh {MESH} --faces {max(MOST_FACES, config.export.faces)}"
+    mesh = "" if config.scene.kind == "gaussians" or config.export.mesh >= MESH else mesh
     return {"export": f"python evaluate.py export --run {shlex.quote(str(run))} --size {FILM}{mesh}"}
 
 

@@ -38,7 +38,8 @@ def test_a_run_s_own_commands_and_no_others(config: str, names: list[str]) -> No
 @pytest.mark.parametrize(
     ("words", "end"),
     [
-        ([], " --size 512 --mesh 192"),
+        ([], " --size 512 --mesh 192 --faces 80000"),
+        (["export.faces=90000"], " --size 512 --mesh 192 --faces 90000"),
         (["export.mesh=256"], " --size 512"),
         (["scene.kind=gaussians"], " --size 512"),
         (["export.size=512"], None),

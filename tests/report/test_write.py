@@ -198,7 +198,7 @@ def test_names_and_prompts_are_no_markup(tmp_path: Path) -> None:
     config["teacher"]["path"] = evil
     (run / "config.yaml").write_text(yaml.safe_dump(config, allow_unicode=True))
     environment = json.loads((run / "environment.json").read_text())
-    environment["command"] = ["train.py", evil]
+    environment["commands"] = [["train.py", evil]]
     (run / "environment.json").write_text(json.dumps(environment))
     page = written(run)
     assert "<script>alert" not in page

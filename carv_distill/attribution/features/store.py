@@ -223,10 +223,12 @@ def require_alike(folder: Path, wanted: Mapping[str, Any], whole: bool = True) -
         first, *others = unlike
         name = _flag(first)
         said = f"{name} {there.get(first, 'absent')}, asked for now is {now.get(first, 'absent')}"
+        again = f"ask for {name} {there[first]}, " if first in there and " or " not in name else ""
         if first.removeprefix("fingerprint.") in DIGESTED:
-            said = f"another {name} than is asked for now"
+            said, again = f"another {name} than is asked for now", ""
         more = f"; unlike are also {', '.join(map(_flag, others))}" if others else ""
-        raise UserError(f"{folder}: made with {said}{more}; {REMEDY}")
+        again = "" if others else again
+        raise UserError(f"{folder}: made with {said}{more}; {again}{REMEDY}")
 
 
 def _flag(key: str) -> str:

@@ -154,7 +154,7 @@ def decimated(mesh: trimesh.Trimesh, faces: int) -> trimesh.Trimesh:
     for _ in range(ROUNDS):
         excess = len(fewest.faces) - faces
         if excess <= 0:
-            return fewest
+            break
         # As many edges fewer as stayed the last time.
         target = faces if fewest is mesh else max(4, faces - excess)
         points, triangles = np.asarray(fewest.vertices, np.float32), np.asarray(fewest.faces, np.int32)
@@ -166,6 +166,8 @@ def decimated(mesh: trimesh.Trimesh, faces: int) -> trimesh.Trimesh:
         if smaller.euler_number != mesh.euler_number or smaller.is_watertight < mesh.is_watertight:
             break
         fewest = smaller
+    if len(fewest.faces) < len(mesh.faces):
+        log.info("mesh: %d of its %d faces (export.faces: %d)", len(fewest.faces), len(mesh.faces), faces)
     if len(fewest.faces) > faces:
         log.warning(
             "the mesh has %d faces: with export.faces=%d it would not be the same surface",
