@@ -57,8 +57,8 @@ def load_config(
         key, equals, word = override.partition("=")
         if not equals:
             raise UserError(
-                f"override {override!r} has no '='; write key=value, as in estimator.draws=16, and quotes around "
-                "a value with blanks"
+                f"override {override!r} has no '='; write key=value, as in estimator.draws=16, and quotes "
+                "around a value with blanks"
             )
         pairs.append((key, word))
     source, words = Source(f"in {path}", environment), Source("on the command line", environment)

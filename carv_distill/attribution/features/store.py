@@ -35,6 +35,9 @@ FLAGS = {
 DIGESTED = ("model", "data", "parameters", "sampler", "loss", "projection.by")
 """Entries that say nothing by themselves."""
 
+REPEATED = ("--draws", "--groups", "--size", "--seed", "--noise", "--precision", "--projection")
+"""Options by which a store is gone on with as it was made."""
+
 Fingerprint = Mapping[str, str | int | float | list[Any] | dict[str, Any] | None]
 
 
@@ -223,11 +226,11 @@ def require_alike(folder: Path, wanted: Mapping[str, Any], whole: bool = True) -
         first, *others = unlike
         name = _flag(first)
         said = f"{name} {there.get(first, 'absent')}, asked for now is {now.get(first, 'absent')}"
-        again = f"ask for {name} {there[first]}, " if first in there and " or " not in name else ""
         if first.removeprefix("fingerprint.") in DIGESTED:
-            said, again = f"another {name} than is asked for now", ""
+            said = f"another {name} than is asked for now"
         more = f"; unlike are also {', '.join(map(_flag, others))}" if others else ""
-        again = "" if others else again
+        before = there.get(first, "").strip('"')
+        again = f"ask for {name} {before}, " if before and not others and name in REPEATED else ""
         raise UserError(f"{folder}: made with {said}{more}; {again}{REMEDY}")
 
 

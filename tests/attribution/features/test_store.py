@@ -89,8 +89,9 @@ def test_another_set_up_is_refused(tmp_path: Path, key: str) -> None:
         assert f"another {name} than is asked for now; give" in words
     else:
         assert f"{name} {found}" in words or key == "projection"
-        assert key == "projection" or f"asked for now is {asked}; give" in words
-    assert words.endswith("; give another folder with --store, or remove this one")
+        again = f"ask for {name} {found}, " if key in {"groups", "size"} else ""
+        assert key in {"projection", "draws"} or f"asked for now is {asked}; {again}give" in words
+    assert words.endswith("give another folder with --store, or remove this one")
     assert "\n" not in words
     assert opened(tmp_path).missing() == [0, 1, 2]
 
@@ -119,7 +120,10 @@ def test_a_part_that_is_known_before_the_rest_is_held_against_a_store(tmp_path: 
             "made with --among or --data 10, asked for now is 5; give",
         ),
         ({"fingerprint": {"data": "x"}}, "made with another --data than is asked for now; give"),
-        ({"fingerprint": {"draws": draws | {"draws": 9}}}, "made with --draws 8, asked for now is 9; give"),
+        (
+            {"fingerprint": {"draws": draws | {"draws": 9}}},
+            "made with --draws 8, asked for now is 9; ask for --draws 8, give",
+        ),
     ]
     for wanted, said in others:
         with pytest.raises(UserError, match=said):
