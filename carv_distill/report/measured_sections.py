@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from carv_distill.evaluation.copies import EXPLAINED
+from carv_distill.variance.table import with_half_width
 
 from . import blocks
 from .files import ResultFiles, RunFiles
@@ -83,11 +84,9 @@ def _spread(value: object, scale: float) -> str:
     """Mean ± standard deviation, to the second digit of the latter."""
     if not isinstance(value, Mapping) or value.get("mean") is None:
         return NOTHING
-    mean, spread = scale * value["mean"], value.get("std")
-    if not spread:
-        return shown(mean)
-    places = max(0, 1 - math.floor(math.log10(scale * spread)))
-    return f"{mean:,.{places}f} ± {scale * spread:,.{places}f}"
+    std = value.get("std")
+    mean, spread = with_half_width(scale * value["mean"], math.nan if std is None else scale * std)
+    return f"{mean} ± {spread}" if spread else mean
 
 
 def clip(run: RunFiles) -> Section | None:

@@ -77,7 +77,8 @@ def _largest_draws(c: Comparison) -> Table:
         f"Variance of the gradient, R = {c.base.upstream}, and what it is worth",
         ("sampler", "K", "total", "upstream fixed", "ECM of the iteration"),
         rows,
-        "Intervals: 95 %, nominal. Upstream fixed: the part that comes from noise levels and noises.",
+        "Intervals: 95 %, nominal. Upstream fixed: the part that comes from noise levels and noises. R is "
+        "the same in all rows; the advice below may take another.",
     )
 
 
