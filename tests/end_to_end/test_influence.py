@@ -28,7 +28,7 @@ def test_two_processes_make_the_matrix_of_one(tmp_path: Path) -> None:
     ).split()
     done = evaluate(*words, "--out", str(tmp_path / "one.json"))
     assert done.returncode == 0, done.stderr
-    assert "Most influential training samples" in done.stdout
+    assert "Most influential of the 1,797 training samples" in done.stdout
     assert "needs" not in done.stderr
     two = finish(tasks_of_torchrun("evaluate.py", "influence", *words, "--out", str(tmp_path / "two.json")))
     assert [status for status, _ in two] == [0, 0], two
