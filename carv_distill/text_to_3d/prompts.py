@@ -7,11 +7,15 @@ import logging
 from carv_distill.data.solids import view_prompt
 from carv_distill.errors import UserError
 from carv_distill.geometry.camera import VIEWS
+from carv_distill.geometry.solids import SIDED, SOLIDS
 from carv_distill.teachers.pipelines.encoder import PromptEncoder
 
 from .options import SDSOptions
 
 log = logging.getLogger(__name__)
+
+THINGS = {*SOLIDS, *SIDED}
+"""What prompts of the miniatures name."""
 
 
 def view_prompts(options: SDSOptions) -> list[str]:
@@ -63,14 +67,21 @@ def check_prompts(options: SDSOptions, encoder: PromptEncoder) -> None:
 
 
 def _check_words(key: str, prompt: str, encoder: PromptEncoder) -> None:
+    known = encoder.listed_words()
+    things = [word for word in known if word in THINGS]
     if unknown := encoder.unknown_words(prompt):
         words = ", ".join(map(repr, unknown))
-        if known := encoder.listed_words():
+        if known:
+            others = [word for word in known if word not in things]
+            listed = "; and the words ".join(", ".join(some) for some in (things, others) if some)
             raise UserError(
-                f"{key}: {prompt!r} has words that the teacher has never seen: {words}; it knows "
-                f"{', '.join(known)}"
+                f"{key}: {prompt!r} has words that the teacher has never seen: {words}; it knows {listed}"
             )
         log.warning("%s: the teacher's tokenizer does not know %s; the object may ignore it", key, words)
+    elif things and key == "sds.prompt" and not set(things) & set(prompt.lower().split()):
+        log.warning(
+            "%s: %r names none of the things that the teacher knows: %s", key, prompt, ", ".join(things)
+        )
 
 
 def _own_words(options: SDSOptions) -> dict[str, str]:

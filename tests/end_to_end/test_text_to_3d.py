@@ -466,10 +466,21 @@ def test_a_part_missing_is_named(teacher: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["prompt", "prompts_by_view.side", "negative_prompt"])
 def test_words_that_a_small_teacher_never_saw_are_refused(teacher: Path, tmp_path: Path, key: str) -> None:
-    said = rf"sds.{key}: 'a red zeppelin' has words .* never seen: 'zeppelin'; it knows .*red, .*torus, "
+    said = rf"sds.{key}: 'a red zeppelin' has words .* never seen: 'zeppelin'; it knows "
+    said += "ball, .*, torus; and the words .*red, "
     with pytest.raises(UserError, match=said):
         run(teacher, tmp_path, f"sds.{key}=a red zeppelin", "trainer.max_steps=1")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_prompt_of_known_words_that_names_nothing_is_told(
+    teacher: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for prompt, told in (("a red", True), ("a red torus", False)):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            run(teacher, tmp_path / prompt, f"sds.prompt={prompt}", "trainer.max_steps=1")
+        assert ("names none of the things that the teacher knows: " in caplog.text) is told
 
 
 def test_unknown_words_of_a_large_vocabulary_are_named(
