@@ -467,7 +467,7 @@ def test_a_part_missing_is_named(teacher: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["prompt", "prompts_by_view.side", "negative_prompt"])
 def test_words_that_a_small_teacher_never_saw_are_refused(teacher: Path, tmp_path: Path, key: str) -> None:
     said = rf"sds.{key}: 'a red zeppelin' has words .* never seen: 'zeppelin'; it knows "
-    said += "ball, .*, torus; and the words .*red, "
+    said += "cube, torus; and the words .*red, "
     with pytest.raises(UserError, match=said):
         run(teacher, tmp_path, f"sds.{key}=a red zeppelin", "trainer.max_steps=1")
     assert not list(tmp_path.iterdir())
