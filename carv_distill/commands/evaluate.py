@@ -80,5 +80,8 @@ def _unknown(words: list[str], command: Command) -> str:
 
 
 def _flags(command: Command) -> set[str]:
-    names = [spec.name.replace("_", "-") for spec in fields(command.options)]
-    return {f"--{no}{name}" for name in names for no in ("", "no-")}
+    flags = set()
+    for spec in fields(command.options):
+        name = spec.name.replace("_", "-")
+        flags |= {f"--{name}", f"--no-{name}"} if spec.default is True else {f"--{name}"}
+    return flags

@@ -6,6 +6,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from carv_distill.engine.folder import product_step
 from carv_distill.engine.task import Task
 from carv_distill.errors import UserError
@@ -18,22 +20,42 @@ from .influence import INFLUENCE
 from .variance import VARIANCE
 from .view import VIEW
 
+FILM, MESH, FACES = 512, 192, 80_000
+"""Pixels of a film and points of a mesh's grid along one side, to show somebody, and the faces that such a
+grid is worth."""
 STEPS = (VIEW, FID, CLIP, VARIANCE, INFLUENCE)
 
 
 def next_steps(task: Task, config: Any, run: Path) -> dict[str, str]:
     """Those of these commands that take a run of this task and configuration, as they are typed, by their
     names; not those whose result, of the product as it is now, is there, nor an FID where the run was told to
-    measure none: its features need not take such images. A look at it and what is made of its product come
-    first."""
+    measure none: its features need not take such images. What trains with its product comes first, what
+    makes it larger last."""
     able = [c for c in STEPS if task in c.tasks and not c.refusal(task, config, c.options())]
     if FID in able and not config.fid.every:
         able.remove(FID)
     measured = {
         c.name: f"{c.door} {c.name} --run {shlex.quote(str(run))}" for c in able if not _is_done(c, run)
     }
-    look = {name: line for name, line in measured.items() if name == VIEW.name}
-    return look | task.further(config, run) | measured
+    return task.further(config, run) | measured | _larger(task, config, run)
+
+
+def _larger(task: Task, config: Any, run: Path) -> dict[str, str]:
+    """What a film and a mesh to show are made by, where an object's own are smaller."""
+    if not task.renders or config.export.size >= FILM or _is_large(run / task.product / "views.png"):
+        return {}
+    mesh = f" --mesh {MESH} --faces {max(FACES, config.export.faces)}"
+    mesh = "" if config.scene.kind == "gaussians" or config.export.mesh >= MESH else mesh
+    return {"export": f"python evaluate.py export --run {shlex.quote(str(run))} --size {FILM}{mesh}"}
+
+
+def _is_large(views: Path) -> bool:
+    """Whether a sheet of views, eight in a row of half a film's pixels at most, was made with such a film."""
+    try:
+        with Image.open(views) as picture:
+            return picture.width >= 8 * FILM // 2
+    except OSError:  # there is none, or no picture
+        return False
 
 
 def _is_done(command: Command, run: Path) -> bool:

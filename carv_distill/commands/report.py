@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from carv_distill.engine.folder import CONFIG, open_run
+from carv_distill.engine.folder import CONFIG, checkpoints_in, open_run
 from carv_distill.engine.lock import is_owned
-from carv_distill.engine.task import PageWords
+from carv_distill.engine.task import PageWords, Task
 from carv_distill.errors import UserError
 from carv_distill.options import option
 from carv_distill.report import NAME
@@ -38,11 +39,17 @@ def _write(options: ReportOptions, runs: list[Path], device: str) -> Measurement
         raise UserError("--out: several runs need a file of their own, as --out report.html")
     place = options.out or runs[0] / NAME
     opened = [REPORT.open(run, options) for run in runs]
-    trains = len(runs) == 1 and is_owned(runs[0])
-    steps = None if trains else next_steps(*opened[0], runs[0]) if len(runs) == 1 else {}
+    steps = _steps(*opened[0], runs[0]) if len(runs) == 1 else {}
     words = {task.words for task, _ in opened}
     write_report(runs, place, steps, words.pop() if len(words) == 1 else PageWords())
     return Measurement([f"written to {place}; open it in a browser"])
+
+
+def _steps(task: Task, config: Any, run: Path) -> dict[str, str] | None:
+    """What a run goes on with; None while another process trains it."""
+    updates = max((step for _, step in checkpoints_in(run / "checkpoints")), default=0)
+    trains = updates < config.trainer.max_steps and is_owned(run)
+    return None if trains else next_steps(task, config, run)
 
 
 def renew_page(folder: Path) -> Path | None:
@@ -52,7 +59,7 @@ def renew_page(folder: Path) -> Path | None:
 
     if (folder / CONFIG).is_file():
         task, config = open_run(TASKS, folder)
-        return keep_report(folder, next_steps(task, config, folder), task.words)
+        return keep_report(folder, _steps(task, config, folder), task.words)
     return keep_results(folder) if folder.name.startswith(WITHOUT_RUN) else None
 
 

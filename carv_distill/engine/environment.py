@@ -51,9 +51,9 @@ def write_environment(folder: Path, config: RunConfig, device: str, processes: i
 
 def commands_of(environment: Mapping[str, Any]) -> list[list[str]]:
     """That a run was started and resumed by, in order; none of a run without its environment.json."""
-    last = environment.get("command")
-    commands: list[list[str]] = environment.get("commands") or ([last] if last else [])
-    return commands
+    commands = environment.get("commands", [environment.get("command")])
+    known = commands if isinstance(commands, list) else []
+    return [[str(word) for word in command] for command in known if isinstance(command, list) and command]
 
 
 def read_environment(folder: Path) -> dict[str, Any]:

@@ -149,6 +149,6 @@ class Task:
     """config → whether what a run makes has prompts, as `evaluate.py clip` needs: the pictures of its
     generators, or, without any, the object that it renders."""
     further: Callable[[Any, Path], dict[str, str]] = lambda config, run: {}
-    """(config, run) → commands that make something else of its product, by what they do."""
+    """(config, run) → commands that train something else with its product, by what they do."""
     words: PageWords = PageWords()
     """Of its runs' pages."""

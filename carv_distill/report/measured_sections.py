@@ -46,7 +46,7 @@ def quality(runs: Sequence[RunFiles]) -> Section | None:
         return None
     parts = [_quality_table(setting, rows) for setting, rows in tables.items()]
     if len(tables) > 1:
-        parts.insert(0, blocks.text("Measured in different ways, and so not to be compared between tables:"))
+        parts.insert(0, blocks.text("Measured in different ways, or not known how: compare within a table."))
     return Section("Quality of samples", parts)
 
 
@@ -56,10 +56,9 @@ def _is_summarised(report: object) -> bool:
 
 def _setting(report: Mapping[str, Any]) -> str:
     """What numbers must have in common to be compared."""
-    ranges = len(report.get("seed_ranges", ()))
-    images = f"{report['images']:,} images from each of {ranges} range{'s' if ranges != 1 else ''} of seeds"
-    features = f"{report['extractor']} features ({str(report.get('extractor_fingerprint', ''))[:6]})"
-    return f"{images}, labels {report.get('labels')}, against {report.get('reference')} by {features}"
+    images, name = report.get("images", "?"), str(report.get("extractor_fingerprint", "?"))[:6]
+    of, labels = (report.get(key, "?") for key in ("reference", "labels"))
+    return f"{shown(images)} images, labels {labels}, of {of}, {report['extractor']} features ({name})"
 
 
 def _quality_table(setting: str, rows: Mapping[str, Mapping[str, Any]]) -> Markup:
@@ -102,7 +101,7 @@ def clip(run: RunFiles) -> Section | None:
             head = ["prompt", "CLIP score", "the true solid", "views matched"]
             if each.get("true"):
                 notes.append(
-                    "The true solid is of that colour, by the same cameras; a score above its is no better."
+                    "The true solid: one of that colour, by the same cameras. To score above it is no gain."
                 )
         for name, scores in each.get("scores", {}).items():
             rows.append([name, *(interval({"value": e["mean"], **e}) for e in map(scores.get, _PICTURES))])

@@ -32,6 +32,8 @@ onWindowResize = () => {{
 linear light, as glTF has it, and would write that on the screen, which shows sRGB: 0.21 for 0.5, and so
 nearly black. From r152 on three.js encodes by itself. Its camera's angle of view is that of the window's
 height; in one narrower than the camera's picture the object would be cut off at its sides."""
+PAD = 1.05
+"""Of its distance, from which its box is seen whole."""
 ANGLES = math.radians(-30), math.radians(30), 0.0
 """Of the first view's camera about x and then y: from above, and from one side of the front."""
 
@@ -72,6 +74,7 @@ def viewer(glb: bytes) -> list[Markup]:
     import io
 
     import trimesh
+    from trimesh.scene.cameras import look_at
     from trimesh.viewer.notebook import scene_to_html
 
     scene = trimesh.load_scene(io.BytesIO(glb), file_type="glb")
@@ -87,7 +90,9 @@ def viewer(glb: bytes) -> list[Markup]:
         "watertight": "yes" if whole.is_watertight else "no",
     }
 
-    scene.set_camera(ANGLES)
+    turned = trimesh.transformations.euler_matrix(*ANGLES)
+    corners = trimesh.bounds.corners(scene.bounds)
+    scene.camera_transform = look_at(corners, scene.camera.fov, turned, pad=PAD)
     page, _, end = scene_to_html(scene).rpartition("</body>")
     lit = f"{page}<script>{LOOK}</script></body>{end}"
     return [

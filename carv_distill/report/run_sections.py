@@ -229,7 +229,8 @@ def samples(runs: Sequence[RunFiles], words: PageWords) -> Section | None:
         (found if captions else small).append(blocks.slider(pictures, said, words=bool(captions)))
         if (size := last.stat().st_size) > BYTES:
             beside = f"samples/{last.name}, which has {size / 1e6:.1f} MB"
-            found.append(blocks.missing(f"It is shrunk for this page; all its pixels are in {beside}."))
+            which = "It" if len(runs) == 1 else f"The picture of {run.name}"
+            found.append(blocks.missing(f"{which} is shrunk for this page; all its pixels are in {beside}."))
         if captions:
             rows = [[f"{number}.", caption] for number, caption in enumerate(captions, 1)]
             found.append(blocks.folded(blocks.table(["", "prompt"], rows), "the prompts, in order"))

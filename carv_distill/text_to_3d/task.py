@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from types import ModuleType
 
@@ -14,9 +13,6 @@ from carv_distill.options import leaves
 from .options import SceneOptions, SDSConfig, SDSOptions, greatest_level
 from .rendering_checks import check_rendering, refuse_changes
 from .schedules import check_schedule, check_stages, first_crossing, value_at
-
-FILM, MESH, MOST_FACES = 512, 192, 80_000
-"""Pixels of a film and points of a mesh's grid along one side, and faces that such a grid is worth."""
 
 
 def _preparation() -> ModuleType:
@@ -118,15 +114,6 @@ def _check_gaussians(scene: SceneOptions) -> None:
         )
 
 
-def _larger(config: SDSConfig, run: Path) -> dict[str, str]:
-    """What a film and a mesh to show are made by, where the run's own are smaller."""
-    if config.export.size >= FILM:
-        return {}
-    mesh = f" --mesh {MESH} --faces {max(MOST_FACES, config.export.faces)}"
-    mesh = "" if config.scene.kind == "gaussians" or config.export.mesh >= MESH else mesh
-    return {"export": f"python evaluate.py export --run {shlex.quote(str(run))} --size {FILM}{mesh}"}
-
-
 SDS = Task(
     name="sds",
     config=SDSConfig,
@@ -142,6 +129,5 @@ SDS = Task(
     media=("views.png", "turntable.mp4", "mesh.glb"),
     renders=True,
     prompted=lambda config: True,
-    further=_larger,
     words=PageWords("Text-to-3D", "Previews", "The object from around, from two heights", "render"),
 )

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from carv_distill.commands.influence import INFLUENCE, InfluenceCommandOptions
 from carv_distill.commands.next_steps import next_steps
@@ -45,11 +46,18 @@ def test_a_run_s_own_commands_and_no_others(config: str, names: list[str]) -> No
         (["export.size=512"], None),
     ],
 )
-def test_an_object_is_made_larger_where_it_is_small(words: list[str], end: str | None) -> None:
-    """By a command that is understood."""
+def test_an_object_is_made_larger_where_it_is_small(
+    words: list[str], end: str | None, tmp_path: Path
+) -> None:
+    """And once: its pictures tell."""
     loaded = load_config("sds_carv", words)
-    line = next_steps(TASKS["sds"], loaded, Path("runs/a")).get("export")
-    assert line == (end and f"python evaluate.py export --run runs/a{end}")
+    line = next_steps(TASKS["sds"], loaded, tmp_path).get("export")
+    assert line == (end and f"python evaluate.py export --run {tmp_path}{end}")
+    (tmp_path / "object").mkdir()
+    for width, is_large in ((1033, False), (2057, True)):
+        Image.new("RGB", (width, 9)).save(tmp_path / "object/views.png")
+        found = next_steps(TASKS["sds"], loaded, tmp_path)
+        assert ("export" in found) is (end is not None and not is_large)
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,6 @@ def test_what_a_branch_holds_is_taken_again_from_a_folder(
     assert last == f"to take it again, fetch the branch into a folder: hf download {NAME} --revision small"
 
 
-@pytest.mark.slow
 def test_an_object_with_its_film(tmp_path: Path, hub: FakeHub, capsys: pytest.CaptureFixture[str]) -> None:
     teacher = save_tiny_pipeline(tmp_path / "sd")
     run = train(load_config("sds_carv", [*sds_words(teacher, tmp_path, "trainer.max_steps=2")]))

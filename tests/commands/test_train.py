@@ -57,7 +57,7 @@ def test_a_run_ends_with_figures_paths_and_what_is_next(
     assert lines[2] == f"drawn: {tmp_path}/figures/a.png, {tmp_path}/samples/000004.png"
     commands = {
         "dmd": ("evaluate.py fid", "evaluate.py variance", "evaluate.py influence"),
-        "sds": ("-m carv_distill view", "evaluate.py export", "evaluate.py clip"),
+        "sds": ("-m carv_distill view", "evaluate.py clip", "evaluate.py variance"),
         "text_teacher": ("evaluate.py influence",),
     }
     made = TASKS["text_teacher"].further(config, tmp_path).values() if task == "text_teacher" else []

@@ -105,7 +105,6 @@ def test_a_checkpoint_of_other_networks_is_refused(small_config: MakeConfig) -> 
         module.on_load_checkpoint({"state_dict": state})
 
 
-@pytest.mark.slow
 def test_a_checkpoint_without_what_was_learned_is_refused(small_config: MakeConfig) -> None:
     """A run with a learned proposal does not go on from one without: it would begin to learn anew."""
     module = build(small_config("estimator.proposal=adaptive"))

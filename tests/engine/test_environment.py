@@ -30,3 +30,5 @@ def test_a_resumed_run_keeps_the_command_that_began_it(
     del environment["commands"]
     assert commands_of(environment) == [resumed]
     assert commands_of({}) == []
+    for damaged in (7, "train.py", [7], [[]], None):
+        assert commands_of({"commands": damaged}) == []

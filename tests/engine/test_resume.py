@@ -98,7 +98,6 @@ def test_a_run_without_a_checkpoint_is_not_resumed(small_config: MakeConfig, tmp
         run_to_resume(config)
 
 
-@pytest.mark.slow
 def test_a_run_without_its_environment_goes_on_and_says_so(
     small_config: MakeConfig, caplog: pytest.LogCaptureFixture
 ) -> None:

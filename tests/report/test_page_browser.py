@@ -16,7 +16,8 @@ import pytest
 import trimesh
 from PIL import Image
 
-from carv_distill.report.object_section import ANGLES
+from carv_distill.report.object_section import ANGLES, viewer
+from carv_distill.report.page import Section, page
 from carv_distill.report.write import write_report
 from carv_distill.tasks import load_config
 from carv_distill.text_to_3d.object.mesh_files import coloured_files, linear_bytes
@@ -143,16 +144,21 @@ def test_a_face_in_front_has_its_own_colour(browser: Any, page_file: Path) -> No
 
 
 @pytest.mark.parametrize("width", [400, 900])
-def test_the_object_is_seen_whole(browser: Any, page_file: Path, width: int) -> None:
-    """On a telephone too, whose view of it is higher than wide."""
-    page, _ = opened(browser, page_file, viewport={"width": width, "height": 800})
-    view = page.locator("iframe")
+def test_the_object_is_seen_whole(browser: Any, tmp_path: Path, width: int) -> None:
+    """A cube, whose corners come nearest to the edge; on a telephone too, whose view of it is higher than
+    wide."""
+    glb = coloured_files(trimesh.creation.box((1, 1, 1)), np.full((8, 3), (30, 120, 60), np.uint8))[
+        "mesh.glb"
+    ]
+    (tmp_path / "a.html").write_text(page("a cube", "", [Section("Object", viewer(glb))]))
+    shown, _ = opened(browser, tmp_path / "a.html", viewport={"width": width, "height": 800})
+    view = shown.locator("iframe")
     view.scroll_into_view_if_needed()
-    soon(page, lambda: len(colours_of(view.screenshot())) > 2)
+    soon(shown, lambda: len(colours_of(view.screenshot())) > 2)
     with Image.open(io.BytesIO(view.screenshot())) as picture:
         inside = np.asarray(picture.convert("RGB"))[4:-4, 4:-4]
     empty = (inside == 255).all(-1)
-    assert not empty.all()
+    assert (~empty).mean() > 0.1
     assert all(edge.all() for edge in (empty[0], empty[-1], empty[:, 0], empty[:, -1]))
 
 

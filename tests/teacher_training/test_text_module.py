@@ -32,7 +32,6 @@ def make(max_steps: int = 10) -> TextTeacherModule:
     return TextTeacherModule(networks, prompted_solids(16, 1), options, max_steps, 0)
 
 
-@pytest.mark.slow
 def test_each_stage_moves_its_own_networks() -> None:
     """Steps 0–3 the autoencoder, 4–7 denoiser and text encoder with their averages, 8–9 CLIP."""
     learned = {

@@ -154,8 +154,7 @@ def test_counting_leaves_networks_and_random_numbers_alone(folder: Path) -> None
     assert not any(isinstance(p.grad, torch.Tensor) for p in module.parameters())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("labelled", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("labelled", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_run_that_does_not_fit_is_one_line_and_no_folder(
     labelled: bool,
     folder: Path,

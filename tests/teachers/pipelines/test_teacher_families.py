@@ -14,7 +14,7 @@ from diffusers import SD3Transformer2DModel, UNet2DConditionModel, WanTransforme
 from carv_distill.errors import UserError
 from carv_distill.teachers.pipelines.families import FAMILIES
 from carv_distill.teachers.pipelines.teacher import load_text_teacher
-from tests.helpers.tiny_pipelines import FEW, SIZES, t5_text
+from tests.helpers.tiny_pipelines import EVERY, SIZES, t5_text
 
 FolderOf = Callable[[str], Path]
 PARTS = {
@@ -172,7 +172,7 @@ def test_a_picture_beyond_the_network_names_its_size(folder_of: FolderOf) -> Non
     assert "pos_embed_max_size" in said
 
 
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", [*EVERY])
 def test_sizes_that_fit_but_are_not_square(name: str, folder_of: FolderOf) -> None:
     """Twice as wide as high, as all families take it."""
     size = {"wan": (9, 8, 16), "flux": (8, 16), "flux_schnell": (8, 16)}.get(name, (8, 16))
