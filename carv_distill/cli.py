@@ -21,7 +21,7 @@ Each has a --help of its own. `python -m carv_distill` is the same."""
 def main() -> int:
     """Hands the words after the first one to their command; the exit status."""
     parser = Parser(HELP, prog="carv-distill")
-    parser.add_argument("command")
+    parser.add_argument("command", metavar=" | ".join(COMMANDS))
     if len(sys.argv) < 2:
         parser.error(f"which command? {', '.join(COMMANDS)}; carv-distill --help says what each does")
     command = parser.parse_args(sys.argv[1:2]).command

@@ -126,12 +126,12 @@ def assert_line_or_right(
     [
         ("config.yaml", flip),
         ("environment.json", zero),
-        pytest.param(*("metrics.csv", flip), marks=pytest.mark.slow),
-        pytest.param(*("summary.json", replace), marks=pytest.mark.slow),
+        ("metrics.csv", flip),
+        ("summary.json", replace),
         ("checkpoints/newest-step=4.ckpt", flip),
         ("student/unet/diffusion_pytorch_model.safetensors", flip),
-        pytest.param(*("student/unet/config.json", cut), marks=pytest.mark.slow),
-        pytest.param(*("run.lock", a_folder), marks=pytest.mark.slow),
+        ("student/unet/config.json", cut),
+        ("run.lock", a_folder),
     ],
     ids=lambda v: v if isinstance(v, str) else v.__name__,
 )
