@@ -63,4 +63,4 @@ def test_every_integration_says_what_it_equals(name: str) -> None:
     text = (EXAMPLES / "integrations" / name / "README.md").read_text()
     assert "**Equality" in text
     assert len(text.splitlines()) < 40
-    assert f"(integrations/{name})" in (EXAMPLES / "README.md").read_text()
+    assert f"(integrations/{name}/README.md)" in (EXAMPLES / "README.md").read_text()

@@ -30,7 +30,7 @@ LONG = "a red torus a red torus a red"
         ),
         (SDSOptions("a red torus"), ["sds.prompt: .* 10 tokens and cuts off 'overhead view'"]),
         (
-            SDSOptions("a", view_prompts=False, negative_prompt=f"{LONG} {LONG}"),
+            SDSOptions("a torus", view_prompts=False, negative_prompt=f"{LONG} {LONG}"),
             ["sds.negative_prompt: .* cuts off"],
         ),
     ],

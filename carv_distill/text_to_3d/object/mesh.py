@@ -166,8 +166,6 @@ def decimated(mesh: trimesh.Trimesh, faces: int) -> trimesh.Trimesh:
         if smaller.euler_number != mesh.euler_number or smaller.is_watertight < mesh.is_watertight:
             break
         fewest = smaller
-    if len(fewest.faces) < len(mesh.faces):
-        log.info("mesh: %d of its %d faces (export.faces: %d)", len(fewest.faces), len(mesh.faces), faces)
     if len(fewest.faces) > faces:
         log.warning(
             "the mesh has %d faces: with export.faces=%d it would not be the same surface",
