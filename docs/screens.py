@@ -1,6 +1,6 @@
 """Pictures of the pages of three runs, on a screen and on a telephone, in docs/screens/.
 
-python docs/screens.py dmd=runs/dmd_carv sds=runs/sds_carv influence=runs/influence-checkpoints-digits-teacher-of-digits
+python docs/screens.py dmd=runs/dmd_carv sds=runs/sds_carv
 
 Takes a Chromium of the system.
 """
