@@ -78,11 +78,12 @@ def _on_its_own_page(run: RunFiles) -> list[str]:
 def _further(run: RunFiles, steps: Mapping[str, str] | None) -> list[Markup]:
     """What is open, and how to measure again what is measured."""
     parts: list[Markup] = []
-    wanted, title, trains = run.option("trainer.max_steps"), "To go on:", steps is None
-    steps = steps or {}
+    wanted, title, stopped = run.option("trainer.max_steps"), "To go on:", "To go on, where it has stopped:"
+    if steps is None:
+        stopped = "It was in training when this page was written. If it has stopped since, to go on:"
+        steps = {}
     if isinstance(wanted, int) and run.updates < wanted:
-        title = "It was in training when this page was written. If it has stopped since, to go on:"
-        title = title if trains else "To go on, where it has stopped:"
+        title = stopped
         config = shlex.quote(str(run.folder / "config.yaml"))
         steps = {"train": f"python train.py --config {config} --resume"}
     if steps:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 from carv_distill.data.solids import view_prompt
 from carv_distill.errors import UserError
@@ -78,7 +79,7 @@ def _check_words(key: str, prompt: str, encoder: PromptEncoder) -> None:
                 f"{key}: {prompt!r} has words that the teacher has never seen: {words}; it knows {listed}"
             )
         log.warning("%s: the teacher's tokenizer does not know %s; the object may ignore it", key, words)
-    elif things and key == "sds.prompt" and not set(things) & set(prompt.lower().split()):
+    elif things and key == "sds.prompt" and not set(things) & set(re.findall(r"\w+", prompt.lower())):
         log.warning(
             "%s: %r names none of the things that the teacher knows: %s", key, prompt, ", ".join(things)
         )

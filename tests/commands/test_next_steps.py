@@ -13,6 +13,7 @@ from carv_distill.commands.influence import INFLUENCE, InfluenceCommandOptions
 from carv_distill.commands.next_steps import next_steps
 from carv_distill.files import write_json
 from carv_distill.tasks import TASKS, load_config
+from carv_distill.text_to_3d.object.turntable import LARGEST_VIEW, VIEWS
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,8 @@ def test_an_object_is_made_larger_where_it_is_small(
     line = next_steps(TASKS["sds"], loaded, tmp_path).get("export")
     assert line == (end and f"python evaluate.py export --run {tmp_path}{end}")
     (tmp_path / "object").mkdir()
-    for width, is_large in ((1033, False), (2057, True)):
+    for size, is_large in ((128, False), (512, True)):
+        width = VIEWS * (1 + min(size, LARGEST_VIEW)) + 1  # with the lines between
         Image.new("RGB", (width, 9)).save(tmp_path / "object/views.png")
         found = next_steps(TASKS["sds"], loaded, tmp_path)
         assert ("export" in found) is (end is not None and not is_large)

@@ -476,7 +476,7 @@ def test_words_that_a_small_teacher_never_saw_are_refused(teacher: Path, tmp_pat
 def test_a_prompt_of_known_words_that_names_nothing_is_told(
     teacher: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for prompt, told in (("a red", True), ("a red torus", False)):
+    for prompt, told in (("a red", True), ("a red torus", False), ("red torus, side view", False)):
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             run(teacher, tmp_path / prompt, f"sds.prompt={prompt}", "trainer.max_steps=1")

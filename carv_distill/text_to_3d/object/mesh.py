@@ -154,7 +154,7 @@ def decimated(mesh: trimesh.Trimesh, faces: int) -> trimesh.Trimesh:
     for _ in range(ROUNDS):
         excess = len(fewest.faces) - faces
         if excess <= 0:
-            break
+            return fewest
         # As many edges fewer as stayed the last time.
         target = faces if fewest is mesh else max(4, faces - excess)
         points, triangles = np.asarray(fewest.vertices, np.float32), np.asarray(fewest.faces, np.int32)
